@@ -1,0 +1,1 @@
+"""Launchers: the command line of jaxdm. Only here are flags read."""

@@ -1,0 +1,170 @@
+"""What every stage works with: the data, the fleet, the store, the models on all data."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from experiments import presets, workdir
+from jaxdm import bank, baselines, data, fleet, margins, prng, retrain, training_sets
+
+
+class BaseModels(NamedTuple):
+  """Models trained on all data.
+
+  Attributes:
+    margins_rt: float32, in logits.
+    logits_rtk: float32.
+    cosine_tn: float32, mean cosine similarity of targets to training examples.
+  """
+
+  margins_rt: np.ndarray
+  logits_rtk: np.ndarray
+  cosine_tn: np.ndarray
+
+
+def progress_bar(name: str) -> Callable[[int, int], None]:
+  """A bar with the time left, driven by (done, total)."""
+  bar = tqdm.tqdm(desc=name, unit="model", mininterval=1.0, dynamic_ncols=True)
+
+  def update(done: int, total: int) -> None:
+    bar.total = total
+    if bar.n == 0 and done:
+      bar.initial = done  # What a former run did says nothing of this one's speed.
+    bar.n = done
+    bar.close() if done >= total else bar.update(0)
+
+  return update
+
+
+def load_dataset(
+  config: presets.DataConfig, where: dict[str, str | None]
+) -> data.Dataset:
+  """The dataset that a config describes, images at their native size."""
+  full = data.load(config.dataset, **where)
+  classes = config.classes.split(",") if config.classes else None
+  return full.take(classes, config.train_per_class or None, config.test_per_class or None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+  """One experiment in its workdir."""
+
+  workdir: workdir.Workdir
+  experiment: presets.Experiment
+  speed: fleet.Speed
+  dataset: data.Dataset
+
+  def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
+    """Some groups of settings as JSON values; data includes the fingerprint."""
+    chosen = {g: dataclasses.asdict(getattr(self.experiment, g)) for g in groups}
+    if "data" in chosen:
+      chosen["data"]["fingerprint"] = self.dataset.fingerprint()
+    return chosen
+
+  @property
+  def labels(self) -> np.ndarray:
+    """int32[n]."""
+    return self.dataset.train_labels
+
+  @property
+  def target_labels(self) -> np.ndarray:
+    """int32[t]."""
+    return self.dataset.test_labels
+
+  @functools.cached_property
+  def small(self) -> data.Dataset:
+    """The dataset at the size that is trained on."""
+    return self.dataset.downscaled(self.experiment.data.downscale)
+
+  @functools.cached_property
+  def fleet(self) -> fleet.Fleet:
+    """The trainer."""
+    return fleet.Fleet(
+      self.experiment.train, self.small.train_images, self.small.num_classes, self.speed
+    )
+
+  @functools.cached_property
+  def retrain(self) -> retrain.Retrainer:
+    """Margins on demand, remembered in the workdir's bank."""
+    store = bank.Bank(
+      self.workdir.path / "bank",
+      num_targets=len(self.target_labels),
+      num_train=len(self.labels),
+      settings=self.settings("data", "train") | {"seed": self.seed},
+    )
+    return retrain.Retrainer(
+      self.fleet,
+      store,
+      self.labels,
+      self.small.test_images,
+      self.target_labels,
+      seed=self.seed,
+    )
+
+  @property
+  def seed(self) -> int:
+    """Root of everything random."""
+    return self.experiment.collect.seed
+
+  def subset_masks(self, held_out: bool) -> tuple[np.ndarray, list[prng.Seed]]:
+    """Random subsets, bool[m, n], for fitting or for judging, and their seeds."""
+    collect = self.experiment.collect
+    ids = np.arange(collect.num_models + collect.num_held_out)
+    ids = ids[collect.num_models :] if held_out else ids[: collect.num_models]
+    masks = training_sets.random_masks(self.seed, len(self.labels), collect.alpha, ids)
+    return masks, [prng.Seed("subset", int(i)) for i in ids]
+
+  def train_base(self) -> BaseModels:
+    """Trains models on all data, and writes what is needed of them."""
+    m, n = self.experiment.collect.num_base, len(self.labels)
+    sets = training_sets.from_masks(np.ones((m, n), bool), self.labels)
+    seeds = [prng.Seed("base", i) for i in range(m)]
+    keys = prng.keys_for(self.seed, seeds)
+    pixels = np.concatenate([self.small.test_images, self.small.train_images])
+    logits, cosine = [], np.zeros((len(self.target_labels), n), np.float32)
+    t = len(self.target_labels)
+    bar = progress_bar("models on all data")
+    for start in range(0, m, self.fleet.rows):
+      rows = slice(start, min(start + self.fleet.rows, m))
+      variables = self.fleet.train_chunk(sets.rows(rows), keys[rows])
+      all_logits, features = self.fleet.predict_chunk(variables, pixels)
+      keep = rows.stop - start
+      logits.append(np.asarray(all_logits)[:keep, :t])
+      features = np.asarray(features)[:keep]
+      part = baselines.representation_similarity(features[:, t:], features[:, :t])
+      cosine += part * (keep / m)
+      bar(rows.stop, m)
+    partial = self.workdir.path / "base_models.partial.npz"
+    with partial.open("wb") as file:
+      np.savez_compressed(file, logits_rtk=np.concatenate(logits), cosine_tn=cosine)
+    partial.replace(self._base_path)
+    return self.base_models()
+
+  def base_models(self) -> BaseModels:
+    """What `train_base` wrote."""
+    with self._base_path.open("rb") as file, np.load(file) as arrays:
+      logits, cosine = arrays["logits_rtk"], arrays["cosine_tn"]
+    base_margins = margins.correct_class_margins(logits, self.target_labels)
+    return BaseModels(np.asarray(base_margins), logits, cosine)
+
+  @property
+  def _base_path(self) -> Any:
+    """Where the models on all data leave their logits and similarities."""
+    return self.workdir.path / "base_models.npz"
+
+
+def check_sizes(experiment: presets.Experiment, dataset: data.Dataset) -> None:
+  """Raises ValueError where settings and data do not go together."""
+  n, alpha = len(dataset.train_labels), experiment.collect.alpha
+  size = training_sets.subset_size(n, alpha)
+  if size < experiment.train.batch_size:
+    raise ValueError(
+      f"batch_size must be at most alpha * n = {alpha} * {n} = {size}, "
+      f"got {experiment.train.batch_size}"
+    )
+  if size >= n:
+    raise ValueError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")

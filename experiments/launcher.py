@@ -1,0 +1,55 @@
+"""How every launcher starts and how it fails: one line, and nothing touched."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments import lab, settings, workdir
+from jaxdm import fleet
+
+
+def open_lab() -> lab.Lab:
+  """Reads flags and workdir, and checks them against the data.
+
+  Raises:
+    ValueError: on any setting or data that cannot work; nothing has been computed.
+  """
+  folder = workdir.Workdir(settings.WORKDIR.value)
+  stored = folder.settings()
+  where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
+  fingerprint = stored.get("data", {}).pop("fingerprint", None)
+  experiment = settings.experiment(stored)
+  dataset = lab.load_dataset(experiment.data, where)
+  lab.check_sizes(experiment, dataset)
+  if fingerprint not in (None, dataset.fingerprint()) and dataclasses.asdict(
+    experiment.data
+  ) == stored.get("data"):
+    raise workdir.WorkdirError(
+      f"the images of --dataset={experiment.data.dataset} are not those that "
+      f"--workdir={folder.path} was begun with"
+    )
+  return lab.Lab(folder, experiment, settings.speed(), dataset)
+
+
+def run(main: Callable[[lab.Lab], Any]) -> None:
+  """Runs a launcher's `main` on the lab that the command line describes."""
+
+  def with_lab(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+    try:
+      if argv[1:]:
+        raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
+      fleet.use_all_devices()
+      opened = open_lab()
+      with opened.workdir.locked():
+        main(opened)
+    except (ValueError, FileNotFoundError) as error:
+      message = str(error)
+      first = message.split()[0].rstrip(":,") if message else ""
+      prefix = "--" if first in flags.FLAGS else ""
+      sys.exit(f"error: {prefix}{message}")
+
+  app.run(with_lab)

@@ -1,0 +1,35 @@
+"""The whole chain, from images to report.
+
+  python -m experiments.pipeline --workdir=runs/fashion
+
+It loads images, trains models on random subsets, fits a datamodel per target, finds
+and verifies small removals and label flips, and writes report.html. Stages that the
+workdir already holds are not done again, and a killed run continues where it was.
+"""
+
+import json
+
+from experiments import (
+  brittleness,
+  fit_datamodels,
+  lab,
+  label_flip,
+  launcher,
+  report,
+  train_subsets,
+)
+
+
+def main(opened: lab.Lab) -> None:
+  """Runs every stage in order."""
+  for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
+    opened.workdir.check(stage.STAGE, opened.settings(*stage.GROUPS))
+  for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
+    summary = stage.main(opened)
+    print(f"{stage.STAGE}: {json.dumps(summary)}", flush=True)
+  report.main(opened)
+  print(f"read {opened.workdir.path / 'report.html'}")
+
+
+if __name__ == "__main__":
+  launcher.run(main)

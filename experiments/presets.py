@@ -1,0 +1,122 @@
+"""What an experiment is made of, and the experiments that have names."""
+
+import dataclasses
+
+from jaxdm import brittleness, datamodels, train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Which images.
+
+  Attributes:
+    dataset: 'fashion' (ships with the package), 'arrays' (see --arrays), or the name
+      of a prepared TFDS image classification set such as cifar10.
+    classes: names of the classes used, comma-separated; empty for all.
+    train_per_class: training examples kept of each class, the first ones; 0 for all.
+    test_per_class: targets kept of each class, the first ones; 0 for all.
+    downscale: average images over blocks of this many pixels a side before training.
+  """
+
+  dataset: str = "fashion"
+  classes: str = ""
+  train_per_class: int = 0
+  test_per_class: int = 0
+  downscale: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+  """Which models.
+
+  Attributes:
+    alpha: share of the training set that each random subset holds.
+    num_models: models on random subsets that datamodels are fitted to.
+    num_held_out: further such models, that datamodels are judged on.
+    num_base: models on the full training set.
+    seed: of everything random in the experiment.
+  """
+
+  alpha: float = 0.5
+  num_models: int = 1000
+  num_held_out: int = 200
+  num_base: int = 32
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    if not 0 < self.alpha < 1:
+      raise ValueError(f"alpha must be in (0, 1), got {self.alpha}")
+    for name in ("num_models", "num_held_out", "num_base"):
+      if getattr(self, name) < 2:
+        raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+    if not 0 <= self.seed < 2**32:
+      raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+  """What is believed of the weights before fitting.
+
+  Attributes:
+    penalty_factors: candidates, comma-separated, of ones (the published method),
+      class and similarity; held-out models choose among them.
+  """
+
+  penalty_factors: str = "ones,similarity"
+
+  def __post_init__(self) -> None:
+    unknown = set(self.penalty_factors.split(",")) - {"ones", "class", "similarity"}
+    if unknown:
+      raise ValueError(
+        "penalty_factors must be some of ones, class, similarity, "
+        f"got {self.penalty_factors!r}"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """Everything that a result depends on, group by group."""
+
+  data: DataConfig
+  collect: CollectConfig
+  train: train.TrainConfig
+  prior: PriorConfig
+  fit: datamodels.FitConfig
+  search: brittleness.SearchConfig
+
+
+def _fashion() -> Experiment:
+  """T-shirts against shirts, small enough for five minutes on two CPU cores."""
+  return Experiment(
+    data=DataConfig(
+      classes="T-shirt,shirt", train_per_class=150, test_per_class=100, downscale=4
+    ),
+    collect=CollectConfig(num_models=2000, num_held_out=200),
+    train=train.TrainConfig(
+      width=8,
+      epochs=8,
+      epoch_examples=150,
+      batch_size=32,
+      peak_learning_rate=0.2,
+      translate_pixels=0,
+      cutout_pixels=0,
+    ),
+    prior=PriorConfig(),
+    fit=datamodels.FitConfig(),
+    search=brittleness.SearchConfig(),
+  )
+
+
+def _cifar10() -> Experiment:
+  """The published recipe on all of CIFAR-10; wants accelerators."""
+  return Experiment(
+    data=DataConfig(dataset="cifar10"),
+    collect=CollectConfig(num_models=300_000, num_held_out=10_000, num_base=64),
+    train=train.TrainConfig(compute_dtype="bfloat16"),
+    prior=PriorConfig(),
+    fit=datamodels.FitConfig(num_lambdas=50, lambda_min_ratio=0.01),
+    search=brittleness.SearchConfig(num_targets=300, max_share=0.2),
+  )
+
+
+PRESETS = {"fashion": _fashion, "cifar10": _cifar10}

@@ -1,0 +1,99 @@
+"""Flags in, one checked `Experiment` out.
+
+Every field of every config is a flag; its help is the field's line in the config's
+docstring. A flag that is not given takes the value the workdir already holds, else
+the preset's.
+"""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments import presets
+from jaxdm import fleet
+
+_DEFINE: dict[Any, Any] = {
+  bool: flags.DEFINE_bool,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+}
+
+WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder for everything the experiment makes; continued if it exists."
+)
+PRESET = flags.DEFINE_enum(
+  "preset", "fashion", list(presets.PRESETS), "Experiment to start from."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared.")
+ARRAYS = flags.DEFINE_string(
+  "arrays",
+  None,
+  "With --dataset=arrays: an .npz of train_images, train_labels, test_images, "
+  "test_labels and, if wanted, class_names.",
+)
+
+_GROUPS = typing.get_type_hints(presets.Experiment)
+
+
+def _field_help(config: type) -> dict[str, str]:
+  """The Attributes section of a config's docstring, by field."""
+  text = (config.__doc__ or "").partition("Attributes:")[2]
+  entries = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", text, re.MULTILINE)
+  return {name: re.sub(r"\s+", " ", line) for name, line in entries}
+
+
+def _plain_type(hint: Any) -> Any:
+  """The type behind an optional one."""
+  return next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
+
+
+def _define_flags() -> None:
+  """One flag a field; `None` means that it was not given."""
+  for config in (*_GROUPS.values(), fleet.Speed):
+    helps = _field_help(config)
+    for name, hint in typing.get_type_hints(config).items():
+      if name in flags.FLAGS:
+        continue
+      kind = _plain_type(hint)
+      if typing.get_origin(kind) is typing.Literal or kind not in _DEFINE:
+        options = typing.get_args(typing.get_type_hints(config)[name])
+        flags.DEFINE_enum(name, None, list(options), helps[name])
+      else:
+        _DEFINE[kind](name, None, helps[name])
+
+
+_define_flags()
+
+
+def _given(config: type) -> dict[str, Any]:
+  """The fields of a config that the command line sets."""
+  names = [field.name for field in dataclasses.fields(config)]
+  values = {name: flags.FLAGS[name].value for name in names}
+  return {name: value for name, value in values.items() if value is not None}
+
+
+def speed() -> fleet.Speed:
+  """Speed settings: they may change between runs of one experiment."""
+  return fleet.Speed(**_given(fleet.Speed))
+
+
+def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
+  """The experiment that the command line and a workdir describe together.
+
+  Args:
+    stored: the settings that the workdir holds, by group.
+
+  Raises:
+    ValueError: on a value that no config accepts.
+  """
+  preset = presets.PRESETS[PRESET.value]()
+  groups = {}
+  for name, config in _GROUPS.items():
+    base = stored.get(name) or dataclasses.asdict(getattr(preset, name))
+    groups[name] = config(**{**base, **_given(config)})
+  return presets.Experiment(**groups)

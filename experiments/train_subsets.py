@@ -1,0 +1,43 @@
+"""Trains the models: some on all data, many on random subsets.
+
+  python -m experiments.train_subsets --workdir=runs/fashion
+
+A killed run continues where it was. Later stages: fit_datamodels, brittleness,
+label_flip; `experiments.pipeline` runs them all.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from experiments import lab, launcher
+
+STAGE = "train_subsets"
+GROUPS = ("data", "collect", "train")
+
+
+def main(opened: lab.Lab) -> dict[str, Any]:
+  """Fills the bank; returns what is worth knowing of the models."""
+
+  def work() -> dict[str, Any]:
+    base = opened.train_base()
+    masks, seeds = zip(*(opened.subset_masks(h) for h in (False, True)), strict=True)
+    margins_mt = opened.retrain(
+      np.concatenate(masks),
+      [*seeds[0], *seeds[1]],
+      progress=lab.progress_bar("models on subsets"),
+    )
+    finite = np.isfinite(margins_mt).all(axis=1)
+    return {
+      "num_train": len(opened.labels),
+      "num_targets": len(opened.target_labels),
+      "base_accuracy": float((base.margins_rt > 0).mean()),
+      "subset_accuracy": float((margins_mt[finite] > 0).mean()),
+      "diverged_models": int((~finite).sum()),
+    }
+
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+
+
+if __name__ == "__main__":
+  launcher.run(main)

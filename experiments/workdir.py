@@ -1,0 +1,126 @@
+"""A folder that one experiment owns: its stages, their settings, what is finished."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from jaxdm import bank
+
+
+class WorkdirError(ValueError):
+  """A workdir that cannot serve this call; nothing in it was changed."""
+
+
+class Workdir:
+  """Records which stage ran with which settings, and never runs one twice."""
+
+  def __init__(self, path: str | None):
+    """Opens or creates the folder.
+
+    Raises:
+      WorkdirError: if it cannot be written, or holds something else.
+    """
+    if not path:
+      raise WorkdirError("--workdir is needed: a folder for the experiment's results")
+    self.path = epath.Path(path)
+    self._stages = self.path / "stages"
+    try:
+      foreign = self.path.exists() and any(self.path.iterdir())
+      if foreign and not self._stages.exists():
+        raise WorkdirError(
+          f"--workdir={path} is not empty and holds no experiment; name a new folder"
+        )
+      self._stages.mkdir(parents=True, exist_ok=True)
+      probe = self.path / f".{os.getpid()}.probe"
+      probe.write_text("")
+      probe.unlink()
+    except OSError as error:
+      raise WorkdirError(f"--workdir={path} cannot be written: {error}") from error
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Holds the folder against a second process on this machine."""
+    with open(self.path / ".lock", "w") as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as error:
+        raise WorkdirError(
+          f"--workdir={self.path} is in use by another process; wait for it"
+        ) from error
+      yield
+
+  def settings(self) -> dict[str, dict[str, Any]]:
+    """The settings of all stages begun here, by group."""
+    merged: dict[str, dict[str, Any]] = {}
+    for record in sorted(self._stages.glob("*.json")):
+      merged |= json.loads(record.read_text())["settings"]
+    return merged
+
+  def summary(self, stage: str) -> dict[str, Any]:
+    """What a finished stage reported.
+
+    Raises:
+      WorkdirError: if it is not finished.
+    """
+    record = self._record(stage)
+    if not record.get("complete"):
+      raise WorkdirError(
+        f"--workdir={self.path} lacks a finished {stage}; "
+        f"run python -m experiments.{stage} --workdir={self.path} first"
+      )
+    return record["summary"]
+
+  def check(self, stage: str, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises WorkdirError if the stage was begun with other settings, naming them."""
+    stored = self._record(stage).get("settings")
+    if stored is None:
+      return
+    wrong = [
+      f"--{difference}"
+      for group, values in settings.items()
+      for difference in bank.differences(stored.get(group, {}), values)
+    ]
+    if wrong:
+      raise WorkdirError(
+        f"--workdir={self.path} holds another {stage} ({'; '.join(wrong)}); give the "
+        "stored values, or name another --workdir"
+      )
+
+  def run(
+    self,
+    stage: str,
+    settings: Mapping[str, Mapping[str, Any]],
+    work: Callable[[], dict[str, Any]],
+  ) -> dict[str, Any]:
+    """Runs a stage unless it is finished, and records it.
+
+    Args:
+      stage: its name.
+      settings: all that its result depends on, by group; JSON values.
+      work: does it, continuing what a killed run left; returns a summary.
+
+    Returns:
+      The summary.
+    """
+    self.check(stage, settings)
+    record = self._record(stage)
+    if record.get("complete"):
+      return record["summary"]
+    path = self._stages / f"{stage}.json"
+    bank.write_json(path, {"settings": settings, "complete": False})
+    start = time.monotonic()
+    summary = work()
+    summary["seconds"] = round(time.monotonic() - start, 1)
+    bank.write_json(path, {"settings": settings, "complete": True, "summary": summary})
+    return summary
+
+  def _record(self, stage: str) -> dict[str, Any]:
+    """A stage's record, empty before it was begun."""
+    path = self._stages / f"{stage}.json"
+    return json.loads(path.read_text()) if path.exists() else {}

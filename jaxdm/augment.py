@@ -1,0 +1,61 @@
+"""Random image augmentation on device: (key, images) -> images."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdm import Array, prng
+
+
+def flip(key: Array, images: Array) -> Array:
+  """Mirrors each image left to right with probability 1/2."""
+  heads = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+  return jnp.where(heads, images[:, :, ::-1, :], images)
+
+
+def translate(key: Array, images: Array, pixels: int) -> Array:
+  """Shifts each image by up to `pixels` along both axes, repeating its border."""
+  batch, height, width, _ = images.shape
+  shifts = jax.random.randint(key, (2, batch, 1), -pixels, pixels + 1)
+  rows = jnp.clip(jnp.arange(height) + shifts[0], 0, height - 1)
+  cols = jnp.clip(jnp.arange(width) + shifts[1], 0, width - 1)
+  return images[jnp.arange(batch)[:, None, None], rows[:, :, None], cols[:, None, :]]
+
+
+def cutout(key: Array, images: Array, pixels: int) -> Array:
+  """Sets one `pixels`-sided square of each (normalised) image to 0, the mean."""
+  batch, height, width, _ = images.shape
+  limits = jnp.array([height - pixels + 1, width - pixels + 1])[:, None, None]
+  corners = jax.random.randint(key, (2, batch, 1), 0, limits)
+  row, col = jnp.arange(height) - corners[0], jnp.arange(width) - corners[1]
+  inside_row, inside_col = (row >= 0) & (row < pixels), (col >= 0) & (col < pixels)
+  hole = inside_row[:, :, None, None] & inside_col[:, None, :, None]
+  return jnp.where(hole, 0.0, images)
+
+
+def augment(
+  key: Array,
+  images: Array,
+  *,
+  use_flip: bool,
+  translate_pixels: int,
+  cutout_pixels: int,
+) -> Array:
+  """Flip, translate and cutout, each independently per image; 0 leaves one out.
+
+  Args:
+    key: a typed JAX key.
+    images: float[b, h, w, c], normalised so that 0 is the mean colour.
+    use_flip: whether to mirror with probability 1/2.
+    translate_pixels: largest shift; uncovered pixels repeat the border.
+    cutout_pixels: side of the erased square.
+
+  Returns:
+    float[b, h, w, c].
+  """
+  if use_flip:
+    images = flip(prng.key_for(key, "flip"), images)
+  if translate_pixels:
+    images = translate(prng.key_for(key, "translate"), images, translate_pixels)
+  if cutout_pixels:
+    images = cutout(prng.key_for(key, "cutout"), images, cutout_pixels)
+  return images

@@ -1,0 +1,343 @@
+"""How few training examples must change before a prediction falls: search, then proof.
+
+The search is cheap and noisy and only proposes a size; a claim rests on models
+trained with fresh seeds that the search has never seen. It knows neither which
+method ranked the examples nor how models are trained.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.stats
+
+from jaxdm import prng
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+  """How hard to look, and what counts as shown.
+
+  Attributes:
+    max_share: the largest change tried, as a share of the target's class.
+    num_sizes: sizes tried, geometrically spaced from 1.
+    search_seeds: models a probe of the search.
+    verify_seeds: fresh models a verification.
+    max_verifications: sizes that may be put to the proof for one target.
+    confidence: that no claim of one target and method is false.
+    num_targets: sampled from the targets that full-data models get right.
+    seed: of the sample of targets.
+  """
+
+  max_share: float = 0.25
+  num_sizes: int = 12
+  search_seeds: int = 4
+  verify_seeds: int = 8
+  max_verifications: int = 3
+  confidence: float = 0.95
+  num_targets: int = 24
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    if not 0 < self.max_share < 1:
+      raise ValueError(f"max_share must be in (0, 1), got {self.max_share}")
+    if not 0.5 < self.confidence < 1:
+      raise ValueError(f"confidence must be in (0.5, 1), got {self.confidence}")
+    least = {"num_sizes": 1, "search_seeds": 1, "verify_seeds": 2}
+    least |= {"max_verifications": 1, "num_targets": 1}
+    for name, low in least.items():
+      if getattr(self, name) < low:
+        raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
+
+
+class Case(NamedTuple):
+  """One target and one way of choosing training examples for it.
+
+  Attributes:
+    target: index among the targets.
+    method: who ranked.
+    ranking: training examples, the one to change first in front; its length is the
+      largest change tried.
+  """
+
+  target: int
+  method: str
+  ranking: np.ndarray
+
+
+class Verdict(NamedTuple):
+  """What was found for one case.
+
+  Attributes:
+    target: index among the targets.
+    method: who ranked.
+    k: examples changed in the smallest verified change; -1 if censored.
+    censored: whether no change up to `k_tried` was verified.
+    k_tried: the size that the margin below belongs to: k, or the largest one tried.
+    mean_margin: of the models trained on that change, in logits.
+    margin_low: lower bound of the expected margin.
+    margin_high: upper bound; a claim is margin_high <= 0. Both bounds hold at level
+      1 - (1 - confidence) / max_verifications, one-sided, by Student's t.
+    accuracy: share of those models that are right about the target.
+    models_used: trained for this case, search and verification together.
+  """
+
+  target: int
+  method: str
+  k: int
+  censored: bool
+  k_tried: int
+  mean_margin: float
+  margin_low: float
+  margin_high: float
+  accuracy: float
+  models_used: int
+
+
+def _silent(done: int, total: int) -> None:
+  """Reports nothing."""
+
+
+Changes = Sequence[tuple[Case, int]]
+Seeds = Sequence[prng.Seed]
+Progress = Callable[[int, int], Any]
+
+
+class Retrain(Protocol):
+  """Trains one model a (change, seed) and returns margins float[m, t].
+
+  It calls `progress` with (models done, models in this call).
+  """
+
+  def __call__(
+    self,
+    changes: Changes,
+    seeds: Seeds,
+    *,
+    progress: Progress,
+  ) -> np.ndarray:
+    """float[m, t], one row a (change, seed)."""
+    ...
+
+
+def largest_change(labels: np.ndarray, target_label: int, max_share: float) -> int:
+  """The most examples tried for a target: a share of its class, at least 1."""
+  return max(1, int(max_share * np.sum(np.asarray(labels) == target_label)))
+
+
+def candidate_sizes(max_k: int, num_sizes: int) -> np.ndarray:
+  """Distinct sizes from 1 to max_k, ascending, geometrically spaced."""
+  return np.unique(np.round(np.geomspace(1, max_k, num_sizes)).astype(int))
+
+
+def sample_targets(
+  base_margins_rt: np.ndarray, num_targets: int, seed: int
+) -> np.ndarray:
+  """A uniform sample of the targets that full-data models get right.
+
+  Right means a positive mean margin and right in at least half of the models.
+
+  Args:
+    base_margins_rt: float, margins of r models trained on all data.
+    num_targets: sample size; all eligible targets if there are fewer.
+    seed: of the sample.
+
+  Returns:
+    int[...], ascending.
+  """
+  right = (base_margins_rt.mean(axis=0) > 0) & ((base_margins_rt > 0).mean(axis=0) >= 0.5)
+  eligible = np.flatnonzero(right)
+  rng = prng.generator_for(seed, "targets")
+  return np.sort(rng.permutation(eligible)[:num_targets])
+
+
+def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
+  """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
+  margins = margins[np.isfinite(margins)]
+  count = len(margins)
+  if count < 2:
+    return (float(margins.mean()) if count else np.nan), -np.inf, np.inf
+  mean = float(margins.mean())
+  half = scipy.stats.t.ppf(level, count - 1) * margins.std(ddof=1) / np.sqrt(count)
+  return mean, mean - float(half), mean + float(half)
+
+
+def make_cases(
+  method: str,
+  scores_tn: np.ndarray,
+  targets: np.ndarray,
+  labels: np.ndarray,
+  target_labels: np.ndarray,
+  *,
+  max_share: float,
+  same_class: bool,
+) -> list[Case]:
+  """Turns scores into one case a target.
+
+  Args:
+    method: names the scores.
+    scores_tn: float, how much each example supports each target.
+    targets: int, indices of the targets wanted.
+    labels: int[n], of the training examples.
+    target_labels: int[t].
+    max_share: largest change, as a share of the target's class.
+    same_class: choose among the target's class only.
+
+  Returns:
+    Cases whose rankings have `largest_change` examples.
+
+  Raises:
+    ValueError: on scores of another shape, or with NaN.
+  """
+  expected = (len(target_labels), len(labels))
+  if scores_tn.shape != expected:
+    raise ValueError(f"scores of {method} must be [t, n] = {expected}")
+  if np.isnan(scores_tn).any():
+    raise ValueError(f"scores of {method} contain NaN")
+  cases = []
+  for target in targets:
+    allowed = np.arange(len(labels))
+    if same_class:
+      allowed = allowed[np.asarray(labels) == target_labels[target]]
+    max_k = largest_change(labels, target_labels[target], max_share)
+    order = np.argsort(-scores_tn[target, allowed], kind="stable")[:max_k]
+    cases.append(Case(int(target), method, allowed[order]))
+  return cases
+
+
+class _Search:
+  """One case's state: a bisection over sizes, then verification upwards."""
+
+  def __init__(self, case: Case, config: SearchConfig):
+    self.case, self._config = case, config
+    self.sizes = candidate_sizes(len(case.ranking), config.num_sizes)
+    self._not_flipped, self._flipped = -1, len(self.sizes)
+    self._probed = False
+    self._attempts, self.models_used = 0, 0
+    self.verdict: Verdict | None = None
+
+  @property
+  def verifying(self) -> bool:
+    """Whether the next request is a verification rather than a probe."""
+    return self._flipped - self._not_flipped == 1
+
+  def request(self) -> tuple[int, list[prng.Seed]]:
+    """Which size to train next, with which seeds."""
+    if self.verifying:
+      count = self._config.verify_seeds
+      fresh = range(self._attempts * count, (self._attempts + 1) * count)
+      return self._flipped, [prng.Seed("verify", i) for i in fresh]
+    seeds = [prng.Seed("search", i) for i in range(self._config.search_seeds)]
+    # The largest size first, so that hopeless cases end at once.
+    last = len(self.sizes) - 1
+    return (self._flipped + self._not_flipped) // 2 if self._probed else last, seeds
+
+  def models_expected(self) -> int:
+    """Models that this case will still ask for, if its next ones go as most do."""
+    config = self._config
+    if self.verifying:
+      return config.verify_seeds
+    if not self._probed:  # Most cases turn out hopeless at once.
+      return config.search_seeds + config.verify_seeds
+    probes = int(np.ceil(np.log2(self._flipped - self._not_flipped)))
+    return probes * config.search_seeds + config.verify_seeds
+
+  def observe(self, index: int, margins: np.ndarray) -> None:
+    """Takes the margins of the size last asked for."""
+    self.models_used += len(margins)
+    if self.verifying:
+      self._observe_verification(index, margins)
+      return
+    self._probed = True
+    if np.mean(margins) <= 0:  # False for a diverged model's NaN.
+      self._flipped = index
+    else:
+      self._not_flipped = index
+      if index == len(self.sizes) - 1:
+        self._finish(index, margins, censored=True)
+
+  def _observe_verification(self, index: int, margins: np.ndarray) -> None:
+    """Accepts the size, moves on to the next larger one, or gives up."""
+    self._attempts += 1
+    if mean_bounds(margins, self.level)[2] <= 0:
+      self._finish(index, margins, censored=False)
+    elif index == len(self.sizes) - 1 or self._attempts == self._config.max_verifications:
+      self._finish(index, margins, censored=True)
+    else:
+      self._flipped, self._not_flipped = index + 1, index
+
+  @property
+  def level(self) -> float:
+    """One-sided level of a single verification (Bonferroni over attempts)."""
+    return 1 - (1 - self._config.confidence) / self._config.max_verifications
+
+  def _finish(self, index: int, margins: np.ndarray, *, censored: bool) -> None:
+    """Writes the verdict."""
+    size = int(self.sizes[index])
+    self.verdict = Verdict(
+      self.case.target,
+      self.case.method,
+      -1 if censored else size,
+      censored,
+      size,
+      *mean_bounds(margins, self.level),
+      float(np.mean(margins > 0)),
+      self.models_used,
+    )
+
+
+def _shifted(progress: Progress, used: int, expected: int) -> Progress:
+  """A round's progress as a part of the whole search's."""
+  return lambda done, total: progress(used + done, max(expected, used + total))
+
+
+def search(
+  cases: Sequence[Case],
+  retrain: Retrain,
+  config: SearchConfig,
+  *,
+  progress: Progress = _silent,
+) -> list[Verdict]:
+  """Finds the smallest change of each case that retraining verifies.
+
+  All cases advance together: one `retrain` call a round holds every case's next
+  probe or verification. Verifications use seeds that no probe has used, nor any
+  earlier verification of the same case.
+
+  Args:
+    cases: targets and rankings.
+    retrain: trains changes (case, size) and returns margins on all targets.
+    config: how hard to look.
+    progress: called with (models asked for so far, models expected in all).
+
+  Returns:
+    One Verdict a case, in order.
+  """
+  searches = [_Search(case, config) for case in cases]
+  while open_searches := [s for s in searches if s.verdict is None]:
+    changes: list[tuple[Case, int]] = []
+    seeds: list[prng.Seed] = []
+    spans = []
+    for s in open_searches:
+      index, names = s.request()
+      spans.append((s, index, slice(len(seeds), len(seeds) + len(names))))
+      changes += [(s.case, int(s.sizes[index]))] * len(names)
+      seeds += names
+    used = sum(s.models_used for s in searches)
+    expected = used + sum(s.models_expected() for s in open_searches)
+    margins_mt = retrain(changes, seeds, progress=_shifted(progress, used, expected))
+    for s, index, rows in spans:
+      s.observe(index, margins_mt[rows, s.case.target])
+  used = sum(s.models_used for s in searches)
+  progress(used, used)
+  return [s.verdict for s in searches if s.verdict is not None]
+
+
+def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
+  """Share of targets flipped by changing at most each size, as float[len(sizes)].
+
+  Censored targets stay in the denominator.
+  """
+  found = np.array([np.inf if v.censored else v.k for v in verdicts])
+  return np.array([np.mean(found <= size) for size in sizes])

@@ -1,0 +1,256 @@
+"""Image classification data in memory: the embedded set, TFDS, or a user's arrays."""
+
+import dataclasses
+import hashlib
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+_EMBEDDED = pathlib.Path(__file__).parent / "embedded" / "fashion.npz"
+_ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+class DataError(ValueError):
+  """Data that cannot be used, with what is wrong and what is accepted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Training examples and the targets whose predictions are studied.
+
+  Attributes:
+    name: where it came from.
+    train_images: uint8[n, h, w, c].
+    train_labels: int32[n], in [0, k).
+    test_images: uint8[t, h, w, c].
+    test_labels: int32[t], in [0, k).
+    class_names: k of them.
+  """
+
+  name: str
+  train_images: np.ndarray
+  train_labels: np.ndarray
+  test_images: np.ndarray
+  test_labels: np.ndarray
+  class_names: tuple[str, ...]
+
+  def __post_init__(self) -> None:
+    for split in ("train", "test"):
+      images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+      if images.ndim != 4 or images.dtype != np.uint8:
+        raise DataError(
+          f"{self.name}: {split}_images must be uint8[number, height, width, "
+          f"channels], got {images.dtype}{list(images.shape)}"
+        )
+      if len(images) != len(labels):
+        raise DataError(
+          f"{self.name}: {len(images)} {split}_images but {len(labels)} {split}_labels"
+        )
+      if not len(labels):
+        raise DataError(f"{self.name}: {split} split is empty")
+      if labels.min() < 0 or labels.max() >= len(self.class_names):
+        raise DataError(
+          f"{self.name}: {split}_labels must be in [0, {len(self.class_names)}), "
+          f"got {labels.min()} to {labels.max()}"
+        )
+    if self.train_images.shape[1:] != self.test_images.shape[1:]:
+      raise DataError(
+        f"{self.name}: train images are {list(self.train_images.shape[1:])} but "
+        f"test images are {list(self.test_images.shape[1:])}"
+      )
+
+  @property
+  def num_classes(self) -> int:
+    """K."""
+    return len(self.class_names)
+
+  def fingerprint(self) -> str:
+    """A 128-bit hex digest of every pixel and label."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in _ARRAY_NAMES:
+      array = np.ascontiguousarray(getattr(self, name))
+      digest.update(f"{name}{array.dtype}{array.shape}".encode())
+      digest.update(array.tobytes())
+    return digest.hexdigest()
+
+  def take(
+    self,
+    classes: Sequence[str] | None,
+    train_per_class: int | None,
+    test_per_class: int | None,
+  ) -> "Dataset":
+    """The first examples of some classes, in the order they stand; None = all.
+
+    Raises:
+      DataError: on an unknown class, or more examples asked than there are.
+    """
+    names = self.class_names if classes is None else tuple(classes)
+    unknown = [name for name in names if name not in self.class_names]
+    if unknown or len(set(names)) != len(names) or len(names) < 2:
+      raise DataError(
+        f"classes must be two or more of {', '.join(self.class_names)}; got "
+        f"{', '.join(names)}"
+      )
+    old = [self.class_names.index(name) for name in names]
+    parts: dict[str, Any] = {}
+    for split, per_class in (("train", train_per_class), ("test", test_per_class)):
+      labels = getattr(self, f"{split}_labels")
+      rows = [np.flatnonzero(labels == label) for label in old]
+      fewest = min(len(r) for r in rows)
+      if per_class is not None and not 1 <= per_class <= fewest:
+        raise DataError(
+          f"{split}_per_class must be in [1, {fewest}] for these classes of "
+          f"{self.name}, got {per_class}"
+        )
+      kept = np.sort(np.concatenate([r[:per_class] for r in rows]))
+      new_label = np.full(self.num_classes, -1, np.int32)
+      new_label[old] = np.arange(len(old))
+      parts[f"{split}_images"] = getattr(self, f"{split}_images")[kept]
+      parts[f"{split}_labels"] = new_label[labels[kept]]
+    return dataclasses.replace(self, class_names=names, **parts)
+
+  def downscaled(self, factor: int) -> "Dataset":
+    """Images averaged over factor x factor blocks."""
+    height, width = self.train_images.shape[1:3]
+    if factor < 1 or height % factor or width % factor:
+      raise DataError(
+        f"downscale must divide the image size {height}x{width}, got {factor}"
+      )
+    if factor == 1:
+      return self
+    return dataclasses.replace(
+      self,
+      train_images=_block_means(self.train_images, factor),
+      test_images=_block_means(self.test_images, factor),
+    )
+
+
+def _block_means(images: np.ndarray, factor: int) -> np.ndarray:
+  """uint8 means of factor x factor blocks."""
+  n, h, w, c = images.shape
+  blocks = images.reshape(n, h // factor, factor, w // factor, factor, c)
+  return np.round(blocks.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+
+
+def load_fashion() -> Dataset:
+  """The part of Fashion-MNIST that ships inside the package, 28x28 grey images."""
+  with np.load(_EMBEDDED, allow_pickle=False) as arrays:
+    parts = {name: arrays[name] for name in _ARRAY_NAMES}
+    class_names = tuple(str(name) for name in arrays["class_names"])
+  return Dataset(name="fashion", class_names=class_names, **parts)
+
+
+def load_arrays(path: str | epath.PathLike) -> Dataset:
+  """A user's own data, from a NumPy .npz archive.
+
+  Args:
+    path: an archive of train_images, train_labels, test_images, test_labels and,
+      if wanted, class_names. Images are [number, height, width(, channels)], uint8
+      or float in [0, 1]; labels are integers from 0.
+
+  Raises:
+    DataError: naming the array and what is wrong with it.
+  """
+  try:
+    with epath.Path(path).open("rb") as file, np.load(file) as archive:
+      arrays = {name: archive[name] for name in archive.files}
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    raise DataError(f"cannot read arrays from {path}: {error}") from error
+  missing = [name for name in _ARRAY_NAMES if name not in arrays]
+  if missing:
+    raise DataError(f"{path} lacks {', '.join(missing)}; it needs {_ARRAY_NAMES}")
+  labels = {}
+  for split in ("train", "test"):
+    arrays[f"{split}_images"] = _as_uint8(arrays[f"{split}_images"], f"{split}_images")
+    raw = arrays[f"{split}_labels"]
+    if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):
+      raise DataError(f"{split}_labels must be integers [number], got {raw.dtype}")
+    labels[split] = raw.astype(np.int32)
+  if "class_names" in arrays:
+    names = tuple(str(name) for name in arrays["class_names"])
+  else:
+    names = tuple(str(i) for i in range(int(labels["train"].max(initial=0)) + 1))
+  return Dataset(
+    name=epath.Path(path).name,
+    train_images=arrays["train_images"],
+    train_labels=labels["train"],
+    test_images=arrays["test_images"],
+    test_labels=labels["test"],
+    class_names=names,
+  )
+
+
+def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
+  """Checked images as uint8[number, height, width, channels]."""
+  if images.ndim == 3:
+    images = images[..., None]
+  if images.dtype == np.uint8:
+    return images
+  if not np.issubdtype(images.dtype, np.floating):
+    raise DataError(f"{name} must be uint8 or float in [0, 1], got {images.dtype}")
+  bad = np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))
+  if bad.size:
+    raise DataError(f"{name} has NaN or infinite pixels, first in image {bad[0]}")
+  if images.size and (images.min() < 0 or images.max() > 1):
+    raise DataError(
+      f"{name} must be in [0, 1] when float, got {images.min()} to {images.max()}"
+    )
+  return np.round(images * 255).astype(np.uint8)
+
+
+def load_tfds(name: str, data_dir: str | None) -> Dataset:
+  """A prepared TensorFlow Datasets image classification set, without TensorFlow.
+
+  Args:
+    name: such as 'cifar10' or 'cifar10:3.0.2'.
+    data_dir: where it was prepared; None: TFDS's default.
+
+  Raises:
+    DataError: if it is unknown, not prepared, or not image classification.
+  """
+  import tensorflow_datasets as tfds  # Slow to import, and seldom needed.
+
+  try:
+    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+  except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as error:
+    first_line = str(error).strip().splitlines()[0]
+    raise DataError(f"unknown TFDS dataset {name!r}: {first_line}") from error
+  if not builder.data_path.exists():
+    raise DataError(
+      f"TFDS dataset {name!r} is not prepared in {builder.data_path.parent}. Prepare "
+      "it once where TensorFlow is installed (pip install 'jaxdm[tfds]'): "
+      f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
+      f"data_dir={data_dir!r}, file_format='array_record').download_and_prepare()\""
+    )
+  features = builder.info.features
+  if not {"image", "label"} <= set(features) or not {"train", "test"} <= set(
+    builder.info.splits
+  ):
+    raise DataError(f"{name!r} lacks features image, label or splits train, test")
+  parts: dict[str, Any] = {}
+  for split in ("train", "test"):
+    rows = builder.as_data_source(split)
+    images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True)
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+      raise DataError(f"{name!r} has images of unequal shapes, such as {shapes}")
+    parts[f"{split}_images"] = np.stack(images)
+    parts[f"{split}_labels"] = np.array(labels, np.int32)
+  return Dataset(name=name, class_names=tuple(features["label"].names), **parts)
+
+
+def load(
+  dataset: str, *, data_dir: str | None = None, arrays: str | None = None
+) -> Dataset:
+  """'fashion' (embedded), 'arrays' (a file of one's own), or any TFDS name."""
+  if dataset == "fashion":
+    return load_fashion()
+  if dataset == "arrays":
+    if arrays is None:
+      raise DataError("dataset 'arrays' needs a file: arrays=FILE.npz")
+    return load_arrays(arrays)
+  return load_tfds(dataset, data_dir)

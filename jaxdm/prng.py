@@ -1,0 +1,99 @@
+"""Every random number of the project is derived here, by name and index.
+
+`key_for(root, 'augment', step)` names a stream; nothing threads a mutable key,
+so a number never depends on how many were drawn before it.
+"""
+
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdm import Array
+
+_SWAP_ROUNDS = 32
+
+
+def _fold(name: str | int | Array) -> int | Array:
+  """A name's 32-bit stand-in; indices, traced ones too, stand for themselves."""
+  return zlib.crc32(name.encode()) if isinstance(name, str) else name
+
+
+def key_for(root: Array, *path: str | int | Array) -> Array:
+  """Derives the key of a named, indexed stream.
+
+  Args:
+    root: a typed JAX key.
+    *path: names and indices (which may be traced), outermost first.
+
+  Returns:
+    A typed JAX key.
+  """
+  for part in path:
+    root = jax.random.fold_in(root, _fold(part))
+  return root
+
+
+class Seed(NamedTuple):
+  """Names one stream of a family, such as ('verify', 3)."""
+
+  family: str
+  number: int
+
+
+def keys_for(root_seed: int, seeds: Sequence[Seed]) -> Array:
+  """The key of each named seed, as key[len(seeds)]."""
+  families = jnp.asarray([_fold(s.family) for s in seeds], jnp.uint32)
+  indices = jnp.asarray([s.number for s in seeds], jnp.uint32)
+  return jax.vmap(functools.partial(key_for, jax.random.key(root_seed)))(
+    families, indices
+  )
+
+
+def generator_for(seed: int, *path: str | int) -> np.random.Generator:
+  """The host's counterpart of `key_for`: an independent NumPy generator.
+
+  Philox streams, unlike `Generator`'s distributions, are promised never to
+  change between NumPy versions; what must replay for years reads raw bits.
+  """
+  entropy = [seed, *(int(_fold(part)) for part in path)]
+  return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+def _mix(bits: Array) -> Array:
+  """MurmurHash3's 32-bit finaliser."""
+  bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+  bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+  return bits ^ (bits >> 16)
+
+
+def shuffled(key: Array, epoch: Array, position: Array, count: Array) -> Array:
+  """Entry `position` of the `epoch`-th random permutation of range(count).
+
+  A swap-or-not network (Hoang, Morris, Rogaway, CRYPTO 2012): exact for any
+  count, which may be traced, and without a sort or any state, so that batches
+  may cross an epoch's end and models with other counts share one program.
+
+  Args:
+    key: a typed JAX key.
+    epoch: int32[b].
+    position: int32[b], in [0, count).
+    count: int32 scalar >= 1.
+
+  Returns:
+    int32[b] in [0, count).
+  """
+  count = jnp.asarray(count).astype(jnp.uint32)
+  salts = jax.random.bits(key, (_SWAP_ROUNDS, 2), jnp.uint32)
+  epoch_bits = _mix(epoch.astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
+  place = position.astype(jnp.uint32)
+  for pivot_salt, coin_salt in salts:
+    pivot = _mix(epoch_bits ^ pivot_salt) % count
+    partner = jnp.where(pivot >= place, pivot - place, pivot + count - place)
+    coin = _mix(jnp.maximum(place, partner) ^ _mix(epoch_bits + coin_salt))
+    place = jnp.where(coin >> 31, partner, place)
+  return place.astype(jnp.int32)

@@ -1,0 +1,131 @@
+"""Figures of the mission: how many targets fall by how few changed examples."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import figure as mpl_figure
+
+from jaxdm import brittleness
+
+_COLOURS = {"datamodel": "#c1272d", "similar": "#0000a7", "random": "#777777"}
+
+
+def _times(factor: float) -> Callable[[Any], Any]:
+  """Multiplication, as a matplotlib axis transform."""
+  return lambda values: np.asarray(values) * factor
+
+
+def cumulative_share(
+  groups: Mapping[str, Sequence[brittleness.Verdict]],
+  flips: Mapping[str, Sequence[brittleness.Verdict]],
+  *,
+  class_size: int,
+) -> mpl_figure.Figure:
+  """Share of targets flipped against the number of examples changed.
+
+  Args:
+    groups: verdicts on removals by method, drawn solid.
+    flips: verdicts on label flips by method, drawn dashed.
+    class_size: training examples in a class, for the upper axis.
+
+  Returns:
+    A figure; one step curve a method, over the sizes that were searched.
+  """
+  fig = mpl_figure.Figure(figsize=(7, 4.4), layout="constrained")
+  axes = fig.subplots()
+  largest = max(v.k_tried for g in [*groups.values(), *flips.values()] for v in g)
+  sizes = np.arange(largest + 1)
+  for kind, style, methods in (("removed", "-", groups), ("relabelled", "--", flips)):
+    for method, verdicts in methods.items():
+      axes.step(
+        sizes,
+        brittleness.share_flipped(verdicts, sizes),
+        where="post",
+        linestyle=style,
+        color=_COLOURS.get(method),
+        label=f"{method}, {kind}",
+      )
+  axes.set(
+    xlabel="training examples changed, at most",
+    ylabel="share of targets flipped (verified)",
+    xlim=(0, largest),
+    ylim=(0, 1),
+  )
+  top = axes.secondary_xaxis(
+    "top", functions=(_times(100 / class_size), _times(class_size / 100))
+  )
+  top.set_xlabel("per cent of a class")
+  axes.grid(alpha=0.3)
+  axes.legend(frameon=False, fontsize="small")
+  return fig
+
+
+def predicted_against_true(
+  predicted_mt: np.ndarray, margins_mt: np.ndarray, lds_t: np.ndarray
+) -> mpl_figure.Figure:
+  """Held-out margins against predictions for one typical target, and all LDS.
+
+  Args:
+    predicted_mt: float, datamodel predictions for held-out models.
+    margins_mt: float, their margins.
+    lds_t: float, each target's score.
+  """
+  fig = mpl_figure.Figure(figsize=(7, 3.2), layout="constrained")
+  left, right = fig.subplots(1, 2)
+  typical = int(np.argsort(lds_t)[len(lds_t) // 2])
+  left.scatter(predicted_mt[:, typical], margins_mt[:, typical], s=6, color="#c1272d")
+  left.set(
+    xlabel="predicted margin",
+    ylabel="margin of a held-out model",
+    title=f"target {typical}, LDS {lds_t[typical]:.2f} (the median)",
+  )
+  right.hist(lds_t, bins=20, color="#0000a7")
+  right.axvline(lds_t.mean(), color="black", linewidth=1)
+  right.set(
+    xlabel="LDS of a target", ylabel="targets", title=f"mean {lds_t.mean():.2f} (line)"
+  )
+  for axes in (left, right):
+    axes.grid(alpha=0.3)
+    axes.title.set_fontsize("medium")
+  return fig
+
+
+def story(
+  target_image: np.ndarray,
+  removed_images: np.ndarray,
+  *,
+  title: str,
+  removed_titles: Sequence[str],
+) -> mpl_figure.Figure:
+  """A target beside the training images whose removal flips it.
+
+  Args:
+    target_image: uint8[h, w, c].
+    removed_images: uint8[r, h, w, c], strongest support first.
+    title: over the whole picture.
+    removed_titles: one short line each.
+  """
+  columns = 10
+  rows = max(1, -(-len(removed_images) // columns))
+  fig = mpl_figure.Figure(figsize=(11, 1.25 * rows + 0.6), layout="constrained")
+  grid = fig.add_gridspec(rows, columns + 2)
+  _draw(fig.add_subplot(grid[:, :2]), target_image, "target")
+  pairs = zip(removed_images, removed_titles, strict=True)
+  for place, (image, name) in enumerate(pairs):
+    cell = grid[place // columns, 2 + place % columns]
+    _draw(fig.add_subplot(cell), image, name)
+  fig.suptitle(title, fontsize="medium", x=0.01, ha="left")
+  return fig
+
+
+def _draw(axes: Any, image: np.ndarray, title: str) -> None:
+  """One image without axes."""
+  grey = image.shape[-1] == 1
+  axes.imshow(image[..., 0] if grey else image, cmap="gray_r" if grey else None)
+  axes.set_title(title, fontsize="x-small")
+  axes.set_axis_off()

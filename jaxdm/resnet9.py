@@ -1,0 +1,81 @@
+"""ResNet-9, the network of the datamodels paper, at any width and image size."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxdm import Array, conv
+
+_LOGIT_SCALE = 0.2
+
+
+class ConvBlock(nn.Module):
+  """Convolution without bias, batch norm, ReLU."""
+
+  features: int
+  kernel: int
+  stride: int
+  padding: str | int
+  dtype: Any
+  conv_backend: conv.Backend
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    x = nn.Conv(
+      self.features,
+      (self.kernel, self.kernel),
+      strides=self.stride,
+      padding=self.padding,
+      use_bias=False,
+      dtype=self.dtype,
+      conv_general_dilated=conv.convolution(self.conv_backend),
+    )(x)
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
+    return nn.relu(x)
+
+
+class ResNet9(nn.Module):
+  """The published network: conv64 - conv128/2 - Res - conv256 - pool - Res - conv128.
+
+  Attributes:
+    num_classes: k.
+    width: channels of the first layer; 64 as published, all others in proportion.
+    dtype: of activations and products; parameters and statistics stay float32.
+    conv_backend: the convolution's backend (see `jaxdm.conv`).
+  """
+
+  num_classes: int
+  width: int = 64
+  dtype: Any = jnp.float32
+  conv_backend: conv.Backend = "auto"
+
+  @nn.compact
+  def __call__(self, images: Array, train: bool) -> tuple[Array, Array]:
+    """Logits and penultimate features of normalised images.
+
+    Args:
+      images: float[b, h, w, c], h and w at least 4.
+      train: whether batch norm uses the batch's statistics (and updates the
+        running ones in the 'batch_stats' collection) or the running ones.
+
+    Returns:
+      float32[b, k] logits and float32[b, 2 * width] features.
+    """
+
+    def block(features: int, kernel: int = 3, stride: int = 1, padding: Any = 1) -> Any:
+      return ConvBlock(features, kernel, stride, padding, self.dtype, self.conv_backend)
+
+    wide = self.width
+    x = images.astype(self.dtype)
+    x = block(wide)(x, train)
+    x = block(2 * wide, kernel=5, stride=2, padding=2)(x, train)
+    x = x + block(2 * wide)(block(2 * wide)(x, train), train)
+    x = block(4 * wide)(x, train)
+    x = nn.max_pool(x, (2, 2), (2, 2))
+    x = x + block(4 * wide)(block(4 * wide)(x, train), train)
+    # Images below 12 pixels leave less than 3x3 here: then keep the border.
+    x = block(2 * wide, padding="VALID" if min(x.shape[1:3]) >= 3 else 1)(x, train)
+    features = x.max(axis=(1, 2)).astype(jnp.float32)
+    head = nn.Dense(self.num_classes, use_bias=False, dtype=self.dtype)
+    return head(features).astype(jnp.float32) * _LOGIT_SCALE, features

@@ -1,0 +1,99 @@
+"""Edited training sets in, margins out: the one way models are asked for.
+
+Collecting data for datamodels, verifying a removal and verifying a label flip all
+call a `Retrainer`, which trains only what its bank does not hold yet.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdm import bank, fleet, margins, prng, training_sets
+
+
+def _silent(done: int, total: int) -> None:
+  """Reports nothing."""
+
+
+class Retrainer:
+  """Margins of models on the targets, trained on demand and remembered."""
+
+  def __init__(
+    self,
+    models: fleet.Fleet,
+    store: bank.Bank,
+    labels: np.ndarray,
+    target_pixels: np.ndarray,
+    target_labels: np.ndarray,
+    *,
+    seed: int,
+  ):
+    """Binds a fleet to a store and a set of targets.
+
+    Args:
+      models: trains them.
+      store: remembers them.
+      labels: int[n], of the training examples.
+      target_pixels: uint8[t, h, w, c].
+      target_labels: int[t].
+      seed: root of every model's randomness.
+    """
+    self._models, self._store = models, store
+    self._labels = np.asarray(labels, np.int32)
+    self._target_pixels, self._target_labels = target_pixels, target_labels
+    self._seed = seed
+
+  def __call__(
+    self,
+    masks_mn: np.ndarray,
+    seeds: Sequence[prng.Seed],
+    *,
+    labels_mn: np.ndarray | None = None,
+    progress: Callable[[int, int], Any] = _silent,
+  ) -> np.ndarray:
+    """Margins of models trained on these sets.
+
+    Args:
+      masks_mn: bool, the training sets.
+      seeds: m of them, such as ('verify', 3); whatever the set, the same seed means
+        the same initialisation and the same stream of shuffles.
+      labels_mn: int, the labels to train with; None: the true ones.
+      progress: called with (models done, models in all), the first time with what
+        the store already holds.
+
+    Returns:
+      float32[m, t], in logits; rows of a diverged model are not finite.
+    """
+    labels = self._labels if labels_mn is None else labels_mn
+    sets = training_sets.from_masks(masks_mn, labels)
+    prints = training_sets.fingerprints(sets)
+    ids = [f"{s.family}/{s.number}/{p}" for s, p in zip(seeds, prints, strict=True)]
+    first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
+    todo = np.array(sorted(r for i, r in first.items() if i not in self._store), int)
+    progress(len(ids) - len(todo), len(ids))
+    keys = prng.keys_for(self._seed, seeds)
+    pending = None
+    for start in range(0, len(todo), self._models.rows):
+      rows = todo[start : start + self._models.rows]
+      variables = self._models.train_chunk(sets.rows(rows), keys[rows])
+      logits, _ = self._models.predict_chunk(variables, self._target_pixels)
+      # The previous chunk is stored while this one trains.
+      if pending is not None:
+        self._keep(*pending, ids, masks_mn)
+        progress(len(ids) - len(todo) + start, len(ids))
+      pending = rows, logits
+    if pending is not None:
+      self._keep(*pending, ids, masks_mn)
+      progress(len(ids), len(ids))
+    return self._store.margins(ids)
+
+  def _keep(
+    self, rows: np.ndarray, logits: jax.Array, ids: list[str], masks_mn: np.ndarray
+  ) -> None:
+    """Waits for a chunk's logits and stores their margins."""
+    margins_mt = margins.correct_class_margins(
+      np.asarray(logits)[: len(rows)], self._target_labels
+    )
+    self._store.append([ids[r] for r in rows], masks_mn[rows], np.asarray(margins_mt))

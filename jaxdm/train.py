@@ -1,0 +1,209 @@
+"""Trains ONE model on ONE training set; `fleet` makes many of it."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxdm import Array, augment, conv, prng, resnet9, training_sets
+
+Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """All that decides what a trained model is, besides its data and its seed.
+
+  The defaults are the recipe of the datamodels paper's released code.
+
+  Attributes:
+    width: channels of ResNet-9's first layer.
+    epochs: passes over the training set; may be fractional.
+    epoch_examples: what counts as one pass. None: the model's own set, as
+      published. A number: that many examples, so that models on sets of any
+      size take the same number of steps.
+    batch_size: examples a step.
+    peak_learning_rate: of a schedule that rises from 0 to `peak_at`, then falls
+      to 0, both linearly.
+    peak_at: where the peak stands, as a share of training.
+    momentum: of SGD.
+    weight_decay: added to the gradient, for every parameter.
+    label_smoothing: in [0, 1).
+    flip: mirror training images at random, and average each prediction with that
+      of the mirrored image.
+    translate_pixels: largest random shift.
+    cutout_pixels: side of the random square set to the mean.
+    compute_dtype: 'float32' or 'bfloat16'; parameters are always float32.
+  """
+
+  width: int = 64
+  epochs: float = 24.0
+  epoch_examples: int | None = None
+  batch_size: int = 512
+  peak_learning_rate: float = 0.5
+  peak_at: float = 5 / 24
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  label_smoothing: float = 0.1
+  flip: bool = True
+  translate_pixels: int = 2
+  cutout_pixels: int = 4
+  compute_dtype: str = "float32"
+
+  def __post_init__(self) -> None:
+    for name in ("width", "epochs", "batch_size", "peak_learning_rate"):
+      if not getattr(self, name) > 0:
+        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    for name in ("momentum", "label_smoothing"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+    if not 0 < self.peak_at < 1:
+      raise ValueError(f"peak_at must be in (0, 1), got {self.peak_at}")
+    if self.epoch_examples is not None and self.epoch_examples < 1:
+      raise ValueError(f"epoch_examples must be >= 1, got {self.epoch_examples}")
+    if self.compute_dtype not in ("float32", "bfloat16"):
+      raise ValueError(
+        f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
+      )
+
+  def num_steps(self, count: Any) -> Any:
+    """Steps that a model on `count` examples takes; accepts arrays."""
+    if self.epoch_examples is not None:
+      return 0 * count + math.ceil(self.epochs * self.epoch_examples / self.batch_size)
+    exact = count * (self.epochs / self.batch_size)
+    # Rounding up an almost-integer would depend on the float width in use.
+    return (exact + (1 - 1e-3)) // 1
+
+
+class Images(NamedTuple):
+  """A dataset's training images on device, and how to normalise any image.
+
+  Attributes:
+    pixels: uint8[n, h, w, c].
+    mean: float32[c], in pixel units.
+    std: float32[c], in pixel units.
+  """
+
+  pixels: Array
+  mean: Array
+  std: Array
+
+  def normalise(self, pixels: Array) -> jax.Array:
+    """float32 images with the training set's mean colour at 0."""
+    return (jnp.asarray(pixels, jnp.float32) - self.mean) / self.std
+
+
+def network(
+  config: TrainConfig, num_classes: int, conv_backend: conv.Backend = "auto"
+) -> resnet9.ResNet9:
+  """The Flax module that a config describes."""
+  return resnet9.ResNet9(
+    num_classes, config.width, jnp.dtype(config.compute_dtype), conv_backend
+  )
+
+
+def learning_rate(config: TrainConfig, progress: Array) -> Array:
+  """The triangular schedule at `progress` in [0, 1)."""
+  rise = progress / config.peak_at
+  fall = (1 - progress) / (1 - config.peak_at)
+  return config.peak_learning_rate * jnp.maximum(jnp.minimum(rise, fall), 0.0)
+
+
+def _loss(
+  params: Any, stats: Any, net: resnet9.ResNet9, images: Array, goal: Array
+) -> tuple[Array, Any]:
+  """Mean cross-entropy to `goal`, and the updated batch statistics."""
+  variables = {"params": params, "batch_stats": stats}
+  (logits, _), updates = net.apply(variables, images, True, mutable=["batch_stats"])
+  return optax.softmax_cross_entropy(logits, goal).mean(), updates["batch_stats"]
+
+
+def train_one(
+  config: TrainConfig,
+  net: resnet9.ResNet9,
+  images: Images,
+  training_set: training_sets.TrainingSets,
+  key: Array,
+  loop_steps: Array,
+) -> Variables:
+  """Trains one model; the result depends on its set and its key alone.
+
+  Args:
+    config: the recipe.
+    net: `network(config, ...)`.
+    images: the dataset.
+    training_set: one row of `TrainingSets`: int32[s], int32[s], int32[].
+    key: the model's typed JAX key.
+    loop_steps: int32 scalar, at least `config.num_steps(count)`; the steps beyond
+      change nothing. Models trained side by side must take the same number.
+
+  Returns:
+    The model's variables: 'params' and 'batch_stats', float32.
+  """
+  indices_s, labels_s, count = training_set
+  num_steps = jnp.asarray(config.num_steps(count), jnp.int32)
+  sample = images.normalise(images.pixels[:1])
+  variables = net.init(prng.key_for(key, "init"), sample, False)
+  optimiser = optax.chain(
+    optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum)
+  )
+
+  def step(i: Array, state: tuple[Variables, Any]) -> tuple[Variables, Any]:
+    variables, moments = state
+    place = i * config.batch_size + jnp.arange(config.batch_size, dtype=jnp.int32)
+    slots_b = prng.shuffled(
+      prng.key_for(key, "shuffle"), place // count, place % count, count
+    )
+    images_b = augment.augment(
+      prng.key_for(key, "augment", i),
+      images.normalise(images.pixels[indices_s[slots_b]]),
+      use_flip=config.flip,
+      translate_pixels=config.translate_pixels,
+      cutout_pixels=config.cutout_pixels,
+    )
+    goal_bk = optax.smooth_labels(
+      jax.nn.one_hot(labels_s[slots_b], net.num_classes), config.label_smoothing
+    )
+    params, old_stats = variables["params"], variables["batch_stats"]
+    grads, stats = jax.grad(_loss, has_aux=True)(
+      params, old_stats, net, images_b, goal_bk
+    )
+    active = i < num_steps
+    rate = jnp.where(active, learning_rate(config, (i + 0.5) / num_steps), 0.0)
+    updates, moments = optimiser.update(grads, moments, params)
+    params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+    stats = jax.tree.map(lambda new, old: jnp.where(active, new, old), stats, old_stats)
+    return {"params": params, "batch_stats": stats}, moments
+
+  state = (variables, optimiser.init(variables["params"]))
+  return lax.fori_loop(0, loop_steps, step, state)[0]
+
+
+def _eval(net: resnet9.ResNet9, variables: Variables, images: Array) -> Any:
+  """Logits and features under the running batch statistics."""
+  return net.apply(variables, images, False)
+
+
+def predict(
+  net: resnet9.ResNet9, variables: Variables, images: Array, *, mirror: bool
+) -> tuple[Array, Array]:
+  """Logits and features of normalised images under one trained model.
+
+  Args:
+    net: the module.
+    variables: one model's.
+    images: float32[t, h, w, c].
+    mirror: average with the prediction for the image mirrored along its width.
+
+  Returns:
+    float32[t, k] and float32[t, f].
+  """
+  logits, features = _eval(net, variables, images)
+  if mirror:
+    logits_r, features_r = _eval(net, variables, images[:, :, ::-1, :])
+    logits, features = (logits + logits_r) / 2, (features + features_r) / 2
+  return logits, features

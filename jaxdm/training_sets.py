@@ -1,0 +1,101 @@
+"""The one type for an edited training set, and the laws that make such sets.
+
+A random subset, a removal and a label flip are all "these examples, with these
+labels". Sets are index arrays, not loss weights: an excluded example is never
+read. All sets of a problem are padded to n slots, so that one compiled program
+trains them all.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdm import prng
+
+
+class TrainingSets(NamedTuple):
+  """m training sets drawn from one dataset of n examples.
+
+  Attributes:
+    indices: int32[m, n], the examples in ascending order, then padding (0).
+    labels: int32[m, n], the label that each slot's example is trained with.
+    counts: int32[m], slots in use.
+  """
+
+  indices: np.ndarray
+  labels: np.ndarray
+  counts: np.ndarray
+
+  def rows(self, selection: slice | np.ndarray) -> "TrainingSets":
+    """Some of the sets."""
+    return TrainingSets(*(np.asarray(part)[selection] for part in self))
+
+
+def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
+  """Training sets from bool[m, n] masks and int[n] or int[m, n] labels."""
+  masks = np.asarray(masks, bool)
+  m, n = masks.shape
+  counts = masks.sum(axis=1, dtype=np.int32)
+  order = np.argsort(~masks, axis=1, kind="stable").astype(np.int32)
+  used = np.arange(n) < counts[:, None]
+  indices = np.where(used, order, 0).astype(np.int32)
+  labels_mn = np.broadcast_to(np.asarray(labels, np.int32), (m, n))
+  set_labels = np.where(used, np.take_along_axis(labels_mn, indices, axis=1), 0)
+  return TrainingSets(indices, set_labels.astype(np.int32), counts)
+
+
+def subset_size(num_train: int, alpha: float) -> int:
+  """Examples in an alpha-subset: alpha * n to the nearest integer."""
+  if not 0 < alpha < 1:
+    raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+  return round(alpha * num_train)
+
+
+def random_masks(
+  seed: int, num_train: int, alpha: float, model_ids: np.ndarray
+) -> np.ndarray:
+  """Uniformly random subsets of exactly `subset_size` examples.
+
+  Row i depends on (seed, num_train, alpha, model_ids[i]) alone, so any row can be
+  replayed without the others.
+
+  Returns:
+    bool[m, n].
+  """
+  size = subset_size(num_train, alpha)
+  masks = np.zeros((len(model_ids), num_train), bool)
+  for row, model_id in enumerate(model_ids):
+    bits = prng.generator_for(seed, "subset", int(model_id)).bit_generator
+    draw = bits.random_raw(num_train)
+    masks[row, np.argsort(draw, kind="stable")[:size]] = True
+  return masks
+
+
+def removal_masks(num_train: int, removed: list[np.ndarray]) -> np.ndarray:
+  """The full set without each of the given index arrays, as bool[m, n]."""
+  masks = np.ones((len(removed), num_train), bool)
+  for row, indices in enumerate(removed):
+    masks[row, indices] = False
+  return masks
+
+
+def relabelled(
+  labels: np.ndarray, flipped: list[np.ndarray], new_labels: list[np.ndarray]
+) -> np.ndarray:
+  """Copies of the labels, each with some of them changed, as int32[m, n]."""
+  labels_mn = np.tile(np.asarray(labels, np.int32), (len(flipped), 1))
+  for row, (indices, values) in enumerate(zip(flipped, new_labels, strict=True)):
+    labels_mn[row, indices] = values
+  return labels_mn
+
+
+def fingerprints(sets: TrainingSets) -> list[str]:
+  """A 128-bit hex digest of each set's examples and labels, padding aside."""
+  return [
+    hashlib.blake2b(
+      idx[:count].astype("<i4").tobytes() + lab[:count].astype("<i4").tobytes(),
+      digest_size=16,
+    ).hexdigest()
+    for idx, lab, count in zip(sets.indices, sets.labels, sets.counts, strict=True)
+  ]
