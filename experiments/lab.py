@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,17 @@ import numpy as np
 import tqdm
 
 from experiments import presets, workdir
-from jaxdm import bank, baselines, data, fleet, margins, prng, retrain, training_sets
+from jaxdm import (
+  bank,
+  baselines,
+  data,
+  fleet,
+  margins,
+  prng,
+  retrain,
+  train,
+  training_sets,
+)
 
 
 class BaseModels(NamedTuple):
@@ -28,7 +39,8 @@ class BaseModels(NamedTuple):
 
 def progress_bar(name: str) -> Callable[[int, int], None]:
   """A bar with the time left, driven by (done, total)."""
-  bar = tqdm.tqdm(desc=name, unit="model", mininterval=1.0, dynamic_ncols=True)
+  seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
+  bar = tqdm.tqdm(desc=name, unit="model", mininterval=seconds, dynamic_ncols=True)
 
   def update(done: int, total: int) -> None:
     bar.total = total
@@ -80,11 +92,20 @@ class Lab:
     """The dataset at the size that is trained on."""
     return self.dataset.downscaled(self.experiment.data.downscale)
 
+  @property
+  def recipe(self) -> train.TrainConfig:
+    """The trainer's settings, with the length of training resolved."""
+    collect = self.experiment.collect
+    if not collect.equal_steps:
+      return self.experiment.train
+    size = training_sets.subset_size(len(self.labels), collect.alpha)
+    return dataclasses.replace(self.experiment.train, epoch_examples=size)
+
   @functools.cached_property
   def fleet(self) -> fleet.Fleet:
     """The trainer."""
     return fleet.Fleet(
-      self.experiment.train, self.small.train_images, self.small.num_classes, self.speed
+      self.recipe, self.small.train_images, self.small.num_classes, self.speed
     )
 
   @functools.cached_property
@@ -94,7 +115,11 @@ class Lab:
       self.workdir.path / "bank",
       num_targets=len(self.target_labels),
       num_train=len(self.labels),
-      settings=self.settings("data", "train") | {"seed": self.seed},
+      settings={
+        "dataset": self.small.fingerprint(),
+        "train": dataclasses.asdict(self.recipe),
+        "seed": self.seed,
+      },
     )
     return retrain.Retrainer(
       self.fleet,
@@ -157,8 +182,9 @@ class Lab:
     return self.workdir.path / "base_models.npz"
 
 
-def check_sizes(experiment: presets.Experiment, dataset: data.Dataset) -> None:
+def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
   """Raises ValueError where settings and data do not go together."""
+  dataset.downscaled(experiment.data.downscale)
   n, alpha = len(dataset.train_labels), experiment.collect.alpha
   size = training_sets.subset_size(n, alpha)
   if size < experiment.train.batch_size:

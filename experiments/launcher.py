@@ -1,8 +1,9 @@
 """How every launcher starts and how it fails: one line, and nothing touched."""
 
 import dataclasses
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -23,7 +24,7 @@ def open_lab() -> lab.Lab:
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = settings.experiment(stored)
   dataset = lab.load_dataset(experiment.data, where)
-  lab.check_sizes(experiment, dataset)
+  lab.check(experiment, dataset)
   if fingerprint not in (None, dataset.fingerprint()) and dataclasses.asdict(
     experiment.data
   ) == stored.get("data"):
@@ -34,22 +35,24 @@ def open_lab() -> lab.Lab:
   return lab.Lab(folder, experiment, settings.speed(), dataset)
 
 
+def start(main: Callable[[lab.Lab], Any], argv: Sequence[str]) -> None:
+  """Opens the lab that the parsed flags describe, locks it, and runs `main` on it."""
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+  try:
+    if argv[1:]:
+      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    opened = open_lab()
+    with opened.workdir.locked():
+      main(opened)
+  except (ValueError, OSError) as error:
+    message = str(error)
+    first = re.match(r"\w*", message)
+    prefix = "--" if first and first.group() in flags.FLAGS else ""
+    sys.exit(f"error: {prefix}{message}")
+
+
 def run(main: Callable[[lab.Lab], Any]) -> None:
-  """Runs a launcher's `main` on the lab that the command line describes."""
-
-  def with_lab(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-    try:
-      if argv[1:]:
-        raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-      fleet.use_all_devices()
-      opened = open_lab()
-      with opened.workdir.locked():
-        main(opened)
-    except (ValueError, FileNotFoundError) as error:
-      message = str(error)
-      first = message.split()[0].rstrip(":,") if message else ""
-      prefix = "--" if first in flags.FLAGS else ""
-      sys.exit(f"error: {prefix}{message}")
-
-  app.run(with_lab)
+  """Runs a launcher's `main` as a program."""
+  fleet.use_all_devices()
+  settings.show_in_help()
+  app.run(lambda argv: start(main, argv))

@@ -7,6 +7,7 @@ the preset's.
 
 import dataclasses
 import re
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,8 @@ def _field_help(config: type) -> dict[str, str]:
   """The Attributes section of a config's docstring, by field."""
   text = (config.__doc__ or "").partition("Attributes:")[2]
   entries = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", text, re.MULTILINE)
-  return {name: re.sub(r"\s+", " ", line) for name, line in entries}
+  lines = {name: re.sub(r"\s+", " ", line) for name, line in entries}
+  return {name: line[0].upper() + line[1:] for name, line in lines.items()}
 
 
 def _plain_type(hint: Any) -> Any:
@@ -68,6 +70,12 @@ def _define_flags() -> None:
 
 
 _define_flags()
+
+
+def show_in_help() -> None:
+  """Makes `--help` of the running program list these flags."""
+  for flag in flags.FLAGS.get_flags_for_module(__name__):
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _given(config: type) -> dict[str, Any]:
@@ -95,5 +103,8 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
   groups = {}
   for name, config in _GROUPS.items():
     base = stored.get(name) or dataclasses.asdict(getattr(preset, name))
-    groups[name] = config(**{**base, **_given(config)})
+    given = _given(config)
+    if given.get("dataset", base.get("dataset")) != base.get("dataset"):
+      base = {}  # The preset's choice of classes and sizes is about other images.
+    groups[name] = config(**{**base, **given})
   return presets.Experiment(**groups)

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,37 +20,44 @@ class Workdir:
   """Records which stage ran with which settings, and never runs one twice."""
 
   def __init__(self, path: str | None):
-    """Opens or creates the folder.
+    """Names the folder; it is not made before `locked`.
 
     Raises:
-      WorkdirError: if it cannot be written, or holds something else.
+      WorkdirError: if it holds something else.
     """
     if not path:
-      raise WorkdirError("--workdir is needed: a folder for the experiment's results")
+      raise WorkdirError("workdir is needed: a folder for the experiment's results")
     self.path = epath.Path(path)
     self._stages = self.path / "stages"
     try:
-      foreign = self.path.exists() and any(self.path.iterdir())
-      if foreign and not self._stages.exists():
-        raise WorkdirError(
-          f"--workdir={path} is not empty and holds no experiment; name a new folder"
-        )
-      self._stages.mkdir(parents=True, exist_ok=True)
-      probe = self.path / f".{os.getpid()}.probe"
-      probe.write_text("")
-      probe.unlink()
+      foreign = (
+        not self._stages.exists() and self.path.exists() and any(self.path.iterdir())
+      )
     except OSError as error:
-      raise WorkdirError(f"--workdir={path} cannot be written: {error}") from error
+      raise WorkdirError(f"workdir={path} cannot be read: {error}") from error
+    if foreign:
+      raise WorkdirError(
+        f"workdir={path} is not empty and holds no experiment; name a new folder"
+      )
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
-    """Holds the folder against a second process on this machine."""
-    with open(self.path / ".lock", "w") as lock:
+    """Makes the folder, and holds it against a second process on this machine.
+
+    Raises:
+      WorkdirError: if it cannot be written, or another process holds it.
+    """
+    try:
+      self._stages.mkdir(parents=True, exist_ok=True)
+      (self.path / ".lock").touch()
+    except OSError as error:
+      raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
+    with open(self.path / ".lock", "r+") as lock:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except OSError as error:
         raise WorkdirError(
-          f"--workdir={self.path} is in use by another process; wait for it"
+          f"workdir={self.path} is in use by another process; wait for it to end"
         ) from error
       yield
 
@@ -71,7 +77,7 @@ class Workdir:
     record = self._record(stage)
     if not record.get("complete"):
       raise WorkdirError(
-        f"--workdir={self.path} lacks a finished {stage}; "
+        f"workdir={self.path} lacks a finished {stage}; "
         f"run python -m experiments.{stage} --workdir={self.path} first"
       )
     return record["summary"]
@@ -88,7 +94,7 @@ class Workdir:
     ]
     if wrong:
       raise WorkdirError(
-        f"--workdir={self.path} holds another {stage} ({'; '.join(wrong)}); give the "
+        f"workdir={self.path} holds another {stage} ({'; '.join(wrong)}); give the "
         "stored values, or name another --workdir"
       )
 

@@ -33,7 +33,7 @@ class SearchConfig:
   max_share: float = 0.25
   num_sizes: int = 12
   search_seeds: int = 4
-  verify_seeds: int = 8
+  verify_seeds: int = 12
   max_verifications: int = 3
   confidence: float = 0.95
   num_targets: int = 24
@@ -207,7 +207,11 @@ def make_cases(
 
 
 class _Search:
-  """One case's state: a bisection over sizes, then verification upwards."""
+  """One case's state: a bisection over sizes, then verification upwards.
+
+  A size that fails its proof gives way to a larger one; the last proof allowed is
+  put to the largest size.
+  """
 
   def __init__(self, case: Case, config: SearchConfig):
     self.case, self._config = case, config
@@ -265,7 +269,11 @@ class _Search:
     elif index == len(self.sizes) - 1 or self._attempts == self._config.max_verifications:
       self._finish(index, margins, censored=True)
     else:
-      self._flipped, self._not_flipped = index + 1, index
+      # Nearer to the largest size each time: a last try there beats giving up early.
+      left = self._config.max_verifications - self._attempts
+      last = len(self.sizes) - 1
+      self._not_flipped = index + max(1, (last - index) // left) - 1
+      self._flipped = self._not_flipped + 1
 
   @property
   def level(self) -> float:

@@ -155,32 +155,40 @@ def load_arrays(path: str | epath.PathLike) -> Dataset:
   Raises:
     DataError: naming the array and what is wrong with it.
   """
+  name = f"arrays={path}"
   try:
     with epath.Path(path).open("rb") as file, np.load(file) as archive:
-      arrays = {name: archive[name] for name in archive.files}
+      arrays = {key: archive[key] for key in archive.files}
   except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    raise DataError(f"cannot read arrays from {path}: {error}") from error
-  missing = [name for name in _ARRAY_NAMES if name not in arrays]
+    raise DataError(f"{name} cannot be read: {error}") from error
+  missing = [key for key in _ARRAY_NAMES if key not in arrays]
   if missing:
-    raise DataError(f"{path} lacks {', '.join(missing)}; it needs {_ARRAY_NAMES}")
+    raise DataError(
+      f"{name} lacks {', '.join(missing)}; it needs {', '.join(_ARRAY_NAMES)}"
+    )
   labels = {}
   for split in ("train", "test"):
-    arrays[f"{split}_images"] = _as_uint8(arrays[f"{split}_images"], f"{split}_images")
+    arrays[f"{split}_images"] = _as_uint8(
+      arrays[f"{split}_images"], f"{name}: {split}_images"
+    )
     raw = arrays[f"{split}_labels"]
     if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):
-      raise DataError(f"{split}_labels must be integers [number], got {raw.dtype}")
+      raise DataError(
+        f"{name}: {split}_labels must be integers [number], "
+        f"got {raw.dtype}{list(raw.shape)}"
+      )
     labels[split] = raw.astype(np.int32)
   if "class_names" in arrays:
-    names = tuple(str(name) for name in arrays["class_names"])
+    class_names = tuple(str(name) for name in arrays["class_names"])
   else:
-    names = tuple(str(i) for i in range(int(labels["train"].max(initial=0)) + 1))
+    class_names = tuple(str(i) for i in range(int(labels["train"].max(initial=0)) + 1))
   return Dataset(
-    name=epath.Path(path).name,
+    name=name,
     train_images=arrays["train_images"],
     train_labels=labels["train"],
     test_images=arrays["test_images"],
     test_labels=labels["test"],
-    class_names=names,
+    class_names=class_names,
   )
 
 
@@ -218,10 +226,10 @@ def load_tfds(name: str, data_dir: str | None) -> Dataset:
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
   except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as error:
     first_line = str(error).strip().splitlines()[0]
-    raise DataError(f"unknown TFDS dataset {name!r}: {first_line}") from error
+    raise DataError(f"dataset {name!r} is none that TFDS knows: {first_line}") from error
   if not builder.data_path.exists():
     raise DataError(
-      f"TFDS dataset {name!r} is not prepared in {builder.data_path.parent}. Prepare "
+      f"dataset {name!r} is not prepared in {builder.data_path.parent}. Prepare "
       "it once where TensorFlow is installed (pip install 'jaxdm[tfds]'): "
       f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
       f"data_dir={data_dir!r}, file_format='array_record').download_and_prepare()\""
@@ -230,14 +238,14 @@ def load_tfds(name: str, data_dir: str | None) -> Dataset:
   if not {"image", "label"} <= set(features) or not {"train", "test"} <= set(
     builder.info.splits
   ):
-    raise DataError(f"{name!r} lacks features image, label or splits train, test")
+    raise DataError(f"dataset {name!r} lacks features image, label or splits train, test")
   parts: dict[str, Any] = {}
   for split in ("train", "test"):
     rows = builder.as_data_source(split)
     images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-      raise DataError(f"{name!r} has images of unequal shapes, such as {shapes}")
+      raise DataError(f"dataset {name!r} has images of unequal shapes, such as {shapes}")
     parts[f"{split}_images"] = np.stack(images)
     parts[f"{split}_labels"] = np.array(labels, np.int32)
   return Dataset(name=name, class_names=tuple(features["label"].names), **parts)

@@ -29,6 +29,12 @@ class Speed:
   chunk: int = 8
   conv_backend: conv.Backend = "auto"
 
+  def __post_init__(self) -> None:
+    for name in ("vmap_width", "chunk"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise ValueError(f"{name} must be >= 1, got {value}")
+
 
 def use_all_devices(cache_dir: str | None = None) -> None:
   """Makes every CPU core a device, and keeps compiled programs between runs.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -79,3 +80,35 @@ class ResNet9(nn.Module):
     features = x.max(axis=(1, 2)).astype(jnp.float32)
     head = nn.Dense(self.num_classes, use_bias=False, dtype=self.dtype)
     return head(features).astype(jnp.float32) * _LOGIT_SCALE, features
+
+
+def initial_variables(net: ResNet9, key: Array, image_shape: tuple[int, ...]) -> Any:
+  """Fresh variables, as PyTorch (and so the published code) initialises them.
+
+  Kernels are uniform in +-1 / sqrt(fan_in), statistics 0 and 1. All kernels come out
+  of one draw: one draw a kernel, as `net.init` makes them, compiles for seconds.
+
+  Args:
+    net: the module.
+    key: a typed JAX key.
+    image_shape: (h, w, c).
+
+  Returns:
+    float32 'params' and 'batch_stats'.
+  """
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  shapes = jax.eval_shape(lambda k, x: net.init(k, x, False), key, image)
+  paths, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+  kernels = sum(leaf.size for path, leaf in paths if path[-1].key == "kernel")
+  draw = jax.random.uniform(key, (kernels,), minval=-1.0, maxval=1.0)
+  leaves, start = [], 0
+  for path, leaf in paths:
+    if path[-1].key == "kernel":
+      fan_in = leaf.size // leaf.shape[-1]
+      part = draw[start : start + leaf.size].reshape(leaf.shape)
+      leaves.append(part / fan_in**0.5)
+      start += leaf.size
+    else:
+      is_one = path[-1].key in ("scale", "var")
+      leaves.append(jnp.full(leaf.shape, float(is_one)))
+  return jax.tree.unflatten(treedef, leaves)

@@ -73,24 +73,26 @@ class Retrainer:
     first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
     todo = np.array(sorted(r for i, r in first.items() if i not in self._store), int)
     progress(len(ids) - len(todo), len(ids))
-    keys = prng.keys_for(self._seed, seeds)
-    pending = None
+    if not len(todo):
+      return self._store.margins(ids)
+    keys = prng.keys_for(self._seed, [seeds[row] for row in todo])
+    pending: Any = None
     for start in range(0, len(todo), self._models.rows):
       rows = todo[start : start + self._models.rows]
-      variables = self._models.train_chunk(sets.rows(rows), keys[rows])
+      stop = start + len(rows)
+      variables = self._models.train_chunk(sets.rows(rows), keys[start:stop])
       logits, _ = self._models.predict_chunk(variables, self._target_pixels)
       # The previous chunk is stored while this one trains.
       if pending is not None:
-        self._keep(*pending, ids, masks_mn)
+        self._keep(ids, masks_mn, *pending)
         progress(len(ids) - len(todo) + start, len(ids))
       pending = rows, logits
-    if pending is not None:
-      self._keep(*pending, ids, masks_mn)
-      progress(len(ids), len(ids))
+    self._keep(ids, masks_mn, *pending)
+    progress(len(ids), len(ids))
     return self._store.margins(ids)
 
   def _keep(
-    self, rows: np.ndarray, logits: jax.Array, ids: list[str], masks_mn: np.ndarray
+    self, ids: list[str], masks_mn: np.ndarray, rows: np.ndarray, logits: jax.Array
   ) -> None:
     """Waits for a chunk's logits and stores their margins."""
     margins_mt = margins.correct_class_margins(

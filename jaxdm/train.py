@@ -23,9 +23,9 @@ class TrainConfig:
   Attributes:
     width: channels of ResNet-9's first layer.
     epochs: passes over the training set; may be fractional.
-    epoch_examples: what counts as one pass. None: the model's own set, as
-      published. A number: that many examples, so that models on sets of any
-      size take the same number of steps.
+    epoch_examples: what counts as one pass. 0: the model's own set, as published.
+      More: that many examples, so that models on sets of any size take the same
+      number of steps.
     batch_size: examples a step.
     peak_learning_rate: of a schedule that rises from 0 to `peak_at`, then falls
       to 0, both linearly.
@@ -42,7 +42,7 @@ class TrainConfig:
 
   width: int = 64
   epochs: float = 24.0
-  epoch_examples: int | None = None
+  epoch_examples: int = 0
   batch_size: int = 512
   peak_learning_rate: float = 0.5
   peak_at: float = 5 / 24
@@ -63,8 +63,8 @@ class TrainConfig:
         raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
     if not 0 < self.peak_at < 1:
       raise ValueError(f"peak_at must be in (0, 1), got {self.peak_at}")
-    if self.epoch_examples is not None and self.epoch_examples < 1:
-      raise ValueError(f"epoch_examples must be >= 1, got {self.epoch_examples}")
+    if self.epoch_examples < 0:
+      raise ValueError(f"epoch_examples must be >= 0, got {self.epoch_examples}")
     if self.compute_dtype not in ("float32", "bfloat16"):
       raise ValueError(
         f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
@@ -72,7 +72,7 @@ class TrainConfig:
 
   def num_steps(self, count: Any) -> Any:
     """Steps that a model on `count` examples takes; accepts arrays."""
-    if self.epoch_examples is not None:
+    if self.epoch_examples:
       return 0 * count + math.ceil(self.epochs * self.epoch_examples / self.batch_size)
     exact = count * (self.epochs / self.batch_size)
     # Rounding up an almost-integer would depend on the float width in use.
@@ -146,8 +146,9 @@ def train_one(
   """
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(config.num_steps(count), jnp.int32)
-  sample = images.normalise(images.pixels[:1])
-  variables = net.init(prng.key_for(key, "init"), sample, False)
+  variables = resnet9.initial_variables(
+    net, prng.key_for(key, "init"), images.pixels.shape[1:]
+  )
   optimiser = optax.chain(
     optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum)
   )
@@ -183,11 +184,6 @@ def train_one(
   return lax.fori_loop(0, loop_steps, step, state)[0]
 
 
-def _eval(net: resnet9.ResNet9, variables: Variables, images: Array) -> Any:
-  """Logits and features under the running batch statistics."""
-  return net.apply(variables, images, False)
-
-
 def predict(
   net: resnet9.ResNet9, variables: Variables, images: Array, *, mirror: bool
 ) -> tuple[Array, Array]:
@@ -202,8 +198,9 @@ def predict(
   Returns:
     float32[t, k] and float32[t, f].
   """
-  logits, features = _eval(net, variables, images)
-  if mirror:
-    logits_r, features_r = _eval(net, variables, images[:, :, ::-1, :])
-    logits, features = (logits + logits_r) / 2, (features + features_r) / 2
+  views = [images, images[:, :, ::-1, :]] if mirror else [images]
+  outputs: Any = net.apply(variables, jnp.concatenate(views), False)
+  logits, features = (
+    out.reshape(len(views), len(images), -1).mean(axis=0) for out in outputs
+  )
   return logits, features

@@ -1,0 +1,158 @@
+"""The search on simulated margins, where the truth is known."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxdm import brittleness
+
+
+class Simulated:
+  """Margins that fall linearly with the number of examples changed, plus noise."""
+
+  def __init__(
+    self, margins: np.ndarray, slopes: np.ndarray, noise: float, seed: int = 0
+  ):
+    self.margins, self.slopes, self.noise = margins, slopes, noise
+    self.rng = np.random.default_rng(seed)
+    self.asked: list = []
+
+  def __call__(self, changes, seeds, *, progress):
+    self.asked += [
+      (case.target, k, seed) for (case, k), seed in zip(changes, seeds, strict=True)
+    ]
+    result = np.full((len(changes), len(self.margins)), np.nan)
+    for row, (case, k) in enumerate(changes):
+      t = case.target
+      mean = self.margins[t] - self.slopes[t] * k
+      result[row, t] = mean + self.noise * self.rng.normal()
+    progress(len(changes), len(changes))
+    return result
+
+
+def cases(count: int, max_k: int = 64) -> list[brittleness.Case]:
+  return [brittleness.Case(t, "method", np.arange(max_k)) for t in range(count)]
+
+
+def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
+  margins = np.array([0.5, 2.5, 9.5, 63.5, 64.5, 100.0])
+  simulated = Simulated(margins, np.ones(6), 1e-9)
+  config = brittleness.SearchConfig()
+  sizes = brittleness.candidate_sizes(64, config.num_sizes)
+  verdicts = brittleness.search(cases(6), simulated, config)
+  for verdict, margin in zip(verdicts, margins, strict=True):
+    enough = sizes[sizes >= margin]
+    assert verdict.censored == (not enough.size)
+    assert verdict.k == (enough[0] if enough.size else -1)
+    assert verdict.k_tried == (enough[0] if enough.size else 64)
+
+
+def test_verification_seeds_are_fresh_and_models_are_counted() -> None:
+  simulated = Simulated(np.full(30, 8.0), np.ones(30), 3.0)
+  config = brittleness.SearchConfig(search_seeds=3, verify_seeds=5)
+  verdicts = brittleness.search(cases(30), simulated, config)
+  for verdict in verdicts:
+    mine = [(k, seed) for t, k, seed in simulated.asked if t == verdict.target]
+    assert verdict.models_used == len(mine)
+    assert len(set(mine)) == len(mine)
+    verifying = [seed.number for _, seed in mine if seed.family == "verify"]
+    assert len(set(verifying)) == len(verifying)
+
+
+def test_false_claims_stay_below_the_stated_level() -> None:
+  # The true margin stays just above 0 whatever is removed: every claim is false,
+  # and a search that only looked for one lucky flip would make many.
+  runs = 4000
+  simulated = Simulated(np.full(runs, 1e-6), np.zeros(runs), 1.0)
+  config = brittleness.SearchConfig(search_seeds=2, verify_seeds=6, confidence=0.9)
+  verdicts = brittleness.search(cases(runs), simulated, config)
+  false = np.mean([not v.censored for v in verdicts])
+  assert false <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / runs)
+  proposed = {t for t, _, seed in simulated.asked if seed.family == "verify"}
+  assert len(proposed) > 0.2 * runs  # The search alone is fooled far more often.
+
+
+def test_steep_targets_are_found_in_spite_of_noise() -> None:
+  simulated = Simulated(np.full(200, 8.0), np.ones(200), 1.0)
+  verdicts = brittleness.search(cases(200), simulated, brittleness.SearchConfig())
+  found = np.array([v.k for v in verdicts])
+  assert np.mean(found > 0) > 0.95
+  assert 8 <= np.median(found[found > 0]) <= 16
+
+
+def test_a_diverged_model_never_helps_a_claim() -> None:
+  simulated = Simulated(np.array([np.nan]), np.ones(1), 0.0)
+  [verdict] = brittleness.search(cases(1), simulated, brittleness.SearchConfig())
+  assert verdict.censored
+
+
+def test_progress_ends_at_its_total() -> None:
+  seen = []
+  simulated = Simulated(np.full(5, 8.0), np.ones(5), 1.0)
+  brittleness.search(
+    cases(5), simulated, brittleness.SearchConfig(), progress=lambda *x: seen.append(x)
+  )
+  assert seen[-1] == (len(simulated.asked),) * 2
+  assert all(done <= total for done, total in seen)
+
+
+def test_bounds_are_student_t() -> None:
+  values = np.random.default_rng(0).normal(size=9)
+  mean, low, high = brittleness.mean_bounds(values, 0.975)
+  interval = scipy.stats.t.interval(0.95, 8, values.mean(), scipy.stats.sem(values))
+  np.testing.assert_allclose([mean, low, high], [values.mean(), *interval])
+
+
+def test_targets_are_sampled_among_the_right_ones() -> None:
+  base = np.array([[1.0, -1, 0.1, 2], [1, -1, 0.1, 2], [1, 5, -0.9, 2]])
+  # Target 1 is wrong in most models, target 2 has a negative mean.
+  np.testing.assert_array_equal(brittleness.sample_targets(base, 10, 0), [0, 3])
+  many = np.ones((3, 100))
+  sample = brittleness.sample_targets(many, 20, 0)
+  assert len(set(sample)) == 20
+  assert set(sample) != set(brittleness.sample_targets(many, 20, 1))
+
+
+def test_cases_rank_by_score_within_what_is_allowed() -> None:
+  scores = np.array([[0.1, 0.9, 0.5, 0.7, 0.8, 0.2]])
+  labels, target_labels = np.array([0, 1, 0, 0, 0, 1]), np.array([0])
+  kwargs = {
+    "max_share": 0.5,
+    "targets": np.array([0]),
+    "labels": labels,
+    "target_labels": target_labels,
+  }
+  [any_class] = brittleness.make_cases("m", scores, same_class=False, **kwargs)
+  np.testing.assert_array_equal(any_class.ranking, [1, 4])
+  [same] = brittleness.make_cases("m", scores, same_class=True, **kwargs)
+  np.testing.assert_array_equal(same.ranking, [4, 3])
+
+
+def test_bad_scores_and_settings_are_named() -> None:
+  kwargs = {
+    "max_share": 0.5,
+    "same_class": False,
+    "targets": np.array([0]),
+    "labels": np.zeros(4, int),
+    "target_labels": np.zeros(1, int),
+  }
+  with pytest.raises(ValueError, match=r"\[t, n\] = \(1, 4\)"):
+    brittleness.make_cases("m", np.zeros((4, 1)), **kwargs)
+  with pytest.raises(ValueError, match="NaN"):
+    brittleness.make_cases("m", np.full((1, 4), np.nan), **kwargs)
+  for field, value in [
+    ("confidence", 0.5),
+    ("verify_seeds", 1),
+    ("max_share", 1.0),
+    ("num_targets", 0),
+  ]:
+    with pytest.raises(ValueError, match=field):
+      brittleness.SearchConfig(**{field: value})
+
+
+def test_censored_targets_stay_in_the_denominator() -> None:
+  simulated = Simulated(np.array([2.5, 1000.0]), np.ones(2), 1e-9)
+  verdicts = brittleness.search(cases(2), simulated, brittleness.SearchConfig())
+  np.testing.assert_array_equal(
+    brittleness.share_flipped(verdicts, np.array([0, 2, 3, 64])), [0, 0, 0.5, 0.5]
+  )

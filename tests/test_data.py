@@ -1,0 +1,145 @@
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from jaxdm import data
+
+
+def arrays(**changes) -> dict:
+  rng = np.random.default_rng(0)
+  base = {
+    "train_images": rng.integers(0, 256, (12, 6, 4, 3)).astype(np.uint8),
+    "train_labels": np.arange(12) % 3,
+    "test_images": rng.integers(0, 256, (6, 6, 4, 3)).astype(np.uint8),
+    "test_labels": np.arange(6) % 3,
+  }
+  return base | changes
+
+
+def load(tmp_path, **changes) -> data.Dataset:
+  np.savez(tmp_path / "d.npz", **arrays(**changes))
+  return data.load("arrays", arrays=str(tmp_path / "d.npz"))
+
+
+def test_the_embedded_set_is_small_whole_and_balanced() -> None:
+  fashion = data.load("fashion")
+  assert fashion.train_images.shape == (2400, 28, 28, 1)
+  assert fashion.test_images.shape == (600, 28, 28, 1)
+  np.testing.assert_array_equal(np.bincount(fashion.train_labels), [600] * 4)
+  np.testing.assert_array_equal(np.bincount(fashion.test_labels), [150] * 4)
+  folder = pathlib.Path(data.__file__).parent / "embedded"
+  assert (folder / "fashion.npz").stat().st_size < 2_000_000
+  assert "Zalando" in (folder / "LICENSE.fashion-mnist").read_text()
+
+
+def test_arrays_round_trip_and_floats_become_bytes(tmp_path) -> None:
+  loaded = load(tmp_path)
+  for name, value in arrays().items():
+    np.testing.assert_array_equal(getattr(loaded, name), value)
+  floats = load(tmp_path, train_images=arrays()["train_images"] / 255.0)
+  assert floats.fingerprint() == loaded.fingerprint()
+  changed = arrays()["train_labels"].copy()
+  changed[0] = 1
+  assert load(tmp_path, train_labels=changed).fingerprint() != loaded.fingerprint()
+
+
+def test_grey_images_get_a_channel(tmp_path) -> None:
+  loaded = load(
+    tmp_path,
+    train_images=arrays()["train_images"][..., 0],
+    test_images=arrays()["test_images"][..., 0],
+  )
+  assert loaded.train_images.shape == (12, 6, 4, 1)
+
+
+def test_downscaling_averages_blocks(tmp_path) -> None:
+  small = load(tmp_path).downscaled(2)
+  image = arrays()["test_images"][4].astype(float)
+  expected = np.round(image[2:4, 0:2].mean(axis=(0, 1)))
+  np.testing.assert_array_equal(small.test_images[4, 1, 0], expected)
+  with pytest.raises(data.DataError, match="downscale must divide the image size 6x4"):
+    load(tmp_path).downscaled(3)
+
+
+def test_taking_classes_keeps_the_first_of_each_and_renumbers(tmp_path) -> None:
+  some = load(tmp_path, class_names=np.array(["a", "b", "c"])).take(["c", "a"], 2, None)
+  assert some.class_names == ("c", "a")
+  np.testing.assert_array_equal(some.train_labels, [1, 0, 1, 0])
+  np.testing.assert_array_equal(some.train_images, arrays()["train_images"][[0, 2, 3, 5]])
+  np.testing.assert_array_equal(some.test_labels, [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+  "args,message",
+  [
+    ((["a"], None, None), "two or more"),
+    ((["a", "x"], None, None), "two or more of 0, 1, 2"),
+    ((["0", "0"], None, None), "two or more"),
+    ((None, 5, None), r"train_per_class must be in \[1, 4\]"),
+    ((None, None, 3), r"test_per_class must be in \[1, 2\]"),
+  ],
+)
+def test_bad_selections_are_named(tmp_path, args, message) -> None:
+  with pytest.raises(data.DataError, match=message):
+    load(tmp_path).take(*args)
+
+
+def with_nan() -> np.ndarray:
+  images = arrays()["train_images"] / 255.0
+  images[5, 0, 0, 0] = np.nan
+  return images
+
+
+@pytest.mark.parametrize(
+  "changes,message",
+  [
+    ({"train_labels": np.zeros(11, int)}, "12 train_images but 11 train_labels"),
+    ({"test_labels": np.full(6, 7)}, r"test_labels must be in \[0, 3\), got 7 to 7"),
+    ({"train_labels": np.arange(12) - 1}, "train_labels must be in"),
+    ({"train_labels": np.zeros(12)}, "train_labels must be integers"),
+    ({"train_images": with_nan()}, "NaN or infinite pixels, first in image 5"),
+    ({"train_images": arrays()["train_images"] / 1.0}, r"in \[0, 1\] when float"),
+    ({"train_images": arrays()["train_images"].astype(int)}, "must be uint8 or float"),
+    (
+      {"test_images": np.zeros((6, 5, 4, 3), np.uint8)},
+      r"train images are \[6, 4, 3\] but",
+    ),
+    ({"train_images": np.zeros((12, 24), np.uint8)}, r"uint8\[number, height"),
+    ({"train_images": np.array([{}] * 12)}, "cannot be read"),
+  ],
+)
+def test_bad_arrays_are_named(tmp_path, changes, message) -> None:
+  with pytest.raises(data.DataError, match=message):
+    load(tmp_path, **changes)
+
+
+def test_unreadable_files_are_named(tmp_path) -> None:
+  (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
+  np.savez(tmp_path / "y.npz", train_images=np.zeros(3))
+  for name, message in [("x.npz", "x.npz"), ("none.npz", "none.npz"), ("y.npz", "lacks")]:
+    with pytest.raises(data.DataError, match=message):
+      data.load("arrays", arrays=str(tmp_path / name))
+  with pytest.raises(data.DataError, match="needs a file"):
+    data.load("arrays")
+
+
+def test_unknown_and_unprepared_tfds_sets_say_what_to_do(tmp_path) -> None:
+  with pytest.raises(data.DataError, match="'no_such_set' is none that TFDS knows"):
+    data.load("no_such_set", data_dir=str(tmp_path))
+  with pytest.raises(data.DataError, match="not prepared.*download_and_prepare"):
+    data.load("cifar10", data_dir=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_cifar10_reads_without_tensorflow() -> None:
+  data_dir = os.environ.get("TFDS_DATA_DIR")
+  if not data_dir:
+    pytest.skip("TFDS_DATA_DIR names no folder with a prepared CIFAR-10")
+  cifar = data.load("cifar10", data_dir=data_dir)
+  assert "tensorflow" not in sys.modules
+  assert cifar.train_images.shape == (50_000, 32, 32, 3)
+  np.testing.assert_array_equal(np.bincount(cifar.test_labels), [1000] * 10)
+  assert cifar.class_names[0] == "airplane"

@@ -1,0 +1,252 @@
+"""Every launcher's main on a toy size, and what bad input gets."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import (
+  brittleness,
+  fit_datamodels,
+  label_flip,
+  launcher,
+  pipeline,
+  report,
+  train_subsets,
+)
+from jaxdm import bank
+
+flags.FLAGS.mark_as_parsed()
+
+TOY = {
+  "train_per_class": "24",
+  "test_per_class": "10",
+  "width": "4",
+  "epochs": "1",
+  "batch_size": "8",
+  "num_models": "40",
+  "num_held_out": "8",
+  "num_base": "4",
+  "num_lambdas": "4",
+  "num_targets": "3",
+  "num_sizes": "3",
+  "search_seeds": "2",
+  "verify_seeds": "3",
+  "chunk": "4",
+}
+
+
+def start(main, workdir, **changes: str) -> None:
+  """Runs a launcher in this process, as the command line would."""
+  given = {"workdir": str(workdir), **TOY, **changes}
+  with flagsaver.as_parsed(**given):
+    launcher.start(main, ["prog"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp("run") / "fashion"
+  start(pipeline.main, folder)
+  return folder
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in sorted(folder.rglob("*"))
+    if p.is_file()
+  }
+
+
+@pytest.mark.slow
+def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
+  summary = json.loads((finished / "summary.json").read_text())
+  assert summary["settings"]["collect"]["num_models"] == 40
+  assert summary["train_subsets"]["num_train"] == 48
+  for name in ("brittleness", "label_flip"):
+    rows = list(csv.DictReader((finished / f"{name}.csv").open()))
+    assert [r["method"] for r in rows] == ["datamodel"] * 3 + ["similar"] * 3 + [
+      "random"
+    ] * 3
+    for row in rows:
+      examples = np.array(row["examples"].split(), int)
+      assert len(examples) == int(row["k_tried"]) <= 6
+      assert (row["censored"] == "True") == (row["k"] == "-1")
+      if row["censored"] == "False":
+        assert float(row["margin_high"]) <= 0
+  page = (finished / "report.html").read_text()
+  assert page.count("data:image/png;base64") >= 2
+  assert (finished / "figures" / "brittleness.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_finished_stages_are_not_done_again(finished) -> None:
+  before = contents(finished)
+  for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
+    start(stage.main, finished)
+  assert contents(finished) == before
+  # Flags that are not given take what the workdir holds, not the preset.
+  with flagsaver.as_parsed(workdir=str(finished)):
+    launcher.start(report.main, ["prog"])
+  assert contents(finished)["brittleness.csv"] == before["brittleness.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "main,flag,value,stored",
+  [
+    (pipeline.main, "alpha", "0.4", "--alpha: stored 0.5, asked 0.4"),
+    (train_subsets.main, "epochs", "2", "--epochs: stored 1.0, asked 2.0"),
+    (fit_datamodels.main, "num_lambdas", "5", "--num_lambdas: stored 4, asked 5"),
+    (brittleness.main, "num_targets", "2", "--num_targets: stored 3, asked 2"),
+    (label_flip.main, "confidence", "0.9", "--confidence: stored 0.95, asked 0.9"),
+    (pipeline.main, "seed", "1", "--seed: stored 0, asked 1"),
+  ],
+)
+def test_other_settings_stop_with_the_difference(
+  finished, main, flag, value, stored
+) -> None:
+  before = contents(finished)
+  with pytest.raises(SystemExit, match=f"^error: .*holds another .*{stored}"):
+    start(main, finished, **{flag: value})
+  assert contents(finished) == before
+
+
+BAD = [
+  ({"alpha": "1.5"}, "--alpha must be in (0, 1), got 1.5"),
+  ({"alpha": "0"}, "--alpha must be in (0, 1), got 0"),
+  (
+    {"batch_size": "25"},
+    "--batch_size must be at most alpha * n = 0.5 * 48 = 24, got 25",
+  ),
+  ({"num_models": "1"}, "--num_models must be at least 2, got 1"),
+  ({"num_base": "0"}, "--num_base must be at least 2, got 0"),
+  ({"width": "0"}, "--width must be positive, got 0"),
+  ({"momentum": "1"}, "--momentum must be in [0, 1), got 1.0"),
+  ({"classes": "shirt"}, "--classes must be two or more of"),
+  ({"classes": "shirt,hat"}, "--classes must be two or more of"),
+  ({"train_per_class": "601"}, "--train_per_class must be in [1, 600]"),
+  ({"test_per_class": "-1"}, "--test_per_class must be in [1, 150]"),
+  ({"downscale": "5"}, "--downscale must divide the image size 28x28, got 5"),
+  ({"dataset": "no_such_set"}, "--dataset 'no_such_set' is none that TFDS knows"),
+  ({"dataset": "arrays"}, "--dataset 'arrays' needs a file"),
+  (
+    {"dataset": "arrays", "arrays": "/no/file.npz"},
+    "--arrays=/no/file.npz cannot be read",
+  ),
+  (
+    {"penalty_factors": "twos"},
+    "--penalty_factors must be some of ones, class, similarity",
+  ),
+  ({"lambda_min_ratio": "1"}, "--lambda_min_ratio must be in (0, 1), got 1.0"),
+  ({"confidence": "0.4"}, "--confidence must be in (0.5, 1), got 0.4"),
+  ({"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),
+  ({"max_share": "0"}, "--max_share must be in (0, 1), got 0"),
+  ({"seed": "-1"}, "--seed must be in [0, 2**32), got -1"),
+  ({"chunk": "0"}, "--chunk must be >= 1, got 0"),
+]
+
+
+@pytest.mark.parametrize("changes,message", BAD, ids=lambda v: str(v)[:40])
+def test_bad_input_is_one_line_and_touches_nothing(tmp_path, changes, message) -> None:
+  with pytest.raises(SystemExit) as caught:
+    start(pipeline.main, tmp_path / "run", **changes)
+  text = str(caught.value)
+  assert text.startswith("error: ") and message in text and "\n" not in text
+  assert not (tmp_path / "run").exists()
+
+
+def test_workdirs_that_cannot_serve_are_named(tmp_path) -> None:
+  (tmp_path / "full").mkdir()
+  (tmp_path / "full" / "thesis.txt").write_text("do not touch")
+  (tmp_path / "file").write_text("")
+  for folder, message in [
+    (tmp_path / "full", "--workdir=.*full is not empty and holds no experiment"),
+    (tmp_path / "file", "--workdir=.*file cannot be read"),
+    ("", "--workdir is needed"),
+  ]:
+    with pytest.raises(SystemExit, match=message):
+      start(pipeline.main, folder)
+  assert (tmp_path / "full" / "thesis.txt").read_text() == "do not touch"
+
+
+def test_a_stage_before_its_time_says_what_to_run(tmp_path) -> None:
+  with pytest.raises(SystemExit, match="run python -m experiments.train_subsets"):
+    start(fit_datamodels.main, tmp_path / "run")
+
+
+def test_a_second_process_is_kept_out(tmp_path) -> None:
+  def again(opened) -> None:
+    start(lambda _: None, tmp_path / "run")
+
+  with pytest.raises(SystemExit, match="in use by another process"):
+    start(again, tmp_path / "run")
+
+
+def test_help_teaches_every_setting() -> None:
+  text = subprocess.run(
+    [sys.executable, "-m", "experiments.pipeline", "--help"],
+    capture_output=True,
+    text=True,
+  ).stdout
+  for words in (
+    "--alpha: Share of the training set",
+    "--workdir: Folder",
+    "--max_share: The largest",
+  ):
+    assert words in text
+
+
+def bank_margins(folder: pathlib.Path) -> tuple[list[str], np.ndarray]:
+  """All model ids of a workdir's bank, sorted, and their margins."""
+  ids = sorted(
+    i
+    for p in (folder / "bank" / "done").glob("*.json")
+    for i in json.loads(p.read_text())["ids"]
+  )
+  stored = json.loads((folder / "bank" / "manifest.json").read_text())
+  keep = {
+    k: v
+    for k, v in stored.items()
+    if k not in ("format", "rows_per_chunk", "num_targets", "num_train")
+  }
+  store = bank.Bank(
+    folder / "bank",
+    num_targets=stored["num_targets"],
+    num_train=stored["num_train"],
+    settings=keep,
+  )
+  return ids, store.margins(ids)
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path) -> None:
+  folder = tmp_path / "killed"
+  flags = [f"--{name}={value}" for name, value in {**TOY, "workdir": str(folder)}.items()]
+  command = [sys.executable, "-m", "experiments.pipeline", *flags]
+  root = pathlib.Path(__file__).parents[1]
+  process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+  deadline = time.monotonic() + 120
+  while not list(folder.glob("bank/done/*.json")) and time.monotonic() < deadline:
+    time.sleep(0.02)
+  os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  killed_ids, _ = bank_margins(folder)
+  assert len(killed_ids) > 0
+  assert not (folder / "report.html").exists()
+  subprocess.run(command, cwd=root, check=True, stderr=subprocess.DEVNULL)
+  ids, margins = bank_margins(folder)
+  expected_ids, expected = bank_margins(finished)
+  assert ids == expected_ids
+  np.testing.assert_array_equal(margins, expected)
+  for name in ("brittleness.csv", "label_flip.csv"):
+    assert (folder / name).read_bytes() == (finished / name).read_bytes()

@@ -1,0 +1,71 @@
+import re
+
+import numpy as np
+from etils import epath
+
+from jaxdm import brittleness
+from jaxdm.report import figures, page, tables
+
+
+def verdict(target: int, method: str, k: int, tried: int = 9) -> brittleness.Verdict:
+  return brittleness.Verdict(
+    target, method, k, k < 0, tried if k < 0 else k, -0.25, -0.5, 0.0, 0.25, 16
+  )
+
+
+VERDICTS = [
+  verdict(1, "datamodel", 3),
+  verdict(2, "datamodel", -1),
+  verdict(1, "random", -1),
+]
+
+
+def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
+  path = epath.Path(tmp_path / "b.csv")
+  cases = [brittleness.Case(v.target, v.method, np.arange(10, 30)) for v in VERDICTS]
+  base = np.array([[0, 1.0, -1.0], [0, 2.0, 3.0]])
+  tables.write_verdicts(path, cases, VERDICTS, base, np.array([50, 60, 90]))
+  verdicts, changed = tables.read_verdicts(path)
+  assert verdicts == VERDICTS
+  np.testing.assert_array_equal(changed[0], [10, 11, 12])
+  assert len(changed[1]) == 9
+  header, first = path.read_text().splitlines()[:2]
+  row = dict(zip(header.split(","), first.split(","), strict=True))
+  assert float(row["base_accuracy"]) == 1.0 and float(row["base_mean_margin"]) == 1.5
+  assert float(row["share_of_class"]) == 3 / 60
+
+
+def test_the_summary_keeps_censored_targets_in() -> None:
+  summary = tables.summarise(VERDICTS)
+  assert summary["datamodel"]["share_flipped"] == 0.5
+  assert summary["datamodel"]["median_k"] is None
+  assert summary["random"]["share_flipped"] == 0.0
+
+
+def test_curves_are_the_shares_of_the_verdicts() -> None:
+  fig = figures.cumulative_share(
+    tables.by_method(VERDICTS), {"datamodel": [verdict(1, "datamodel", 2)]}, class_size=60
+  )
+  lines = {line.get_label(): line for line in fig.axes[0].get_lines()}
+  solid = lines["datamodel, removed"]
+  assert solid.get_linestyle() == "-"
+  shares = dict(zip(solid.get_xdata(), solid.get_ydata(), strict=True))
+  assert (shares[2], shares[3], shares[9]) == (0.0, 0.5, 0.5)
+  assert lines["datamodel, relabelled"].get_linestyle() == "--"
+  assert lines["random, removed"].get_ydata()[-1] == 0
+
+
+def test_pictures_draw_grey_and_colour() -> None:
+  for channels in (1, 3):
+    images = np.zeros((12, 5, 5, channels), np.uint8)
+    fig = figures.story(images[0], images, title="t", removed_titles=["x"] * 12)
+    assert len(fig.axes) == 13
+    assert page.png(fig).startswith(b"\x89PNG")
+
+
+def test_the_page_needs_no_other_file_and_escapes_text() -> None:
+  fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
+  body = page.image(page.png(fig), "alt") + page.table(("a<b",), [("<script>",)])
+  text = page.page("title", [("part", body)])
+  assert "<script>" not in text and "a&lt;b" in text
+  assert re.findall(r'(?:src|href)="(?!data:)', text) == []

@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdm import resnet9, train
+
+
+def test_the_published_network_has_its_known_number_of_parameters() -> None:
+  net = train.network(train.TrainConfig(), 10)
+  shapes = jax.eval_shape(
+    lambda: resnet9.initial_variables(net, jax.random.key(0), (32, 32, 3))
+  )
+  # (in, out, kernel side) of the convolutions, then batch norms, then the head.
+  convs = [(3, 64, 3), (64, 128, 5), (128, 128, 3), (128, 128, 3), (128, 256, 3)]
+  convs += [(256, 256, 3), (256, 256, 3), (256, 128, 3)]
+  expected = sum(i * o * k * k + 2 * o for i, o, k in convs) + 128 * 10
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == expected
+
+
+@pytest.mark.parametrize("size,channels", [(32, 3), (28, 1), (14, 1), (7, 1), (4, 2)])
+def test_any_image_size_gives_logits_and_features(size, channels) -> None:
+  net = train.network(train.TrainConfig(width=4), 5)
+  variables = resnet9.initial_variables(net, jax.random.key(0), (size, size, channels))
+  logits, features = jax.eval_shape(
+    lambda: net.apply(variables, jnp.ones((3, size, size, channels)), False)
+  )
+  assert logits.shape == (3, 5) and features.shape == (3, 8)
+
+
+def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
+  net = train.network(train.TrainConfig(width=16), 5)
+  ours = resnet9.initial_variables(net, jax.random.key(0), (8, 8, 3))
+  flax = net.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)
+  assert jax.tree.structure(ours) == jax.tree.structure(flax)
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(flax), strict=True
+  ):
+    assert a.shape == b.shape and a.dtype == b.dtype
+    if path[-1].key == "kernel":
+      bound = (a.size / a.shape[-1]) ** -0.5
+      assert 0.95 * bound < np.abs(a).max() <= bound
+      np.testing.assert_allclose(np.std(a), bound / 3**0.5, rtol=0.15)
+    else:
+      np.testing.assert_array_equal(a, b)

@@ -1,0 +1,130 @@
+"""What a model may depend on, and what it may not."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdm import fleet, prng, train, training_sets
+
+
+def one_model(config, images, labels, mask, *, seed=0, set_labels=None) -> dict:
+  models = fleet.Fleet(config, images, 2, fleet.Speed(chunk=1))
+  sets = training_sets.from_masks(
+    mask[None], labels if set_labels is None else set_labels
+  )
+  variables = models.train_chunk(sets, prng.keys_for(seed, [prng.Seed("model", 0)]))
+  return jax.tree.map(lambda a: np.asarray(a[0]), variables)
+
+
+def same(a: dict, b: dict) -> bool:
+  return all(
+    np.array_equal(x, y)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+
+
+@pytest.fixture(scope="module")
+def mask() -> np.ndarray:
+  mask = np.ones(24, bool)
+  mask[[2, 5, 11, 20]] = False
+  return mask
+
+
+def test_an_excluded_example_is_never_read(tiny_config, tiny_images, mask) -> None:
+  images, labels = tiny_images
+  before = one_model(tiny_config, images, labels, mask)
+  corrupt, wrong = images.copy(), labels.copy()
+  # A permutation of the excluded images keeps the normalisation as it was.
+  corrupt[[2, 5, 11, 20]] = images[[5, 2, 20, 11]]
+  wrong[[2, 5, 11, 20]] ^= 1
+  assert same(before, one_model(tiny_config, corrupt, wrong, mask))
+
+
+def test_an_included_example_and_its_label_matter(tiny_config, tiny_images, mask) -> None:
+  images, labels = tiny_images
+  before = one_model(tiny_config, images, labels, mask)
+  flipped = labels.copy()
+  flipped[0] ^= 1
+  assert not same(
+    before, one_model(tiny_config, images, labels, mask, set_labels=flipped)
+  )
+  swapped = images.copy()
+  swapped[[0, 1]] = images[[1, 0]]
+  assert not same(before, one_model(tiny_config, swapped, labels, mask))
+
+
+def test_seeds_differ_and_repeat(tiny_config, tiny_images, mask) -> None:
+  images, labels = tiny_images
+  first = one_model(tiny_config, images, labels, mask, seed=1)
+  assert same(first, one_model(tiny_config, images, labels, mask, seed=1))
+  assert not same(first, one_model(tiny_config, images, labels, mask, seed=2))
+
+
+def test_steps_beyond_the_last_change_nothing(tiny_config, tiny_images) -> None:
+  images, labels = tiny_images
+  mean, std = np.zeros(1, np.float32), np.ones(1, np.float32)
+  data = train.Images(jnp.asarray(images), mean, std)
+  net = train.network(tiny_config, 2)
+  row = training_sets.from_masks(np.ones((1, 24), bool), labels)
+  row = jax.tree.map(lambda a: jnp.asarray(a[0]), row)
+  run = jax.jit(
+    lambda steps: train.train_one(tiny_config, net, data, row, jax.random.key(0), steps)
+  )
+  assert int(tiny_config.num_steps(24)) == 6
+  assert same(run(6), run(20))
+  assert not same(run(6), run(5))
+
+
+def test_training_learns(tiny_config, tiny_images) -> None:
+  images, labels = tiny_images
+  config = dataclasses.replace(tiny_config, epochs=20, flip=False)
+  models = fleet.Fleet(config, images, 2, fleet.Speed(chunk=1))
+  sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
+  variables = models.train_chunk(sets, prng.keys_for(0, [prng.Seed("model", 0)]))
+  logits, features = models.predict_chunk(variables, images)
+  assert (np.asarray(logits[0]).argmax(axis=1) == labels).mean() > 0.9
+  assert features.shape[1:] == (24, 2 * config.width)
+
+
+def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config) -> None:
+  net = train.network(tiny_config, 3)
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(5, 8, 6, 2)).astype(np.float32)
+  variables = net.init(jax.random.key(0), images, False)
+  both, _ = train.predict(net, variables, images, mirror=True)
+  plain = [net.apply(variables, x, False)[0] for x in (images, images[:, :, ::-1])]
+  np.testing.assert_allclose(both, (plain[0] + plain[1]) / 2, atol=1e-6)
+  upside_down = net.apply(variables, images[:, ::-1], False)[0]
+  assert np.abs(both - (plain[0] + upside_down) / 2).max() > 1e-3
+
+
+def test_the_schedule_is_a_triangle() -> None:
+  config = train.TrainConfig(peak_learning_rate=0.5, peak_at=0.25)
+  theirs = optax.join_schedules(
+    [optax.linear_schedule(0, 0.5, 25), optax.linear_schedule(0.5, 0, 75)], [25]
+  )
+  ours = [float(train.learning_rate(config, np.float32(i / 100))) for i in range(100)]
+  np.testing.assert_allclose(ours, [theirs(i) for i in range(100)], atol=1e-6)
+
+
+def test_steps_follow_the_set_or_a_fixed_number() -> None:
+  own = train.TrainConfig(epochs=3, batch_size=32)
+  np.testing.assert_array_equal(
+    own.num_steps(np.array([32, 33, 320, 50_000])), [3, 4, 30, 4688]
+  )
+  fixed = dataclasses.replace(own, epoch_examples=100)
+  np.testing.assert_array_equal(fixed.num_steps(np.array([32, 320])), [10, 10])
+
+
+@pytest.mark.parametrize(
+  "field,value",
+  [("width", 0), ("epochs", -1.0), ("batch_size", 0), ("momentum", 1.0), ("peak_at", 1.0),
+   ("label_smoothing", 1.0), ("epoch_examples", -1), ("compute_dtype", "float16")],
+)  # fmt: skip
+def test_bad_recipes_are_named(field, value) -> None:
+  with pytest.raises(ValueError, match=field):
+    train.TrainConfig(**{field: value})
