@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -86,10 +85,7 @@ class Fleet:
     )
     self._by_model = NamedSharding(mesh, PartitionSpec("models"))
     self._everywhere = NamedSharding(mesh, PartitionSpec())
-    mean = pixels.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
-    std = pixels.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
-    images = train.Images(pixels, mean, np.maximum(std, 1.0))
-    self._images = jax.device_put(images, self._everywhere)
+    self._images = jax.device_put(train.Images.of(pixels), self._everywhere)
     self.rows = speed.chunk * len(devices)
     width = speed.vmap_width or (1 if jax.default_backend() == "cpu" else speed.chunk)
 
@@ -113,8 +109,8 @@ class Fleet:
       training_set, key = row
       return train.train_one(config, self._net, images, training_set, key, loop_steps)
 
-    def predict_row(images: Array, variables: train.Variables) -> Any:
-      return train.predict(self._net, variables, images, mirror=config.flip)
+    def predict_row(pixels: Array, variables: train.Variables) -> Any:
+      return train.predict(self._net, variables, pixels, mirror=config.flip)
 
     self._train = on_one_device(train_row)
     self._predict = on_one_device(predict_row)
@@ -129,5 +125,4 @@ class Fleet:
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""
-    normal = self._images.normalise(jnp.asarray(pixels))
-    return self._predict(jax.device_put(normal, self._everywhere), variables)
+    return self._predict(jax.device_put(pixels, self._everywhere), variables)

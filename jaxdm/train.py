@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -80,21 +81,43 @@ class TrainConfig:
 
 
 class Images(NamedTuple):
-  """A dataset's training images on device, and how to normalise any image.
+  """Training images, with what it takes to normalise by any subset of them.
 
   Attributes:
-    pixels: uint8[n, h, w, c].
-    mean: float32[c], in pixel units.
-    std: float32[c], in pixel units.
+    pixels_n: uint8[n, h, w, c].
+    mean_nc: float32, each image's mean pixel.
+    power_nc: float32, each image's mean squared pixel.
   """
 
-  pixels: Array
-  mean: Array
-  std: Array
+  pixels_n: Array
+  mean_nc: Array
+  power_nc: Array
 
-  def normalise(self, pixels: Array) -> jax.Array:
-    """float32 images with the training set's mean colour at 0."""
-    return (jnp.asarray(pixels, jnp.float32) - self.mean) / self.std
+  @classmethod
+  def of(cls, pixels_n: np.ndarray) -> "Images":
+    """From uint8[n, h, w, c]."""
+    mean = pixels_n.mean(axis=(1, 2), dtype=np.float32)
+    power = np.square(pixels_n, dtype=np.float32).mean(axis=(1, 2))
+    return cls(pixels_n, mean, power)
+
+
+def _pixel_stats(images: Images, indices_s: Array, count: Array) -> dict[str, Array]:
+  """Mean and standard deviation of the pixels of one training set, as float32[c].
+
+  Taken over the model's own set: a statistic of all images would let an excluded
+  example change the model.
+  """
+  used = (jnp.arange(len(indices_s)) < count)[:, None]
+  mean, power = (
+    jnp.where(used, jnp.asarray(table)[indices_s], 0.0).sum(axis=0) / count
+    for table in (images.mean_nc, images.power_nc)
+  )
+  return {"mean": mean, "std": jnp.sqrt(jnp.maximum(power - mean**2, 1.0))}
+
+
+def _normalise(pixels: Array, stats: dict[str, Array]) -> jax.Array:
+  """float32 images with the training set's mean colour at 0."""
+  return (jnp.asarray(pixels, jnp.float32) - stats["mean"]) / stats["std"]
 
 
 def network(
@@ -142,13 +165,14 @@ def train_one(
       change nothing. Models trained side by side must take the same number.
 
   Returns:
-    The model's variables: 'params' and 'batch_stats', float32.
+    The model's variables, float32: 'params', 'batch_stats' and 'pixel_stats'.
   """
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(config.num_steps(count), jnp.int32)
   variables = resnet9.initial_variables(
-    net, prng.key_for(key, "init"), images.pixels.shape[1:]
+    net, prng.key_for(key, "init"), images.pixels_n.shape[1:]
   )
+  pixel_stats = _pixel_stats(images, indices_s, count)
   optimiser = optax.chain(
     optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum)
   )
@@ -161,7 +185,7 @@ def train_one(
     )
     images_b = augment.augment(
       prng.key_for(key, "augment", i),
-      images.normalise(images.pixels[indices_s[slots_b]]),
+      _normalise(images.pixels_n[indices_s[slots_b]], pixel_stats),
       use_flip=config.flip,
       translate_pixels=config.translate_pixels,
       cutout_pixels=config.cutout_pixels,
@@ -181,23 +205,24 @@ def train_one(
     return {"params": params, "batch_stats": stats}, moments
 
   state = (variables, optimiser.init(variables["params"]))
-  return lax.fori_loop(0, loop_steps, step, state)[0]
+  return lax.fori_loop(0, loop_steps, step, state)[0] | {"pixel_stats": pixel_stats}
 
 
 def predict(
-  net: resnet9.ResNet9, variables: Variables, images: Array, *, mirror: bool
+  net: resnet9.ResNet9, variables: Variables, pixels: Array, *, mirror: bool
 ) -> tuple[Array, Array]:
-  """Logits and features of normalised images under one trained model.
+  """Logits and features of images under one trained model.
 
   Args:
     net: the module.
     variables: one model's.
-    images: float32[t, h, w, c].
+    pixels: uint8[t, h, w, c].
     mirror: average with the prediction for the image mirrored along its width.
 
   Returns:
     float32[t, k] and float32[t, f].
   """
+  images = _normalise(pixels, variables["pixel_stats"])
   views = [images, images[:, :, ::-1, :]] if mirror else [images]
   outputs: Any = net.apply(variables, jnp.concatenate(views), False)
   logits, features = (

@@ -34,14 +34,13 @@ def fleet_logits(config, images, sets, keys, speed) -> np.ndarray:
 def test_a_fleet_equals_a_loop_of_train_one(tiny_config, tiny_images) -> None:
   images, sets, keys = problem(tiny_images)
   together = fleet_logits(tiny_config, images, sets, keys, fleet.Speed(chunk=2))
-  mean = images.mean(axis=(0, 1, 2)).astype(np.float32)
-  std = images.std(axis=(0, 1, 2)).astype(np.float32)
-  data, net = train.Images(jnp.asarray(images), mean, std), train.network(tiny_config, 2)
+  data = jax.tree.map(jnp.asarray, train.Images.of(images))
+  net = train.network(tiny_config, 2)
 
   @jax.jit
   def alone(row, key, steps):
     variables = train.train_one(tiny_config, net, data, row, key, steps)
-    return train.predict(net, variables, data.normalise(images), mirror=True)[0]
+    return train.predict(net, variables, images, mirror=True)[0]
 
   for i, key in enumerate(keys):
     row = jax.tree.map(lambda a, i=i: a[i], sets)

@@ -38,8 +38,7 @@ def test_an_excluded_example_is_never_read(tiny_config, tiny_images, mask) -> No
   images, labels = tiny_images
   before = one_model(tiny_config, images, labels, mask)
   corrupt, wrong = images.copy(), labels.copy()
-  # A permutation of the excluded images keeps the normalisation as it was.
-  corrupt[[2, 5, 11, 20]] = images[[5, 2, 20, 11]]
+  corrupt[[2, 5, 11, 20]] = 255 - images[[5, 2, 20, 11]]
   wrong[[2, 5, 11, 20]] ^= 1
   assert same(before, one_model(tiny_config, corrupt, wrong, mask))
 
@@ -66,8 +65,7 @@ def test_seeds_differ_and_repeat(tiny_config, tiny_images, mask) -> None:
 
 def test_steps_beyond_the_last_change_nothing(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
-  mean, std = np.zeros(1, np.float32), np.ones(1, np.float32)
-  data = train.Images(jnp.asarray(images), mean, std)
+  data = jax.tree.map(jnp.asarray, train.Images.of(images))
   net = train.network(tiny_config, 2)
   row = training_sets.from_masks(np.ones((1, 24), bool), labels)
   row = jax.tree.map(lambda a: jnp.asarray(a[0]), row)
@@ -92,14 +90,29 @@ def test_training_learns(tiny_config, tiny_images) -> None:
 
 def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config) -> None:
   net = train.network(tiny_config, 3)
-  rng = np.random.default_rng(0)
-  images = rng.normal(size=(5, 8, 6, 2)).astype(np.float32)
+  pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 2)).astype(np.uint8)
+  stats = {"mean": np.array([100.0, 120.0]), "std": np.array([50.0, 70.0])}
+  images = (pixels - stats["mean"]) / stats["std"]
   variables = net.init(jax.random.key(0), images, False)
-  both, _ = train.predict(net, variables, images, mirror=True)
+  both, _ = train.predict(net, variables | {"pixel_stats": stats}, pixels, mirror=True)
   plain = [net.apply(variables, x, False)[0] for x in (images, images[:, :, ::-1])]
   np.testing.assert_allclose(both, (plain[0] + plain[1]) / 2, atol=1e-6)
   upside_down = net.apply(variables, images[:, ::-1], False)[0]
   assert np.abs(both - (plain[0] + upside_down) / 2).max() > 1e-3
+
+
+def test_pixels_are_normalised_by_the_models_own_set(
+  tiny_config, tiny_images, mask
+) -> None:
+  images, labels = tiny_images
+  variables = one_model(tiny_config, images, labels, mask)
+  own = images[mask].astype(float)
+  np.testing.assert_allclose(
+    variables["pixel_stats"]["mean"], own.mean((0, 1, 2)), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    variables["pixel_stats"]["std"], own.std((0, 1, 2)), rtol=1e-4
+  )
 
 
 def test_the_schedule_is_a_triangle() -> None:
