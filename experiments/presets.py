@@ -96,12 +96,12 @@ def _fashion() -> Experiment:
   """
   return Experiment(
     data=DataConfig(
-      classes="T-shirt,shirt", train_per_class=150, test_per_class=60, downscale=4
+      classes="T-shirt,shirt", train_per_class=100, test_per_class=60, downscale=4
     ),
-    collect=CollectConfig(num_models=1300, num_held_out=200, equal_steps=True),
+    collect=CollectConfig(num_models=1200, num_held_out=200, equal_steps=True),
     train=train.TrainConfig(
       width=8,
-      epochs=14,
+      epochs=20,
       batch_size=32,
       peak_learning_rate=0.2,
       label_smoothing=0.0,
@@ -111,7 +111,7 @@ def _fashion() -> Experiment:
     ),
     prior=PriorConfig(),
     fit=datamodels.FitConfig(),
-    search=brittleness.SearchConfig(verify_seeds=10),
+    search=brittleness.SearchConfig(search_seeds=2, verify_seeds=8),
   )
 
 

@@ -24,7 +24,7 @@ class SearchConfig:
     num_sizes: sizes tried, geometrically spaced from 1.
     search_seeds: models a probe of the search.
     verify_seeds: fresh models a verification.
-    max_verifications: sizes that may be put to the proof for one target.
+    max_verifications: sizes put to the proof for one target, from the largest down.
     confidence: that no claim of one target and method is false.
     num_targets: sampled from the targets that full-data models get right.
     seed: of the sample of targets.
@@ -32,9 +32,9 @@ class SearchConfig:
 
   max_share: float = 0.25
   num_sizes: int = 12
-  search_seeds: int = 4
-  verify_seeds: int = 12
-  max_verifications: int = 3
+  search_seeds: int = 3
+  verify_seeds: int = 10
+  max_verifications: int = 4
   confidence: float = 0.95
   num_targets: int = 24
   seed: int = 0
@@ -77,8 +77,8 @@ class Verdict(NamedTuple):
     k_tried: the size that the margin below belongs to: k, or the largest one tried.
     mean_margin: of the models trained on that change, in logits.
     margin_low: lower bound of the expected margin.
-    margin_high: upper bound; a claim is margin_high <= 0. Both bounds hold at level
-      1 - (1 - confidence) / max_verifications, one-sided, by Student's t.
+    margin_high: upper bound; a claim is margin_high <= 0. Each bound is one-sided, at
+      the stated confidence, by Student's t.
     accuracy: share of those models that are right about the target.
     models_used: trained for this case, search and verification together.
   """
@@ -154,11 +154,9 @@ def sample_targets(
 
 def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
   """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
-  margins = margins[np.isfinite(margins)]
-  count = len(margins)
+  count, mean = len(margins), float(margins.mean())
   if count < 2:
-    return (float(margins.mean()) if count else np.nan), -np.inf, np.inf
-  mean = float(margins.mean())
+    return mean, -np.inf, np.inf
   half = scipy.stats.t.ppf(level, count - 1) * margins.std(ddof=1) / np.sqrt(count)
   return mean, mean - float(half), mean + float(half)
 
@@ -207,18 +205,22 @@ def make_cases(
 
 
 class _Search:
-  """One case's state: a bisection over sizes, then verification upwards.
+  """One case's state: bisection by probes, then proofs from the largest size down.
 
-  A size that fails its proof gives way to a larger one; the last proof allowed is
-  put to the largest size.
+  The sizes to prove are fixed by the probes before the first proof and tried in that
+  order until one fails; the smallest that held is claimed. In such a fixed sequence
+  every proof may use the full level: a claim is false only if the first size whose
+  true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
   """
 
   def __init__(self, case: Case, config: SearchConfig):
     self.case, self._config = case, config
     self.sizes = candidate_sizes(len(case.ranking), config.num_sizes)
+    self._last = len(self.sizes) - 1
     self._not_flipped, self._flipped = -1, len(self.sizes)
-    self._probed = False
-    self._attempts, self.models_used = 0, 0
+    self._proved = 0
+    self.models_used = 0
+    self._best: Verdict | None = None
     self.verdict: Verdict | None = None
 
   @property
@@ -226,70 +228,68 @@ class _Search:
     """Whether the next request is a verification rather than a probe."""
     return self._flipped - self._not_flipped == 1
 
+  def _sequence(self) -> list[int]:
+    """Which sizes to prove, the largest first, ending at the probes' proposal."""
+    count = self._config.max_verifications
+    places = np.linspace(self._last, self._flipped, count).round().astype(int)
+    return list(dict.fromkeys(places.tolist()))
+
   def request(self) -> tuple[int, list[prng.Seed]]:
     """Which size to train next, with which seeds."""
     if self.verifying:
       count = self._config.verify_seeds
-      fresh = range(self._attempts * count, (self._attempts + 1) * count)
-      return self._flipped, [prng.Seed("verify", i) for i in fresh]
-    seeds = [prng.Seed("search", i) for i in range(self._config.search_seeds)]
+      fresh = range(self._proved * count, (self._proved + 1) * count)
+      return self._sequence()[self._proved], [prng.Seed("verify", i) for i in fresh]
     # The largest size first, so that hopeless cases end at once.
-    last = len(self.sizes) - 1
-    return (self._flipped + self._not_flipped) // 2 if self._probed else last, seeds
+    unprobed = self._flipped > self._last
+    index = self._last if unprobed else (self._flipped + self._not_flipped) // 2
+    return index, [prng.Seed("search", i) for i in range(self._config.search_seeds)]
 
   def models_expected(self) -> int:
     """Models that this case will still ask for, if its next ones go as most do."""
     config = self._config
-    if self.verifying:
-      return config.verify_seeds
-    if not self._probed:  # Most cases turn out hopeless at once.
+    if self._flipped > self._last:  # Most cases turn out hopeless at once.
       return config.search_seeds + config.verify_seeds
+    if self.verifying:
+      return config.verify_seeds * (len(self._sequence()) - self._proved)
     probes = int(np.ceil(np.log2(self._flipped - self._not_flipped)))
-    return probes * config.search_seeds + config.verify_seeds
+    return probes * config.search_seeds + config.verify_seeds * config.max_verifications
 
   def observe(self, index: int, margins: np.ndarray) -> None:
     """Takes the margins of the size last asked for."""
     self.models_used += len(margins)
     if self.verifying:
-      self._observe_verification(index, margins)
-      return
-    self._probed = True
-    if np.mean(margins) <= 0:  # False for a diverged model's NaN.
+      self._observe_proof(index, margins)
+    elif np.mean(margins) <= 0:  # False for a diverged model's NaN.
       self._flipped = index
     else:
       self._not_flipped = index
-      if index == len(self.sizes) - 1:
-        self._finish(index, margins, censored=True)
+      if index == self._last:
+        self.verdict = self._judge(index, margins)
 
-  def _observe_verification(self, index: int, margins: np.ndarray) -> None:
-    """Accepts the size, moves on to the next larger one, or gives up."""
-    self._attempts += 1
-    if mean_bounds(margins, self.level)[2] <= 0:
-      self._finish(index, margins, censored=False)
-    elif index == len(self.sizes) - 1 or self._attempts == self._config.max_verifications:
-      self._finish(index, margins, censored=True)
-    else:
-      # Nearer to the largest size each time: a last try there beats giving up early.
-      left = self._config.max_verifications - self._attempts
-      last = len(self.sizes) - 1
-      self._not_flipped = index + max(1, (last - index) // left) - 1
-      self._flipped = self._not_flipped + 1
+  def _observe_proof(self, index: int, margins: np.ndarray) -> None:
+    """Keeps a proved size, and ends at the first failure or the sequence's end."""
+    self._proved += 1
+    judged = self._judge(index, margins)
+    if self._best is None or not judged.censored:
+      self._best = judged
+    if judged.censored or self._proved == len(self._sequence()):
+      self.verdict = self._best._replace(models_used=self.models_used)
 
-  @property
-  def level(self) -> float:
-    """One-sided level of a single verification (Bonferroni over attempts)."""
-    return 1 - (1 - self._config.confidence) / self._config.max_verifications
-
-  def _finish(self, index: int, margins: np.ndarray, *, censored: bool) -> None:
-    """Writes the verdict."""
+  def _judge(self, index: int, margins: np.ndarray) -> Verdict:
+    """The verdict if these models were the last; only proofs may claim."""
     size = int(self.sizes[index])
-    self.verdict = Verdict(
+    mean, low, high = mean_bounds(margins, self._config.confidence)
+    censored = not (self.verifying and high <= 0)
+    return Verdict(
       self.case.target,
       self.case.method,
       -1 if censored else size,
       censored,
       size,
-      *mean_bounds(margins, self.level),
+      mean,
+      low,
+      high,
       float(np.mean(margins > 0)),
       self.models_used,
     )

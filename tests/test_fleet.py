@@ -57,6 +57,7 @@ def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:
   np.testing.assert_array_equal(some, forwards[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "vmap_width,conv_backend", [(3, "im2col"), (1, "lax"), (2, "lax")]
 )

@@ -21,17 +21,21 @@ def test_the_published_network_has_its_known_number_of_parameters() -> None:
 @pytest.mark.parametrize("size,channels", [(32, 3), (28, 1), (14, 1), (7, 1), (4, 2)])
 def test_any_image_size_gives_logits_and_features(size, channels) -> None:
   net = train.network(train.TrainConfig(width=4), 5)
-  variables = resnet9.initial_variables(net, jax.random.key(0), (size, size, channels))
-  logits, features = jax.eval_shape(
-    lambda: net.apply(variables, jnp.ones((3, size, size, channels)), False)
-  )
+  shape = (size, size, channels)
+
+  def outputs():
+    variables = resnet9.initial_variables(net, jax.random.key(0), shape)
+    return net.apply(variables, jnp.ones((3, *shape)), False)
+
+  logits, features = jax.eval_shape(outputs)
   assert logits.shape == (3, 5) and features.shape == (3, 8)
 
 
 def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
   net = train.network(train.TrainConfig(width=16), 5)
-  ours = resnet9.initial_variables(net, jax.random.key(0), (8, 8, 3))
-  flax = net.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)), False)
+  key, image = jax.random.key(0), jnp.ones((1, 8, 8, 3))
+  ours = jax.jit(lambda: resnet9.initial_variables(net, key, (8, 8, 3)))()
+  flax = jax.jit(lambda: net.init(key, image, False))()
   assert jax.tree.structure(ours) == jax.tree.structure(flax)
   for (path, a), b in zip(
     jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(flax), strict=True
