@@ -39,7 +39,7 @@ def cumulative_share(
   fig = mpl_figure.Figure(figsize=(7, 4.4), layout="constrained")
   axes = fig.subplots()
   largest = max(v.k_tried for g in [*groups.values(), *flips.values()] for v in g)
-  sizes = np.arange(largest + 1)
+  sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
   for kind, style, methods in (("removed", "-", groups), ("relabelled", "--", flips)):
     for method, verdicts in methods.items():
       axes.step(
@@ -53,7 +53,7 @@ def cumulative_share(
   axes.set(
     xlabel="training examples changed, at most",
     ylabel="share of targets flipped (verified)",
-    xlim=(0, largest),
+    xlim=(0, largest + 1),
     ylim=(0, 1),
   )
   top = axes.secondary_xaxis(
