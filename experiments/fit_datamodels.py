@@ -20,12 +20,12 @@ def fitted(opened: lab.Lab) -> datamodels.Datamodels:
   return datamodels.Datamodels.load(opened.workdir.path / "datamodels")
 
 
-def finite_rows(opened: lab.Lab, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+def finite_rows(opened: lab.Lab, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
   """Masks and margins of the models that did not diverge."""
-  masks, seeds = opened.subset_masks(held_out)
-  margins_mt = opened.retrain(masks, seeds)
+  ids = opened.subset_ids(held_out=held_out)
+  margins_mt = opened.subset_margins(ids)
   finite = np.isfinite(margins_mt).all(axis=1)
-  return masks[finite], margins_mt[finite]
+  return opened.subset_masks(ids[finite]), margins_mt[finite]
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,9 @@ from jaxdm import (
   train,
   training_sets,
 )
+from jaxdm import progress as progress_lib
+
+_BLOCK_MODELS = 512
 
 
 class BaseModels(NamedTuple):
@@ -37,7 +39,7 @@ class BaseModels(NamedTuple):
   cosine_tn: np.ndarray
 
 
-def progress_bar(name: str) -> Callable[[int, int], None]:
+def progress_bar(name: str) -> progress_lib.Progress:
   """A bar with the time left, driven by (done, total)."""
   seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
   bar = tqdm.tqdm(desc=name, unit="model", mininterval=seconds, dynamic_ncols=True)
@@ -135,13 +137,31 @@ class Lab:
     """Root of everything random."""
     return self.experiment.collect.seed
 
-  def subset_masks(self, held_out: bool) -> tuple[np.ndarray, list[prng.Seed]]:
-    """Random subsets, bool[m, n], for fitting or for judging, and their seeds."""
+  def subset_ids(self, *, held_out: bool) -> np.ndarray:
+    """Ids of the models on random subsets that are for fitting, or for judging."""
     collect = self.experiment.collect
     ids = np.arange(collect.num_models + collect.num_held_out)
-    ids = ids[collect.num_models :] if held_out else ids[: collect.num_models]
-    masks = training_sets.random_masks(self.seed, len(self.labels), collect.alpha, ids)
-    return masks, [prng.Seed("subset", int(i)) for i in ids]
+    return ids[collect.num_models :] if held_out else ids[: collect.num_models]
+
+  def subset_masks(self, ids: np.ndarray) -> np.ndarray:
+    """Random subsets by model id, as bool[m, n]."""
+    alpha = self.experiment.collect.alpha
+    return training_sets.random_masks(self.seed, len(self.labels), alpha, ids)
+
+  def subset_margins(
+    self, ids: np.ndarray, progress: progress_lib.Progress = progress_lib.silent
+  ) -> np.ndarray:
+    """Margins of the models on those subsets, as float32[m, t]; trains the missing.
+
+    Masks are made a block at a time: those of a large bank would not fit in memory.
+    """
+    parts = []
+    for start in range(0, len(ids), _BLOCK_MODELS):
+      block = ids[start : start + _BLOCK_MODELS]
+      seeds = [prng.Seed("subset", int(i)) for i in block]
+      moved = progress_lib.shifted(progress, start, len(ids))
+      parts.append(self.retrain(self.subset_masks(block), seeds, progress=moved))
+    return np.concatenate(parts)
 
   def train_base(self) -> BaseModels:
     """Trains models on all data, and writes what is needed of them."""

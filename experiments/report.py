@@ -12,25 +12,7 @@ from experiments import fit_datamodels, lab, launcher
 from jaxdm import bank
 from jaxdm.report import figures, page, tables
 
-_STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
 _STORIES = 4
-
-
-def _verdict_table(summary: dict[str, Any]) -> str:
-  """A stage's methods side by side."""
-  rows = [
-    (
-      method,
-      f"{s['share_flipped']:.0%} of {s['targets']}",
-      "more than " + str(s["largest_k_tried"])
-      if s["median_k"] is None
-      else f"{s['median_k']:g}",
-      s["models_used"],
-    )
-    for method, s in summary.items()
-    if method != "seconds"
-  ]
-  return page.table(("method", "targets flipped", "median size", "models used"), rows)
 
 
 def _stories(opened: lab.Lab, verdicts: list, changed: list) -> list[tuple[str, bytes]]:
@@ -64,7 +46,7 @@ def _stories(opened: lab.Lab, verdicts: list, changed: list) -> list[tuple[str, 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
   folder = opened.workdir.path
-  summaries = {stage: opened.workdir.summary(stage) for stage in _STAGES}
+  summaries = {stage: opened.workdir.summary(stage) for stage in page.STAGES}
   removed, examples = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened)
@@ -89,67 +71,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     **summaries,
   }
   bank.write_json(folder / "summary.json", summary)
-  (folder / "report.html").write_text(_html(summary, dict(pictures)))
+  (folder / "report.html").write_text(page.experiment_page(summary, dict(pictures)))
   return summary
-
-
-def _html(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
-  """The page, from the summary and the pictures."""
-  trained, fit = summary["train_subsets"], summary["fit_datamodels"]
-  lds, pooled = fit["lds"], fit["pooled_correlation"]
-  config = summary["settings"]["search"]
-  quality_rows = [
-    ("accuracy of models on all data", f"{trained['base_accuracy']:.1%}", ""),
-    ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
-    ("LDS", f"{lds['estimate']:.3f}", f"{lds['low']:.3f} to {lds['high']:.3f}"),
-    (
-      "pooled correlation",
-      f"{pooled['estimate']:.3f}",
-      f"{pooled['low']:.3f} to {pooled['high']:.3f}",
-    ),
-    ("weights that are not 0, mean", f"{fit['mean_nonzero_weights']:.0f}", ""),
-    ("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""),
-  ]
-  stories = [page.image(data, n) for n, data in pictures.items() if "target" in n]
-  sections = [
-    (
-      "How few training images hold a prediction up",
-      page.image(pictures["brittleness.png"], "share of targets flipped by size")
-      + page.paragraph(
-        "Share of the sampled targets, all right under models on all data, that "
-        "a change of at most so many training images makes wrong. Solid: images "
-        "removed. Dashed: images kept under the runner-up's label. Every step is "
-        f"verified on {config['verify_seeds']} models with fresh seeds, at "
-        f"{config['confidence']:.0%} confidence; a target that no tried change "
-        "flips stays in the denominator."
-      ),
-    ),
-    ("Removals", _verdict_table(summary["brittleness"])),
-    ("Label flips", _verdict_table(summary["label_flip"])),
-    ("The targets that fewest removals flip", "".join(stories)),
-    (
-      "How good the datamodels are",
-      page.table(("on held-out models", "value", "95 % interval"), quality_rows)
-      + page.image(pictures["datamodels.png"], "predicted and true margins")
-      + page.paragraph(
-        "LDS is the Spearman correlation of predicted and true margin over "
-        f"{fit['held_out_models']} held-out models, each trained once, computed "
-        "per target and averaged. The pooled correlation is Pearson's over all "
-        "pairs of model and target; it is high whenever targets differ in "
-        "difficulty, and is not comparable to the LDS.",
-        note=True,
-      ),
-    ),
-    ("Settings", page.settings_table(summary["settings"])),
-    (
-      "Run",
-      page.paragraph(
-        f"{summary['date']}, {summary['device']}, JAX {summary['jax']}; seconds: "
-        + ", ".join(f"{s} {summary[s]['seconds']}" for s in _STAGES)
-      ),
-    ),
-  ]
-  return page.page("What these predictions hang on", sections)
 
 
 if __name__ == "__main__":

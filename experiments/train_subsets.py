@@ -21,12 +21,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     base = opened.train_base()
-    masks, seeds = zip(*(opened.subset_masks(h) for h in (False, True)), strict=True)
-    margins_mt = opened.retrain(
-      np.concatenate(masks),
-      [*seeds[0], *seeds[1]],
-      progress=lab.progress_bar("models on subsets"),
-    )
+    ids = np.concatenate([opened.subset_ids(held_out=h) for h in (False, True)])
+    margins_mt = opened.subset_margins(ids, lab.progress_bar("models on subsets"))
     finite = np.isfinite(margins_mt).all(axis=1)
     return {
       "num_train": len(opened.labels),

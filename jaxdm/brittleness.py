@@ -6,13 +6,14 @@ method ranked the examples nor how models are trained.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy.stats
 
 from jaxdm import prng
+from jaxdm import progress as progress_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,13 +96,8 @@ class Verdict(NamedTuple):
   models_used: int
 
 
-def _silent(done: int, total: int) -> None:
-  """Reports nothing."""
-
-
 Changes = Sequence[tuple[Case, int]]
 Seeds = Sequence[prng.Seed]
-Progress = Callable[[int, int], Any]
 
 
 class Retrain(Protocol):
@@ -115,7 +111,7 @@ class Retrain(Protocol):
     changes: Changes,
     seeds: Seeds,
     *,
-    progress: Progress,
+    progress: progress_lib.Progress,
   ) -> np.ndarray:
     """float[m, t], one row a (change, seed)."""
     ...
@@ -295,17 +291,12 @@ class _Search:
     )
 
 
-def _shifted(progress: Progress, used: int, expected: int) -> Progress:
-  """A round's progress as a part of the whole search's."""
-  return lambda done, total: progress(used + done, max(expected, used + total))
-
-
 def search(
   cases: Sequence[Case],
   retrain: Retrain,
   config: SearchConfig,
   *,
-  progress: Progress = _silent,
+  progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
 
@@ -334,7 +325,8 @@ def search(
       seeds += names
     used = sum(s.models_used for s in searches)
     expected = used + sum(s.models_expected() for s in open_searches)
-    margins_mt = retrain(changes, seeds, progress=_shifted(progress, used, expected))
+    told = progress_lib.shifted(progress, used, expected)
+    margins_mt = retrain(changes, seeds, progress=told)
     for s, index, rows in spans:
       s.observe(index, margins_mt[rows, s.case.target])
   used = sum(s.models_used for s in searches)

@@ -227,12 +227,14 @@ def load_tfds(name: str, data_dir: str | None) -> Dataset:
   except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as error:
     first_line = str(error).strip().splitlines()[0]
     raise DataError(f"dataset {name!r} is none that TFDS knows: {first_line}") from error
+  remedy = (
+    "Prepare it once where TensorFlow is installed (pip install 'jaxdm[tfds]'): "
+    f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
+    f"data_dir={data_dir!r}, file_format='array_record').download_and_prepare()\""
+  )
   if not builder.data_path.exists():
     raise DataError(
-      f"dataset {name!r} is not prepared in {builder.data_path.parent}. Prepare "
-      "it once where TensorFlow is installed (pip install 'jaxdm[tfds]'): "
-      f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
-      f"data_dir={data_dir!r}, file_format='array_record').download_and_prepare()\""
+      f"dataset {name!r} is not prepared in {builder.data_path.parent}. {remedy}"
     )
   features = builder.info.features
   if not {"image", "label"} <= set(features) or not {"train", "test"} <= set(
@@ -241,7 +243,10 @@ def load_tfds(name: str, data_dir: str | None) -> Dataset:
     raise DataError(f"dataset {name!r} lacks features image, label or splits train, test")
   parts: dict[str, Any] = {}
   for split in ("train", "test"):
-    rows = builder.as_data_source(split)
+    try:
+      rows = builder.as_data_source(split)
+    except NotImplementedError as error:  # Prepared as TFRecord files.
+      raise DataError(f"dataset {name!r} cannot be read: {error}. {remedy}") from error
     images, labels = zip(*((row["image"], row["label"]) for row in rows), strict=True)
     shapes = {image.shape for image in images}
     if len(shapes) > 1:

@@ -4,17 +4,14 @@ Collecting data for datamodels, verifying a removal and verifying a label flip a
 call a `Retrainer`, which trains only what its bank does not hold yet.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxdm import bank, fleet, margins, prng, training_sets
-
-
-def _silent(done: int, total: int) -> None:
-  """Reports nothing."""
+from jaxdm import progress as progress_lib
 
 
 class Retrainer:
@@ -51,7 +48,7 @@ class Retrainer:
     seeds: Sequence[prng.Seed],
     *,
     labels_mn: np.ndarray | None = None,
-    progress: Callable[[int, int], Any] = _silent,
+    progress: progress_lib.Progress = progress_lib.silent,
   ) -> np.ndarray:
     """Margins of models trained on these sets.
 
@@ -66,9 +63,10 @@ class Retrainer:
     Returns:
       float32[m, t], in logits; rows of a diverged model are not finite.
     """
-    labels = self._labels if labels_mn is None else labels_mn
-    sets = training_sets.from_masks(masks_mn, labels)
-    prints = training_sets.fingerprints(sets)
+    labels_mn = np.broadcast_to(
+      self._labels if labels_mn is None else labels_mn, masks_mn.shape
+    )
+    prints = training_sets.fingerprints(masks_mn, labels_mn)
     ids = [f"{s.family}/{s.number}/{p}" for s, p in zip(seeds, prints, strict=True)]
     first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
     todo = np.array(sorted(r for i, r in first.items() if i not in self._store), int)
@@ -80,7 +78,8 @@ class Retrainer:
     for start in range(0, len(todo), self._models.rows):
       rows = todo[start : start + self._models.rows]
       stop = start + len(rows)
-      variables = self._models.train_chunk(sets.rows(rows), keys[start:stop])
+      sets = training_sets.from_masks(masks_mn[rows], labels_mn[rows])
+      variables = self._models.train_chunk(sets, keys[start:stop])
       logits, _ = self._models.predict_chunk(variables, self._target_pixels)
       # The previous chunk is stored while this one trains.
       if pending is not None:

@@ -90,12 +90,11 @@ def relabelled(
   return labels_mn
 
 
-def fingerprints(sets: TrainingSets) -> list[str]:
-  """A 128-bit hex digest of each set's examples and labels, padding aside."""
+def fingerprints(masks_mn: np.ndarray, labels: np.ndarray) -> list[str]:
+  """A 128-bit hex digest of each set: its examples, and the labels of just those."""
+  labels_mn = np.broadcast_to(np.asarray(labels, "<i4"), masks_mn.shape)
+  packed = np.packbits(masks_mn, axis=1)
   return [
-    hashlib.blake2b(
-      idx[:count].astype("<i4").tobytes() + lab[:count].astype("<i4").tobytes(),
-      digest_size=16,
-    ).hexdigest()
-    for idx, lab, count in zip(sets.indices, sets.labels, sets.counts, strict=True)
+    hashlib.blake2b(bits.tobytes() + row[mask].tobytes(), digest_size=16).hexdigest()
+    for bits, mask, row in zip(packed, masks_mn, labels_mn, strict=True)
   ]

@@ -1,9 +1,11 @@
 import os
 import pathlib
 import sys
+import types
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from jaxdm import data
 
@@ -131,6 +133,39 @@ def test_unknown_and_unprepared_tfds_sets_say_what_to_do(tmp_path) -> None:
     data.load("no_such_set", data_dir=str(tmp_path))
   with pytest.raises(data.DataError, match="not prepared.*download_and_prepare"):
     data.load("cifar10", data_dir=str(tmp_path))
+
+
+def fake_tfds(monkeypatch, tmp_path, as_data_source) -> None:
+  """A prepared dataset of two classes whose rows come from `as_data_source`."""
+  features = {"image": None, "label": types.SimpleNamespace(names=["a", "b"])}
+  info = types.SimpleNamespace(features=features, splits={"train": 1, "test": 1})
+  builder = types.SimpleNamespace(
+    data_path=tmp_path, info=info, as_data_source=as_data_source
+  )
+  monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: builder)
+
+
+def test_tfds_rows_become_arrays_and_unequal_shapes_are_named(
+  monkeypatch, tmp_path
+) -> None:
+  rows = [{"image": np.full((2, 3, 1), i, np.uint8), "label": i % 2} for i in range(4)]
+  fake_tfds(monkeypatch, tmp_path, lambda split: rows)
+  loaded = data.load("anything")
+  assert loaded.class_names == ("a", "b")
+  np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(4))
+  np.testing.assert_array_equal(loaded.test_labels, [0, 1, 0, 1])
+  rows[2]["image"] = np.zeros((3, 3, 1), np.uint8)
+  with pytest.raises(data.DataError, match="images of unequal shapes"):
+    data.load("anything")
+
+
+def test_a_set_prepared_as_tfrecords_says_what_to_do(monkeypatch, tmp_path) -> None:
+  def refuse(split: str) -> None:
+    raise NotImplementedError("no random access in TFRECORD")
+
+  fake_tfds(monkeypatch, tmp_path, refuse)
+  with pytest.raises(data.DataError, match="TFRECORD.*array_record"):
+    data.load("anything")
 
 
 @pytest.mark.slow

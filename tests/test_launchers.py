@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 from experiments import (
   brittleness,
   fit_datamodels,
+  lab,
   label_flip,
   launcher,
   pipeline,
@@ -26,6 +27,7 @@ from experiments import (
 from jaxdm import bank
 
 flags.FLAGS.mark_as_parsed()
+ROOT = pathlib.Path(__file__).parents[1]
 
 TOY = {
   "train_per_class": "24",
@@ -98,6 +100,18 @@ def test_finished_stages_are_not_done_again(finished) -> None:
   with flagsaver.as_parsed(workdir=str(finished)):
     launcher.start(report.main, ["prog"])
   assert contents(finished)["brittleness.csv"] == before["brittleness.csv"]
+
+
+@pytest.mark.slow
+def test_blocks_of_models_change_nothing(finished, monkeypatch) -> None:
+  with flagsaver.as_parsed(workdir=str(finished)):
+    opened = launcher.open_lab()
+  ids, seen = opened.subset_ids(held_out=False), []
+  whole = opened.subset_margins(ids)
+  monkeypatch.setattr(lab, "_BLOCK_MODELS", 7)
+  blocks = opened.subset_margins(ids, lambda done, total: seen.append((done, total)))
+  np.testing.assert_array_equal(blocks, whole)
+  assert len(whole) == 40 and seen[0] == (7, 40) and seen[-1] == (40, 40)
 
 
 @pytest.mark.slow
@@ -195,6 +209,7 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
 def test_help_teaches_every_setting() -> None:
   text = subprocess.run(
     [sys.executable, "-m", "experiments.pipeline", "--help"],
+    cwd=ROOT,
     capture_output=True,
     text=True,
   ).stdout
@@ -233,8 +248,7 @@ def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path) -> None:
   folder = tmp_path / "killed"
   flags = [f"--{name}={value}" for name, value in {**TOY, "workdir": str(folder)}.items()]
   command = [sys.executable, "-m", "experiments.pipeline", *flags]
-  root = pathlib.Path(__file__).parents[1]
-  process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+  process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
   deadline = time.monotonic() + 120
   while not list(folder.glob("bank/done/*.json")) and time.monotonic() < deadline:
     time.sleep(0.02)
@@ -243,7 +257,7 @@ def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path) -> None:
   killed_ids, _ = bank_margins(folder)
   assert len(killed_ids) > 0
   assert not (folder / "report.html").exists()
-  subprocess.run(command, cwd=root, check=True, stderr=subprocess.DEVNULL)
+  subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
   ids, margins = bank_margins(folder)
   expected_ids, expected = bank_margins(finished)
   assert ids == expected_ids

@@ -52,6 +52,6 @@ def test_removal_and_relabelling_touch_only_what_they_name() -> None:
 def test_fingerprints_tell_sets_and_labels_apart() -> None:
   masks = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0]], bool)
   labels = np.array([[0, 1, 0], [0, 1, 1], [0, 1, 0], [0, 0, 0]])
-  a, b, c, d = training_sets.fingerprints(training_sets.from_masks(masks, labels))
+  a, b, c, d = training_sets.fingerprints(masks, labels)
   assert a == b  # They differ only in the label of an example that is left out.
   assert len({a, c, d}) == 3

@@ -8,6 +8,8 @@ from typing import Any
 
 from matplotlib import figure as mpl_figure
 
+STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
        padding: 0 1rem; color: #222; }
@@ -66,3 +68,84 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
     f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
     f"<body><h1>{html.escape(title)}</h1>{body}</body></html>"
   )
+
+
+def _verdict_table(summary: dict[str, Any]) -> str:
+  """A stage's methods side by side."""
+  rows = [
+    (
+      method,
+      f"{s['share_flipped']:.0%} of {s['targets']}",
+      "more than " + str(s["largest_k_tried"])
+      if s["median_k"] is None
+      else f"{s['median_k']:g}",
+      s["models_used"],
+    )
+    for method, s in summary.items()
+    if method != "seconds"
+  ]
+  return table(("method", "targets flipped", "median size", "models used"), rows)
+
+
+def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
+  """The page on one experiment.
+
+  Args:
+    summary: what the report launcher writes to summary.json.
+    pictures: PNG bytes by file name; those of targets have 'target' in it.
+  """
+  trained, fit = summary["train_subsets"], summary["fit_datamodels"]
+  lds, pooled = fit["lds"], fit["pooled_correlation"]
+  config = summary["settings"]["search"]
+  quality_rows = [
+    ("accuracy of models on all data", f"{trained['base_accuracy']:.1%}", ""),
+    ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
+    ("LDS", f"{lds['estimate']:.3f}", f"{lds['low']:.3f} to {lds['high']:.3f}"),
+    (
+      "pooled correlation",
+      f"{pooled['estimate']:.3f}",
+      f"{pooled['low']:.3f} to {pooled['high']:.3f}",
+    ),
+    ("weights that are not 0, mean", f"{fit['mean_nonzero_weights']:.0f}", ""),
+    ("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""),
+  ]
+  stories = [image(data, n) for n, data in pictures.items() if "target" in n]
+  sections = [
+    (
+      "How few training images hold a prediction up",
+      image(pictures["brittleness.png"], "share of targets flipped by size")
+      + paragraph(
+        "Share of the sampled targets, all right under models on all data, that "
+        "a change of at most so many training images makes wrong. Solid: images "
+        "removed. Dashed: images kept under the runner-up's label. Every step is "
+        f"verified on {config['verify_seeds']} models with fresh seeds, at "
+        f"{config['confidence']:.0%} confidence; a target that no tried change "
+        "flips stays in the denominator."
+      ),
+    ),
+    ("Removals", _verdict_table(summary["brittleness"])),
+    ("Label flips", _verdict_table(summary["label_flip"])),
+    ("The targets that fewest removals flip", "".join(stories)),
+    (
+      "How good the datamodels are",
+      table(("on held-out models", "value", "95 % interval"), quality_rows)
+      + image(pictures["datamodels.png"], "predicted and true margins")
+      + paragraph(
+        "LDS is the Spearman correlation of predicted and true margin over "
+        f"{fit['held_out_models']} held-out models, each trained once, computed "
+        "per target and averaged. The pooled correlation is Pearson's over all "
+        "pairs of model and target; it is high whenever targets differ in "
+        "difficulty, and is not comparable to the LDS.",
+        note=True,
+      ),
+    ),
+    ("Settings", settings_table(summary["settings"])),
+    (
+      "Run",
+      paragraph(
+        f"{summary['date']}, {summary['device']}, JAX {summary['jax']}; seconds: "
+        + ", ".join(f"{s} {summary[s]['seconds']}" for s in STAGES)
+      ),
+    ),
+  ]
+  return page("What these predictions hang on", sections)
