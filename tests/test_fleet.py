@@ -71,6 +71,7 @@ def test_speed_settings_change_only_rounding(
   np.testing.assert_allclose(plain, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_other_subset_sizes_compile_nothing(tiny_config, tiny_images, caplog) -> None:
   images, sets, keys = problem(tiny_images)
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=1))
