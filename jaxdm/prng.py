@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxdm import Array
 
@@ -90,10 +91,15 @@ def shuffled(key: Array, epoch: Array, position: Array, count: Array) -> Array:
   count = jnp.asarray(count).astype(jnp.uint32)
   salts = jax.random.bits(key, (_SWAP_ROUNDS, 2), jnp.uint32)
   epoch_bits = _mix(epoch.astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
-  place = position.astype(jnp.uint32)
-  for pivot_salt, coin_salt in salts:
-    pivot = _mix(epoch_bits ^ pivot_salt) % count
+
+  def swap_or_not(i: Array, place: Array) -> Array:
+    pivot = _mix(epoch_bits ^ salts[i, 0]) % count
     partner = jnp.where(pivot >= place, pivot - place, pivot + count - place)
-    coin = _mix(jnp.maximum(place, partner) ^ _mix(epoch_bits + coin_salt))
-    place = jnp.where(coin >> 31, partner, place)
+    coin = _mix(jnp.maximum(place, partner) ^ _mix(epoch_bits + salts[i, 1]))
+    return jnp.where(coin >> 31, partner, place)
+
+  # A loop and not 32 rounds in a row: XLA may fuse those into one expression that
+  # repeats every round's work for each use by the next (seen with JAX 0.12 on CPU).
+  start = position.astype(jnp.uint32)
+  place = lax.fori_loop(0, _SWAP_ROUNDS, swap_or_not, start, unroll=4)
   return place.astype(jnp.int32)
