@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
@@ -153,7 +153,7 @@ def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]
   count, mean = len(margins), float(margins.mean())
   if count < 2:
     return mean, -np.inf, np.inf
-  half = scipy.stats.t.ppf(level, count - 1) * margins.std(ddof=1) / np.sqrt(count)
+  half = scipy.special.stdtrit(count - 1, level) * margins.std(ddof=1) / np.sqrt(count)
   return mean, mean - float(half), mean + float(half)
 
 

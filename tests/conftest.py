@@ -1,18 +1,26 @@
 """Shared by all tests: every core a device, and a tiny problem."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdm import fleet, train
+from jaxdm import fleet, train, training_sets
 
 fleet.use_all_devices()
+# Compiling is most of what a test of a tiny network waits for. Tests that start a
+# program of their own (launchers, notebooks) still compile as users do.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")
 def tiny_config() -> train.TrainConfig:
   return train.TrainConfig(
     width=4,
-    epochs=2,
+    epochs=15,
     batch_size=8,
     peak_learning_rate=0.1,
     translate_pixels=1,
@@ -22,10 +30,27 @@ def tiny_config() -> train.TrainConfig:
 
 @pytest.fixture(scope="session")
 def tiny_images() -> tuple[np.ndarray, np.ndarray]:
-  """24 images of 7x7, bright on the left (0) or on the right (1)."""
+  """24 images of 7x7, bright at the top (0) or at the bottom (1)."""
   rng = np.random.default_rng(0)
   labels = np.arange(24, dtype=np.int32) % 2
   images = rng.integers(0, 120, (24, 7, 7, 1))
-  images[labels == 0, :, :3] += 120
-  images[labels == 1, :, 4:] += 120
+  images[labels == 0, :3] += 120
+  images[labels == 1, 4:] += 120
   return images.astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def train_alone(tiny_config, tiny_images) -> Callable[..., Any]:
+  """`train_one` without a fleet: (one row of sets, key, steps) to variables and logits."""
+  images = tiny_images[0]
+  data = jax.tree.map(jnp.asarray, train.Images.of(images))
+  net = train.network(tiny_config, 2)
+
+  @jax.jit
+  def run(
+    row: training_sets.TrainingSets, key: jax.Array, steps: jax.Array
+  ) -> tuple[Any, jax.Array]:
+    variables = train.train_one(tiny_config, net, data, row, key, steps)
+    return variables, train.predict(net, variables, images, mirror=True)[0]
+
+  return run

@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,21 +30,15 @@ def fleet_logits(config, images, sets, keys, speed) -> np.ndarray:
   return np.concatenate(parts)
 
 
-def test_a_fleet_equals_a_loop_of_train_one(tiny_config, tiny_images) -> None:
+def test_a_fleet_equals_a_loop_of_train_one(
+  tiny_config, tiny_images, train_alone
+) -> None:
   images, sets, keys = problem(tiny_images)
   together = fleet_logits(tiny_config, images, sets, keys, fleet.Speed(chunk=2))
-  data = jax.tree.map(jnp.asarray, train.Images.of(images))
-  net = train.network(tiny_config, 2)
-
-  @jax.jit
-  def alone(row, key, steps):
-    variables = train.train_one(tiny_config, net, data, row, key, steps)
-    return train.predict(net, variables, images, mirror=True)[0]
-
   for i, key in enumerate(keys):
     row = jax.tree.map(lambda a, i=i: a[i], sets)
-    steps = int(tiny_config.num_steps(sets.counts[i]))
-    np.testing.assert_allclose(together[i], alone(row, key, steps), atol=1e-5)
+    _, logits = train_alone(row, key, int(tiny_config.num_steps(sets.counts[i])))
+    np.testing.assert_allclose(together[i], logits, atol=1e-5)
 
 
 def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:

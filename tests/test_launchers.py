@@ -206,6 +206,7 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
     start(again, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_help_teaches_every_setting() -> None:
   text = subprocess.run(
     [sys.executable, "-m", "experiments.pipeline", "--help"],

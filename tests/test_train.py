@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -63,29 +62,29 @@ def test_seeds_differ_and_repeat(tiny_config, tiny_images, mask) -> None:
   assert not same(first, one_model(tiny_config, images, labels, mask, seed=2))
 
 
-def test_steps_beyond_the_last_change_nothing(tiny_config, tiny_images) -> None:
-  images, labels = tiny_images
-  data = jax.tree.map(jnp.asarray, train.Images.of(images))
-  net = train.network(tiny_config, 2)
-  row = training_sets.from_masks(np.ones((1, 24), bool), labels)
-  row = jax.tree.map(lambda a: jnp.asarray(a[0]), row)
-  run = jax.jit(
-    lambda steps: train.train_one(tiny_config, net, data, row, jax.random.key(0), steps)
-  )
-  assert int(tiny_config.num_steps(24)) == 6
-  assert same(run(6), run(20))
-  assert not same(run(6), run(5))
+def test_steps_beyond_the_last_change_nothing(
+  tiny_config, tiny_images, train_alone
+) -> None:
+  sets = training_sets.from_masks(np.ones((1, 24), bool), tiny_images[1])
+  row = jax.tree.map(lambda a: a[0], sets)
+  last = int(tiny_config.num_steps(24))
+  assert last == 45
+  variables = {
+    steps: train_alone(row, jax.random.key(0), steps)[0]
+    for steps in (last - 1, last, last + 20)
+  }
+  assert same(variables[last], variables[last + 20])
+  assert not same(variables[last], variables[last - 1])
 
 
 def test_training_learns(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
-  config = dataclasses.replace(tiny_config, epochs=20, flip=False)
-  models = fleet.Fleet(config, images, 2, fleet.Speed(chunk=1))
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=1))
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
   variables = models.train_chunk(sets, prng.keys_for(0, [prng.Seed("model", 0)]))
   logits, features = models.predict_chunk(variables, images)
   assert (np.asarray(logits[0]).argmax(axis=1) == labels).mean() > 0.9
-  assert features.shape[1:] == (24, 2 * config.width)
+  assert features.shape[1:] == (24, 2 * tiny_config.width)
 
 
 def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config) -> None:
