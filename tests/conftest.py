@@ -41,7 +41,7 @@ def tiny_images() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def train_alone(tiny_config, tiny_images) -> Callable[..., Any]:
-  """`train_one` without a fleet: (one row of sets, key, steps) to variables and logits."""
+  """`train_one` without a fleet: (a row of sets, key, steps) to variables and logits."""
   images = tiny_images[0]
   data = jax.tree.map(jnp.asarray, train.Images.of(images))
   net = train.network(tiny_config, 2)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import fleet, prng, train, training_sets
+from jaxdm import fleet, prng, training_sets
 
 
 def problem(tiny_images, m: int = 6):
