@@ -164,28 +164,37 @@ class Lab:
     return np.concatenate(parts)
 
   def train_base(self) -> BaseModels:
-    """Trains models on all data, and writes what is needed of them."""
+    """Trains models on all data, and writes what is needed of those that converged."""
     m, n = self.experiment.collect.num_base, len(self.labels)
-    sets = training_sets.from_masks(np.ones((m, n), bool), self.labels)
-    seeds = [prng.Seed("base", i) for i in range(m)]
-    keys = prng.keys_for(self.seed, seeds)
-    pixels = np.concatenate([self.small.test_images, self.small.train_images])
-    logits, cosine = [], np.zeros((len(self.target_labels), n), np.float32)
     t = len(self.target_labels)
-    bar = progress_bar("models on all data")
-    for start in range(0, m, self.fleet.rows):
-      rows = slice(start, min(start + self.fleet.rows, m))
-      variables = self.fleet.train_chunk(sets.rows(rows), keys[rows])
-      all_logits, features = self.fleet.predict_chunk(variables, pixels)
-      keep = rows.stop - start
-      logits.append(np.asarray(all_logits)[:keep, :t])
-      features = np.asarray(features)[:keep]
-      part = baselines.representation_similarity(features[:, t:], features[:, :t])
-      cosine += part * (keep / m)
-      bar(rows.stop, m)
+    keys = prng.keys_for(self.seed, [prng.Seed("base", i) for i in range(m)])
+    size = self.fleet.rows
+    chunks = (
+      (training_sets.from_masks(np.ones((len(part), n), bool), self.labels), part)
+      for part in (keys[start : start + size] for start in range(0, m, size))
+    )
+    pixels = np.concatenate([self.small.test_images, self.small.train_images])
+    logits, cosine = [], np.zeros((t, n), np.float32)
+    bar, done = progress_bar("models on all data"), 0
+    for output in self.fleet.train_models(chunks, pixels):
+      some_logits = np.asarray(output.logits)[: output.num_models, :t]
+      finite = np.isfinite(some_logits).all(axis=(1, 2))
+      logits.append(some_logits[finite])
+      if finite.any():
+        features = np.asarray(output.features)[: output.num_models][finite]
+        part = baselines.representation_similarity(features[:, t:], features[:, :t])
+        cosine += part * len(features)
+      done += output.num_models
+      bar(done, m)
+    logits_rtk = np.concatenate(logits)
+    if len(logits_rtk) < 2:
+      raise ValueError(
+        f"peak_learning_rate is too large: {m - len(logits_rtk)} of {m} models on all "
+        f"data diverged at {self.recipe.peak_learning_rate}"
+      )
     partial = self.workdir.path / "base_models.partial.npz"
     with partial.open("wb") as file:
-      np.savez_compressed(file, logits_rtk=np.concatenate(logits), cosine_tn=cosine)
+      np.savez_compressed(file, logits_rtk=logits_rtk, cosine_tn=cosine / len(logits_rtk))
     partial.replace(self._base_path)
     return self.base_models()
 

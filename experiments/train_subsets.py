@@ -24,12 +24,18 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     ids = np.concatenate([opened.subset_ids(held_out=h) for h in (False, True)])
     margins_mt = opened.subset_margins(ids, lab.progress_bar("models on subsets"))
     finite = np.isfinite(margins_mt).all(axis=1)
+    missing = opened.experiment.collect.num_base - len(base.margins_rt)
+    if missing or not finite.all():
+      print(
+        f"diverged, and left out of every fit: {missing} models on all data, "
+        f"{(~finite).sum()} on subsets"
+      )
     return {
       "num_train": len(opened.labels),
       "num_targets": len(opened.target_labels),
       "base_accuracy": float((base.margins_rt > 0).mean()),
       "subset_accuracy": float((margins_mt[finite] > 0).mean()),
-      "diverged_models": int((~finite).sum()),
+      "diverged_models": missing + int((~finite).sum()),
     }
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)

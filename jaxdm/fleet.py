@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import os
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,21 +19,21 @@ class Speed:
   """Settings that change how fast models are trained, never what they are.
 
   Attributes:
-    vmap_width: models that one device trains side by side; None = the platform's best.
+    vmap_width: models that one device trains side by side. 1 measures best on CPU,
+      and one full-width ResNet-9 fills a GPU.
     chunk: models per device and call; results arrive (and are stored) a chunk at
       a time.
     conv_backend: the convolution's backend.
   """
 
-  vmap_width: int | None = None
+  vmap_width: int = 1
   chunk: int = 8
   conv_backend: conv.Backend = "auto"
 
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}")
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
 
 
 def use_all_devices(cache_dir: str | None = None) -> None:
@@ -50,6 +51,20 @@ def use_all_devices(cache_dir: str | None = None) -> None:
   cache_dir = cache_dir or os.path.join(home, "jaxdm", "xla")
   jax.config.update("jax_compilation_cache_dir", cache_dir)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+class Outputs(NamedTuple):
+  """What a chunk of trained models says of some images.
+
+  Attributes:
+    num_models: m; the arrays may hold padding beyond.
+    logits: float32[rows, t, k], on device.
+    features: float32[rows, t, f], on device.
+  """
+
+  num_models: int
+  logits: jax.Array
+  features: jax.Array
 
 
 class Fleet:
@@ -87,7 +102,7 @@ class Fleet:
     self._everywhere = NamedSharding(mesh, PartitionSpec())
     self._images = jax.device_put(train.Images.of(pixels), self._everywhere)
     self.rows = speed.chunk * len(devices)
-    width = speed.vmap_width or (1 if jax.default_backend() == "cpu" else speed.chunk)
+    width = min(speed.vmap_width, speed.chunk)
 
     def on_one_device(fn: Any) -> Any:
       """Maps fn(shared, one model's arguments) over a device's models."""
@@ -114,6 +129,34 @@ class Fleet:
 
     self._train = on_one_device(train_row)
     self._predict = on_one_device(predict_row)
+
+  def train_models(
+    self,
+    chunks: Iterable[tuple[training_sets.TrainingSets, Array]],
+    pixels: np.ndarray,
+  ) -> Iterator[Outputs]:
+    """Trains models and predicts with them, a chunk at a time.
+
+    While a caller works on one chunk's outputs the devices train the next.
+
+    Args:
+      chunks: training sets and their keys, at most `rows` models each; read one
+        ahead, so that they need not exist all at once.
+      pixels: uint8[t, h, w, c], the images to predict.
+
+    Yields:
+      The outputs of each chunk, in order.
+    """
+    pixels = jax.device_put(pixels, self._everywhere)
+    ahead: Outputs | None = None
+    for sets, keys in chunks:
+      logits, features = self.predict_chunk(self.train_chunk(sets, keys), pixels)
+      logits.copy_to_host_async()
+      if ahead is not None:
+        yield ahead
+      ahead = Outputs(len(sets.counts), logits, features)
+    if ahead is not None:
+      yield ahead
 
   def train_chunk(self, sets: training_sets.TrainingSets, keys: Array) -> train.Variables:
     """Trains at most `rows` models; variables stay on the devices, padded to `rows`."""

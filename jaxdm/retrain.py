@@ -5,9 +5,7 @@ call a `Retrainer`, which trains only what its bank does not hold yet.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from jaxdm import bank, fleet, margins, prng, training_sets
@@ -74,27 +72,18 @@ class Retrainer:
     if not len(todo):
       return self._store.margins(ids)
     keys = prng.keys_for(self._seed, [seeds[row] for row in todo])
-    pending: Any = None
-    for start in range(0, len(todo), self._models.rows):
-      rows = todo[start : start + self._models.rows]
-      stop = start + len(rows)
-      sets = training_sets.from_masks(masks_mn[rows], labels_mn[rows])
-      variables = self._models.train_chunk(sets, keys[start:stop])
-      logits, _ = self._models.predict_chunk(variables, self._target_pixels)
-      # The previous chunk is stored while this one trains.
-      if pending is not None:
-        self._keep(ids, masks_mn, *pending)
-        progress(len(ids) - len(todo) + start, len(ids))
-      pending = rows, logits
-    self._keep(ids, masks_mn, *pending)
-    progress(len(ids), len(ids))
-    return self._store.margins(ids)
-
-  def _keep(
-    self, ids: list[str], masks_mn: np.ndarray, rows: np.ndarray, logits: jax.Array
-  ) -> None:
-    """Waits for a chunk's logits and stores their margins."""
-    margins_mt = margins.correct_class_margins(
-      np.asarray(logits)[: len(rows)], self._target_labels
+    size = self._models.rows
+    parts = [slice(i, min(i + size, len(todo))) for i in range(0, len(todo), size)]
+    chunks = (
+      (training_sets.from_masks(masks_mn[todo[p]], labels_mn[todo[p]]), keys[p])
+      for p in parts
     )
-    self._store.append([ids[r] for r in rows], masks_mn[rows], np.asarray(margins_mt))
+    outputs = self._models.train_models(chunks, self._target_pixels)
+    for part, output in zip(parts, outputs, strict=True):
+      margins_mt = margins.correct_class_margins(
+        np.asarray(output.logits)[: output.num_models], self._target_labels
+      )
+      rows = todo[part]
+      self._store.append([ids[r] for r in rows], masks_mn[rows], np.asarray(margins_mt))
+      progress(len(ids) - len(todo) + part.stop, len(ids))
+    return self._store.margins(ids)

@@ -136,13 +136,89 @@ def learning_rate(config: TrainConfig, progress: Array) -> Array:
   return config.peak_learning_rate * jnp.maximum(jnp.minimum(rise, fall), 0.0)
 
 
-def _loss(
-  params: Any, stats: Any, net: resnet9.ResNet9, images: Array, goal: Array
+class State(NamedTuple):
+  """A model in training.
+
+  Attributes:
+    params: float32 pytree.
+    batch_stats: float32 pytree, batch norm's running statistics.
+    momentum: the optimiser's state.
+  """
+
+  params: Any
+  batch_stats: Any
+  momentum: Any
+
+
+def _optimiser(config: TrainConfig) -> optax.GradientTransformation:
+  """From gradients to the direction that the learning rate scales."""
+  return optax.chain(
+    optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum)
+  )
+
+
+def initial_state(config: TrainConfig, variables: Variables) -> State:
+  """A model before its first step, from its 'params' and 'batch_stats'."""
+  params = variables["params"]
+  return State(params, variables["batch_stats"], _optimiser(config).init(params))
+
+
+def loss(
+  params: Any,
+  batch_stats: Any,
+  net: resnet9.ResNet9,
+  images: Array,
+  labels_b: Array,
+  label_smoothing: float,
 ) -> tuple[Array, Any]:
-  """Mean cross-entropy to `goal`, and the updated batch statistics."""
-  variables = {"params": params, "batch_stats": stats}
+  """Mean cross-entropy of a batch, and the batch statistics it leaves.
+
+  Args:
+    params: float32 pytree.
+    batch_stats: float32 pytree.
+    net: the module.
+    images: float32[b, h, w, c], normalised.
+    labels_b: int32.
+    label_smoothing: in [0, 1).
+
+  Returns:
+    float32 scalar, and the updated `batch_stats`.
+  """
+  variables = {"params": params, "batch_stats": batch_stats}
   (logits, _), updates = net.apply(variables, images, True, mutable=["batch_stats"])
-  return optax.softmax_cross_entropy(logits, goal).mean(), updates["batch_stats"]
+  goal_bk = optax.smooth_labels(
+    jax.nn.one_hot(labels_b, net.num_classes), label_smoothing
+  )
+  return optax.softmax_cross_entropy(logits, goal_bk).mean(), updates["batch_stats"]
+
+
+def step(
+  config: TrainConfig,
+  net: resnet9.ResNet9,
+  state: State,
+  images: Array,
+  labels_b: Array,
+  rate: Array,
+) -> State:
+  """One step of SGD on one batch.
+
+  Args:
+    config: the recipe.
+    net: `network(config, ...)`.
+    state: the model.
+    images: float32[b, h, w, c], normalised and augmented.
+    labels_b: int32.
+    rate: float32 scalar, the learning rate.
+
+  Returns:
+    The model after the step.
+  """
+  grads, batch_stats = jax.grad(loss, has_aux=True)(
+    state.params, state.batch_stats, net, images, labels_b, config.label_smoothing
+  )
+  updates, momentum = _optimiser(config).update(grads, state.momentum, state.params)
+  params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+  return State(params, batch_stats, momentum)
 
 
 def train_one(
@@ -165,20 +241,14 @@ def train_one(
       change nothing. Models trained side by side must take the same number.
 
   Returns:
-    The model's variables, float32: 'params', 'batch_stats' and 'pixel_stats'.
+    The model's variables, float32: 'params', 'batch_stats' and 'pixel_stats'. One
+    that diverged holds values that are not finite, and so do its logits.
   """
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(config.num_steps(count), jnp.int32)
-  variables = resnet9.initial_variables(
-    net, prng.key_for(key, "init"), images.pixels_n.shape[1:]
-  )
   pixel_stats = _pixel_stats(images, indices_s, count)
-  optimiser = optax.chain(
-    optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum)
-  )
 
-  def step(i: Array, state: tuple[Variables, Any]) -> tuple[Variables, Any]:
-    variables, moments = state
+  def one_step(i: Array, state: State) -> State:
     place = i * config.batch_size + jnp.arange(config.batch_size, dtype=jnp.int32)
     slots_b = prng.shuffled(
       prng.key_for(key, "shuffle"), place // count, place % count, count
@@ -190,22 +260,25 @@ def train_one(
       translate_pixels=config.translate_pixels,
       cutout_pixels=config.cutout_pixels,
     )
-    goal_bk = optax.smooth_labels(
-      jax.nn.one_hot(labels_s[slots_b], net.num_classes), config.label_smoothing
-    )
-    params, old_stats = variables["params"], variables["batch_stats"]
-    grads, stats = jax.grad(_loss, has_aux=True)(
-      params, old_stats, net, images_b, goal_bk
-    )
     active = i < num_steps
     rate = jnp.where(active, learning_rate(config, (i + 0.5) / num_steps), 0.0)
-    updates, moments = optimiser.update(grads, moments, params)
-    params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-    stats = jax.tree.map(lambda new, old: jnp.where(active, new, old), stats, old_stats)
-    return {"params": params, "batch_stats": stats}, moments
+    new = step(config, net, state, images_b, labels_s[slots_b], rate)
+    kept = jax.tree.map(
+      lambda now, before: jnp.where(active, now, before),
+      new.batch_stats,
+      state.batch_stats,
+    )
+    return new._replace(batch_stats=kept)
 
-  state = (variables, optimiser.init(variables["params"]))
-  return lax.fori_loop(0, loop_steps, step, state)[0] | {"pixel_stats": pixel_stats}
+  variables = resnet9.initial_variables(
+    net, prng.key_for(key, "init"), images.pixels_n.shape[1:]
+  )
+  state = lax.fori_loop(0, loop_steps, one_step, initial_state(config, variables))
+  return {
+    "params": state.params,
+    "batch_stats": state.batch_stats,
+    "pixel_stats": pixel_stats,
+  }
 
 
 def predict(

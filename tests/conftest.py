@@ -11,9 +11,6 @@ import pytest
 from jaxdm import fleet, train, training_sets
 
 fleet.use_all_devices()
-# Compiling is most of what a test of a tiny network waits for. Tests that start a
-# program of their own (launchers, notebooks) still compile as users do.
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -207,6 +207,12 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_diverged_models_end_in_one_line(tmp_path) -> None:
+  with pytest.raises(SystemExit, match="--peak_learning_rate is too large: 4 of 4"):
+    start(train_subsets.main, tmp_path / "run", peak_learning_rate="1e30")
+
+
+@pytest.mark.slow
 def test_help_teaches_every_setting() -> None:
   text = subprocess.run(
     [sys.executable, "-m", "experiments.pipeline", "--help"],
