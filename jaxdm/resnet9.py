@@ -72,19 +72,21 @@ class ResNet9(nn.Module):
       float32[b, k] logits and float32[b, 2 * width] features.
     """
 
-    def block(features: int, kernel: int = 3, stride: int = 1, padding: Any = 1) -> Any:
-      return ConvBlock(features, kernel, stride, padding, self.dtype, self.conv_backend)
+    def block(
+      x: Array, features: int, kernel: int = 3, stride: int = 1, padding: Any = 1
+    ) -> Array:
+      return ConvBlock(features, kernel, stride, padding, self.dtype, self.conv_backend)(
+        x, train
+      )
 
     wide = self.width
-    x = images.astype(self.dtype)
-    x = block(wide)(x, train)
-    x = block(2 * wide, kernel=5, stride=2, padding=2)(x, train)
-    x = x + block(2 * wide)(block(2 * wide)(x, train), train)
-    x = block(4 * wide)(x, train)
-    x = _max_pool(x)
-    x = x + block(4 * wide)(block(4 * wide)(x, train), train)
+    x = block(images.astype(self.dtype), wide)
+    x = block(x, 2 * wide, kernel=5, stride=2, padding=2)
+    x = x + block(block(x, 2 * wide), 2 * wide)
+    x = _max_pool(block(x, 4 * wide))
+    x = x + block(block(x, 4 * wide), 4 * wide)
     # Images below 12 pixels leave less than 3x3 here: then keep the border.
-    x = block(2 * wide, padding="VALID" if min(x.shape[1:3]) >= 3 else 1)(x, train)
+    x = block(x, 2 * wide, padding="VALID" if min(x.shape[1:3]) >= 3 else 1)
     features = x.max(axis=(1, 2)).astype(jnp.float32)
     head = nn.Dense(self.num_classes, use_bias=False, dtype=self.dtype)
     return head(features).astype(jnp.float32) * _LOGIT_SCALE, features
