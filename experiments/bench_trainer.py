@@ -36,8 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from experiments import lab, presets, settings, workdir
-from jaxdm import Array, fleet, prng, resnet9, train, training_sets
+from experiments import cost, lab, presets, settings, workdir
+from jaxdm import Array, fleet, prng, train, training_sets
 
 JSON = flags.DEFINE_string("json", None, "File for the full results.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
@@ -84,6 +84,11 @@ class Row:
     return f"w{self.width}-{self.pixels}x{self.pixels}-b{self.batch_size}"
 
   @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(h, w, c)."""
+    return self.pixels, self.pixels, self.channels
+
+  @property
   def recipe(self) -> train.TrainConfig:
     """The preset's, at this size."""
     return dataclasses.replace(
@@ -102,8 +107,7 @@ class Row:
   def images(self) -> tuple[np.ndarray, np.ndarray]:
     """Random uint8 images and labels: the time does not depend on what they show."""
     rng = np.random.default_rng(0)
-    shape = (self.num_train, self.pixels, self.pixels, self.channels)
-    images = rng.integers(0, 256, shape, np.uint8)
+    images = rng.integers(0, 256, (self.num_train, *self.image_shape), np.uint8)
     return images, rng.integers(0, _NUM_CLASSES, self.num_train)
 
 
@@ -115,47 +119,6 @@ def all_rows() -> dict[str, Row]:
   else:
     rows = [Row("cifar10", 64, 32, 3, 512, 25_000, 2.0, "bfloat16")]
   return {row.name: row for row in rows}
-
-
-def samples_per_model(preset: str) -> float:
-  """Images that one model of a preset is trained on, repetitions counted."""
-  experiment = presets.PRESETS[preset]()
-  num_train, _ = presets.SIZES[preset]
-  size = training_sets.subset_size(num_train, experiment.collect.alpha)
-  steps = experiment.train.num_steps(np.array(size))
-  return float(steps) * experiment.train.batch_size
-
-
-def flops_per_sample(row: Row) -> float:
-  """Operations that training on one image asks for, by the layers' own formulas.
-
-  A convolution counts 2 * out_h * out_w * out_c * kh * kw * in_c, taps on padding
-  included, however it is carried out, and its backward pass twice that, less the
-  gradient for the images. Batch norm, pooling and augmentation count nothing.
-  """
-  net = train.network(row.recipe, _NUM_CLASSES, "lax")
-  shape = (1, row.pixels, row.pixels, row.channels)
-  variables = jax.eval_shape(
-    lambda: resnet9.initial_variables(net, jax.random.key(0), shape[1:])
-  )
-  forward = jax.make_jaxpr(lambda v, x: net.apply(v, x, False))(
-    variables, jax.ShapeDtypeStruct(shape, jnp.float32)
-  )
-  layers = [
-    2.0 * np.prod(eqn.invars[1].aval.shape[:-1]) * np.prod(eqn.outvars[0].aval.shape)
-    for eqn in _equations(forward.jaxpr)
-    if eqn.primitive.name in ("conv_general_dilated", "dot_general")
-  ]
-  return 3 * sum(layers) - layers[0]
-
-
-def _equations(jaxpr: Any) -> list[Any]:
-  """All equations of a jaxpr, those of inner functions in their place."""
-  found = []
-  for eqn in jaxpr.eqns:
-    inner = [v.jaxpr for v in eqn.params.values() if hasattr(v, "jaxpr")]
-    found += [e for j in inner for e in _equations(j)] if inner else [eqn]
-  return found
 
 
 def _timed(run: Callable[[], Any], samples: int) -> dict[str, float]:
@@ -292,7 +255,7 @@ def _torch_worker(row: Row, seconds: float, barrier: Any, results: Any) -> None:
   )
 
 
-_SIDES = {
+SIDES_BY_NAME = {
   "fleet": _fleet,
   "torch": _torch,
   "torch-best": _torch_best,
@@ -348,10 +311,11 @@ def table(results: list[dict[str, Any]]) -> str:
   return "\n".join(f"| {line} |" for line in lines)
 
 
-def _summary(row: Row, side: str, runs: list[dict[str, Any]], peak: float) -> Any:
+def summary(row: Row, side: str, runs: list[dict[str, Any]], peak: float) -> Any:
   """Medians over rounds, and what follows from them."""
   speed = statistics.median(r["samples_per_second"] for r in runs)
-  samples = samples_per_model(row.preset)
+  samples = cost.samples_per_model(row.preset)
+  flops = cost.flops_per_sample(row.recipe, row.image_shape, _NUM_CLASSES)
   return {
     "row": row.name,
     "side": side,
@@ -360,8 +324,8 @@ def _summary(row: Row, side: str, runs: list[dict[str, Any]], peak: float) -> An
     "all_samples_per_second": [r["samples_per_second"] for r in runs],
     "samples_per_model": samples,
     "models_per_hour": 3600 * speed / samples,
-    "flops_per_sample": flops_per_sample(row),
-    "share_of_peak": speed * flops_per_sample(row) / peak,
+    "flops_per_sample": flops,
+    "share_of_peak": speed * flops / peak,
     "cold_compile_seconds": runs[0]["compile_seconds"],
     "cached_compile_seconds": runs[-1]["compile_seconds"],
     "memory_bytes": max(r["memory_bytes"] for r in runs),
@@ -374,6 +338,8 @@ def machine() -> dict[str, Any]:
   """Where and when this ran."""
   return {
     "device": jax.devices()[0].device_kind,
+    # A CPU with all its cores counts as one.
+    "devices": 1 if jax.default_backend() == "cpu" else jax.local_device_count(),
     "cores": len(os.sched_getaffinity(0)),
     "processor": platform.processor() or platform.machine(),
     "jax": jax.__version__,
@@ -399,7 +365,7 @@ def compare() -> dict[str, Any]:
             runs.setdefault((row.name, side), []).append(measured)
   peak_of = {dtype: statistics.median(values) for dtype, values in peaks.items()}
   results = [
-    _summary(rows[name], side, measured, peak_of[rows[name].compute_dtype])
+    summary(rows[name], side, measured, peak_of[rows[name].compute_dtype])
     for (name, side), measured in runs.items()
   ]
   for dtype, peak in peak_of.items():
@@ -443,9 +409,9 @@ def main(argv: list[str]) -> None:
     fleet.use_all_devices()
   if _CHILD.value:
     side, name = _CHILD.value
-    print(json.dumps(_SIDES[side](all_rows()[name])))
+    print(json.dumps(SIDES_BY_NAME[side](all_rows()[name])))
     return
-  for flag, known in ((ROWS, all_rows()), (SIDES, _SIDES)):
+  for flag, known in ((ROWS, all_rows()), (SIDES, SIDES_BY_NAME)):
     if unknown := set(flag.value or ()) - known.keys():
       sys.exit(f"error: --{flag.name} must be some of {', '.join(known)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]

@@ -137,5 +137,3 @@ def _cifar10() -> Experiment:
 
 
 PRESETS = {"fashion": _fashion, "fashion-all": _fashion_all, "cifar10": _cifar10}
-# Training examples and targets of each, for what is planned without loading them.
-SIZES = {"fashion": (200, 120), "fashion-all": (200, 120), "cifar10": (50_000, 10_000)}

@@ -1,0 +1,76 @@
+"""Accuracy of this trainer's models beside PyTorch's, same recipe and images.
+
+  python -m experiments.bench_accuracy --num_base=16                  (extra `bench`)
+
+Trains `--num_base` models on all training images with each, and compares the test
+accuracies: their means, and the difference with its 95 % interval (Welch's t). All
+settings of the experiment are flags, as for `experiments.pipeline`.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+import scipy.stats
+import torch
+from absl import app, flags, logging
+
+from experiments import lab, settings, torch_resnet9, workdir
+from jaxdm import fleet
+
+JSON = flags.DEFINE_string("json", None, "File for the accuracies.")
+
+
+def torch_accuracies(opened: lab.Lab, count: int) -> np.ndarray:
+  """Test accuracy of `count` PyTorch models, as float[count]."""
+  small, recipe = opened.small, opened.recipe
+  accuracies = []
+  bar = lab.progress_bar("PyTorch")
+  for seed in range(count):
+    torch.manual_seed(seed)
+    trainer = torch_resnet9.Trainer(
+      recipe, small.train_images, small.train_labels, small.num_classes
+    )
+    trainer.run(int(recipe.num_steps(np.array(len(small.train_labels)))))
+    predicted = trainer.predict(small.test_images).argmax(axis=1)
+    accuracies.append((predicted == small.test_labels).mean())
+    bar(seed + 1, count)
+  return np.array(accuracies)
+
+
+def main(argv: list[str]) -> None:
+  """Trains both, and prints one line each and the difference."""
+  logging.set_verbosity(logging.WARNING)
+  try:
+    if argv[1:]:
+      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    experiment = settings.experiment({})
+    where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
+    dataset = lab.load_dataset(experiment.data, where)
+    lab.check(experiment, dataset)
+  except (ValueError, OSError) as error:
+    sys.exit(f"error: {error}")
+  with tempfile.TemporaryDirectory() as folder:
+    opened = lab.Lab(workdir.Workdir(folder), experiment, settings.speed(), dataset)
+    ours = (opened.train_base().margins_rt > 0).mean(axis=1)
+  theirs = torch_accuracies(opened, experiment.collect.num_base)
+  for name, values in (("jaxdm", ours), ("PyTorch", theirs)):
+    print(
+      f"{name}: {values.mean():.2%}, sd {values.std(ddof=1):.2%}, {len(values)} models"
+    )
+  interval = scipy.stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval()
+  print(
+    f"difference: {ours.mean() - theirs.mean():+.2%} "
+    f"[{interval.low:+.2%}, {interval.high:+.2%}]"
+  )
+  if JSON.value:
+    found = {"jaxdm": ours.tolist(), "pytorch": theirs.tolist()}
+    pathlib.Path(JSON.value).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+  fleet.use_all_devices()
+  settings.show_in_help()
+  app.run(main)

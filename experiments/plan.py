@@ -1,0 +1,116 @@
+"""What a bank of models will cost: hours, memory and disk, from a measured speed.
+
+python -m experiments.bench_trainer --json=bench_trainer.json
+python -m experiments.plan --bench=bench_trainer.json --preset=cifar10 --devices=1,8,64
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from experiments import cost, presets
+
+BENCH = flags.DEFINE_string("bench", None, "JSON that bench_trainer wrote.")
+PRESET = flags.DEFINE_enum("preset", "cifar10", list(cost.SIZES), "What to train.")
+NUM_MODELS = flags.DEFINE_integer(
+  "num_models", None, "Models on random subsets; by default the preset's.", 1
+)
+ALPHA = flags.DEFINE_float("alpha", None, "Subset fraction; by default the preset's.")
+DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a bank costs.
+
+  Attributes:
+    num_models: m.
+    samples_per_model: training images, repetitions counted.
+    device_hours: on the device that the bench measured.
+    store_bytes: margins in float32, and bit-packed masks.
+    device_bytes: peak memory of the bench on that device.
+    source: the row of the bench that it follows from.
+  """
+
+  num_models: int
+  samples_per_model: int
+  device_hours: float
+  store_bytes: int
+  device_bytes: float
+  source: str
+
+
+def plan(
+  bench: dict[str, Any], preset: str, num_models: int | None, alpha: float | None
+) -> Plan:
+  """Scales a measured speed to a bank.
+
+  Args:
+    bench: what bench_trainer wrote.
+    preset: the experiment.
+    num_models: m, if not the preset's own.
+    alpha: the subset fraction, if not the preset's own.
+
+  Returns:
+    The plan. Where no row has the preset's network, the nearest one is scaled by
+    operations per image.
+
+  Raises:
+    ValueError: if the bench holds no row of the trainer, or alpha is not in (0, 1).
+  """
+  experiment, size = presets.PRESETS[preset](), cost.SIZES[preset]
+  collect = experiment.collect
+  m = num_models or collect.num_models + collect.num_held_out + collect.num_base
+  samples = cost.samples_per_model(preset, alpha)
+  rows = [r for r in bench.get("results", ()) if r["side"] == "fleet"]
+  if not rows:
+    raise ValueError("bench holds no row of the side fleet")
+  wanted = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
+  row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / wanted)))
+  ratio = wanted / row["flops_per_sample"]
+  source = f"{row['row']} on {bench['machine']['device']}"
+  if abs(ratio - 1) > 0.01:
+    source += f", scaled by {ratio:.2f} for its operations per image"
+  seconds = m * samples * ratio / row["samples_per_second"]
+  return Plan(
+    num_models=m,
+    samples_per_model=samples,
+    device_hours=seconds * bench["machine"]["devices"] / 3600,
+    store_bytes=m * (4 * size.num_targets + -(-size.num_train // 8)),
+    device_bytes=row["memory_bytes"],
+    source=source,
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Prints the plan."""
+  try:
+    if argv[1:]:
+      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    if BENCH.value is None:
+      raise ValueError("--bench must name a JSON file of bench_trainer")
+    bench = json.loads(pathlib.Path(BENCH.value).read_text())
+    counts = [int(count) for count in DEVICES.value]
+    if min(counts, default=0) < 1:
+      raise ValueError(f"--devices must be whole numbers >= 1, got {DEVICES.value}")
+    made = plan(bench, PRESET.value, NUM_MODELS.value, ALPHA.value)
+  except (ValueError, OSError, KeyError) as error:
+    sys.exit(f"error: {error}")
+  print(f"{made.num_models:,} models of the preset {PRESET.value}")
+  print(f"  each trains on {made.samples_per_model:,} images")
+  print(f"  speed from {made.source}")
+  print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")
+  print(f"  store: {made.store_bytes / 1e9:,.2f} GB")
+  for count in counts:
+    hours = made.device_hours / count
+    days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
+    print(f"  {count} device{'s' * (count > 1)}: {hours:,.2f} hours{days}")
+
+
+if __name__ == "__main__":
+  app.run(main)
