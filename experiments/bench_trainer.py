@@ -314,7 +314,8 @@ def table(results: list[dict[str, Any]]) -> str:
 def summary(row: Row, side: str, runs: list[dict[str, Any]], peak: float) -> Any:
   """Medians over rounds, and what follows from them."""
   speed = statistics.median(r["samples_per_second"] for r in runs)
-  samples = cost.samples_per_model(row.preset)
+  num_train = cost.SIZES[row.preset].num_train
+  samples = cost.samples_per_model(presets.PRESETS[row.preset](), num_train)
   flops = cost.flops_per_sample(row.recipe, row.image_shape, _NUM_CLASSES)
   return {
     "row": row.name,

@@ -34,11 +34,9 @@ SIZES = {
 }
 
 
-def samples_per_model(preset: str, alpha: float | None = None) -> int:
+def samples_per_model(experiment: presets.Experiment, num_train: int) -> int:
   """Images that one model on a random subset trains on, repetitions counted."""
-  experiment = presets.PRESETS[preset]()
-  alpha = experiment.collect.alpha if alpha is None else alpha
-  size = training_sets.subset_size(SIZES[preset].num_train, alpha)
+  size = training_sets.subset_size(num_train, experiment.collect.alpha)
   steps = experiment.train.num_steps(np.array(size))
   return int(steps) * experiment.train.batch_size
 

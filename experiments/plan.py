@@ -13,14 +13,9 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import cost, presets
+from experiments import cost, presets, settings
 
 BENCH = flags.DEFINE_string("bench", None, "JSON that bench_trainer wrote.")
-PRESET = flags.DEFINE_enum("preset", "cifar10", list(cost.SIZES), "What to train.")
-NUM_MODELS = flags.DEFINE_integer(
-  "num_models", None, "Models on random subsets; by default the preset's.", 1
-)
-ALPHA = flags.DEFINE_float("alpha", None, "Subset fraction; by default the preset's.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
 
 
@@ -45,28 +40,24 @@ class Plan:
   source: str
 
 
-def plan(
-  bench: dict[str, Any], preset: str, num_models: int | None, alpha: float | None
-) -> Plan:
+def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size) -> Plan:
   """Scales a measured speed to a bank.
 
   Args:
     bench: what bench_trainer wrote.
-    preset: the experiment.
-    num_models: m, if not the preset's own.
-    alpha: the subset fraction, if not the preset's own.
+    experiment: what to train.
+    size: of its problem.
 
   Returns:
-    The plan. Where no row has the preset's network, the nearest one is scaled by
+    The plan. Where no row has the experiment's network, the nearest one is scaled by
     operations per image.
 
   Raises:
-    ValueError: if the bench holds no row of the trainer, or alpha is not in (0, 1).
+    ValueError: if the bench holds no row of the trainer.
   """
-  experiment, size = presets.PRESETS[preset](), cost.SIZES[preset]
   collect = experiment.collect
-  m = num_models or collect.num_models + collect.num_held_out + collect.num_base
-  samples = cost.samples_per_model(preset, alpha)
+  m = collect.num_models + collect.num_held_out + collect.num_base
+  samples = cost.samples_per_model(experiment, size.num_train)
   rows = [r for r in bench.get("results", ()) if r["side"] == "fleet"]
   if not rows:
     raise ValueError("bench holds no row of the side fleet")
@@ -98,10 +89,10 @@ def main(argv: list[str]) -> None:
     counts = [int(count) for count in DEVICES.value]
     if min(counts, default=0) < 1:
       raise ValueError(f"--devices must be whole numbers >= 1, got {DEVICES.value}")
-    made = plan(bench, PRESET.value, NUM_MODELS.value, ALPHA.value)
+    made = plan(bench, settings.experiment({}), cost.SIZES[settings.PRESET.value])
   except (ValueError, OSError, KeyError) as error:
     sys.exit(f"error: {error}")
-  print(f"{made.num_models:,} models of the preset {PRESET.value}")
+  print(f"{made.num_models:,} models of the preset {settings.PRESET.value}")
   print(f"  each trains on {made.samples_per_model:,} images")
   print(f"  speed from {made.source}")
   print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")
@@ -113,4 +104,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  settings.show_in_help()
   app.run(main)

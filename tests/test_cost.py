@@ -48,29 +48,38 @@ def bench() -> dict:
   return {"machine": {"device": "toy", "devices": 1}, "results": [row]}
 
 
+def cifar10_plan(bench: dict, num_models: int) -> plan.Plan:
+  """Of the preset with so many models in all."""
+  experiment = presets.PRESETS["cifar10"]()
+  collect = dataclasses.replace(experiment.collect, num_models=num_models - 64 - 10_000)
+  experiment = dataclasses.replace(experiment, collect=collect)
+  return plan.plan(bench, experiment, cost.SIZES["cifar10"])
+
+
 def test_a_plan_is_models_times_images_over_speed(bench) -> None:
-  made = plan.plan(bench, "cifar10", 3600, 0.5)
+  made = cifar10_plan(bench, 36_000)
+  assert made.num_models == 36_000
   assert made.samples_per_model == 1172 * 512
-  assert made.device_hours == pytest.approx(1172 * 512 / 1000)
-  assert made.store_bytes == 3600 * (40_000 + 6250)
+  assert made.device_hours == pytest.approx(10 * 1172 * 512 / 1000)
+  assert made.store_bytes == 36_000 * (40_000 + 6250)
   assert "scaled" not in made.source
 
 
 def test_another_network_is_scaled_by_its_operations(bench) -> None:
   small = dataclasses.replace(train.TrainConfig(), width=32)
-  ratio = cost.flops_per_sample(small, (32, 32, 3), 10)
-  bench["results"][0]["flops_per_sample"] = ratio
-  made = plan.plan(bench, "cifar10", 3600, 0.5)
-  scale = cost.flops_per_sample(train.TrainConfig(), (32, 32, 3), 10) / ratio
+  flops = cost.flops_per_sample(small, (32, 32, 3), 10)
+  bench["results"][0]["flops_per_sample"] = flops
+  made = cifar10_plan(bench, 36_000)
+  scale = cost.flops_per_sample(train.TrainConfig(), (32, 32, 3), 10) / flops
   assert 3.5 < scale < 4.0
-  assert made.device_hours == pytest.approx(1172 * 512 * scale / 1000)
+  assert made.device_hours == pytest.approx(10 * 1172 * 512 * scale / 1000)
   assert "scaled" in made.source
 
 
 def test_two_devices_in_the_bench_are_two_device_hours(bench) -> None:
-  one = plan.plan(bench, "cifar10", 100, None).device_hours
+  one = cifar10_plan(bench, 36_000).device_hours
   bench["machine"]["devices"] = 2
-  assert plan.plan(bench, "cifar10", 100, None).device_hours == pytest.approx(2 * one)
+  assert cifar10_plan(bench, 36_000).device_hours == pytest.approx(2 * one)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +103,9 @@ def test_bad_input_gets_one_line(given, message, bench, tmp_path, monkeypatch) -
 def test_the_printed_plan_names_every_number_of_devices(bench, tmp_path, capsys) -> None:
   path = tmp_path / "bench.json"
   path.write_text(json.dumps(bench))
-  with flagsaver.as_parsed(bench=str(path), num_models="3600", devices="1,100"):
+  given = {"preset": "cifar10", "num_models": "25936", "devices": "1,100"}
+  with flagsaver.as_parsed(bench=str(path), **given):
     plan.main(["prog"])
   printed = capsys.readouterr().out
-  assert "1 device: 600.06 hours (25.0 days)" in printed
-  assert "100 devices: 6.00 hours" in printed
+  assert "1 device: 6,000.64 hours (250.0 days)" in printed
+  assert "100 devices: 60.01 hours (2.5 days)" in printed
