@@ -4,11 +4,54 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from jaxdm import Array, conv
 
 _LOGIT_SCALE = 0.2
+_EPSILON = 1e-5
+_MOMENTUM = 0.9
+
+
+class BatchNormRelu(nn.Module):
+  """Batch norm and ReLU over [b, h, w, c], carried out on rows of w * c numbers.
+
+  The same numbers and variables as Flax's `BatchNorm`. Per-channel vectors are repeated
+  along the row by a product with a 0/1 matrix: XLA's CPU backend would fuse any other
+  way of repeating them into the loop over the row, which it then cannot vectorise.
+  """
+
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    batch, height, width, channels = x.shape
+    scale = self.param("scale", nn.initializers.ones, (channels,))
+    bias = self.param("bias", nn.initializers.zeros, (channels,))
+    shape = (channels,)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+    var = self.variable("batch_stats", "var", jnp.ones, shape)
+    rows = x.reshape(batch * height, width * channels).astype(jnp.float32)
+    repeat = jnp.asarray(np.tile(np.eye(channels, dtype=np.float32), (1, width)))
+    if train:
+      sums = jnp.stack([rows.sum(axis=0), (rows**2).sum(axis=0)])
+      moments = _exact(sums, repeat.T) / (x.size // channels)
+      now = moments[0], jnp.maximum(moments[1] - moments[0] ** 2, 0.0)
+      if not self.is_initializing():
+        mean.value = _MOMENTUM * mean.value + (1 - _MOMENTUM) * now[0]
+        var.value = _MOMENTUM * var.value + (1 - _MOMENTUM) * now[1]
+    else:
+      now = mean.value, var.value
+    slope = scale * lax.rsqrt(now[1] + _EPSILON)
+    line = _exact(jnp.stack([slope, bias - slope * now[0]]), repeat)
+    return nn.relu(rows * line[0] + line[1]).astype(self.dtype).reshape(x.shape)
+
+
+def _exact(a: Array, b: Array) -> Array:
+  """A matrix product in full float32, on GPUs too."""
+  return jnp.dot(a, b, precision=lax.Precision.HIGHEST)
 
 
 class ConvBlock(nn.Module):
@@ -32,8 +75,7 @@ class ConvBlock(nn.Module):
       dtype=self.dtype,
       conv_general_dilated=conv.convolution(self.conv_backend),
     )(x)
-    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
-    return nn.relu(x)
+    return BatchNormRelu(self.dtype, name="BatchNorm_0")(x, train)
 
 
 def _max_pool(x: Array) -> Array:

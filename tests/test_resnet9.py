@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxdm import resnet9, train
 
@@ -47,3 +48,34 @@ def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
       np.testing.assert_allclose(np.std(a), bound / 3**0.5, rtol=0.15)
     else:
       np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_and_relu_equal_flaxs(training) -> None:
+  rng = np.random.default_rng(0)
+  x, goal = rng.normal(2.0, 3.0, (2, 5, 4, 3, 6)).astype(np.float32)
+  ours, theirs = resnet9.BatchNormRelu(jnp.float32), nn.BatchNorm(momentum=0.9)
+  variables = {
+    "params": {"scale": rng.normal(size=6), "bias": rng.normal(size=6)},
+    "batch_stats": {"mean": rng.normal(size=6), "var": rng.uniform(1, 2, 6)},
+  }
+
+  def outputs(apply):
+    def loss(params, x):
+      given = variables | {"params": params}
+      out, state = apply(given, x)
+      return (out * goal).sum(), (out, state)
+
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(variables["params"], x)
+
+  def flax(given, x):
+    out, state = theirs.apply(
+      given, x, use_running_average=not training, mutable=["batch_stats"]
+    )
+    return nn.relu(out), state
+
+  a = outputs(lambda given, x: ours.apply(given, x, training, mutable=["batch_stats"]))
+  for ours_leaf, flax_leaf in zip(
+    jax.tree.leaves(a), jax.tree.leaves(outputs(flax)), strict=True
+  ):
+    np.testing.assert_allclose(ours_leaf, flax_leaf, rtol=2e-5, atol=2e-5)
