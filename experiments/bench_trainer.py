@@ -18,26 +18,22 @@ one at a time. Rounds repeat everything; a figure is the median over rounds.
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from experiments import cost, lab, presets, settings, workdir
-from jaxdm import Array, fleet, prng, train, training_sets
+from experiments import bench_sides, cost, lab, presets, settings, workdir
+from jaxdm import fleet
 
 JSON = flags.DEFINE_string("json", None, "File for the full results.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
@@ -49,222 +45,8 @@ SIDES = flags.DEFINE_list(
 SCALING = flags.DEFINE_list("scaling", None, "Numbers of models to collect instead.")
 _CHILD = flags.DEFINE_list("child", None, "Internal: the side and row of this process.")
 
-_NUM_CLASSES = 10
-_VMAP_MODELS = 8
-_TORCH_BATCHES = (64, 128, 256, 512)
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One network, image size and batch size.
-
-  Attributes:
-    preset: whose recipe it takes, and whose models an hour are counted.
-    width: of the network.
-    pixels: the images' side.
-    channels: of the images.
-    batch_size: examples a step.
-    num_train: images that every model trains on.
-    epochs: passes over them.
-    compute_dtype: of the products.
-  """
-
-  preset: str
-  width: int
-  pixels: int
-  channels: int
-  batch_size: int
-  num_train: int
-  epochs: float
-  compute_dtype: str = "float32"
-
-  @property
-  def name(self) -> str:
-    """Such as w8-8x8-b32."""
-    return f"w{self.width}-{self.pixels}x{self.pixels}-b{self.batch_size}"
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]:
-    """(h, w, c)."""
-    return self.pixels, self.pixels, self.channels
-
-  @property
-  def recipe(self) -> train.TrainConfig:
-    """The preset's, at this size."""
-    return dataclasses.replace(
-      presets.PRESETS[self.preset]().train,
-      width=self.width,
-      epochs=self.epochs,
-      batch_size=self.batch_size,
-      compute_dtype=self.compute_dtype,
-    )
-
-  @property
-  def steps(self) -> int:
-    """Of one model."""
-    return int(self.recipe.num_steps(np.array(self.num_train)))
-
-  def images(self) -> tuple[np.ndarray, np.ndarray]:
-    """Random uint8 images and labels: the time does not depend on what they show."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (self.num_train, *self.image_shape), np.uint8)
-    return images, rng.integers(0, _NUM_CLASSES, self.num_train)
-
-
-def all_rows() -> dict[str, Row]:
-  """By name: what suits this machine."""
-  if jax.default_backend() == "cpu":
-    rows = [Row("fashion", w, 8, 1, b, 1024, 10.0) for w in (8, 16) for b in (32, 64)]
-    rows.append(Row("cifar10", 16, 32, 3, 64, 1024, 1.0))
-  else:
-    rows = [Row("cifar10", 64, 32, 3, 512, 25_000, 2.0, "bfloat16")]
-  return {row.name: row for row in rows}
-
-
-def _timed(run: Callable[[], Any], samples: int) -> dict[str, float]:
-  """Compiles `run`, which trains on so many images, then times it."""
-  start = time.perf_counter()
-  run()
-  first = time.perf_counter() - start
-  taken: list[float] = []
-  while len(taken) < 2 or sum(taken) < SECONDS.value:
-    start = time.perf_counter()
-    run()
-    taken.append(time.perf_counter() - start)
-  seconds = statistics.median(taken)
-  return {
-    "samples_per_second": samples / seconds,
-    "compile_seconds": max(0.0, first - seconds),
-    "memory_bytes": _memory_bytes(),
-  }
-
-
-def _memory_bytes() -> float:
-  """Peak memory of this process, or of its accelerator if it has one."""
-  host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  stats = jax.local_devices()[0].memory_stats() or {}
-  return float(stats.get("peak_bytes_in_use", host))
-
-
-def _models(row: Row, m: int) -> tuple[training_sets.TrainingSets, Array]:
-  """Training sets and keys of m models on all of a row's images."""
-  masks = np.ones((m, row.num_train), bool)
-  sets = training_sets.from_masks(masks, row.images()[1])
-  return sets, prng.keys_for(0, [prng.Seed("bench", i) for i in range(m)])
-
-
-def _fleet(row: Row) -> dict[str, float]:
-  """This trainer."""
-  given = settings.speed()
-  models = fleet.Fleet(row.recipe, row.images()[0], _NUM_CLASSES, given)
-  sets, keys = _models(row, models.rows)
-
-  def run() -> None:
-    jax.block_until_ready(models.train_chunk(sets, keys))
-
-  measured = _timed(run, models.rows * row.steps * row.batch_size)
-  return {**measured, "vmap_width": given.vmap_width}
-
-
-def _vmap(row: Row) -> dict[str, float]:
-  """What one would write first."""
-  images = jax.tree.map(jnp.asarray, train.Images.of(row.images()[0]))
-  # It is slow: a few steps tell.
-  recipe = dataclasses.replace(row.recipe, epochs=row.epochs / 32)
-  steps = recipe.num_steps(np.array(row.num_train)).astype(np.int32)
-  net = train.network(recipe, _NUM_CLASSES, "lax")
-  sets, keys = _models(row, _VMAP_MODELS)
-  many = jax.jit(jax.vmap(lambda s, k: train.train_one(recipe, net, images, s, k, steps)))
-  return _timed(
-    lambda: jax.block_until_ready(many(sets, keys)),
-    _VMAP_MODELS * int(steps) * row.batch_size,
-  )
-
-
-def _matmul(row: Row) -> dict[str, float]:
-  """Operations a second of the fastest square product."""
-  rates = []
-  for size in (1024, 2048) if jax.default_backend() == "cpu" else (4096, 8192, 16384):
-    x = jax.random.normal(jax.random.key(0), (size, size), jnp.dtype(row.compute_dtype))
-    product = jax.jit(lambda x: x @ x)
-    jax.block_until_ready(product(x))
-    for _ in range(10):
-      start = time.perf_counter()
-      jax.block_until_ready(product(x))
-      rates.append(2.0 * size**3 / (time.perf_counter() - start))
-  return {"flops_per_second": max(rates)}
-
-
-def _torch(row: Row) -> dict[str, float]:
-  """PyTorch."""
-  on_gpu = jax.default_backend() == "gpu"
-  num = 1 if on_gpu else len(os.sched_getaffinity(0))
-  context = multiprocessing.get_context("spawn")
-  barrier, results = context.Barrier(num), context.Queue()
-  arguments = (row, SECONDS.value, barrier, results)
-  workers = [context.Process(target=_torch_worker, args=arguments) for _ in range(num)]
-  for worker in workers:
-    worker.start()
-  parts = [results.get() for _ in workers]
-  for worker in workers:
-    worker.join()
-  return {
-    "samples_per_second": sum(p["samples_per_second"] for p in parts),
-    "compile_seconds": max(p["compile_seconds"] for p in parts),
-    "memory_bytes": sum(p["memory_bytes"] for p in parts),
-  }
-
-
-def _torch_best(row: Row) -> dict[str, float]:
-  """PyTorch at the batch size that suits it best; a model it trains is another one."""
-  tried = [
-    {**_torch(dataclasses.replace(row, batch_size=size)), "batch_size": size}
-    for size in _TORCH_BATCHES
-  ]
-  return max(tried, key=lambda measured: measured["samples_per_second"])
-
-
-def _torch_worker(row: Row, seconds: float, barrier: Any, results: Any) -> None:
-  """One process: one model after another, while all the others do the same."""
-  import torch
-
-  from experiments import torch_resnet9
-
-  on_gpu = torch.cuda.is_available()
-  torch.set_num_threads(1)
-  trainer = torch_resnet9.Trainer(
-    row.recipe, *row.images(), _NUM_CLASSES, compiled=on_gpu
-  )
-  start = time.perf_counter()
-  trainer.run(row.steps)
-  first = time.perf_counter() - start
-  barrier.wait()
-  taken: list[float] = []
-  while len(taken) < 2 or sum(taken) < seconds:
-    start = time.perf_counter()
-    trainer.run(row.steps)
-    taken.append(time.perf_counter() - start)
-  typical = statistics.median(taken)
-  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-  results.put(
-    {
-      "samples_per_second": row.steps * row.batch_size / typical,
-      "compile_seconds": max(0.0, first - typical),
-      "memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else memory,
-    }
-  )
-
-
-SIDES_BY_NAME = {
-  "fleet": _fleet,
-  "torch": _torch,
-  "torch-best": _torch_best,
-  "vmap": _vmap,
-  "matmul": _matmul,
-}
-
-
-def _measure(side: str, row: Row, cache: str) -> dict[str, Any]:
+def _measure(side: str, row: bench_sides.Row, cache: str) -> dict[str, Any]:
   """One side of one row in a process of its own, which forwards all flags."""
   command = [sys.executable, "-m", "experiments.bench_trainer", *sys.argv[1:]]
   result = subprocess.run(
@@ -311,12 +93,14 @@ def table(results: list[dict[str, Any]]) -> str:
   return "\n".join(f"| {line} |" for line in lines)
 
 
-def summary(row: Row, side: str, runs: list[dict[str, Any]], peak: float) -> Any:
+def summary(
+  row: bench_sides.Row, side: str, runs: list[dict[str, Any]], peak: float
+) -> Any:
   """Medians over rounds, and what follows from them."""
   speed = statistics.median(r["samples_per_second"] for r in runs)
   num_train = cost.SIZES[row.preset].num_train
   samples = cost.samples_per_model(presets.PRESETS[row.preset](), num_train)
-  flops = cost.flops_per_sample(row.recipe, row.image_shape, _NUM_CLASSES)
+  flops = cost.flops_per_sample(row.recipe, row.image_shape, bench_sides.NUM_CLASSES)
   return {
     "row": row.name,
     "side": side,
@@ -351,7 +135,7 @@ def machine() -> dict[str, Any]:
 
 def compare() -> dict[str, Any]:
   """All sides of all rows."""
-  rows = all_rows()
+  rows = bench_sides.all_rows()
   chosen = [rows[name] for name in ROWS.value or rows]
   runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
   peaks: dict[str, list[float]] = {}
@@ -392,7 +176,11 @@ def scale(sizes: list[int]) -> dict[str, Any]:
       opened.subset_margins(np.arange(m), lab.progress_bar(f"{m} models"))
       speed = m / (time.perf_counter() - start)
     results.append(
-      {"models": m, "models_per_second": speed, "memory_bytes": _memory_bytes()}
+      {
+        "models": m,
+        "models_per_second": speed,
+        "memory_bytes": bench_sides.memory_bytes(),
+      }
     )
   print("| models | models/s | peak memory so far, MB |\n|---|---|---|")
   for r in results[1:]:
@@ -406,13 +194,16 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
   logging.set_verbosity(logging.WARNING)
+  # Several processes look at one GPU here; none may take all of its memory.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   if SCALING.value or (_CHILD.value and _CHILD.value[0] == "fleet"):
     fleet.use_all_devices()
   if _CHILD.value:
     side, name = _CHILD.value
-    print(json.dumps(SIDES_BY_NAME[side](all_rows()[name])))
+    row = bench_sides.all_rows()[name]
+    print(json.dumps(bench_sides.SIDES[side](row, SECONDS.value, settings.speed())))
     return
-  for flag, known in ((ROWS, all_rows()), (SIDES, SIDES_BY_NAME)):
+  for flag, known in ((ROWS, bench_sides.all_rows()), (SIDES, bench_sides.SIDES)):
     if unknown := set(flag.value or ()) - known.keys():
       sys.exit(f"error: --{flag.name} must be some of {', '.join(known)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]

@@ -3,21 +3,18 @@
 import dataclasses
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments import bench_trainer
+from experiments import bench_sides, bench_trainer
+from jaxdm import fleet
 
-flags.FLAGS.mark_as_parsed()
-ROW = bench_trainer.Row("fashion", 4, 8, 1, 16, 32, 1.0)
+ROW = bench_sides.Row("fashion", 4, 8, 1, 16, 32, 1.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["fleet", "vmap"])
 def test_a_side_reports_its_speed(side) -> None:
   row = dataclasses.replace(ROW, epochs=32.0) if side == "vmap" else ROW
-  with flagsaver.as_parsed(seconds="0.01", chunk="1"):
-    measured = bench_trainer.SIDES_BY_NAME[side](row)
+  measured = bench_sides.SIDES[side](row, 0.01, fleet.Speed(chunk=1))
   assert measured["samples_per_second"] > 0
   assert measured["memory_bytes"] > 1e6
 
@@ -25,8 +22,8 @@ def test_a_side_reports_its_speed(side) -> None:
 @pytest.mark.slow
 def test_pytorch_reports_its_speed() -> None:
   pytest.importorskip("torch")
-  with flagsaver.as_parsed(seconds="0.01"):
-    assert bench_trainer.SIDES_BY_NAME["torch"](ROW)["samples_per_second"] > 0
+  measured = bench_sides.SIDES["torch"](ROW, 0.01, fleet.Speed())
+  assert measured["samples_per_second"] > 0
 
 
 def test_the_table_compares_sides_at_the_median_round() -> None:
