@@ -59,8 +59,10 @@ def flops_per_sample(
   layers = [
     2.0 * np.prod(eqn.invars[1].aval.shape[:-1]) * np.prod(eqn.outvars[0].aval.shape)
     for eqn in _equations(forward.jaxpr)
-    if eqn.primitive.name in ("conv_general_dilated", "dot_general")
+    if eqn.primitive.name == "conv_general_dilated"
   ]
+  logits, features = forward.out_avals
+  layers.append(2.0 * features.shape[-1] * logits.shape[-1])
   return float(3 * sum(layers) - layers[0])
 
 

@@ -13,10 +13,11 @@ from jaxdm import Array, conv
 _LOGIT_SCALE = 0.2
 _EPSILON = 1e-5
 _MOMENTUM = 0.9
+_LONGEST_ROW = 256
 
 
 class BatchNormRelu(nn.Module):
-  """Batch norm and ReLU over [b, h, w, c], carried out on rows of w * c numbers.
+  """Batch norm and ReLU over [b, h, w, c], carried out on rows of w * c numbers (or c).
 
   The same numbers and variables as Flax's `BatchNorm`. Per-channel vectors are repeated
   along the row by a product with a 0/1 matrix: XLA's CPU backend would fuse any other
@@ -27,14 +28,15 @@ class BatchNormRelu(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    batch, height, width, channels = x.shape
+    width, channels = x.shape[2:]
+    span = width if width * channels <= _LONGEST_ROW else 1
     scale = self.param("scale", nn.initializers.ones, (channels,))
     bias = self.param("bias", nn.initializers.zeros, (channels,))
     shape = (channels,)
     mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
     var = self.variable("batch_stats", "var", jnp.ones, shape)
-    rows = x.reshape(batch * height, width * channels).astype(jnp.float32)
-    repeat = jnp.asarray(np.tile(np.eye(channels, dtype=np.float32), (1, width)))
+    rows = x.reshape(-1, span * channels).astype(jnp.float32)
+    repeat = jnp.asarray(np.tile(np.eye(channels, dtype=np.float32), (1, span)))
     if train:
       sums = jnp.stack([rows.sum(axis=0), (rows**2).sum(axis=0)])
       moments = _exact(sums, repeat.T) / (x.size // channels)

@@ -51,9 +51,10 @@ def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_and_relu_equal_flaxs(training) -> None:
+@pytest.mark.parametrize("width", [3, 50])  # Rows of the image's width, and of a pixel.
+def test_batch_norm_and_relu_equal_flaxs(training, width) -> None:
   rng = np.random.default_rng(0)
-  x, goal = rng.normal(2.0, 3.0, (2, 5, 4, 3, 6)).astype(np.float32)
+  x, goal = rng.normal(2.0, 3.0, (2, 5, 4, width, 6)).astype(np.float32)
   ours, theirs = resnet9.BatchNormRelu(jnp.float32), nn.BatchNorm(momentum=0.9)
   variables = {
     "params": {"scale": rng.normal(size=6), "bias": rng.normal(size=6)},
@@ -78,4 +79,4 @@ def test_batch_norm_and_relu_equal_flaxs(training) -> None:
   for ours_leaf, flax_leaf in zip(
     jax.tree.leaves(a), jax.tree.leaves(outputs(flax)), strict=True
   ):
-    np.testing.assert_allclose(ours_leaf, flax_leaf, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(ours_leaf, flax_leaf, rtol=2e-5, atol=2e-4)
