@@ -1,7 +1,10 @@
 """What a bank of models will cost: hours, memory and disk, from a measured speed.
 
-python -m experiments.bench_trainer --json=bench_trainer.json
-python -m experiments.plan --bench=bench_trainer.json --preset=cifar10 --devices=1,8,64
+  python -m experiments.bench_trainer --json=bench_trainer.json
+  python -m experiments.plan --bench=bench_trainer.json --preset=cifar10 --devices=1,8,64
+
+Settings of the experiment are flags, as for `experiments.pipeline`: --num_models,
+--alpha, --width and so on.
 """
 
 import dataclasses
@@ -58,7 +61,7 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
   collect = experiment.collect
   m = collect.num_models + collect.num_held_out + collect.num_base
   samples = cost.samples_per_model(experiment, size.num_train)
-  rows = [r for r in bench.get("results", ()) if r["side"] == "fleet"]
+  rows = [r for r in bench["results"] if r["side"] == "fleet"]
   if not rows:
     raise ValueError("bench holds no row of the side fleet")
   wanted = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
@@ -78,6 +81,17 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
   )
 
 
+def _read(path: str) -> dict[str, Any]:
+  """What bench_trainer wrote, or an error that says it is not that."""
+  try:
+    bench = json.loads(pathlib.Path(path).read_text())
+  except ValueError as error:
+    raise ValueError(f"--bench={path} is not JSON: {error}") from error
+  if not isinstance(bench, dict) or not {"machine", "results"} <= bench.keys():
+    raise ValueError(f"--bench={path} was not written by bench_trainer")
+  return bench
+
+
 def main(argv: list[str]) -> None:
   """Prints the plan."""
   try:
@@ -85,19 +99,18 @@ def main(argv: list[str]) -> None:
       raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
     if BENCH.value is None:
       raise ValueError("--bench must name a JSON file of bench_trainer")
-    bench = json.loads(pathlib.Path(BENCH.value).read_text())
-    counts = [int(count) for count in DEVICES.value]
-    if min(counts, default=0) < 1:
+    if not all(count.isdecimal() and int(count) for count in DEVICES.value):
       raise ValueError(f"--devices must be whole numbers >= 1, got {DEVICES.value}")
-    made = plan(bench, settings.experiment({}), cost.SIZES[settings.PRESET.value])
-  except (ValueError, OSError, KeyError) as error:
+    experiment, size = settings.experiment({}), cost.SIZES[settings.PRESET.value]
+    made = plan(_read(BENCH.value), experiment, size)
+  except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
   print(f"{made.num_models:,} models of the preset {settings.PRESET.value}")
   print(f"  each trains on {made.samples_per_model:,} images")
   print(f"  speed from {made.source}")
   print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")
   print(f"  store: {made.store_bytes / 1e9:,.2f} GB")
-  for count in counts:
+  for count in map(int, DEVICES.value):
     hours = made.device_hours / count
     days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
     print(f"  {count} device{'s' * (count > 1)}: {hours:,.2f} hours{days}")

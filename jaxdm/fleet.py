@@ -19,8 +19,8 @@ class Speed:
   """Settings that change how fast models are trained, never what they are.
 
   Attributes:
-    vmap_width: models that one device trains side by side. 1 measures best on CPU,
-      and one full-width ResNet-9 fills a GPU.
+    vmap_width: models that one device trains side by side. 1 measures best on CPU;
+      on a GPU it has not been measured, and small networks will want more.
     chunk: models per device and call; results arrive (and are stored) a chunk at
       a time.
     conv_backend: the convolution's backend.

@@ -89,13 +89,18 @@ def test_two_devices_in_the_bench_are_two_device_hours(bench) -> None:
     ({"bench": "none.json"}, "none.json"),
     ({"bench": "ok.json", "alpha": "1.5"}, "alpha must be in (0, 1), got 1.5"),
     ({"bench": "ok.json", "devices": "0"}, "--devices must be whole numbers"),
-    ({"bench": "empty.json"}, "no row of the side fleet"),
+    ({"bench": "ok.json", "devices": "two"}, "--devices must be whole numbers"),
+    ({"bench": "other.json"}, "--bench=other.json was not written by bench_trainer"),
+    ({"bench": "text.json"}, "--bench=text.json is not JSON"),
+    ({"bench": "torch.json"}, "no row of the side fleet"),
   ],
 )
 def test_bad_input_gets_one_line(given, message, bench, tmp_path, monkeypatch) -> None:
   monkeypatch.chdir(tmp_path)
   (tmp_path / "ok.json").write_text(json.dumps(bench))
-  (tmp_path / "empty.json").write_text("{}")
+  (tmp_path / "other.json").write_text("[1]")
+  (tmp_path / "text.json").write_text("fast")
+  (tmp_path / "torch.json").write_text(json.dumps({"machine": {}, "results": []}))
   with flagsaver.as_parsed(**given), pytest.raises(SystemExit, match=re.escape(message)):
     plan.main(["prog"])
 
