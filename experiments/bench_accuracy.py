@@ -18,7 +18,7 @@ import torch
 from absl import app, flags, logging
 
 from experiments import lab, settings, torch_resnet9, workdir
-from jaxdm import fleet
+from jaxdm import devices
 
 JSON = flags.DEFINE_string("json", None, "File for the accuracies.")
 
@@ -71,6 +71,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  fleet.use_all_devices()
+  devices.use_all_devices()
   settings.show_in_help()
   app.run(main)

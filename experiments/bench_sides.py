@@ -84,7 +84,10 @@ def all_rows() -> dict[str, Row]:
     rows = [Row("fashion", w, 8, 1, b, 1024, 10.0) for w in (8, 16) for b in (32, 64)]
     rows.append(Row("cifar10", 16, 32, 3, 64, 1024, 1.0))
   else:
-    rows = [Row("cifar10", 64, 32, 3, 512, 25_000, 2.0, "bfloat16")]
+    rows = [
+      Row("cifar10", 64, 32, 3, 512, 25_000, 2.0, "bfloat16"),
+      Row("cifar10-fast", 64, 32, 3, 256, 25_000, 2.0, "bfloat16"),
+    ]
   return {row.name: row for row in rows}
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments import bench_sides, cost, lab, presets, settings, workdir
-from jaxdm import fleet
+from jaxdm import devices
 
 JSON = flags.DEFINE_string("json", None, "File for the full results.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
@@ -197,7 +197,7 @@ def main(argv: list[str]) -> None:
   # Several processes look at one GPU here; none may take all of its memory.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   if SCALING.value or (_CHILD.value and _CHILD.value[0] == "fleet"):
-    fleet.use_all_devices()
+    devices.use_all_devices()
   if _CHILD.value:
     side, name = _CHILD.value
     row = bench_sides.all_rows()[name]

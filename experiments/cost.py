@@ -31,6 +31,7 @@ SIZES = {
   "fashion": _FASHION,
   "fashion-all": _FASHION,
   "cifar10": Size(50_000, 10_000, (32, 32, 3), 10),
+  "cifar10-fast": Size(50_000, 10_000, (32, 32, 3), 10),
 }
 
 

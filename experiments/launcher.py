@@ -9,7 +9,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from experiments import lab, settings, workdir
-from jaxdm import fleet
+from jaxdm import devices
 
 
 def open_lab() -> lab.Lab:
@@ -53,6 +53,6 @@ def start(main: Callable[[lab.Lab], Any], argv: Sequence[str]) -> None:
 
 def run(main: Callable[[lab.Lab], Any]) -> None:
   """Runs a launcher's `main` as a program."""
-  fleet.use_all_devices()
+  devices.use_all_devices()
   settings.show_in_help()
   app.run(lambda argv: start(main, argv))

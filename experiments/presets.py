@@ -136,4 +136,18 @@ def _cifar10() -> Experiment:
   )
 
 
-PRESETS = {"fashion": _fashion, "fashion-all": _fashion_all, "cifar10": _cifar10}
+def _cifar10_fast() -> Experiment:
+  """`cifar10` in a quarter of the epochs, with Muon."""
+  base = _cifar10()
+  recipe = dataclasses.replace(
+    base.train, epochs=6, batch_size=256, peak_learning_rate=0.2, muon_rate=0.05
+  )
+  return dataclasses.replace(base, train=recipe)
+
+
+PRESETS = {
+  "fashion": _fashion,
+  "fashion-all": _fashion_all,
+  "cifar10": _cifar10,
+  "cifar10-fast": _cifar10_fast,
+}

@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import scipy.stats
 from etils import epath
 
-from jaxdm import Array, lasso, prng
-
-_BOOTSTRAPS = 1000
+from jaxdm import Array, design, lasso, prng, quality
+from jaxdm import kept as kept_lib
+from jaxdm import progress as progress_lib
+from jaxdm import solver as solver_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,10 @@ class FitConfig:
     num_lambdas: points of each target's path.
     lambda_min_ratio: the path's end, as a share of the target's lambda_max.
     validation_share: of the models, held out to choose lambda (and the penalty
-      factors); the final fit uses them too.
+      factors); the final fit uses them too. Unused with folds.
+    folds: 1: hold out once. More: cross-validate over so many folds.
+    patience: a target's path ends after so many lambdas without a smaller held-out
+      error.
     tol: relative duality gap of the final fit.
     path_tol: of the fits along the path, whose only use is the choice.
     max_steps: proximal-gradient steps at most, per lambda.
@@ -35,46 +39,23 @@ class FitConfig:
   num_lambdas: int = 20
   lambda_min_ratio: float = 0.02
   validation_share: float = 0.2
+  folds: int = 1
+  patience: int = 5
   tol: float = 1e-4
   path_tol: float = 1e-3
   max_steps: int = 5_000
   seed: int = 0
 
   def __post_init__(self) -> None:
-    if self.num_lambdas < 1:
-      raise ValueError(f"num_lambdas must be >= 1, got {self.num_lambdas}")
+    for name in ("num_lambdas", "folds", "patience", "max_steps"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
     for name in ("lambda_min_ratio", "validation_share"):
       if not 0 < getattr(self, name) < 1:
         raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
     for name in ("tol", "path_tol"):
       if not getattr(self, name) > 0:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-
-
-class Interval(NamedTuple):
-  """An estimate and its bootstrap interval."""
-
-  estimate: float
-  low: float
-  high: float
-
-
-class Quality(NamedTuple):
-  """How well datamodels predict models that they have not seen.
-
-  Attributes:
-    lds: linear datamodeling score: Spearman correlation over held-out models of
-      predicted and true margin, per target, then averaged over targets.
-    pooled_correlation: Pearson correlation over all (model, target) pairs at once.
-      Much of it is targets having different mean margins; never compare it to lds.
-    lds_t: float[t], each target's own score.
-    num_models: held-out models, each trained once.
-  """
-
-  lds: Interval
-  pooled_correlation: Interval
-  lds_t: np.ndarray
-  num_models: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +67,7 @@ class Datamodels:
     intercepts_t: float32, in logits.
     lambdas_t: float32, the penalty chosen for each target.
     gap_t: float32, relative duality gap reached.
+    status_t: int8 of `solver.Status`.
     choice_t: int32, which candidate of penalty factors was chosen.
   """
 
@@ -93,6 +75,7 @@ class Datamodels:
   intercepts_t: np.ndarray
   lambdas_t: np.ndarray
   gap_t: np.ndarray
+  status_t: np.ndarray
   choice_t: np.ndarray
 
   def predict(self, masks_mn: np.ndarray) -> np.ndarray:
@@ -101,7 +84,7 @@ class Datamodels:
 
   def evaluate(
     self, masks_mn: np.ndarray, margins_mt: np.ndarray, *, seed: int = 0
-  ) -> Quality:
+  ) -> quality.Quality:
     """Scores the predictions on held-out models.
 
     Args:
@@ -110,25 +93,9 @@ class Datamodels:
       seed: of the bootstrap.
 
     Returns:
-      Quality; its intervals are 95 % bootstrap intervals over models, which
-      leave the targets as they are.
+      Quality.
     """
-    predicted_mt = self.predict(masks_mn)
-    rng = prng.generator_for(seed, "bootstrap")
-    m = len(masks_mn)
-    lds_t = columnwise_spearman(predicted_mt, margins_mt)
-    lds, pooled = [], []
-    for _ in range(_BOOTSTRAPS):
-      rows = rng.integers(m, size=m)
-      truth, guess = margins_mt[rows], predicted_mt[rows]
-      lds.append(columnwise_spearman(guess, truth).mean())
-      pooled.append(_pearson(guess.ravel(), truth.ravel()))
-    return Quality(
-      Interval(float(lds_t.mean()), *_central(lds)),
-      Interval(_pearson(predicted_mt.ravel(), margins_mt.ravel()), *_central(pooled)),
-      lds_t,
-      m,
-    )
+    return quality.evaluate(self.predict(masks_mn), margins_mt, masks_mn, seed=seed)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -161,64 +128,66 @@ class Datamodels:
     return cls(**{name: np.asarray(value) for name, value in tree.items()})
 
 
-def _central(draws: list[float]) -> tuple[float, float]:
-  """The central 95 % of bootstrap draws."""
-  low, high = np.quantile(draws, [0.025, 0.975])
-  return float(low), float(high)
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-  """Pearson correlation; 0 where one side is constant."""
-  a, b = a - a.mean(), b - b.mean()
-  norm = np.sqrt((a @ a) * (b @ b))
-  return float(a @ b / norm) if norm > 0 else 0.0
-
-
-def columnwise_spearman(a_mt: np.ndarray, b_mt: np.ndarray) -> np.ndarray:
-  """Spearman correlation of each column pair, as float[t]; 0 where one is constant."""
-  ranks = [scipy.stats.rankdata(x, axis=0) for x in (a_mt, b_mt)]
-  a, b = (r - r.mean(axis=0) for r in ranks)
-  norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-  return np.divide((a * b).sum(axis=0), norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-@functools.partial(jax.jit, static_argnames=("config",))
-def _validation_errors(
-  stats: lasso.Moments,
-  masks_mn: Array,
-  margins_mt: Array,
-  grid_lt: Array,
-  factors_tn: Array,
-  config: FitConfig,
-) -> Array:
-  """Held-out mean squared error of every lambda, as float[l, t], warm-started."""
-  masks = masks_mn.astype(jnp.float32)
-
-  def one_lambda(start_tn: jax.Array, lam_t: Any) -> tuple[jax.Array, jax.Array]:
-    weights, _, _ = lasso.solve(
-      stats, lam_t, factors_tn, start_tn, tol=config.path_tol, max_steps=config.max_steps
-    )
-    intercepts = stats.mean_t - weights @ stats.mean_n
-    errors = margins_mt - masks @ weights.T - intercepts
-    return jnp.asarray(weights), jnp.mean(errors**2, axis=0)
-
-  start = jnp.zeros(factors_tn.shape, jnp.float32)
-  return jax.lax.scan(one_lambda, start, grid_lt)[1]
-
-
-def lambda_path(top_t: Array, config: FitConfig) -> Array:
-  """Geometric from each target's lambda_max down, as float[l, t]."""
-  decay = jnp.geomspace(1.0, config.lambda_min_ratio, config.num_lambdas)
+def lambda_path(top_t: np.ndarray, config: FitConfig) -> np.ndarray:
+  """Geometric from each target's lambda_max down, as float64[l, t]."""
+  decay = np.geomspace(1.0, config.lambda_min_ratio, config.num_lambdas)
   return decay[:, None] * top_t
 
 
+def _folds(m: int, config: FitConfig) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Rows to fit on and rows to check on, once or fold by fold."""
+  order = prng.generator_for(config.seed, "validation").permutation(m)
+  if config.folds == 1:
+    parts = [order[: round(config.validation_share * m)]]
+  else:
+    parts = np.array_split(order, config.folds)
+  if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:
+    raise ValueError(f"{m} models are too few to hold {len(parts[0])} out for validation")
+  return [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
+
+
+def _path_errors(
+  solver: solver_lib.Solver,
+  tile: solver_lib.Tile,
+  grid_lt: np.ndarray,
+  held_out: Callable[[Array], np.ndarray],
+  config: FitConfig,
+) -> np.ndarray:
+  """Held-out squared error of every lambda, as float64[l, t]; infinite past the end.
+
+  A target's path ends once `patience` lambdas in a row have not improved on its best.
+  """
+  errors_lt = np.full(grid_lt.shape, np.inf)
+  best_t, since_t = np.full(tile.size, np.inf), np.zeros(tile.size, int)
+  state, asked_t = None, grid_lt[0]
+  for lam_t, errors_t in zip(grid_lt, errors_lt, strict=True):
+    going = since_t < config.patience
+    if not going.any():
+      break
+    # Where a path has ended the last penalty stays, and takes no steps.
+    asked_t = np.where(going, lam_t, asked_t)
+    state = solver.solve(
+      tile, asked_t, state, tol=config.path_tol, limit=config.max_steps
+    )
+    found_t = held_out(state.w_tn)
+    errors_t[going] = found_t[going]
+    better = going & (found_t < best_t)
+    best_t = np.where(better, found_t, best_t)
+    since_t = np.where(better, 0, since_t + 1)
+  return errors_lt
+
+
 def fit_datamodels(
-  masks_mn: np.ndarray,
+  masks_mn: design.Matrix,
   margins_mt: np.ndarray,
   *,
   config: FitConfig = FitConfig(),
-  penalty_factors: Mapping[str, np.ndarray] | None = None,
+  penalty_factors: Mapping[str, lasso.Factors] | None = None,
+  form: design.Form | None = None,
+  tile: int | None = None,
+  folder: str | epath.PathLike | None = None,
   report: Callable[[str], Any] = lambda line: None,
+  progress: progress_lib.Progress = progress_lib.silent,
 ) -> Datamodels:
   """Fits one sparse linear datamodel per target.
 
@@ -227,77 +196,189 @@ def fit_datamodels(
   with the smallest squared error on the rest; the fit is then repeated on all.
 
   Args:
-    masks_mn: bool, which examples each model was trained on.
+    masks_mn: bool, which examples each model was trained on. A memory map and
+      `training_sets.PackedMasks` are read a block of rows at a time.
     margins_mt: float, correct-class margins in logits; finite.
     config: of the path and the choice.
-    penalty_factors: candidates by name, each float[t, n] > 0. None: all ones, the
-      published method.
-    report: called with a line of text after each candidate.
+    penalty_factors: candidates by name, each float[t, n] >= 0 or a function of a slice
+      of targets. None: all ones, the published method.
+    form: of the design, to force one (see `design.plan`).
+    tile: targets at a time, to force a number.
+    folder: where finished tiles are kept; a fit that was stopped continues there.
+    report: called with a line of text on what was chosen.
+    progress: told tiles done and in all.
 
   Returns:
     Datamodels.
 
   Raises:
     ValueError: on shapes that do not match, masks that are not 0/1, non-finite
-      margins, or too few models to hold any out.
+      margins, too few models to hold any out, or a folder of another fit.
   """
-  masks_mn, margins_mt = np.asarray(masks_mn), np.asarray(margins_mt, np.float32)
-  _check_rows(masks_mn, margins_mt)
+  masks_mn = _checked(masks_mn, margins_mt)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
-  if penalty_factors is None:
-    penalty_factors = {"ones": np.ones((t, n), np.float32)}
-  factors = [jnp.asarray(v, jnp.float32) for v in penalty_factors.values()]
-  for candidate in factors:
-    lasso.check_penalty_factors(candidate, (t, n))
-  held_out = round(config.validation_share * m)
-  if held_out < 2 or m - held_out < 2:
-    raise ValueError(f"{m} models are too few to hold {held_out} out for validation")
+  candidates = dict(penalty_factors or {"ones": None})
+  folds = _folds(m, config)
+  plan = design.plan(m, n, t, is_bool=True, form=form, tile=tile)
+  report(f"lasso: {plan}")
+  kept = kept_lib.Kept(
+    folder,
+    {
+      **dataclasses.asdict(config),
+      "penalty_factors": list(candidates),
+      "tile": plan.tile,
+      "data": _digest(masks_mn, margins_mt),
+    },
+  )
+  parts = list(lasso.tiles(t, plan.tile))
+  total = len(parts) * (len(folds) * len(candidates) + 1)
+  count = iter(range(1, total + 1))
+  full = solver_lib.Solver(masks_mn, np.arange(m), plan)
 
-  order = prng.generator_for(config.seed, "validation").permutation(m)
-  fit_rows, check_rows = np.sort(order[held_out:]), np.sort(order[:held_out])
-  stats = lasso.moments(jnp.asarray(masks_mn[fit_rows]), margins_mt[fit_rows])
-  best_error, best_lambda = [], []
-  for name, candidate in zip(penalty_factors, factors, strict=True):
-    grid = lambda_path(lasso.lambda_max(stats.corr_tn, candidate), config)
-    errors = _validation_errors(
-      stats, masks_mn[check_rows], margins_mt[check_rows], grid, candidate, config
-    )
-    row = jnp.nanargmin(errors, axis=0)
-    best_error.append(np.asarray(errors[row, jnp.arange(t)]))
-    best_lambda.append(np.asarray(grid[row, jnp.arange(t)]))
-    explained = 1 - best_error[-1].sum() / margins_mt[check_rows].var(axis=0).sum()
+  def ready(
+    solver: solver_lib.Solver, rows: Any, name: str, part: slice
+  ) -> solver_lib.Tile:
+    factors_tn = lasso.factors_of(candidates[name], part)
+    lasso.check_factors(factors_tn, (part.stop - part.start, n))
+    return solver.tile(margins_mt[rows, part], factors_tn)
+
+  def validated(
+    solver: solver_lib.Solver,
+    fit_rows: np.ndarray,
+    rows: np.ndarray,
+    name: str,
+    part: slice,
+  ) -> dict[str, np.ndarray]:
+    top_t = ready(full, slice(None), name, part).lambda_max()[: part.stop - part.start]
+    grid_lt = lambda_path(top_t, config)
+    targets = ready(solver, fit_rows, name, part)
+    held_out = _held_out(masks_mn, rows, margins_mt[:, part], solver, targets)
+    errors_lt = _path_errors(solver, targets, grid_lt, held_out, config)
+    return {"grid": grid_lt, "errors": errors_lt}
+
+  errors = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
+  grids = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
+  for i, (fit_rows, check_rows) in enumerate(folds):
+    solver = solver_lib.Solver(masks_mn, fit_rows, plan)
+    for name in candidates:
+      for part in parts:
+        make = functools.partial(validated, solver, fit_rows, check_rows, name, part)
+        found = kept(f"path-{i}-{name}-{part.start}", make)
+        errors[name][:, part] += found["errors"] * (len(check_rows) / m)
+        grids[name][:, part] = found["grid"]
+        progress(next(count), total)
+
+  held_out_rows = np.concatenate([check for _, check in folds])
+  null = margins_mt[held_out_rows].astype(np.float64).var(axis=0).sum()
+  null *= len(held_out_rows) / m
+  for name in candidates:
+    explained = 1 - errors[name].min(axis=0).sum() / null
     report(f"penalty factors {name}: validation R2 {explained:.4f}")
   # One choice for all targets: a choice per target costs more in noise than it
   # gains, the held-out rows being few.
-  choice = int(np.argmin([error.mean() for error in best_error]))
-  fit = lasso.fit_lasso(
-    masks_mn,
-    margins_mt,
-    jnp.asarray(best_lambda[choice]),
-    penalty_factors_tn=factors[choice],
-    tol=config.tol,
-    max_steps=config.max_steps,
-  )
+  means = [errors[name].min(axis=0).mean() for name in candidates]
+  choice = int(np.argmin(means))
+  name = list(candidates)[choice]
+  lambdas_t = np.take_along_axis(grids[name], errors[name].argmin(axis=0)[None], 0)[0]
+
+  def fit(part: slice) -> dict[str, np.ndarray]:
+    targets = ready(full, slice(None), name, part)
+    made = full.finish(targets, lambdas_t[part], tol=config.tol, limit=config.max_steps)
+    return {k: v for k, v in made._asdict().items() if k != "constant_columns"}
+
+  fits = []
+  for part in parts:
+    fits.append(kept(f"fit-{part.start}", functools.partial(fit, part)))
+    progress(next(count), total)
+  whole = {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
+  if len(full.constant_columns):
+    report(
+      f"{len(full.constant_columns)} examples are in all training sets or in none, and "
+      f"get no weight: {_some(full.constant_columns)}"
+    )
   return Datamodels(
-    np.asarray(fit.weights_tn),
-    np.asarray(fit.intercepts_t),
-    best_lambda[choice],
-    np.asarray(fit.gap_t),
-    np.full(t, choice, np.int32),
+    weights_tn=whole["weights"].astype(np.float32),
+    intercepts_t=whole["intercepts"].astype(np.float32),
+    lambdas_t=lambdas_t.astype(np.float32),
+    gap_t=whole["gap"].astype(np.float32),
+    status_t=whole["status"].astype(np.int8),
+    choice_t=np.full(t, choice, np.int32),
   )
 
 
-def _check_rows(masks_mn: np.ndarray, margins_mt: np.ndarray) -> None:
-  """Raises ValueError on masks and margins that cannot be fitted."""
-  if masks_mn.ndim != 2 or margins_mt.ndim != 2:
+def _held_out(
+  masks_mn: design.Matrix,
+  rows_m: np.ndarray,
+  margins_mt: np.ndarray,
+  solver: solver_lib.Solver,
+  tile: solver_lib.Tile,
+) -> Callable[[Array], np.ndarray]:
+  """Mean squared error on some rows of weights for outcomes of variance 1."""
+  fill = len(tile.scale_t) - tile.size
+  margins_mt = np.pad(margins_mt[rows_m].astype(np.float64), [(0, 0), (0, fill)])
+  unit_mt = ((margins_mt - tile.mean_t) / tile.scale_t).astype(np.float32)
+
+  def errors(w_tn: Array) -> np.ndarray:
+    offset_t = w_tn @ solver.mean_n.astype(np.float32)
+    total = np.zeros(len(unit_mt[0]))
+    for part, block in design.blocks(masks_mn, rows_m):
+      total += np.asarray(
+        _squared_errors(block, w_tn, offset_t, unit_mt[part]), np.float64
+      )
+    found_t = total / len(rows_m) * tile.scale_t**2
+    return np.asarray(found_t)[: tile.size]
+
+  return errors
+
+
+@jax.jit
+def _squared_errors(block: Array, w_tn: Array, offset_t: Array, unit_mt: Array) -> Array:
+  """Summed over the rows of a block, as float[t]."""
+  fit_mt = block.astype(jnp.float32) @ w_tn.T - offset_t
+  return jnp.sum((unit_mt - fit_mt) ** 2, axis=0)
+
+
+def _digest(masks_mn: design.Matrix, margins_mt: np.ndarray) -> str:
+  """Tells different data apart, from at most a thousand of its rows."""
+  rows = np.unique(np.linspace(0, len(margins_mt) - 1, 1000).astype(int))
+  found = hashlib.sha256(repr((masks_mn.shape, margins_mt.shape)).encode())
+  found.update(np.packbits(masks_mn[rows], axis=1).tobytes())
+  found.update(np.ascontiguousarray(margins_mt[rows]).tobytes())
+  return found.hexdigest()
+
+
+def _some(numbers: np.ndarray) -> str:
+  """The first few of a list."""
+  dots = ", ..." if len(numbers) > 10 else ""
+  return ", ".join(str(number) for number in numbers[:10]) + dots
+
+
+def _checked(masks_mn: design.Matrix, margins_mt: np.ndarray) -> design.Matrix:
+  """The masks as bool; raises ValueError on what cannot be fitted."""
+  if len(masks_mn.shape) != 2 or margins_mt.ndim != 2:
     raise ValueError(
       "masks must be [m, n] and margins [m, t], "
       f"got shapes {masks_mn.shape} and {margins_mt.shape}"
     )
-  if len(masks_mn) != len(margins_mt):
-    raise ValueError(f"masks have {len(masks_mn)} rows, margins {len(margins_mt)}")
-  if masks_mn.dtype != bool and not np.isin(masks_mn, (0, 1)).all():
-    raise ValueError("masks must be 0 or 1")
-  bad = np.flatnonzero(~np.isfinite(margins_mt).all(axis=1))
+  m = masks_mn.shape[0]
+  if m != len(margins_mt):
+    raise ValueError(f"masks have {m} rows, margins {len(margins_mt)}")
+  if masks_mn.dtype != bool:
+    masks_mn = np.asarray(masks_mn[np.arange(m)])
+    wrong = np.flatnonzero(~np.isin(masks_mn, (0, 1)).all(axis=1))
+    if wrong.size:
+      raise ValueError(f"masks must be 0 or 1, and are not in rows {_some(wrong)}")
+    masks_mn = masks_mn.astype(bool)
+  bad = nonfinite_rows(margins_mt)
   if bad.size:
-    raise ValueError(f"margins of {bad.size} models are not finite, first row {bad[0]}")
+    raise ValueError(f"margins of {bad.size} models are not finite: rows {_some(bad)}")
+  return masks_mn
+
+
+def nonfinite_rows(margins_mt: np.ndarray) -> np.ndarray:
+  """Models with a margin that is not finite, as int[...]."""
+  found = []
+  for start in range(0, len(margins_mt), 4096):
+    block = margins_mt[start : start + 4096]
+    found.append(start + np.flatnonzero(~np.isfinite(block).all(axis=1)))
+  return np.concatenate(found)

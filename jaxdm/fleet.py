@@ -1,17 +1,15 @@
-"""Many models at once: the only room with vmap, lax.map, shard_map and meshes."""
+"""Many models at once: `train_one`, mapped over models and spread over devices."""
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdm import Array, conv, train, training_sets
+from jaxdm import Array, conv, devices, train, training_sets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,23 +32,6 @@ class Speed:
     for name in ("vmap_width", "chunk"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-
-
-def use_all_devices(cache_dir: str | None = None) -> None:
-  """Makes every CPU core a device, and keeps compiled programs between runs.
-
-  Call it before anything touches JAX; afterwards the core count is fixed. It has no
-  effect on how many GPUs or TPUs are used: all of them always are.
-
-  Args:
-    cache_dir: for compiled programs; None: `jaxdm` in the user's cache folder.
-  """
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-  jax.config.update("jax_num_cpu_devices", cores or os.cpu_count() or 1)
-  home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  cache_dir = cache_dir or os.path.join(home, "jaxdm", "xla")
-  jax.config.update("jax_compilation_cache_dir", cache_dir)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 class Outputs(NamedTuple):
@@ -89,19 +70,10 @@ class Fleet:
       num_classes: k.
       speed: how to run it.
     """
-    devices = jax.local_devices()
     self._config = config
     self._net = train.network(config, num_classes, speed.conv_backend)
-    mesh = jax.make_mesh(
-      (len(devices),),
-      ("models",),
-      axis_types=(jax.sharding.AxisType.Auto,),
-      devices=devices,
-    )
-    self._by_model = NamedSharding(mesh, PartitionSpec("models"))
-    self._everywhere = NamedSharding(mesh, PartitionSpec())
-    self._images = jax.device_put(train.Images.of(pixels), self._everywhere)
-    self.rows = speed.chunk * len(devices)
+    self._images = devices.everywhere(train.Images.of(pixels))
+    self.rows = speed.chunk * devices.count()
     width = min(speed.vmap_width, speed.chunk)
 
     def on_one_device(fn: Any) -> Any:
@@ -111,13 +83,7 @@ class Fleet:
         one = functools.partial(fn, shared)
         return lax.map(one, rows, batch_size=width if width > 1 else None)
 
-      specs = (PartitionSpec(), PartitionSpec("models"))
-      # Nothing is communicated, so there is no replication for check_vma to check.
-      return jax.jit(
-        jax.shard_map(
-          mapped, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False
-        )
-      )
+      return devices.spread(mapped)
 
     def train_row(shared: Any, row: Any) -> train.Variables:
       images, loop_steps = shared
@@ -147,7 +113,7 @@ class Fleet:
     Yields:
       The outputs of each chunk, in order.
     """
-    pixels = jax.device_put(pixels, self._everywhere)
+    pixels = devices.everywhere(pixels)
     ahead: Outputs | None = None
     for sets, keys in chunks:
       logits, features = self.predict_chunk(self.train_chunk(sets, keys), pixels)
@@ -163,9 +129,9 @@ class Fleet:
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
     steps = np.asarray(self._config.num_steps(sets.counts), np.int32).max()
-    batch = jax.device_put((sets.rows(rows), keys[rows]), self._by_model)
+    batch = devices.by_row((sets.rows(rows), keys[rows]))
     return self._train((self._images, steps), batch)
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""
-    return self._predict(jax.device_put(pixels, self._everywhere), variables)
+    return self._predict(devices.everywhere(pixels), variables)

@@ -1,6 +1,7 @@
 """Trains ONE model on ONE training set; `fleet` makes many of it."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -8,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from jax import lax
 
 from jaxdm import Array, augment, conv, prng, resnet9, training_sets
 
 Variables = dict[str, Any]
+_PREDICT_IMAGES = 512
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,11 @@ class TrainConfig:
     peak_learning_rate: of a schedule that rises from 0 to `peak_at`, then falls
       to 0, both linearly.
     peak_at: where the peak stands, as a share of training.
-    momentum: of SGD.
+    momentum: of SGD, and of Muon.
     weight_decay: added to the gradient, for every parameter.
+    muon_rate: 0: SGD for every parameter, as published. More: the kernels of all
+      convolutions but the first follow Muon (Jordan, 2024: momentum, made orthogonal)
+      with this peak learning rate, on the same schedule.
     label_smoothing: in [0, 1).
     flip: mirror training images at random, and average each prediction with that
       of the mirrored image.
@@ -49,6 +55,7 @@ class TrainConfig:
   peak_at: float = 5 / 24
   momentum: float = 0.9
   weight_decay: float = 5e-4
+  muon_rate: float = 0.0
   label_smoothing: float = 0.1
   flip: bool = True
   translate_pixels: int = 2
@@ -64,8 +71,9 @@ class TrainConfig:
         raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
     if not 0 < self.peak_at < 1:
       raise ValueError(f"peak_at must be in (0, 1), got {self.peak_at}")
-    if self.epoch_examples < 0:
-      raise ValueError(f"epoch_examples must be >= 0, got {self.epoch_examples}")
+    for name in ("epoch_examples", "muon_rate"):
+      if not getattr(self, name) >= 0:
+        raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
     if self.compute_dtype not in ("float32", "bfloat16"):
       raise ValueError(
         f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
@@ -150,11 +158,30 @@ class State(NamedTuple):
   momentum: Any
 
 
+def _kind(path: Any, leaf: Array) -> str:
+  """Which rule a parameter follows, where there are two."""
+  first_layer = path[0].key == "ConvBlock_0"
+  return "muon" if leaf.ndim == 4 and not first_layer else "sgd"
+
+
 def _optimiser(config: TrainConfig) -> optax.GradientTransformation:
   """From gradients to the direction that the learning rate scales."""
-  return optax.chain(
-    optax.add_decayed_weights(config.weight_decay), optax.trace(config.momentum)
+  decay = optax.add_decayed_weights(config.weight_decay)
+  sgd = optax.chain(decay, optax.trace(config.momentum))
+  if not config.muon_rate:
+    return sgd
+  # A kernel [kh, kw, c, o] as a matrix of kh * kw * c by o.
+  matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+  muon = optax.chain(
+    optax.contrib.scale_by_muon(
+      beta=config.momentum,
+      weight_dimension_numbers=lambda tree: jax.tree.map(lambda _: matrix, tree),
+    ),
+    decay,
+    optax.scale(config.muon_rate / config.peak_learning_rate),
   )
+  kinds = functools.partial(jax.tree_util.tree_map_with_path, _kind)
+  return optax.partition({"muon": muon, "sgd": sgd}, kinds)
 
 
 def initial_state(config: TrainConfig, variables: Variables) -> State:
@@ -295,10 +322,21 @@ def predict(
   Returns:
     float32[t, k] and float32[t, f].
   """
-  images = _normalise(pixels, variables["pixel_stats"])
-  views = [images, images[:, :, ::-1, :]] if mirror else [images]
-  outputs: Any = net.apply(variables, jnp.concatenate(views), False)
-  logits, features = (
-    out.reshape(len(views), len(images), -1).mean(axis=0) for out in outputs
-  )
+
+  def block(pixels: Array) -> tuple[Array, Array]:
+    images = _normalise(pixels, variables["pixel_stats"])
+    views = [images, images[:, :, ::-1, :]] if mirror else [images]
+    outputs: Any = net.apply(variables, jnp.concatenate(views), False)
+    logits, features = (
+      out.reshape(len(views), len(images), -1).mean(axis=0) for out in outputs
+    )
+    return logits, features
+
+  # All at once, the activations of a whole test set would not fit on a device.
+  count = len(pixels)
+  num_blocks = -(-count // _PREDICT_IMAGES)
+  size = -(-count // num_blocks)
+  padded = jnp.pad(pixels, [(0, num_blocks * size - count), (0, 0), (0, 0), (0, 0)])
+  outputs = lax.map(block, padded.reshape(num_blocks, size, *pixels.shape[1:]))
+  logits, features = (out.reshape(-1, out.shape[-1])[:count] for out in outputs)
   return logits, features

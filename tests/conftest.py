@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdm import fleet, train, training_sets
+from jaxdm import devices, train, training_sets
 
-fleet.use_all_devices()
+devices.use_all_devices()
 
 
 @pytest.fixture(scope="session")

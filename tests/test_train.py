@@ -106,6 +106,51 @@ def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config
   assert np.abs(both - (plain + upside_down) / 2).max() > 1e-3
 
 
+def test_prediction_in_blocks_is_prediction_at_once(tiny_config, monkeypatch) -> None:
+  net = train.network(tiny_config, 3)
+  pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1)).astype(np.uint8)
+  stats = {"mean": np.array([100.0]), "std": np.array([50.0])}
+
+  def predicted(images_a_block: int) -> np.ndarray:
+    monkeypatch.setattr(train, "_PREDICT_IMAGES", images_a_block)
+    variables = resnet9.initial_variables(net, jax.random.key(0), (8, 8, 1))
+    return train.predict(net, variables | {"pixel_stats": stats}, pixels, mirror=True)[0]
+
+  whole = jax.jit(lambda: predicted(7))()
+  assert whole.shape == (7, 3)
+  np.testing.assert_allclose(jax.jit(lambda: predicted(3))(), whole, atol=1e-5)
+
+
+def test_muon_moves_kernels_along_the_gradients_polar_factor(tiny_config) -> None:
+  config = dataclasses.replace(
+    tiny_config, muon_rate=0.1, peak_learning_rate=0.5, weight_decay=0.0
+  )
+  net = train.network(config, 2)
+  variables = resnet9.initial_variables(net, jax.random.key(0), (8, 8, 1))
+  state = train.initial_state(config, variables)
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(16, 8, 8, 1)).astype(np.float32)
+  labels = rng.integers(0, 2, 16)
+  of = jax.jit(jax.grad(train.loss, has_aux=True), static_argnums=(2, 5))
+  grads, _ = of(
+    state.params, state.batch_stats, net, images, labels, config.label_smoothing
+  )
+  step = jax.jit(train.step, static_argnums=(0, 1))
+  new = step(config, net, state, images, labels, 0.5)
+  moved = jax.tree.map(lambda a, b: np.asarray(a - b), state.params, new.params)
+  kernel = moved["ConvBlock_2"]["Conv_0"]["kernel"]
+  kernel = kernel.reshape(-1, kernel.shape[-1])
+  gradient = np.asarray(grads["ConvBlock_2"]["Conv_0"]["kernel"])
+  u, _, vt = np.linalg.svd(gradient.reshape(kernel.shape), full_matrices=False)
+  cosine = np.sum(kernel * (u @ vt)) / np.linalg.norm(kernel) / len(vt) ** 0.5
+  assert cosine > 0.95
+  for plain in (("ConvBlock_0", "Conv_0", "kernel"), ("Dense_0", "kernel")):
+    a, b = moved, grads
+    for name in plain:
+      a, b = a[name], b[name]
+    np.testing.assert_allclose(a, 0.5 * b, rtol=1e-4, atol=1e-7)
+
+
 def test_pixels_are_normalised_by_the_models_own_set(
   tiny_config, tiny_images, mask
 ) -> None:
@@ -141,7 +186,8 @@ def test_steps_follow_the_set_or_a_fixed_number() -> None:
 @pytest.mark.parametrize(
   "field,value",
   [("width", 0), ("epochs", -1.0), ("batch_size", 0), ("momentum", 1.0), ("peak_at", 1.0),
-   ("label_smoothing", 1.0), ("epoch_examples", -1), ("compute_dtype", "float16")],
+   ("label_smoothing", 1.0), ("epoch_examples", -1), ("muon_rate", -1.0),
+   ("compute_dtype", "float16")],
 )  # fmt: skip
 def test_bad_recipes_are_named(field, value) -> None:
   with pytest.raises(ValueError, match=field):

@@ -1,0 +1,285 @@
+"""The design X that many lassos share: its Gram, its rows, or its rows as bits.
+
+Everything here reads X a block of rows at a time, so that X may be a memory map, or
+masks that are kept packed. Columns are centred, because the lassos' intercepts are free.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdm import Array, devices
+
+Form = Literal["gram", "rows", "bits"]
+_BLOCK_BYTES = 2**28
+_BITS_BLOCK_ROWS = 512
+_EXACT = lax.Precision.HIGHEST
+_POWER_STEPS = 50
+# Numbers of four bytes a target and column: iterates, their successors, float64 checks.
+_TARGET_NUMBERS = 24
+_LEAST_TILE = 64
+_MOST_TILE = 4096
+
+
+class Matrix(Protocol):
+  """What X must offer: NumPy arrays and memory maps do, and `PackedMasks`."""
+
+  @property
+  def shape(self) -> tuple[int, ...]: ...
+  @property
+  def dtype(self) -> Any: ...
+  def __getitem__(self, rows: Any) -> np.ndarray: ...
+
+
+class Gram(NamedTuple):
+  """gram_nn: centred X'X / m."""
+
+  gram_nn: Array
+
+
+class Rows(NamedTuple):
+  """rows_mn: centred X / sqrt(m)."""
+
+  rows_mn: Array
+
+
+class Bits(NamedTuple):
+  """X of zeros and ones, eight to a byte.
+
+  Attributes:
+    bits: uint8[blocks, rows, n / 8]; rows of zeros fill the last block.
+    mean_n: of X's columns.
+    num_rows: m.
+  """
+
+  bits: Array
+  mean_n: Array
+  num_rows: Array
+
+
+Design = Gram | Rows | Bits
+
+
+def times_gram(design: Design, weights_tn: Array) -> jax.Array:
+  """weights_tn times centred X'X / m, as [t, n]."""
+  if isinstance(design, Gram):
+    return jnp.dot(weights_tn, design.gram_nn, precision=_EXACT)
+  if isinstance(design, Rows):
+    fit_tm = jnp.einsum("tn,mn->tm", weights_tn, design.rows_mn, precision=_EXACT)
+    return jnp.dot(fit_tm, design.rows_mn, precision=_EXACT)
+  return _times_gram_of_bits(design, weights_tn)
+
+
+def _times_gram_of_bits(design: Bits, weights_tn: Array) -> jax.Array:
+  """The same, unpacking a block of rows at a time."""
+  n, dtype = weights_tn.shape[1], weights_tn.dtype
+  offset_t = weights_tn @ design.mean_n
+
+  def add(total_tn: jax.Array, bits: Any) -> tuple[jax.Array, None]:
+    rows = jnp.unpackbits(bits, axis=1, count=n).astype(dtype)
+    fit = jnp.einsum("tn,mn->tm", weights_tn, rows, precision=_EXACT) - offset_t[:, None]
+    return total_tn + jnp.dot(fit, rows, precision=_EXACT), None
+
+  # Rows of zeros beyond the last contribute nothing to the product with X.
+  total_tn, _ = lax.scan(add, jnp.zeros_like(weights_tn), design.bits)
+  # Centring the second factor too would subtract sum(fit) * mean, and sum(fit) is 0.
+  return total_tn / design.num_rows
+
+
+def largest_eigenvalue(design: Design, n: int, dtype: Any) -> Array:
+  """An upper estimate of the largest eigenvalue of centred X'X / m."""
+  return _power_iteration(design, n, jnp.dtype(dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _power_iteration(design: Design, n: int, dtype: Any) -> Array:
+  """From below; 5 % are added for what is left."""
+  start = jax.random.normal(jax.random.key(0), (1, n), dtype)
+
+  def step(_: int, vector: Array) -> Array:
+    vector = times_gram(design, vector)
+    return vector / jnp.maximum(jnp.linalg.norm(vector), jnp.finfo(dtype).tiny)
+
+  vector = lax.fori_loop(0, _POWER_STEPS, step, start / jnp.linalg.norm(start))
+  return 1.05 * jnp.linalg.norm(times_gram(design, vector))
+
+
+def blocks(design_mn: Matrix, rows_m: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+  """Parts of `rows_m`, as a slice of it, and those rows of X."""
+  size = max(1, _BLOCK_BYTES // (8 * design_mn.shape[1]))
+  for start in range(0, len(rows_m), size):
+    part = slice(start, min(start + size, len(rows_m)))
+    yield part, np.asarray(design_mn[rows_m[part]])
+
+
+def column_means(design_mn: Matrix, rows_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Means of X's columns over some rows, and which columns are constant there.
+
+  Returns:
+    float64[n] and bool[n].
+  """
+  total, low, high = 0.0, np.inf, -np.inf
+  for _, part in blocks(design_mn, rows_m):
+    total = total + part.sum(axis=0, dtype=np.float64)
+    low = np.minimum(low, part.min(axis=0))
+    high = np.maximum(high, part.max(axis=0))
+  return np.asarray(total / len(rows_m)), np.asarray(low == high)
+
+
+def correlations(
+  design_mn: Matrix, rows_m: np.ndarray, mean_n: np.ndarray, outcomes_mt: np.ndarray
+) -> np.ndarray:
+  """Centred outcomes' X / m, as float64[t, n].
+
+  Args:
+    design_mn: X.
+    rows_m: which of its rows.
+    mean_n: float64, their mean.
+    outcomes_mt: float64, centred, one row for each of `rows_m`.
+  """
+  with jax.enable_x64(True):
+    total = jnp.zeros((outcomes_mt.shape[1], design_mn.shape[1]))
+    for part, block in blocks(design_mn, rows_m):
+      total = _add_correlation(total, outcomes_mt[part], block)
+    # The outcomes sum to 0 but for rounding.
+    return np.asarray(total - np.outer(outcomes_mt.sum(axis=0), mean_n)) / len(rows_m)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_correlation(total: Array, outcomes: Array, block: Array) -> Array:
+  """Adds one block's part, in float64."""
+  return total + jnp.einsum("mt,mn->tn", outcomes, block.astype(jnp.float64))
+
+
+def make(
+  form: Form, design_mn: Matrix, rows_m: np.ndarray, mean_n: np.ndarray, dtype: Any
+) -> Design:
+  """The design in one of its forms, on every device.
+
+  Args:
+    form: 'gram' costs n^2 numbers, 'rows' m * n, 'bits' (of a bool design) m * n / 8
+      bytes and the time to unpack them at every step.
+    design_mn: bool or real[m, n].
+    rows_m: which of its rows.
+    mean_n: float64, their mean.
+    dtype: float32, or float64 where that is enabled.
+  """
+  m = len(rows_m)
+  if form == "gram":
+    return devices.everywhere(Gram(gram(design_mn, rows_m, mean_n, dtype)))
+  if form == "rows":
+    parts = [(part - mean_n) / m**0.5 for _, part in blocks(design_mn, rows_m)]
+    return devices.everywhere(Rows(np.concatenate(parts).astype(dtype)))
+  packed = [np.packbits(part, axis=1) for _, part in blocks(design_mn, rows_m)]
+  bits = np.concatenate(packed)
+  fill = np.zeros((-m % _BITS_BLOCK_ROWS, bits.shape[1]), np.uint8)
+  bits = np.concatenate([bits, fill]).reshape(-1, _BITS_BLOCK_ROWS, bits.shape[1])
+  return devices.everywhere(Bits(bits, mean_n.astype(dtype), np.asarray(m, dtype)))
+
+
+def gram(
+  design_mn: Matrix, rows_m: np.ndarray, mean_n: np.ndarray, dtype: Any
+) -> jax.Array:
+  """Centred X'X / m. Of zeros and ones the counts are exact; they are centred last."""
+  n, m = design_mn.shape[1], len(rows_m)
+  exact = design_mn.dtype == bool and m < 2**24
+  with jax.enable_x64(True):
+    total = jnp.zeros((n, n), jnp.float32 if exact else jnp.float64)
+    for _, block in blocks(design_mn, rows_m):
+      total = _add_gram(total, block if exact else block - mean_n)
+    offset_n = mean_n if exact else np.zeros(n)
+    return _centred(total, offset_n, float(m), jnp.dtype(dtype))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _add_gram(total: Array, block: Array) -> Array:
+  """Adds one block's part."""
+  if block.dtype == bool:
+    # Zeros and ones are exact in bfloat16 too, and accelerators then run at full speed.
+    on_cpu = jax.default_backend() == "cpu"
+    rows = block.astype(jnp.float32 if on_cpu else jnp.bfloat16)
+    part = jnp.einsum("mi,mj->ij", rows, rows, preferred_element_type=jnp.float32)
+    return total + part
+  return total + jnp.einsum("mi,mj->ij", block, block, precision=_EXACT)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _centred(total: Array, offset_n: Array, m: Array, dtype: Any) -> Array:
+  """Total / m minus the offsets' product, rounded once to `dtype`."""
+  return (total.astype(jnp.float64) / m - offset_n[:, None] * offset_n).astype(dtype)
+
+
+class Plan(NamedTuple):
+  """How many lassos of one design will be solved.
+
+  Attributes:
+    form: of the design.
+    tile: targets at a time, a multiple of `devices.count()`.
+    peak_bytes: expected peak memory of one device.
+  """
+
+  form: Form
+  tile: int
+  peak_bytes: int
+
+  def __str__(self) -> str:
+    return f"{self.form}, {self.tile} targets at a time, {self.peak_bytes / 1e9:.2f} GB"
+
+
+def plan(
+  m: int,
+  n: int,
+  t: int,
+  *,
+  is_bool: bool,
+  form: Form | None = None,
+  tile: int | None = None,
+  free_bytes: int | None = None,
+) -> Plan:
+  """Chooses the form of a design and how many targets fit beside it.
+
+  A step costs n^2 products a target through the Gram and 2 m n through the rows, so the
+  Gram is taken unless m is below n / 2; what does not fit is not taken.
+
+  Args:
+    m: rows.
+    n: columns.
+    t: targets.
+    is_bool: whether X is of zeros and ones.
+    form: to force one.
+    tile: to force one.
+    free_bytes: that one device may use; None: what is free now.
+
+  Raises:
+    ValueError: if no form fits beside a single target, or `form` is 'bits' and X real.
+  """
+  free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
+  if form == "bits" and not is_bool:
+    raise ValueError("form bits needs a bool design")
+  size = {"gram": 12 * n * n, "rows": 12 * m * n, "bits": m * n // 4}
+  order: list[Form] = ["gram", "rows"] if 2 * m >= n else ["rows", "gram"]
+  if is_bool:
+    order.append("bits")
+  order = [form] if form else order
+  one = _TARGET_NUMBERS * n * 4 + 32 * m
+  passing = 2 * min(_BLOCK_BYTES, 8 * m * n)
+  least = min(t, _LEAST_TILE)
+  for choice in order:
+    room = free_bytes - size[choice] - passing
+    if room >= one * least:
+      break
+  else:
+    if not form:
+      raise ValueError(
+        f"a design of {m} x {n} does not fit in {free_bytes / 1e9:.1f} GB in any form"
+      )
+  whole = -(-t // devices.count()) * devices.count()
+  fitting = room // 2 // one * devices.count()
+  tile = min(whole, _MOST_TILE, max(fitting, devices.count())) if tile is None else tile
+  tile = -(-tile // devices.count()) * devices.count()
+  return Plan(choice, tile, size[choice] + passing + one * tile // devices.count())

@@ -1,0 +1,260 @@
+"""Accelerated proximal gradient for many lassos at once, with a certificate for each.
+
+Outcomes are centred and of variance 1, so that every target's objective is
+
+  (1 - 2 w.c + w.Gw) / 2  +  lam * sum_n v[n] |w[n]|
+
+with c its correlations and G the centred Gram matrix, and 1/2 at w = 0.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdm import Array, design, devices
+
+# Liang, Luo and Schoenlieb, 'Improving FISTA: faster, smarter and greedier' (2022),
+# section 4.3: steps longer than 1 / L, shrunk where iterates move further than at first.
+_LONG_STEP = 1.3
+_SHRINK = 0.96
+_BLOCK_STEPS = 50
+_LEAST_BUCKET = 128
+
+
+class Problem(NamedTuple):
+  """What defines each target's lasso, besides the design.
+
+  Attributes:
+    corr_tn: correlations of outcomes of variance 1 with the design's columns.
+    lam_t: penalties > 0.
+    factors_tn: v >= 0; [t, 1] where a target's are all equal.
+    free_tz: int32, columns that v = 0 leaves unpenalised, then padding (n).
+    free_gram_tzn: the Gram's rows of those columns, 0 for padding.
+    free_inverse_tzz: pseudo-inverse of the Gram among those columns.
+  """
+
+  corr_tn: Array
+  lam_t: Array
+  factors_tn: Array
+  free_tz: Array
+  free_gram_tzn: Array
+  free_inverse_tzz: Array
+
+
+class State(NamedTuple):
+  """Each target's iterate w, the point a ahead of it, and both times the Gram.
+
+  Attributes:
+    w_tn: the solution so far.
+    gw_tn: w_tn G.
+    a_tn: where the next gradient is taken.
+    ga_tn: a_tn G.
+    step_t: length of the next step.
+    first_t: squared length of the first move.
+    steps_t: int32, taken.
+    gap_t: duality gap of w_tn over the objective at 0; infinite before the first check.
+  """
+
+  w_tn: Array
+  gw_tn: Array
+  a_tn: Array
+  ga_tn: Array
+  step_t: Array
+  first_t: Array
+  steps_t: Array
+  gap_t: Array
+
+
+class Shared(NamedTuple):
+  """What all targets have in common.
+
+  Attributes:
+    design: X.
+    lipschitz: float, an upper estimate of the Gram's largest eigenvalue.
+    tol: gap at which a target is finished.
+    limit: int32, steps after which it is given up.
+  """
+
+  design: design.Design
+  lipschitz: Array
+  tol: Array
+  limit: Array
+
+
+def begin(shared: Shared, w_tn: Array, gw_tn: Array) -> State:
+  """A state at w_tn, of which the product with the Gram is known."""
+  t, dtype = len(w_tn), w_tn.dtype
+  step_t = jnp.full(t, _LONG_STEP, dtype) / shared.lipschitz
+  none_t = jnp.zeros(t, dtype)
+  steps_t = jnp.zeros(t, jnp.int32)
+  unknown_t = jnp.full(t, jnp.inf, dtype)
+  return State(w_tn, gw_tn, w_tn, gw_tn, step_t, none_t, steps_t, unknown_t)
+
+
+def without_free(problem: Problem, slope_tn: Array) -> tuple[Array, Array, Array]:
+  """Least squares on the unpenalised columns alone.
+
+  Args:
+    problem: the lassos.
+    slope_tn: correlations of some vectors with all columns.
+
+  Returns:
+    Correlations of what the unpenalised columns leave of those vectors, as [t, n]; the
+    coefficients, as [t, z]; and the vectors' correlations with those columns, as [t, z].
+  """
+  slope_tz = jnp.take_along_axis(slope_tn, problem.free_tz, 1, mode="fill", fill_value=0)
+  fit_tz = jnp.einsum("tz,tzy->ty", slope_tz, problem.free_inverse_tzz)
+  left_tn = slope_tn - jnp.einsum("tz,tzn->tn", fit_tz, problem.free_gram_tzn)
+  return left_tn, fit_tz, slope_tz
+
+
+def steepest(problem: Problem, slope_tn: Array) -> jax.Array:
+  """The largest |slope| / v among penalised columns, as float[t]."""
+  v = problem.factors_tn
+  return jnp.max(jnp.where(v > 0, jnp.abs(slope_tn) / jnp.where(v > 0, v, 1), 0), axis=1)
+
+
+def gap(
+  problem: Problem, w_tn: Array, slope_tn: Array, aligned_t: Array, residual_t: Array
+) -> Array:
+  """Duality gap of each target, divided by its objective at w = 0.
+
+  The dual point is the residual, made orthogonal to unpenalised columns and scaled
+  into the feasible set (Kim, Koh, Lustig, Boyd and Gorinevsky, 'An interior-point
+  method for large-scale l1-regularized least squares', 2007, section III).
+
+  Args:
+    problem: the lassos.
+    w_tn: the solutions to judge.
+    slope_tn: the residual's correlations with the columns.
+    aligned_t: mean product of residual and outcome.
+    residual_t: mean square of the residual.
+
+  Returns:
+    float[t]: at least how far the objective is from its optimum, up to rounding.
+  """
+  left_tn, fit_tz, slope_tz = without_free(problem, slope_tn)
+  corr_tz = jnp.take_along_axis(
+    problem.corr_tn, problem.free_tz, 1, mode="fill", fill_value=0
+  )
+  dual_residual_t = residual_t - jnp.sum(fit_tz * slope_tz, axis=1)
+  dual_aligned_t = aligned_t - jnp.sum(fit_tz * corr_tz, axis=1)
+  tiny = jnp.finfo(w_tn.dtype).tiny
+  scale = jnp.minimum(
+    dual_aligned_t / jnp.maximum(dual_residual_t, tiny),
+    problem.lam_t / jnp.maximum(steepest(problem, left_tn), tiny),
+  )
+  penalty_t = problem.lam_t * jnp.sum(problem.factors_tn * jnp.abs(w_tn), axis=1)
+  dual_t = 2 * scale * dual_aligned_t - scale**2 * dual_residual_t
+  return residual_t + 2 * penalty_t - dual_t
+
+
+def _gap_at(problem: Problem, w_tn: Array, gw_tn: Array) -> Array:
+  """`gap` through the Gram."""
+  explained_t = jnp.sum(problem.corr_tn * w_tn, axis=1)
+  residual_t = 1 - 2 * explained_t + jnp.sum(gw_tn * w_tn, axis=1)
+  residual_t = jnp.maximum(residual_t, 0)
+  return gap(problem, w_tn, problem.corr_tn - gw_tn, 1 - explained_t, residual_t)
+
+
+def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
+  """Up to `_BLOCK_STEPS` steps for every unfinished target; finished ones stay put."""
+  problem, start = rows
+  lam_tn = problem.lam_t[:, None] * problem.factors_tn
+
+  def unfinished(state: State) -> Array:
+    return (state.gap_t > shared.tol) & (state.steps_t < shared.limit)
+
+  def step(state: State) -> State:
+    size = state.step_t[:, None]
+    moved = state.a_tn - size * (state.ga_tn - problem.corr_tn)
+    w = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - size * lam_tn, 0)
+    gw = design.times_gram(shared.design, w)
+    move, gmove = w - state.w_tn, gw - state.gw_tn
+    uphill = jnp.sum((state.a_tn - w) * move, axis=1) > 0
+    push = jnp.where(uphill, 0, 1)[:, None]
+    length = jnp.sum(move**2, axis=1)
+    first = jnp.where(state.steps_t == 0, length, state.first_t)
+    shrunk = jnp.maximum(_SHRINK * state.step_t, 1 / shared.lipschitz)
+    return State(
+      w,
+      gw,
+      w + push * move,
+      gw + push * gmove,
+      jnp.where(length > first, shrunk, state.step_t),
+      first,
+      state.steps_t + 1,
+      _gap_at(problem, w, gw),
+    )
+
+  def body(carry: Any) -> Any:
+    done, state = carry
+    going = unfinished(state)
+    new = step(state)
+    kept = (
+      jnp.where(going.reshape(-1, *[1] * (now.ndim - 1)), now, before)
+      for now, before in zip(new, state, strict=True)
+    )
+    return done + 1, State(*kept)
+
+  def more(carry: Any) -> jax.Array:
+    done, state = carry
+    return (done < _BLOCK_STEPS) & unfinished(state).any()
+
+  start = start._replace(gap_t=_gap_at(problem, start.w_tn, start.gw_tn))
+  return lax.while_loop(more, body, (jnp.int32(0), start))[1]
+
+
+@functools.cache
+def _compiled() -> Any:
+  """`_advance` on every device."""
+  return devices.spread(_advance)
+
+
+def solve(shared: Shared, problem: Problem, state: State) -> State:
+  """Steps until every target is finished or given up.
+
+  Once half of the targets are finished, only the others are carried on with.
+
+  Args:
+    shared: the design and when to stop; on every device.
+    problem: the lassos, a multiple of `devices.count()` of them.
+    state: where they start.
+
+  Returns:
+    Where they end.
+  """
+  advance = _compiled()
+  rows, part, whole = None, problem, state
+  while True:
+    state = advance(shared, devices.by_row((part, state)))
+    gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
+    # A gap that is not a number counts as finished: it will not become one.
+    left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))
+    size = len(gap_t)
+    while len(left) <= size // 2 >= _LEAST_BUCKET and size % (2 * devices.count()) == 0:
+      size //= 2
+    if left.size and size == len(gap_t):
+      continue
+    whole = state if rows is None else _put(whole, rows, state)
+    if not left.size:
+      return whole
+    taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
+    state, part = _take(state, taken), _take(part, taken)
+    rows = taken if rows is None else rows[taken]
+
+
+@jax.jit
+def _take(tree: Any, rows: Array) -> Any:
+  """Some targets of every array."""
+  return jax.tree.map(lambda x: x[rows], tree)
+
+
+@jax.jit
+def _put(whole: Any, rows: Array, part: Any) -> Any:
+  """Every array with some targets replaced."""
+  return jax.tree.map(lambda x, y: x.at[rows].set(y), whole, part)

@@ -1,0 +1,47 @@
+"""Parts of a long computation, kept in a folder so that a stopped one continues."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+
+class Kept:
+  """Arrays by name: made when first asked for, and kept in a folder if there is one."""
+
+  def __init__(self, folder: str | epath.PathLike | None, settings: Mapping[str, Any]):
+    """Opens or makes the folder.
+
+    Args:
+      folder: None: nothing is kept.
+      settings: what the arrays depend on; JSON values.
+
+    Raises:
+      ValueError: if the folder holds arrays that depend on other settings.
+    """
+    self._folder = None if folder is None else epath.Path(folder)
+    if self._folder is None:
+      return
+    self._folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings, indent=1, sort_keys=True)
+    manifest = self._folder / "manifest.json"
+    if manifest.exists() and manifest.read_text() != text:
+      raise ValueError(f"{self._folder} holds parts of another fit; remove it")
+    manifest.write_text(text)
+
+  def __call__(
+    self, name: str, make: Callable[[], dict[str, np.ndarray]]
+  ) -> dict[str, np.ndarray]:
+    """Reads the arrays of that name, or makes and writes them."""
+    if self._folder is None:
+      return make()
+    path = self._folder / f"{name}.npz"
+    if not path.exists():
+      partial = path.with_name(f"{path.name}.partial")
+      with partial.open("wb") as file:
+        np.savez(file, **make())  # type: ignore[arg-type]
+      partial.replace(path)
+    with path.open("rb") as file, np.load(file) as arrays:
+      return dict(arrays)
