@@ -36,7 +36,7 @@ def search_all(
   if not targets.size:
     raise ValueError("num_targets: models on all data get no target right")
   scores = {
-    "datamodel": fit_datamodels.fitted(opened).weights_tn,
+    "datamodel": fit_datamodels.fitted(opened.workdir).weights_tn,
     "similar": base.cosine_tn,
     "random": baselines.random(*base.cosine_tn.shape, seed=opened.seed),
   }

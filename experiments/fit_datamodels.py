@@ -1,71 +1,144 @@
 """Fits one sparse linear datamodel per target to the models of train_subsets.
 
-python -m experiments.fit_datamodels --workdir=runs/fashion
+  python -m experiments.fit_datamodels --workdir=runs/fashion
+
+or to models that others trained, whose masks and margins are .npy files as those of the
+public CIFAR-10 bank are (the last --num_held_out rows are kept to judge the fit on):
+
+  python -m experiments.fit_datamodels --workdir=runs/bank \\
+      --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000
 """
 
+import dataclasses
+import shutil
 from typing import Any
 
 import numpy as np
 
-from experiments import lab, launcher
-from jaxdm import datamodels, priors
+from experiments import lab, launcher, margin_files, workdir
+from jaxdm import datamodels, lasso, priors, training_sets
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
 
 
-def fitted(opened: lab.Lab) -> datamodels.Datamodels:
+def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
   """The datamodels that this stage wrote."""
-  opened.workdir.summary(STAGE)
-  return datamodels.Datamodels.load(opened.workdir.path / "datamodels")
+  folder.summary(STAGE)
+  return datamodels.Datamodels.load(folder.path / "datamodels")
 
 
-def finite_rows(opened: lab.Lab, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+def finite_rows(
+  opened: lab.Lab, *, held_out: bool
+) -> tuple[training_sets.PackedMasks, np.ndarray]:
   """Masks and margins of the models that did not diverge."""
   ids = opened.subset_ids(held_out=held_out)
   margins_mt = opened.subset_margins(ids)
   finite = np.isfinite(margins_mt).all(axis=1)
-  return opened.subset_masks(ids[finite]), margins_mt[finite]
+  return opened.packed_masks(ids[finite]), margins_mt[finite]
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def _fit(
+  folder: workdir.Workdir,
+  config: datamodels.FitConfig,
+  masks: training_sets.PackedMasks,
+  margins_mt: np.ndarray,
+  penalty_factors: dict[str, lasso.Factors],
+) -> tuple[datamodels.Datamodels, dict[str, Any]]:
+  """Fits and saves; continues what a killed run left."""
+  parts = folder.path / "datamodels.parts"
+  models = datamodels.fit_datamodels(
+    masks,
+    margins_mt,
+    config=config,
+    penalty_factors=penalty_factors,
+    folder=parts,
+    report=print,
+    progress=lab.progress_bar("datamodels", unit="tile"),
+  )
+  models.save(folder.path / "datamodels", overwrite=True)
+  shutil.rmtree(parts)
+  return models, {
+    "models_fitted_to": len(margins_mt),
+    "penalty_factors": list(penalty_factors)[int(models.choice_t[0])],
+    "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
+    "largest_relative_gap": float(models.gap_t.max()),
+    "unconverged_targets": int((models.gap_t > config.tol).sum()),
+  }
+
+
+def _judged(
+  models: datamodels.Datamodels,
+  masks: training_sets.PackedMasks,
+  margins_mt: np.ndarray,
+  seed: int,
+) -> dict[str, Any]:
+  """Scores on held-out models."""
+  quality = models.evaluate(masks, margins_mt, seed=seed)
+  return {
+    "held_out_models": quality.num_models,
+    "lds": quality.lds._asdict(),
+    "pooled_correlation": quality.pooled_correlation._asdict(),
+    "r2": quality.r2._asdict(),
+    "lds_ceiling": quality.ceiling._asdict() if quality.ceiling else None,
+  }
+
+
+def _main_files(files: margin_files.Files) -> dict[str, Any]:
+  """Fits what the files hold."""
+
+  def work() -> dict[str, Any]:
+    count = len(files.margins_mt) - files.experiment.collect.num_held_out
+    rows = np.arange(len(files.margins_mt))
+    models, summary = _fit(
+      files.workdir,
+      files.experiment.fit,
+      files.masks.take(rows[:count]),
+      files.margins_mt[:count],
+      {"ones": None},
+    )
+    held_out = files.masks.take(rows[count:]), files.margins_mt[count:]
+    return summary | _judged(models, *held_out, files.experiment.collect.seed)
+
+  asked = files.settings | {
+    "fit": dataclasses.asdict(files.experiment.fit),
+    "collect": dataclasses.asdict(files.experiment.collect),
+  }
+  return files.workdir.run(STAGE, asked, work)
+
+
+def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   """Fits, judges on held-out models, and saves."""
+  if isinstance(opened, margin_files.Files):
+    return _main_files(opened)
   opened.workdir.summary("train_subsets")
 
   def work() -> dict[str, Any]:
     base = opened.base_models()
-    t, n = base.cosine_tn.shape
-    makers = {
-      "ones": lambda: priors.ones(t, n),
-      "class": lambda: priors.by_class(opened.labels, opened.target_labels),
-      "similarity": lambda: priors.by_similarity(base.cosine_tn),
+    makers: dict[str, lasso.Factors] = {
+      "ones": None,
+      "class": lambda part: priors.by_class(opened.labels, opened.target_labels[part]),
+      "similarity": lambda part: priors.by_similarity(base.cosine_tn[part]),
     }
     names = opened.experiment.prior.penalty_factors.split(",")
-    masks, margins_mt = finite_rows(opened, held_out=False)
-    models = datamodels.fit_datamodels(
-      masks,
-      margins_mt,
-      config=opened.experiment.fit,
-      penalty_factors={name: makers[name]() for name in names},
-      report=print,
+    models, summary = _fit(
+      opened.workdir,
+      opened.experiment.fit,
+      *finite_rows(opened, held_out=False),
+      {name: makers[name] for name in names},
     )
-    models.save(opened.workdir.path / "datamodels", overwrite=True)
-    held_masks, held_margins = finite_rows(opened, held_out=True)
-    quality = models.evaluate(held_masks, held_margins, seed=opened.seed)
-    full = models.predict(np.ones((1, n), bool))[0]
-    return {
-      "models_fitted_to": len(masks),
-      "held_out_models": quality.num_models,
-      "lds": quality.lds._asdict(),
-      "pooled_correlation": quality.pooled_correlation._asdict(),
-      "penalty_factors": names[int(models.choice_t[0])],
-      "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
-      "largest_relative_gap": float(models.gap_t.max()),
-      "bias_on_full_data": float((full - base.margins_rt.mean(axis=0)).mean()),
-    }
+    summary |= _judged(models, *finite_rows(opened, held_out=True), opened.seed)
+    full = models.predict(np.ones((1, len(opened.labels)), bool))[0]
+    bias = float((full - base.margins_rt.mean(axis=0)).mean())
+    return summary | {"bias_on_full_data": bias}
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 
 
+def open_any() -> lab.Lab | margin_files.Files:
+  """Files if the flags name some, else the workdir's experiment."""
+  return margin_files.open_files() if margin_files.wanted() else launcher.open_lab()
+
+
 if __name__ == "__main__":
-  launcher.run(main)
+  launcher.run(main, open_any)

@@ -39,10 +39,10 @@ class BaseModels(NamedTuple):
   cosine_tn: np.ndarray
 
 
-def progress_bar(name: str) -> progress_lib.Progress:
+def progress_bar(name: str, unit: str = "model") -> progress_lib.Progress:
   """A bar with the time left, driven by (done, total)."""
   seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
-  bar = tqdm.tqdm(desc=name, unit="model", mininterval=seconds, dynamic_ncols=True)
+  bar = tqdm.tqdm(desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True)
 
   def update(done: int, total: int) -> None:
     bar.total = total
@@ -147,6 +147,13 @@ class Lab:
     """Random subsets by model id, as bool[m, n]."""
     alpha = self.experiment.collect.alpha
     return training_sets.random_masks(self.seed, len(self.labels), alpha, ids)
+
+  def packed_masks(self, ids: np.ndarray) -> training_sets.PackedMasks:
+    """The same for any number of models, eight examples to a byte."""
+    starts = range(0, len(ids), _BLOCK_MODELS)
+    return training_sets.PackedMasks.of(
+      self.subset_masks(ids[start : start + _BLOCK_MODELS]) for start in starts
+    )
 
   def subset_margins(
     self, ids: np.ndarray, progress: progress_lib.Progress = progress_lib.silent

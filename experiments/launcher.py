@@ -35,13 +35,15 @@ def open_lab() -> lab.Lab:
   return lab.Lab(folder, experiment, settings.speed(), dataset)
 
 
-def start(main: Callable[[lab.Lab], Any], argv: Sequence[str]) -> None:
-  """Opens the lab that the parsed flags describe, locks it, and runs `main` on it."""
+def start(
+  main: Callable[[Any], Any], argv: Sequence[str], opener: Callable[[], Any] = open_lab
+) -> None:
+  """Opens what the parsed flags describe, locks its workdir, and runs `main` on it."""
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   try:
     if argv[1:]:
       raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-    opened = open_lab()
+    opened = opener()
     with opened.workdir.locked():
       main(opened)
   except (ValueError, OSError) as error:
@@ -51,8 +53,8 @@ def start(main: Callable[[lab.Lab], Any], argv: Sequence[str]) -> None:
     sys.exit(f"error: {prefix}{message}")
 
 
-def run(main: Callable[[lab.Lab], Any]) -> None:
+def run(main: Callable[[Any], Any], opener: Callable[[], Any] = open_lab) -> None:
   """Runs a launcher's `main` as a program."""
   devices.use_all_devices()
   settings.show_in_help()
-  app.run(lambda argv: start(main, argv))
+  app.run(lambda argv: start(main, argv, opener))

@@ -49,7 +49,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   summaries = {stage: opened.workdir.summary(stage) for stage in page.STAGES}
   removed, examples = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
-  models = fit_datamodels.fitted(opened)
+  models = fit_datamodels.fitted(opened.workdir)
   masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=True)
   class_size = round(len(opened.labels) / opened.dataset.num_classes)
   curves = figures.cumulative_share(

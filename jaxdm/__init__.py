@@ -2,10 +2,13 @@
 
 Axis letters, used as suffixes of array names and in einsums throughout:
 m models, n training examples, t targets, b batch, k classes, s slots of a
-padded training set.
+padded training set, l lambdas of a path.
 """
 
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
+
+from jaxdm.datamodels import fit_datamodels as fit_datamodels  # noqa: E402
+from jaxdm.lasso import fit_lasso as fit_lasso  # noqa: E402

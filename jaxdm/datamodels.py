@@ -78,12 +78,17 @@ class Datamodels:
   status_t: np.ndarray
   choice_t: np.ndarray
 
-  def predict(self, masks_mn: np.ndarray) -> np.ndarray:
+  def predict(self, masks_mn: design.Matrix) -> np.ndarray:
     """Expected margins, as float32[m, t], of models trained on these subsets."""
-    return masks_mn.astype(np.float32) @ self.weights_tn.T + self.intercepts_t
+    rows = np.arange(masks_mn.shape[0])
+    parts = [
+      block.astype(np.float32) @ self.weights_tn.T + self.intercepts_t
+      for _, block in design.blocks(masks_mn, rows)
+    ]
+    return np.concatenate(parts)
 
   def evaluate(
-    self, masks_mn: np.ndarray, margins_mt: np.ndarray, *, seed: int = 0
+    self, masks_mn: design.Matrix, margins_mt: np.ndarray, *, seed: int = 0
   ) -> quality.Quality:
     """Scores the predictions on held-out models.
 
@@ -95,7 +100,9 @@ class Datamodels:
     Returns:
       Quality.
     """
-    return quality.evaluate(self.predict(masks_mn), margins_mt, masks_mn, seed=seed)
+    rows = np.arange(masks_mn.shape[0])
+    masks = masks_mn[rows]
+    return quality.evaluate(self.predict(masks_mn), margins_mt, masks, seed=seed)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -225,9 +232,10 @@ def fit_datamodels(
     folder,
     {
       **dataclasses.asdict(config),
-      "penalty_factors": list(candidates),
-      "tile": plan.tile,
-      "data": _digest(masks_mn, margins_mt),
+      "data": digest(masks_mn, margins_mt),
+      "penalty_factors": {
+        name: _digest_of_factors(factors) for name, factors in candidates.items()
+      },
     },
   )
   parts = list(lasso.tiles(t, plan.tile))
@@ -263,7 +271,7 @@ def fit_datamodels(
     for name in candidates:
       for part in parts:
         make = functools.partial(validated, solver, fit_rows, check_rows, name, part)
-        found = kept(f"path-{i}-{name}-{part.start}", make)
+        found = kept(f"path-{i}-{name}-{part.start}-{part.stop}", make)
         errors[name][:, part] += found["errors"] * (len(check_rows) / m)
         grids[name][:, part] = found["grid"]
         progress(next(count), total)
@@ -288,7 +296,7 @@ def fit_datamodels(
 
   fits = []
   for part in parts:
-    fits.append(kept(f"fit-{part.start}", functools.partial(fit, part)))
+    fits.append(kept(f"fit-{part.start}-{part.stop}", functools.partial(fit, part)))
     progress(next(count), total)
   whole = {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
   if len(full.constant_columns):
@@ -338,13 +346,19 @@ def _squared_errors(block: Array, w_tn: Array, offset_t: Array, unit_mt: Array) 
   return jnp.sum((unit_mt - fit_mt) ** 2, axis=0)
 
 
-def _digest(masks_mn: design.Matrix, margins_mt: np.ndarray) -> str:
+def digest(masks_mn: design.Matrix, margins_mt: np.ndarray) -> str:
   """Tells different data apart, from at most a thousand of its rows."""
   rows = np.unique(np.linspace(0, len(margins_mt) - 1, 1000).astype(int))
   found = hashlib.sha256(repr((masks_mn.shape, margins_mt.shape)).encode())
   found.update(np.packbits(masks_mn[rows], axis=1).tobytes())
   found.update(np.ascontiguousarray(margins_mt[rows]).tobytes())
   return found.hexdigest()
+
+
+def _digest_of_factors(factors: lasso.Factors) -> str:
+  """Tells different penalty factors apart, by those of the first target."""
+  first = lasso.factors_of(factors, slice(0, 1))
+  return hashlib.sha256(b"" if first is None else first.tobytes()).hexdigest()
 
 
 def _some(numbers: np.ndarray) -> str:
@@ -361,6 +375,10 @@ def _checked(masks_mn: design.Matrix, margins_mt: np.ndarray) -> design.Matrix:
       f"got shapes {masks_mn.shape} and {margins_mt.shape}"
     )
   m = masks_mn.shape[0]
+  if not min(*masks_mn.shape, margins_mt.shape[1]):
+    raise ValueError(
+      f"masks and margins must not be empty, got {masks_mn.shape}, {margins_mt.shape}"
+    )
   if m != len(margins_mt):
     raise ValueError(f"masks have {m} rows, margins {len(margins_mt)}")
   if masks_mn.dtype != bool:

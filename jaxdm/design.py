@@ -122,12 +122,17 @@ def column_means(design_mn: Matrix, rows_m: np.ndarray) -> tuple[np.ndarray, np.
 
   Returns:
     float64[n] and bool[n].
+
+  Raises:
+    ValueError: if X is not finite.
   """
   total, low, high = 0.0, np.inf, -np.inf
   for _, part in blocks(design_mn, rows_m):
     total = total + part.sum(axis=0, dtype=np.float64)
     low = np.minimum(low, part.min(axis=0))
     high = np.maximum(high, part.max(axis=0))
+  if not np.isfinite(total).all():
+    raise ValueError("design is not finite")
   return np.asarray(total / len(rows_m)), np.asarray(low == high)
 
 

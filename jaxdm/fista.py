@@ -85,6 +85,12 @@ class Shared(NamedTuple):
   limit: Array
 
 
+def rounded(problem: Problem) -> Problem:
+  """The problem in float32."""
+  parts = (x if x.dtype == np.int32 else np.asarray(x, np.float32) for x in problem)
+  return Problem(*parts)
+
+
 def begin(shared: Shared, w_tn: Array, gw_tn: Array) -> State:
   """A state at w_tn, of which the product with the Gram is known."""
   t, dtype = len(w_tn), w_tn.dtype
@@ -229,6 +235,7 @@ def solve(shared: Shared, problem: Problem, state: State) -> State:
     Where they end.
   """
   advance = _compiled()
+  problem, state = devices.by_row((problem, state))
   rows, part, whole = None, problem, state
   while True:
     state = advance(shared, devices.by_row((part, state)))

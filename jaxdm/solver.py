@@ -62,6 +62,7 @@ class Tile(NamedTuple):
     mean_t: float64, means before.
     status_t: CONVERGED, CONSTANT or NONFINITE.
     problem: float64, on the host; penalties are still 0.
+    rough: the same in float32, on the devices.
   """
 
   size: int
@@ -70,21 +71,13 @@ class Tile(NamedTuple):
   mean_t: np.ndarray
   status_t: np.ndarray
   problem: fista.Problem
+  rough: fista.Problem
 
   def lambda_max(self) -> np.ndarray:
     """Smallest penalties at which all penalised weights are 0, padding included."""
     with jax.enable_x64(True):
       left_tn, _, _ = fista.without_free(self.problem, jnp.asarray(self.problem.corr_tn))
       return self.scale_t * np.asarray(fista.steepest(self.problem, left_tn))
-
-  def take(self, rows: np.ndarray) -> "Tile":
-    """Some of the targets."""
-    problem = jax.tree.map(lambda x: x[rows], self.problem)
-    outcomes_mt = self.outcomes_mt[:, rows]
-    scale_t, mean_t, status_t = (
-      part[rows] for part in (self.scale_t, self.mean_t, self.status_t)
-    )
-    return Tile(len(rows), outcomes_mt, scale_t, mean_t, status_t, problem)
 
 
 class Solver:
@@ -151,13 +144,16 @@ class Solver:
     unit_mt = np.where(varies_t, (outcomes_mt - mean_t) / scale_t, 0.0)
     corr_tn = design.correlations(self._x, self._rows, self.mean_n, unit_mt)
     corr_tn[:, self.constant_columns] = 0.0
+    lam_t = np.zeros(len(corr_tn))
+    problem = fista.Problem(corr_tn, lam_t, factors_tn, *self._free(factors_tn))
     return Tile(
       count,
       unit_mt,
       scale_t,
       np.where(finite_t, mean_t, np.nan),
       np.where(finite_t, status_t, Status.NONFINITE),
-      fista.Problem(corr_tn, np.zeros(len(corr_tn)), factors_tn, *self._free(factors_tn)),
+      problem,
+      devices.by_row(fista.rounded(problem)),
     )
 
   def _free(self, factors_tn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -196,7 +192,8 @@ class Solver:
     matrix, lipschitz = self._design
     zeros = jnp.zeros(tile.problem.corr_tn.shape, jnp.float32)
     w_tn, gw_tn = (start.w_tn, start.gw_tn) if start else (zeros, zeros)
-    problem = _ready(tile, lam_t, np.float32)
+    lam_t = devices.by_row(_scaled(tile, lam_t).astype(np.float32))
+    problem = tile.rough._replace(lam_t=lam_t)
     shared = fista.Shared(
       matrix, lipschitz, np.asarray(tol, np.float32), np.asarray(limit, np.int32)
     )
@@ -214,7 +211,8 @@ class Solver:
     lam_t = np.pad(lam_t, (0, len(tile.scale_t) - len(lam_t)), constant_values=1)
     dtype = np.float32 if tol >= _ROUNDING else np.float64
     rough = max(tol - _ROUNDING / 2, _ROUNDING / 2)
-    most = limit if tol >= _ROUNDING else min(limit, _FLOAT32_STEPS)
+    # Close to what float32 resolves it may stall.
+    most = limit if tol >= 10 * _ROUNDING else min(limit, _FLOAT32_STEPS)
     # Zeros are solved directly below.
     state = self.solve(tile, np.where(lam_t > 0, lam_t, 1e30), tol=rough, limit=most)
     steps_t, w_tn = np.array(state.steps_t), np.array(state.w_tn, np.float64)
@@ -259,7 +257,8 @@ class Solver:
       lipschitz = np.asarray(self._design[1], np.float64)
       stop = np.asarray(tol, np.float64), np.asarray(limit, np.int32)
       shared = fista.Shared(made, lipschitz, *stop)
-      problem = _ready(tile.take(padded), lam_t[padded], np.float64)
+      whole = tile.problem._replace(lam_t=_scaled(tile, lam_t))
+      problem = jax.tree.map(lambda x: x[padded], whole)
       start = jnp.asarray(w_tn[padded])
       gw_tn = jax.jit(design.times_gram)(made, start)
       state = fista.solve(shared, problem, fista.begin(shared, start, gw_tn))
@@ -287,7 +286,7 @@ class Solver:
       slope_tn, total_t, aligned_t, residual_t = (np.asarray(x) / m for x in sums)
       slope_tn = slope_tn - np.outer(total_t, self.mean_n)
       slope_tn[:, self.constant_columns] = 0
-      problem = _ready(tile, lam_t, np.float64)
+      problem = tile.problem._replace(lam_t=_scaled(tile, lam_t))
       gap_t = np.array(fista.gap(problem, w_tn, slope_tn, aligned_t, residual_t))
     direct = np.flatnonzero((lam_t == 0) & (tile.status_t == Status.CONVERGED))
     if direct.size:
@@ -313,9 +312,7 @@ def _add_residuals(
   )
 
 
-def _ready(tile: Tile, lam_t: np.ndarray, dtype: Any) -> fista.Problem:
-  """A tile's problem with penalties, on the scale of its outcomes of variance 1."""
-  scaled_t = np.where(tile.status_t == Status.CONVERGED, lam_t / tile.scale_t, 1.0)
-  problem = tile.problem._replace(lam_t=scaled_t)
-  floats = (x if x.dtype == np.int32 else x.astype(dtype) for x in problem)
-  return fista.Problem(*floats)
+def _scaled(tile: Tile, lam_t: np.ndarray) -> np.ndarray:
+  """Penalties for outcomes of variance 1; padding gets 1."""
+  lam_t = np.pad(lam_t, (0, len(tile.scale_t) - len(lam_t)), constant_values=1)
+  return np.where(tile.status_t == Status.CONVERGED, lam_t / tile.scale_t, 1.0)

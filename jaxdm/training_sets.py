@@ -7,6 +7,7 @@ trains them all.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,38 @@ class TrainingSets(NamedTuple):
   def rows(self, selection: slice | np.ndarray) -> "TrainingSets":
     """Some of the sets."""
     return TrainingSets(*(np.asarray(part)[selection] for part in self))
+
+
+class PackedMasks:
+  """bool[m, n] masks, eight to a byte; indexing by rows unpacks just those.
+
+  Attributes:
+    bits: uint8[m, n / 8], as `np.packbits(masks, axis=1)` makes them.
+    shape: (m, n).
+    dtype: bool.
+  """
+
+  dtype = np.dtype(bool)
+
+  def __init__(self, bits: np.ndarray, num_train: int):
+    self.bits, self.shape = bits, (len(bits), num_train)
+
+  @classmethod
+  def of(cls, blocks: Iterable[np.ndarray]) -> "PackedMasks":
+    """From bool[..., n] blocks of rows, read one at a time."""
+    parts, num_train = [], 0
+    for block in blocks:
+      num_train = block.shape[1]
+      parts.append(np.packbits(block, axis=1))
+    return cls(np.concatenate(parts), num_train)
+
+  def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+    bits = self.bits[rows]
+    return np.unpackbits(bits, axis=1, count=self.shape[1]).view(bool)
+
+  def take(self, rows: np.ndarray) -> "PackedMasks":
+    """Some of the masks, packed."""
+    return PackedMasks(self.bits[rows], self.shape[1])
 
 
 def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import scipy.stats
 from sklearn import linear_model
 
-from jaxdm import datamodels, quality
+from jaxdm import datamodels, prng
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 30)) * (RNG.random((4, 30)) < 0.25)
@@ -30,8 +29,6 @@ def test_the_choice_of_lambda_equals_scikit_learns_on_the_same_split() -> None:
   masks, margins = models(200, noise=2.0)
   config = datamodels.FitConfig(num_lambdas=12, path_tol=1e-6, patience=12)
   fit = datamodels.fit_datamodels(masks, margins, config=config)
-  from jaxdm import prng
-
   order = prng.generator_for(0, "validation").permutation(200)
   fit_rows, check_rows = order[40:], order[:40]
   x, y = masks.astype(float), margins
@@ -65,32 +62,71 @@ def test_held_out_models_choose_the_better_penalty_factors() -> None:
     assert sum("validation R2" in line for line in lines) == 2
 
 
-def test_lds_and_pooled_correlation_equal_scipys() -> None:
-  fit = datamodels.fit_datamodels(*models(300, noise=2.0))
-  masks, margins = models(150, noise=2.0, seed=1)
-  found = fit.evaluate(masks, margins)
-  predicted = fit.predict(masks)
-  spearman = [scipy.stats.spearmanr(predicted[:, t], margins[:, t])[0] for t in range(4)]
-  np.testing.assert_allclose(found.lds_t, spearman, atol=1e-6)
-  np.testing.assert_allclose(found.lds.estimate, np.mean(spearman), atol=1e-6)
-  pearson = scipy.stats.pearsonr(predicted.ravel(), margins.ravel())[0]
-  np.testing.assert_allclose(found.pooled_correlation.estimate, pearson, atol=1e-5)
-  assert found.lds.low < found.lds.estimate < found.lds.high
-  assert found.num_models == 150
+class KilledError(Exception):
+  """Stands for a killed process."""
 
 
-def test_the_lds_interval_covers_fresh_estimates() -> None:
-  fit = datamodels.fit_datamodels(*models(300, noise=2.0))
-  low, high = fit.evaluate(*models(200, noise=2.0, seed=1))[0][1:]
-  fresh = [fit.evaluate(*models(2000, noise=2.0, seed=s)).lds.estimate for s in (2, 3)]
-  assert low < np.mean(fresh) < high
+def test_a_killed_fit_continues_and_ends_with_the_same_bits(tmp_path) -> None:
+  masks, margins = models(100, noise=1.0)
+  options = {"config": datamodels.FitConfig(num_lambdas=5), "tile": 2}
+  whole = datamodels.fit_datamodels(masks, margins, **options)
+  folder = tmp_path / "parts"
+  for stop in (1, 2, 3):  # Four tiles: two of the path, two of the fit.
+
+    def killed(done: int, total: int, stop: int = stop) -> None:
+      assert total == 4
+      if done == stop:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+      datamodels.fit_datamodels(masks, margins, folder=folder, progress=killed, **options)
+    assert len(list(folder.glob("*.npz"))) == stop
+  again = datamodels.fit_datamodels(masks, margins, folder=folder, **options)
+  for name, value in vars(whole).items():
+    np.testing.assert_array_equal(getattr(again, name), value)
+  with pytest.raises(ValueError, match="holds parts of another fit"):
+    datamodels.fit_datamodels(masks, margins + 1, folder=folder, **options)
 
 
-def test_a_constant_prediction_scores_zero_and_not_nan() -> None:
-  a = np.column_stack([np.zeros(5), np.arange(5)])
-  np.testing.assert_array_equal(
-    quality.columnwise_spearman(a, np.column_stack([np.arange(5)] * 2)), [0, 1]
+def test_folds_choose_by_the_error_over_all_models() -> None:
+  masks, margins = models(60, noise=2.0)
+  config = datamodels.FitConfig(num_lambdas=8, folds=3, patience=8, path_tol=1e-6)
+  fit = datamodels.fit_datamodels(masks, margins, config=config)
+  order = prng.generator_for(0, "validation").permutation(60)
+  x, y = masks.astype(float), margins.astype(float)
+  top = np.abs((x - x.mean(0)).T @ (y - y.mean(0))).max(0) / 60
+  for t in range(4):
+    grid, errors = top[t] * np.geomspace(1, config.lambda_min_ratio, 8), np.zeros(8)
+    for part in np.array_split(order, 3):
+      rest = np.setdiff1d(order, part)
+      for i, lam in enumerate(grid):
+        peer = linear_model.Lasso(alpha=lam, tol=1e-8, max_iter=50_000)
+        guess = peer.fit(x[rest], y[rest, t]).predict(x[part])
+        errors[i] += np.sum((guess - y[part, t]) ** 2)
+    np.testing.assert_allclose(fit.lambdas_t[t], grid[errors.argmin()], rtol=1e-4)
+
+
+def test_a_path_ends_once_held_out_models_have_turned() -> None:
+  grid = np.geomspace(1, 0.01, 40)[:, None] * np.ones(4)
+  calls = []
+
+  class Solver:
+    def solve(self, tile, lam_t, start, **options):
+      calls.append(lam_t.copy())
+      return type("State", (), {"w_tn": len(calls)})
+
+  turned = np.array([3, 10, 0, 6])  # The lambda at which each error is smallest.
+  errors = datamodels._path_errors(
+    Solver(),
+    type("Tile", (), {"size": 4}),
+    grid,
+    lambda call: np.abs(call - 1 - turned) + 1.0,
+    datamodels.FitConfig(patience=5),
   )
+  np.testing.assert_array_equal(errors.argmin(axis=0), turned)
+  np.testing.assert_array_equal(np.isfinite(errors).sum(axis=0), turned + 6)
+  assert len(calls) == 16
+  np.testing.assert_array_equal(calls[-1][2], grid[5, 2])
 
 
 def test_saved_datamodels_load_as_they_were(tmp_path) -> None:
@@ -116,6 +152,7 @@ def test_bad_input_is_named() -> None:
     (masks, bad, "1 models are not finite: rows 7"),
     (masks[:3], margins[:3], "too few"),
     (masks[0], margins, r"\[m, n\]"),
+    (masks[:, :0], margins, "must not be empty"),
   ]:
     with pytest.raises(ValueError, match=message):
       datamodels.fit_datamodels(a, b)

@@ -1,10 +1,16 @@
 """The solver against scikit-learn, float64 and its own optimality conditions."""
 
+import subprocess
+import sys
+
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from sklearn import linear_model
 
-from jaxdm import lasso
+from jaxdm import design, devices, fista, lasso, training_sets
+from jaxdm.solver import Status
 
 
 def planted(m=300, n=40, t=5, alpha=0.5, seed=0):
@@ -16,42 +22,105 @@ def planted(m=300, n=40, t=5, alpha=0.5, seed=0):
 
 
 def lambda_max(masks, margins) -> np.ndarray:
-  return np.abs((masks - masks.mean(0)).T @ (margins - margins.mean(0))).max(0) / len(
-    masks
+  centred = margins - margins.mean(0)
+  return np.abs((masks - masks.mean(0)).T @ centred).max(0) / len(masks)
+
+
+def reference(x, y, lam, v) -> np.ndarray:
+  """One lasso by scikit-learn; unpenalised columns and lam = 0 by least squares."""
+  x, y = x - x.mean(0), y - y.mean()
+  free = (v == 0) | (lam == 0)
+  z = x[:, free]
+  held = x[:, ~free] - z @ np.linalg.lstsq(z, x[:, ~free], rcond=None)[0]
+  rest = y - z @ np.linalg.lstsq(z, y, rcond=None)[0]
+  w = np.zeros(x.shape[1])
+  if (~free).any():
+    peer = linear_model.Lasso(alpha=lam, tol=1e-14, max_iter=500_000, fit_intercept=False)
+    w[~free] = peer.fit(held / v[~free], rest).coef_ / v[~free]
+  w[free] = np.linalg.lstsq(z, y - x[:, ~free] @ w[~free], rcond=None)[0]
+  return w
+
+
+def objective(x, y, w, lam, v) -> float:
+  residual = y - y.mean() - (x - x.mean(0)) @ w
+  return residual @ residual / (2 * len(y)) + lam * np.sum(v * np.abs(w))
+
+
+FACTORS = ("ones", "different", "free", "0-1-100")
+
+
+# Few shapes, so that few programs are compiled.
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+@hypothesis.given(
+  shape=st.sampled_from([(60, 8, 3), (25, 40, 3), (30, 30, 3), (40, 1, 1)]),
+  alpha=st.floats(0.1, 0.9),
+  share=st.sampled_from([0.0, 0.02, 0.1, 0.5, 0.99, 1.0, 3.0]),
+  factors=st.sampled_from(FACTORS),
+  scale=st.sampled_from([1e-6, 1.0, 1e8]),
+  constant_column=st.booleans(),
+  duplicate_columns=st.booleans(),
+  constant_outcome=st.booleans(),
+  seed=st.integers(0, 10_000),
+)
+def test_any_design_is_solved_as_scikit_learn_solves_it(
+  shape,
+  alpha,
+  share,
+  factors,
+  scale,
+  constant_column,
+  duplicate_columns,
+  constant_outcome,
+  seed,
+) -> None:
+  m, n, t = shape
+  masks, outcomes = planted(m, n, t, alpha, seed)
+  rng = np.random.default_rng(seed)
+  outcomes = outcomes.astype(float) * scale
+  if constant_column:
+    masks[:, 0] = True
+  if duplicate_columns:
+    masks[:, -1] = masks[:, n // 2]
+  if constant_outcome:
+    outcomes[:, 0] = 3.0 * scale
+  v = {
+    "ones": np.ones((t, n)),
+    "different": rng.uniform(0.3, 3, (t, n)),
+    "free": np.where(rng.random((t, n)) < 3 / n, 0.0, 1.0),
+    "0-1-100": rng.choice([0.0, 1.0, 1.0, 1.0, 100.0], (t, n)),
+  }[factors]
+  lam = share * lambda_max(masks, outcomes)
+  fit = lasso.fit_lasso(
+    masks, outcomes, lam, penalty_factors=None if factors == "ones" else v, tol=1e-10
   )
+  full_rank = np.linalg.matrix_rank(masks - masks.mean(0)) == n
+  for i in range(t):
+    y = outcomes[:, i]
+    null = y.var() / 2
+    if np.ptp(y) == 0:
+      assert fit.status[i] == Status.CONSTANT
+      np.testing.assert_allclose(fit.intercepts[i], y[0], rtol=1e-6)
+      assert not fit.weights[i].any()
+      continue
+    assert fit.status[i] == Status.CONVERGED
+    w = reference(masks.astype(float), y, lam[i], v[i])
+    best = objective(masks, y, w, lam[i], v[i])
+    ours = objective(masks, y, fit.weights[i], lam[i], v[i])
+    assert ours - best <= 2e-10 * null
+    if full_rank:
+      atol = 1e-4 * max(np.abs(w).max(), 1e-3 * y.std())
+      np.testing.assert_allclose(fit.weights[i], w, atol=atol)
+      intercept = y.mean() - masks.mean(0) @ w
+      np.testing.assert_allclose(fit.intercepts[i], intercept, atol=10 * atol)
+  constant = np.flatnonzero(masks.all(axis=0) | ~masks.any(axis=0))
+  np.testing.assert_array_equal(fit.constant_columns, constant)
+  assert not fit.weights[:, constant].any()
 
 
-@pytest.mark.parametrize("m,n,alpha", [(300, 40, 0.5), (60, 100, 0.3), (120, 120, 0.7)])
-@pytest.mark.parametrize("share", [0.5, 0.1])
-def test_weights_equal_scikit_learn(m, n, alpha, share) -> None:
-  masks, margins = planted(m, n, alpha=alpha)
-  lam = share * lambda_max(masks, margins)
-  fit = lasso.fit_lasso(masks, margins, lam, tol=1e-6)
-  assert np.asarray(fit.converged_t).all()
-  for t in range(margins.shape[1]):
-    peer = linear_model.Lasso(alpha=lam[t], tol=1e-10, max_iter=100_000)
-    peer.fit(masks.astype(float), margins[:, t])
-    scale = np.abs(peer.coef_).max()
-    np.testing.assert_allclose(fit.weights_tn[t], peer.coef_, atol=2e-3 * scale)
-    np.testing.assert_allclose(fit.intercepts_t[t], peer.intercept_, atol=2e-2 * scale)
-
-
-def test_penalty_factors_equal_a_rescaled_design() -> None:
-  masks, margins = planted()
-  rng = np.random.default_rng(1)
-  factors = rng.choice([0.1, 1.0, 3.0, 100.0], size=(5, 40))
-  lam = 0.1 * lambda_max(masks, margins)
-  fit = lasso.fit_lasso(masks, margins, lam, penalty_factors_tn=factors, tol=1e-6)
-  for t in range(5):
-    peer = linear_model.Lasso(alpha=lam[t], tol=1e-10, max_iter=100_000)
-    peer.fit(masks / factors[t], margins[:, t])
-    np.testing.assert_allclose(fit.weights_tn[t], peer.coef_ / factors[t], atol=2e-3)
-
-
-def gap_in_float64(masks, y, w, lam, v) -> float:
+def true_gap(masks, y, w, lam, v) -> float:
   """The duality gap from residuals, over the null objective."""
   x = masks - masks.mean(0)
-  y = (y - y.mean()).astype(np.float64)
+  y = y.astype(np.float64) - y.mean(dtype=np.float64)
   w, m = w.astype(np.float64), len(y)
   residual = y - x @ w
   slope = np.abs(x.T @ residual / m) / v
@@ -61,60 +130,200 @@ def gap_in_float64(masks, y, w, lam, v) -> float:
   return (primal - dual) / (y @ y / (2 * m))
 
 
-@pytest.mark.parametrize("max_steps", [10, 40, 5000])
-def test_the_gap_is_the_true_one_converged_or_not(max_steps) -> None:
+@pytest.mark.parametrize("max_steps", [3, 30, 5000])
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+def test_the_gap_is_the_true_one_converged_or_not(max_steps, tol) -> None:
   masks, margins = planted(60, 50)
   lam = 0.05 * lambda_max(masks, margins)
-  fit = lasso.fit_lasso(masks, margins, lam, tol=1e-5, max_steps=max_steps)
+  v = np.random.default_rng(0).uniform(0.5, 2, (5, 50))
+  fit = lasso.fit_lasso(
+    masks, margins, lam, penalty_factors=v, tol=tol, max_steps=max_steps
+  )
   for t in range(5):
-    gap = gap_in_float64(
-      masks, margins[:, t], np.asarray(fit.weights_tn[t]), lam[t], np.ones(50)
-    )
-    np.testing.assert_allclose(fit.gap_t[t], gap, rtol=1e-2, atol=2e-6)
-    assert bool(fit.converged_t[t]) == (float(fit.gap_t[t]) <= 1e-5)
+    gap = true_gap(masks, margins[:, t], fit.weights[t], lam[t], v[t])
+    np.testing.assert_allclose(fit.gap[t], gap, rtol=1e-6, atol=1e-12)
+    assert fit.status[t] == (Status.CONVERGED if gap <= tol else Status.LIMIT)
+  if max_steps == 3:
+    assert (fit.status == Status.LIMIT).all()
 
 
-def test_lambda_max_is_where_the_first_weight_appears() -> None:
+def test_the_first_weight_appears_just_below_lambda_max() -> None:
   masks, margins = planted()
-  factors = np.random.default_rng(0).uniform(0.5, 2, (5, 40)).astype(np.float32)
-  stats = lasso.moments(masks, margins)
-  top = np.asarray(lasso.lambda_max(stats.corr_tn, factors))
-  for share, any_weight in ((1.001, False), (0.98, True)):
+  factors = np.random.default_rng(0).uniform(0.5, 2, (5, 40))
+  factors[:, 7] = 0.0
+  masks_f = masks - masks.mean(0)
+  top = []
+  for t in range(5):
+    fitted = np.linalg.lstsq(masks_f[:, [7]], margins[:, t] - margins[:, t].mean())[0]
+    rest = margins[:, t] - margins[:, t].mean() - masks_f[:, [7]] @ fitted
+    slope = np.abs(masks_f.T @ rest) / len(rest)
+    top.append(np.delete(slope / np.maximum(factors[t], 1e-9), 7).max())
+  for share, some in ((1.0001, False), (0.999, True)):
     fit = lasso.fit_lasso(
-      masks, margins, share * top, penalty_factors_tn=factors, tol=1e-7
+      masks, margins, share * np.array(top), penalty_factors=factors, tol=1e-9
     )
-    assert ((np.asarray(fit.weights_tn) != 0).any(axis=1) == any_weight).all()
+    penalised = np.delete(fit.weights, 7, axis=1)
+    assert ((penalised != 0).any(axis=1) == some).all()
 
 
-def test_the_gram_of_masks_is_exact() -> None:
-  masks, margins = planted(5000, 30)
-  stats = lasso.moments(masks, margins)
+def test_a_planted_support_is_found() -> None:
+  rng = np.random.default_rng(3)
+  masks = rng.random((2000, 60)) < 0.5
+  support = rng.permutation(60)[:6]
+  outcomes = masks[:, support] @ np.full((6, 1), 2.0) + 0.1 * rng.normal(size=(2000, 1))
+  fit = lasso.fit_lasso(masks, outcomes, 0.1)
+  np.testing.assert_array_equal(np.flatnonzero(fit.weights[0]), np.sort(support))
+
+
+def in_all_forms(masks, margins, lam, **options) -> dict[str, lasso.LassoFit]:
+  fits = {
+    form: lasso.fit_lasso(masks, margins, lam, tol=1e-9, form=form, **options)
+    for form in ("gram", "rows", "bits")
+  }
+  fits["tiles of two"] = lasso.fit_lasso(masks, margins, lam, tol=1e-9, tile=2, **options)
+  return fits
+
+
+def test_forms_and_tiles_give_the_same_weights() -> None:
+  masks, margins = planted(150, 40)
+  lam = 0.1 * lambda_max(masks, margins)
+  factors = np.random.default_rng(1).uniform(0.5, 2, (5, 40))
+  fits = in_all_forms(masks, margins, lam, penalty_factors=factors)
+  made = lasso.fit_lasso(
+    masks, margins, lam, tol=1e-9, tile=2, penalty_factors=lambda part: factors[part]
+  )
+  for fit in (*fits.values(), made):
+    assert (fit.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(fit.weights, fits["gram"].weights, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["gram", "rows", "bits"])
+def test_products_with_the_gram_equal_float64s(form) -> None:
+  rng = np.random.default_rng(0)
+  masks, weights = rng.random((1100, 30)) < 0.3, rng.normal(size=(3, 30))
+  rows = np.arange(1100)
+  mean, constant = design.column_means(masks, rows)
   x = masks - masks.mean(0)
-  np.testing.assert_allclose(stats.gram_nn, x.T @ x / 5000, atol=1e-6)
+  np.testing.assert_allclose(mean, masks.mean(0))
+  assert not constant.any()
+  made = design.make(form, masks, rows, mean, np.float32)
+  found = design.times_gram(made, weights.astype(np.float32))
+  np.testing.assert_allclose(found, weights @ x.T @ x / 1100, atol=3e-6)
 
 
-def test_constant_outcomes_and_columns_get_zero_weights() -> None:
+def test_masks_in_files_and_in_bits_are_read_alike(tmp_path) -> None:
+  masks, margins = planted()
+  np.save(tmp_path / "masks.npy", masks)
+  mapped = np.load(tmp_path / "masks.npy", mmap_mode="r")
+  packed = training_sets.PackedMasks.of([masks[:100], masks[100:]])
+  whole = lasso.fit_lasso(masks, margins, 0.01)
+  for other in (mapped, packed):
+    fit = lasso.fit_lasso(other, margins, 0.01)
+    np.testing.assert_array_equal(fit.weights, whole.weights)
+
+
+def test_blocks_of_rows_change_only_rounding(monkeypatch) -> None:
+  masks, margins = planted()
+  whole = lasso.fit_lasso(masks, margins, 0.01, tol=1e-9)
+  monkeypatch.setattr(design, "_BLOCK_BYTES", 8 * 40 * 37)
+  fit = lasso.fit_lasso(masks, margins, 0.01, tol=1e-9)
+  np.testing.assert_allclose(fit.weights, whole.weights, atol=1e-8)
+
+
+def test_finished_targets_are_retired(monkeypatch) -> None:
+  masks, margins = planted(50, 40, t=32, seed=2)
+  lam = np.geomspace(1, 0.003, 32) * lambda_max(masks, margins)
+  whole = lasso.fit_lasso(masks, margins, lam, tol=1e-5)
+  monkeypatch.setattr(fista, "_LEAST_BUCKET", 2)
+  monkeypatch.setattr(fista, "_BLOCK_STEPS", 5)
+  taken = []
+  take = fista._take
+  monkeypatch.setattr(fista, "_take", lambda *args: taken.append(1) or take(*args))
+  fista._compiled.cache_clear()
+  fit = lasso.fit_lasso(masks, margins, lam, tol=1e-5)
+  fista._compiled.cache_clear()
+  assert taken
+  assert (fit.status == Status.CONVERGED).all()
+  np.testing.assert_allclose(fit.weights, whole.weights, atol=0.05)
+
+
+def test_what_cannot_be_fitted_is_marked_and_harms_no_other() -> None:
   masks, margins = planted()
   masks[:, 3] = True
+  masks[:, 9] = False
+  clean = lasso.fit_lasso(masks, margins, 0.01)
   margins[:, 2] = 1.5
+  margins[7, 4] = np.nan
   fit = lasso.fit_lasso(masks, margins, 0.01)
-  assert not np.asarray(fit.weights_tn)[:, 3].any()
-  assert not np.asarray(fit.weights_tn)[2].any()
-  np.testing.assert_allclose(fit.intercepts_t[2], 1.5, atol=1e-6)
-  assert np.asarray(fit.converged_t).all()
+  np.testing.assert_array_equal(
+    fit.status,
+    [Status.CONVERGED] * 2 + [Status.CONSTANT, Status.CONVERGED, Status.NONFINITE],
+  )
+  np.testing.assert_array_equal(fit.constant_columns, [3, 9])
+  assert not fit.weights[[2, 4]].any() and not fit.weights[:, [3, 9]].any()
+  assert fit.intercepts[2] == 1.5 and np.isnan(fit.intercepts[4])
+  np.testing.assert_array_equal(fit.weights[[0, 1, 3]], clean.weights[[0, 1, 3]])
+
+
+def test_the_form_follows_shape_and_memory() -> None:
+  def form(m, n, free, **options) -> str:
+    return design.plan(m, n, 1000, is_bool=True, free_bytes=free, **options).form
+
+  assert form(6000, 1500, 10**10) == "gram"
+  assert form(200, 20_000, 10**11) == "rows"
+  assert form(300_000, 100_000, 80 * 10**9) == "bits"
+  assert form(6000, 1500, 10**10, form="rows") == "rows"
+  small = design.plan(6000, 1500, 4000, is_bool=True, free_bytes=6 * 10**8)
+  assert small.tile < 4000 and small.tile % devices.count() == 0
+  with pytest.raises(ValueError, match="does not fit in 0.0 GB in any form"):
+    form(6000, 1500, 10**6)
+  with pytest.raises(ValueError, match="needs a bool design"):
+    design.plan(60, 15, 10, is_bool=False, form="bits")
 
 
 def test_bad_input_is_named() -> None:
   masks, margins = planted()
-  bad = margins.copy()
-  bad[3, 1] = np.nan
-  for design, outcomes, lam, factors, message in [
+  for x, outcomes, lam, factors, message in [
     (masks[:-1], margins, 0.1, None, "299 rows but outcomes have 300"),
     (masks, margins[:, 0], 0.1, None, "must be matrices"),
-    (masks, bad, 0.1, None, "finite"),
+    (masks[:, :0], margins, 0.1, None, "must not be empty"),
     (masks, margins, -0.1, None, "lam must be >= 0"),
-    (masks, margins, 0.1, np.zeros((5, 40)), "positive"),
+    (masks, margins, np.nan, None, "lam must be >= 0"),
+    (masks, margins, 0.1, -np.ones((5, 40)), "must be >= 0 and finite"),
     (masks, margins, 0.1, np.ones((5, 41)), r"\(5, 40\)"),
+    (np.full((300, 40), np.nan), margins, 0.1, None, "design is not finite"),
   ]:
     with pytest.raises(ValueError, match=message):
-      lasso.fit_lasso(design, outcomes, lam, penalty_factors_tn=factors)
+      lasso.fit_lasso(x, outcomes, lam, penalty_factors=factors)
+  with pytest.raises(ValueError, match="tol must be positive"):
+    lasso.fit_lasso(masks, margins, 0.1, tol=0.0)
+
+
+DEVICES_PROGRAM = """
+import jax, numpy as np, sys
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+from jaxdm import lasso
+rng = np.random.default_rng(0)
+masks = rng.random((120, 50)) < 0.5
+outcomes = masks @ rng.normal(size=(50, 11)) + rng.normal(size=(120, 11))
+fit = lasso.fit_lasso(masks, outcomes, 0.2, tol=1e-6)
+assert jax.local_device_count() == int(sys.argv[1])
+np.savez(sys.argv[2], **fit._asdict())
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_and_one_agree_within_the_gap(tmp_path) -> None:
+  for count in ("1", "8"):
+    path = str(tmp_path / f"{count}.npz")
+    command = [sys.executable, "-c", DEVICES_PROGRAM, count, path]
+    subprocess.run(command, check=True)
+  one, eight = (np.load(tmp_path / f"{count}.npz") for count in ("1", "8"))
+  rng = np.random.default_rng(0)
+  masks = rng.random((120, 50)) < 0.5
+  outcomes = masks @ rng.normal(size=(50, 11)) + rng.normal(size=(120, 11))
+  for t in range(11):
+    v, y = np.ones(50), outcomes[:, t]
+    a, b = (objective(masks, y, fit["weights"][t], 0.2, v) for fit in (one, eight))
+    assert abs(a - b) <= max(one["gap"][t], eight["gap"][t]) * y.var() / 2
+    assert max(one["gap"][t], eight["gap"][t]) <= 1e-6

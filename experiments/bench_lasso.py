@@ -1,0 +1,294 @@
+"""Times the lasso solver beside scikit-learn, celer and skglm.
+
+  python -m experiments.bench_lasso --json=bench_lasso.json           (extra `bench`)
+
+All sides solve the same paths of penalties on the same planted data, each in a process
+of its own, one at a time, with all cores. Every side stops as late as it must for its
+largest duality gap, relative to the objective at 0 and recomputed in float64, to be at
+most the one asked for: a peer's own tolerance is loosened tenfold steps at a time on a
+few targets first. Peers solve one target after another, so that --peer_targets may time
+some of the targets; their time is then given in proportion.
+
+  jaxdm    all targets at once
+  sklearn  lasso_path on the precomputed Gram, joblib over targets
+  celer    celer_path, joblib over targets
+  skglm    AndersonCD warm-started along the path, joblib over targets
+"""
+
+import dataclasses
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+JSON = flags.DEFINE_string("json", None, "File for the full results.")
+SHAPES = flags.DEFINE_list(
+  "shapes",
+  ["300x1600x500", "1500x6000x500", "1500x1500x300", "4000x2000x200"],
+  "Columns x rows x targets.",
+)
+GAPS = flags.DEFINE_list("gaps", ["1e-4", "1e-6"], "Relative duality gaps to reach.")
+SIDES = flags.DEFINE_list("sides", ["jaxdm", "sklearn", "celer", "skglm"], "Only these.")
+NUM_LAMBDAS = flags.DEFINE_integer("num_lambdas", 30, "Points of every path.", 1)
+LEAST_RATIO = flags.DEFINE_float("lambda_min_ratio", 0.02, "End of every path.")
+PEER_TARGETS = flags.DEFINE_integer(
+  "peer_targets", None, "Targets that peers are timed on; all by default."
+)
+FORM = flags.DEFINE_enum("form", None, ["gram", "rows", "bits"], "Of the design; ours.")
+_CHILD = flags.DEFINE_list("child", None, "Internal: side, shape and gap.")
+_CALIBRATION_TARGETS = 6
+_CHECKED_TARGETS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Planted lassos: 5 % of the weights are not 0, and explain 40 % of the variance.
+
+  Attributes:
+    masks: bool[m, n].
+    outcomes: float64[m, t].
+    lam_lt: float64, penalties.
+  """
+
+  masks: np.ndarray
+  outcomes: np.ndarray
+  lam_lt: np.ndarray
+
+  def first(self, t: int) -> "Case":
+    """Its first t targets."""
+    return Case(self.masks, self.outcomes[:, :t], self.lam_lt[:, :t])
+
+
+def planted(shape: str) -> Case:
+  """The case of a shape such as 300x1600x500."""
+  n, m, t = (int(part) for part in shape.split("x"))
+  rng = np.random.default_rng(0)
+  masks = rng.random((m, n), np.float32) < 0.5
+  weights = rng.normal(size=(t, n)) * (rng.random((t, n)) < 0.05)
+  signal = masks.astype(np.float32) @ weights.astype(np.float32).T
+  outcomes = signal + rng.normal(size=(m, t)) * signal.std(axis=0) * 1.5**0.5
+  centred = outcomes - outcomes.mean(axis=0)
+  x = masks.astype(np.float32) - masks.mean(axis=0, dtype=np.float64)
+  top_t = np.abs(x.T @ centred).max(axis=0) / m
+  ratios = np.geomspace(1, LEAST_RATIO.value, NUM_LAMBDAS.value)
+  return Case(masks, outcomes, ratios[:, None] * top_t)
+
+
+def largest_gap(case: Case, weights_ltn: np.ndarray) -> float:
+  """Over the path and at most twenty targets, in float64."""
+  x = case.masks - case.masks.mean(axis=0)
+  m, worst = len(x), 0.0
+  for t in range(min(_CHECKED_TARGETS, weights_ltn.shape[1])):
+    y = case.outcomes[:, t] - case.outcomes[:, t].mean()
+    w_ln = weights_ltn[:, t].astype(np.float64)
+    residual_lm = y - w_ln @ x.T
+    square_l = (residual_lm**2).sum(axis=1) / m
+    aligned_l = residual_lm @ y / m
+    slope_l = np.abs(residual_lm @ x).max(axis=1) / m
+    lam_l = case.lam_lt[:, t]
+    scale_l = np.minimum(aligned_l / square_l, lam_l / slope_l)
+    dual_l = scale_l * aligned_l - scale_l**2 * square_l / 2
+    primal_l = square_l / 2 + lam_l * np.abs(w_ln).sum(axis=1)
+    worst = max(worst, float(((primal_l - dual_l) / (y @ y / (2 * m))).max()))
+  return worst
+
+
+def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
+  """All targets in tiles; the tolerance is the gap itself."""
+  from jaxdm import design, lasso, solver
+
+  (m, n), t = case.masks.shape, case.outcomes.shape[1]
+  form: Any = FORM.value
+  plan = design.plan(m, n, t, is_bool=True, form=form)
+  made = solver.Solver(case.masks, np.arange(m), plan)
+  weights, steps = np.zeros((len(case.lam_lt), t, n), np.float32), 0
+  for part in lasso.tiles(t, plan.tile):
+    tile, state = made.tile(case.outcomes[:, part]), None
+    for row, lam_t in zip(weights, case.lam_lt[:, part], strict=True):
+      state = made.solve(tile, lam_t, state, tol=tol, limit=20_000)
+      row[part] = (np.asarray(state.w_tn) * tile.scale_t[:, None])[: tile.size]
+      steps += int(np.asarray(state.steps_t)[: tile.size].sum())
+  return weights, steps
+
+
+def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, int]:
+  """A peer's solver on every target, over all cores."""
+  import joblib
+
+  found = joblib.Parallel(n_jobs=-1)(
+    joblib.delayed(solve)(t) for t in range(case.outcomes.shape[1])
+  )
+  return np.stack([w for w, _ in found], axis=1), sum(steps for _, steps in found)
+
+
+def _sklearn(case: Case, tol: float) -> tuple[np.ndarray, int]:
+  """Coordinate descent on the Gram."""
+  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
+  gram, y = x.T @ x, case.outcomes - case.outcomes.mean(axis=0)
+  products = x.T @ y
+
+  def solve(t: int) -> tuple[np.ndarray, int]:
+    from sklearn import linear_model
+
+    warnings.simplefilter("ignore")
+    _, w, _, steps = linear_model.lasso_path(
+      x,
+      y[:, t],
+      alphas=case.lam_lt[:, t],
+      precompute=gram,
+      Xy=products[:, t],
+      tol=tol,
+      max_iter=100_000,
+      return_n_iter=True,
+    )
+    return w.T.astype(np.float32), int(np.sum(steps))
+
+  return _each_target(case, solve)
+
+
+def _celer(case: Case, tol: float) -> tuple[np.ndarray, int]:
+  """Working sets with dual extrapolation."""
+  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
+  y = case.outcomes - case.outcomes.mean(axis=0)
+
+  def solve(t: int) -> tuple[np.ndarray, int]:
+    import celer
+
+    warnings.simplefilter("ignore")
+    _, w, _, steps = celer.celer_path(
+      x,
+      y[:, t].copy(),
+      "lasso",
+      alphas=case.lam_lt[:, t],
+      tol=tol,
+      max_iter=1000,
+      max_epochs=100_000,
+      return_n_iter=True,
+    )
+    return w.T.astype(np.float32), int(np.sum(steps))
+
+  return _each_target(case, solve)
+
+
+def _skglm(case: Case, tol: float) -> tuple[np.ndarray, int]:
+  """Coordinate descent on working sets with Anderson acceleration."""
+  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
+  y = case.outcomes - case.outcomes.mean(axis=0)
+
+  def solve(t: int) -> tuple[np.ndarray, int]:
+    import skglm
+
+    warnings.simplefilter("ignore")
+    model = skglm.Lasso(1.0, tol=tol, fit_intercept=False, warm_start=True, max_iter=1000)
+    rows, steps = [], 0
+    for lam in case.lam_lt[:, t]:
+      model.alpha = lam
+      rows.append(model.fit(x, y[:, t]).coef_.astype(np.float32))
+      steps += int(model.n_iter_)
+    return np.stack(rows), steps
+
+  return _each_target(case, solve)
+
+
+_SIDES: dict[str, Callable[[Case, float], tuple[np.ndarray, int]]] = {
+  "jaxdm": _jaxdm,
+  "sklearn": _sklearn,
+  "celer": _celer,
+  "skglm": _skglm,
+}
+
+
+def _calibrated(side: str, case: Case, gap: float) -> float:
+  """The loosest of a peer's tolerances that reaches the gap on a few targets."""
+  if side == "jaxdm":
+    return gap * 0.99 - 1e-7  # What float32 may be off.
+  few, tol = case.first(_CALIBRATION_TARGETS), 1e-1
+  while tol > 1e-14 and largest_gap(few, _SIDES[side](few, tol)[0]) > gap:
+    tol /= 10
+  return tol
+
+
+def _child(side: str, shape: str, gap: float) -> dict[str, Any]:
+  """Measures one side in this process."""
+  case = planted(shape)
+  t = case.outcomes.shape[1]
+  timed = t if side == "jaxdm" else min(t, PEER_TARGETS.value or t)
+  part = case.first(timed)
+  tol = _calibrated(side, case, gap)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  _SIDES[side](part if side == "jaxdm" else case.first(2), tol)  # Compiles.
+  start = time.perf_counter()
+  weights, steps = _SIDES[side](part, tol)
+  seconds = (time.perf_counter() - start) * t / timed
+  own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+  children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+  return {
+    "side": side,
+    "shape": shape,
+    "gap": gap,
+    "seconds": seconds,
+    "targets_timed": timed,
+    "steps_per_target": steps / timed,
+    "reached_gap": largest_gap(part, weights),
+    "tol": tol,
+    "memory_bytes": (own + children) * 1024,
+  }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+  """The results as Markdown."""
+  lines = [
+    "n x m x t | gap | side | seconds | jaxdm is x times | reached gap | steps a target "
+    "| memory MB | targets timed"
+  ]
+  lines.append(" | ".join(["---"] * 9))
+  ours = {(r["shape"], r["gap"]): r["seconds"] for r in results if r["side"] == "jaxdm"}
+  for r in results:
+    times = r["seconds"] / ours.get((r["shape"], r["gap"]), float("nan"))
+    cells = f"{r['shape']} | {r['gap']:.0e} | {r['side']} | {r['seconds']:.2f} | "
+    cells += f"{times:.1f} | {r['reached_gap']:.1e} | {r['steps_per_target']:.0f} | "
+    lines.append(f"{cells}{r['memory_bytes'] / 1e6:,.0f} | {r['targets_timed']}")
+  return "\n".join(f"| {line} |" for line in lines)
+
+
+def main(argv: list[str]) -> None:
+  """Measures; a child process prints its one result as JSON."""
+  if argv[1:]:
+    sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
+  if unknown := set(SIDES.value) - _SIDES.keys():
+    sys.exit(f"error: --sides must be some of {', '.join(_SIDES)}, got {unknown}")
+  if _CHILD.value:
+    side, shape, gap = _CHILD.value
+    if side == "jaxdm":
+      from jaxdm import devices
+
+      devices.use_all_devices()
+    print(json.dumps(_child(side, shape, float(gap))))
+    return
+  results = []
+  for shape in SHAPES.value:
+    for gap in GAPS.value:
+      for side in SIDES.value:
+        command = [sys.executable, "-m", "experiments.bench_lasso", *sys.argv[1:]]
+        command.append(f"--child={side},{shape},{gap}")
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+          print(f"{side} on {shape} failed; its error is above", file=sys.stderr)
+          continue
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"  {shape} {gap} {side}: {results[-1]['seconds']:.2f} s", file=sys.stderr)
+  print(table(results))
+  if JSON.value:
+    pathlib.Path(JSON.value).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,147 @@
+"""Masks and margins that somebody else's models left, as `.npy` files.
+
+The layout is that of the public CIFAR-10 bank: bool [m, n] masks and float16 [m, t]
+margins. Everything is checked before anything is fitted.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+import numpy as np
+from absl import flags
+
+from experiments import presets, settings, workdir
+from jaxdm import datamodels, training_sets
+
+MASKS = flags.DEFINE_string(
+  "masks",
+  None,
+  "Instead of models of one's own: an .npy of bool [m, n] training masks to fit to.",
+)
+MARGINS = flags.DEFINE_string("margins", None, "With --masks: an .npy of float [m, t].")
+TARGETS = flags.DEFINE_string("targets", None, "With --masks: fit only targets a:b.")
+DROP_NONFINITE = flags.DEFINE_bool(
+  "drop_nonfinite", False, "With --masks: leave out models with margins not finite."
+)
+_BLOCK_ROWS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """Checked files and the settings to fit them with.
+
+  Attributes:
+    workdir: for the results.
+    experiment: whose fit and num_held_out count.
+    masks: of the models to fit to and, behind them, those to judge on.
+    margins_mt: float32, theirs.
+    settings: what the result depends on.
+  """
+
+  workdir: workdir.Workdir
+  experiment: presets.Experiment
+  masks: training_sets.PackedMasks
+  margins_mt: np.ndarray
+  settings: dict[str, dict[str, object]]
+
+
+def wanted() -> bool:
+  """Whether the flags ask for files."""
+  given = (MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)
+  return any(given)
+
+
+def open_files() -> Files:
+  """Reads and checks the files that the flags name, and says what they hold.
+
+  Raises:
+    ValueError: on anything in flags or files that cannot be fitted.
+  """
+  if not (MASKS.value and MARGINS.value):
+    raise ValueError("masks and --margins are needed together")
+  folder = workdir.Workdir(settings.WORKDIR.value)
+  stored = folder.settings()
+  files = stored.pop("files", {})
+  experiment = settings.experiment(stored)
+  masks_mn, margins_mt = _array("masks", MASKS.value), _array("margins", MARGINS.value)
+  m, t = len(masks_mn), margins_mt.shape[1]
+  if len(margins_mt) != m:
+    raise ValueError(f"margins has {len(margins_mt)} rows but --masks has {m}")
+  if margins_mt.dtype.kind != "f":
+    raise ValueError(f"margins must hold floats, got {margins_mt.dtype}")
+  start, stop = _slice(t)
+  margins_mt = np.asarray(margins_mt[:, start:stop], np.float32)
+  packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
+  sizes = np.bitwise_count(packed.bits).sum(axis=1, dtype=np.int64)
+  distinct = len(np.unique(packed.bits, axis=0))
+  print(
+    f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {masks_mn.shape[1]:,} "
+    f"examples, {m - distinct:,} on a subset seen before; targets {start}:{stop} of {t:,}"
+  )
+  bad = datamodels.nonfinite_rows(margins_mt)
+  if bad.size and not DROP_NONFINITE.value:
+    rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
+    raise ValueError(
+      f"margins of {bad.size} models are not finite: rows {rows}; "
+      "--drop_nonfinite leaves them out"
+    )
+  if bad.size:
+    print(f"{bad.size} models left out: their margins are not finite")
+    rows_m = np.setdiff1d(np.arange(m), bad)
+    packed, margins_mt = packed.take(rows_m), margins_mt[rows_m]
+  held_out = experiment.collect.num_held_out
+  if held_out > len(margins_mt) - 4:
+    raise ValueError(
+      f"num_held_out must leave some of {len(margins_mt)} models to fit to, "
+      f"got {held_out}"
+    )
+  now: dict[str, object] = {
+    "masks": [*masks_mn.shape],
+    "digest": datamodels.digest(packed, margins_mt),
+    "targets": [start, stop],
+  }
+  if files and files != now:
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} was begun with other files or --targets; name a new one"
+    )
+  return Files(folder, experiment, packed, margins_mt, {"files": now})
+
+
+def _array(name: str, path: str) -> np.ndarray:
+  """A matrix in a file, mapped into memory; never a pickle."""
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except (ValueError, OSError, EOFError) as error:
+    raise ValueError(f"{name}={path} is not a whole .npy file: {error}") from error
+  if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
+    raise ValueError(f"{name}={path} must hold one matrix that is not empty")
+  return array
+
+
+def _checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
+  """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
+  if masks_mn.dtype.kind not in "bui":
+    raise ValueError(f"masks must hold bool, or 0 and 1, got {masks_mn.dtype}")
+  for start in range(0, len(masks_mn), _BLOCK_ROWS):
+    block = np.asarray(masks_mn[start : start + _BLOCK_ROWS])
+    # A bool in a file may be a byte other than 0 and 1.
+    numbers = block.view(np.uint8) if block.dtype == bool else block
+    wrong = np.flatnonzero(((numbers != 0) & (numbers != 1)).any(axis=1))
+    if wrong.size:
+      raise ValueError(f"masks must be 0 or 1, and are not in row {start + wrong[0]}")
+    yield numbers.astype(bool)
+
+
+def _slice(num_targets: int) -> tuple[int, int]:
+  """What --targets=a:b asks for."""
+  text = TARGETS.value
+  if text is None:
+    return 0, num_targets
+  match = re.fullmatch(r"(\d*):(\d*)", text)
+  if not match:
+    raise ValueError(f"targets must be a:b, got {text!r}")
+  start, stop = int(match[1] or 0), int(match[2] or num_targets)
+  if not start < stop <= num_targets:
+    raise ValueError(f"targets must lie in 0:{num_targets}, got {text!r}")
+  return start, stop

@@ -1,0 +1,122 @@
+"""Datamodels of models that others trained."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import fit_datamodels, launcher
+from jaxdm import datamodels
+
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, str]:
+  """A bank in the public layout, with two planted weights a target."""
+  rng = np.random.default_rng(0)
+  masks = rng.random((300, 30)) < 0.5
+  weights = np.zeros((4, 30))
+  weights[np.arange(4), np.arange(4)] = 2.0
+  margins = masks @ weights.T + 0.3 * rng.normal(size=(300, 4))
+  np.save(tmp_path / "masks.npy", masks)
+  np.save(tmp_path / "margins.npy", margins.astype(np.float16))
+  return {
+    "masks": str(tmp_path / "masks.npy"),
+    "margins": str(tmp_path / "margins.npy"),
+    "workdir": str(tmp_path / "run"),
+    "num_held_out": "60",
+    "num_lambdas": "6",
+  }
+
+
+def start(given: dict[str, str]) -> None:
+  with flagsaver.as_parsed(**given):
+    launcher.start(fit_datamodels.main, ["prog"], fit_datamodels.open_any)
+
+
+def test_files_are_fitted_and_judged(files, tmp_path, capsys) -> None:
+  start(files)
+  assert "300 models on" in capsys.readouterr().out
+  models = datamodels.Datamodels.load(tmp_path / "run/datamodels")
+  np.testing.assert_array_equal(models.weights_tn.argmax(axis=1), np.arange(4))
+  record = json.loads((tmp_path / "run/stages/fit_datamodels.json").read_text())
+  assert record["summary"]["held_out_models"] == 60
+  assert record["summary"]["r2"]["estimate"] > 0.9
+  assert not (tmp_path / "run/datamodels.parts").exists()
+
+
+def test_a_slice_of_targets_is_that_slice_of_all(files, tmp_path) -> None:
+  start(files)
+  part = {**files, "targets": "1:3", "workdir": str(tmp_path / "part")}
+  start(part)
+  whole = datamodels.Datamodels.load(tmp_path / "run/datamodels")
+  some = datamodels.Datamodels.load(tmp_path / "part/datamodels")
+  np.testing.assert_allclose(some.weights_tn, whole.weights_tn[1:3], atol=1e-5)
+
+
+def test_models_without_finite_margins_are_named_and_can_be_dropped(files, capsys):
+  margins = np.load(files["margins"])
+  margins[[5, 17], 1] = np.nan, np.inf
+  np.save(files["margins"], margins)
+  with pytest.raises(SystemExit, match="2 models are not finite: rows 5, 17"):
+    start(files)
+  start({**files, "drop_nonfinite": "true"})
+  assert "2 models left out" in capsys.readouterr().out
+
+
+def damaged(files, name, change) -> None:
+  array = np.load(files[name])
+  np.save(files[name], change(array))
+
+
+@pytest.mark.parametrize(
+  "name,change,message",
+  [
+    ("masks", lambda a: a.astype(np.uint8) * 2, "--masks must be 0 or 1, and are not"),
+    ("masks", lambda a: a.astype(np.float32), "--masks must hold bool, or 0 and 1"),
+    ("masks", lambda a: a[0], "must hold one matrix"),
+    ("masks", lambda a: a[:-1], "--margins has 300 rows but --masks has 299"),
+    ("margins", lambda a: a.astype(int), "--margins must hold floats"),
+    ("margins", lambda a: a[:, :0], "must hold one matrix that is not empty"),
+  ],
+)
+def test_bad_files_get_one_line(name, change, message, files, tmp_path) -> None:
+  damaged(files, name, change)
+  with pytest.raises(SystemExit, match=re.escape(message)):
+    start(files)
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_truncated_file_is_named(files, tmp_path) -> None:
+  path = tmp_path / "margins.npy"
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(SystemExit, match="--margins=.* is not a whole .npy file"):
+    start(files)
+
+
+@pytest.mark.parametrize(
+  "given,message",
+  [
+    ({"targets": "2:9"}, "--targets must lie in 0:4, got '2:9'"),
+    ({"targets": "3"}, "--targets must be a:b, got '3'"),
+    ({"masks": None}, "--masks and --margins are needed together"),
+    ({"masks": "none.npy"}, "--masks=none.npy is not a whole .npy file"),
+    ({"num_held_out": "298"}, "--num_held_out must leave some of 300 models"),
+  ],
+)
+def test_bad_flags_get_one_line(given, message, files, tmp_path) -> None:
+  asked = {k: v for k, v in {**files, **given}.items() if v is not None}
+  with pytest.raises(SystemExit, match=re.escape(message)):
+    start(asked)
+  assert not (tmp_path / "run").exists()
+
+
+def test_other_files_in_a_used_workdir_are_refused(files) -> None:
+  start(files)
+  damaged(files, "margins", lambda a: a + 1)
+  with pytest.raises(SystemExit, match="begun with other files or --targets"):
+    start(files)
