@@ -123,7 +123,7 @@ def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, i
   """A peer's solver on every target, over all cores."""
   import joblib
 
-  found = joblib.Parallel(n_jobs=-1)(
+  found = joblib.Parallel(n_jobs=-1, max_nbytes=None)(
     joblib.delayed(solve)(t) for t in range(case.outcomes.shape[1])
   )
   return np.stack([w for w, _ in found], axis=1), sum(steps for _, steps in found)

@@ -46,13 +46,14 @@ class Problem(NamedTuple):
 
 
 class State(NamedTuple):
-  """Each target's iterate w, the point a ahead of it, and both times the Gram.
+  """Each target's iterate w and the one before, and both times the Gram.
 
   Attributes:
     w_tn: the solution so far.
     gw_tn: w_tn G.
-    a_tn: where the next gradient is taken.
-    ga_tn: a_tn G.
+    old_tn: the iterate before.
+    gold_tn: old_tn G.
+    push_t: how far beyond w the next gradient is taken, in moves from old to w.
     step_t: length of the next step.
     first_t: squared length of the first move.
     steps_t: int32, taken.
@@ -61,8 +62,9 @@ class State(NamedTuple):
 
   w_tn: Array
   gw_tn: Array
-  a_tn: Array
-  ga_tn: Array
+  old_tn: Array
+  gold_tn: Array
+  push_t: Array
   step_t: Array
   first_t: Array
   steps_t: Array
@@ -91,14 +93,15 @@ def rounded(problem: Problem) -> Problem:
   return Problem(*parts)
 
 
-def begin(shared: Shared, w_tn: Array, gw_tn: Array) -> State:
-  """A state at w_tn, of which the product with the Gram is known."""
-  t, dtype = len(w_tn), w_tn.dtype
-  step_t = jnp.full(t, _LONG_STEP, dtype) / shared.lipschitz
-  none_t = jnp.zeros(t, dtype)
-  steps_t = jnp.zeros(t, jnp.int32)
-  unknown_t = jnp.full(t, jnp.inf, dtype)
-  return State(w_tn, gw_tn, w_tn, gw_tn, step_t, none_t, steps_t, unknown_t)
+def _begin(shared: Shared, start: tuple[Array, Array]) -> State:
+  """A state at some w_tn, of which the product with the Gram is known."""
+  w_tn, gw_tn = start
+  none_t = jnp.zeros(len(w_tn), w_tn.dtype)
+  step_t = none_t + _LONG_STEP / shared.lipschitz
+  steps_t = jnp.zeros(len(w_tn), jnp.int32)
+  return State(
+    w_tn, gw_tn, w_tn, gw_tn, none_t, step_t, none_t, steps_t, none_t + jnp.inf
+  )
 
 
 def without_free(problem: Problem, slope_tn: Array) -> tuple[Array, Array, Array]:
@@ -175,37 +178,32 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
   def unfinished(state: State) -> Array:
     return (state.gap_t > shared.tol) & (state.steps_t < shared.limit)
 
-  def step(state: State) -> State:
-    size = state.step_t[:, None]
-    moved = state.a_tn - size * (state.ga_tn - problem.corr_tn)
-    w = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - size * lam_tn, 0)
-    gw = design.times_gram(shared.design, w)
-    move, gmove = w - state.w_tn, gw - state.gw_tn
-    uphill = jnp.sum((state.a_tn - w) * move, axis=1) > 0
-    push = jnp.where(uphill, 0, 1)[:, None]
-    length = jnp.sum(move**2, axis=1)
-    first = jnp.where(state.steps_t == 0, length, state.first_t)
-    shrunk = jnp.maximum(_SHRINK * state.step_t, 1 / shared.lipschitz)
-    return State(
-      w,
-      gw,
-      w + push * move,
-      gw + push * gmove,
-      jnp.where(length > first, shrunk, state.step_t),
-      first,
-      state.steps_t + 1,
-      _gap_at(problem, w, gw),
-    )
-
   def body(carry: Any) -> Any:
     done, state = carry
     going = unfinished(state)
-    new = step(state)
-    kept = (
-      jnp.where(going.reshape(-1, *[1] * (now.ndim - 1)), now, before)
-      for now, before in zip(new, state, strict=True)
+    push, size = state.push_t[:, None], state.step_t[:, None]
+    w, old = state.w_tn, state.old_tn
+    ahead = w + push * (w - old)
+    gahead = state.gw_tn + push * (state.gw_tn - state.gold_tn)
+    moved = ahead - size * (gahead - problem.corr_tn)
+    shrunk = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - size * lam_tn, 0)
+    new = jnp.where(going[:, None], shrunk, w)
+    gnew = design.times_gram(shared.design, new)
+    uphill = jnp.sum((ahead - new) * (new - w), axis=1) > 0
+    length = jnp.sum((new - w) ** 2, axis=1)
+    first = jnp.where(state.steps_t == 0, length, state.first_t)
+    shorter = jnp.maximum(_SHRINK * state.step_t, 1 / shared.lipschitz)
+    return done + 1, State(
+      new,
+      gnew,
+      w,
+      state.gw_tn,
+      jnp.where(uphill, 0, 1).astype(w.dtype),
+      jnp.where(length > first, shorter, state.step_t),
+      first,
+      state.steps_t + going,
+      jnp.where(going, _gap_at(problem, new, gnew), state.gap_t),
     )
-    return done + 1, State(*kept)
 
   def more(carry: Any) -> jax.Array:
     done, state = carry
@@ -216,29 +214,29 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
 
 
 @functools.cache
-def _compiled() -> Any:
-  """`_advance` on every device."""
-  return devices.spread(_advance)
+def _compiled() -> tuple[Any, Any]:
+  """`_begin` and `_advance` on every device."""
+  return devices.spread(_begin), devices.spread(_advance)
 
 
-def solve(shared: Shared, problem: Problem, state: State) -> State:
+def solve(shared: Shared, problem: Problem, start: tuple[Array, Array]) -> State:
   """Steps until every target is finished or given up.
 
   Once half of the targets are finished, only the others are carried on with.
 
   Args:
     shared: the design and when to stop; on every device.
-    problem: the lassos, a multiple of `devices.count()` of them.
-    state: where they start.
+    problem: the lassos, a multiple of `devices.count()` of them, spread over devices.
+    start: w_tn to start from and w_tn times the Gram, spread likewise.
 
   Returns:
     Where they end.
   """
-  advance = _compiled()
-  problem, state = devices.by_row((problem, state))
+  begin, advance = _compiled()
+  state = begin(shared, start)
   rows, part, whole = None, problem, state
   while True:
-    state = advance(shared, devices.by_row((part, state)))
+    state = advance(shared, (part, state))
     gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
     # A gap that is not a number counts as finished: it will not become one.
     left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))
@@ -251,7 +249,7 @@ def solve(shared: Shared, problem: Problem, state: State) -> State:
     if not left.size:
       return whole
     taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
-    state, part = _take(state, taken), _take(part, taken)
+    state, part = devices.by_row(_take((state, part), taken))
     rows = taken if rows is None else rows[taken]
 
 

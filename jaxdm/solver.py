@@ -190,14 +190,16 @@ class Solver:
       limit: steps a target.
     """
     matrix, lipschitz = self._design
-    zeros = jnp.zeros(tile.problem.corr_tn.shape, jnp.float32)
-    w_tn, gw_tn = (start.w_tn, start.gw_tn) if start else (zeros, zeros)
+    if start:
+      w_tn, gw_tn = start.w_tn, start.gw_tn
+    else:
+      w_tn = gw_tn = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32))
     lam_t = devices.by_row(_scaled(tile, lam_t).astype(np.float32))
     problem = tile.rough._replace(lam_t=lam_t)
     shared = fista.Shared(
       matrix, lipschitz, np.asarray(tol, np.float32), np.asarray(limit, np.int32)
     )
-    return fista.solve(shared, problem, fista.begin(shared, w_tn, gw_tn))
+    return fista.solve(shared, problem, (w_tn, gw_tn))
 
   def finish(self, tile: Tile, lam_t: np.ndarray, *, tol: float, limit: int) -> LassoFit:
     """Solutions whose gap is certified; in float64 where float32 is not enough.
@@ -258,10 +260,10 @@ class Solver:
       stop = np.asarray(tol, np.float64), np.asarray(limit, np.int32)
       shared = fista.Shared(made, lipschitz, *stop)
       whole = tile.problem._replace(lam_t=_scaled(tile, lam_t))
-      problem = jax.tree.map(lambda x: x[padded], whole)
-      start = jnp.asarray(w_tn[padded])
+      problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole))
+      start = devices.by_row(w_tn[padded])
       gw_tn = jax.jit(design.times_gram)(made, start)
-      state = fista.solve(shared, problem, fista.begin(shared, start, gw_tn))
+      state = fista.solve(shared, problem, (start, gw_tn))
       size = len(rows)
       return np.asarray(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
 
