@@ -123,7 +123,7 @@ def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, i
   """A peer's solver on every target, over all cores."""
   import joblib
 
-  found = joblib.Parallel(n_jobs=-1, max_nbytes=None)(
+  found = joblib.Parallel(n_jobs=-1)(
     joblib.delayed(solve)(t) for t in range(case.outcomes.shape[1])
   )
   return np.stack([w for w, _ in found], axis=1), sum(steps for _, steps in found)
@@ -164,7 +164,7 @@ def _celer(case: Case, tol: float) -> tuple[np.ndarray, int]:
 
     warnings.simplefilter("ignore")
     _, w, _, steps = celer.celer_path(
-      x,
+      np.array(x, order="F"),  # joblib's maps are read-only, which celer refuses.
       y[:, t].copy(),
       "lasso",
       alphas=case.lam_lt[:, t],
