@@ -5,9 +5,9 @@
 All sides solve the same paths of penalties on the same planted data, each in a process
 of its own, one at a time, with all cores. Every side stops as late as it must for its
 largest duality gap, relative to the objective at 0 and recomputed in float64, to be at
-most the one asked for: a peer's own tolerance is loosened tenfold steps at a time on a
-few targets first. Peers solve one target after another, so that --peer_targets may time
-some of the targets; their time is then given in proportion.
+most the one asked for: a peer's own tolerance is found on a few targets first, among
+1, 2 and 5 times the powers of ten. Peers solve one target after another, so that
+--peer_targets may time some of the targets; their time is then given in proportion.
 
   jaxdm    all targets at once
   sklearn  lasso_path on the precomputed Gram, joblib over targets
@@ -211,9 +211,13 @@ def _calibrated(side: str, case: Case, gap: float) -> float:
   if side == "jaxdm":
     return gap * 0.99 - 1e-7  # What float32 may be off.
   few, tol = case.first(_CALIBRATION_TARGETS), 1e-1
-  while tol > 1e-14 and largest_gap(few, _SIDES[side](few, tol)[0]) > gap:
+
+  def reaches(tol: float) -> bool:
+    return largest_gap(few, _SIDES[side](few, tol)[0]) <= gap
+
+  while tol > 1e-14 and not reaches(tol):
     tol /= 10
-  return tol
+  return next((looser for looser in (5 * tol, 2 * tol) if reaches(looser)), tol)
 
 
 def _child(side: str, shape: str, gap: float) -> dict[str, Any]:

@@ -79,12 +79,14 @@ class Shared(NamedTuple):
     lipschitz: float, an upper estimate of the Gram's largest eigenvalue.
     tol: gap at which a target is finished.
     limit: int32, steps after which it is given up.
+    fresh: bool, whether states come from other penalties and only their w counts.
   """
 
   design: design.Design
   lipschitz: Array
   tol: Array
   limit: Array
+  fresh: Array
 
 
 def rounded(problem: Problem) -> Problem:
@@ -93,15 +95,12 @@ def rounded(problem: Problem) -> Problem:
   return Problem(*parts)
 
 
-def _begin(shared: Shared, start: tuple[Array, Array]) -> State:
-  """A state at some w_tn, of which the product with the Gram is known."""
+def _begin(_: None, start: tuple[Array, Array]) -> State:
+  """A state of which only w_tn and its product with the Gram count."""
   w_tn, gw_tn = start
   none_t = jnp.zeros(len(w_tn), w_tn.dtype)
-  step_t = none_t + _LONG_STEP / shared.lipschitz
   steps_t = jnp.zeros(len(w_tn), jnp.int32)
-  return State(
-    w_tn, gw_tn, w_tn, gw_tn, none_t, step_t, none_t, steps_t, none_t + jnp.inf
-  )
+  return State(w_tn, gw_tn, w_tn, gw_tn, none_t, none_t, none_t, steps_t, none_t)
 
 
 def without_free(problem: Problem, slope_tn: Array) -> tuple[Array, Array, Array]:
@@ -209,7 +208,12 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
     done, state = carry
     return (done < _BLOCK_STEPS) & unfinished(state).any()
 
-  start = start._replace(gap_t=_gap_at(problem, start.w_tn, start.gw_tn))
+  start = start._replace(
+    push_t=jnp.where(shared.fresh, 0, start.push_t),
+    step_t=jnp.where(shared.fresh, _LONG_STEP / shared.lipschitz, start.step_t),
+    steps_t=jnp.where(shared.fresh, 0, start.steps_t),
+    gap_t=_gap_at(problem, start.w_tn, start.gw_tn),
+  )
   return lax.while_loop(more, body, (jnp.int32(0), start))[1]
 
 
@@ -219,7 +223,13 @@ def _compiled() -> tuple[Any, Any]:
   return devices.spread(_begin), devices.spread(_advance)
 
 
-def solve(shared: Shared, problem: Problem, start: tuple[Array, Array]) -> State:
+def begin(w_tn: Array, gw_tn: Array) -> State:
+  """A state at w_tn, whose product with the Gram is known; both spread over devices."""
+  state: State = _compiled()[0](None, (w_tn, gw_tn))
+  return state
+
+
+def solve(shared: Shared, problem: Problem, state: State) -> State:
   """Steps until every target is finished or given up.
 
   Once half of the targets are finished, only the others are carried on with.
@@ -227,16 +237,16 @@ def solve(shared: Shared, problem: Problem, start: tuple[Array, Array]) -> State
   Args:
     shared: the design and when to stop; on every device.
     problem: the lassos, a multiple of `devices.count()` of them, spread over devices.
-    start: w_tn to start from and w_tn times the Gram, spread likewise.
+    state: what `begin` made, or `solve` for other penalties.
 
   Returns:
     Where they end.
   """
-  begin, advance = _compiled()
-  state = begin(shared, start)
+  _, advance = _compiled()
   rows, part, whole = None, problem, state
   while True:
     state = advance(shared, (part, state))
+    shared = shared._replace(fresh=np.asarray(False))
     gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
     # A gap that is not a number counts as finished: it will not become one.
     left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))

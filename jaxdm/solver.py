@@ -116,7 +116,8 @@ class Solver:
   def _design(self) -> tuple[design.Design, Array]:
     """The design in float32 on every device, and its Lipschitz constant."""
     made = self._made(np.float32)
-    return made, design.largest_eigenvalue(made, self._x.shape[1], np.float32)
+    size = self._x.shape[1]
+    return made, np.asarray(design.largest_eigenvalue(made, size, np.float32))
 
   def _made(self, dtype: Any) -> design.Design:
     """The design on every device."""
@@ -178,7 +179,13 @@ class Solver:
     return free_tz, gram_tzn, inverse_tzz
 
   def solve(
-    self, tile: Tile, lam_t: np.ndarray, start: Any = None, *, tol: float, limit: int
+    self,
+    tile: Tile,
+    lam_t: np.ndarray,
+    start: fista.State | None = None,
+    *,
+    tol: float,
+    limit: int,
   ) -> fista.State:
     """Solutions for outcomes of variance 1, in float32.
 
@@ -190,16 +197,12 @@ class Solver:
       limit: steps a target.
     """
     matrix, lipschitz = self._design
-    if start:
-      w_tn, gw_tn = start.w_tn, start.gw_tn
-    else:
-      w_tn = gw_tn = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32))
+    if start is None:
+      zeros = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32))
+      start = fista.begin(zeros, zeros)
     lam_t = devices.by_row(_scaled(tile, lam_t).astype(np.float32))
-    problem = tile.rough._replace(lam_t=lam_t)
-    shared = fista.Shared(
-      matrix, lipschitz, np.asarray(tol, np.float32), np.asarray(limit, np.int32)
-    )
-    return fista.solve(shared, problem, (w_tn, gw_tn))
+    shared = _shared(matrix, lipschitz, np.float32, tol, limit)
+    return fista.solve(shared, tile.rough._replace(lam_t=lam_t), start)
 
   def finish(self, tile: Tile, lam_t: np.ndarray, *, tol: float, limit: int) -> LassoFit:
     """Solutions whose gap is certified; in float64 where float32 is not enough.
@@ -256,14 +259,12 @@ class Solver:
     padded = np.concatenate([rows, fill])
     with jax.enable_x64(True):
       made = self._made(np.float64)
-      lipschitz = np.asarray(self._design[1], np.float64)
-      stop = np.asarray(tol, np.float64), np.asarray(limit, np.int32)
-      shared = fista.Shared(made, lipschitz, *stop)
+      shared = _shared(made, self._design[1], np.float64, tol, limit)
       whole = tile.problem._replace(lam_t=_scaled(tile, lam_t))
       problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole))
       start = devices.by_row(w_tn[padded])
       gw_tn = jax.jit(design.times_gram)(made, start)
-      state = fista.solve(shared, problem, (start, gw_tn))
+      state = fista.solve(shared, problem, fista.begin(start, gw_tn))
       size = len(rows)
       return np.asarray(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
 
@@ -312,6 +313,14 @@ def _add_residuals(
     aligned_t + jnp.sum(r * outcomes_mt, axis=0),
     residual_t + jnp.sum(r**2, axis=0),
   )
+
+
+def _shared(
+  made: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
+) -> fista.Shared:
+  """What all targets have in common, in one precision."""
+  numbers = np.asarray(lipschitz, dtype), np.asarray(tol, dtype)
+  return fista.Shared(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))
 
 
 def _scaled(tile: Tile, lam_t: np.ndarray) -> np.ndarray:
