@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxdm import bank, fleet, margins, prng, training_sets
+from jaxdm import Array, bank, fleet, margins, prng, training_sets
 from jaxdm import progress as progress_lib
 
 
@@ -71,19 +71,24 @@ class Retrainer:
     progress(len(ids) - len(todo), len(ids))
     if not len(todo):
       return self._store.margins(ids)
-    keys = prng.keys_for(self._seed, [seeds[row] for row in todo])
     size = self._models.rows
+
+    def keys(part: slice) -> Array:
+      # Always as many, so that nothing is compiled for other numbers of models.
+      rows = np.resize(todo[part], size)
+      return prng.keys_for(self._seed, [seeds[row] for row in rows])
+
     parts = [slice(i, min(i + size, len(todo))) for i in range(0, len(todo), size)]
     chunks = (
-      (training_sets.from_masks(masks_mn[todo[p]], labels_mn[todo[p]]), keys[p])
+      (training_sets.from_masks(masks_mn[todo[p]], labels_mn[todo[p]]), keys(p))
       for p in parts
     )
     outputs = self._models.train_models(chunks, self._target_pixels)
     for part, output in zip(parts, outputs, strict=True):
-      margins_mt = margins.correct_class_margins(
-        np.asarray(output.logits)[: output.num_models], self._target_labels
-      )
+      margins_mt = np.asarray(
+        margins.correct_class_margins(np.asarray(output.logits), self._target_labels)
+      )[: output.num_models]
       rows = todo[part]
-      self._store.append([ids[r] for r in rows], masks_mn[rows], np.asarray(margins_mt))
+      self._store.append([ids[r] for r in rows], masks_mn[rows], margins_mt)
       progress(len(ids) - len(todo) + part.stop, len(ids))
     return self._store.margins(ids)
