@@ -125,7 +125,12 @@ class Fleet:
       yield ahead
 
   def train_chunk(self, sets: training_sets.TrainingSets, keys: Array) -> train.Variables:
-    """Trains at most `rows` models; variables stay on the devices, padded to `rows`."""
+    """Trains at most `rows` models; variables stay on the devices, padded to `rows`.
+
+    Args:
+      sets: their training sets.
+      keys: theirs; more may be given, so that their number need not change.
+    """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
     steps = np.asarray(self._config.num_steps(sets.counts), np.int32).max()

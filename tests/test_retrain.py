@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -38,6 +39,17 @@ def test_only_missing_models_are_trained(lab) -> None:
   assert models.trained == 7
   np.testing.assert_array_equal(again[:4], first)
   assert seen[0] == (4, 7) and seen[-1] == (7, 7)
+
+
+def test_another_number_of_models_compiles_nothing(lab, caplog) -> None:
+  _, build, _ = lab
+  masks = np.ones((9, 24), bool)
+  masks[np.arange(9), np.arange(9)] = False
+  seeds = [prng.Seed("verify", i) for i in range(9)]
+  build()(masks[:2], seeds[:2])
+  with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+    build()(masks, seeds)
+  assert "Compiling" not in caplog.text, caplog.text
 
 
 def test_a_request_may_repeat_itself_and_nothing_may_be_left_to_do(lab) -> None:
