@@ -225,7 +225,8 @@ class Plan(NamedTuple):
   Attributes:
     form: of the design.
     tile: targets at a time, a multiple of `devices.count()`.
-    peak_bytes: expected peak memory of one device.
+    peak_bytes: expected peak, of the host where devices share its memory, else of
+      one device.
   """
 
   form: Form
@@ -258,7 +259,7 @@ def plan(
     is_bool: whether X is of zeros and ones.
     form: to force one.
     tile: to force one.
-    free_bytes: that one device may use; None: what is free now.
+    free_bytes: that may be used; None: `devices.free_bytes()`.
 
   Raises:
     ValueError: if no form fits beside a single target, or `form` is 'bits' and X real.
@@ -266,7 +267,11 @@ def plan(
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
   if form == "bits" and not is_bool:
     raise ValueError("form bits needs a bool design")
-  size = {"gram": 12 * n * n, "rows": 12 * m * n, "bits": m * n // 4}
+  count = devices.count()
+  # Each device holds the design, and one more, twice as wide, is there while it is made.
+  copies, share = (count, 1) if devices.share_memory() else (1, count)
+  numbers = {"gram": n * n, "rows": m * n, "bits": m * n // 32}
+  size = {name: (4 * copies + 8) * many for name, many in numbers.items()}
   order: list[Form] = ["gram", "rows"] if 2 * m >= n else ["rows", "gram"]
   if is_bool:
     order.append("bits")
@@ -283,8 +288,7 @@ def plan(
       raise ValueError(
         f"a design of {m} x {n} does not fit in {free_bytes / 1e9:.1f} GB in any form"
       )
-  whole = -(-t // devices.count()) * devices.count()
-  fitting = room // 2 // one * devices.count()
-  tile = min(whole, _MOST_TILE, max(fitting, devices.count())) if tile is None else tile
-  tile = -(-tile // devices.count()) * devices.count()
-  return Plan(choice, tile, size[choice] + passing + one * tile // devices.count())
+  if tile is None:
+    tile = min(t, _MOST_TILE, max(1, room // 2 // one * share))
+  tile = -(-tile // count) * count
+  return Plan(choice, tile, size[choice] + passing + one * tile // share)

@@ -70,9 +70,14 @@ def spread(fn: Callable[[Any, Any], Any], **jit_options: Any) -> Callable[..., A
   )
 
 
+def share_memory() -> bool:
+  """Whether the local devices draw on one memory, the host's."""
+  return jax.default_backend() == "cpu"
+
+
 def free_bytes() -> int:
-  """Memory that one device can still give: its own, or its share of the host's."""
+  """Memory that the host can still give where devices share it, else one device."""
   stats = jax.local_devices()[0].memory_stats() or {}
   if "bytes_limit" in stats:
     return int(stats["bytes_limit"] - stats["bytes_in_use"])
-  return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // count()
+  return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -10,6 +10,7 @@ from jaxdm import lasso
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["jaxdm", "sklearn", "celer", "skglm"])
 def test_every_side_reaches_the_gap(side) -> None:
   if side in ("celer", "skglm"):

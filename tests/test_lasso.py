@@ -50,6 +50,7 @@ FACTORS = ("ones", "different", "free", "0-1-100")
 
 
 # Few shapes, so that few programs are compiled.
+@pytest.mark.slow
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
 @hypothesis.given(
   shape=st.sampled_from([(60, 8, 3), (25, 40, 3), (30, 30, 3), (40, 1, 1)]),
@@ -184,6 +185,7 @@ def in_all_forms(masks, margins, lam, **options) -> dict[str, lasso.LassoFit]:
   return fits
 
 
+@pytest.mark.slow
 def test_forms_and_tiles_give_the_same_weights() -> None:
   masks, margins = planted(150, 40)
   lam = 0.1 * lambda_max(masks, margins)
@@ -230,6 +232,7 @@ def test_blocks_of_rows_change_only_rounding(monkeypatch) -> None:
   np.testing.assert_allclose(fit.weights, whole.weights, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_finished_targets_are_retired(monkeypatch) -> None:
   masks, margins = planted(50, 40, t=32, seed=2)
   lam = np.geomspace(1, 0.003, 32) * lambda_max(masks, margins)

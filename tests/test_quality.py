@@ -41,6 +41,7 @@ def test_lds_and_pooled_correlation_equal_scipys() -> None:
   assert found.ceiling is None
 
 
+@pytest.mark.slow
 def test_the_lds_interval_covers_fresh_estimates() -> None:
   fit = fitted()
   low, high = fit.evaluate(*models(200, noise=2.0, seed=1))[0][1:]
@@ -55,6 +56,7 @@ def test_a_constant_prediction_scores_zero_and_not_nan() -> None:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.5, 3.0])
 def test_the_ceiling_is_the_lds_of_the_expected_margin(noise) -> None:
   masks, margins = models(1500, noise=noise)
