@@ -7,8 +7,6 @@ accuracies: their means, and the difference with its 95 % interval (Welch's t). 
 settings of the experiment are flags, as for `experiments.pipeline`.
 """
 
-import json
-import pathlib
 import sys
 import tempfile
 
@@ -17,10 +15,8 @@ import scipy.stats
 import torch
 from absl import app, flags, logging
 
-from experiments import lab, settings, torch_resnet9, workdir
+from experiments import bench, lab, settings, torch_resnet9, workdir
 from jaxdm import devices
-
-JSON = flags.DEFINE_string("json", None, "File for the accuracies.")
 
 
 def torch_accuracies(opened: lab.Lab, count: int) -> np.ndarray:
@@ -65,12 +61,11 @@ def main(argv: list[str]) -> None:
     f"difference: {ours.mean() - theirs.mean():+.2%} "
     f"[{interval.low:+.2%}, {interval.high:+.2%}]"
   )
-  if JSON.value:
-    found = {"jaxdm": ours.tolist(), "pytorch": theirs.tolist()}
-    pathlib.Path(JSON.value).write_text(json.dumps(found, indent=1))
+  bench.write({"jaxdm": ours.tolist(), "pytorch": theirs.tolist()})
 
 
 if __name__ == "__main__":
+  flags.adopt_module_key_flags(bench)
   devices.use_all_devices()
   settings.show_in_help()
   app.run(main)

@@ -17,9 +17,7 @@ most the one asked for: a peer's own tolerance is found on a few targets first, 
 
 import dataclasses
 import json
-import pathlib
 import resource
-import subprocess
 import sys
 import time
 import warnings
@@ -29,21 +27,20 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-JSON = flags.DEFINE_string("json", None, "File for the full results.")
+from experiments import bench
+
 SHAPES = flags.DEFINE_list(
   "shapes",
   ["300x1600x500", "1500x6000x500", "1500x1500x300", "4000x2000x200"],
   "Columns x rows x targets.",
 )
 GAPS = flags.DEFINE_list("gaps", ["1e-4", "1e-6"], "Relative duality gaps to reach.")
-SIDES = flags.DEFINE_list("sides", ["jaxdm", "sklearn", "celer", "skglm"], "Only these.")
-NUM_LAMBDAS = flags.DEFINE_integer("num_lambdas", 30, "Points of every path.", 1)
-LEAST_RATIO = flags.DEFINE_float("lambda_min_ratio", 0.02, "End of every path.")
+PATH_POINTS = flags.DEFINE_integer("path_points", 30, "Penalties of every path.", 1)
+PATH_END = flags.DEFINE_float("path_end", 0.02, "End of every path over its start.")
 PEER_TARGETS = flags.DEFINE_integer(
   "peer_targets", None, "Targets that peers are timed on; all by default."
 )
 FORM = flags.DEFINE_enum("form", None, ["gram", "rows", "bits"], "Of the design; ours.")
-_CHILD = flags.DEFINE_list("child", None, "Internal: side, shape and gap.")
 _CALIBRATION_TARGETS = 6
 _CHECKED_TARGETS = 20
 
@@ -78,7 +75,7 @@ def planted(shape: str) -> Case:
   centred = outcomes - outcomes.mean(axis=0)
   x = masks.astype(np.float32) - masks.mean(axis=0, dtype=np.float64)
   top_t = np.abs(x.T @ centred).max(axis=0) / m
-  ratios = np.geomspace(1, LEAST_RATIO.value, NUM_LAMBDAS.value)
+  ratios = np.geomspace(1, PATH_END.value, PATH_POINTS.value)
   return Case(masks, outcomes, ratios[:, None] * top_t)
 
 
@@ -277,10 +274,12 @@ def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
     sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
-  if unknown := set(SIDES.value) - _SIDES.keys():
-    sys.exit(f"error: --sides must be some of {', '.join(_SIDES)}, got {unknown}")
-  if _CHILD.value:
-    side, shape, gap = _CHILD.value
+  try:
+    sides = bench.chosen_sides(list(_SIDES))
+  except ValueError as error:
+    sys.exit(f"error: --{error}")
+  if bench.CHILD.value:
+    side, shape, gap = bench.CHILD.value
     if side == "jaxdm":
       from jaxdm import devices
 
@@ -290,19 +289,15 @@ def main(argv: list[str]) -> None:
   results = []
   for shape in SHAPES.value:
     for gap in GAPS.value:
-      for side in SIDES.value:
-        command = [sys.executable, "-m", "experiments.bench_lasso", *sys.argv[1:]]
-        command.append(f"--child={side},{shape},{gap}")
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-          print(f"{side} on {shape} failed; its error is above", file=sys.stderr)
-          continue
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"  {shape} {gap} {side}: {results[-1]['seconds']:.2f} s", file=sys.stderr)
+      for side in sides:
+        what = f"{side},{shape},{gap}"
+        if found := bench.measured("experiments.bench_lasso", what):
+          results.append(found)
+          print(f"  {shape} {gap} {side}: {found['seconds']:.2f} s", file=sys.stderr)
   print(table(results))
-  if JSON.value:
-    pathlib.Path(JSON.value).write_text(json.dumps(results, indent=1))
+  bench.write(results)
 
 
 if __name__ == "__main__":
+  flags.adopt_module_key_flags(bench)
   app.run(main)

@@ -19,10 +19,8 @@ one at a time. Rounds repeat everything; a figure is the median over rounds.
 import dataclasses
 import json
 import os
-import pathlib
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,33 +30,22 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from experiments import bench_sides, cost, lab, presets, settings, workdir
+from experiments import bench, bench_sides, cost, lab, presets, settings, workdir
 from jaxdm import devices
 
-JSON = flags.DEFINE_string("json", None, "File for the full results.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Least duration of one timing.", 0.01)
 ROWS = flags.DEFINE_list("rows", None, "Only these rows, such as w8-8x8-b32.")
-SIDES = flags.DEFINE_list(
-  "sides", ["fleet", "torch", "torch-best", "vmap"], "Only these sides."
-)
 SCALING = flags.DEFINE_list("scaling", None, "Numbers of models to collect instead.")
-_CHILD = flags.DEFINE_list("child", None, "Internal: the side and row of this process.")
+_COMPARED = ["fleet", "torch", "torch-best", "vmap"]
 
 
 def _measure(side: str, row: bench_sides.Row, cache: str) -> dict[str, Any]:
   """One side of one row in a process of its own, which forwards all flags."""
-  command = [sys.executable, "-m", "experiments.bench_trainer", *sys.argv[1:]]
-  result = subprocess.run(
-    [*command, f"--child={side},{row.name}"],
-    env={**os.environ, "XDG_CACHE_HOME": cache},
-    stdout=subprocess.PIPE,
-    text=True,
-  )
-  if result.returncode:
-    print(f"{side} on {row.name} failed; its error is above", file=sys.stderr)
+  what = f"{side},{row.name}"
+  measured = bench.measured("experiments.bench_trainer", what, XDG_CACHE_HOME=cache)
+  if not measured:
     return {}
-  measured: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
   print(f"  {row.name} {side}: {_phrase(measured)}", file=sys.stderr)
   return measured
 
@@ -145,7 +132,7 @@ def compare() -> dict[str, Any]:
       for row in chosen:
         peak = _measure("matmul", row, cache)["flops_per_second"]
         peaks.setdefault(row.compute_dtype, []).append(peak)
-        for side in SIDES.value:
+        for side in bench.chosen_sides(_COMPARED):
           if measured := _measure(side, row, cache):
             runs.setdefault((row.name, side), []).append(measured)
   peak_of = {dtype: statistics.median(values) for dtype, values in peaks.items()}
@@ -197,22 +184,26 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   # Several processes look at one GPU here; none may take all of its memory.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-  if SCALING.value or (_CHILD.value and _CHILD.value[0] == "fleet"):
+  if SCALING.value or (bench.CHILD.value and bench.CHILD.value[0] == "fleet"):
     devices.use_all_devices()
-  if _CHILD.value:
-    side, name = _CHILD.value
+  if bench.CHILD.value:
+    side, name = bench.CHILD.value
     row = bench_sides.all_rows()[name]
     print(json.dumps(bench_sides.SIDES[side](row, SECONDS.value, settings.speed())))
     return
-  for flag, known in ((ROWS, bench_sides.all_rows()), (SIDES, bench_sides.SIDES)):
-    if unknown := set(flag.value or ()) - known.keys():
-      sys.exit(f"error: --{flag.name} must be some of {', '.join(known)}, got {unknown}")
+  try:
+    bench.chosen_sides(_COMPARED)
+    known = bench_sides.all_rows()
+    if unknown := set(ROWS.value or ()) - known.keys():
+      raise ValueError(f"rows must be some of {', '.join(known)}, got {unknown}")
+  except ValueError as error:
+    sys.exit(f"error: --{error}")
   sizes = [int(m) for m in SCALING.value or ()]
   found = {"machine": machine(), **(scale(sizes) if sizes else compare())}
-  if JSON.value:
-    pathlib.Path(JSON.value).write_text(json.dumps(found, indent=1))
+  bench.write(found)
 
 
 if __name__ == "__main__":
+  flags.adopt_module_key_flags(bench)
   settings.show_in_help()
   app.run(main)
