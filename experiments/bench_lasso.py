@@ -71,7 +71,8 @@ def planted(shape: str) -> Case:
   masks = rng.random((m, n), np.float32) < 0.5
   weights = rng.normal(size=(t, n)) * (rng.random((t, n)) < 0.05)
   signal = masks.astype(np.float32) @ weights.astype(np.float32).T
-  outcomes = signal + rng.normal(size=(m, t)) * signal.std(axis=0) * 1.5**0.5
+  spread_t = np.where(signal.std(axis=0) > 0, signal.std(axis=0), 1.0)
+  outcomes = signal + rng.normal(size=(m, t)) * spread_t * 1.5**0.5
   centred = outcomes - outcomes.mean(axis=0)
   x = masks.astype(np.float32) - masks.mean(axis=0, dtype=np.float64)
   top_t = np.abs(x.T @ centred).max(axis=0) / m

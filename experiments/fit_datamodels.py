@@ -14,6 +14,7 @@ import shutil
 from typing import Any
 
 import numpy as np
+from absl import flags
 
 from experiments import lab, launcher, margin_files, workdir
 from jaxdm import datamodels, lasso, priors, training_sets
@@ -141,4 +142,5 @@ def open_any() -> lab.Lab | margin_files.Files:
 
 
 if __name__ == "__main__":
+  flags.adopt_module_key_flags(margin_files)
   launcher.run(main, open_any)

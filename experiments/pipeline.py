@@ -7,8 +7,6 @@ and verifies small removals and label flips, and writes report.html. Stages that
 workdir already holds are not done again, and a killed run continues where it was.
 """
 
-import json
-
 from experiments import (
   brittleness,
   fit_datamodels,
@@ -25,8 +23,7 @@ def main(opened: lab.Lab) -> None:
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     opened.workdir.check(stage.STAGE, opened.settings(*stage.GROUPS))
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
-    summary = stage.main(opened)
-    print(f"{stage.STAGE}: {json.dumps(summary)}", flush=True)
+    stage.main(opened)
   report.main(opened)
   print(f"read {opened.workdir.path / 'report.html'}")
 

@@ -104,7 +104,7 @@ class Workdir:
     settings: Mapping[str, Mapping[str, Any]],
     work: Callable[[], dict[str, Any]],
   ) -> dict[str, Any]:
-    """Runs a stage unless it is finished, and records it.
+    """Runs a stage unless it is finished, records it, and prints its summary.
 
     Args:
       stage: its name.
@@ -117,16 +117,22 @@ class Workdir:
     self.check(stage, settings)
     record = self._record(stage)
     if record.get("complete"):
-      return record["summary"]
+      return _told(stage, record["summary"])
     path = self._stages / f"{stage}.json"
     bank.write_json(path, {"settings": settings, "complete": False})
     start = time.monotonic()
     summary = work()
     summary["seconds"] = round(time.monotonic() - start, 1)
     bank.write_json(path, {"settings": settings, "complete": True, "summary": summary})
-    return summary
+    return _told(stage, summary)
 
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""
     path = self._stages / f"{stage}.json"
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _told(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
+  """Prints a summary."""
+  print(f"{stage}: {json.dumps(summary)}", flush=True)
+  return summary
