@@ -125,6 +125,12 @@ def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   return weights, steps
 
 
+def _centred(case: Case) -> tuple[np.ndarray, np.ndarray]:
+  """The design, column by column in memory, and the outcomes, as peers want them."""
+  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
+  return x, case.outcomes - case.outcomes.mean(axis=0)
+
+
 def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, int]:
   """A peer's solver on every target, over all cores."""
   import joblib
@@ -137,9 +143,8 @@ def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, i
 
 def _sklearn(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Coordinate descent on the Gram."""
-  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
-  gram, y = x.T @ x, case.outcomes - case.outcomes.mean(axis=0)
-  products = x.T @ y
+  x, y = _centred(case)
+  gram, products = x.T @ x, x.T @ y
 
   def solve(t: int) -> tuple[np.ndarray, int]:
     from sklearn import linear_model
@@ -162,8 +167,7 @@ def _sklearn(case: Case, tol: float) -> tuple[np.ndarray, int]:
 
 def _celer(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Working sets with dual extrapolation."""
-  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
-  y = case.outcomes - case.outcomes.mean(axis=0)
+  x, y = _centred(case)
 
   def solve(t: int) -> tuple[np.ndarray, int]:
     import celer
@@ -186,8 +190,7 @@ def _celer(case: Case, tol: float) -> tuple[np.ndarray, int]:
 
 def _skglm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Coordinate descent on working sets with Anderson acceleration."""
-  x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
-  y = case.outcomes - case.outcomes.mean(axis=0)
+  x, y = _centred(case)
 
   def solve(t: int) -> tuple[np.ndarray, int]:
     import skglm
