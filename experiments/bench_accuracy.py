@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 from absl import app, flags, logging
 
-from experiments import bench, lab, settings, torch_resnet9, workdir
+from experiments import base_models, bench, lab, settings, torch_resnet9, workdir
 from jaxdm import devices
 
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     sys.exit(f"error: {error}")
   with tempfile.TemporaryDirectory() as folder:
     opened = lab.Lab(workdir.Workdir(folder), experiment, settings.speed(), dataset)
-    ours = (opened.train_base().margins_rt > 0).mean(axis=1)
+    ours = (base_models.train_all(opened).margins_rt > 0).mean(axis=1)
   theirs = torch_accuracies(opened, experiment.collect.num_base)
   for name, values in (("jaxdm", ours), ("PyTorch", theirs)):
     print(

@@ -2,66 +2,66 @@
 
   python -m experiments.brittleness --workdir=runs/fashion
 
-Datamodels are compared with the most similar and with random images of the target's
-class. A removal counts only when models trained without it, on seeds that the search
-never saw, have a margin whose upper confidence bound is at most 0.
+Datamodels are compared with other ways of choosing images (--methods). A removal counts
+only when models trained without it, on seeds that the search never saw, have a margin
+whose upper confidence bound is at most 0.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from experiments import fit_datamodels, lab, launcher
-from jaxdm import baselines, brittleness, training_sets
+from experiments import base_models, lab, launcher, methods
+from jaxdm import brittleness, training_sets
 from jaxdm.report import tables
 
 STAGE = "brittleness"
-GROUPS = ("search",)
-METHODS = ("datamodel", "similar", "random")
+GROUPS = ("search", "compare")
 
 
 def search_all(
-  opened: lab.Lab, stage: str, retrain: brittleness.Retrain, *, same_class: bool
+  opened: lab.Lab,
+  stage: str,
+  scores: Mapping[str, np.ndarray],
+  retrain: brittleness.Retrain,
+  *,
+  of_all_classes: tuple[str, ...],
 ) -> dict[str, Any]:
   """Searches every method's cases together, writes the stage's table, sums it up.
 
   Args:
     opened: the experiment.
     stage: its name, and the table's.
+    scores: float[t, n] by method.
     retrain: trains changes.
-    same_class: whether datamodels, too, choose among the target's class only.
+    of_all_classes: methods that choose among all examples instead of the target's class.
   """
-  config, base = opened.experiment.search, opened.base_models()
-  targets = brittleness.sample_targets(base.margins_rt, config.num_targets, config.seed)
+  config, margins_rt = opened.experiment.search, base_models.load(opened).margins_rt
+  targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
   if not targets.size:
     raise ValueError("num_targets: models on all data get no target right")
-  scores = {
-    "datamodel": fit_datamodels.fitted(opened.workdir).weights_tn,
-    "similar": base.cosine_tn,
-    "random": baselines.random(*base.cosine_tn.shape, seed=opened.seed),
-  }
   cases = []
-  for method in METHODS:
+  for method, scores_tn in scores.items():
     cases += brittleness.make_cases(
       method,
-      scores[method],
+      scores_tn,
       targets,
       opened.labels,
       opened.target_labels,
       max_share=config.max_share,
-      same_class=same_class or method != "datamodel",
+      same_class=method not in of_all_classes,
     )
   bar = lab.progress_bar(stage)
   verdicts = brittleness.search(cases, retrain, config, progress=bar)
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
-  tables.write_verdicts(path, cases, verdicts, base.margins_rt, class_sizes)
+  tables.write_verdicts(path, cases, verdicts, margins_rt, class_sizes)
   return tables.summarise(verdicts)
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
-  """Searches and verifies removals."""
-  opened.workdir.summary("fit_datamodels")
+def removals(opened: lab.Lab) -> brittleness.Retrain:
+  """Trains models without the first k examples of each case's ranking."""
 
   def retrain(
     changes: brittleness.Changes, seeds: brittleness.Seeds, **progress: Any
@@ -70,11 +70,24 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     masks = training_sets.removal_masks(len(opened.labels), removed)
     return opened.retrain(masks, seeds, **progress)
 
-  return opened.workdir.run(
-    STAGE,
-    opened.settings(*GROUPS),
-    lambda: search_all(opened, STAGE, retrain, same_class=False),
-  )
+  return retrain
+
+
+def main(opened: lab.Lab) -> dict[str, Any]:
+  """Searches and verifies removals."""
+  opened.workdir.summary("fit_datamodels")
+
+  def work() -> dict[str, Any]:
+    scores = methods.scores(opened, opened.experiment.compare.names)
+    return search_all(
+      opened,
+      STAGE,
+      scores,
+      removals(opened),
+      of_all_classes=methods.OF_ALL_CLASSES,
+    )
+
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 
 
 if __name__ == "__main__":

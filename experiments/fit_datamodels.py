@@ -11,13 +11,14 @@ public CIFAR-10 bank are (the last --num_held_out rows are kept to judge the fit
 
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments import lab, launcher, margin_files, workdir
-from jaxdm import datamodels, lasso, priors, training_sets
+from experiments import base_models, lab, launcher, margin_files, workdir
+from jaxdm import datamodels, priors, training_sets
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -39,12 +40,29 @@ def finite_rows(
   return opened.packed_masks(ids[finite]), margins_mt[finite]
 
 
+def prior_of(
+  name: str, opened: lab.Lab, scores: Mapping[str, np.ndarray]
+) -> priors.Prior:
+  """One of `presets.PRIORS`; reads what it needs a tile of targets at a time."""
+  if name == "none":
+    return priors.Prior()
+  if name == "class":
+    labels = opened.labels, opened.target_labels
+    return priors.Prior(lambda part: priors.by_class(labels[0], labels[1][part]))
+  if name == "similar":
+    return priors.Prior(lambda part: priors.by_similarity(scores["similar"][part]))
+  method, _, sized = name.partition("+")
+  offset = scores[method]
+  by_size = (lambda part: priors.by_size(offset[part])) if sized else None
+  return priors.Prior(by_size, offset)
+
+
 def _fit(
   folder: workdir.Workdir,
   config: datamodels.FitConfig,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
-  penalty_factors: dict[str, lasso.Factors],
+  candidates: dict[str, priors.Prior],
 ) -> tuple[datamodels.Datamodels, dict[str, Any]]:
   """Fits and saves; continues what a killed run left."""
   parts = folder.path / "datamodels.parts"
@@ -52,7 +70,7 @@ def _fit(
     masks,
     margins_mt,
     config=config,
-    penalty_factors=penalty_factors,
+    candidates=candidates,
     folder=parts,
     report=print,
     progress=lab.progress_bar("datamodels", unit="tile"),
@@ -61,7 +79,7 @@ def _fit(
   shutil.rmtree(parts)
   return models, {
     "models_fitted_to": len(margins_mt),
-    "penalty_factors": list(penalty_factors)[int(models.choice_t[0])],
+    "prior": list(candidates)[int(models.choice_t[0])],
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(models.gap_t.max()),
     "unconverged_targets": int((models.gap_t > config.tol).sum()),
@@ -96,7 +114,7 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
       files.experiment.fit,
       files.masks.take(rows[:count]),
       files.margins_mt[:count],
-      {"ones": None},
+      {"none": priors.Prior()},
     )
     held_out = files.masks.take(rows[count:]), files.margins_mt[count:]
     return summary | _judged(models, *held_out, files.experiment.collect.seed)
@@ -115,18 +133,13 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   opened.workdir.summary("train_subsets")
 
   def work() -> dict[str, Any]:
-    base = opened.base_models()
-    makers: dict[str, lasso.Factors] = {
-      "ones": None,
-      "class": lambda part: priors.by_class(opened.labels, opened.target_labels[part]),
-      "similarity": lambda part: priors.by_similarity(base.cosine_tn[part]),
-    }
-    names = opened.experiment.prior.penalty_factors.split(",")
+    base = base_models.load(opened)
+    names = opened.experiment.prior.priors.split(",")
     models, summary = _fit(
       opened.workdir,
       opened.experiment.fit,
       *finite_rows(opened, held_out=False),
-      {name: makers[name] for name in names},
+      {name: prior_of(name, opened, base.scores) for name in names},
     )
     summary |= _judged(models, *finite_rows(opened, held_out=True), opened.seed)
     full = models.predict(np.ones((1, len(opened.labels)), bool))[0]

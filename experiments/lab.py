@@ -1,9 +1,9 @@
-"""What every stage works with: the data, the fleet, the store, the models on all data."""
+"""What every stage works with: the data, the fleet, the store."""
 
 import dataclasses
 import functools
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -11,10 +11,8 @@ import tqdm
 from experiments import presets, workdir
 from jaxdm import (
   bank,
-  baselines,
   data,
   fleet,
-  margins,
   prng,
   retrain,
   train,
@@ -23,20 +21,6 @@ from jaxdm import (
 from jaxdm import progress as progress_lib
 
 _BLOCK_MODELS = 512
-
-
-class BaseModels(NamedTuple):
-  """Models trained on all data.
-
-  Attributes:
-    margins_rt: float32, in logits.
-    logits_rtk: float32.
-    cosine_tn: float32, mean cosine similarity of targets to training examples.
-  """
-
-  margins_rt: np.ndarray
-  logits_rtk: np.ndarray
-  cosine_tn: np.ndarray
 
 
 def progress_bar(name: str, unit: str = "model") -> progress_lib.Progress:
@@ -107,7 +91,11 @@ class Lab:
   def fleet(self) -> fleet.Fleet:
     """The trainer."""
     return fleet.Fleet(
-      self.recipe, self.small.train_images, self.small.num_classes, self.speed
+      self.recipe,
+      self.small.train_images,
+      self.small.num_classes,
+      self.speed,
+      gradient_dim=self.experiment.gradient.gradient_dim,
     )
 
   @functools.cached_property
@@ -169,53 +157,6 @@ class Lab:
       moved = progress_lib.shifted(progress, start, len(ids))
       parts.append(self.retrain(self.subset_masks(block), seeds, progress=moved))
     return np.concatenate(parts)
-
-  def train_base(self) -> BaseModels:
-    """Trains models on all data, and writes what is needed of those that converged."""
-    m, n = self.experiment.collect.num_base, len(self.labels)
-    t = len(self.target_labels)
-    keys = prng.keys_for(self.seed, [prng.Seed("base", i) for i in range(m)])
-    size = self.fleet.rows
-    chunks = (
-      (training_sets.from_masks(np.ones((len(part), n), bool), self.labels), part)
-      for part in (keys[start : start + size] for start in range(0, m, size))
-    )
-    pixels = np.concatenate([self.small.test_images, self.small.train_images])
-    logits, cosine = [], np.zeros((t, n), np.float32)
-    bar, done = progress_bar("models on all data"), 0
-    for output in self.fleet.train_models(chunks, pixels):
-      some_logits = np.asarray(output.logits)[: output.num_models, :t]
-      finite = np.isfinite(some_logits).all(axis=(1, 2))
-      logits.append(some_logits[finite])
-      if finite.any():
-        features = np.asarray(output.features)[: output.num_models][finite]
-        part = baselines.representation_similarity(features[:, t:], features[:, :t])
-        cosine += part * len(features)
-      done += output.num_models
-      bar(done, m)
-    logits_rtk = np.concatenate(logits)
-    if len(logits_rtk) < 2:
-      raise ValueError(
-        f"peak_learning_rate is too large: {m - len(logits_rtk)} of {m} models on all "
-        f"data diverged at {self.recipe.peak_learning_rate}"
-      )
-    partial = self.workdir.path / "base_models.partial.npz"
-    with partial.open("wb") as file:
-      np.savez_compressed(file, logits_rtk=logits_rtk, cosine_tn=cosine / len(logits_rtk))
-    partial.replace(self._base_path)
-    return self.base_models()
-
-  def base_models(self) -> BaseModels:
-    """What `train_base` wrote."""
-    with self._base_path.open("rb") as file, np.load(file) as arrays:
-      logits, cosine = arrays["logits_rtk"], arrays["cosine_tn"]
-    base_margins = margins.correct_class_margins(logits, self.target_labels)
-    return BaseModels(np.asarray(base_margins), logits, cosine)
-
-  @property
-  def _base_path(self) -> Any:
-    """Where the models on all data leave their logits and similarities."""
-    return self.workdir.path / "base_models.npz"
 
 
 def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments import base_models, lab, launcher, methods
 from experiments import brittleness as removals
-from experiments import lab, launcher
 from jaxdm import brittleness, label_flip, training_sets
 
 STAGE = "label_flip"
-GROUPS = ("search",)
+GROUPS = ("search", "compare")
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:
@@ -32,13 +32,14 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     masks = np.ones(labels_mn.shape, bool)
     return opened.retrain(masks, seeds, labels_mn=labels_mn, **progress)
 
-  logits = opened.base_models().logits_rtk
+  logits = base_models.load(opened).logits_rtk
   runner_up = label_flip.runner_up_class(logits, opened.target_labels)
-  return opened.workdir.run(
-    STAGE,
-    opened.settings(*GROUPS),
-    lambda: removals.search_all(opened, STAGE, retrain, same_class=True),
-  )
+
+  def work() -> dict[str, Any]:
+    scores = methods.scores(opened, opened.experiment.compare.names)
+    return removals.search_all(opened, STAGE, scores, retrain, of_all_classes=())
+
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 
 
 if __name__ == "__main__":

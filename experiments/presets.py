@@ -57,23 +57,80 @@ class CollectConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientConfig:
+  """How TracIn, TRAK and influence functions look at the models on all data.
+
+  Attributes:
+    damping: added to TRAK's and influence functions' matrices, as a multiple of an
+      average example's part in them.
+    gradient_dim: numbers that an example's gradient is projected to.
+  """
+
+  damping: float = 0.5
+  gradient_dim: int = 1024
+
+  def __post_init__(self) -> None:
+    if not self.damping > 0:
+      raise ValueError(f"damping must be positive, got {self.damping}")
+    if self.gradient_dim < 1:
+      raise ValueError(f"gradient_dim must be >= 1, got {self.gradient_dim}")
+
+
+PRIORS = ("none", "class", "similar", "tracin", "trak", "influence", "influence+size")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PriorConfig:
   """What is believed of the weights before fitting.
 
   Attributes:
-    penalty_factors: candidates, comma-separated, of ones (the published method),
-      class and similarity; held-out models choose among them.
+    priors: candidates, comma-separated, among which held-out models choose: none (the
+      published method), class and similar (penalty factors), tracin, trak and influence
+      (scores that weights are shrunk to), influence+size (and penalised less where
+      these are large).
   """
 
-  penalty_factors: str = "ones,similarity"
+  priors: str = "none,influence+size"
 
   def __post_init__(self) -> None:
-    unknown = set(self.penalty_factors.split(",")) - {"ones", "class", "similarity"}
-    if unknown:
+    names = self.priors.split(",")
+    if set(names) - set(PRIORS) or len(set(names)) < len(names):
+      raise ValueError(f"priors must be some of {', '.join(PRIORS)}, got {self.priors!r}")
+
+
+METHODS = (
+  "datamodel",
+  "influence",
+  "trak",
+  "tracin",
+  "similar",
+  "close",
+  "pixels",
+  "random",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+  """Which ways of choosing training examples are compared.
+
+  Attributes:
+    methods: comma-separated, of datamodel, influence, trak, tracin, similar (cosine of
+      representations), close (their distance), pixels (distance of images) and random.
+  """
+
+  methods: str = "datamodel,influence,similar,random"
+
+  def __post_init__(self) -> None:
+    if set(self.names) - set(METHODS) or len(set(self.names)) < len(self.names):
       raise ValueError(
-        "penalty_factors must be some of ones, class, similarity, "
-        f"got {self.penalty_factors!r}"
+        f"methods must be some of {', '.join(METHODS)}, got {self.methods!r}"
       )
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The methods one by one."""
+    return tuple(self.methods.split(","))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,9 +140,11 @@ class Experiment:
   data: DataConfig
   collect: CollectConfig
   train: train.TrainConfig
+  gradient: GradientConfig
   prior: PriorConfig
   fit: datamodels.FitConfig
   search: brittleness.SearchConfig
+  compare: CompareConfig
 
 
 def _fashion() -> Experiment:
@@ -109,9 +168,11 @@ def _fashion() -> Experiment:
       translate_pixels=0,
       cutout_pixels=0,
     ),
+    gradient=GradientConfig(),
     prior=PriorConfig(),
-    fit=datamodels.FitConfig(),
+    fit=datamodels.FitConfig(folds=5),
     search=brittleness.SearchConfig(search_seeds=2, verify_seeds=8),
+    compare=CompareConfig(),
   )
 
 
@@ -130,9 +191,11 @@ def _cifar10() -> Experiment:
     data=DataConfig(dataset="cifar10"),
     collect=CollectConfig(num_models=300_000, num_held_out=10_000, num_base=64),
     train=train.TrainConfig(compute_dtype="bfloat16"),
+    gradient=GradientConfig(),
     prior=PriorConfig(),
     fit=datamodels.FitConfig(num_lambdas=50, lambda_min_ratio=0.01),
     search=brittleness.SearchConfig(num_targets=300, max_share=0.2),
+    compare=CompareConfig(methods=",".join(METHODS)),
   )
 
 

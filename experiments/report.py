@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from experiments import fit_datamodels, lab, launcher
+from experiments import base_models, fit_datamodels, lab, launcher
 from jaxdm import bank
 from jaxdm.report import figures, page, tables
 
@@ -17,7 +17,7 @@ _STORIES = 4
 
 def _stories(opened: lab.Lab, verdicts: list, changed: list) -> list[tuple[str, bytes]]:
   """Pictures of the targets that fewest removals flip, as (name, PNG)."""
-  data, base = opened.dataset, opened.base_models()
+  data, base = opened.dataset, base_models.load(opened)
   found = [
     (v, examples)
     for v, examples in zip(verdicts, changed, strict=True)

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import lab, launcher
+from experiments import base_models, lab, launcher
 
 STAGE = "train_subsets"
-GROUPS = ("data", "collect", "train")
+GROUPS = ("data", "collect", "train", "gradient")
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Fills the bank; returns what is worth knowing of the models."""
 
   def work() -> dict[str, Any]:
-    base = opened.train_base()
+    base = base_models.train_all(opened)
     ids = np.concatenate([opened.subset_ids(held_out=h) for h in (False, True)])
     margins_mt = opened.subset_margins(ids, lab.progress_bar("models on subsets"))
     finite = np.isfinite(margins_mt).all(axis=1)

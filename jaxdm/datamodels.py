@@ -1,9 +1,9 @@
-"""Datamodels: lambda path, selection on held-out models, and how good they are."""
+"""Datamodels: one sparse linear model a target, from training set to margin."""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,50 +12,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxdm import Array, design, lasso, prng, quality
+from jaxdm import Array, design, lasso, path, quality
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FitConfig:
-  """How datamodels are fitted.
-
-  Attributes:
-    num_lambdas: points of each target's path.
-    lambda_min_ratio: the path's end, as a share of the target's lambda_max.
-    validation_share: of the models, held out to choose lambda (and the penalty
-      factors); the final fit uses them too. Unused with folds.
-    folds: 1: hold out once. More: cross-validate over so many folds.
-    patience: a target's path ends after so many lambdas without a smaller held-out
-      error.
-    tol: relative duality gap of the final fit.
-    path_tol: of the fits along the path, whose only use is the choice.
-    max_steps: proximal-gradient steps at most, per lambda.
-    seed: of the validation split.
-  """
-
-  num_lambdas: int = 20
-  lambda_min_ratio: float = 0.02
-  validation_share: float = 0.2
-  folds: int = 1
-  patience: int = 5
-  tol: float = 1e-4
-  path_tol: float = 1e-3
-  max_steps: int = 5_000
-  seed: int = 0
-
-  def __post_init__(self) -> None:
-    for name in ("num_lambdas", "folds", "patience", "max_steps"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-    for name in ("lambda_min_ratio", "validation_share"):
-      if not 0 < getattr(self, name) < 1:
-        raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
-    for name in ("tol", "path_tol"):
-      if not getattr(self, name) > 0:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+from jaxdm.path import FitConfig
+from jaxdm.priors import Prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +30,7 @@ class Datamodels:
     lambdas_t: float32, the penalty chosen for each target.
     gap_t: float32, relative duality gap reached.
     status_t: int8 of `solver.Status`.
-    choice_t: int32, which candidate of penalty factors was chosen.
+    choice_t: int32, which candidate prior was chosen.
   """
 
   weights_tn: np.ndarray
@@ -80,12 +42,7 @@ class Datamodels:
 
   def predict(self, masks_mn: design.Matrix) -> np.ndarray:
     """Expected margins, as float32[m, t], of models trained on these subsets."""
-    rows = np.arange(masks_mn.shape[0])
-    parts = [
-      block.astype(np.float32) @ self.weights_tn.T + self.intercepts_t
-      for _, block in design.blocks(masks_mn, rows)
-    ]
-    return np.concatenate(parts)
+    return predictions(masks_mn, self.weights_tn) + self.intercepts_t
 
   def evaluate(
     self, masks_mn: design.Matrix, margins_mt: np.ndarray, *, seed: int = 0
@@ -135,61 +92,12 @@ class Datamodels:
     return cls(**{name: np.asarray(value) for name, value in tree.items()})
 
 
-def lambda_path(top_t: np.ndarray, config: FitConfig) -> np.ndarray:
-  """Geometric from each target's lambda_max down, as float64[l, t]."""
-  decay = np.geomspace(1.0, config.lambda_min_ratio, config.num_lambdas)
-  return decay[:, None] * top_t
-
-
-def _folds(m: int, config: FitConfig) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Rows to fit on and rows to check on, once or fold by fold."""
-  order = prng.generator_for(config.seed, "validation").permutation(m)
-  if config.folds == 1:
-    parts = [order[: round(config.validation_share * m)]]
-  else:
-    parts = np.array_split(order, config.folds)
-  if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:
-    raise ValueError(f"{m} models are too few to hold {len(parts[0])} out for validation")
-  return [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
-
-
-def _path_errors(
-  solver: solver_lib.Solver,
-  tile: solver_lib.Tile,
-  grid_lt: np.ndarray,
-  held_out: Callable[[Array], np.ndarray],
-  config: FitConfig,
-) -> np.ndarray:
-  """Held-out squared error of every lambda, as float64[l, t]; infinite past the end.
-
-  A target's path ends once `patience` lambdas in a row have not improved on its best.
-  """
-  errors_lt = np.full(grid_lt.shape, np.inf)
-  best_t, since_t = np.full(tile.size, np.inf), np.zeros(tile.size, int)
-  state, asked_t = None, grid_lt[0]
-  for lam_t, errors_t in zip(grid_lt, errors_lt, strict=True):
-    going = since_t < config.patience
-    if not going.any():
-      break
-    # Where a path has ended the last penalty stays, and takes no steps.
-    asked_t = np.where(going, lam_t, asked_t)
-    state = solver.solve(
-      tile, asked_t, state, tol=config.path_tol, limit=config.max_steps
-    )
-    found_t = held_out(state.w_tn)
-    errors_t[going] = found_t[going]
-    better = going & (found_t < best_t)
-    best_t = np.where(better, found_t, best_t)
-    since_t = np.where(better, 0, since_t + 1)
-  return errors_lt
-
-
 def fit_datamodels(
   masks_mn: design.Matrix,
   margins_mt: np.ndarray,
   *,
   config: FitConfig = FitConfig(),
-  penalty_factors: Mapping[str, lasso.Factors] | None = None,
+  candidates: Mapping[str, Prior] | None = None,
   form: design.Form | None = None,
   tile: int | None = None,
   folder: str | epath.PathLike | None = None,
@@ -198,17 +106,16 @@ def fit_datamodels(
 ) -> Datamodels:
   """Fits one sparse linear datamodel per target.
 
-  For each candidate of penalty factors a path of lambdas is fitted to part of the
-  models; each target keeps the lambda, and all targets together the candidate,
-  with the smallest squared error on the rest; the fit is then repeated on all.
+  For each candidate prior a path of lambdas is fitted to part of the models; each
+  target keeps the lambda, and all targets together the candidate, with the smallest
+  squared error on the rest; the fit is then repeated on all.
 
   Args:
     masks_mn: bool, which examples each model was trained on. A memory map and
       `training_sets.PackedMasks` are read a block of rows at a time.
     margins_mt: float, correct-class margins in logits; finite.
     config: of the path and the choice.
-    penalty_factors: candidates by name, each float[t, n] >= 0 or a function of a slice
-      of targets. None: all ones, the published method.
+    candidates: priors by name. None: no prior, the published method.
     form: of the design, to force one (see `design.plan`).
     tile: targets at a time, to force a number.
     folder: where finished tiles are kept; a fit that was stopped continues there.
@@ -224,8 +131,8 @@ def fit_datamodels(
   """
   masks_mn = _checked(masks_mn, margins_mt)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
-  candidates = dict(penalty_factors or {"ones": None})
-  folds = _folds(m, config)
+  candidates = dict(candidates or {"none": Prior()})
+  splits = path.folds(m, config)
   plan = design.plan(m, n, t, is_bool=True, form=form, tile=tile)
   report(f"lasso: {plan}")
   kept = kept_lib.Kept(
@@ -233,66 +140,58 @@ def fit_datamodels(
     {
       **dataclasses.asdict(config),
       "data": digest(masks_mn, margins_mt),
-      "penalty_factors": {
-        name: _digest_of_factors(factors) for name, factors in candidates.items()
-      },
+      "candidates": {name: prior.digest() for name, prior in candidates.items()},
     },
   )
   parts = list(lasso.tiles(t, plan.tile))
-  total = len(parts) * (len(folds) * len(candidates) + 1)
+  total = len(parts) * (len(splits) * len(candidates) + 1)
   count = iter(range(1, total + 1))
+  data = {
+    name: _Data(masks_mn, margins_mt, prior, parts) for name, prior in candidates.items()
+  }
   full = solver_lib.Solver(masks_mn, np.arange(m), plan)
 
-  def ready(
-    solver: solver_lib.Solver, rows: Any, name: str, part: slice
-  ) -> solver_lib.Tile:
-    factors_tn = lasso.factors_of(candidates[name], part)
-    lasso.check_factors(factors_tn, (part.stop - part.start, n))
-    return solver.tile(margins_mt[rows, part], factors_tn)
-
   def validated(
-    solver: solver_lib.Solver,
-    fit_rows: np.ndarray,
-    rows: np.ndarray,
-    name: str,
-    part: slice,
+    solver: solver_lib.Solver, fold: path.Fold, name: str, part: slice
   ) -> dict[str, np.ndarray]:
-    top_t = ready(full, slice(None), name, part).lambda_max()[: part.stop - part.start]
-    grid_lt = lambda_path(top_t, config)
-    targets = ready(solver, fit_rows, name, part)
-    held_out = _held_out(masks_mn, rows, margins_mt[:, part], solver, targets)
-    errors_lt = _path_errors(solver, targets, grid_lt, held_out, config)
-    return {"grid": grid_lt, "errors": errors_lt}
+    outcomes_mt, factors_tn = data[name].outcomes(part), data[name].factors(part)
+    top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
+    grid_lt = path.lambdas(top_t, config)
+    targets = solver.tile(outcomes_mt[fold.fit], factors_tn)
+    held_out = path.held_out_errors(masks_mn, fold.check, outcomes_mt, solver, targets)
+    return {
+      "grid": grid_lt,
+      "errors": path.errors(solver, targets, grid_lt, held_out, config),
+    }
 
   errors = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
   grids = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
-  for i, (fit_rows, check_rows) in enumerate(folds):
-    solver = solver_lib.Solver(masks_mn, fit_rows, plan)
+  for i, fold in enumerate(splits):
+    solver = solver_lib.Solver(masks_mn, fold.fit, plan)
     for name in candidates:
       for part in parts:
-        make = functools.partial(validated, solver, fit_rows, check_rows, name, part)
+        make = functools.partial(validated, solver, fold, name, part)
         found = kept(f"path-{i}-{name}-{part.start}-{part.stop}", make)
-        errors[name][:, part] += found["errors"] * (len(check_rows) / m)
+        errors[name][:, part] += found["errors"] * (len(fold.check) / m)
         grids[name][:, part] = found["grid"]
         progress(next(count), total)
 
-  held_out_rows = np.concatenate([check for _, check in folds])
-  null = margins_mt[held_out_rows].astype(np.float64).var(axis=0).sum()
-  null *= len(held_out_rows) / m
-  for name in candidates:
-    explained = 1 - errors[name].min(axis=0).sum() / null
-    report(f"penalty factors {name}: validation R2 {explained:.4f}")
+  checked = np.concatenate([fold.check for fold in splits])
+  null = margins_mt[checked].astype(np.float64).var(axis=0).sum() * (len(checked) / m)
+  left = {name: found.min(axis=0).sum() for name, found in errors.items()}
+  for name, sum_of_squares in left.items():
+    report(f"prior {name}: validation R2 {1 - sum_of_squares / null:.4f}")
   # One choice for all targets: a choice per target costs more in noise than it
   # gains, the held-out rows being few.
-  means = [errors[name].min(axis=0).mean() for name in candidates]
-  choice = int(np.argmin(means))
-  name = list(candidates)[choice]
+  name = min(left, key=lambda name: left[name])
   lambdas_t = np.take_along_axis(grids[name], errors[name].argmin(axis=0)[None], 0)[0]
 
   def fit(part: slice) -> dict[str, np.ndarray]:
-    targets = ready(full, slice(None), name, part)
+    targets = full.tile(data[name].outcomes(part), data[name].factors(part))
     made = full.finish(targets, lambdas_t[part], tol=config.tol, limit=config.max_steps)
-    return {k: v for k, v in made._asdict().items() if k != "constant_columns"}
+    weights_tn = made.weights + data[name].offset(part)
+    rest = {k: v for k, v in made._asdict().items() if k != "constant_columns"}
+    return rest | {"weights": weights_tn}
 
   fits = []
   for part in parts:
@@ -302,7 +201,7 @@ def fit_datamodels(
   if len(full.constant_columns):
     report(
       f"{len(full.constant_columns)} examples are in all training sets or in none, and "
-      f"get no weight: {_some(full.constant_columns)}"
+      f"get no weight of their own: {_some(full.constant_columns)}"
     )
   return Datamodels(
     weights_tn=whole["weights"].astype(np.float32),
@@ -310,40 +209,68 @@ def fit_datamodels(
     lambdas_t=lambdas_t.astype(np.float32),
     gap_t=whole["gap"].astype(np.float32),
     status_t=whole["status"].astype(np.int8),
-    choice_t=np.full(t, choice, np.int32),
+    choice_t=np.full(t, list(candidates).index(name), np.int32),
   )
 
 
-def _held_out(
-  masks_mn: design.Matrix,
-  rows_m: np.ndarray,
-  margins_mt: np.ndarray,
-  solver: solver_lib.Solver,
-  tile: solver_lib.Tile,
-) -> Callable[[Array], np.ndarray]:
-  """Mean squared error on some rows of weights for outcomes of variance 1."""
-  fill = len(tile.scale_t) - tile.size
-  margins_mt = np.pad(margins_mt[rows_m].astype(np.float64), [(0, 0), (0, fill)])
-  unit_mt = ((margins_mt - tile.mean_t) / tile.scale_t).astype(np.float32)
+class _Data:
+  """What is fitted under one prior: the margins less what its offset explains."""
 
-  def errors(w_tn: Array) -> np.ndarray:
-    offset_t = w_tn @ solver.mean_n.astype(np.float32)
-    total = np.zeros(len(unit_mt[0]))
-    for part, block in design.blocks(masks_mn, rows_m):
-      total += np.asarray(
-        _squared_errors(block, w_tn, offset_t, unit_mt[part]), np.float64
-      )
-    found_t = total / len(rows_m) * tile.scale_t**2
-    return np.asarray(found_t)[: tile.size]
+  def __init__(
+    self,
+    masks_mn: design.Matrix,
+    margins_mt: np.ndarray,
+    prior: Prior,
+    parts: Sequence[slice],
+  ):
+    self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
+    self._scale = 0.0
+    if prior.offset is None:
+      return
+    # One number for all targets, by least squares: it costs no degree of freedom.
+    aligned = power = 0.0
+    for part in parts:
+      guess_mt, margins = self._guess(part), margins_mt[:, part].astype(np.float64)
+      guess_mt -= guess_mt.mean(axis=0)
+      aligned += float(np.sum(guess_mt * margins))
+      power += float(np.sum(guess_mt**2))
+    self._scale = max(0.0, aligned / power) if power > 0 else 0.0
 
-  return errors
+  def _guess(self, part: slice) -> np.ndarray:
+    """The offset's predictions before they are scaled, as float64[m, t]."""
+    return predictions(self._masks, self._prior.offset_of(part)).astype(np.float64)
+
+  def factors(self, part: slice) -> np.ndarray | None:
+    """Penalty factors, checked."""
+    factors_tn = lasso.factors_of(self._prior.factors, part)
+    lasso.check_factors(factors_tn, (part.stop - part.start, self._masks.shape[1]))
+    return factors_tn
+
+  def offset(self, part: slice) -> np.ndarray:
+    """What weights are shrunk to, as float32[t, n]; 0 where there is no offset."""
+    if not self._scale:
+      return np.zeros(1, np.float32)
+    return np.float32(self._scale) * self._prior.offset_of(part)
+
+  def outcomes(self, part: slice) -> np.ndarray:
+    """float64[m, t]."""
+    outcomes_mt = self._margins[:, part].astype(np.float64)
+    if self._scale:
+      outcomes_mt -= self._scale * self._guess(part)
+    return outcomes_mt
+
+
+def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
+  """Masks times weights, a block of rows at a time, as float32[m, t]."""
+  weights_nt = weights_tn.T.astype(np.float32)
+  blocks = design.blocks(masks_mn, np.arange(masks_mn.shape[0]))
+  return np.concatenate([np.asarray(_product(block, weights_nt)) for _, block in blocks])
 
 
 @jax.jit
-def _squared_errors(block: Array, w_tn: Array, offset_t: Array, unit_mt: Array) -> Array:
-  """Summed over the rows of a block, as float[t]."""
-  fit_mt = block.astype(jnp.float32) @ w_tn.T - offset_t
-  return jnp.sum((unit_mt - fit_mt) ** 2, axis=0)
+def _product(block: Array, weights_nt: Array) -> Array:
+  """float32[m, t]."""
+  return jnp.dot(block.astype(jnp.float32), weights_nt, precision="highest")
 
 
 def digest(masks_mn: design.Matrix, margins_mt: np.ndarray) -> str:
@@ -353,12 +280,6 @@ def digest(masks_mn: design.Matrix, margins_mt: np.ndarray) -> str:
   found.update(np.packbits(masks_mn[rows], axis=1).tobytes())
   found.update(np.ascontiguousarray(margins_mt[rows]).tobytes())
   return found.hexdigest()
-
-
-def _digest_of_factors(factors: lasso.Factors) -> str:
-  """Tells different penalty factors apart, by those of the first target."""
-  first = lasso.factors_of(factors, slice(0, 1))
-  return hashlib.sha256(b"" if first is None else first.tobytes()).hexdigest()
 
 
 def _some(numbers: np.ndarray) -> str:

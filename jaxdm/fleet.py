@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, conv, devices, train, training_sets
+from jaxdm import Array, conv, devices, gradients, train, training_sets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ class Fleet:
     pixels: np.ndarray,
     num_classes: int,
     speed: Speed = Speed(),
+    *,
+    gradient_dim: int = 1024,
   ):
     """Puts the training images on every device.
 
@@ -69,6 +71,7 @@ class Fleet:
       pixels: uint8[n, h, w, c], the training images.
       num_classes: k.
       speed: how to run it.
+      gradient_dim: numbers that an example's gradient is projected to.
     """
     self._config = config
     self._net = train.network(config, num_classes, speed.conv_backend)
@@ -93,8 +96,15 @@ class Fleet:
     def predict_row(pixels: Array, variables: train.Variables) -> Any:
       return train.predict(self._net, variables, pixels, mirror=config.flip)
 
+    def gradients_row(examples: Any, row: Any) -> Any:
+      (pixels, labels), (variables, key) = examples, row
+      return gradients.per_example(
+        self._net, variables, pixels, labels, key, dim=gradient_dim, mirror=config.flip
+      )
+
     self._train = on_one_device(train_row)
     self._predict = on_one_device(predict_row)
+    self._gradients = on_one_device(gradients_row)
 
   def train_models(
     self,
@@ -124,19 +134,37 @@ class Fleet:
     if ahead is not None:
       yield ahead
 
-  def train_chunk(self, sets: training_sets.TrainingSets, keys: Array) -> train.Variables:
+  def train_chunk(
+    self, sets: training_sets.TrainingSets, keys: Array, *, until: float = 1.0
+  ) -> train.Variables:
     """Trains at most `rows` models; variables stay on the devices, padded to `rows`.
 
     Args:
       sets: their training sets.
       keys: theirs; more may be given, so that their number need not change.
+      until: the share of training after which to stop and look.
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    steps = np.asarray(self._config.num_steps(sets.counts), np.int32).max()
+    steps = np.asarray(until * self._config.num_steps(sets.counts), np.int32).max()
     batch = devices.by_row((sets.rows(rows), keys[rows]))
     return self._train((self._images, steps), batch)
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""
     return self._predict(devices.everywhere(pixels), variables)
+
+  def gradients_chunk(
+    self, variables: train.Variables, pixels: np.ndarray, labels: np.ndarray, keys: Array
+  ) -> Any:
+    """Log-odds [rows, b] and projected gradients [rows, b, d] of examples, on device.
+
+    Args:
+      variables: of `train_chunk`.
+      pixels: uint8[b, h, w, c].
+      labels: int[b].
+      keys: of the models; each has its own projection.
+    """
+    examples = devices.everywhere((pixels, np.asarray(labels, np.int32)))
+    fill = np.resize(np.arange(len(keys)), self.rows)
+    return self._gradients(examples, (variables, devices.by_row(keys[fill])))

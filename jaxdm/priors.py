@@ -1,29 +1,58 @@
-"""Penalty factors v[t, n]: where to expect large weights, before seeing any model.
+"""What is believed of the weights before any model on a subset has been seen.
 
-A weight with a small factor is penalised less. All ones is the published method;
-factors scale with what is believed beforehand to be unimportant.
+A prior says where large weights are to be expected (penalty factors v[t, n]: a weight
+with a small one is penalised less) and to what the weights are shrunk (an offset[t, n],
+such as another method's scores; its scale >= 0 is fitted). The published method has no
+prior.
 """
 
+import hashlib
+from typing import NamedTuple
+
 import numpy as np
+
+from jaxdm import lasso
 
 _LEAST = 0.05
 
 
-def ones(num_targets: int, num_train: int) -> np.ndarray:
-  """No prior belief, as float32[t, n]."""
-  return np.ones((num_targets, num_train), np.float32)
+class Prior(NamedTuple):
+  """One belief; `lasso.Factors` are float[t, n], or a function of a slice of targets.
+
+  Attributes:
+    factors: v >= 0; None: 1.
+    offset: scores to shrink to, in any unit; None: 0.
+  """
+
+  factors: lasso.Factors = None
+  offset: lasso.Factors = None
+
+  def offset_of(self, part: slice) -> np.ndarray:
+    """The offset of some targets, as float32[t, n]."""
+    found = lasso.factors_of(self.offset, part)
+    if found is None or not np.isfinite(found).all():
+      raise ValueError("offset must be finite")
+    return np.asarray(found, np.float32)
+
+  def digest(self) -> str:
+    """Tells different priors apart, by what they say of the first target."""
+    digest = hashlib.sha256()
+    for part in self:
+      first = lasso.factors_of(part, slice(0, 1))
+      digest.update(b"none" if first is None else np.ascontiguousarray(first).tobytes())
+    return digest.hexdigest()
 
 
 def by_class(
   labels: np.ndarray, target_labels: np.ndarray, *, other: float = 10**0.5
 ) -> np.ndarray:
-  """1 within the target's class and `other` outside it, as float32[t, n]."""
+  """Factors: 1 within the target's class and `other` outside it, as float32[t, n]."""
   same = np.asarray(target_labels)[:, None] == np.asarray(labels)[None, :]
   return np.where(same, 1.0, other).astype(np.float32)
 
 
 def by_similarity(cosine_tn: np.ndarray, *, power: float = 0.5) -> np.ndarray:
-  """Distance to the target, relative to its median, to a power.
+  """Factors: distance to the target, relative to its median, to a power.
 
   Args:
     cosine_tn: float in [-1, 1], such as `baselines.representation_similarity`.
@@ -35,3 +64,19 @@ def by_similarity(cosine_tn: np.ndarray, *, power: float = 0.5) -> np.ndarray:
   distance = 1 - np.asarray(cosine_tn, np.float32)
   median = np.maximum(np.median(distance, axis=1, keepdims=True), 1e-12)
   return np.maximum(distance / median, _LEAST) ** power
+
+
+def by_size(scores_tn: np.ndarray, *, power: float = 0.5) -> np.ndarray:
+  """Factors: small where scores are large (the adaptive lasso of Zou, 2006).
+
+  Args:
+    scores_tn: float, such as another method's, or the weights of a first fit.
+    power: how strongly size counts; 0 gives all ones.
+
+  Returns:
+    float32[t, n] > 0, of median 1 for each target.
+  """
+  size = np.abs(np.asarray(scores_tn, np.float32))
+  mean = np.maximum(size.mean(axis=1, keepdims=True), 1e-12)
+  factors = (size / mean + 0.3) ** -power
+  return factors / np.median(factors, axis=1, keepdims=True)

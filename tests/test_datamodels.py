@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from jaxdm import datamodels, prng
+from jaxdm import datamodels, path, priors, prng
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 30)) * (RNG.random((4, 30)) < 0.25)
@@ -45,21 +45,62 @@ def test_the_choice_of_lambda_equals_scikit_learns_on_the_same_split() -> None:
     np.testing.assert_allclose(fit.lambdas_t[t], grid[int(np.argmin(errors))], rtol=1e-4)
 
 
-def test_held_out_models_choose_the_better_penalty_factors() -> None:
-  informed = np.where(WEIGHTS != 0, 0.2, 2.0)
+@pytest.mark.parametrize(
+  "informed",
+  [
+    priors.Prior(factors=np.where(WEIGHTS != 0, 0.2, 2.0)),
+    priors.Prior(offset=7 * WEIGHTS),
+    priors.Prior(offset=lambda part: 0.1 * WEIGHTS[part]),
+  ],
+)
+def test_held_out_models_choose_the_better_prior(informed) -> None:
   masks, margins = models(200, noise=1.0)
-  for order in (("ones", "informed"), ("informed", "ones")):
-    factors = {"ones": np.ones((4, 30)), "informed": informed}
+  for order in (("none", "informed"), ("informed", "none")):
+    candidates = {"none": priors.Prior(), "informed": informed}
     lines: list[str] = []
     fit = datamodels.fit_datamodels(
       masks,
       margins,
       config=datamodels.FitConfig(folds=5),
-      penalty_factors={name: factors[name] for name in order},
+      candidates={name: candidates[name] for name in order},
       report=lines.append,
     )
     assert order[fit.choice_t[0]] == "informed"
     assert sum("validation R2" in line for line in lines) == 2
+
+
+def test_an_offset_is_scaled_and_what_it_lacks_is_fitted() -> None:
+  masks, margins = models(2000)
+  wrong = WEIGHTS.copy()
+  wrong[:, :5] = RNG.normal(size=(4, 5))
+  few = {"offset": priors.Prior(offset=3 * WEIGHTS)}, None
+  config = datamodels.FitConfig(folds=5)
+  with_offset, without = (
+    datamodels.fit_datamodels(masks[:25], margins[:25], candidates=c, config=config)
+    for c in few
+  )
+  error, plain = (np.std(f.weights_tn - WEIGHTS) for f in (with_offset, without))
+  assert error < plain / 4
+  many = {"offset": priors.Prior(offset=wrong)}
+  fit = datamodels.fit_datamodels(masks, margins, candidates=many)
+  np.testing.assert_allclose(fit.weights_tn, WEIGHTS, atol=0.08)
+  predicted = masks @ fit.weights_tn.T + fit.intercepts_t
+  np.testing.assert_allclose(fit.predict(masks), predicted, atol=1e-4)
+
+
+def test_an_offset_of_the_wrong_sign_is_left_out() -> None:
+  masks, margins = models(100)
+  wrong = datamodels.fit_datamodels(
+    masks, margins, candidates={"wrong": priors.Prior(offset=-WEIGHTS)}
+  )
+  without = datamodels.fit_datamodels(masks, margins)
+  np.testing.assert_array_equal(wrong.weights_tn, without.weights_tn)
+
+
+def test_an_offset_that_is_no_number_is_named() -> None:
+  bad = {"offset": priors.Prior(offset=np.full((4, 30), np.nan))}
+  with pytest.raises(ValueError, match="offset must be finite"):
+    datamodels.fit_datamodels(*models(40), candidates=bad)
 
 
 class KilledError(Exception):
@@ -116,7 +157,7 @@ def test_a_path_ends_once_held_out_models_have_turned() -> None:
       return type("State", (), {"w_tn": len(calls)})
 
   turned = np.array([3, 10, 0, 6])  # The lambda at which each error is smallest.
-  errors = datamodels._path_errors(
+  errors = path.errors(
     Solver(),
     type("Tile", (), {"size": 4}),
     grid,

@@ -21,6 +21,7 @@ from experiments import (
   label_flip,
   launcher,
   pipeline,
+  presets,
   report,
   train_subsets,
 )
@@ -44,6 +45,9 @@ TOY = {
   "search_seeds": "2",
   "verify_seeds": "3",
   "chunk": "4",
+  "methods": ",".join(presets.METHODS),
+  "priors": ",".join(presets.PRIORS),
+  "gradient_dim": "64",
 }
 
 
@@ -76,9 +80,7 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
   assert summary["train_subsets"]["num_train"] == 48
   for name in ("brittleness", "label_flip"):
     rows = list(csv.DictReader((finished / f"{name}.csv").open()))
-    assert [r["method"] for r in rows] == ["datamodel"] * 3 + ["similar"] * 3 + [
-      "random"
-    ] * 3
+    assert [r["method"] for r in rows] == [m for m in presets.METHODS for _ in range(3)]
     for row in rows:
       examples = np.array(row["examples"].split(), int)
       assert len(examples) == int(row["k_tried"]) <= 6
@@ -157,10 +159,10 @@ BAD = [
     {"dataset": "arrays", "arrays": "/no/file.npz"},
     "--arrays=/no/file.npz cannot be read",
   ),
-  (
-    {"penalty_factors": "twos"},
-    "--penalty_factors must be some of ones, class, similarity",
-  ),
+  ({"priors": "twos"}, "--priors must be some of none, class, similar"),
+  ({"priors": "none,none"}, "--priors must be some of none, class, similar"),
+  ({"methods": "best"}, "--methods must be some of datamodel, influence"),
+  ({"damping": "0"}, "--damping must be positive, got 0"),
   ({"lambda_min_ratio": "1"}, "--lambda_min_ratio must be in (0, 1), got 1.0"),
   ({"confidence": "0.4"}, "--confidence must be in (0.5, 1), got 0.4"),
   ({"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),

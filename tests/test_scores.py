@@ -6,18 +6,18 @@ from sklearn.metrics import pairwise
 from jaxdm import baselines, label_flip, priors
 
 
-def test_similarity_is_the_mean_cosine_over_models() -> None:
+def test_similarities_are_those_of_scikit_learn() -> None:
   rng = np.random.default_rng(0)
-  train, targets = rng.normal(size=(3, 7, 5)), rng.normal(size=(3, 4, 5))
-  expected = np.mean(
-    [pairwise.cosine_similarity(targets[r], train[r]) for r in range(3)], axis=0
-  )
-  scores = baselines.representation_similarity(train, targets)
-  np.testing.assert_allclose(scores, expected, atol=1e-6)
+  train, targets = rng.normal(size=(7, 5)), rng.normal(size=(4, 5))
+  for scores, expected in (
+    (baselines.representation_similarity, pairwise.cosine_similarity(targets, train)),
+    (baselines.closeness, -pairwise.euclidean_distances(targets, train)),
+  ):
+    np.testing.assert_allclose(scores(train, targets), expected, atol=1e-6)
 
 
 def test_dead_features_do_not_make_nan() -> None:
-  scores = baselines.representation_similarity(np.zeros((1, 3, 2)), np.ones((1, 2, 2)))
+  scores = baselines.representation_similarity(np.zeros((3, 2)), np.ones((2, 2)))
   np.testing.assert_array_equal(scores, np.zeros((2, 3)))
 
 
@@ -34,9 +34,11 @@ def test_factors_are_small_where_weights_are_expected() -> None:
   cosine = np.array([[0.9, 0.5, 0.0], [1.0, -1.0, 0.0]])
   factors = priors.by_similarity(cosine, power=1.0)
   np.testing.assert_allclose(factors, [[0.2, 1, 2], [0.05, 2, 1]], rtol=1e-5)
-  np.testing.assert_array_equal(
-    priors.by_similarity(cosine, power=0.0), priors.ones(2, 3)
-  )
+  np.testing.assert_array_equal(priors.by_similarity(cosine, power=0.0), np.ones((2, 3)))
+  scores = np.array([[-9.0, 1, 0, 1], [0, 0, 0, 0]])
+  factors = priors.by_size(scores)
+  assert factors[0, 0] < factors[0, 1] == factors[0, 3] < factors[0, 2]
+  np.testing.assert_array_equal(factors[1], 1)
 
 
 def test_the_runner_up_is_never_the_targets_own_class() -> None:

@@ -4,6 +4,7 @@ A score says how much an example supports a target: the highest goes first.
 """
 
 import numpy as np
+from scipy.spatial import distance
 
 from jaxdm import prng
 
@@ -15,21 +16,24 @@ def random(num_targets: int, num_train: int, *, seed: int) -> np.ndarray:
 
 
 def representation_similarity(
-  train_features_rnf: np.ndarray, target_features_rtf: np.ndarray
+  train_features_nf: np.ndarray, target_features_tf: np.ndarray
 ) -> np.ndarray:
-  """Cosine similarity of penultimate features, averaged over models.
+  """Cosine similarity of one model's penultimate features; average it over models.
 
   Args:
-    train_features_rnf: float, of the training examples under r models.
-    target_features_rtf: float, of the targets.
+    train_features_nf: float, of the training examples.
+    target_features_tf: float, of the targets.
 
   Returns:
     float32[t, n] in [-1, 1].
   """
-  total = np.zeros((target_features_rtf.shape[1], train_features_rnf.shape[1]))
-  for train_nf, target_tf in zip(train_features_rnf, target_features_rtf, strict=True):
-    total += _unit(target_tf) @ _unit(train_nf).T
-  return (total / len(train_features_rnf)).astype(np.float32)
+  return (_unit(target_features_tf) @ _unit(train_features_nf).T).astype(np.float32)
+
+
+def closeness(train_rows_nf: np.ndarray, target_rows_tf: np.ndarray) -> np.ndarray:
+  """Minus the Euclidean distance of features, or of pixels, as float32[t, n]."""
+  found = distance.cdist(target_rows_tf, train_rows_nf)
+  return -found.astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -12,7 +12,16 @@ from matplotlib import figure as mpl_figure
 
 from jaxdm import brittleness
 
-_COLOURS = {"datamodel": "#c1272d", "similar": "#0000a7", "random": "#777777"}
+_COLOURS = {
+  "datamodel": "#c1272d",
+  "influence": "#eecc16",
+  "trak": "#008176",
+  "tracin": "#b3b3b3",
+  "similar": "#0000a7",
+  "close": "#5b8ff9",
+  "pixels": "#9467bd",
+  "random": "#777777",
+}
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -60,6 +69,39 @@ def cumulative_share(
     "top", functions=(_times(100 / class_size), _times(class_size / 100))
   )
   top.set_xlabel("per cent of a class")
+  axes.grid(alpha=0.3)
+  axes.legend(frameon=False, fontsize="small")
+  return fig
+
+
+def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
+  """LDS against the number of models on subsets, one curve a way of fitting.
+
+  Args:
+    points: way, models, lds, low and high of each; 0 models: a level line.
+  """
+  fig = mpl_figure.Figure(figsize=(7, 4.4), layout="constrained")
+  axes = fig.subplots()
+  curves: dict[str, list[Mapping[str, Any]]] = {}
+  for point in points:
+    curves.setdefault(point["way"] if point["models"] else "", []).append(point)
+  for level in curves.pop("", []):
+    axes.axhline(level["lds"], color="#777777", linestyle=":", linewidth=1)
+    axes.annotate(
+      f"{level['way']}, no models on subsets",
+      (0.01, level["lds"]),
+      xycoords=("axes fraction", "data"),
+      fontsize="x-small",
+      va="bottom",
+    )
+  for way, curve in curves.items():
+    models, lds, low, high = (
+      np.array([point[name] for point in curve])
+      for name in ("models", "lds", "low", "high")
+    )
+    (line,) = axes.plot(models, lds, marker="o", markersize=3, label=way)
+    axes.fill_between(models, low, high, alpha=0.12, color=line.get_color())
+  axes.set(xscale="log", xlabel="models on random subsets", ylabel="LDS, held-out models")
   axes.grid(alpha=0.3)
   axes.legend(frameon=False, fontsize="small")
   return fig

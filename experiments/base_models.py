@@ -1,0 +1,129 @@
+"""The models on all data: what they predict, and what they say of the examples.
+
+They are not kept themselves; everything that is wanted of them is taken while they are
+on the devices.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from experiments import lab
+from jaxdm import Array, baselines, margins, prng, train, training_sets
+from jaxdm.baselines import gradient
+
+# The middles of the thirds of training, where TracIn looks.
+_CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
+
+
+class BaseModels(NamedTuple):
+  """Models trained on all data.
+
+  Attributes:
+    margins_rt: float32, in logits.
+    logits_rtk: float32.
+    scores: float32[t, n] by method: similar (cosine of penultimate features), close
+      (their distance), tracin, trak and influence, all averaged over the models.
+  """
+
+  margins_rt: np.ndarray
+  logits_rtk: np.ndarray
+  scores: dict[str, np.ndarray]
+
+
+def load(opened: lab.Lab) -> BaseModels:
+  """What `train_all` wrote."""
+  with _path(opened).open("rb") as file, np.load(file) as arrays:
+    scores = dict(arrays)
+  logits = scores.pop("logits_rtk")
+  base_margins = margins.correct_class_margins(logits, opened.target_labels)
+  return BaseModels(np.asarray(base_margins), logits, scores)
+
+
+def train_all(opened: lab.Lab) -> BaseModels:
+  """Trains models on all data, and writes what is needed of those that converged."""
+  m, damping = opened.experiment.collect.num_base, opened.experiment.gradient.damping
+  t, n = len(opened.target_labels), len(opened.labels)
+  logits, wrong_n = [], np.zeros(n)
+  names = ("similar", "close", "tracin", "trak", "influence")
+  scores = {name: np.zeros((t, n), np.float32) for name in names}
+  bar = lab.progress_bar("models on all data")
+  for done, model in enumerate(_models(opened), start=1):
+    bar(done, m)
+    if not np.isfinite(model.logits_tk).all():
+      continue
+    logits.append(model.logits_tk)
+    last = model.gradients[-1]
+    wrong_n += jax.nn.sigmoid(-last.odds_n)
+    features = model.features_bf[t:], model.features_bf[:t]
+    scores["similar"] += baselines.representation_similarity(*features)
+    scores["close"] += baselines.closeness(*features)
+    for rate, checkpoint in zip(model.rates, model.gradients[:-1], strict=True):
+      scores["tracin"] += rate * gradient.tracin(checkpoint)
+    scores["trak"] += gradient.trak(last, damping)
+    scores["influence"] += gradient.influence(last, damping)
+  if len(logits) < 2:
+    raise ValueError(
+      f"peak_learning_rate is too large: {m - len(logits)} of {m} models on all "
+      f"data diverged at {opened.recipe.peak_learning_rate}"
+    )
+  scores["trak"] *= (wrong_n / len(logits)).astype(np.float32)
+  means = {name: total / len(logits) for name, total in scores.items()}
+  path = _path(opened)
+  partial = path.with_name(f"{path.name}.partial")
+  with partial.open("wb") as file:
+    np.savez_compressed(file, **means, logits_rtk=np.stack(logits))  # type: ignore[arg-type]
+  partial.replace(path)
+  return load(opened)
+
+
+class _Model(NamedTuple):
+  """One model: its outputs, its gradients at the checkpoints and at the end."""
+
+  logits_tk: np.ndarray
+  features_bf: np.ndarray
+  rates: np.ndarray
+  gradients: list[gradient.Gradients]
+
+
+def _models(opened: lab.Lab) -> Iterator[_Model]:
+  """The models one by one, trained a chunk at a time."""
+  fleet, small, labels = opened.fleet, opened.small, opened.labels
+  m, t = opened.experiment.collect.num_base, len(opened.target_labels)
+  pixels = np.concatenate([small.test_images, small.train_images])
+  all_labels = np.concatenate([opened.target_labels, labels])
+  rates = np.asarray(train.learning_rate(opened.recipe, np.array(_CHECKPOINTS)))
+  for start in range(0, m, fleet.rows):
+    size = min(fleet.rows, m - start)
+    seeds = [prng.Seed("base", start + i) for i in range(size)]
+    keys = prng.keys_for(opened.seed, seeds)
+    masks = np.ones((size, len(labels)), bool)
+    sets = training_sets.from_masks(masks, labels)
+    found = []
+    for until in (*_CHECKPOINTS, 1.0):
+      variables = fleet.train_chunk(sets, keys, until=until)
+      found.append(fleet.gradients_chunk(variables, pixels, all_labels, keys))
+    logits, features = fleet.predict_chunk(variables, pixels)
+    for i in range(size):
+      yield _Model(
+        np.asarray(logits[i, :t]),
+        np.asarray(features[i]),
+        rates,
+        [_parted(odds[i], grads[i], t) for odds, grads in found],
+      )
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _parted(odds_b: Array, gradients_bd: Array, num_targets: int) -> gradient.Gradients:
+  """Targets in front, training examples behind them."""
+  t = num_targets
+  return gradient.Gradients(gradients_bd[t:], gradients_bd[:t], odds_b[t:])
+
+
+def _path(opened: lab.Lab) -> epath.Path:
+  """Where the models on all data leave their logits and scores."""
+  return opened.workdir.path / "base_models.npz"

@@ -1,0 +1,93 @@
+"""Attribution by gradients: TracIn, TRAK and influence functions of one model each.
+
+All three start from the gradients phi of the log-odds (`jaxdm.gradients`) and the
+probabilities p of the correct class; an example's loss has the gradient -(1 - p) phi.
+Average them over models.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+
+from jaxdm import Array
+
+
+class Gradients(NamedTuple):
+  """What is known of one model.
+
+  Attributes:
+    train_nd: float32, gradients of the training examples' log-odds.
+    target_td: float32, of the targets'.
+    odds_n: float32, the training examples' log-odds.
+  """
+
+  train_nd: Array
+  target_td: Array
+  odds_n: Array
+
+
+@jax.jit
+def tracin(model: Gradients) -> Array:
+  """What one unit of gradient descent on an example adds to a target's log-odds.
+
+  Pruthi et al., 'Estimating Training Data Influence by Tracing Gradient Descent'
+  (arXiv:2002.08484); sum it over checkpoints, times their learning rates.
+
+  Returns:
+    float32[t, n].
+  """
+  wrong_n = jax.nn.sigmoid(-model.odds_n)
+  return model.target_td @ (model.train_nd * wrong_n[:, None]).T
+
+
+@jax.jit
+def trak(model: Gradients, damping: Array | float) -> Array:
+  """TRAK without its factor 1 - p: phi_t' (Phi' Phi + c I)^-1 phi_n.
+
+  Equation 15 of Park et al. (arXiv:2303.14186) averages these and 1 - p over models
+  and then multiplies them.
+
+  Args:
+    model: the model.
+    damping: c in units of the examples' mean squared gradient. The paper has none,
+      which needs more examples than dimensions.
+
+  Returns:
+    float32[t, n].
+  """
+  return model.target_td @ _solve(model.train_nd, model.train_nd, damping)
+
+
+@jax.jit
+def influence(model: Gradients, damping: Array | float) -> Array:
+  """What leaving an example out takes from a target's log-odds, to first order.
+
+  Koh and Liang, 'Understanding Black-box Predictions via Influence Functions'
+  (arXiv:1703.04730), with the Gauss-Newton matrix of the examples' binary problems,
+  label or not, as the Hessian H = Phi' diag(p (1 - p)) Phi:
+  phi_t' (H + c I)^-1 (1 - p_n) phi_n.
+
+  Args:
+    model: the model.
+    damping: c in units of the mean over examples of p (1 - p) |phi|^2.
+
+  Returns:
+    float32[t, n], in logits.
+  """
+  wrong_n = jax.nn.sigmoid(-model.odds_n)
+  root_n = jnp.sqrt(wrong_n * (1 - wrong_n))
+  left_nd = model.train_nd * wrong_n[:, None]
+  return model.target_td @ _solve(model.train_nd * root_n[:, None], left_nd, damping)
+
+
+def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
+  """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n]."""
+  gram_dd = jnp.dot(rows_nd.T, rows_nd, precision="highest")
+  mean = jnp.maximum(jnp.trace(gram_dd) / len(rows_nd), jnp.finfo(jnp.float32).tiny)
+  # Scaled so that very sure models, whose p (1 - p) vanish, lose no digits.
+  factor = jax.scipy.linalg.cho_factor(
+    gram_dd / mean + damping * jnp.eye(len(gram_dd), dtype=gram_dd.dtype)
+  )
+  return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean

@@ -1,0 +1,76 @@
+"""Gradients of a trained model's outputs, one an example, projected to fewer numbers.
+
+TracIn, TRAK and influence functions are made of these (see `baselines.gradient`).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from jaxdm import Array, prng, resnet9, train
+
+_EXAMPLES = 32
+
+
+def log_odds(logits_k: Array, label: Array) -> Array:
+  """log(p / (1 - p)) of the label's softmax probability p.
+
+  The output that Park et al. attribute ('TRAK', arXiv:2303.14186, section 3.2): the
+  gradient of the cross-entropy is that of the log-odds times -(1 - p).
+  """
+  is_label = jnp.arange(logits_k.shape[-1]) == label
+  others = jnp.where(is_label, -jnp.inf, logits_k)
+  return logits_k[label] - jax.nn.logsumexp(others)
+
+
+def project(key: Array, vector_p: Array, dim: int) -> jax.Array:
+  """Inner products kept in expectation, as float32[dim].
+
+  Every entry gets a random sign and is added to one of `dim` sums, as many to each
+  (a count sketch: Charikar, Chen and Farach-Colton, 2002). No larger vector than the
+  given one is made.
+  """
+  size = vector_p.shape[-1]
+  places = jax.random.permutation(prng.key_for(key, "places"), size)
+  signs = jax.random.rademacher(prng.key_for(key, "signs"), (size,), jnp.float32)
+  mixed = jnp.pad(signs * vector_p[places], (0, -size % dim))
+  return mixed.reshape(-1, dim).sum(axis=0)
+
+
+def per_example(
+  net: resnet9.ResNet9,
+  variables: train.Variables,
+  pixels: Array,
+  labels_b: Array,
+  key: Array,
+  *,
+  dim: int,
+  mirror: bool,
+) -> tuple[Array, Array]:
+  """Log-odds of examples under one trained model, and their projected gradients.
+
+  Args:
+    net: the module.
+    variables: one model's.
+    pixels: uint8[b, h, w, c].
+    labels_b: int32.
+    key: of the projection.
+    dim: numbers that a gradient is projected to.
+    mirror: see `train.predict`.
+
+  Returns:
+    float32[b] and float32[b, dim].
+  """
+  params = variables["params"]
+
+  def output(params: object, image: Array, label: Array) -> Array:
+    held = variables | {"params": params}
+    logits, _ = train.predict(net, held, image[None], mirror=mirror)
+    return log_odds(logits[0], label)
+
+  def one(example: tuple[Array, Array]) -> tuple[Array, Array]:
+    value, gradient = jax.value_and_grad(output)(params, *example)
+    return value, project(key, ravel_pytree(gradient)[0], dim)
+
+  return lax.map(one, (jnp.asarray(pixels), labels_b), batch_size=_EXAMPLES)

@@ -1,0 +1,65 @@
+"""LDS by the number of models."""
+
+import json
+
+import pytest
+from absl.testing import flagsaver
+
+from experiments import efficiency, launcher
+from tests.test_launchers import finished, start  # noqa: F401
+
+
+def test_models_needed_lie_between_the_sizes_by_their_logarithms() -> None:
+  curve = {100: 0.2, 400: 0.4, 1600: 0.4}
+  for lds, models in [(0.1, 100), (0.2, 100), (0.3, 200), (0.4, 400), (0.5, None)]:
+    assert efficiency.models_needed(curve, lds) == pytest.approx(models)
+
+
+def test_savings_are_against_the_published_method() -> None:
+  values = {"published": (0.2, 0.4), "other": (0.3, 0.5)}
+  points = [
+    efficiency.Point(way, models, lds, 0.0, 0.0)
+    for way, pair in values.items()
+    for models, lds in zip((100, 400), pair, strict=True)
+  ] + [efficiency.Point("scores", 0, 0.9, 0.0, 0.0)]
+  assert efficiency.savings(points) == {
+    "published": {100: 1.0, 400: 1.0},
+    "other": {100: 1.0, 400: 2.0},
+  }
+
+
+@pytest.mark.slow
+def test_every_way_is_fitted_judged_and_put_to_the_removal_test(finished) -> None:  # noqa: F811
+  flags = {
+    "sizes": "20,40",
+    "ways": ",".join(efficiency.WAYS),
+    "removals": "published@20,influence@40,random",
+  }
+  start(efficiency.main, finished, **flags)
+  record = json.loads((finished / "stages/efficiency.json").read_text())["summary"]
+  assert [p["way"] for p in record["points"] if p["models"] == 20] == [*efficiency.WAYS]
+  assert set(record["removals"]) == {"published@20", "influence@40", "random"}
+  assert set(record["times_fewer_models"]) == {*efficiency.WAYS}
+  lines = (finished / "efficiency.csv").read_text().splitlines()
+  assert len(lines) == 1 + 5 + 2 * len(efficiency.WAYS)
+  assert (finished / "efficiency.png").stat().st_size > 1000
+  with pytest.raises(SystemExit, match="--ways: stored"):
+    start(efficiency.main, finished, **flags | {"ways": "none", "removals": ""})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flag,value,message",
+  [
+    ("sizes", "20,many", "--sizes must be numbers from 10 to num_models=40"),
+    ("sizes", "41", "--sizes must be numbers from 10 to num_models=40"),
+    ("ways", "best", r"--ways must be some of published, .*got \['best'\]"),
+    ("removals", "none@40,none@41", r"--removals must be .*got \['none@41'\]"),
+  ],
+)
+def test_bad_flags_are_named(finished, flag, value, message) -> None:  # noqa: F811
+  with (
+    flagsaver.as_parsed(workdir=str(finished), **{flag: value}),
+    pytest.raises(SystemExit, match=message),
+  ):
+    launcher.start(efficiency.main, ["prog"])

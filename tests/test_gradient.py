@@ -1,0 +1,150 @@
+"""Gradients, and the three methods made of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from sklearn import linear_model
+
+from jaxdm import fleet, gradients, prng, train, training_sets
+from jaxdm.baselines import gradient
+
+RNG = np.random.default_rng(0)
+
+
+def test_log_odds_are_those_of_the_softmax() -> None:
+  logits = np.array([2.0, -1.0, 0.5])
+  p = np.exp(logits) / np.exp(logits).sum()
+  for label in range(3):
+    found = gradients.log_odds(jnp.asarray(logits), jnp.asarray(label))
+    np.testing.assert_allclose(found, np.log(p[label] / (1 - p[label])), rtol=1e-5)
+
+
+def test_projections_keep_inner_products_in_expectation() -> None:
+  a, b = jnp.asarray(RNG.normal(size=(2, 100)), jnp.float32)
+
+  @jax.vmap
+  def product(key):
+    return gradients.project(key, a, 16) @ gradients.project(key, b, 16)
+
+  found = product(jax.random.split(jax.random.key(0), 4000))
+  error = (a @ a) ** 0.5 * (b @ b) ** 0.5 / 16**0.5
+  np.testing.assert_allclose(found.mean(), a @ b, atol=4 * error / 4000**0.5)
+  np.testing.assert_allclose(found.std(), error, rtol=0.15)
+  whole = gradients.project(jax.random.key(1), a, 128)
+  np.testing.assert_allclose(whole @ whole, a @ a, rtol=1e-5)
+
+
+def test_a_fleets_gradients_are_those_of_each_model_alone(
+  tiny_config, tiny_images
+) -> None:
+  images, labels = tiny_images
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), gradient_dim=2**15)
+  masks = np.ones((3, 24), bool)
+  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
+  variables = models.train_chunk(training_sets.from_masks(masks, labels), keys)
+  odds, grads = models.gradients_chunk(variables, images, labels, keys)
+  net = train.network(tiny_config, 2)
+  for i in range(3):
+    mine = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
+
+    def output(params, mine=mine):
+      logits, _ = train.predict(net, mine | {"params": params}, images, mirror=True)
+      return jnp.log(jax.nn.softmax(logits)[jnp.arange(24), labels]) - jnp.log(
+        jax.nn.softmax(logits)[jnp.arange(24), 1 - labels]
+      )
+
+    np.testing.assert_allclose(odds[i], output(mine["params"]), atol=1e-4)
+    rows = jax.jacobian(output)(mine["params"])
+    dense = [ravel_pytree(jax.tree.map(lambda x, j=j: x[j], rows))[0] for j in (0, 9)]
+    dense = np.stack(dense)
+    assert dense.shape[1] <= 2**15  # So that the projection loses nothing.
+    some = np.asarray(grads[i])[[0, 9]]
+    np.testing.assert_allclose(some @ some.T, dense @ dense.T, rtol=1e-3)
+
+
+def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) -> None:
+  images, labels = tiny_images
+  models = fleet.Fleet(tiny_config, images, 2)
+  sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", 0)])
+  half = models.train_chunk(sets, keys, until=0.5)
+  row = jax.tree.map(lambda x: x[0], sets)
+  steps = int(tiny_config.num_steps(24)) // 2
+  alone, _ = train_alone(row, keys[0], steps)
+  for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(alone), strict=True):
+    np.testing.assert_allclose(a[0], b, atol=1e-5)
+
+
+def logistic(strength: float, n: int = 60):
+  """A ridge-penalised logistic regression, its gradients, and how it is fitted."""
+  x = RNG.normal(size=(n, 5))
+  signs = np.where(x @ RNG.normal(size=5) + RNG.normal(size=n) > 0, 1, -1)
+
+  def fit(rows: np.ndarray) -> np.ndarray:
+    peer = linear_model.LogisticRegression(
+      C=1 / strength, fit_intercept=False, tol=1e-10, max_iter=10_000
+    )
+    return peer.fit(x[rows], signs[rows]).coef_[0]
+
+  targets, target_signs = RNG.normal(size=(4, 5)), np.array([1, -1, 1, 1])
+  weights = fit(np.arange(n))
+  phi_nd, phi_td = x * signs[:, None], targets * target_signs[:, None]
+  as_float = [jnp.asarray(a, jnp.float32) for a in (phi_nd, phi_td, phi_nd @ weights)]
+  return gradient.Gradients(*as_float), fit, phi_td
+
+
+def left_out(fit, phi_td: np.ndarray, n: int) -> np.ndarray:
+  """What each example adds to each target, by fitting without it."""
+  whole = fit(np.arange(n))
+  without = np.array([fit(np.delete(np.arange(n), i)) for i in range(n)])
+  return phi_td @ (whole - without).T
+
+
+def test_influence_is_leaving_one_out_to_first_order() -> None:
+  strength = 1.0
+  model, fit, phi_td = logistic(strength)
+  odds = np.asarray(model.odds_n, np.float64)
+  p = 1 / (1 + np.exp(-odds))
+  scale = np.mean(p * (1 - p) * (np.asarray(model.train_nd) ** 2).sum(axis=1))
+  scores_tn = np.asarray(gradient.influence(model, strength / scale))
+  exact_tn = left_out(fit, phi_td, len(odds))
+  for t in range(4):
+    assert np.corrcoef(scores_tn[t], exact_tn[t])[0, 1] > 0.98
+    slope = scores_tn[t] @ exact_tn[t] / (exact_tn[t] @ exact_tn[t])
+    assert 0.7 < slope < 1.05  # The second order is left out, and enlarges effects.
+
+
+def test_trak_is_its_formula_and_ranks_as_leaving_one_out_does() -> None:
+  model, fit, phi_td = logistic(0.01)
+  phi = np.asarray(model.train_nd, np.float64)
+  wrong = 1 / (1 + np.exp(np.asarray(model.odds_n, np.float64)))
+  damping = 1e-6
+  gram = phi.T @ phi
+  gram += damping * np.mean((phi**2).sum(axis=1)) * np.eye(5)
+  expected = phi_td @ np.linalg.inv(gram) @ phi.T
+  found = np.asarray(gradient.trak(model, damping))
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+  exact_tn = left_out(fit, phi_td, len(phi))
+  for t in range(4):
+    assert np.corrcoef((found * wrong)[t], exact_tn[t])[0, 1] > 0.8
+
+
+def test_tracin_is_what_one_step_on_an_example_adds() -> None:
+  model, _, _ = logistic(1.0)
+  phi, targets = np.asarray(model.train_nd), np.asarray(model.target_td)
+  weights = np.linalg.lstsq(phi, np.asarray(model.odds_n), rcond=None)[0]
+  found = np.asarray(gradient.tracin(model))
+  for n in (0, 17):
+    loss = lambda w, n=n: jnp.logaddexp(0.0, -phi[n] @ w)  # noqa: E731
+    step = -np.asarray(jax.grad(loss)(jnp.asarray(weights)))
+    np.testing.assert_allclose(found[:, n], targets @ step, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [gradient.trak, gradient.influence])
+def test_very_sure_models_make_no_nan(method) -> None:
+  model, _, _ = logistic(1.0)
+  assert np.isfinite(method(model._replace(odds_n=model.odds_n + 60), 0.5)).all()
+  nothing = model._replace(train_nd=0 * model.train_nd)
+  np.testing.assert_array_equal(method(nothing, 0.5), 0)
