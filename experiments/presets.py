@@ -185,6 +185,25 @@ def _fashion_all() -> Experiment:
   )
 
 
+def _cifar10_two() -> Experiment:
+  """Natural images for two hours on two CPU cores: CIFAR-10's airplanes against ships."""
+  base = _fashion()
+  return dataclasses.replace(
+    base,
+    data=DataConfig(
+      dataset="cifar10",
+      classes="airplane,ship",
+      train_per_class=500,
+      test_per_class=100,
+      downscale=2,
+    ),
+    collect=dataclasses.replace(base.collect, num_models=3000, num_held_out=300),
+    train=dataclasses.replace(base.train, epochs=10),
+    search=dataclasses.replace(base.search, max_share=0.2, num_targets=32),
+    compare=CompareConfig(methods=",".join(METHODS)),
+  )
+
+
 def _cifar10() -> Experiment:
   """The published recipe on all of CIFAR-10; wants accelerators."""
   return Experiment(
@@ -211,6 +230,7 @@ def _cifar10_fast() -> Experiment:
 PRESETS = {
   "fashion": _fashion,
   "fashion-all": _fashion_all,
+  "cifar10-two": _cifar10_two,
   "cifar10": _cifar10,
   "cifar10-fast": _cifar10_fast,
 }

@@ -66,3 +66,24 @@ def test_models_on_one_subset_are_resampled_together() -> None:
   many = [np.concatenate([a] * 9) for a in (predicted, margins, masks)]
   repeated = quality.evaluate(*many).lds
   np.testing.assert_allclose(repeated.high - repeated.low, once.high - once.low, rtol=0.1)
+
+
+def test_a_resample_is_scored_as_its_rows_would_be() -> None:
+  rng = np.random.default_rng(0)
+  subset = np.repeat(np.arange(30), 2)
+  guess, truth = rng.normal(size=(2, 60, 3))
+  guess[:, 1] = rng.integers(0, 3, 60)  # Many ties.
+  drawn = rng.multinomial(30, np.full(30, 1 / 30), 5)
+  found = quality._statistics(guess, truth, subset, drawn)
+  for i, counts in enumerate(drawn):
+    rows = np.repeat(np.arange(60), counts[subset])
+    a, b = guess[rows], truth[rows]
+    first, second = (truth[np.repeat(np.arange(30), counts) * 2 + j] for j in (0, 1))
+    again = quality.columnwise_spearman(first, second)
+    expected = [
+      np.mean([scipy.stats.spearmanr(a[:, t], b[:, t])[0] for t in range(3)]),
+      scipy.stats.pearsonr(a.ravel(), b.ravel())[0],
+      metrics.r2_score(b, a),
+      np.sqrt(np.maximum(again, 0)).mean(),
+    ]
+    np.testing.assert_allclose(found[:, i], expected, atol=1e-9)
