@@ -11,11 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import flags
 
-from experiments import base_models, lab, launcher, methods
+from experiments import base_models, fit_datamodels, lab, launcher, methods, workdir
 from jaxdm import brittleness, training_sets
 from jaxdm.report import tables
 
+BUDGET = flags.DEFINE_integer(
+  "budget_models",
+  None,
+  "Retrained models at most; a search that needs more says so and can be continued.",
+  lower_bound=1,
+)
 STAGE = "brittleness"
 GROUPS = ("search", "compare")
 
@@ -27,6 +34,7 @@ def search_all(
   retrain: brittleness.Retrain,
   *,
   of_all_classes: tuple[str, ...],
+  predicted_full: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
   """Searches every method's cases together, writes the stage's table, sums it up.
 
@@ -36,6 +44,7 @@ def search_all(
     scores: float[t, n] by method.
     retrain: trains changes.
     of_all_classes: methods that choose among all examples instead of the target's class.
+    predicted_full: by method, margins float[t] that it predicts for all data.
   """
   config, margins_rt = opened.experiment.search, base_models.load(opened).margins_rt
   targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
@@ -49,15 +58,29 @@ def search_all(
       targets,
       opened.labels,
       opened.target_labels,
-      max_share=config.max_share,
+      config=config,
       same_class=method not in of_all_classes,
+      predicted_full_t=(predicted_full or {}).get(method),
     )
-  bar = lab.progress_bar(stage)
-  verdicts = brittleness.search(cases, retrain, config, progress=bar)
+  bar, budget = lab.progress_bar(stage), BUDGET.value
+  verdicts = brittleness.search(cases, retrain, config, budget=budget, progress=bar)
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
   tables.write_verdicts(path, cases, verdicts, margins_rt, class_sizes)
-  return tables.summarise(verdicts)
+  found = tables.summarise(verdicts, class_sizes)
+  print(tables.text(found))
+  unfinished = sum(method["unfinished"] for method in found.values())
+  if unfinished:
+    print(
+      f"--budget_models={budget} is used up: {unfinished} of {len(cases)} cases are not "
+      f"finished; what is claimed in {path.name} holds, and a larger budget continues"
+    )
+  right = brittleness.right_targets(margins_rt)
+  return {
+    "methods": found,
+    "targets_wrong_on_all_data": int((~right).sum()),
+    workdir.UNFINISHED: unfinished,
+  }
 
 
 def removals(opened: lab.Lab) -> brittleness.Retrain:
@@ -79,13 +102,19 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     scores = methods.scores(opened, opened.experiment.compare.names)
-    return search_all(
+    everything = np.ones((1, len(opened.labels)), bool)
+    full_t = fit_datamodels.fitted(opened.workdir).predict(everything)[0]
+    summary = search_all(
       opened,
       STAGE,
       scores,
       removals(opened),
       of_all_classes=methods.OF_ALL_CLASSES,
+      predicted_full={"datamodel": full_t},
     )
+    for method, lds in methods.lds(opened, scores).items():
+      summary["methods"][method]["lds"] = lds._asdict()
+    return summary
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 

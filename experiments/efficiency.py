@@ -208,10 +208,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       points.append(judged(opened, way, size, fits[name]))
       bar(i + 1, total)
     _write(opened, points)
-    summary: dict[str, Any] = {
-      "points": [point._asdict() for point in points],
-      "times_fewer_models": savings(points),
-    }
+    summary: dict[str, Any] = {"times_fewer_models": savings(points)}
     if REMOVALS.value:
       named = methods.scores(opened, tuple(set(REMOVALS.value) & set(presets.METHODS)))
       chosen = {name: (fits | named)[name] for name in REMOVALS.value}

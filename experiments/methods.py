@@ -1,9 +1,11 @@
 """The ways of choosing training examples that `presets.METHODS` names."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from experiments import base_models, fit_datamodels, lab
-from jaxdm import baselines
+from jaxdm import baselines, datamodels, quality
 
 # Their scores say of examples of other classes, too, how much they support a target.
 OF_ALL_CLASSES = ("datamodel", "influence", "trak", "tracin")
@@ -22,3 +24,13 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     shape = len(opened.target_labels), len(opened.labels)
     found["random"] = baselines.random(*shape, seed=opened.seed)
   return {name: found[name] for name in names}
+
+
+def lds(opened: lab.Lab, scores: Mapping[str, np.ndarray]) -> dict[str, quality.Interval]:
+  """The LDS of each method's scores on the held-out models."""
+  masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=True)
+  found = {}
+  for name, scores_tn in scores.items():
+    guess_mt = datamodels.predictions(masks, scores_tn)
+    found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed).lds
+  return found

@@ -62,7 +62,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:
     (folder / "figures" / name).write_bytes(data)
-  settings = opened.settings("data", "collect", "train", "prior", "fit", "search")
+  settings = opened.settings(
+    "data", "collect", "train", "gradient", "prior", "fit", "search", "compare"
+  )
   summary = {
     "date": time.strftime("%Y-%m-%d"),
     "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

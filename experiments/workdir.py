@@ -11,6 +11,13 @@ from etils import epath
 
 from jaxdm import bank
 
+# Names the number of a stage's parts that are still to be done, in its summary.
+UNFINISHED = "unfinished_cases"
+
+
+# Tables, which a stage prints in its own way.
+_LONG = ("methods", "removals")
+
 
 class WorkdirError(ValueError):
   """A workdir that cannot serve this call; nothing in it was changed."""
@@ -123,7 +130,9 @@ class Workdir:
     start = time.monotonic()
     summary = work()
     summary["seconds"] = round(time.monotonic() - start, 1)
-    bank.write_json(path, {"settings": settings, "complete": True, "summary": summary})
+    complete = not summary.get(UNFINISHED)
+    record = {"settings": settings, "complete": complete, "summary": summary}
+    bank.write_json(path, record)
     return _told(stage, summary)
 
   def _record(self, stage: str) -> dict[str, Any]:
@@ -134,5 +143,6 @@ class Workdir:
 
 def _told(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
   """Prints a summary."""
-  print(f"{stage}: {json.dumps(summary)}", flush=True)
+  short = {k: v for k, v in summary.items() if k not in _LONG}
+  print(f"{stage}: {json.dumps(short)}", flush=True)
   return summary

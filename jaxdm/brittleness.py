@@ -7,13 +7,13 @@ method ranked the examples nor how models are trained.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-import scipy.special
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
+from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,12 @@ class SearchConfig:
 
   Attributes:
     max_share: the largest change tried, as a share of the target's class.
-    num_sizes: sizes tried, geometrically spaced from 1.
+    size_law: grid: geometrically spaced from 1. surrogate, for datamodels: where they
+      predict margins of 0 and below, in equal steps.
+    num_sizes: how many sizes.
     search_seeds: models a probe of the search.
-    verify_seeds: fresh models a verification.
+    verify_seeds: fresh models a verification, at most; it ends earlier once it is
+      clear (`verdicts.SequentialTest`).
     max_verifications: sizes put to the proof for one target, from the largest down.
     confidence: that no claim of one target and method is false.
     num_targets: sampled from the targets that full-data models get right.
@@ -32,9 +35,10 @@ class SearchConfig:
   """
 
   max_share: float = 0.25
+  size_law: Literal["grid", "surrogate"] = "grid"
   num_sizes: int = 12
   search_seeds: int = 3
-  verify_seeds: int = 10
+  verify_seeds: int = 16
   max_verifications: int = 4
   confidence: float = 0.95
   num_targets: int = 24
@@ -51,6 +55,11 @@ class SearchConfig:
       if getattr(self, name) < low:
         raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
 
+  @property
+  def test(self) -> SequentialTest:
+    """What a verification must pass."""
+    return SequentialTest(most=self.verify_seeds, confidence=self.confidence)
+
 
 class Case(NamedTuple):
   """One target and one way of choosing training examples for it.
@@ -58,42 +67,14 @@ class Case(NamedTuple):
   Attributes:
     target: index among the targets.
     method: who ranked.
-    ranking: training examples, the one to change first in front; its length is the
-      largest change tried.
+    ranking: training examples, the one to change first in front.
+    sizes: numbers of them to try, ascending.
   """
 
   target: int
   method: str
   ranking: np.ndarray
-
-
-class Verdict(NamedTuple):
-  """What was found for one case.
-
-  Attributes:
-    target: index among the targets.
-    method: who ranked.
-    k: examples changed in the smallest verified change; -1 if censored.
-    censored: whether no change up to `k_tried` was verified.
-    k_tried: the size that the margin below belongs to: k, or the largest one tried.
-    mean_margin: of the models trained on that change, in logits.
-    margin_low: lower bound of the expected margin.
-    margin_high: upper bound; a claim is margin_high <= 0. Each bound is one-sided, at
-      the stated confidence, by Student's t.
-    accuracy: share of those models that are right about the target.
-    models_used: trained for this case, search and verification together.
-  """
-
-  target: int
-  method: str
-  k: int
-  censored: bool
-  k_tried: int
-  mean_margin: float
-  margin_low: float
-  margin_high: float
-  accuracy: float
-  models_used: int
+  sizes: np.ndarray
 
 
 Changes = Sequence[tuple[Case, int]]
@@ -127,12 +108,35 @@ def candidate_sizes(max_k: int, num_sizes: int) -> np.ndarray:
   return np.unique(np.round(np.geomspace(1, max_k, num_sizes)).astype(int))
 
 
+def surrogate_sizes(predicted_margins: np.ndarray, num_sizes: int) -> np.ndarray:
+  """The fewest removals at which a datamodel predicts a margin <= C, for several C.
+
+  The coarse search of the datamodels paper's authors: C falls from 0 in equal steps to
+  the lowest prediction.
+
+  Args:
+    predicted_margins: float, after the first 1, 2, ... removals of a ranking, in logits.
+    num_sizes: values of C.
+
+  Returns:
+    int, ascending; the whole ranking alone if no prediction is below 0.
+  """
+  lowest = np.minimum.accumulate(predicted_margins)
+  levels = np.linspace(0, min(lowest[-1], 0), num_sizes)
+  found = np.searchsorted(-lowest, -levels, side="left") + 1
+  return np.unique(np.minimum(found, len(lowest)))
+
+
+def right_targets(base_margins_rt: np.ndarray) -> np.ndarray:
+  """Targets with a positive mean margin, right in half of the models, as bool[t]."""
+  often = (base_margins_rt > 0).mean(axis=0) >= 0.5
+  return (base_margins_rt.mean(axis=0) > 0) & often
+
+
 def sample_targets(
   base_margins_rt: np.ndarray, num_targets: int, seed: int
 ) -> np.ndarray:
-  """A uniform sample of the targets that full-data models get right.
-
-  Right means a positive mean margin and right in at least half of the models.
+  """A uniform sample of the targets that full-data models get right (`right_targets`).
 
   Args:
     base_margins_rt: float, margins of r models trained on all data.
@@ -142,19 +146,9 @@ def sample_targets(
   Returns:
     int[...], ascending.
   """
-  right = (base_margins_rt.mean(axis=0) > 0) & ((base_margins_rt > 0).mean(axis=0) >= 0.5)
-  eligible = np.flatnonzero(right)
+  eligible = np.flatnonzero(right_targets(base_margins_rt))
   rng = prng.generator_for(seed, "targets")
   return np.sort(rng.permutation(eligible)[:num_targets])
-
-
-def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
-  """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
-  count, mean = len(margins), float(margins.mean())
-  if count < 2:
-    return mean, -np.inf, np.inf
-  half = scipy.special.stdtrit(count - 1, level) * margins.std(ddof=1) / np.sqrt(count)
-  return mean, mean - float(half), mean + float(half)
 
 
 def make_cases(
@@ -164,8 +158,9 @@ def make_cases(
   labels: np.ndarray,
   target_labels: np.ndarray,
   *,
-  max_share: float,
+  config: SearchConfig,
   same_class: bool,
+  predicted_full_t: np.ndarray | None = None,
 ) -> list[Case]:
   """Turns scores into one case a target.
 
@@ -175,28 +170,39 @@ def make_cases(
     targets: int, indices of the targets wanted.
     labels: int[n], of the training examples.
     target_labels: int[t].
-    max_share: largest change, as a share of the target's class.
+    config: which sizes to try.
     same_class: choose among the target's class only.
+    predicted_full_t: float, margins that datamodels predict for the full training set,
+      intercept included; then the scores are their weights in logits. Needed for
+      size_law='surrogate', which other scores replace by the grid.
 
   Returns:
-    Cases whose rankings have `largest_change` examples.
+    Cases whose rankings have at most `largest_change` examples.
 
   Raises:
-    ValueError: on scores of another shape, or with NaN.
+    ValueError: on scores of another shape, or with NaN; a target out of range.
   """
   expected = (len(target_labels), len(labels))
   if scores_tn.shape != expected:
     raise ValueError(f"scores of {method} must be [t, n] = {expected}")
   if np.isnan(scores_tn).any():
     raise ValueError(f"scores of {method} contain NaN")
+  wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
+  if wrong:
+    raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
   cases = []
   for target in targets:
     allowed = np.arange(len(labels))
     if same_class:
       allowed = allowed[np.asarray(labels) == target_labels[target]]
-    max_k = largest_change(labels, target_labels[target], max_share)
+    max_k = largest_change(labels, target_labels[target], config.max_share)
     order = np.argsort(-scores_tn[target, allowed], kind="stable")[:max_k]
-    cases.append(Case(int(target), method, allowed[order]))
+    ranking = allowed[order]
+    sizes = candidate_sizes(len(ranking), config.num_sizes)
+    if config.size_law == "surrogate" and predicted_full_t is not None:
+      left = predicted_full_t[target] - scores_tn[target, ranking].cumsum()
+      sizes = surrogate_sizes(left, config.num_sizes)
+    cases.append(Case(int(target), method, ranking, sizes))
   return cases
 
 
@@ -211,13 +217,24 @@ class _Search:
 
   def __init__(self, case: Case, config: SearchConfig):
     self.case, self._config = case, config
-    self.sizes = candidate_sizes(len(case.ranking), config.num_sizes)
+    self.sizes = case.sizes
     self._last = len(self.sizes) - 1
     self._not_flipped, self._flipped = -1, len(self.sizes)
     self._proved = 0
-    self.models_used = 0
-    self._best: Verdict | None = None
-    self.verdict: Verdict | None = None
+    self._proof = np.zeros(0)
+    self._verdict = Verdict(
+      case.target, case.method, -1, True, 0, np.nan, -np.inf, np.inf, np.nan, 0, False
+    )
+
+  @property
+  def models_used(self) -> int:
+    """Models asked for."""
+    return self._verdict.models_used
+
+  @property
+  def verdict(self) -> Verdict:
+    """What is known so far."""
+    return self._verdict
 
   @property
   def verifying(self) -> bool:
@@ -233,8 +250,11 @@ class _Search:
   def request(self) -> tuple[int, list[prng.Seed]]:
     """Which size to train next, with which seeds."""
     if self.verifying:
-      count = self._config.verify_seeds
-      fresh = range(self._proved * count, (self._proved + 1) * count)
+      first = self._proved * self._config.verify_seeds
+      looks = self._config.test.looks
+      done = len(self._proof)
+      until = next(look for look in looks if look > done)
+      fresh = range(first + done, first + until)
       return self._sequence()[self._proved], [prng.Seed("verify", i) for i in fresh]
     # The largest size first, so that hopeless cases end at once.
     unprobed = self._flipped > self._last
@@ -244,16 +264,19 @@ class _Search:
   def models_expected(self) -> int:
     """Models that this case will still ask for, if its next ones go as most do."""
     config = self._config
+    proof = config.verify_seeds // 2
     if self._flipped > self._last:  # Most cases turn out hopeless at once.
-      return config.search_seeds + config.verify_seeds
+      return config.search_seeds + proof
     if self.verifying:
-      return config.verify_seeds * (len(self._sequence()) - self._proved)
+      left = proof * (len(self._sequence()) - self._proved)
+      return max(left - len(self._proof), len(self.request()[1]))
     probes = int(np.ceil(np.log2(self._flipped - self._not_flipped)))
-    return probes * config.search_seeds + config.verify_seeds * config.max_verifications
+    return probes * config.search_seeds + proof * config.max_verifications
 
   def observe(self, index: int, margins: np.ndarray) -> None:
     """Takes the margins of the size last asked for."""
-    self.models_used += len(margins)
+    used = self.models_used + len(margins)
+    self._verdict = self._verdict._replace(models_used=used)
     if self.verifying:
       self._observe_proof(index, margins)
     elif np.mean(margins) <= 0:  # False for a diverged model's NaN.
@@ -261,33 +284,35 @@ class _Search:
     else:
       self._not_flipped = index
       if index == self._last:
-        self.verdict = self._judge(index, margins)
+        self._judge(index, margins, mean_bounds(margins, self._config.confidence))
+        self._verdict = self._verdict._replace(finished=True)
 
   def _observe_proof(self, index: int, margins: np.ndarray) -> None:
     """Keeps a proved size, and ends at the first failure or the sequence's end."""
-    self._proved += 1
-    judged = self._judge(index, margins)
-    if self._best is None or not judged.censored:
-      self._best = judged
-    if judged.censored or self._proved == len(self._sequence()):
-      self.verdict = self._best._replace(models_used=self.models_used)
+    self._proof = np.concatenate([self._proof, margins])
+    passed = self._config.test.passed(self._proof)
+    if passed is None:
+      return
+    if passed or self._verdict.censored:
+      self._judge(index, self._proof, self._config.test.bounds(self._proof))
+    if passed:
+      k = int(self.sizes[index])
+      self._verdict = self._verdict._replace(k=k, censored=False)
+    self._proved, self._proof = self._proved + 1, np.zeros(0)
+    if not passed or self._proved == len(self._sequence()):
+      self._verdict = self._verdict._replace(finished=True)
 
-  def _judge(self, index: int, margins: np.ndarray) -> Verdict:
-    """The verdict if these models were the last; only proofs may claim."""
-    size = int(self.sizes[index])
-    mean, low, high = mean_bounds(margins, self._config.confidence)
-    censored = not (self.verifying and high <= 0)
-    return Verdict(
-      self.case.target,
-      self.case.method,
-      -1 if censored else size,
-      censored,
-      size,
-      mean,
-      low,
-      high,
-      float(np.mean(margins > 0)),
-      self.models_used,
+  def _judge(
+    self, index: int, margins: np.ndarray, bounds: tuple[float, float, float]
+  ) -> None:
+    """Notes what these models say of a size; claims nothing."""
+    mean, low, high = bounds
+    self._verdict = self._verdict._replace(
+      k_tried=int(self.sizes[index]),
+      mean_margin=mean,
+      margin_low=low,
+      margin_high=high,
+      accuracy=float(np.mean(margins > 0)),
     )
 
 
@@ -296,25 +321,28 @@ def search(
   retrain: Retrain,
   config: SearchConfig,
   *,
+  budget: int | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
 
   All cases advance together: one `retrain` call a round holds every case's next
-  probe or verification. Verifications use seeds that no probe has used, nor any
-  earlier verification of the same case.
+  probe or models of its verification. Verifications use seeds that no probe has
+  used, nor any earlier verification of the same case.
 
   Args:
     cases: targets and rankings.
     retrain: trains changes (case, size) and returns margins on all targets.
     config: how hard to look.
+    budget: models at most, all cases together; None: as many as it takes. A round that
+      would exceed it is not begun. What was claimed until then holds.
     progress: called with (models asked for so far, models expected in all).
 
   Returns:
     One Verdict a case, in order.
   """
   searches = [_Search(case, config) for case in cases]
-  while open_searches := [s for s in searches if s.verdict is None]:
+  while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[prng.Seed] = []
     spans = []
@@ -324,6 +352,8 @@ def search(
       changes += [(s.case, int(s.sizes[index]))] * len(names)
       seeds += names
     used = sum(s.models_used for s in searches)
+    if budget is not None and used + len(seeds) > budget:
+      break
     expected = used + sum(s.models_expected() for s in open_searches)
     told = progress_lib.shifted(progress, used, expected)
     margins_mt = retrain(changes, seeds, progress=told)
@@ -331,13 +361,4 @@ def search(
       s.observe(index, margins_mt[rows, s.case.target])
   used = sum(s.models_used for s in searches)
   progress(used, used)
-  return [s.verdict for s in searches if s.verdict is not None]
-
-
-def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
-  """Share of targets flipped by changing at most each size, as float[len(sizes)].
-
-  Censored targets stay in the denominator.
-  """
-  found = np.array([np.inf if v.censored else v.k for v in verdicts])
-  return np.array([np.mean(found <= size) for size in sizes])
+  return [s.verdict for s in searches]

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 
-from jaxdm import brittleness
+from jaxdm import brittleness, verdicts
 
 
 class Simulated:
@@ -31,7 +30,8 @@ class Simulated:
 
 
 def cases(count: int, max_k: int = 64) -> list[brittleness.Case]:
-  return [brittleness.Case(t, "method", np.arange(max_k)) for t in range(count)]
+  sizes = brittleness.candidate_sizes(max_k, brittleness.SearchConfig().num_sizes)
+  return [brittleness.Case(t, "method", np.arange(max_k), sizes) for t in range(count)]
 
 
 def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
@@ -39,8 +39,8 @@ def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
   simulated = Simulated(margins, np.ones(6), 1e-9)
   config = brittleness.SearchConfig()
   sizes = brittleness.candidate_sizes(64, config.num_sizes)
-  verdicts = brittleness.search(cases(6), simulated, config)
-  for verdict, margin in zip(verdicts, margins, strict=True):
+  found = brittleness.search(cases(6), simulated, config)
+  for verdict, margin in zip(found, margins, strict=True):
     enough = sizes[sizes >= margin]
     assert verdict.censored == (not enough.size)
     assert verdict.k == (enough[0] if enough.size else -1)
@@ -50,8 +50,8 @@ def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
 def test_verification_seeds_are_fresh_and_models_are_counted() -> None:
   simulated = Simulated(np.full(30, 8.0), np.ones(30), 3.0)
   config = brittleness.SearchConfig(search_seeds=3, verify_seeds=5)
-  verdicts = brittleness.search(cases(30), simulated, config)
-  for verdict in verdicts:
+  found = brittleness.search(cases(30), simulated, config)
+  for verdict in found:
     mine = [(k, seed) for t, k, seed in simulated.asked if t == verdict.target]
     assert verdict.models_used == len(mine)
     assert len(set(mine)) == len(mine)
@@ -65,8 +65,8 @@ def test_false_claims_stay_below_the_stated_level() -> None:
   runs = 4000
   simulated = Simulated(np.full(runs, 1e-6), np.zeros(runs), 1.0)
   config = brittleness.SearchConfig(search_seeds=2, verify_seeds=6, confidence=0.9)
-  verdicts = brittleness.search(cases(runs), simulated, config)
-  false = np.mean([not v.censored for v in verdicts])
+  found = brittleness.search(cases(runs), simulated, config)
+  false = np.mean([not v.censored for v in found])
   assert false <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / runs)
   proposed = {t for t, _, seed in simulated.asked if seed.family == "verify"}
   assert len(proposed) > 0.2 * runs  # The search alone is fooled far more often.
@@ -74,8 +74,8 @@ def test_false_claims_stay_below_the_stated_level() -> None:
 
 def test_steep_targets_are_found_in_spite_of_noise() -> None:
   simulated = Simulated(np.full(200, 8.0), np.ones(200), 1.0)
-  verdicts = brittleness.search(cases(200), simulated, brittleness.SearchConfig())
-  found = np.array([v.k for v in verdicts])
+  results = brittleness.search(cases(200), simulated, brittleness.SearchConfig())
+  found = np.array([v.k for v in results])
   assert np.mean(found > 0) > 0.95
   assert 8 <= np.median(found[found > 0]) <= 16
 
@@ -96,11 +96,52 @@ def test_progress_ends_at_its_total() -> None:
   assert all(done <= total for done, total in seen)
 
 
-def test_bounds_are_student_t() -> None:
-  values = np.random.default_rng(0).normal(size=9)
-  mean, low, high = brittleness.mean_bounds(values, 0.975)
-  interval = scipy.stats.t.interval(0.95, 8, values.mean(), scipy.stats.sem(values))
-  np.testing.assert_allclose([mean, low, high], [values.mean(), *interval])
+def test_a_search_whose_budget_runs_out_can_be_continued() -> None:
+  def run(budget: int | None) -> list[verdicts.Verdict]:
+    # The same change and seed give the same margin, as a bank's models do.
+    def retrain(changes, seeds, *, progress):
+      rows = []
+      for (case, k), seed in zip(changes, seeds, strict=True):
+        place = [case.target, k, seed.number, seed.family == "verify"]
+        noise = np.random.default_rng(place).normal()
+        rows.append(np.full(20, 8.0 - k + noise))
+      return np.array(rows)
+
+    config = brittleness.SearchConfig()
+    return brittleness.search(cases(20), retrain, config, budget=budget)
+
+  whole = run(None)
+  assert all(v.finished for v in whole)
+  total = sum(v.models_used for v in whole)
+  for budget in (0, 100, 300, total - 1):
+    some = run(budget)
+    assert sum(v.models_used for v in some) <= budget
+    assert not all(v.finished for v in some)
+    for part, full in zip(some, whole, strict=True):
+      assert part.censored or part.k >= full.k
+      assert not part.finished or part == full
+  assert run(total) == whole
+
+
+def test_surrogate_sizes_are_where_predictions_pass_the_levels() -> None:
+  predicted = np.array([1.5, 0.5, -0.5, -1.0, -0.8, -2.0])
+  np.testing.assert_array_equal(brittleness.surrogate_sizes(predicted, 3), [3, 4, 6])
+  np.testing.assert_array_equal(brittleness.surrogate_sizes(predicted[:2], 3), [2])
+  scores = np.array([[3.0, 2, 1, 0.5], [1, 0, 0, 0]])
+  config = brittleness.SearchConfig(max_share=0.99, size_law="surrogate", num_sizes=2)
+  found = brittleness.make_cases(
+    "datamodel",
+    scores,
+    np.arange(2),
+    np.zeros(4, int),
+    np.zeros(2, int),
+    config=config,
+    same_class=False,
+    predicted_full_t=np.array([4.0, 9.0]),
+  )
+  # Margins left are 1, -1, -2: at most 0 after two removals, at most -2 after three.
+  np.testing.assert_array_equal(found[0].sizes, [2, 3])
+  np.testing.assert_array_equal(found[1].sizes, [3])
 
 
 def test_targets_are_sampled_among_the_right_ones() -> None:
@@ -117,7 +158,7 @@ def test_cases_rank_by_score_within_what_is_allowed() -> None:
   scores = np.array([[0.1, 0.9, 0.5, 0.7, 0.8, 0.2]])
   labels, target_labels = np.array([0, 1, 0, 0, 0, 1]), np.array([0])
   kwargs = {
-    "max_share": 0.5,
+    "config": brittleness.SearchConfig(max_share=0.5),
     "targets": np.array([0]),
     "labels": labels,
     "target_labels": target_labels,
@@ -130,7 +171,7 @@ def test_cases_rank_by_score_within_what_is_allowed() -> None:
 
 def test_bad_scores_and_settings_are_named() -> None:
   kwargs = {
-    "max_share": 0.5,
+    "config": brittleness.SearchConfig(max_share=0.5),
     "same_class": False,
     "targets": np.array([0]),
     "labels": np.zeros(4, int),
@@ -140,6 +181,8 @@ def test_bad_scores_and_settings_are_named() -> None:
     brittleness.make_cases("m", np.zeros((4, 1)), **kwargs)
   with pytest.raises(ValueError, match="NaN"):
     brittleness.make_cases("m", np.full((1, 4), np.nan), **kwargs)
+  with pytest.raises(ValueError, match=r"targets must be in \[0, 1\), got \[3\]"):
+    brittleness.make_cases("m", np.zeros((1, 4)), **kwargs | {"targets": np.array([3])})
   for field, value in [
     ("confidence", 0.5),
     ("verify_seeds", 1),
@@ -152,7 +195,7 @@ def test_bad_scores_and_settings_are_named() -> None:
 
 def test_censored_targets_stay_in_the_denominator() -> None:
   simulated = Simulated(np.array([2.5, 1000.0]), np.ones(2), 1e-9)
-  verdicts = brittleness.search(cases(2), simulated, brittleness.SearchConfig())
+  found = brittleness.search(cases(2), simulated, brittleness.SearchConfig())
   np.testing.assert_array_equal(
-    brittleness.share_flipped(verdicts, np.array([0, 2, 3, 64])), [0, 0, 0.5, 0.5]
+    verdicts.share_flipped(found, np.array([0, 2, 3, 64]))[0], [0, 0, 0.5, 0.5]
   )

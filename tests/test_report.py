@@ -3,13 +3,13 @@ import re
 import numpy as np
 from etils import epath
 
-from jaxdm import brittleness
+from jaxdm import brittleness, verdicts
 from jaxdm.report import figures, page, tables
 
 
-def verdict(target: int, method: str, k: int, tried: int = 9) -> brittleness.Verdict:
-  return brittleness.Verdict(
-    target, method, k, k < 0, tried if k < 0 else k, -0.25, -0.5, 0.0, 0.25, 16
+def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
+  return verdicts.Verdict(
+    target, method, k, k < 0, tried if k < 0 else k, -0.25, -0.5, 0.0, 0.25, 16, True
   )
 
 
@@ -22,11 +22,14 @@ VERDICTS = [
 
 def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
   path = epath.Path(tmp_path / "b.csv")
-  cases = [brittleness.Case(v.target, v.method, np.arange(10, 30)) for v in VERDICTS]
+  cases = [
+    brittleness.Case(v.target, v.method, np.arange(10, 30), np.array([9]))
+    for v in VERDICTS
+  ]
   base = np.array([[0, 1.0, -1.0], [0, 2.0, 3.0]])
   tables.write_verdicts(path, cases, VERDICTS, base, np.array([50, 60, 90]))
-  verdicts, changed = tables.read_verdicts(path)
-  assert verdicts == VERDICTS
+  found, changed = tables.read_verdicts(path)
+  assert found == VERDICTS
   np.testing.assert_array_equal(changed[0], [10, 11, 12])
   assert len(changed[1]) == 9
   header, first = path.read_text().splitlines()[:2]
@@ -36,9 +39,11 @@ def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
 
 
 def test_the_summary_keeps_censored_targets_in() -> None:
-  summary = tables.summarise(VERDICTS)
+  summary = tables.summarise(VERDICTS, np.array([0, 30, 30]))
   assert summary["datamodel"]["share_flipped"] == 0.5
-  assert summary["datamodel"]["median_k"] is None
+  within = summary["datamodel"]["share_flipped_within"]
+  assert within == {"1%": 0, "2%": 0, "5%": 0, "10%": 0.5, "20%": 0.5}
+  assert summary["datamodel"]["median_k"] == [3.0, 3.0, None]
   assert summary["random"]["share_flipped"] == 0.0
 
 

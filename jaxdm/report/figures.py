@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 
 from matplotlib import figure as mpl_figure
 
-from jaxdm import brittleness
+from jaxdm import verdicts as verdicts_lib
 
 _COLOURS = {
   "datamodel": "#c1272d",
@@ -30,8 +30,8 @@ def _times(factor: float) -> Callable[[Any], Any]:
 
 
 def cumulative_share(
-  groups: Mapping[str, Sequence[brittleness.Verdict]],
-  flips: Mapping[str, Sequence[brittleness.Verdict]],
+  groups: Mapping[str, Sequence[verdicts_lib.Verdict]],
+  flips: Mapping[str, Sequence[verdicts_lib.Verdict]],
   *,
   class_size: int,
 ) -> mpl_figure.Figure:
@@ -43,7 +43,8 @@ def cumulative_share(
     class_size: training examples in a class, for the upper axis.
 
   Returns:
-    A figure; one step curve a method, over the sizes that were searched.
+    A figure; one step curve a method, over the sizes that were searched, in 95 %
+    bootstrap bands over targets.
   """
   fig = mpl_figure.Figure(figsize=(7, 4.4), layout="constrained")
   axes = fig.subplots()
@@ -51,14 +52,11 @@ def cumulative_share(
   sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
   for kind, style, methods in (("removed", "-", groups), ("relabelled", "--", flips)):
     for method, verdicts in methods.items():
-      axes.step(
-        sizes,
-        brittleness.share_flipped(verdicts, sizes),
-        where="post",
-        linestyle=style,
-        color=_COLOURS.get(method),
-        label=f"{method}, {kind}",
-      )
+      share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
+      colour = _COLOURS.get(method)
+      label = f"{method}, {kind}"
+      axes.step(sizes, share, where="post", linestyle=style, color=colour, label=label)
+      axes.fill_between(sizes, low, high, step="post", alpha=0.08, color=colour)
   axes.set(
     xlabel="training examples changed, at most",
     ylabel="share of targets flipped (verified)",

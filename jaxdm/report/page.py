@@ -72,19 +72,33 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 
 def _verdict_table(summary: dict[str, Any]) -> str:
   """A stage's methods side by side."""
-  rows = [
-    (
-      method,
-      f"{s['share_flipped']:.0%} of {s['targets']}",
-      "more than " + str(s["largest_k_tried"])
-      if s["median_k"] is None
-      else f"{s['median_k']:g}",
-      s["models_used"],
+  methods = summary["methods"]
+  parts = list(next(iter(methods.values()))["share_flipped_within"])
+  rows = []
+  for method, s in methods.items():
+    lds = s.get("lds")
+    shares = [f"{share:.2f}" for share in s["share_flipped_within"].values()]
+    beyond = f"> {s['largest_k_tried']}"
+    median, low, high = (beyond if k is None else f"{k:g}" for k in s["median_k"])
+    rows.append(
+      (
+        method,
+        *shares,
+        f"{s['share_flipped']:.2f}",
+        f"{median} [{low}, {high}]",
+        s["models_used"],
+        f"{lds['estimate']:.3f} [{lds['low']:.3f}, {lds['high']:.3f}]" if lds else "",
+      )
     )
-    for method, s in summary.items()
-    if method != "seconds"
-  ]
-  return table(("method", "targets flipped", "median size", "models used"), rows)
+  header = ("method", *(f"<= {part}" for part in parts), "in all", "median size")
+  targets = next(iter(methods.values()))["targets"]
+  note = paragraph(
+    f"Share of {targets} targets flipped by changing at most such a part of their class, "
+    "the median number of examples with its 95 % interval, models trained for it, and "
+    "the LDS of the method's scores on held-out models.",
+    note=True,
+  )
+  return table((*header, "models used", "LDS"), rows) + note
 
 
 def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
@@ -118,7 +132,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
         "Share of the sampled targets, all right under models on all data, that "
         "a change of at most so many training images makes wrong. Solid: images "
         "removed. Dashed: images kept under the runner-up's label. Every step is "
-        f"verified on {config['verify_seeds']} models with fresh seeds, at "
+        f"verified on up to {config['verify_seeds']} models with fresh seeds, at "
         f"{config['confidence']:.0%} confidence; a target that no tried change "
         "flips stays in the denominator."
       ),

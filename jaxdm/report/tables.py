@@ -9,15 +9,18 @@ import numpy as np
 from etils import epath
 
 from jaxdm import brittleness
+from jaxdm import verdicts as verdicts_lib
 
-_VERDICT: dict[str, Any] = brittleness.Verdict.__annotations__
+_VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
+# Beyond half of a class every way of choosing images flips targets.
+CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _EXTRA = ("base_accuracy", "base_mean_margin", "share_of_class", "examples")
 
 
 def write_verdicts(
   path: epath.Path,
   cases: Sequence[brittleness.Case],
-  verdicts: Sequence[brittleness.Verdict],
+  verdicts: Sequence[verdicts_lib.Verdict],
   base_margins_rt: np.ndarray,
   class_sizes_t: np.ndarray,
 ) -> None:
@@ -51,39 +54,72 @@ def write_verdicts(
 
 def read_verdicts(
   path: epath.Path,
-) -> tuple[list[brittleness.Verdict], list[np.ndarray]]:
+) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
   """Verdicts and the training examples that each one changed."""
   parse: dict[Any, Any] = {bool: lambda text: text == "True"}
   verdicts, changed = [], []
   with path.open("r") as file:
     for row in csv.DictReader(file):
       fields = {name: parse.get(kind, kind)(row[name]) for name, kind in _VERDICT.items()}
-      verdicts.append(brittleness.Verdict(**fields))
+      verdicts.append(verdicts_lib.Verdict(**fields))
       changed.append(np.array(row["examples"].split(), int))
   return verdicts, changed
 
 
 def by_method(
-  verdicts: Sequence[brittleness.Verdict],
-) -> dict[str, list[brittleness.Verdict]]:
+  verdicts: Sequence[verdicts_lib.Verdict],
+) -> dict[str, list[verdicts_lib.Verdict]]:
   """Verdicts grouped by method, in order of appearance."""
-  groups: dict[str, list[brittleness.Verdict]] = {}
+  groups: dict[str, list[verdicts_lib.Verdict]] = {}
   for verdict in verdicts:
     groups.setdefault(verdict.method, []).append(verdict)
   return groups
 
 
-def summarise(verdicts: Sequence[brittleness.Verdict]) -> dict[str, Any]:
-  """Per method: targets, share flipped, median k (null if censored), models used."""
+def text(summary: dict[str, Any]) -> str:
+  """What `summarise` found, a line a method."""
+  header = [*(f"<= {part:.0%}" for part in CLASS_SHARES), "in all", "median k", "models"]
+  lines = [
+    f"{'flipped by this part of a class':<32}" + "".join(f"{h:>10}" for h in header)
+  ]
+  for method, s in summary.items():
+    median = s["median_k"][0]
+    k = f"> {s['largest_k_tried']}" if median is None else f"{median:g}"
+    shares = [*s["share_flipped_within"].values(), s["share_flipped"]]
+    cells = [*(f"{share:.2f}" for share in shares), k, f"{s['models_used']:,}"]
+    lines.append(f"{method:<32}" + "".join(f"{cell:>10}" for cell in cells))
+  return "\n".join(lines)
+
+
+def summarise(
+  verdicts: Sequence[verdicts_lib.Verdict], class_sizes_t: np.ndarray
+) -> dict[str, Any]:
+  """Per method: what share of targets falls by how much, and at what cost.
+
+  Args:
+    verdicts: of all methods.
+    class_sizes_t: int, training examples in each target's class.
+
+  Returns:
+    By method: targets, share_flipped, share_flipped_within (by the change's share of
+    the target's class), median_k with its 95 % interval (None where censored),
+    largest_k_tried, models_used, unfinished.
+  """
   summary = {}
   for method, group in by_method(verdicts).items():
-    found = [np.inf if v.censored else v.k for v in group]
-    median = float(np.median(found))
+    found = np.array([np.inf if v.censored else v.k for v in group])
+    shares = found / class_sizes_t[[v.target for v in group]]
+    largest = max(v.k_tried for v in group)
+    median = verdicts_lib.median_k(group)
     summary[method] = {
       "targets": len(group),
       "share_flipped": float(np.mean(np.isfinite(found))),
-      "median_k": median if np.isfinite(median) else None,
-      "largest_k_tried": max(v.k_tried for v in group),
+      "share_flipped_within": {
+        f"{part:.0%}": float(np.mean(shares <= part)) for part in CLASS_SHARES
+      },
+      "median_k": [k if np.isfinite(k) else None for k in median],
+      "largest_k_tried": largest,
       "models_used": sum(v.models_used for v in group),
+      "unfinished": sum(not v.finished for v in group),
     }
   return summary

@@ -1,0 +1,163 @@
+"""What a verification claims: a sequential test, and the verdicts it ends in."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+
+from jaxdm import prng
+
+_SIMULATIONS = 200_000
+_LEAST_MODELS = 3
+_GROWTH = 1.25
+_HOPELESS = 0.5
+_BOOTSTRAPS = 2000
+
+
+class Verdict(NamedTuple):
+  """What was found for one case.
+
+  Attributes:
+    target: index among the targets.
+    method: who ranked.
+    k: examples changed in the smallest verified change; -1 if censored.
+    censored: whether no change up to `k_tried` was verified.
+    k_tried: the size that the margin below belongs to: k, or the largest one tried.
+    mean_margin: of the models trained on that change, in logits.
+    margin_low: lower bound of the expected margin.
+    margin_high: upper bound; a claim is margin_high <= 0. Each bound is one-sided, by
+      Student's t, at the level that `SequentialTest` has for so many models.
+    accuracy: share of those models that are right about the target.
+    models_used: asked for in this case, search and verification together.
+    finished: False if the budget ran out first.
+  """
+
+  target: int
+  method: str
+  k: int
+  censored: bool
+  k_tried: int
+  mean_margin: float
+  margin_low: float
+  margin_high: float
+  accuracy: float
+  models_used: int
+  finished: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequentialTest:
+  """Tests `mean margin <= 0` while models arrive, and ends once that is clear.
+
+  At each look Student's t is compared with its quantile at a level that grows in
+  proportion to the number of models. Margins of mean 0 pass at some look with
+  probability 1 - confidence in all: the levels' scale is simulated, which suffices
+  because t does not depend on the margins' scale. It assumes normal margins. A mean
+  clearly above 0 ends the test too, which only lowers that probability.
+
+  Attributes:
+    most: models at most.
+    confidence: that margins whose mean is positive do not pass.
+  """
+
+  most: int
+  confidence: float
+
+  @property
+  def looks(self) -> tuple[int, ...]:
+    """Numbers of models after which the test may end."""
+    found = [min(_LEAST_MODELS, self.most)]
+    while found[-1] < self.most:
+      found.append(min(max(found[-1] + 1, round(_GROWTH * found[-1])), self.most))
+    return tuple(found)
+
+  def level(self, models: int) -> float:
+    """The test's one-sided level at a look."""
+    return _level_scale(self.looks, self.confidence) * models / self.most
+
+  def bounds(self, margins: np.ndarray) -> tuple[float, float, float]:
+    """Mean and one-sided bounds at the level for so many models."""
+    return mean_bounds(margins, 1 - self.level(len(margins)))
+
+  def passed(self, margins: np.ndarray) -> bool | None:
+    """Whether the mean is at most 0; None: more models are needed."""
+    count = len(margins)
+    if count not in self.looks:
+      raise ValueError(f"models must be one of {self.looks}, got {count}")
+    if not np.isfinite(margins).all():
+      return False
+    mean, _, high = self.bounds(margins)
+    if high <= 0:
+      return True
+    error = margins.std(ddof=1) / np.sqrt(count)
+    return False if count == self.most or mean > _HOPELESS * error else None
+
+
+@functools.cache
+def _level_scale(looks: tuple[int, ...], confidence: float) -> float:
+  """The level at the last look, so that all looks together have 1 - confidence."""
+  rng = prng.generator_for(0, "sequential-test")
+  values = rng.standard_normal((_SIMULATIONS, looks[-1]))
+  totals, squares = values.cumsum(axis=1), (values**2).cumsum(axis=1)
+  least = np.ones(_SIMULATIONS)
+  for count in looks:
+    mean = totals[:, count - 1] / count
+    variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
+    level = scipy.special.stdtr(count - 1, mean / np.sqrt(variance / count))
+    np.minimum(least, level * looks[-1] / count, out=least)
+  error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
+  return float(np.quantile(least, 1 - confidence - 2 * error))
+
+
+def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
+  """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
+  count, mean = len(margins), float(margins.mean())
+  if count < 2:
+    return mean, -np.inf, np.inf
+  half = scipy.special.stdtrit(count - 1, level) * margins.std(ddof=1) / np.sqrt(count)
+  return mean, mean - float(half), mean + float(half)
+
+
+def share_flipped(
+  verdicts: Sequence[Verdict], sizes: np.ndarray, *, seed: int = 0
+) -> np.ndarray:
+  """Share of targets flipped by changing at most each size, and its 95 % interval.
+
+  Censored targets stay in the denominator.
+
+  Args:
+    verdicts: of one method.
+    sizes: int[s].
+    seed: of the bootstrap over targets.
+
+  Returns:
+    float[3, s]: the share, its lower and its upper end.
+  """
+  flipped_vs = _k(verdicts)[:, None] <= np.asarray(sizes)
+  means_bs = flipped_vs[_drawn(len(verdicts), seed)].mean(axis=1)
+  return np.stack(
+    [flipped_vs.mean(axis=0), *np.quantile(means_bs, [0.025, 0.975], axis=0)]
+  )
+
+
+def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, float, float]:
+  """Median k and its 95 % bootstrap interval over targets; infinite where censored."""
+  found = _k(verdicts)
+  # The lower of two middle values: a mean with infinity would say nothing.
+  medians = np.quantile(found[_drawn(len(found), seed)], 0.5, axis=1, method="lower")
+  low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
+  return float(np.quantile(found, 0.5, method="lower")), float(low), float(high)
+
+
+def _k(verdicts: Sequence[Verdict]) -> np.ndarray:
+  """Changes needed; infinite where censored."""
+  return np.array([np.inf if v.censored else v.k for v in verdicts])
+
+
+def _drawn(count: int, seed: int) -> np.ndarray:
+  """Resamples of so many targets, as int[b, count]."""
+  rng = prng.generator_for(seed, "targets-bootstrap")
+  return rng.integers(count, size=(_BOOTSTRAPS, count))
