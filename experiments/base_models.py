@@ -27,7 +27,8 @@ class BaseModels(NamedTuple):
     margins_rt: float32, in logits.
     logits_rtk: float32.
     scores: float32[t, n] by method: similar (cosine of penultimate features), close
-      (their distance), tracin, trak and influence, all averaged over the models.
+      (their distance), tracin, trak, influence and relabel (influence of another label),
+      all averaged over the models.
   """
 
   margins_rt: np.ndarray
@@ -49,7 +50,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
   m, damping = opened.experiment.collect.num_base, opened.experiment.gradient.damping
   t, n = len(opened.target_labels), len(opened.labels)
   logits, wrong_n = [], np.zeros(n)
-  names = ("similar", "close", "tracin", "trak", "influence")
+  names = ("similar", "close", "tracin", "trak", "influence", "relabel")
   scores = {name: np.zeros((t, n), np.float32) for name in names}
   bar = lab.progress_bar("models on all data")
   for done, model in enumerate(_models(opened), start=1):
@@ -66,6 +67,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
       scores["tracin"] += rate * gradient.tracin(checkpoint)
     scores["trak"] += gradient.trak(last, damping)
     scores["influence"] += gradient.influence(last, damping)
+    scores["relabel"] += gradient.relabel(last, damping)
   if len(logits) < 2:
     raise ValueError(
       f"peak_learning_rate is too large: {m - len(logits)} of {m} models on all "

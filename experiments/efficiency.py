@@ -197,7 +197,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=False)
     made = kept.Kept(opened.workdir.path / "efficiency.parts", settings)
     fits: dict[str, np.ndarray] = {}
-    points = [judged(opened, name, 0, scores_tn) for name, scores_tn in scores.items()]
+    # Not relabel, which scores another change.
+    names = [name for name in scores if name in presets.METHODS]
+    points = [judged(opened, name, 0, scores[name]) for name in names]
     bar, total = lab.progress_bar(STAGE, unit="fit"), len(sizes) * len(ways)
     for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
       rows = np.arange(min(size, len(margins_mt)))

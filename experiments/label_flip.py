@@ -4,7 +4,8 @@
 
 The same images as in `brittleness`, of the target's class, stay in the training set
 under another label: the class that models on all data find second likeliest for the
-target.
+target. The method 'relabel' scores what a changed label does; the others reuse their
+scores of removal.
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   runner_up = label_flip.runner_up_class(logits, opened.target_labels)
 
   def work() -> dict[str, Any]:
-    scores = methods.scores(opened, opened.experiment.compare.names)
+    scores = methods.scores(opened, (*opened.experiment.compare.names, "relabel"))
     return removals.search_all(opened, STAGE, scores, retrain, of_all_classes=())
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)

@@ -7,15 +7,20 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
+from matplotlib.figure import Figure
 
 from experiments import base_models, fit_datamodels, lab, launcher
-from jaxdm import bank
+from jaxdm import bank, datamodels, training_sets
 from jaxdm.report import figures, page, tables
+from jaxdm.verdicts import Verdict
 
 _STORIES = 4
 
 
-def _stories(opened: lab.Lab, verdicts: list, changed: list) -> list[tuple[str, bytes]]:
+def _stories(
+  opened: lab.Lab, verdicts: list[Verdict], changed: list[np.ndarray]
+) -> list[tuple[str, bytes]]:
   """Pictures of the targets that fewest removals flip, as (name, PNG)."""
   data, base = opened.dataset, base_models.load(opened)
   found = [
@@ -43,6 +48,24 @@ def _stories(opened: lab.Lab, verdicts: list, changed: list) -> list[tuple[str, 
   return pictures
 
 
+def _calibration(
+  opened: lab.Lab,
+  models: datamodels.Datamodels,
+  verdicts: list[Verdict],
+  changed: list[np.ndarray],
+) -> Figure:
+  """Predicted and true margins on all data, and after each verdict's removal."""
+  n, base = len(opened.labels), base_models.load(opened)
+  full_t = models.predict(np.ones((1, n), bool))[0]
+  predicted_vt = models.predict(training_sets.removal_masks(n, changed))
+  removed = {}
+  for method in tables.by_method(verdicts):
+    rows = [i for i, verdict in enumerate(verdicts) if verdict.method == method]
+    pairs = [(predicted_vt[i, verdicts[i].target], verdicts[i].mean_margin) for i in rows]
+    removed[method] = tuple(np.array(pairs).T)
+  return figures.calibration((full_t, base.margins_rt.mean(axis=0)), removed)
+
+
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
   folder = opened.workdir.path
@@ -57,7 +80,11 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   )
   quality = models.evaluate(masks, margins_mt, seed=opened.seed)
   fit = figures.predicted_against_true(models.predict(masks), margins_mt, quality.lds_t)
-  pictures = [("brittleness.png", page.png(curves)), ("datamodels.png", page.png(fit))]
+  pictures = [
+    ("brittleness.png", page.png(curves)),
+    ("datamodels.png", page.png(fit)),
+    ("calibration.png", page.png(_calibration(opened, models, removed, examples))),
+  ]
   pictures += _stories(opened, removed, examples)
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from absl.testing import flagsaver
+from test_launchers import finished, start  # noqa: F401
 
 from experiments import efficiency, launcher
-from tests.test_launchers import finished, start  # noqa: F401
 
 
 def test_models_needed_lie_between_the_sizes_by_their_logarithms() -> None:

@@ -116,6 +116,27 @@ def test_influence_is_leaving_one_out_to_first_order() -> None:
     assert 0.7 < slope < 1.05  # The second order is left out, and enlarges effects.
 
 
+def test_relabelling_is_refitting_with_the_other_label_to_first_order() -> None:
+  strength, n = 3.0, 80
+  x = RNG.normal(size=(n, 5))
+  signs = np.where(x @ RNG.normal(size=5) + RNG.normal(size=n) > 0, 1, -1)
+
+  def fit(y: np.ndarray) -> np.ndarray:
+    options = {"C": 1 / strength, "fit_intercept": False, "tol": 1e-10}
+    return linear_model.LogisticRegression(**options).fit(x, y).coef_[0]
+
+  whole = fit(signs)
+  flips = np.where(np.eye(n, dtype=bool), -signs, signs)
+  exact_n = np.array([fit(y) for y in flips]) @ -x[0] + whole @ x[0]
+  phi = x * signs[:, None]
+  p = 1 / (1 + np.exp(-phi @ whole))
+  scale = np.mean(p * (1 - p) * (phi**2).sum(axis=1))
+  as_float = [jnp.asarray(a, jnp.float32) for a in (phi, x[:1], phi @ whole)]
+  scores = gradient.relabel(gradient.Gradients(*as_float), strength / scale)[0]
+  assert np.corrcoef(scores, exact_n)[0, 1] > 0.98
+  assert 0.7 < (scores @ exact_n) / (exact_n @ exact_n) < 1.3
+
+
 def test_trak_is_its_formula_and_ranks_as_leaving_one_out_does() -> None:
   model, fit, phi_td = logistic(0.01)
   phi = np.asarray(model.train_nd, np.float64)

@@ -61,6 +61,28 @@ def trak(model: Gradients, damping: Array | float) -> Array:
 
 
 @jax.jit
+def relabel(model: Gradients, damping: Array | float) -> Array:
+  """What changing an example's label takes from a target's log-odds, to first order.
+
+  The cross-entropies of two labels differ by the difference of their logits, so that the
+  change has the gradient phi_n, where leaving the example out has (1 - p_n) phi_n: see
+  `influence`. This is for another class drawn as the model believes in them; with two
+  classes there is only one.
+
+  Args:
+    model: the model.
+    damping: c in units of the mean over examples of p (1 - p) |phi|^2.
+
+  Returns:
+    float32[t, n], in logits.
+  """
+  wrong_n = jax.nn.sigmoid(-model.odds_n)
+  root_n = jnp.sqrt(wrong_n * (1 - wrong_n))
+  rows_nd = model.train_nd * root_n[:, None]
+  return model.target_td @ _solve(rows_nd, model.train_nd, damping)
+
+
+@jax.jit
 def influence(model: Gradients, damping: Array | float) -> Array:
   """What leaving an example out takes from a target's log-odds, to first order.
 
@@ -76,10 +98,7 @@ def influence(model: Gradients, damping: Array | float) -> Array:
   Returns:
     float32[t, n], in logits.
   """
-  wrong_n = jax.nn.sigmoid(-model.odds_n)
-  root_n = jnp.sqrt(wrong_n * (1 - wrong_n))
-  left_nd = model.train_nd * wrong_n[:, None]
-  return model.target_td @ _solve(model.train_nd * root_n[:, None], left_nd, damping)
+  return relabel(model, damping) * jax.nn.sigmoid(-model.odds_n)
 
 
 def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:

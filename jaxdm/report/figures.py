@@ -17,6 +17,7 @@ _COLOURS = {
   "influence": "#eecc16",
   "trak": "#008176",
   "tracin": "#b3b3b3",
+  "relabel": "#d35400",
   "similar": "#0000a7",
   "close": "#5b8ff9",
   "pixels": "#9467bd",
@@ -132,6 +133,80 @@ def predicted_against_true(
   for axes in (left, right):
     axes.grid(alpha=0.3)
     axes.title.set_fontsize("medium")
+  return fig
+
+
+def calibration(
+  full: tuple[np.ndarray, np.ndarray],
+  removed: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> mpl_figure.Figure:
+  """Margins as datamodels predict them, against those of models trained so.
+
+  Args:
+    full: predicted and mean true margin of each target on all data, float[t] each.
+    removed: by method, the same after the removals that it chose.
+  """
+  fig = mpl_figure.Figure(figsize=(8, 4), layout="constrained")
+  left, right = fig.subplots(1, 2)
+  left.scatter(*full, s=6, color="#444444")
+  bias = float(np.mean(full[0] - full[1]))
+  left.set_title(f"all data: bias {bias:+.2f} logits", fontsize="medium")
+  for method, pair in removed.items():
+    right.scatter(*pair, s=8, color=_COLOURS.get(method), label=method)
+  right.set_title("after removals", fontsize="medium")
+  right.legend(frameon=False, fontsize="x-small")
+  for axes in (left, right):
+    low = min(axes.get_xlim()[0], axes.get_ylim()[0])
+    high = max(axes.get_xlim()[1], axes.get_ylim()[1])
+    axes.plot([low, high], [low, high], color="black", linewidth=1)
+    axes.set(xlabel="predicted margin", ylabel="mean margin of retrained models")
+    axes.grid(alpha=0.3)
+  return fig
+
+
+def explanation(
+  target_image: np.ndarray,
+  images: np.ndarray,
+  *,
+  title: str,
+  image_titles: Sequence[str],
+  names: Sequence[str],
+  accuracies: np.ndarray,
+  margins: np.ndarray,
+) -> mpl_figure.Figure:
+  """A target, the training images it hangs on, and what changing them does.
+
+  Args:
+    target_image: uint8[h, w, c].
+    images: uint8[r, h, w, c], strongest support first.
+    title: over the whole picture.
+    image_titles: one short line an image.
+    names: of the changes.
+    accuracies: float[changes, 3], P(correct) with its lower and upper end.
+    margins: the same of the mean margin, in logits.
+  """
+  fig = mpl_figure.Figure(figsize=(11, 6.5), layout="constrained")
+  above, below = fig.subfigures(2, 1, height_ratios=(1, 1.4), squeeze=False)[:, 0]
+  columns = 10
+  rows = max(1, -(-len(images) // columns))
+  grid = above.add_gridspec(rows, columns + 2)
+  _draw(above.add_subplot(grid[:, :2]), target_image, "target")
+  for place, (image, name) in enumerate(zip(images, image_titles, strict=True)):
+    cell = grid[place // columns, 2 + place % columns]
+    _draw(above.add_subplot(cell), image, name)
+  places = np.arange(len(names))[::-1]
+  left, right = below.subplots(1, 2, sharey=True)
+  for axes, values, label in (
+    (left, accuracies, "P(correct)"),
+    (right, margins, "mean margin"),
+  ):
+    ends = np.abs(values[:, 1:] - values[:, :1]).T
+    axes.errorbar(values[:, 0], places, xerr=ends, fmt="o", color="#c1272d", capsize=2)
+    axes.set_xlabel(f"{label}, 95 % interval")
+    axes.grid(alpha=0.3)
+  left.set(xlim=(0, 1), yticks=places, yticklabels=names)
+  right.axvline(0, color="black", linewidth=1)
+  fig.suptitle(title, fontsize="medium", x=0.01, ha="left")
   return fig
 
 

@@ -151,6 +151,12 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
         "pairs of model and target; it is high whenever targets differ in "
         "difficulty, and is not comparable to the LDS.",
         note=True,
+      )
+      + image(pictures["calibration.png"], "margins predicted and found by retraining")
+      + paragraph(
+        "Datamodels are fitted on random subsets and extrapolate: to all data on the "
+        "left, to all data less the images that a method removed on the right.",
+        note=True,
       ),
     ),
     ("Settings", settings_table(summary["settings"])),
