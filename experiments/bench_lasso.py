@@ -13,6 +13,7 @@ most the one asked for: a peer's own tolerance is found on a few targets first, 
   sklearn  lasso_path on the precomputed Gram, joblib over targets
   celer    celer_path, joblib over targets
   skglm    AndersonCD warm-started along the path, joblib over targets
+  saga     minibatch SAGA on all targets at once; for GPUs, and only if --sides names it
 """
 
 import dataclasses
@@ -207,17 +208,29 @@ def _skglm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   return _each_target(case, solve)
 
 
+def _saga(case: Case, tol: float) -> tuple[np.ndarray, int]:
+  """Proximal SAGA, all targets at once; the tolerance is the gap itself."""
+  from experiments import saga
+
+  x, y = _centred(case)
+  weights, epochs = saga.path(x, y, case.lam_lt, tol)
+  return weights, epochs * case.outcomes.shape[1]
+
+
 _SIDES: dict[str, Callable[[Case, float], tuple[np.ndarray, int]]] = {
   "jaxdm": _jaxdm,
   "sklearn": _sklearn,
   "celer": _celer,
   "skglm": _skglm,
+  "saga": _saga,
 }
+# Those that take all targets at once, and float32's own word for the gap.
+_TOGETHER = ("jaxdm", "saga")
 
 
 def _calibrated(side: str, case: Case, gap: float) -> float:
   """The loosest of a peer's tolerances that reaches the gap on a few targets."""
-  if side == "jaxdm":
+  if side in _TOGETHER:
     return gap * 0.99 - 1e-7  # What float32 may be off.
   few, tol = case.first(_CALIBRATION_TARGETS), 1e-1
 
@@ -233,11 +246,11 @@ def _child(side: str, shape: str, gap: float) -> dict[str, Any]:
   """Measures one side in this process."""
   case = planted(shape)
   t = case.outcomes.shape[1]
-  timed = t if side == "jaxdm" else min(t, PEER_TARGETS.value or t)
+  timed = t if side in _TOGETHER else min(t, PEER_TARGETS.value or t)
   part = case.first(timed)
   tol = _calibrated(side, case, gap)
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  _SIDES[side](part if side == "jaxdm" else case.first(2), tol)  # Compiles.
+  _SIDES[side](part if side in _TOGETHER else case.first(2), tol)  # Compiles.
   start = time.perf_counter()
   weights, steps = _SIDES[side](part, tol)
   seconds = (time.perf_counter() - start) * t / timed
@@ -280,6 +293,8 @@ def main(argv: list[str]) -> None:
     sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
   try:
     sides = bench.chosen_sides(list(_SIDES))
+    if not bench.SIDES.value:
+      sides.remove("saga")
   except ValueError as error:
     sys.exit(f"error: --{error}")
   if bench.CHILD.value:

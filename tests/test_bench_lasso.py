@@ -11,7 +11,7 @@ flags.FLAGS.mark_as_parsed()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", ["jaxdm", "sklearn", "celer", "skglm"])
+@pytest.mark.parametrize("side", ["jaxdm", "sklearn", "celer", "skglm", "saga"])
 def test_every_side_reaches_the_gap(side) -> None:
   if side in ("celer", "skglm"):
     pytest.importorskip(side)
