@@ -3,6 +3,8 @@
 TracIn, TRAK and influence functions are made of these (see `baselines.gradient`).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -24,18 +26,30 @@ def log_odds(logits_k: Array, label: Array) -> Array:
   return logits_k[label] - jax.nn.logsumexp(others)
 
 
-def project(key: Array, vector_p: Array, dim: int) -> jax.Array:
-  """Inner products kept in expectation, as float32[dim].
+class Projection(NamedTuple):
+  """A random map that keeps inner products in expectation.
 
-  Every entry gets a random sign and is added to one of `dim` sums, as many to each
-  (a count sketch: Charikar, Chen and Farach-Colton, 2002). No larger vector than the
-  given one is made.
+  Every entry gets a random sign and is added to one of a few sums, as many to each (a
+  count sketch: Charikar, Chen and Farach-Colton, 2002). It needs no matrix.
+
+  Attributes:
+    places_p: int32, a permutation of the entries.
+    signs_p: float32, 1 or -1.
   """
-  size = vector_p.shape[-1]
-  places = jax.random.permutation(prng.key_for(key, "places"), size)
-  signs = jax.random.rademacher(prng.key_for(key, "signs"), (size,), jnp.float32)
-  mixed = jnp.pad(signs * vector_p[places], (0, -size % dim))
-  return mixed.reshape(-1, dim).sum(axis=0)
+
+  places_p: Array
+  signs_p: Array
+
+  @classmethod
+  def of(cls, key: Array, size: int) -> "Projection":
+    """The projection of vectors with so many entries."""
+    places = jax.random.permutation(prng.key_for(key, "places"), size)
+    return cls(places, jax.random.rademacher(prng.key_for(key, "signs"), (size,), float))
+
+  def __call__(self, vector_p: Array, dim: int) -> jax.Array:
+    """float32[dim]."""
+    mixed = self.signs_p * jnp.asarray(vector_p)[self.places_p]
+    return jnp.pad(mixed, (0, -mixed.size % dim)).reshape(-1, dim).sum(axis=0)
 
 
 def per_example(
@@ -63,6 +77,8 @@ def per_example(
     float32[b] and float32[b, dim].
   """
   params = variables["params"]
+  # Made once: within the loop below it would be made again for every block.
+  projection = Projection.of(key, ravel_pytree(params)[0].size)
 
   def output(params: object, image: Array, label: Array) -> Array:
     held = variables | {"params": params}
@@ -71,6 +87,6 @@ def per_example(
 
   def one(example: tuple[Array, Array]) -> tuple[Array, Array]:
     value, gradient = jax.value_and_grad(output)(params, *example)
-    return value, project(key, ravel_pytree(gradient)[0], dim)
+    return value, projection(ravel_pytree(gradient)[0], dim)
 
   return lax.map(one, (jnp.asarray(pixels), labels_b), batch_size=_EXAMPLES)

@@ -26,13 +26,14 @@ def test_projections_keep_inner_products_in_expectation() -> None:
 
   @jax.vmap
   def product(key):
-    return gradients.project(key, a, 16) @ gradients.project(key, b, 16)
+    projection = gradients.Projection.of(key, 100)
+    return projection(a, 16) @ projection(b, 16)
 
   found = product(jax.random.split(jax.random.key(0), 4000))
   error = (a @ a) ** 0.5 * (b @ b) ** 0.5 / 16**0.5
   np.testing.assert_allclose(found.mean(), a @ b, atol=4 * error / 4000**0.5)
   np.testing.assert_allclose(found.std(), error, rtol=0.15)
-  whole = gradients.project(jax.random.key(1), a, 128)
+  whole = gradients.Projection.of(jax.random.key(1), 100)(a, 128)
   np.testing.assert_allclose(whole @ whole, a @ a, rtol=1e-5)
 
 
