@@ -19,6 +19,9 @@ from jaxdm import solver as solver_lib
 from jaxdm.path import FitConfig
 from jaxdm.priors import Prior
 
+# Of sums of squares that should be 0.
+_ROUNDING = 1e-9
+
 
 @dataclasses.dataclass(frozen=True)
 class Datamodels:
@@ -214,7 +217,11 @@ def fit_datamodels(
 
 
 class _Data:
-  """What is fitted under one prior: the margins less what its offset explains."""
+  """What is fitted under one prior: the margins less what its offset explains.
+
+  The offset's mean over the examples is scaled by itself: it changes predictions only
+  where subsets differ in size, and subsets of one size do not tell how large it is.
+  """
 
   def __init__(
     self,
@@ -224,21 +231,30 @@ class _Data:
     parts: Sequence[slice],
   ):
     self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
-    self._scale = 0.0
+    self._scales = np.zeros(2)
     if prior.offset is None:
       return
-    # One number for all targets, by least squares: it costs no degree of freedom.
-    aligned = power = 0.0
+    # Two numbers for all targets, by least squares: they cost no degree of freedom.
+    aligned, power = np.zeros(2), np.zeros(2)
     for part in parts:
-      guess_mt, margins = self._guess(part), margins_mt[:, part].astype(np.float64)
-      guess_mt -= guess_mt.mean(axis=0)
-      aligned += float(np.sum(guess_mt * margins))
-      power += float(np.sum(guess_mt**2))
-    self._scale = max(0.0, aligned / power) if power > 0 else 0.0
+      margins = margins_mt[:, part].astype(np.float64)
+      for i, guess_mt in enumerate(self._guesses(part)):
+        guess_mt = guess_mt - guess_mt.mean(axis=0)
+        aligned[i] += np.sum(guess_mt * margins)
+        power[i] += np.sum(guess_mt**2)
+    known = power > _ROUNDING * power.max()
+    self._scales = np.where(known, np.maximum(aligned / np.where(known, power, 1), 0), 0)
 
-  def _guess(self, part: slice) -> np.ndarray:
-    """The offset's predictions before they are scaled, as float64[m, t]."""
-    return predictions(self._masks, self._prior.offset_of(part)).astype(np.float64)
+  def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """The offset less its mean, and its mean, before they are scaled."""
+    offset_tn = self._prior.offset_of(part)
+    mean_t1 = offset_tn.mean(axis=1, keepdims=True)
+    return offset_tn - mean_t1, np.broadcast_to(mean_t1, offset_tn.shape)
+
+  def _guesses(self, part: slice) -> list[np.ndarray]:
+    """What both predict, as float64[m, t]."""
+    offsets = self._offsets(part)
+    return [predictions(self._masks, one).astype(np.float64) for one in offsets]
 
   def factors(self, part: slice) -> np.ndarray | None:
     """Penalty factors, checked."""
@@ -248,16 +264,18 @@ class _Data:
 
   def offset(self, part: slice) -> np.ndarray:
     """What weights are shrunk to, as float32[t, n]; 0 where there is no offset."""
-    if not self._scale:
+    if not self._scales.any():
       return np.zeros(1, np.float32)
-    return np.float32(self._scale) * self._prior.offset_of(part)
+    apart, mean = self._offsets(part)
+    return (self._scales[0] * apart + self._scales[1] * mean).astype(np.float32)
 
   def outcomes(self, part: slice) -> np.ndarray:
     """float64[m, t]."""
     outcomes_mt = self._margins[:, part].astype(np.float64)
-    if self._scale:
-      outcomes_mt -= self._scale * self._guess(part)
-    return outcomes_mt
+    if not self._scales.any():
+      return outcomes_mt
+    apart, mean = self._guesses(part)
+    return outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
 
 
 def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:

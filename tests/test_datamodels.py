@@ -88,6 +88,22 @@ def test_an_offset_is_scaled_and_what_it_lacks_is_fitted() -> None:
   np.testing.assert_allclose(fit.predict(masks), predicted, atol=1e-4)
 
 
+def test_the_mean_of_an_offset_stays_out_where_subsets_have_one_size() -> None:
+  rng = np.random.default_rng(3)
+  masks = rng.permuted(np.tile(np.arange(30) < 15, (200, 1)), axis=1)
+  margins = (masks @ WEIGHTS.T + rng.normal(size=(200, 4))).astype(np.float32)
+  fits = [
+    datamodels.fit_datamodels(
+      masks, margins, candidates={"": priors.Prior(offset=WEIGHTS + shift)}
+    )
+    for shift in (0.0, 5.0)
+  ]
+  for fit in fits:  # All data have twice the examples, of which nothing is known.
+    full = fit.predict(np.ones((1, 30), bool))[0]
+    np.testing.assert_allclose(full, margins.mean(axis=0), atol=0.5)
+  np.testing.assert_allclose(fits[0].weights_tn, fits[1].weights_tn, atol=1e-3)
+
+
 def test_an_offset_of_the_wrong_sign_is_left_out() -> None:
   masks, margins = models(100)
   wrong = datamodels.fit_datamodels(
