@@ -7,8 +7,9 @@ of its own, one at a time, with all cores. Every side stops as late as it must f
 largest duality gap, relative to the objective at 0 and recomputed in float64, to be at
 most the one asked for: a peer's own tolerance is found on a few targets first, among
 1, 2 and 5 times the powers of ten. Times under two seconds are medians of up to five.
-Memory is what a second run adds at its peak (Linux). Peers solve one target after another,
-so that --peer_targets may time some of them; their time is then given in proportion.
+Peers solve one target after another, so that --peer_targets may time some of them; their
+time is then given in proportion. Memory is what a second run adds at its peak (Linux);
+ours, that of jaxdm.fit_lasso at the path's middle, which is what `design.plan` announces.
 
   jaxdm    all targets at once
   sklearn  lasso_path on the precomputed Gram, joblib over targets
@@ -260,6 +261,20 @@ def _forget_peak() -> int:
   return _status("VmRSS")
 
 
+def _fit_once(case: Case) -> int:
+  """Runs `fit_lasso` at one penalty; returns the bytes that were there before."""
+  from jaxdm import lasso
+
+  def fit() -> None:
+    lam_t = case.lam_lt[len(case.lam_lt) // 2]
+    lasso.fit_lasso(case.masks, case.outcomes, lam_t, form=FORM.value)
+
+  fit()  # Compiles.
+  before = _forget_peak()
+  fit()
+  return before
+
+
 def _child(side: str, shape: str, gap: float) -> dict[str, Any]:
   """Measures one side in this process."""
   case = planted(shape)
@@ -276,6 +291,8 @@ def _child(side: str, shape: str, gap: float) -> dict[str, Any]:
     weights, steps = _SIDES[side](part, tol)
     took.append(time.perf_counter() - start)
   seconds = float(np.median(took)) * t / timed
+  if side == "jaxdm":
+    before = _fit_once(case)
   own = _status("VmHWM") - before
   children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
   return {
