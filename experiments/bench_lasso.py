@@ -267,7 +267,8 @@ def _fit_once(case: Case) -> int:
 
   def fit() -> None:
     lam_t = case.lam_lt[len(case.lam_lt) // 2]
-    lasso.fit_lasso(case.masks, case.outcomes, lam_t, form=FORM.value)
+    form: Any = FORM.value
+    lasso.fit_lasso(case.masks, case.outcomes, lam_t, form=form)
 
   fit()  # Compiles.
   before = _forget_peak()
