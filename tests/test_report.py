@@ -51,7 +51,7 @@ def test_curves_are_the_shares_of_the_verdicts() -> None:
   fig = figures.cumulative_share(
     tables.by_method(VERDICTS), {"datamodel": [verdict(1, "datamodel", 2)]}, class_size=60
   )
-  lines = {line.get_label(): line for line in fig.axes[0].get_lines()}
+  lines = {line.get_label(): line for axes in fig.axes for line in axes.get_lines()}
   solid = lines["datamodel, removed"]
   assert solid.get_linestyle() == "-"
   shares = dict(zip(solid.get_xdata(), solid.get_ydata(), strict=True))

@@ -40,36 +40,41 @@ def cumulative_share(
 
   Args:
     groups: verdicts on removals by method, drawn solid.
-    flips: verdicts on label flips by method, drawn dashed.
-    class_size: training examples in a class, for the upper axis.
+    flips: verdicts on label flips by method, drawn dashed beside the first method's
+      removals.
+    class_size: training examples in a class, for the upper axes.
 
   Returns:
-    A figure; one step curve a method, over the sizes that were searched, in 95 %
-    bootstrap bands over targets.
+    A figure with removals on the left and label flips on the right; one step curve a
+    method, over the sizes that were searched, in its 95 % bootstrap band over targets.
   """
-  fig = mpl_figure.Figure(figsize=(7, 4.4), layout="constrained")
-  axes = fig.subplots()
+  fig = mpl_figure.Figure(figsize=(11, 4.4), layout="constrained")
+  left, right = fig.subplots(1, 2, sharey=True)
   largest = max(v.k_tried for g in [*groups.values(), *flips.values()] for v in g)
   sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
-  for kind, style, methods in (("removed", "-", groups), ("relabelled", "--", flips)):
+  first = dict(list(groups.items())[:1])
+  for axes, kind, style, methods in (
+    (left, "removed", "-", groups),
+    (right, "removed", "-", first),
+    (right, "relabelled", "--", flips),
+  ):
     for method, verdicts in methods.items():
       share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
       colour = _COLOURS.get(method)
       label = f"{method}, {kind}"
       axes.step(sizes, share, where="post", linestyle=style, color=colour, label=label)
       axes.fill_between(sizes, low, high, step="post", alpha=0.08, color=colour)
-  axes.set(
-    xlabel="training examples changed, at most",
-    ylabel="share of targets flipped (verified)",
-    xlim=(0, largest + 1),
-    ylim=(0, 1),
-  )
-  top = axes.secondary_xaxis(
-    "top", functions=(_times(100 / class_size), _times(class_size / 100))
-  )
-  top.set_xlabel("per cent of a class")
-  axes.grid(alpha=0.3)
-  axes.legend(frameon=False, fontsize="small")
+  for axes, what in ((left, "removed"), (right, "changed")):
+    axes.set(
+      xlabel=f"training examples {what}, at most", xlim=(0, largest + 1), ylim=(0, 1)
+    )
+    top = axes.secondary_xaxis(
+      "top", functions=(_times(100 / class_size), _times(class_size / 100))
+    )
+    top.set_xlabel("per cent of a class")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+  left.set_ylabel("share of targets flipped (verified)")
   return fig
 
 

@@ -130,8 +130,9 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       image(pictures["brittleness.png"], "share of targets flipped by size")
       + paragraph(
         "Share of the sampled targets, all right under models on all data, that "
-        "a change of at most so many training images makes wrong. Solid: images "
-        "removed. Dashed: images kept under the runner-up's label. Every step is "
+        "a change of at most so many training images makes wrong, with 95 % bootstrap "
+        "bands over targets. Solid: images removed. Dashed: images kept under the "
+        "runner-up's label. Every step is "
         f"verified on up to {config['verify_seeds']} models with fresh seeds, at "
         f"{config['confidence']:.0%} confidence; a target that no tried change "
         "flips stays in the denominator."
