@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import base_models, fit_datamodels, lab
+from experiments import base_models, fit_datamodels, lab, stepwise
 from jaxdm import baselines, datamodels, quality
 
 # Their scores say of examples of other classes, too, how much they support a target.
-OF_ALL_CLASSES = ("datamodel", "influence", "trak", "tracin")
+OF_ALL_CLASSES = ("datamodel", "influence", "stepwise", "trak", "tracin")
 
 
 def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -23,6 +23,7 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   if "random" in names:
     shape = len(opened.target_labels), len(opened.labels)
     found["random"] = baselines.random(*shape, seed=opened.seed)
+  found |= stepwise.add(opened, names)
   return {name: found[name] for name in names}
 
 

@@ -101,6 +101,7 @@ class PriorConfig:
 METHODS = (
   "datamodel",
   "influence",
+  "stepwise",
   "trak",
   "tracin",
   "similar",
@@ -115,13 +116,21 @@ class CompareConfig:
   """Which ways of choosing training examples are compared.
 
   Attributes:
-    methods: comma-separated, of datamodel, influence, trak, tracin, similar (cosine of
+    methods: comma-separated, of datamodel, influence, stepwise (influence functions taken
+      again after every part of a removal), trak, tracin, similar (cosine of
       representations), close (their distance), pixels (distance of images) and random.
+    stepwise_models: models that stepwise trains for a target and step.
+    stepwise_steps: parts of the largest removal that it chooses one after another.
   """
 
   methods: str = "datamodel,influence,similar,random"
+  stepwise_models: int = 16
+  stepwise_steps: int = 4
 
   def __post_init__(self) -> None:
+    for name in ("stepwise_models", "stepwise_steps"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
     if set(self.names) - set(METHODS) or len(set(self.names)) < len(self.names):
       raise ValueError(
         f"methods must be some of {', '.join(METHODS)}, got {self.methods!r}"
@@ -200,7 +209,7 @@ def _cifar10_two() -> Experiment:
     collect=dataclasses.replace(base.collect, num_models=3000, num_held_out=300),
     train=dataclasses.replace(base.train, epochs=10),
     search=dataclasses.replace(base.search, max_share=0.2, num_targets=32),
-    compare=CompareConfig(methods=",".join(METHODS)),
+    compare=CompareConfig(methods="datamodel,influence,trak,similar,pixels,random"),
   )
 
 

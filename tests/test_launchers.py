@@ -48,6 +48,8 @@ TOY = {
   "methods": ",".join(presets.METHODS),
   "priors": ",".join(presets.PRIORS),
   "gradient_dim": "64",
+  "stepwise_models": "2",
+  "stepwise_steps": "2",
 }
 
 
@@ -163,6 +165,7 @@ BAD = [
   ({"priors": "twos"}, "--priors must be some of none, class, similar"),
   ({"priors": "none,none"}, "--priors must be some of none, class, similar"),
   ({"methods": "best"}, "--methods must be some of datamodel, influence"),
+  ({"stepwise_steps": "0"}, "--stepwise_steps must be >= 1, got 0"),
   ({"damping": "0"}, "--damping must be positive, got 0"),
   ({"lambda_min_ratio": "1"}, "--lambda_min_ratio must be in (0, 1), got 1.0"),
   ({"confidence": "0.4"}, "--confidence must be in (0.5, 1), got 0.4"),

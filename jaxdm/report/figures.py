@@ -15,6 +15,7 @@ from jaxdm import verdicts as verdicts_lib
 _COLOURS = {
   "datamodel": "#c1272d",
   "influence": "#eecc16",
+  "stepwise": "#7a1fa2",
   "trak": "#008176",
   "tracin": "#b3b3b3",
   "relabel": "#d35400",
@@ -98,6 +99,8 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
       fontsize="x-small",
       va="bottom",
     )
+  colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+  axes.set_prop_cycle(color=colours)
   for way, curve in curves.items():
     models, lds, low, high = (
       np.array([point[name] for point in curve])

@@ -1,0 +1,91 @@
+"""Influence functions taken again after every part of a removal.
+
+What an example does depends on what else is gone: its likes take over from a removed
+image. So a quarter of the largest removal is chosen, models are trained without it, the
+next quarter is chosen by their influence functions, and so on.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments import base_models, lab
+from jaxdm import brittleness, kept, prng, training_sets
+from jaxdm.baselines import gradient
+
+
+def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
+  """Scores float32[t, n] that rank so; those of other targets are influence functions'.
+
+  Args:
+    opened: the experiment.
+    targets: int, those wanted. What has been trained for one is kept in the workdir.
+  """
+  found = base_models.load(opened).scores["influence"].copy()
+  share, config = opened.experiment.search.max_share, opened.experiment.compare
+  folder = opened.workdir.path / "stepwise.parts"
+  asked = {"max_share": share, "models": config.stepwise_models}
+  made = kept.Kept(folder, asked | {"steps": config.stepwise_steps})
+  bar = lab.progress_bar("stepwise", unit="target")
+  for done, target in enumerate(targets, start=1):
+    label = int(opened.target_labels[target])
+    most = brittleness.largest_change(opened.labels, label, share)
+    sizes = np.linspace(0, most, config.stepwise_steps + 1).round().astype(int)[1:]
+
+    def make(
+      target: int = int(target), sizes: np.ndarray = sizes
+    ) -> dict[str, np.ndarray]:
+      return {"scores": _scores_of(opened, target, found[target], np.unique(sizes))}
+
+    found[target] = made(f"target-{target}", make)["scores"]
+    bar(done, len(targets))
+  return found
+
+
+def _scores_of(
+  opened: lab.Lab, target: int, scores_n: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+  """One target's, from the scores that choose the first part."""
+  removed = np.argsort(-scores_n, kind="stable")[: sizes[0]]
+  for size in sizes[1:]:
+    scores_n = _local_influence(opened, target, removed)
+    order = np.argsort(-scores_n, kind="stable")
+    removed = np.concatenate([removed, order[: size - len(removed)]])
+  # The removed ones in front, in their order; the rest as the last models have them.
+  scores_n = np.where(np.isfinite(scores_n), scores_n, 0)
+  scores_n[removed] = scores_n.max() + np.arange(len(removed), 0, -1)
+  return scores_n.astype(np.float32)
+
+
+def _local_influence(opened: lab.Lab, target: int, removed: np.ndarray) -> np.ndarray:
+  """Influence on one target of what is left, float[n]; -inf for what is removed."""
+  fleet, small, n = opened.fleet, opened.small, len(opened.labels)
+  [mask] = training_sets.removal_masks(n, [removed])
+  pixels = np.concatenate([small.test_images[[target]], small.train_images])
+  labels = np.concatenate([opened.target_labels[[target]], opened.labels])
+  total, count = np.zeros(n), opened.experiment.compare.stepwise_models
+  for start in range(0, count, fleet.rows):
+    size = min(fleet.rows, count - start)
+    seeds = [prng.Seed("stepwise", start + i) for i in range(size)]
+    keys = prng.keys_for(opened.seed, seeds)
+    sets = training_sets.from_masks(np.tile(mask, (size, 1)), opened.labels)
+    variables = fleet.train_chunk(sets, keys)
+    odds, grads = fleet.gradients_chunk(variables, pixels, labels, keys)
+    for i in range(size):
+      # Removed examples take no part in the curvature.
+      model = gradient.Gradients(
+        grads[i, 1:] * mask[:, None], grads[i, :1], np.asarray(odds[i, 1:])
+      )
+      scores = gradient.influence(model, opened.experiment.gradient.damping)
+      total += np.nan_to_num(np.asarray(scores)[0])
+  return np.where(mask, total, -np.inf)
+
+
+def add(opened: lab.Lab, names: tuple[str, ...]) -> Mapping[str, np.ndarray]:
+  """The method's scores of the targets that a search samples, if it is asked for."""
+  if "stepwise" not in names:
+    return {}
+  config = opened.experiment.search
+  margins_rt = base_models.load(opened).margins_rt
+  targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
+  return {"stepwise": scores(opened, targets)}
