@@ -49,6 +49,7 @@ PEER_TARGETS = flags.DEFINE_integer(
 FORM = flags.DEFINE_enum("form", None, ["gram", "rows", "bits"], "Of the design; ours.")
 _CALIBRATION_TARGETS = 6
 _CHECKED_TARGETS = 20
+_BLOCK_ROWS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,39 +71,48 @@ class Case:
     return Case(self.masks, self.outcomes[:, :t], self.lam_lt[:, :t])
 
 
+def _parts(rows: int) -> list[slice]:
+  """Slices of rows, so that no copy of a large design is made whole."""
+  return [slice(i, min(i + _BLOCK_ROWS, rows)) for i in range(0, rows, _BLOCK_ROWS)]
+
+
 def planted(shape: str) -> Case:
   """The case of a shape such as 300x1600x500."""
   n, m, t = (int(part) for part in shape.split("x"))
   rng = np.random.default_rng(0)
-  masks = rng.random((m, n), np.float32) < 0.5
+  parts = _parts(m)
+  drawn = (rng.random((part.stop - part.start, n), np.float32) for part in parts)
+  masks = np.concatenate([draw < 0.5 for draw in drawn])
   weights = rng.normal(size=(t, n)) * (rng.random((t, n)) < 0.05)
-  signal = masks.astype(np.float32) @ weights.astype(np.float32).T
+  weights_nt = weights.astype(np.float32).T
+  signal = np.concatenate([masks[part].astype(np.float32) @ weights_nt for part in parts])
   spread_t = np.where(signal.std(axis=0) > 0, signal.std(axis=0), 1.0)
   outcomes = signal + rng.normal(size=(m, t)) * spread_t * 1.5**0.5
   centred = outcomes - outcomes.mean(axis=0)
-  x = masks.astype(np.float32) - masks.mean(axis=0, dtype=np.float64)
-  top_t = np.abs(x.T @ centred).max(axis=0) / m
+  products = sum(masks[part].astype(np.float32).T @ centred[part] for part in parts)
+  top_t = np.abs(products).max(axis=0) / m
   ratios = np.geomspace(1, PATH_END.value, PATH_POINTS.value)
   return Case(masks, outcomes, ratios[:, None] * top_t)
 
 
 def largest_gap(case: Case, weights_ltn: np.ndarray) -> float:
   """Over the path and at most twenty targets, in float64."""
-  x = case.masks - case.masks.mean(axis=0)
-  m, worst = len(x), 0.0
-  for t in range(min(_CHECKED_TARGETS, weights_ltn.shape[1])):
-    y = case.outcomes[:, t] - case.outcomes[:, t].mean()
-    w_ln = weights_ltn[:, t].astype(np.float64)
-    residual_lm = y - w_ln @ x.T
-    square_l = (residual_lm**2).sum(axis=1) / m
-    aligned_l = residual_lm @ y / m
-    slope_l = np.abs(residual_lm @ x).max(axis=1) / m
-    lam_l = case.lam_lt[:, t]
-    scale_l = np.minimum(aligned_l / square_l, lam_l / slope_l)
-    dual_l = scale_l * aligned_l - scale_l**2 * square_l / 2
-    primal_l = square_l / 2 + lam_l * np.abs(w_ln).sum(axis=1)
-    worst = max(worst, float(((primal_l - dual_l) / (y @ y / (2 * m))).max()))
-  return worst
+  mean_n, m = case.masks.mean(axis=0), len(case.masks)
+  weights_ltn = weights_ltn[:, :_CHECKED_TARGETS].astype(np.float64)
+  t = weights_ltn.shape[1]
+  y_mt = case.outcomes[:, :t] - case.outcomes[:, :t].mean(axis=0)
+  square_lt = aligned_lt = slope_ltn = np.float64(0)
+  for part in _parts(m):
+    x = case.masks[part] - mean_n
+    left_ltm = y_mt[part].T - weights_ltn @ x.T
+    square_lt = square_lt + (left_ltm**2).sum(axis=2) / m
+    aligned_lt = aligned_lt + (left_ltm * y_mt[part].T).sum(axis=2) / m
+    slope_ltn = slope_ltn + left_ltm @ x / m
+  lam_lt = case.lam_lt[:, :t]
+  scale_lt = np.minimum(aligned_lt / square_lt, lam_lt / np.abs(slope_ltn).max(axis=2))
+  dual_lt = scale_lt * aligned_lt - scale_lt**2 * square_lt / 2
+  primal_lt = square_lt / 2 + lam_lt * np.abs(weights_ltn).sum(axis=2)
+  return float(((primal_lt - dual_lt) / ((y_mt**2).sum(axis=0) / (2 * m))).max())
 
 
 def _plan(case: Case) -> Any:
@@ -121,12 +131,14 @@ def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   plan = _plan(case)
   made = solver.Solver(case.masks, np.arange(m), plan)
-  weights, steps = np.zeros((len(case.lam_lt), t, n), np.float32), 0
+  checked = min(t, _CHECKED_TARGETS)
+  weights, steps = np.zeros((len(case.lam_lt), checked, n), np.float32), 0
   for part in lasso.tiles(t, plan.tile):
     tile, state = made.tile(case.outcomes[:, part]), None
     for row, lam_t in zip(weights, case.lam_lt[:, part], strict=True):
       state = made.solve(tile, lam_t, state, tol=tol, limit=20_000)
-      row[part] = (np.asarray(state.w_tn) * tile.scale_t[:, None])[: tile.size]
+      some_tn = np.asarray(state.w_tn)[: tile.size] * tile.scale_t[: tile.size, None]
+      row[part] = some_tn[: max(checked - part.start, 0)]
       steps += int(np.asarray(state.steps_t)[: tile.size].sum())
   return weights, steps
 
@@ -217,8 +229,10 @@ def _saga(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Proximal SAGA, all targets at once; the tolerance is the gap itself."""
   from experiments import saga
 
-  x, y = _centred(case)
-  weights, epochs = saga.path(x, y, case.lam_lt, tol)
+  x = case.masks.astype(np.float32)
+  x -= x.mean(axis=0, dtype=np.float64).astype(np.float32)
+  y = (case.outcomes - case.outcomes.mean(axis=0)).astype(np.float32)
+  weights, epochs = saga.path(x, y, case.lam_lt, tol, keep=_CHECKED_TARGETS)
   return weights, epochs * case.outcomes.shape[1]
 
 

@@ -61,7 +61,7 @@ def _gap(w_nt: Array, x_mn: Array, y_mt: Array, lam_t: Array) -> Array:
 
 
 def path(
-  x_mn: np.ndarray, y_mt: np.ndarray, lam_lt: np.ndarray, tol: float
+  x_mn: np.ndarray, y_mt: np.ndarray, lam_lt: np.ndarray, tol: float, *, keep: int
 ) -> tuple[np.ndarray, int]:
   """Solutions along a path of penalties, each from the one before.
 
@@ -70,9 +70,10 @@ def path(
     y_mt: float, centred.
     lam_lt: float, penalties.
     tol: relative gap of the worst target.
+    keep: of how many targets the solutions are wanted; all are solved.
 
   Returns:
-    float32[l, t, n], and the epochs taken.
+    float32[l, at most keep, n], and the epochs taken.
   """
   x, y = jnp.asarray(x_mn, jnp.float32), jnp.asarray(y_mt, jnp.float32)
   m, size = len(x), min(_BATCH, len(x))
@@ -91,5 +92,5 @@ def path(
       order = rng.permutation(m)[: m // size * size].reshape(-1, size)
       state = _epoch(state, x, y, lam_t, step, order)
       epochs += 1
-    weights.append(np.asarray(state.w_nt).T)
+    weights.append(np.asarray(state.w_nt[:, :keep]).T)
   return np.stack(weights), epochs
