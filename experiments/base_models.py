@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from experiments import lab
-from jaxdm import Array, baselines, margins, prng, train, training_sets
+from jaxdm import Array, baselines, brittleness, margins, prng, train, training_sets
 from jaxdm.baselines import gradient
 
 # The middles of the thirds of training, where TracIn looks.
@@ -27,8 +27,7 @@ class BaseModels(NamedTuple):
     margins_rt: float32, in logits.
     logits_rtk: float32.
     scores: float32[t, n] by method: similar (cosine of penultimate features), close
-      (their distance), tracin, trak, influence and relabel (influence of another label),
-      all averaged over the models.
+      (their distance), tracin, trak and influence, all averaged over the models.
   """
 
   margins_rt: np.ndarray
@@ -45,12 +44,31 @@ def load(opened: lab.Lab) -> BaseModels:
   return BaseModels(np.asarray(base_margins), logits, scores)
 
 
+def searched_targets(opened: lab.Lab) -> np.ndarray:
+  """The targets whose brittleness is searched, as int[...], ascending.
+
+  Raises:
+    ValueError: if models on all data get none right, or one that was asked for wrong.
+  """
+  margins_rt, config = load(opened).margins_rt, opened.experiment.search
+  asked = np.sort(np.array(opened.experiment.compare.target_list, int))
+  if asked.size:
+    wrong = asked[~brittleness.right_targets(margins_rt)[asked]]
+    if wrong.size:
+      raise ValueError(f"search_targets: models on all data get {wrong.tolist()} wrong")
+    return asked
+  targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
+  if not targets.size:
+    raise ValueError("num_targets: models on all data get no target right")
+  return targets
+
+
 def train_all(opened: lab.Lab) -> BaseModels:
   """Trains models on all data, and writes what is needed of those that converged."""
   m, damping = opened.experiment.collect.num_base, opened.experiment.gradient.damping
   t, n = len(opened.target_labels), len(opened.labels)
   logits, wrong_n = [], np.zeros(n)
-  names = ("similar", "close", "tracin", "trak", "influence", "relabel")
+  names = ("similar", "close", "tracin", "trak", "influence")
   scores = {name: np.zeros((t, n), np.float32) for name in names}
   bar = lab.progress_bar("models on all data")
   for done, model in enumerate(_models(opened), start=1):
@@ -67,7 +85,6 @@ def train_all(opened: lab.Lab) -> BaseModels:
       scores["tracin"] += rate * gradient.tracin(checkpoint)
     scores["trak"] += gradient.trak(last, damping)
     scores["influence"] += gradient.influence(last, damping)
-    scores["relabel"] += gradient.relabel(last, damping)
   if len(logits) < 2:
     raise ValueError(
       f"peak_learning_rate is too large: {m - len(logits)} of {m} models on all "
@@ -101,14 +118,13 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
   rates = np.asarray(train.learning_rate(opened.recipe, np.array(_CHECKPOINTS)))
   for start in range(0, m, fleet.rows):
     size = min(fleet.rows, m - start)
-    seeds = [prng.Seed("base", start + i) for i in range(size)]
-    keys = prng.keys_for(opened.seed, seeds)
+    chunk_keys = keys(opened, start, size)
     masks = np.ones((size, len(labels)), bool)
     sets = training_sets.from_masks(masks, labels)
     found = []
     for until in (*_CHECKPOINTS, 1.0):
-      variables = fleet.train_chunk(sets, keys, until=until)
-      found.append(fleet.gradients_chunk(variables, pixels, all_labels, keys))
+      variables = fleet.train_chunk(sets, chunk_keys, until=until)
+      found.append(fleet.gradients_chunk(variables, pixels, all_labels, chunk_keys))
     logits, features = fleet.predict_chunk(variables, pixels)
     for i in range(size):
       yield _Model(
@@ -117,6 +133,11 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
         rates,
         [_parted(odds[i], grads[i], t) for odds, grads in found],
       )
+
+
+def keys(opened: lab.Lab, start: int, size: int) -> Array:
+  """Keys of so many models on all data, from one on."""
+  return prng.keys_for(opened.seed, [prng.Seed("base", start + i) for i in range(size)])
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -13,7 +13,8 @@ one at a time. Rounds repeat everything; a figure is the median over rounds.
   matmul  the fastest of several square products: the peak that shares refer to
 
 `--scaling=64,512,4096` instead times the collection of so many models of the preset
-`fashion`, store included.
+`fashion`, store included, and then as many on removals, five seeds each, as a search
+verifies them.
 """
 
 import dataclasses
@@ -31,12 +32,13 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments import bench, bench_sides, cost, lab, presets, settings, workdir
-from jaxdm import devices
+from jaxdm import devices, prng, training_sets
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Least duration of one timing.", 0.01)
 ROWS = flags.DEFINE_list("rows", None, "Only these rows, such as w8-8x8-b32.")
 SCALING = flags.DEFINE_list("scaling", None, "Numbers of models to collect instead.")
+_SEEDS = 5
 _COMPARED = ["fleet", "torch", "torch-best", "vmap"]
 
 
@@ -163,18 +165,36 @@ def scale(sizes: list[int]) -> dict[str, Any]:
       start = time.perf_counter()
       opened.subset_margins(np.arange(m), lab.progress_bar(f"{m} models"))
       speed = m / (time.perf_counter() - start)
+      masks, seeds = _removals(opened, m)
+      start = time.perf_counter()
+      opened.retrain(masks, seeds, progress=lab.progress_bar(f"{m} on removals"))
+      verified = m / (time.perf_counter() - start)
     results.append(
       {
         "models": m,
         "models_per_second": speed,
+        "models_per_second_on_removals": verified,
         "memory_bytes": bench_sides.memory_bytes(),
       }
     )
-  print("| models | models/s | peak memory so far, MB |\n|---|---|---|")
+  print("| models | models/s | on removals | peak memory so far, MB |")
+  print("|---|---|---|---|")
   for r in results:
-    cells = f"{r['models_per_second']:.2f} | {r['memory_bytes'] / 1e6:,.0f}"
-    print(f"| {r['models']} | {cells} |")
+    speeds = r["models_per_second"], r["models_per_second_on_removals"]
+    cells = f"{speeds[0]:.2f} | {speeds[1]:.2f} ({speeds[1] / speeds[0]:.2f}x)"
+    print(f"| {r['models']} | {cells} | {r['memory_bytes'] / 1e6:,.0f} |")
   return {"scaling": results}
+
+
+def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, list[prng.Seed]]:
+  """Training sets and seeds as searches verify them, up to a quarter of a class."""
+  rng, n = np.random.default_rng(0), len(opened.labels)
+  most = n // opened.dataset.num_classes // 4
+  removed = [
+    rng.permutation(n)[: rng.integers(1, most + 1)] for _ in range(-(-m // _SEEDS))
+  ]
+  masks = np.repeat(training_sets.removal_masks(n, removed), _SEEDS, axis=0)[:m]
+  return masks, [prng.Seed("bench", i % _SEEDS) for i in range(m)]
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from experiments import base_models, fit_datamodels, lab, launcher, methods, workdir
-from jaxdm import brittleness, training_sets
+from jaxdm import brittleness, quality, training_sets
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
@@ -35,6 +35,7 @@ def search_all(
   *,
   of_all_classes: tuple[str, ...],
   predicted_full: Mapping[str, np.ndarray] | None = None,
+  judged: Mapping[str, quality.Quality] | None = None,
 ) -> dict[str, Any]:
   """Searches every method's cases together, writes the stage's table, sums it up.
 
@@ -45,11 +46,10 @@ def search_all(
     retrain: trains changes.
     of_all_classes: methods that choose among all examples instead of the target's class.
     predicted_full: by method, margins float[t] that it predicts for all data.
+    judged: by method, its predictions of held-out models, for the table.
   """
   config, margins_rt = opened.experiment.search, base_models.load(opened).margins_rt
-  targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
-  if not targets.size:
-    raise ValueError("num_targets: models on all data get no target right")
+  targets = base_models.searched_targets(opened)
   cases = []
   for method, scores_tn in scores.items():
     cases += brittleness.make_cases(
@@ -68,6 +68,9 @@ def search_all(
   path = opened.workdir.path / f"{stage}.csv"
   tables.write_verdicts(path, cases, verdicts, margins_rt, class_sizes)
   found = tables.summarise(verdicts, class_sizes)
+  for method, q in (judged or {}).items():
+    found[method]["lds"] = q.lds._asdict()
+    found[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
   print(tables.text(found))
   unfinished = sum(method["unfinished"] for method in found.values())
   if unfinished:
@@ -104,17 +107,15 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     scores = methods.scores(opened, opened.experiment.compare.names)
     everything = np.ones((1, len(opened.labels)), bool)
     full_t = fit_datamodels.fitted(opened.workdir).predict(everything)[0]
-    summary = search_all(
+    return search_all(
       opened,
       STAGE,
       scores,
       removals(opened),
       of_all_classes=methods.OF_ALL_CLASSES,
       predicted_full={"datamodel": full_t},
+      judged=methods.judged(opened, scores),
     )
-    for method, lds in methods.lds(opened, scores).items():
-      summary["methods"][method]["lds"] = lds._asdict()
-    return summary
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 

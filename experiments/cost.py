@@ -30,6 +30,7 @@ _FASHION = Size(200, 120, (7, 7, 1), 2)
 SIZES = {
   "fashion": _FASHION,
   "fashion-all": _FASHION,
+  "cifar10-two": Size(1000, 200, (16, 16, 3), 2),
   "cifar10": Size(50_000, 10_000, (32, 32, 3), 10),
   "cifar10-fast": Size(50_000, 10_000, (32, 32, 3), 10),
 }

@@ -144,16 +144,26 @@ class Lab:
     )
 
   def subset_margins(
-    self, ids: np.ndarray, progress: progress_lib.Progress = progress_lib.silent
+    self,
+    ids: np.ndarray,
+    progress: progress_lib.Progress = progress_lib.silent,
+    *,
+    repeat: int = 0,
   ) -> np.ndarray:
     """Margins of the models on those subsets, as float32[m, t]; trains the missing.
 
     Masks are made a block at a time: those of a large bank would not fit in memory.
+
+    Args:
+      ids: of the subsets.
+      progress: told of models.
+      repeat: which of the models on each subset.
     """
+    family = f"subset-{repeat}" if repeat else "subset"
     parts = []
     for start in range(0, len(ids), _BLOCK_MODELS):
       block = ids[start : start + _BLOCK_MODELS]
-      seeds = [prng.Seed("subset", int(i)) for i in block]
+      seeds = [prng.Seed(family, int(i)) for i in block]
       moved = progress_lib.shifted(progress, start, len(ids))
       parts.append(self.retrain(self.subset_masks(block), seeds, progress=moved))
     return np.concatenate(parts)
@@ -168,6 +178,17 @@ def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
     raise ValueError(
       f"batch_size must be at most alpha * n = {alpha} * {n} = {size}, "
       f"got {experiment.train.batch_size}"
+    )
+  wrong = [i for i in experiment.compare.target_list if i >= len(dataset.test_labels)]
+  if wrong:
+    raise ValueError(
+      f"search_targets must be in [0, {len(dataset.test_labels)}), got {wrong}"
+    )
+  flip_to = experiment.flip.flip_to
+  if flip_to not in ("runner-up", "best", *dataset.class_names):
+    raise ValueError(
+      "flip_to must be runner-up, best or one of "
+      f"{', '.join(dataset.class_names)}, got {flip_to!r}"
     )
   if size >= n:
     raise ValueError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")

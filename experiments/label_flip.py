@@ -2,45 +2,65 @@
 
   python -m experiments.label_flip --workdir=runs/fashion
 
-The same images as in `brittleness`, of the target's class, stay in the training set
-under another label: the class that models on all data find second likeliest for the
-target. The method 'relabel' scores what a changed label does; the others reuse their
-scores of removal.
+Images of the target's class stay in the training set under another label (--flip_to).
+The method 'relabel' scores what a changed label does; the others reuse their scores of
+removal.
 """
 
 from typing import Any
 
 import numpy as np
 
-from experiments import base_models, lab, launcher, methods
+from experiments import base_models, lab, launcher, methods, relabel
 from experiments import brittleness as removals
 from jaxdm import brittleness, label_flip, training_sets
 
 STAGE = "label_flip"
-GROUPS = ("search", "compare")
+GROUPS = ("search", "compare", "flip")
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies label flips."""
   opened.workdir.summary("fit_datamodels")
 
-  def retrain(
-    changes: brittleness.Changes, seeds: brittleness.Seeds, **progress: Any
-  ) -> np.ndarray:
-    flipped = [case.ranking[:k] for case, k in changes]
-    new = [np.full(k, runner_up[case.target]) for case, k in changes]
-    labels_mn = training_sets.relabelled(opened.labels, flipped, new)
-    masks = np.ones(labels_mn.shape, bool)
-    return opened.retrain(masks, seeds, labels_mn=labels_mn, **progress)
-
-  logits = base_models.load(opened).logits_rtk
-  runner_up = label_flip.runner_up_class(logits, opened.target_labels)
-
   def work() -> dict[str, Any]:
-    scores = methods.scores(opened, (*opened.experiment.compare.names, "relabel"))
+    targets = base_models.searched_targets(opened)
+    same = _same_for_all(opened, targets)
+    relabel_unk = relabel.scores(opened, targets)
+    new_un = label_flip.best_class(relabel_unk, opened.labels) if same is None else same
+    taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
+    scores = methods.scores(opened, opened.experiment.compare.names)
+    scores["relabel"] = np.zeros_like(next(iter(scores.values())), np.float32)
+    scores["relabel"][targets] = taken_un
+    row_of = {int(target): row for row, target in enumerate(targets)}
+
+    def retrain(
+      changes: brittleness.Changes, seeds: brittleness.Seeds, **progress: Any
+    ) -> np.ndarray:
+      flipped = [case.ranking[:k] for case, k in changes]
+      rows = [row_of[case.target] for case, _ in changes]
+      new = [new_un[row, examples] for row, examples in zip(rows, flipped, strict=True)]
+      labels_mn = training_sets.relabelled(opened.labels, flipped, new)
+      masks = np.ones(labels_mn.shape, bool)
+      return opened.retrain(masks, seeds, labels_mn=labels_mn, **progress)
+
     return removals.search_all(opened, STAGE, scores, retrain, of_all_classes=())
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+
+
+def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
+  """New labels int32[u, n] that are the same for all examples; None: each its best."""
+  flip_to, labels = opened.experiment.flip.flip_to, opened.target_labels
+  if flip_to == "best":
+    return None
+  if flip_to == "runner-up":
+    logits = base_models.load(opened).logits_rtk
+    new_u = label_flip.runner_up_class(logits, labels)[targets]
+  else:
+    label = opened.dataset.class_names.index(flip_to)
+    new_u = label_flip.given_class(label, labels[targets])
+  return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   return {name: found[name] for name in names}
 
 
-def lds(opened: lab.Lab, scores: Mapping[str, np.ndarray]) -> dict[str, quality.Interval]:
-  """The LDS of each method's scores on the held-out models."""
+def judged(
+  opened: lab.Lab, scores: Mapping[str, np.ndarray]
+) -> dict[str, quality.Quality]:
+  """How well each method's scores predict the held-out models."""
   masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=True)
   found = {}
   for name, scores_tn in scores.items():
     guess_mt = datamodels.predictions(masks, scores_tn)
-    found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed).lds
+    found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
   return found

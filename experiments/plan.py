@@ -59,7 +59,8 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
     ValueError: if the bench holds no row of the trainer.
   """
   collect = experiment.collect
-  m = collect.num_models + collect.num_held_out + collect.num_base
+  held_out = collect.num_held_out * collect.held_out_seeds
+  m = collect.num_models + held_out + collect.num_base
   samples = cost.samples_per_model(experiment, size.num_train)
   rows = [r for r in bench["results"] if r["side"] == "fleet"]
   if not rows:

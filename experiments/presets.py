@@ -32,7 +32,9 @@ class CollectConfig:
   Attributes:
     alpha: share of the training set that each random subset holds.
     num_models: models on random subsets that datamodels are fitted to.
-    num_held_out: further such models, that datamodels are judged on.
+    num_held_out: further subsets, that datamodels are judged on.
+    held_out_seeds: models trained on each of those; 2 and more tell how well the
+      expected margin itself would do (the noise ceiling of the LDS).
     num_base: models on the full training set.
     equal_steps: train every model for the steps that one on a random subset takes,
       instead of for steps in proportion to its set (as published).
@@ -42,6 +44,7 @@ class CollectConfig:
   alpha: float = 0.5
   num_models: int = 1000
   num_held_out: int = 200
+  held_out_seeds: int = 2
   num_base: int = 32
   equal_steps: bool = False
   seed: int = 0
@@ -52,6 +55,8 @@ class CollectConfig:
     for name in ("num_models", "num_held_out", "num_base"):
       if getattr(self, name) < 2:
         raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+    if self.held_out_seeds < 1:
+      raise ValueError(f"held_out_seeds must be >= 1, got {self.held_out_seeds}")
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
 
@@ -119,11 +124,14 @@ class CompareConfig:
     methods: comma-separated, of datamodel, influence, stepwise (influence functions taken
       again after every part of a removal), trak, tracin, similar (cosine of
       representations), close (their distance), pixels (distance of images) and random.
+    search_targets: indices, comma-separated, of the targets to search instead of a
+      sample.
     stepwise_models: models that stepwise trains for a target and step.
     stepwise_steps: parts of the largest removal that it chooses one after another.
   """
 
   methods: str = "datamodel,influence,similar,random"
+  search_targets: str = ""
   stepwise_models: int = 16
   stepwise_steps: int = 4
 
@@ -135,11 +143,34 @@ class CompareConfig:
       raise ValueError(
         f"methods must be some of {', '.join(METHODS)}, got {self.methods!r}"
       )
+    texts = self.search_targets.split(",") if self.search_targets else []
+    if not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
+      raise ValueError(
+        f"search_targets must be indices such as 3,14,15, got {self.search_targets!r}"
+      )
 
   @property
   def names(self) -> tuple[str, ...]:
     """The methods one by one."""
     return tuple(self.methods.split(","))
+
+  @property
+  def target_list(self) -> tuple[int, ...]:
+    """The targets asked for one by one; none: a sample."""
+    return tuple(int(text) for text in self.search_targets.split(",") if text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlipConfig:
+  """Which labels flipped examples get.
+
+  Attributes:
+    flip_to: runner-up (the class, beside its own, that models on all data find likeliest
+      for the target), best (for each example the class that takes most from the target,
+      by its relabel score), or the name of a class.
+  """
+
+  flip_to: str = "runner-up"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,6 +185,7 @@ class Experiment:
   fit: datamodels.FitConfig
   search: brittleness.SearchConfig
   compare: CompareConfig
+  flip: FlipConfig
 
 
 def _fashion() -> Experiment:
@@ -182,6 +214,7 @@ def _fashion() -> Experiment:
     fit=datamodels.FitConfig(folds=5),
     search=brittleness.SearchConfig(search_seeds=2, verify_seeds=8),
     compare=CompareConfig(),
+    flip=FlipConfig(),
   )
 
 
@@ -224,6 +257,7 @@ def _cifar10() -> Experiment:
     fit=datamodels.FitConfig(num_lambdas=50, lambda_min_ratio=0.01),
     search=brittleness.SearchConfig(num_targets=300, max_share=0.2),
     compare=CompareConfig(methods=",".join(METHODS)),
+    flip=FlipConfig(),
   )
 
 

@@ -3,6 +3,7 @@
 python -m experiments.report --workdir=runs/fashion
 """
 
+import csv
 import time
 from typing import Any
 
@@ -89,14 +90,18 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:
     (folder / "figures" / name).write_bytes(data)
+  pictures += [(p.name, p.read_bytes()) for p in sorted(folder.glob("*.png"))]
+  with (folder / "targets.csv").open() as file:
+    wrong = [row for row in csv.DictReader(file) if row["right"] == "False"]
   settings = opened.settings(
-    "data", "collect", "train", "gradient", "prior", "fit", "search", "compare"
+    "data", "collect", "train", "gradient", "prior", "fit", "search", "compare", "flip"
   )
   summary = {
     "date": time.strftime("%Y-%m-%d"),
     "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     "jax": jax.__version__,
     "settings": settings,
+    "wrong_targets": wrong,
     **summaries,
   }
   bank.write_json(folder / "summary.json", summary)

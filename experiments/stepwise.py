@@ -85,7 +85,4 @@ def add(opened: lab.Lab, names: tuple[str, ...]) -> Mapping[str, np.ndarray]:
   """The method's scores of the targets that a search samples, if it is asked for."""
   if "stepwise" not in names:
     return {}
-  config = opened.experiment.search
-  margins_rt = base_models.load(opened).margins_rt
-  targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
-  return {"stepwise": scores(opened, targets)}
+  return {"stepwise": scores(opened, base_models.searched_targets(opened))}

@@ -102,9 +102,16 @@ class Fleet:
         self._net, variables, pixels, labels, key, dim=gradient_dim, mirror=config.flip
       )
 
+    def class_gradients_row(pixels: Array, row: Any) -> Array:
+      variables, key = row
+      return gradients.per_class(
+        self._net, variables, pixels, key, dim=gradient_dim, mirror=config.flip
+      )
+
     self._train = on_one_device(train_row)
     self._predict = on_one_device(predict_row)
     self._gradients = on_one_device(gradients_row)
+    self._class_gradients = on_one_device(class_gradients_row)
 
   def train_models(
     self,
@@ -166,5 +173,18 @@ class Fleet:
       keys: of the models; each has its own projection.
     """
     examples = devices.everywhere((pixels, np.asarray(labels, np.int32)))
-    fill = np.resize(np.arange(len(keys)), self.rows)
-    return self._gradients(examples, (variables, devices.by_row(keys[fill])))
+    return self._gradients(examples, (variables, self._filled(keys)))
+
+  def class_gradients_chunk(
+    self, variables: train.Variables, pixels: np.ndarray, keys: Array
+  ) -> jax.Array:
+    """Projected gradients of every logit, float32[rows, b, k, d], on device.
+
+    The arguments, and so the projections, are those of `gradients_chunk`.
+    """
+    shared = devices.everywhere(pixels)
+    return self._class_gradients(shared, (variables, self._filled(keys)))
+
+  def _filled(self, keys: Array) -> Array:
+    """Keys of a whole chunk, on the devices."""
+    return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])

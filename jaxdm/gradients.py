@@ -3,6 +3,7 @@
 TracIn, TRAK and influence functions are made of these (see `baselines.gradient`).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -79,14 +80,51 @@ def per_example(
   params = variables["params"]
   # Made once: within the loop below it would be made again for every block.
   projection = Projection.of(key, ravel_pytree(params)[0].size)
+  logits_of = functools.partial(_logits, net, variables, mirror=mirror)
 
   def output(params: object, image: Array, label: Array) -> Array:
-    held = variables | {"params": params}
-    logits, _ = train.predict(net, held, image[None], mirror=mirror)
-    return log_odds(logits[0], label)
+    return log_odds(logits_of(params, image), label)
 
   def one(example: tuple[Array, Array]) -> tuple[Array, Array]:
     value, gradient = jax.value_and_grad(output)(params, *example)
     return value, projection(ravel_pytree(gradient)[0], dim)
 
   return lax.map(one, (jnp.asarray(pixels), labels_b), batch_size=_EXAMPLES)
+
+
+def per_class(
+  net: resnet9.ResNet9,
+  variables: train.Variables,
+  pixels: Array,
+  key: Array,
+  *,
+  dim: int,
+  mirror: bool,
+) -> Array:
+  """Projected gradients of every logit of every example, float32[b, k, dim].
+
+  The arguments are those of `per_example`, and so is the projection.
+  """
+  params = variables["params"]
+  projection = Projection.of(key, ravel_pytree(params)[0].size)
+
+  def one(image: Array) -> Array:
+    logits_of = functools.partial(_logits, net, variables, image=image, mirror=mirror)
+    logits_k, pullback = jax.vjp(logits_of, params)
+    rows = jax.vmap(pullback)(jnp.eye(len(logits_k)))[0]
+    return jax.vmap(lambda row: projection(ravel_pytree(row)[0], dim))(rows)
+
+  return lax.map(one, jnp.asarray(pixels), batch_size=_EXAMPLES)
+
+
+def _logits(
+  net: resnet9.ResNet9,
+  variables: train.Variables,
+  params: object,
+  image: Array,
+  *,
+  mirror: bool,
+) -> Array:
+  """Logits of one image, float32[k], with other parameters."""
+  held = variables | {"params": params}
+  return train.predict(net, held, image[None], mirror=mirror)[0][0]

@@ -26,6 +26,12 @@ def test_pytorch_reports_its_speed() -> None:
   assert measured["samples_per_second"] > 0
 
 
+@pytest.mark.slow
+def test_removals_are_timed_beside_collection() -> None:
+  [found] = bench_trainer.scale([3])["scaling"]
+  assert found["models_per_second"] > 0 and found["models_per_second_on_removals"] > 0
+
+
 def test_the_table_compares_sides_at_the_median_round() -> None:
   run = {"compile_seconds": 1.0, "memory_bytes": 1e6}
   ours = [{**run, "samples_per_second": s} for s in (300.0, 100.0, 200.0)]

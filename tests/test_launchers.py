@@ -38,6 +38,7 @@ TOY = {
   "batch_size": "8",
   "num_models": "40",
   "num_held_out": "8",
+  "held_out_seeds": "2",
   "num_base": "4",
   "num_lambdas": "4",
   "num_targets": "3",
@@ -90,6 +91,12 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
       assert (row["censored"] == "True") == (row["k"] == "-1")
       if row["censored"] == "False":
         assert float(row["margin_high"]) <= 0
+  ceiling = summary["fit_datamodels"]["lds_ceiling"]
+  assert summary["fit_datamodels"]["held_out_models"] == 16
+  assert 0 <= ceiling["low"] <= ceiling["high"] <= 1
+  targets = list(csv.DictReader((finished / "targets.csv").open()))
+  wrong = [row for row in targets if row["right"] == "False"]
+  assert len(targets) == 20 and summary["wrong_targets"] == wrong
   page = (finished / "report.html").read_text()
   assert page.count("data:image/png;base64") >= 2
   assert (finished / "figures" / "brittleness.png").stat().st_size > 1000
@@ -162,6 +169,10 @@ BAD = [
     {"dataset": "arrays", "arrays": "/no/file.npz"},
     "--arrays=/no/file.npz cannot be read",
   ),
+  ({"held_out_seeds": "0"}, "--held_out_seeds must be >= 1, got 0"),
+  ({"search_targets": "3,x"}, "--search_targets must be indices such as 3,14,15"),
+  ({"search_targets": "3,20"}, "--search_targets must be in [0, 20), got [20]"),
+  ({"flip_to": "hat"}, "--flip_to must be runner-up, best or one of T-shirt, shirt"),
   ({"priors": "twos"}, "--priors must be some of none, class, similar"),
   ({"priors": "none,none"}, "--priors must be some of none, class, similar"),
   ({"methods": "best"}, "--methods must be some of datamodel, influence"),
@@ -183,6 +194,33 @@ def test_bad_input_is_one_line_and_touches_nothing(tmp_path, changes, message) -
   text = str(caught.value)
   assert text.startswith("error: ") and message in text and "\n" not in text
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_labels_are_flipped_to_what_was_asked_for(tmp_path) -> None:
+  toy = {"classes": "T-shirt,shirt,coat", "methods": "similar", "priors": "none"}
+  toy |= {"epochs": "4", "train_per_class": "16"}
+  start(train_subsets.main, tmp_path / "run", **toy)
+  start(fit_datamodels.main, tmp_path / "run", **toy)
+  rows = list(csv.DictReader((tmp_path / "run" / "targets.csv").open()))
+  right, wrong = (
+    {r["target"]: r["class"] for r in rows if r["right"] == b} for b in ("True", "False")
+  )
+  some = ",".join(list(right)[:3])
+  for asked, message in [
+    (
+      {"flip_to": right[some[0]], "search_targets": some},
+      "flip_to must not be the class",
+    ),
+    ({"search_targets": next(iter(wrong), "0")}, "search_targets: models on all data"),
+  ][: 2 if wrong else 1]:
+    with pytest.raises(SystemExit, match=message):
+      start(label_flip.main, tmp_path / "run", **toy, **asked)
+    (tmp_path / "run" / "stages" / "label_flip.json").unlink()
+  start(label_flip.main, tmp_path / "run", **toy, flip_to="best", search_targets=some)
+  found = list(csv.DictReader((tmp_path / "run" / "label_flip.csv").open()))
+  assert [r["method"] for r in found] == ["similar"] * 3 + ["relabel"] * 3
+  assert ",".join(r["target"] for r in found[:3]) == some
 
 
 def test_workdirs_that_cannot_serve_are_named(tmp_path) -> None:

@@ -61,25 +61,31 @@ def trak(model: Gradients, damping: Array | float) -> Array:
 
 
 @jax.jit
-def relabel(model: Gradients, damping: Array | float) -> Array:
+def relabel(
+  model: Gradients,
+  logits_bkd: Array,
+  labels_b: Array,
+  damping: Array | float,
+) -> Array:
   """What changing an example's label takes from a target's log-odds, to first order.
 
-  The cross-entropies of two labels differ by the difference of their logits, so that the
-  change has the gradient phi_n, where leaving the example out has (1 - p_n) phi_n: see
-  `influence`. This is for another class drawn as the model believes in them; with two
-  classes there is only one.
+  The cross-entropies of two labels differ by the difference of their logits, so that a
+  change from y to c has the gradient of z_y - z_c where leaving the example out has
+  (1 - p) phi: see `influence`, whose Hessian this shares.
 
   Args:
     model: the model.
-    damping: c in units of the mean over examples of p (1 - p) |phi|^2.
+    logits_bkd: float32, gradients of some training examples' logits.
+    labels_b: int32, the labels that they have.
+    damping: as for `influence`.
 
   Returns:
-    float32[t, n], in logits.
+    float32[t, b, k], in logits; 0 for the label that an example has.
   """
-  wrong_n = jax.nn.sigmoid(-model.odds_n)
-  root_n = jnp.sqrt(wrong_n * (1 - wrong_n))
-  rows_nd = model.train_nd * root_n[:, None]
-  return model.target_td @ _solve(rows_nd, model.train_nd, damping)
+  own_bd = jnp.take_along_axis(logits_bkd, labels_b[:, None, None], axis=1)
+  change = own_bd - logits_bkd
+  solved = _solve(_newton_rows(model), change.reshape(-1, change.shape[-1]), damping)
+  return (model.target_td @ solved).reshape(-1, *change.shape[:2])
 
 
 @jax.jit
@@ -98,7 +104,14 @@ def influence(model: Gradients, damping: Array | float) -> Array:
   Returns:
     float32[t, n], in logits.
   """
-  return relabel(model, damping) * jax.nn.sigmoid(-model.odds_n)
+  solved = _solve(_newton_rows(model), model.train_nd, damping)
+  return model.target_td @ solved * jax.nn.sigmoid(-model.odds_n)
+
+
+def _newton_rows(model: Gradients) -> Array:
+  """Rows whose products make the Gauss-Newton matrix, sqrt(p (1 - p)) phi."""
+  wrong_n = jax.nn.sigmoid(-model.odds_n)
+  return model.train_nd * jnp.sqrt(wrong_n * (1 - wrong_n))[:, None]
 
 
 def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:

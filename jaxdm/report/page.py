@@ -8,7 +8,11 @@ from typing import Any
 
 from matplotlib import figure as mpl_figure
 
+from jaxdm.report import tables
+
 STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
+
+_WRONG = 50
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
@@ -90,6 +94,9 @@ def _verdict_table(summary: dict[str, Any]) -> str:
         f"{lds['estimate']:.3f} [{lds['low']:.3f}, {lds['high']:.3f}]" if lds else "",
       )
     )
+  if ceiling := tables.ceiling_of(methods):
+    lds_text = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
+    rows.append(("noise ceiling", *("" for _ in parts), "", "", "", lds_text))
   header = ("method", *(f"<= {part}" for part in parts), "in all", "median size")
   targets = next(iter(methods.values()))["targets"]
   note = paragraph(
@@ -101,6 +108,42 @@ def _verdict_table(summary: dict[str, Any]) -> str:
   return table((*header, "models used", "LDS"), rows) + note
 
 
+def _ends(interval: Mapping[str, float]) -> str:
+  """An interval in words."""
+  return f"{interval['low']:.3f} to {interval['high']:.3f}"
+
+
+def _extras(pictures: Mapping[str, bytes]) -> list[tuple[str, str]]:
+  """What the launchers beside the pipeline have drawn."""
+  stories = [image(data, n) for n, data in pictures.items() if n.startswith("explain_")]
+  found = [("Targets one by one, by retraining", "".join(stories))] if stories else []
+  if "efficiency.png" in pictures:
+    picture = image(pictures["efficiency.png"], "LDS by the number of models")
+    found.append(("How many models a good datamodel takes", picture))
+  return found
+
+
+def _wrong_table(summary: dict[str, Any]) -> str:
+  """The targets that are not searched, since nothing holds them up."""
+  wrong = summary["wrong_targets"]
+  if not wrong:
+    return paragraph("None.")
+  header = ("target", "class", "accuracy", "mean margin")
+  rows = [
+    (
+      row["target"],
+      row["class"],
+      f"{float(row['base_accuracy']):.2f}",
+      f"{float(row['base_mean_margin']):.2f}",
+    )
+    for row in wrong[:_WRONG]
+  ]
+  note = f"{len(wrong)} of {summary['train_subsets']['num_targets']}; not searched."
+  if len(wrong) > _WRONG:
+    note += f" The first {_WRONG}; targets.csv has all."
+  return paragraph(note, note=True) + table(header, rows)
+
+
 def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
   """The page on one experiment.
 
@@ -109,18 +152,17 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     pictures: PNG bytes by file name; those of targets have 'target' in it.
   """
   trained, fit = summary["train_subsets"], summary["fit_datamodels"]
-  lds, pooled = fit["lds"], fit["pooled_correlation"]
+  lds, pooled, top = fit["lds"], fit["pooled_correlation"], fit["lds_ceiling"]
   config = summary["settings"]["search"]
   quality_rows = [
     ("accuracy of models on all data", f"{trained['base_accuracy']:.1%}", ""),
     ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
-    ("LDS", f"{lds['estimate']:.3f}", f"{lds['low']:.3f} to {lds['high']:.3f}"),
-    (
-      "pooled correlation",
-      f"{pooled['estimate']:.3f}",
-      f"{pooled['low']:.3f} to {pooled['high']:.3f}",
-    ),
+    ("LDS", f"{lds['estimate']:.3f}", _ends(lds)),
+    ("pooled correlation", f"{pooled['estimate']:.3f}", _ends(pooled)),
     ("weights that are not 0, mean", f"{fit['mean_nonzero_weights']:.0f}", ""),
+    *(
+      [("noise ceiling of the LDS", f"{top['estimate']:.3f}", _ends(top))] if top else []
+    ),
     ("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""),
   ]
   stories = [image(data, n) for n, data in pictures.items() if "target" in n]
@@ -147,10 +189,10 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       + image(pictures["datamodels.png"], "predicted and true margins")
       + paragraph(
         "LDS is the Spearman correlation of predicted and true margin over "
-        f"{fit['held_out_models']} held-out models, each trained once, computed "
-        "per target and averaged. The pooled correlation is Pearson's over all "
-        "pairs of model and target; it is high whenever targets differ in "
-        "difficulty, and is not comparable to the LDS.",
+        f"{fit['held_out_models']} held-out models, computed per target and averaged. "
+        "The noise ceiling is what the expected margin itself would reach. The pooled "
+        "correlation is Pearson's over all pairs of model and target; it is high "
+        "whenever targets differ in difficulty, and is not comparable to the LDS.",
         note=True,
       )
       + image(pictures["calibration.png"], "margins predicted and found by retraining")
@@ -160,6 +202,8 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
         note=True,
       ),
     ),
+    *_extras(pictures),
+    ("Targets that models on all data get wrong", _wrong_table(summary)),
     ("Settings", settings_table(summary["settings"])),
     (
       "Run",

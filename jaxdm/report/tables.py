@@ -52,6 +52,29 @@ def write_verdicts(
   partial.replace(path)
 
 
+def write_targets(
+  path: epath.Path, base_margins_rt: np.ndarray, class_names: Sequence[str]
+) -> None:
+  """Writes what models on all data make of every target, a row each.
+
+  Args:
+    path: of the CSV file.
+    base_margins_rt: float, margins of r models on all data.
+    class_names: t, the targets' classes.
+  """
+  right = brittleness.right_targets(base_margins_rt)
+  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  with partial.open("w") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("target", "class", "base_accuracy", "base_mean_margin", "right"))
+    for target, (name, margins) in enumerate(
+      zip(class_names, base_margins_rt.T, strict=True)
+    ):
+      accuracy, mean = float((margins > 0).mean()), float(margins.mean())
+      writer.writerow((target, name, accuracy, mean, bool(right[target])))
+  partial.replace(path)
+
+
 def read_verdicts(
   path: epath.Path,
 ) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
@@ -79,6 +102,7 @@ def by_method(
 def text(summary: dict[str, Any]) -> str:
   """What `summarise` found, a line a method."""
   header = [*(f"<= {part:.0%}" for part in CLASS_SHARES), "in all", "median k", "models"]
+  header += ["LDS"] if any("lds" in s for s in summary.values()) else []
   lines = [
     f"{'flipped by this part of a class':<32}" + "".join(f"{h:>10}" for h in header)
   ]
@@ -87,8 +111,17 @@ def text(summary: dict[str, Any]) -> str:
     k = f"> {s['largest_k_tried']}" if median is None else f"{median:g}"
     shares = [*s["share_flipped_within"].values(), s["share_flipped"]]
     cells = [*(f"{share:.2f}" for share in shares), k, f"{s['models_used']:,}"]
+    cells += [f"{s['lds']['estimate']:.3f}"] if "lds" in s else []
     lines.append(f"{method:<32}" + "".join(f"{cell:>10}" for cell in cells))
+  if ceiling := ceiling_of(summary):
+    ends = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
+    lines.append(f"the expected margin itself would have the LDS {ends}")
   return "\n".join(lines)
+
+
+def ceiling_of(summary: dict[str, Any]) -> dict[str, float] | None:
+  """The noise ceiling of the LDS, if held-out subsets were trained on repeatedly."""
+  return next(iter(summary.values())).get("lds_ceiling")
 
 
 def summarise(
