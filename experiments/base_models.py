@@ -44,6 +44,11 @@ def load(opened: lab.Lab) -> BaseModels:
   return BaseModels(np.asarray(base_margins), logits, scores)
 
 
+def exist(opened: lab.Lab) -> bool:
+  """Whether `train_all` has written them."""
+  return _path(opened).exists()
+
+
 def searched_targets(opened: lab.Lab) -> np.ndarray:
   """The targets whose brittleness is searched, as int[...], ascending.
 
@@ -70,7 +75,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
   logits, wrong_n = [], np.zeros(n)
   names = ("similar", "close", "tracin", "trak", "influence")
   scores = {name: np.zeros((t, n), np.float32) for name in names}
-  bar = lab.progress_bar("models on all data")
+  bar = opened.bar("models on all data")
   for done, model in enumerate(_models(opened), start=1):
     bar(done, m)
     if not np.isfinite(model.logits_tk).all():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import presets
-from jaxdm import Array, fleet, prng, train, training_sets
+from jaxdm import Array, devices, fleet, prng, train, training_sets
 
 NUM_CLASSES = 10
 _VMAP_MODELS = 8
@@ -105,15 +105,8 @@ def _timed(run: Callable[[], Any], samples: int, least: float) -> dict[str, floa
   return {
     "samples_per_second": samples / seconds,
     "compile_seconds": max(0.0, first - seconds),
-    "memory_bytes": memory_bytes(),
+    "memory_bytes": devices.peak_bytes(),
   }
-
-
-def memory_bytes() -> float:
-  """Peak memory of this process, or of its accelerator if it has one."""
-  host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  stats = jax.local_devices()[0].memory_stats() or {}
-  return float(stats.get("peak_bytes_in_use", host))
 
 
 def _models(row: Row, m: int) -> tuple[training_sets.TrainingSets, Array]:

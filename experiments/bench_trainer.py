@@ -161,9 +161,11 @@ def scale(sizes: list[int]) -> dict[str, Any]:
         settings.speed(),
         lab.load_dataset(experiment.data, {"data_dir": None, "arrays": None}),
       )
-      opened.subset_margins(np.array([m]))  # Compiles.
+      [collection, *_] = opened.collections()
+      opened.retrain(opened.subset_masks(np.array([m])), [prng.Seed("bench", m)])
       start = time.perf_counter()
-      opened.subset_margins(np.arange(m), lab.progress_bar(f"{m} models"))
+      bar = lab.progress_bar(f"{m} models")
+      opened.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
       masks, seeds = _removals(opened, m)
       start = time.perf_counter()
@@ -174,7 +176,7 @@ def scale(sizes: list[int]) -> dict[str, Any]:
         "models": m,
         "models_per_second": speed,
         "models_per_second_on_removals": verified,
-        "memory_bytes": bench_sides.memory_bytes(),
+        "memory_bytes": devices.peak_bytes(),
       }
     )
   print("| models | models/s | on removals | peak memory so far, MB |")

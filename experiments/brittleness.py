@@ -62,7 +62,7 @@ def search_all(
       same_class=method not in of_all_classes,
       predicted_full_t=(predicted_full or {}).get(method),
     )
-  bar, budget = lab.progress_bar(stage), BUDGET.value
+  bar, budget = opened.bar(stage), BUDGET.value
   verdicts = brittleness.search(cases, retrain, config, budget=budget, progress=bar)
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"

@@ -200,7 +200,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     # Not relabel, which scores another change.
     names = [name for name in scores if name in presets.METHODS]
     points = [judged(opened, name, 0, scores[name]) for name in names]
-    bar, total = lab.progress_bar(STAGE, unit="fit"), len(sizes) * len(ways)
+    bar, total = opened.bar(STAGE, unit="fit"), len(sizes) * len(ways)
     for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
       rows = np.arange(min(size, len(margins_mt)))
       problem = Problem(opened, scores, masks.take(rows), margins_mt[rows])

@@ -131,7 +131,7 @@ def trained(
     np.repeat(masks, count, axis=0),
     seeds * len(changes),
     labels_mn=np.repeat(labels_mn, count, axis=0),
-    progress=lab.progress_bar("explain"),
+    progress=opened.bar("explain"),
   )
   groups = margins_mt[:, target].reshape(len(changes), count)
   pairs = zip(changes, groups, strict=True)

@@ -34,10 +34,7 @@ def finite_rows(
   opened: lab.Lab, *, held_out: bool
 ) -> tuple[training_sets.PackedMasks, np.ndarray]:
   """Masks and margins of the models that did not diverge."""
-  repeats = opened.experiment.collect.held_out_seeds if held_out else 1
-  ids = opened.subset_ids(held_out=held_out)
-  parts = [opened.subset_margins(ids, repeat=r) for r in range(repeats)]
-  ids, margins_mt = np.tile(ids, repeats), np.concatenate(parts)
+  ids, margins_mt = opened.subset_margins(held_out=held_out)
   finite = np.isfinite(margins_mt).all(axis=1)
   return opened.packed_masks(ids[finite]), margins_mt[finite]
 
@@ -75,7 +72,7 @@ def _fit(
     candidates=candidates,
     folder=parts,
     report=print,
-    progress=lab.progress_bar("datamodels", unit="tile"),
+    progress=lab.progress_bar("datamodels", unit="tile", folder=folder),
   )
   models.save(folder.path / "datamodels", overwrite=True)
   shutil.rmtree(parts)

@@ -3,28 +3,51 @@
 import dataclasses
 import functools
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
 
-from experiments import presets, workdir
+from experiments import presets, stopping, workdir
 from jaxdm import (
   bank,
   data,
   fleet,
-  prng,
   retrain,
   train,
   training_sets,
 )
 from jaxdm import progress as progress_lib
+from jaxdm import store as store_lib
 
 _BLOCK_MODELS = 512
 
 
-def progress_bar(name: str, unit: str = "model") -> progress_lib.Progress:
-  """A bar with the time left, driven by (done, total)."""
+class Collection(NamedTuple):
+  """Models on random subsets, a row of a store each.
+
+  Attributes:
+    store: of `bank.open_store`.
+    first: the subset of row 0.
+    models: rows.
+    family: of the models' seeds.
+  """
+
+  store: store_lib.Store
+  first: int
+  models: int
+  family: str
+
+
+def progress_bar(
+  name: str, unit: str = "model", folder: workdir.Workdir | None = None
+) -> progress_lib.Progress:
+  """A bar with the time left, driven by (done, total).
+
+  A workdir logs it, too. Where it moves nothing is half done, so that it is also where
+  a run ends that was asked to.
+  """
+  log = folder.log(name) if folder else progress_lib.silent
   seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
   bar = tqdm.tqdm(desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True)
 
@@ -34,6 +57,8 @@ def progress_bar(name: str, unit: str = "model") -> progress_lib.Progress:
       bar.initial = done  # What a former run did says nothing of this one's speed.
     bar.n = done
     bar.close() if done >= total else bar.update(0)
+    log(done, total)
+    stopping.check()
 
   return update
 
@@ -62,6 +87,10 @@ class Lab:
     if "data" in chosen:
       chosen["data"]["fingerprint"] = self.dataset.fingerprint()
     return chosen
+
+  def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
+    """A progress bar that the workdir logs."""
+    return progress_bar(name, unit, self.workdir)
 
   @property
   def labels(self) -> np.ndarray:
@@ -101,23 +130,57 @@ class Lab:
   @functools.cached_property
   def retrain(self) -> retrain.Retrainer:
     """Margins on demand, remembered in the workdir's bank."""
-    store = bank.Bank(
-      self.workdir.path / "bank",
-      num_targets=len(self.target_labels),
-      num_train=len(self.labels),
-      settings={
-        "dataset": self.small.fingerprint(),
-        "train": dataclasses.asdict(self.recipe),
-        "seed": self.seed,
-      },
-    )
     return retrain.Retrainer(
       self.fleet,
-      store,
+      bank.Bank(self._store("changes")),
       self.labels,
       self.small.test_images,
       self.target_labels,
       seed=self.seed,
+    )
+
+  def _store(self, name: str, **settings: Any) -> store_lib.Store:
+    """One of the workdir's stores of margins."""
+    everywhere = {
+      "dataset": self.small.fingerprint(),
+      "train": dataclasses.asdict(self.recipe),
+      "seed": self.seed,
+    }
+    return bank.open_store(
+      self.workdir.path / "bank" / name,
+      num_targets=len(self.target_labels),
+      num_train=len(self.labels),
+      settings=everywhere | settings,
+    )
+
+  def collections(self) -> list[Collection]:
+    """Models on random subsets: all of them, then the held-out ones' further seeds."""
+    config = self.experiment.collect
+    law = {"alpha": config.alpha, "law": "uniform, of exactly alpha * n examples"}
+    subsets = self._store("subsets", **law)
+    found = [Collection(subsets, 0, config.num_models + config.num_held_out, "subset")]
+    for repeat in range(1, config.held_out_seeds):
+      first = {"first": config.num_models}
+      again = self._store(f"held-out-{config.num_models}-{repeat}", **law, **first)
+      family = f"subset-{repeat}"
+      found.append(Collection(again, config.num_models, config.num_held_out, family))
+    return found
+
+  def collect(
+    self,
+    collection: Collection,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    progress: progress_lib.Progress = progress_lib.silent,
+  ) -> None:
+    """Trains what is missing of a collection, or of this host's shard of it."""
+    first, models = collection.first, collection.models
+    self.retrain.collect(
+      collection.store,
+      retrain.missing(collection.store, models, shard=shard),
+      lambda rows: self.subset_masks(first + rows),
+      collection.family,
+      progress=progress,
     )
 
   @property
@@ -143,30 +206,32 @@ class Lab:
       self.subset_masks(ids[start : start + _BLOCK_MODELS]) for start in starts
     )
 
-  def subset_margins(
-    self,
-    ids: np.ndarray,
-    progress: progress_lib.Progress = progress_lib.silent,
-    *,
-    repeat: int = 0,
-  ) -> np.ndarray:
-    """Margins of the models on those subsets, as float32[m, t]; trains the missing.
-
-    Masks are made a block at a time: those of a large bank would not fit in memory.
+  def subset_margins(self, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Subsets and margins, int[m] and float32[m, t], of models on random subsets.
 
     Args:
-      ids: of the subsets.
-      progress: told of models.
-      repeat: which of the models on each subset.
+      held_out: those that fits are judged on, with all their seeds, instead of those
+        that are fitted to.
     """
-    family = f"subset-{repeat}" if repeat else "subset"
-    parts = []
-    for start in range(0, len(ids), _BLOCK_MODELS):
-      block = ids[start : start + _BLOCK_MODELS]
-      seeds = [prng.Seed(family, int(i)) for i in block]
-      moved = progress_lib.shifted(progress, start, len(ids))
-      parts.append(self.retrain(self.subset_masks(block), seeds, progress=moved))
-    return np.concatenate(parts)
+    config = self.experiment.collect
+    subsets, *repeats = self.collections()
+    ids = self.subset_ids(held_out=held_out)
+    if not held_out:
+      return ids, self._rows(subsets, slice(0, config.num_models))
+    parts = [self._rows(subsets, slice(config.num_models, subsets.models))]
+    parts += [self._rows(repeat, slice(0, repeat.models)) for repeat in repeats]
+    return np.tile(ids, len(parts)), np.concatenate(parts)
+
+  def _rows(self, collection: Collection, rows: slice) -> np.ndarray:
+    """Margins of some rows, all of which must be there."""
+    lacking = retrain.missing(collection.store, collection.models)
+    if lacking:
+      count = sum(len(chunk) for chunk in lacking)
+      raise workdir.WorkdirError(
+        f"{collection.store.path} lacks {count} of {collection.models} models; "
+        f"run python -m experiments.train_subsets --workdir={self.workdir.path}"
+      )
+    return collection.store.read("margins", rows)
 
 
 def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:

@@ -1,15 +1,18 @@
 """How every launcher starts and how it fails: one line, and nothing touched."""
 
+import contextlib
 import dataclasses
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from absl import app, flags, logging
 
-from experiments import lab, settings, workdir
+from experiments import hosts, lab, settings, stopping, workdir
 from jaxdm import devices
+
+Hold = Literal["alone", "shared", "not"]
 
 
 def open_lab() -> lab.Lab:
@@ -36,15 +39,33 @@ def open_lab() -> lab.Lab:
 
 
 def start(
-  main: Callable[[Any], Any], argv: Sequence[str], opener: Callable[[], Any] = open_lab
+  main: Callable[[Any], Any],
+  argv: Sequence[str],
+  opener: Callable[[], Any] = open_lab,
+  *,
+  hold: Hold = "alone",
 ) -> None:
-  """Opens what the parsed flags describe, locks its workdir, and runs `main` on it."""
+  """Opens what the parsed flags describe, locks its workdir, and runs `main` on it.
+
+  Args:
+    main: takes what `opener` makes.
+    argv: the program's name, and what is left when flags are parsed.
+    opener: reads the flags.
+    hold: whom the workdir is locked against: all other processes, all but those that
+      share the work (see `hosts`), or none, for programs that only read.
+  """
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   try:
     if argv[1:]:
       raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    if hold == "shared":
+      hosts.start()
+    elif hosts.asked():
+      raise ValueError("shard and --distributed are for experiments.train_subsets alone")
     opened = opener()
-    with opened.workdir.locked():
+    with contextlib.ExitStack() as stack:
+      if hold != "not":
+        stack.enter_context(opened.workdir.locked(*hosts.mine()))
       main(opened)
   except (ValueError, OSError) as error:
     message = str(error)
@@ -53,8 +74,18 @@ def start(
     sys.exit(f"error: {prefix}{message}")
 
 
-def run(main: Callable[[Any], Any], opener: Callable[[], Any] = open_lab) -> None:
-  """Runs a launcher's `main` as a program."""
+def run(
+  main: Callable[[Any], Any],
+  opener: Callable[[], Any] = open_lab,
+  *,
+  hold: Hold = "alone",
+) -> None:
+  """Runs a launcher's `main` as a program; the arguments are those of `start`."""
   devices.use_all_devices()
   settings.show_in_help()
-  app.run(lambda argv: start(main, argv, opener))
+
+  def begin(argv: Sequence[str]) -> None:
+    stopping.listen()
+    start(main, argv, opener, hold=hold)
+
+  app.run(begin)

@@ -27,7 +27,7 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   count = opened.experiment.collect.num_base
   total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))
   used = 0
-  bar = lab.progress_bar("relabel scores")
+  bar = opened.bar("relabel scores")
   for start in range(0, count, opened.fleet.rows):
     size = min(opened.fleet.rows, count - start)
 

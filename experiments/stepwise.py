@@ -26,7 +26,7 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   folder = opened.workdir.path / "stepwise.parts"
   asked = {"max_share": share, "models": config.stepwise_models}
   made = kept.Kept(folder, asked | {"steps": config.stepwise_steps})
-  bar = lab.progress_bar("stepwise", unit="target")
+  bar = opened.bar("stepwise", unit="target")
   for done, target in enumerate(targets, start=1):
     label = int(opened.target_labels[target])
     most = brittleness.largest_change(opened.labels, label, share)

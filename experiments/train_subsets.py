@@ -2,51 +2,75 @@
 
   python -m experiments.train_subsets --workdir=runs/fashion
 
-A killed run continues where it was. Later stages: fit_datamodels, brittleness,
-label_flip; `experiments.pipeline` runs them all.
+A killed run continues where it was. Several processes share the work with --shard=i/N,
+or as one job with --distributed. Later stages: fit_datamodels, brittleness, label_flip;
+`experiments.pipeline` runs them all.
 """
 
 from typing import Any
 
 import numpy as np
+from absl import flags
 
-from experiments import base_models, lab, launcher
+from experiments import base_models, hosts, lab, launcher, workdir
+from jaxdm import retrain
 from jaxdm.report import tables
 
 STAGE = "train_subsets"
 GROUPS = ("data", "collect", "train", "gradient")
 
 
+def lacking(opened: lab.Lab) -> int:
+  """Models that no process has stored yet; those on all data count as one."""
+  found = int(not base_models.exist(opened))
+  for collection in opened.collections():
+    chunks = retrain.missing(collection.store, collection.models)
+    found += sum(len(chunk) for chunk in chunks)
+  return found
+
+
 def main(opened: lab.Lab) -> dict[str, Any]:
-  """Fills the bank; returns what is worth knowing of the models."""
+  """Fills the stores; returns what is worth knowing of the models."""
+  shard = hosts.mine()
 
   def work() -> dict[str, Any]:
-    base = base_models.train_all(opened)
-    names = [opened.dataset.class_names[label] for label in opened.target_labels]
-    tables.write_targets(opened.workdir.path / "targets.csv", base.margins_rt, names)
-    ids = np.concatenate([opened.subset_ids(held_out=h) for h in (False, True)])
-    margins_mt = opened.subset_margins(ids, lab.progress_bar("models on subsets"))
-    for repeat in range(1, opened.experiment.collect.held_out_seeds):
-      bar = lab.progress_bar(f"held-out subsets, seed {repeat + 1}")
-      again = opened.subset_margins(opened.subset_ids(held_out=True), bar, repeat=repeat)
-      margins_mt = np.concatenate([margins_mt, again])
-    finite = np.isfinite(margins_mt).all(axis=1)
-    missing = opened.experiment.collect.num_base - len(base.margins_rt)
-    if missing or not finite.all():
-      print(
-        f"diverged, and left out of every fit: {missing} models on all data, "
-        f"{(~finite).sum()} on subsets"
-      )
-    return {
-      "num_train": len(opened.labels),
-      "num_targets": len(opened.target_labels),
-      "base_accuracy": float((base.margins_rt > 0).mean()),
-      "subset_accuracy": float((margins_mt[finite] > 0).mean()),
-      "diverged_models": missing + int((~finite).sum()),
-    }
+    if shard[0] == 0 and not base_models.exist(opened):
+      base_models.train_all(opened)
+    for collection in opened.collections():
+      bar = opened.bar(f"models of {collection.store.path.name}")
+      opened.collect(collection, shard=shard, progress=bar)
+    hosts.wait_for(lambda: lacking(opened))
+    if left := lacking(opened):
+      print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
+      return {workdir.UNFINISHED: left}
+    return _summary(opened)
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 
 
+def _summary(opened: lab.Lab) -> dict[str, Any]:
+  """Says how good the models are, and lists the targets."""
+  base = base_models.load(opened)
+  names = [opened.dataset.class_names[label] for label in opened.target_labels]
+  tables.write_targets(opened.workdir.path / "targets.csv", base.margins_rt, names)
+  parts = [opened.subset_margins(held_out=held_out)[1] for held_out in (False, True)]
+  margins_mt = np.concatenate(parts)
+  finite = np.isfinite(margins_mt).all(axis=1)
+  missing = opened.experiment.collect.num_base - len(base.margins_rt)
+  if missing or not finite.all():
+    print(
+      f"diverged, and left out of every fit: {missing} models on all data, "
+      f"{(~finite).sum()} on subsets"
+    )
+  return {
+    "num_train": len(opened.labels),
+    "num_targets": len(opened.target_labels),
+    "base_accuracy": float((base.margins_rt > 0).mean()),
+    "subset_accuracy": float((margins_mt[finite] > 0).mean()),
+    "diverged_models": missing + int((~finite).sum()),
+  }
+
+
 if __name__ == "__main__":
-  launcher.run(main)
+  flags.adopt_module_key_flags(hosts)
+  launcher.run(main, hold="shared")

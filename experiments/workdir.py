@@ -3,17 +3,19 @@
 import contextlib
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from jaxdm import bank
+from experiments import hosts
+from jaxdm import devices, progress, store
 
 # Names the number of a stage's parts that are still to be done, in its summary.
-UNFINISHED = "unfinished_cases"
-
+UNFINISHED = "unfinished"
+_LOG_SECONDS = 10.0
 
 # Tables, which a stage prints in its own way.
 _LONG = ("methods", "removals")
@@ -48,25 +50,64 @@ class Workdir:
       )
 
   @contextlib.contextmanager
-  def locked(self) -> Iterator[None]:
-    """Makes the folder, and holds it against a second process on this machine.
+  def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
+    """Makes the folder, and holds it against other processes on this machine.
+
+    Args:
+      index: which of `count` processes this is that may use it together.
+      count: how many.
 
     Raises:
       WorkdirError: if it cannot be written, or another process holds it.
     """
-    try:
-      self._stages.mkdir(parents=True, exist_ok=True)
-      (self.path / ".lock").touch()
-    except OSError as error:
-      raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
-    with open(self.path / ".lock", "r+") as lock:
-      try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except OSError as error:
-        raise WorkdirError(
-          f"workdir={self.path} is in use by another process; wait for it to end"
-        ) from error
+    wanted = {".lock": fcntl.LOCK_EX}
+    if count > 1:
+      wanted = {".lock": fcntl.LOCK_SH, f".lock-{index}-of-{count}": fcntl.LOCK_EX}
+    with contextlib.ExitStack() as stack:
+      for name, kind in wanted.items():
+        try:
+          self._stages.mkdir(parents=True, exist_ok=True)
+          file = stack.enter_context(open(self.path / name, "a"))
+        except OSError as error:
+          raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
+        try:
+          fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except OSError as error:
+          raise WorkdirError(
+            f"workdir={self.path} is in use by another process; wait for it to end"
+          ) from error
       yield
+
+  def log(self, name: str) -> progress.Progress:
+    """Keeps a JSON line every few seconds of how far this process is, for `status`."""
+    index, count = hosts.mine()
+    path = self.path / "logs" / f"host-{index}-of-{count}.jsonl"
+    start, last = time.monotonic(), -_LOG_SECONDS
+    first: int | None = None
+
+    def update(done: int, total: int) -> None:
+      nonlocal last, first
+      now = time.monotonic() - start
+      first = done if first is None else first
+      if now - last < _LOG_SECONDS and done < total:
+        return
+      last, speed = now, (done - first) / max(now, 1e-9)
+      line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": f"{index}/{count}",
+        "pid": os.getpid(),
+        "what": name,
+        "done": done,
+        "total": total,
+        "per_second": round(speed, 3),
+        "seconds_left": round((total - done) / speed, 1) if speed else None,
+        "memory_bytes": devices.peak_bytes(),
+      }
+      path.parent.mkdir(exist_ok=True)
+      with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+    return update
 
   def settings(self) -> dict[str, dict[str, Any]]:
     """The settings of all stages begun here, by group."""
@@ -97,7 +138,7 @@ class Workdir:
     wrong = [
       f"--{difference}"
       for group, values in settings.items()
-      for difference in bank.differences(stored.get(group, {}), values)
+      for difference in store.differences(stored.get(group, {}), values)
     ]
     if wrong:
       raise WorkdirError(
@@ -126,14 +167,20 @@ class Workdir:
     if record.get("complete"):
       return _told(stage, record["summary"])
     path = self._stages / f"{stage}.json"
-    bank.write_json(path, {"settings": settings, "complete": False})
+    store.write_json(path, {"settings": settings, "complete": False})
     start = time.monotonic()
     summary = work()
     summary["seconds"] = round(time.monotonic() - start, 1)
     complete = not summary.get(UNFINISHED)
     record = {"settings": settings, "complete": complete, "summary": summary}
-    bank.write_json(path, record)
+    store.write_json(path, record)
     return _told(stage, summary)
+
+  def reopen(self, stage: str) -> None:
+    """Makes a stage one that is not finished, so that it looks for what is missing."""
+    record = self._record(stage)
+    if record:
+      store.write_json(self._stages / f"{stage}.json", record | {"complete": False})
 
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""

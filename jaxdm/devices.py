@@ -2,6 +2,7 @@
 
 import functools
 import os
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -81,3 +82,11 @@ def free_bytes() -> int:
   if "bytes_limit" in stats:
     return int(stats["bytes_limit"] - stats["bytes_in_use"])
   return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes() -> int:
+  """Most memory that this process has used on a device, on the host where they share."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  if "peak_bytes_in_use" in stats:
+    return int(stats["peak_bytes_in_use"])
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,15 +1,33 @@
 """Edited training sets in, margins out: the one way models are asked for.
 
-Collecting data for datamodels, verifying a removal and verifying a label flip all
-call a `Retrainer`, which trains only what its bank does not hold yet.
+Collecting data for datamodels, verifying a removal and verifying a label flip all go
+through a `Retrainer`, and train only what its stores do not hold yet.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxdm import Array, bank, fleet, margins, prng, training_sets
 from jaxdm import progress as progress_lib
+from jaxdm import store as store_lib
+
+
+class Models(NamedTuple):
+  """Models to train.
+
+  Attributes:
+    masks_mn: bool, which examples each one is trained on.
+    seeds: m of them, such as ('verify', 3); whatever the set, the same seed means the
+      same initialisation and the same stream of shuffles.
+    labels_mn: int32, the labels to train with.
+  """
+
+  masks_mn: np.ndarray
+  seeds: Sequence[prng.Seed]
+  labels_mn: np.ndarray
 
 
 class Retrainer:
@@ -29,7 +47,7 @@ class Retrainer:
 
     Args:
       models: trains them.
-      store: remembers them.
+      store: remembers what `__call__` is asked for.
       labels: int[n], of the training examples.
       target_pixels: uint8[t, h, w, c].
       target_labels: int[t].
@@ -48,12 +66,11 @@ class Retrainer:
     labels_mn: np.ndarray | None = None,
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> np.ndarray:
-    """Margins of models trained on these sets.
+    """Margins of models trained on the given sets.
 
     Args:
-      masks_mn: bool, the training sets.
-      seeds: m of them, such as ('verify', 3); whatever the set, the same seed means
-        the same initialisation and the same stream of shuffles.
+      masks_mn: see `Models`.
+      seeds: see `Models`.
       labels_mn: int, the labels to train with; None: the true ones.
       progress: called with (models done, models in all), the first time with what
         the store already holds.
@@ -68,27 +85,97 @@ class Retrainer:
     ids = [f"{s.family}/{s.number}/{p}" for s, p in zip(seeds, prints, strict=True)]
     first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
     todo = np.array(sorted(r for i, r in first.items() if i not in self._store), int)
-    progress(len(ids) - len(todo), len(ids))
-    if not len(todo):
-      return self._store.margins(ids)
-    size = self._models.rows
-
-    def keys(part: slice) -> Array:
-      # Always as many, so that nothing is compiled for other numbers of models.
-      rows = np.resize(todo[part], size)
-      return prng.keys_for(self._seed, [seeds[row] for row in rows])
-
-    parts = [slice(i, min(i + size, len(todo))) for i in range(0, len(todo), size)]
-    chunks = (
-      (training_sets.from_masks(masks_mn[todo[p]], labels_mn[todo[p]]), keys(p))
-      for p in parts
-    )
-    outputs = self._models.train_models(chunks, self._target_pixels)
-    for part, output in zip(parts, outputs, strict=True):
-      margins_mt = np.asarray(
-        margins.correct_class_margins(np.asarray(output.logits), self._target_labels)
-      )[: output.num_models]
-      rows = todo[part]
-      self._store.append([ids[r] for r in rows], masks_mn[rows], margins_mt)
-      progress(len(ids) - len(todo) + part.stop, len(ids))
+    done, size = len(ids) - len(todo), self._models.rows
+    progress(done, len(ids))
+    parts = [todo[i : i + size] for i in range(0, len(todo), size)]
+    asked = (Models(masks_mn[p], [seeds[r] for r in p], labels_mn[p]) for p in parts)
+    for part, margins_mt in zip(parts, self._trained(asked), strict=True):
+      self._store.append([ids[r] for r in part], masks_mn[part], margins_mt)
+      done += len(part)
+      progress(done, len(ids))
     return self._store.margins(ids)
+
+  def collect(
+    self,
+    store: store_lib.Store,
+    chunks: Sequence[range],
+    masks_of: Callable[[np.ndarray], np.ndarray],
+    family: str,
+    *,
+    progress: progress_lib.Progress = progress_lib.silent,
+  ) -> None:
+    """Trains numbered models and writes them to a store, chunk by chunk.
+
+    Args:
+      store: of `bank.open_store`; row i is model i.
+      chunks: numbers of the models of each chunk that is missing.
+      masks_of: their training sets, bool[m, n], by number.
+      family: of their seeds.
+      progress: called with (models done, models in all).
+    """
+    numbers = np.concatenate([np.zeros(0, int), *(np.asarray(c) for c in chunks)])
+    size = self._models.rows
+    parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
+    waiting_masks: list[np.ndarray] = []
+    waiting_margins: list[np.ndarray] = []
+
+    def asked() -> Iterator[Models]:
+      for part in parts:
+        masks_mn = masks_of(part)
+        waiting_masks.extend(masks_mn)
+        seeds = [prng.Seed(family, int(number)) for number in part]
+        yield Models(masks_mn, seeds, np.broadcast_to(self._labels, masks_mn.shape))
+
+    left, done = list(chunks), 0
+    progress(done, len(numbers))
+    for margins_mt in self._trained(asked()):
+      waiting_margins.extend(margins_mt)
+      while left and len(left[0]) <= len(waiting_margins):
+        chunk, rows = left[0].start // store.rows_per_chunk, len(left.pop(0))
+        bank.write(
+          store,
+          chunk,
+          np.array(waiting_masks[:rows]),
+          np.array(waiting_margins[:rows]),
+        )
+        del waiting_masks[:rows], waiting_margins[:rows]
+        done += rows
+        progress(done, len(numbers))
+
+  def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins float32[m, t] of parts of at most a fleet's chunk of models each."""
+
+    def chunks() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
+      for part in asked:
+        # Always as many keys, so that nothing is compiled for other numbers of models.
+        padded = itertools.islice(itertools.cycle(part.seeds), self._models.rows)
+        keys = prng.keys_for(self._seed, list(padded))
+        yield training_sets.from_masks(part.masks_mn, part.labels_mn), keys
+
+    for output in self._models.train_models(chunks(), self._target_pixels):
+      logits = np.asarray(output.logits)[: output.num_models]
+      yield np.asarray(margins.correct_class_margins(logits, self._target_labels))
+
+
+def missing(
+  store: store_lib.Store, count: int, *, shard: tuple[int, int] = (0, 1)
+) -> list[range]:
+  """Which of so many numbered models a store lacks, chunk by chunk.
+
+  Args:
+    store: where row i is model i.
+    count: models in all.
+    shard: (i, N): only the chunks whose numbers leave i when divided by N. Whose a chunk
+      is depends on nothing else, so hosts need not talk, and their number may change.
+
+  Returns:
+    The numbers of the models of each chunk.
+  """
+  size, whole = store.rows_per_chunk, store.chunks()
+  index, of = shard
+  found = []
+  for chunk in range(index, -(-count // size), of):
+    numbers = range(chunk * size, min((chunk + 1) * size, count))
+    if whole.get(chunk, 0) < len(numbers):
+      found.append(numbers)
+  return found

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import bank, fleet, prng, retrain
+from jaxdm import bank, fleet, prng, retrain, training_sets
 
 
 class CountingFleet(fleet.Fleet):
@@ -21,8 +21,10 @@ def lab(tiny_config, tiny_images, tmp_path):
   models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
 
   def build() -> retrain.Retrainer:
-    store = bank.Bank(tmp_path, num_targets=10, num_train=24, settings={})
-    return retrain.Retrainer(models, store, labels, images[:10], labels[:10], seed=3)
+    store = bank.open_store(tmp_path, num_targets=10, num_train=24, settings={})
+    return retrain.Retrainer(
+      models, bank.Bank(store), labels, images[:10], labels[:10], seed=3
+    )
 
   return models, build, labels
 
@@ -71,3 +73,60 @@ def test_labels_are_part_of_a_models_identity(lab) -> None:
   margins = build()(masks, seeds, labels_mn=np.stack([labels, flipped]))
   assert models.trained == 2
   assert not np.array_equal(margins[0], margins[1])
+
+
+def collected(lab, path, *shards: tuple[int, int], count: int = 11) -> dict[str, bytes]:
+  """What is in a store after each of some hosts has done its part."""
+  _, build, _ = lab
+  store = bank.open_store(
+    path, num_targets=10, num_train=24, settings={}, rows_per_chunk=3
+  )
+  for shard in shards:
+    chunks = retrain.missing(store, count, shard=shard)
+    masks_of = lambda rows: training_sets.random_masks(0, 24, 0.5, rows)  # noqa: E731
+    build().collect(store, chunks, masks_of, "subset")
+  files = [p for p in path.rglob("*") if p.is_file()]
+  return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+def test_shards_make_the_same_store_in_any_order_and_number(lab, tmp_path) -> None:
+  one = collected(lab, tmp_path / "one", (0, 1))
+  models, _, _ = lab
+  assert models.trained == 11
+  three = collected(lab, tmp_path / "three", (2, 3), (0, 3), (1, 3))
+  # Two of four hosts die, and two others do the rest; one chunk is lost on the way.
+  lost = tmp_path / "lost"
+  collected(lab, lost, (3, 4), (0, 4))
+  assert len(retrain.missing(bank_at(lost), 11)) == 2
+  bank_at(lost).forget(3)
+  mended = collected(lab, lost, (1, 2), (0, 2))
+  assert one == three == mended
+  assert len(one) == 1 + 2 + 3 * 4
+  assert retrain.missing(bank_at(lost), 11) == []
+
+
+def bank_at(path):
+  return bank.open_store(
+    path, num_targets=10, num_train=24, settings={}, rows_per_chunk=3
+  )
+
+
+def test_collected_margins_are_those_of_models_asked_for_one_by_one(
+  lab, tmp_path
+) -> None:
+  _, build, _ = lab
+  collected(lab, tmp_path / "store", (0, 1), count=5)
+  masks = training_sets.random_masks(0, 24, 0.5, np.arange(5))
+  asked = build()(masks, [prng.Seed("subset", i) for i in range(5)])
+  found = bank_at(tmp_path / "store").read("margins", slice(0, 5))
+  np.testing.assert_array_equal(found, asked)
+
+
+def test_more_models_keep_those_that_are_there(lab, tmp_path) -> None:
+  models, _, _ = lab
+  collected(lab, tmp_path / "store", (0, 1), count=7)
+  before = models.trained
+  collected(lab, tmp_path / "store", (0, 1), count=11)
+  # All of the third chunk, of which there was one row, and the fourth.
+  assert models.trained - before == 5
+  assert retrain.missing(bank_at(tmp_path / "store"), 11) == []

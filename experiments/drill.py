@@ -1,0 +1,318 @@
+"""Breaks runs on purpose, and checks that nothing is lost, doubled or silently wrong.
+
+  python -m experiments.drill --what=kills --times=100
+  python -m experiments.drill --what=bytes --times=1000
+  python -m experiments.drill --what=hosts
+  python -m experiments.drill --what=writers --seconds=600
+
+  kills    runs killed with -9 at random moments and begun again: what was stored stays,
+           and the finished store has the bits of an undisturbed one
+  bytes    a random bit of a store is flipped: it is noticed, and training again only what
+           it touched gives back the same bits
+  hosts    2 and 4 processes, as shards and as one job, one killed half-way, 4 changed to
+           2: the bits of one process
+  writers  4 processes write chunks of one store, the same ones, too: none is torn, none
+           is there twice
+
+Everything happens in a temporary folder, on tiny models. Exits with 1 at the first thing
+that is wrong.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from absl import app, flags
+
+from experiments import hosts, lab, launcher
+from jaxdm import bank, devices, retrain, store
+
+WHAT = flags.DEFINE_enum(
+  "what", "kills", ["kills", "bytes", "hosts", "writers"], "What to break; see above."
+)
+TIMES = flags.DEFINE_integer("times", 100, "kills, bytes: how often.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 600, "writers: how long.", lower_bound=0.1)
+MODELS = flags.DEFINE_integer("drill_models", 600, "Models of a run.", lower_bound=8)
+
+_TOY = {
+  "classes": "T-shirt,shirt",
+  "train_per_class": 24,
+  "test_per_class": 10,
+  "downscale": 4,
+  "width": 4,
+  "epochs": 4.0,
+  "batch_size": 8,
+  "num_held_out": 8,
+  "num_base": 2,
+  "gradient_dim": 16,
+  "chunk": 4,
+}
+_WRITERS = 4
+_WIDTH = 700
+
+
+def main(argv: list[str]) -> None:
+  """Does the drill that was asked for."""
+  if argv[1:]:
+    sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
+  rng = np.random.default_rng()
+  with tempfile.TemporaryDirectory() as text:
+    folder = pathlib.Path(text)
+    if WHAT.value == "kills":
+      kills(folder, TIMES.value, rng)
+    elif WHAT.value == "bytes":
+      flipped_bytes(folder, TIMES.value, rng)
+    elif WHAT.value == "hosts":
+      many_hosts(folder)
+    else:
+      writers(folder, SECONDS.value)
+
+
+def kills(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
+  """Kills runs, and begins them again until they finish, until so many were killed."""
+  expected, seconds = _undisturbed(folder / "whole")
+  killed, finished, run = 0, 0, folder / "0"
+  while killed < times or run.exists():
+    before = _markers(run)
+    process = _start(run)
+    if killed < times:
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(rng.uniform(0, seconds))
+    if killed < times and process.poll() is None:
+      process.kill()
+      killed += 1
+    _check(process.wait() in (0, -signal.SIGKILL), "a run failed")
+    _check(before <= _markers(run), "chunks that were stored are gone")
+    if process.returncode == 0:
+      _check(_stored(run) == expected, "the store differs from an undisturbed one")
+      finished += 1
+      run = folder / str(finished)
+    print(f"\r{killed} of {times} killed, {finished} finished", end="", file=sys.stderr)
+  print(
+    f"\n{killed} runs killed, {finished} stores finished, each with the bits of an "
+    "undisturbed one; 0 chunks lost"
+  )
+
+
+def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
+  """Flips bits of a store, and repairs it each time."""
+  devices.use_all_devices()
+  opened = _lab(folder)
+  [collection, *_] = opened.collections()
+  opened.collect(collection)
+  path, trained = pathlib.Path(collection.store.path), 0
+  whole = _files(path)
+  names = sorted(whole)
+  shares = np.array([len(whole[name]) for name in names], float)
+  for done in range(1, times + 1):
+    name = names[rng.choice(len(names), p=shares / shares.sum())]
+    content = bytearray(whole[name])
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    (path / name).write_bytes(content)
+    found = list(store.damage(path))
+    _check([damage.file for damage in found] == [name], f"{name}: {found}")
+    store.forget(path, found[0])
+    [collection, *_] = opened.collections()
+    lost = retrain.missing(collection.store, collection.models)
+    _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
+    trained += sum(map(len, lost))
+    opened.collect(collection)
+    _check(_files(path) == whole, f"{name} was not repaired to the same bits")
+    print(f"\r{done} of {times}", end="", file=sys.stderr)
+  size = sum(map(len, whole.values()))
+  print(
+    f"\n{times} of {times} flipped bits in {size:,} bytes noticed and repaired, by "
+    f"training {trained / times:.1f} of {collection.models} models each"
+  )
+
+
+def many_hosts(folder: pathlib.Path) -> None:
+  """Shares a run in several ways."""
+  expected, seconds = _undisturbed(folder / "whole")
+
+  def same(name: str) -> None:
+    _check(_stored(folder / name) == expected, f"{name}: other bits than one process")
+    print(f"{name}: the bits of one process")
+
+  for count in (2, 4):
+    name = f"{count} shards"
+    _finish(_shards(folder / name, count))
+    same(name)
+  for count in (2, 4):
+    name = f"one job of {count}"
+    _finish(_job(folder / name, count))
+    same(name)
+  first, *others = _shards(folder / "2 shards, one killed", 2)
+  time.sleep(seconds / 2)
+  first.kill()
+  first.wait()
+  _finish(others)
+  _finish(_shards(folder / "2 shards, one killed", 2))
+  same("2 shards, one killed")
+  four = _shards(folder / "4 shards changed to 2", 4)
+  time.sleep(seconds / 2)
+  for process in four:
+    process.kill()
+    process.wait()
+  _finish(_shards(folder / "4 shards changed to 2", 2))
+  same("4 shards changed to 2")
+  job = _job(folder / "a job of 2, one killed", 2)
+  time.sleep(seconds)
+  for process in reversed(job):  # JAX would end the other when it misses its heartbeat.
+    process.kill()
+    process.wait()
+  _finish(_job(folder / "a job of 2, one killed", 2))
+  same("a job of 2, one killed")
+
+
+def writers(folder: pathlib.Path, seconds: float) -> None:
+  """Has several processes write to one store, and reads all of it."""
+  context = multiprocessing.get_context("spawn")
+  made: multiprocessing.Queue[int] = context.Queue()
+  processes = [
+    context.Process(target=_write, args=(folder / "store", i, seconds, made))
+    for i in range(_WRITERS)
+  ]
+  for process in processes:
+    process.start()
+  written = [made.get() for _ in processes]
+  for process in processes:
+    process.join()
+  opened = _open(folder / "store")
+  _check(not list(store.damage(opened.path)), "a chunk is torn")
+  chunks = opened.chunks()
+  names = list((pathlib.Path(opened.path) / "done").glob("*.json"))
+  _check(len(names) == len(chunks), "a chunk is there twice")
+  for chunk, rows in chunks.items():
+    first = chunk * opened.rows_per_chunk
+    found = opened.read("margins", slice(first, first + rows))
+    _check(np.array_equal(found, _content(chunk)["margins"]), f"chunk {chunk} is wrong")
+  print(
+    f"{_WRITERS} processes wrote {sum(written):,} chunks in {seconds:.0f} s, "
+    f"{len(chunks):,} different ones; none torn, none double"
+  )
+
+
+def _write(path: pathlib.Path, index: int, seconds: float, made: object) -> None:
+  """One writer: chunks of its own, and some that others write too."""
+  opened, end, count = _open(path), time.monotonic() + seconds, 0
+  rng = np.random.default_rng(index)
+  while time.monotonic() < end:
+    common = rng.random() < 0.5
+    chunk = int(rng.integers(200)) if common else 1000 + _WRITERS * count + index
+    opened.write(chunk, _content(chunk))
+    count += 1
+  made.put(count)  # type: ignore[attr-defined]
+
+
+def _open(path: pathlib.Path) -> store.Store:
+  """The writers' store."""
+  return bank.open_store(path, num_targets=_WIDTH, num_train=16, settings={})
+
+
+def _content(chunk: int) -> dict[str, np.ndarray]:
+  """What belongs into a chunk."""
+  rng = np.random.default_rng(chunk)
+  margins = rng.normal(size=(1 + chunk % 32, _WIDTH)).astype(np.float32)
+  masks = rng.integers(0, 256, (len(margins), 2)).astype(np.uint8)
+  return {"margins": margins, "masks": masks}
+
+
+def _undisturbed(run: pathlib.Path) -> tuple[dict[str, bytes], float]:
+  """The store of a run that is left alone, and how long the run takes."""
+  _finish([_start(run)])  # Compiles, and keeps what is compiled.
+  for path in sorted(run.rglob("*"), reverse=True):
+    path.rmdir() if path.is_dir() else path.unlink()
+  start = time.monotonic()
+  _finish([_start(run)])
+  return _stored(run), time.monotonic() - start
+
+
+def _start(
+  run: pathlib.Path, *more: str, env: Mapping[str, str] = os.environ
+) -> subprocess.Popen[bytes]:
+  """Begins or continues a run."""
+  toy = {**_TOY, "num_models": MODELS.value, "workdir": run}
+  command = [sys.executable, "-m", "experiments.train_subsets"]
+  command += [f"--{name}={value}" for name, value in toy.items()]
+  quiet = subprocess.DEVNULL
+  return subprocess.Popen([*command, *more], stdout=quiet, stderr=quiet, env=dict(env))
+
+
+def _shards(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
+  """Independent processes."""
+  return [_start(run, f"--{hosts.SHARD.name}={i}/{count}") for i in range(count)]
+
+
+def _job(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
+  """One job, as SLURM would start it on one machine."""
+  with socket.socket() as probe:  # JAX takes the port from the job's number.
+    probe.bind(("", 0))
+    number = probe.getsockname()[1]
+  common = {
+    "SLURM_JOB_ID": str(number),
+    "SLURM_STEP_NODELIST": "127.0.0.1",
+    "SLURM_STEP_NUM_TASKS": str(count),
+    "SLURM_NTASKS": str(count),
+  }
+  return [
+    _start(
+      run,
+      f"--{hosts.DISTRIBUTED.name}",
+      env={**os.environ, **common, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+    )
+    for i in range(count)
+  ]
+
+
+def _finish(processes: list[subprocess.Popen[bytes]]) -> None:
+  """Waits for processes, all of which must end well."""
+  codes = [process.wait() for process in processes]
+  _check(not any(codes), f"a run failed: exit codes {codes}")
+
+
+def _lab(folder: pathlib.Path) -> lab.Lab:
+  """The toy experiment in this process."""
+  for name, value in {**_TOY, "num_models": MODELS.value, "workdir": folder}.items():
+    flags.FLAGS[name].value = value
+  return launcher.open_lab()
+
+
+def _files(path: pathlib.Path) -> dict[str, bytes]:
+  """Every file below a folder, half-written ones left out."""
+  files = [p for p in path.rglob("*") if p.is_file() and p.suffix != ".partial"]
+  return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+def _stored(run: pathlib.Path) -> dict[str, bytes]:
+  """Every file of a run's stores."""
+  return _files(run / "bank")
+
+
+def _markers(run: pathlib.Path) -> set[str]:
+  """Chunks that are whole."""
+  return {str(p.relative_to(run)) for p in _marker_paths(run)}
+
+
+def _marker_paths(run: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Their markers."""
+  return run.glob("bank/*/done/*.json")
+
+
+def _check(holds: bool, message: str) -> None:
+  """Ends the drill if something is wrong."""
+  if not holds:
+    sys.exit(f"\nWRONG: {message}")
+
+
+if __name__ == "__main__":
+  app.run(main)

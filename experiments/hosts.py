@@ -1,0 +1,71 @@
+"""Which part of a collection this process trains when several share it.
+
+Hosts never talk about work: which chunks are whose follows from index and number alone,
+and they meet in the store.
+"""
+
+import re
+import time
+from collections.abc import Callable
+
+import jax
+from absl import flags
+
+SHARD = flags.DEFINE_string(
+  "shard",
+  None,
+  "i/N: train only this part, i from 0. For N jobs that share nothing but the workdir, "
+  "such as a SLURM array; run once more without it when all are done.",
+)
+DISTRIBUTED = flags.DEFINE_bool(
+  "distributed",
+  False,
+  "One job of many processes: index and number come from SLURM, MPI, Kubernetes or Cloud "
+  "TPU, as JAX detects them.",
+)
+_POLL_SECONDS = 1.0
+
+
+def asked() -> bool:
+  """Whether the flags ask for a part of the work."""
+  return SHARD.value is not None or DISTRIBUTED.value
+
+
+def start() -> None:
+  """Joins the other processes of the job, if there are any; before JAX is used.
+
+  Raises:
+    ValueError: on flags that cannot be served.
+  """
+  if not DISTRIBUTED.value:
+    _shard()
+    return
+  if SHARD.value is not None:
+    raise ValueError("shard and --distributed exclude each other")
+  try:
+    jax.distributed.initialize()
+  except (ValueError, RuntimeError) as error:
+    raise ValueError(f"distributed: JAX finds no job to join: {error}") from error
+
+
+def mine() -> tuple[int, int]:
+  """This process's index, and how many there are."""
+  if DISTRIBUTED.value:
+    return jax.process_index(), jax.process_count()
+  return _shard()
+
+
+def wait_for(lacking: Callable[[], int]) -> None:
+  """Waits until the other processes of one job have left nothing lacking."""
+  while DISTRIBUTED.value and lacking():
+    time.sleep(_POLL_SECONDS)
+
+
+def _shard() -> tuple[int, int]:
+  """What --shard asks for."""
+  if SHARD.value is None:
+    return 0, 1
+  match = re.fullmatch(r"(\d+)/(\d+)", SHARD.value)
+  if not match or not int(match[1]) < int(match[2]):
+    raise ValueError(f"shard must be i/N with 0 <= i < N, got {SHARD.value!r}")
+  return int(match[1]), int(match[2])

@@ -1,0 +1,63 @@
+"""How far the processes of an experiment are, from what they store and log.
+
+  python -m experiments.status --workdir=runs/fashion
+
+Reads only; it may run beside them, and on another machine that sees the folder.
+"""
+
+import json
+import time
+from typing import Any
+
+from etils import epath
+
+from experiments import launcher, settings, workdir
+from jaxdm import store
+
+
+def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
+  """The newest line of each process's log; what cannot be read is left out."""
+  found = []
+  for path in sorted((folder / "logs").glob("*.jsonl")):
+    for text in reversed(path.read_text().splitlines()):
+      try:
+        found.append(json.loads(text))
+      except ValueError:
+        continue  # A line that is being written.
+      break
+  return found
+
+
+def stages(folder: epath.Path) -> list[str]:
+  """A line on each stage that was begun."""
+  lines = []
+  for path in sorted((folder / "stages").glob("*.json")):
+    complete = json.loads(path.read_text()).get("complete")
+    lines.append(f"{path.stem:<24}{'finished' if complete else 'not finished'}")
+  return lines
+
+
+def main(opened: workdir.Workdir) -> None:
+  """Prints the stages, the stores and the processes."""
+  folder = opened.path
+  if not (folder / "stages").exists():
+    raise ValueError(f"workdir={folder} holds no experiment")
+  print("\n".join(stages(folder)))
+  print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
+  for path in sorted(p.parent for p in folder.glob("bank/*/manifest.json")):
+    found = store.summary(path)
+    print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
+  columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
+  print(f"\n{'host':<8}{columns}  at")
+  for line in last_lines(folder):
+    left = line["seconds_left"]
+    text = "" if left is None else time.strftime("%H:%M:%S", time.gmtime(left % 86400))
+    days = f"{left // 86400:.0f} d " if left and left >= 86400 else ""
+    numbers = f"{line['done']:>10,}{line['total']:>10,}{line['per_second']:>9.2f}"
+    memory = line["memory_bytes"] / 1e6
+    cells = f"{line['what']:<28}{numbers}{days + text:>9}{memory:>9,.0f}"
+    print(f"{line['host']:<8}{cells}  {line['time']}")
+
+
+if __name__ == "__main__":
+  launcher.run(main, lambda: workdir.Workdir(settings.WORKDIR.value), hold="not")

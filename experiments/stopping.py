@@ -1,0 +1,52 @@
+"""Ends a run in good order when the machine is taken away.
+
+SIGTERM, or SIGINT once, lets the models that are being trained finish if they do so in a
+few seconds, and else abandons them. Whatever is in the stores stays valid either way, as
+after kill -9; the same command continues. The exit code tells a scheduler that the job is
+worth running again.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h.
+GRACE_SECONDS = 8.0
+_asked = threading.Event()
+
+
+def listen() -> None:
+  """Starts listening to both signals; call it from the main thread."""
+  receiver, sender = socket.socketpair()
+  sender.setblocking(False)
+  # The wakeup comes even while the main thread is inside a long computation, where
+  # Python's own handlers would have to wait.
+  signal.set_wakeup_fd(sender.detach())
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: None)
+  threading.Thread(target=_wait, args=(receiver,), daemon=True).start()
+
+
+def check() -> None:
+  """Exits if a signal has come; called where nothing is half done."""
+  if _asked.is_set():
+    raise SystemExit(EXIT_CODE)
+
+
+def _wait(receiver: socket.socket) -> None:
+  """Waits for a signal, then for the main thread to `check`, or for a second signal."""
+  name = signal.Signals(receiver.recv(1)[0]).name
+  print(
+    f"\n{name}: ending within {GRACE_SECONDS:.0f} s; what is finished is stored, and the "
+    "same command continues",
+    file=sys.stderr,
+    flush=True,
+  )
+  _asked.set()
+  receiver.settimeout(GRACE_SECONDS)
+  with contextlib.suppress(TimeoutError):
+    receiver.recv(1)
+  os._exit(EXIT_CODE)

@@ -1,0 +1,429 @@
+"""A crash-safe store of rows, in chunks that say when they are whole.
+
+On disk:
+
+  manifest.json              what all rows depend on, and how they are laid out
+  <array>/zarr.json, c/...   zarr v3, one file for each chunk of rows
+  done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
+
+A chunk without its marker never happened. JSON files carry a seal, a digest of their own
+content, so that every byte of the store is covered: `damage` looks at all of them. Chunks
+have numbers, and whoever writes a chunk writes all of it, so that processes which write
+different chunks never meet, and two which write the same rows write the same bytes.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorstore as ts
+from etils import epath
+
+CHUNKS = 2**44
+_FORMAT = 2
+_TILE_COLUMNS = 256
+_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+class StoreError(ValueError):
+  """A store that does not match, cannot be read or cannot be written."""
+
+
+class Column(NamedTuple):
+  """One array of a store.
+
+  Attributes:
+    dtype: of its numbers, by NumPy's name.
+    width: numbers in a row.
+  """
+
+  dtype: str
+  width: int
+
+
+class Damage(NamedTuple):
+  """One file that is not what was written.
+
+  Attributes:
+    chunk: the chunk that must be forgotten; None: the store's own description.
+    file: path inside the store.
+    why: in words.
+  """
+
+  chunk: int | None
+  file: str
+  why: str
+
+
+class Store:
+  """Rows of several arrays, by row number.
+
+  Attributes:
+    path: the folder.
+    rows_per_chunk: rows that are written together.
+  """
+
+  def __init__(
+    self,
+    path: str | epath.PathLike,
+    *,
+    columns: Mapping[str, Column],
+    settings: Mapping[str, Any],
+    rows_per_chunk: int = 32,
+  ):
+    """Opens a store, or makes one where there is none.
+
+    Args:
+      path: a folder; gs:// and s3:// work as etils.epath and TensorStore do.
+      columns: the arrays by name.
+      settings: what the rows depend on; JSON values.
+      rows_per_chunk: an existing store keeps its own.
+
+    Raises:
+      StoreError: if the store was made with other settings, naming them, or its
+        description is damaged.
+    """
+    self.path = epath.Path(path)
+    self._columns = dict(columns)
+    wanted = {
+      "format": _FORMAT,
+      "columns": {name: list(column) for name, column in columns.items()},
+      **json.loads(json.dumps(settings)),
+    }
+    manifest = self.path / "manifest.json"
+    stored = read_sealed(manifest) if manifest.exists() else None
+    if stored is not None:
+      self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
+      stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
+      if wrong := differences(stored, wanted):
+        raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
+    else:
+      self.rows_per_chunk = rows_per_chunk
+      (self.path / "done").mkdir(parents=True, exist_ok=True)
+    self._arrays = {name: self._open(name) for name in columns}
+    if stored is None:
+      digests = {
+        name: _digest((self.path / name / "zarr.json").read_bytes()) for name in columns
+      }
+      own = {"rows_per_chunk": rows_per_chunk, "metadata": digests}
+      versions = {name: importlib.metadata.version(name) for name in ("jaxdm", "jax")}
+      write_sealed(manifest, {**wanted, **own, "made_by": versions})
+
+  def chunks(self) -> dict[int, int]:
+    """The rows in each chunk that is whole, by chunk; a listing, nothing is read."""
+    return dict(sorted(_marker(name) for name in self._marker_names()))
+
+  def write(
+    self, chunk: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] = {}
+  ) -> None:
+    """Writes a chunk, and its marker when all else is durable.
+
+    Args:
+      chunk: its number.
+      arrays: by name, the same number of rows of each, at most `rows_per_chunk`.
+      about: kept in the marker; JSON values.
+    """
+    [rows] = {len(array) for array in arrays.values()}
+    files = {
+      f"{name}/{key}": content
+      for name, array in arrays.items()
+      for key, content in self._encoded(name, chunk, array).items()
+    }
+    if self.chunks_at(chunk) != [rows]:  # Markers of other files.
+      self.forget(chunk)
+    for file, content in files.items():
+      _write_bytes(self.path / file, content)
+    digests = {file: _digest(content) for file, content in sorted(files.items())}
+    write_sealed(self._marker_path(chunk, rows), {"files": digests, **about})
+
+  def read(
+    self, name: str, rows: np.ndarray | slice, columns: slice = slice(None)
+  ) -> np.ndarray:
+    """Some rows and columns of one array.
+
+    Raises:
+      StoreError: if what is read is damaged.
+    """
+    try:
+      some = self._arrays[name][rows, columns]
+      # A slice of TensorStore's starts where it was cut.
+      return np.asarray(some.read().result())
+    except ValueError as error:
+      raise StoreError(f"{self.path} is damaged: {error}") from error
+
+  def chunks_at(self, chunk: int) -> list[int]:
+    """The rows that a chunk's markers tell of; none if it is not whole."""
+    return [_marker(name)[1] for name in self._marker_names(f"{chunk:014d}-*")]
+
+  def about(self, chunk: int, rows: int) -> dict[str, Any]:
+    """What the marker of a chunk of so many rows says."""
+    return read_sealed(self._marker_path(chunk, rows))
+
+  def forget(self, chunk: int) -> None:
+    """Makes a chunk one that never happened."""
+    for name in self._marker_names(f"{chunk:014d}-*"):
+      (self.path / "done" / name).unlink(missing_ok=True)
+
+  def _encoded(self, name: str, chunk: int, array: np.ndarray) -> dict[str, bytes]:
+    """A chunk's file in one array's folder, by its path there.
+
+    TensorStore makes it in memory: on disk it would merge it with what a killed writer
+    or a second one left.
+    """
+    spec = {**self._spec(name), "kvstore": {"driver": "memory"}}
+    made = ts.open(spec, create=True, context=ts.Context()).result()
+    first = chunk * self.rows_per_chunk
+    column = self._columns[name]
+    made[first : first + len(array)].write(np.asarray(array, column.dtype)).result()
+    kvstore = made.kvstore
+    assert kvstore is not None
+    keys = [key for key in kvstore.list().result() if key != b"zarr.json"]
+    return {key.decode(): kvstore.read(key).result().value for key in keys}
+
+  def _marker_path(self, chunk: int, rows: int) -> epath.Path:
+    """Where a chunk's marker is."""
+    return self.path / "done" / f"{chunk:014d}-{rows}.json"
+
+  def _marker_names(self, pattern: str = "*") -> list[str]:
+    """Names of markers, half-written ones left out."""
+    return [p.name for p in (self.path / "done").glob(f"{pattern}.json")]
+
+  def _open(self, name: str) -> ts.TensorStore:
+    """Opens or creates an array on disk."""
+    folder = self.path / name
+    spec = {**self._spec(name), "kvstore": _kvstore(folder)}
+    try:
+      return ts.open(spec, open=True, create=True).result()
+    except ValueError as error:
+      raise StoreError(f"{folder} cannot be opened: {error}") from error
+
+  def _spec(self, name: str) -> dict[str, Any]:
+    """TensorStore's description of a zarr array of [any number of rows, columns].
+
+    Chunks of rows are shards of tiles of columns, so that some targets of all models
+    can be read without the others.
+    """
+    column = self._columns[name]
+    tile = min(column.width, _TILE_COLUMNS)
+    rows = self.rows_per_chunk
+    metadata = {
+      "shape": [CHUNKS * rows, column.width],
+      "data_type": column.dtype,
+      "chunk_grid": {
+        "name": "regular",
+        "configuration": {"chunk_shape": [rows, -(-column.width // tile) * tile]},
+      },
+      "codecs": [
+        {
+          "name": "sharding_indexed",
+          "configuration": {
+            "chunk_shape": [rows, tile],
+            "codecs": [_ENDIAN, {"name": "crc32c"}],
+            "index_codecs": [_ENDIAN, {"name": "crc32c"}],
+          },
+        }
+      ],
+      "fill_value": 0,
+    }
+    return {
+      "driver": "zarr3",
+      "metadata": metadata,
+      # Else a chunk of zeros would have no file, and nothing to check.
+      "store_data_equal_to_fill_value": True,
+    }
+
+
+def damage(path: str | epath.PathLike) -> Iterator[Damage]:
+  """Looks at every byte of a store and says which files are not what was written.
+
+  Needs nothing but the folder; chunks without a marker are not looked at.
+  """
+  root = epath.Path(path)
+  try:
+    metadata = read_sealed(root / "manifest.json")["metadata"]
+  except (StoreError, KeyError) as error:
+    yield Damage(None, "manifest.json", str(error))
+    metadata = {}
+  for name, digest in metadata.items():
+    yield from _compare(None, root, f"{name}/zarr.json", digest)
+  for marker in sorted((root / "done").glob("*.json")):
+    chunk, _ = _marker(marker.name)
+    try:
+      files = read_sealed(marker)["files"]
+    except (StoreError, KeyError) as error:
+      yield Damage(chunk, f"done/{marker.name}", str(error))
+      continue
+    for file, digest in files.items():
+      yield from _compare(chunk, root, file, digest)
+
+
+class Summary(NamedTuple):
+  """What a store holds.
+
+  Attributes:
+    chunks: that are whole.
+    rows: in them.
+    made_by: versions of the software that began it.
+    totals: sums over chunks of every number that their markers tell.
+  """
+
+  chunks: int
+  rows: int
+  made_by: dict[str, str]
+  totals: dict[str, int]
+
+
+def summary(path: str | epath.PathLike) -> Summary:
+  """Reads the manifest and all markers, and no array."""
+  root = epath.Path(path)
+  made_by = read_sealed(root / "manifest.json")["made_by"]
+  rows, totals, markers = 0, dict[str, int](), list((root / "done").glob("*.json"))
+  for marker in markers:
+    rows += _marker(marker.name)[1]
+    for name, value in read_sealed(marker).items():
+      if isinstance(value, int):
+        totals[name] = totals.get(name, 0) + value
+  return Summary(len(markers), rows, made_by, totals)
+
+
+def forget(path: str | epath.PathLike, damage: Damage) -> None:
+  """Removes a damaged file, and the markers of its chunk, which then never happened.
+
+  A store's own description is made anew when it is opened next.
+  """
+  root = epath.Path(path)
+  if damage.chunk is not None:
+    for marker in (root / "done").glob(f"{damage.chunk:014d}-*.json"):
+      marker.unlink(missing_ok=True)
+  (root / damage.file).unlink(missing_ok=True)
+
+
+def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
+  """Copies the chunks that only another store has, or has more rows of.
+
+  Args:
+    path: of the store that grows.
+    other: of one with the same settings.
+
+  Returns:
+    Chunks copied.
+
+  Raises:
+    StoreError: if the stores differ in more than who made them, naming it, or what
+      would be copied is damaged.
+  """
+  mine, theirs = epath.Path(path), epath.Path(other)
+  manifests = [read_sealed(root / "manifest.json") for root in (mine, theirs)]
+  for manifest in manifests:
+    manifest.pop("made_by")
+  if wrong := differences(*manifests):
+    raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")
+  have = dict(_marker(marker.name) for marker in (mine / "done").glob("*.json"))
+  copied = 0
+  for marker in sorted((theirs / "done").glob("*.json")):
+    chunk, rows = _marker(marker.name)
+    if have.get(chunk, 0) >= rows:
+      continue
+    about = read_sealed(marker)
+    contents = {file: (theirs / file).read_bytes() for file in about["files"]}
+    for file, digest in about["files"].items():
+      if _digest(contents[file]) != digest:
+        raise StoreError(f"{theirs / file} is damaged: its digest differs")
+    for old in (mine / "done").glob(f"{chunk:014d}-*.json"):
+      old.unlink(missing_ok=True)
+    for file, content in contents.items():
+      _write_bytes(mine / file, content)
+    write_sealed(mine / "done" / marker.name, about)
+    copied += 1
+  return copied
+
+
+def _compare(
+  chunk: int | None, root: epath.Path, file: str, digest: str
+) -> Iterator[Damage]:
+  """One file against its digest."""
+  try:
+    if _digest((root / file).read_bytes()) != digest:
+      yield Damage(chunk, file, "its digest is not the one that was written down")
+  except OSError as error:
+    yield Damage(chunk, file, f"it cannot be read: {error}")
+
+
+def _marker(name: str) -> tuple[int, int]:
+  """Chunk and rows of a marker's file name."""
+  chunk, _, rows = name.removesuffix(".json").partition("-")
+  try:
+    return int(chunk), int(rows)
+  except ValueError as error:
+    raise StoreError(f"done/{name} is no marker of a chunk") from error
+
+
+def _digest(content: bytes) -> str:
+  """128 bits of a file's content, in hex."""
+  return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _write_bytes(path: epath.Path, content: bytes) -> None:
+  """Writes a file that is either whole or what it was before, also after a crash."""
+  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with partial.open("wb") as file:
+    file.write(content)
+    file.flush()
+    with contextlib.suppress(OSError, AttributeError):
+      os.fsync(file.fileno())  # Objects in a bucket have none, and need none.
+  partial.replace(path)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+  """Writes a JSON file that is either whole or absent, also after a crash."""
+  _write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def write_sealed(path: epath.Path, value: Mapping[str, Any]) -> None:
+  """Writes a JSON object together with a digest of itself."""
+  write_json(path, {**value, "seal": _seal(value)})
+
+
+def read_sealed(path: epath.Path) -> dict[str, Any]:
+  """What `write_sealed` wrote, without the seal.
+
+  Raises:
+    StoreError: if any byte has changed, or the file cannot be read.
+  """
+  try:
+    text = path.read_text()
+    value = json.loads(text)
+    if json.dumps(value, indent=1) != text or value.pop("seal") != _seal(value):
+      raise ValueError("it has changed since it was written")
+  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    raise StoreError(f"{path} is damaged: {error}") from error
+  return value
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+  """128 bits of a JSON object, in hex."""
+  return _digest(json.dumps(value).encode())
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+  """One phrase per setting in which two mappings differ."""
+  keys = sorted(stored.keys() | asked.keys())
+  return [
+    f"{key}: stored {stored.get(key)!r}, asked {asked.get(key)!r}"
+    for key in keys
+    if stored.get(key) != asked.get(key)
+  ]
+
+
+def _kvstore(folder: epath.Path) -> str | dict[str, str]:
+  """TensorStore's name for a local or remote folder."""
+  text = os.fspath(folder)
+  if "://" in text:
+    return text + "/"
+  return {"driver": "file", "path": os.path.abspath(text) + "/"}

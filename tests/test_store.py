@@ -1,0 +1,184 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from jaxdm import store as store_lib
+
+COLUMNS = {"a": store_lib.Column("float32", 600), "b": store_lib.Column("uint8", 3)}
+
+
+def open_store(path, **changes) -> store_lib.Store:
+  settings = {"seed": 0, "train": {"width": 8}} | changes
+  return store_lib.Store(path, columns=COLUMNS, settings=settings, rows_per_chunk=4)
+
+
+def arrays(rows: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+  rng = np.random.default_rng(seed)
+  a = rng.normal(size=(rows, 600)).astype(np.float32)
+  return {"a": a, "b": rng.integers(0, 256, (rows, 3)).astype(np.uint8)}
+
+
+def files(path) -> dict[str, bytes]:
+  return {
+    str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()
+  }
+
+
+def test_rows_and_columns_are_read_back(tmp_path) -> None:
+  first, second = arrays(), arrays(2, seed=1)
+  open_store(tmp_path).write(5, first)
+  open_store(tmp_path).write(2**40, second)
+  opened = open_store(tmp_path)
+  assert opened.chunks() == {5: 4, 2**40: 2}
+  rows = np.array([4 * 2**40 + 1, 21, 20])
+  expected = np.stack([second["a"][1], first["a"][1], first["a"][0]])
+  np.testing.assert_array_equal(opened.read("a", rows), expected)
+  found = opened.read("a", slice(20, 24), slice(250, 300))
+  np.testing.assert_array_equal(found, first["a"][:, 250:300])
+  np.testing.assert_array_equal(opened.read("b", slice(20, 24)), first["b"])
+
+
+def test_a_chunk_without_its_marker_never_happened(tmp_path) -> None:
+  store = open_store(tmp_path)
+  store.write(0, arrays())
+  store.write(1, arrays(seed=1))
+  whole = files(tmp_path)
+  (tmp_path / "done" / "00000000000001-4.json").unlink()  # As if killed before it.
+  (tmp_path / "a" / "c" / "1" / "0").write_bytes(b"half of a fi")
+  opened = open_store(tmp_path)
+  assert opened.chunks() == {0: 4} and list(store_lib.damage(tmp_path)) == []
+  opened.write(1, arrays(seed=1))
+  assert files(tmp_path) == whole
+
+
+def test_a_longer_last_chunk_replaces_a_shorter_one(tmp_path) -> None:
+  store = open_store(tmp_path)
+  store.write(3, {name: a[:2] for name, a in arrays().items()})
+  store.write(3, arrays())
+  assert store.chunks() == {3: 4} and list(store_lib.damage(tmp_path)) == []
+  np.testing.assert_array_equal(store.read("b", slice(12, 16)), arrays()["b"])
+
+
+def test_zeros_and_nan_have_files_too(tmp_path) -> None:
+  store = open_store(tmp_path)
+  data = arrays()
+  data["a"][:], data["b"][:] = 0, 0
+  data["a"][2, 7] = np.nan
+  store.write(0, data)
+  assert list(store_lib.damage(tmp_path)) == []
+  np.testing.assert_array_equal(open_store(tmp_path).read("a", slice(0, 4)), data["a"])
+
+
+def test_other_settings_are_named_and_nothing_is_touched(tmp_path) -> None:
+  open_store(tmp_path).write(0, arrays())
+  before = files(tmp_path)
+  with pytest.raises(store_lib.StoreError, match="seed: stored 0, asked 1"):
+    open_store(tmp_path, seed=1)
+  assert files(tmp_path) == before
+
+
+def test_every_flipped_byte_is_noticed_and_blamed_on_its_chunk(tmp_path) -> None:
+  store = open_store(tmp_path)
+  for chunk in (0, 1):
+    store.write(chunk, arrays(seed=chunk), {"ids": ["x", "y"]})
+  rng, checked = np.random.default_rng(0), 0
+  for name, content in files(tmp_path).items():
+    for place in rng.choice(len(content), min(len(content), 40), replace=False):
+      damaged = bytearray(content)
+      damaged[place] ^= 1 << rng.integers(8)
+      (tmp_path / name).write_bytes(damaged)
+      [found] = store_lib.damage(tmp_path)
+      assert found.file == name
+      chunk = int(name.split("/")[2]) if "/c/" in name else None
+      chunk = int(name[5:19]) if name.startswith("done") else chunk
+      assert found.chunk == chunk
+      checked += 1
+    (tmp_path / name).write_bytes(content)
+  assert checked > 300 and list(store_lib.damage(tmp_path)) == []
+
+
+def test_a_lost_file_is_damage(tmp_path) -> None:
+  open_store(tmp_path).write(2, arrays())
+  (tmp_path / "b" / "c" / "2" / "0").unlink()
+  [found] = store_lib.damage(tmp_path)
+  assert (found.chunk, found.file) == (2, "b/c/2/0")
+
+
+def test_a_forgotten_chunk_is_gone(tmp_path) -> None:
+  store = open_store(tmp_path)
+  store.write(0, arrays())
+  store.forget(0)
+  assert store.chunks() == {} == open_store(tmp_path).chunks()
+
+
+def test_damaged_numbers_are_never_returned(tmp_path) -> None:
+  open_store(tmp_path).write(0, arrays())
+  path = tmp_path / "a" / "c" / "0" / "0"
+  content = bytearray(path.read_bytes())
+  content[1000] ^= 4
+  path.write_bytes(content)
+  with pytest.raises(store_lib.StoreError, match="is damaged"):
+    open_store(tmp_path).read("a", slice(0, 4))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+  """A store, and what its files hold."""
+  path = tmp_path_factory.mktemp("store")
+  open_store(path).write(0, arrays(), {"ids": ["x"]})
+  return path, files(path)
+
+
+TEXT = st.one_of(
+  st.binary(max_size=300),
+  st.text(max_size=200).map(str.encode),
+  st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+      st.lists(inner, max_size=3)
+      | st.dictionaries(
+        st.sampled_from(
+          ["format", "columns", "seal", "metadata", "files", "rows_per_chunk"]
+        ),
+        inner,
+        max_size=4,
+      )
+    ),
+  ).map(lambda value: json.dumps(value, indent=1).encode()),
+)
+
+
+@pytest.mark.slow
+@given(
+  name=st.sampled_from(
+    ["manifest.json", "a/zarr.json", "b/zarr.json", "done/00000000000000-4.json"]
+    + ["a/c/0/0", "b/c/0/0"]
+  ),
+  content=TEXT,
+  cut=st.integers(0, 400),
+)
+@hypothesis_settings(max_examples=2000, deadline=None)
+def test_whatever_a_file_holds_reading_is_right_or_an_error(
+  small, name, content, cut
+) -> None:
+  path, whole = small
+  # Noise in place of the file, or of a part of it.
+  changed = whole[name][:cut] + content if cut else content
+  (path / name).write_bytes(changed)
+  try:
+    if changed != whole[name]:
+      assert [found.file for found in store_lib.damage(path)] == [name]
+    try:
+      store = open_store(path)
+      for chunk, rows in store.chunks().items():
+        assert store.about(chunk, rows)["ids"] == ["x"]
+        np.testing.assert_array_equal(store.read("a", slice(0, 4)), arrays()["a"])
+        np.testing.assert_array_equal(store.read("b", slice(0, 4)), arrays()["b"])
+    except store_lib.StoreError as error:
+      assert "\n" not in str(error)
+  finally:
+    (path / name).write_bytes(whole[name])
