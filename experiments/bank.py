@@ -139,7 +139,9 @@ def _stores(opened: lab.Lab, workdir: epath.Path | None = None) -> list[epath.Pa
 def main(opened: lab.Lab) -> None:
   """Does what --do says."""
   if (OTHER.value is None) != (DO.value not in ("merge", "export")):
-    raise ValueError(f"other is for --do=merge and --do=export, got --do={DO.value}")
+    raise ValueError(
+      f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
+    )
   if DO.value == "show":
     show(opened)
   elif DO.value in ("verify", "repair"):

@@ -208,7 +208,8 @@ def _write(path: pathlib.Path, index: int, seconds: float, made: object) -> None
   rng = np.random.default_rng(index)
   while time.monotonic() < end:
     common = rng.random() < 0.5
-    chunk = int(rng.integers(200)) if common else 1000 + _WRITERS * count + index
+    own = 1000 + _WRITERS * (count % 500) + index
+    chunk = int(rng.integers(200)) if common else own
     opened.write(chunk, _content(chunk))
     count += 1
   made.put(count)  # type: ignore[attr-defined]

@@ -68,7 +68,7 @@ def start(
         stack.enter_context(opened.workdir.locked(*hosts.mine()))
       main(opened)
   except (ValueError, OSError) as error:
-    message = str(error)
+    message = " ".join(str(error).split())
     first = re.match(r"\w*", message)
     prefix = "--" if first and first.group() in flags.FLAGS else ""
     sys.exit(f"error: {prefix}{message}")

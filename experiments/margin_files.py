@@ -112,7 +112,7 @@ def _array(name: str, path: str) -> np.ndarray:
   """A matrix in a file, mapped into memory; never a pickle."""
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (ValueError, OSError, EOFError) as error:
+  except Exception as error:  # NumPy parses the header as Python, and so fails.
     raise ValueError(f"{name}={path} is not a whole .npy file: {error}") from error
   if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
     raise ValueError(f"{name}={path} must hold one matrix that is not empty")

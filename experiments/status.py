@@ -37,6 +37,11 @@ def stages(folder: epath.Path) -> list[str]:
   return lines
 
 
+def open_workdir() -> workdir.Workdir:
+  """The folder alone: neither settings nor data are needed."""
+  return workdir.Workdir(settings.WORKDIR.value)
+
+
 def main(opened: workdir.Workdir) -> None:
   """Prints the stages, the stores and the processes."""
   folder = opened.path
@@ -60,4 +65,4 @@ def main(opened: workdir.Workdir) -> None:
 
 
 if __name__ == "__main__":
-  launcher.run(main, lambda: workdir.Workdir(settings.WORKDIR.value), hold="not")
+  launcher.run(main, open_workdir, hold="not")

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -159,7 +158,7 @@ def load_arrays(path: str | epath.PathLike) -> Dataset:
   try:
     with epath.Path(path).open("rb") as file, np.load(file) as archive:
       arrays = {key: archive[key] for key in archive.files}
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+  except Exception as error:  # zipfile and NumPy raise a dozen kinds.
     raise DataError(f"{name} cannot be read: {error}") from error
   missing = [key for key in _ARRAY_NAMES if key not in arrays]
   if missing:

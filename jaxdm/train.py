@@ -64,14 +64,15 @@ class TrainConfig:
 
   def __post_init__(self) -> None:
     for name in ("width", "epochs", "batch_size", "peak_learning_rate"):
-      if not getattr(self, name) > 0:
+      if not 0 < getattr(self, name) < float("inf"):
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
     for name in ("momentum", "label_smoothing"):
       if not 0 <= getattr(self, name) < 1:
         raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
     if not 0 < self.peak_at < 1:
       raise ValueError(f"peak_at must be in (0, 1), got {self.peak_at}")
-    for name in ("epoch_examples", "muon_rate"):
+    least_0 = "epoch_examples", "muon_rate", "weight_decay"
+    for name in (*least_0, "translate_pixels", "cutout_pixels"):
       if not getattr(self, name) >= 0:
         raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
     if self.compute_dtype not in ("float32", "bfloat16"):

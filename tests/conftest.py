@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 
 from jaxdm import devices, train, training_sets
 
 devices.use_all_devices()
+flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture(scope="session")

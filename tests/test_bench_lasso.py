@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
-from absl import flags
 
 from experiments import bench_lasso
 from jaxdm import lasso
-
-flags.FLAGS.mark_as_parsed()
 
 
 @pytest.mark.slow

@@ -5,13 +5,10 @@ import json
 import re
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments import cost, lab, plan, presets
 from jaxdm import train
-
-flags.FLAGS.mark_as_parsed()
 
 
 def test_the_published_networks_operations_are_the_known_number() -> None:

@@ -5,13 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments import fit_datamodels, launcher
 from jaxdm import datamodels
-
-flags.FLAGS.mark_as_parsed()
 
 
 @pytest.fixture

@@ -4,14 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 pytest.importorskip("torch")
 
 from experiments import bench_accuracy, torch_resnet9
-
-flags.FLAGS.mark_as_parsed()
 
 
 def test_pytorch_learns_the_tiny_problem(tiny_config, tiny_images) -> None:

@@ -1,0 +1,239 @@
+"""What bad input gets: one line that names the flag, and nothing is touched."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from test_launchers import TOY
+
+from experiments import (
+  bank,
+  bench_accuracy,
+  bench_trainer,
+  brittleness,
+  efficiency,
+  explain,
+  fit_datamodels,
+  label_flip,
+  launcher,
+  pipeline,
+  plan,
+  report,
+  status,
+  train_subsets,
+)
+from jaxdm import data
+
+# Launcher, flags, and what the one line says.
+TABLE = [
+  # Settings of the models.
+  (pipeline, {"alpha": "1.5"}, "--alpha must be in (0, 1), got 1.5"),
+  (pipeline, {"alpha": "0"}, "--alpha must be in (0, 1), got 0"),
+  (pipeline, {"alpha": "nan"}, "--alpha must be in (0, 1), got nan"),
+  (pipeline, {"alpha": "0.999"}, "--alpha must leave out at least 1 of 48 examples"),
+  (pipeline, {"num_models": "1"}, "--num_models must be at least 2, got 1"),
+  (pipeline, {"num_held_out": "0"}, "--num_held_out must be at least 2, got 0"),
+  (pipeline, {"held_out_seeds": "0"}, "--held_out_seeds must be >= 1, got 0"),
+  (pipeline, {"num_base": "0"}, "--num_base must be at least 2, got 0"),
+  (pipeline, {"seed": "-1"}, "--seed must be in [0, 2**32), got -1"),
+  (pipeline, {"seed": "4294967296"}, "--seed must be in [0, 2**32), got 4294967296"),
+  (
+    pipeline,
+    {"batch_size": "25"},
+    "--batch_size must be at most alpha * n = 0.5 * 48 = 24, got 25",
+  ),
+  (train_subsets, {"batch_size": "0"}, "--batch_size must be positive, got 0"),
+  (train_subsets, {"width": "0"}, "--width must be positive, got 0"),
+  (train_subsets, {"epochs": "-1"}, "--epochs must be positive, got -1"),
+  (train_subsets, {"epochs": "nan"}, "--epochs must be positive, got nan"),
+  (train_subsets, {"epochs": "inf"}, "--epochs must be positive, got inf"),
+  (train_subsets, {"peak_learning_rate": "0"}, "--peak_learning_rate must be positive"),
+  (train_subsets, {"peak_at": "1"}, "--peak_at must be in (0, 1), got 1.0"),
+  (train_subsets, {"momentum": "1"}, "--momentum must be in [0, 1), got 1.0"),
+  (train_subsets, {"label_smoothing": "-1"}, "--label_smoothing must be in [0, 1)"),
+  (train_subsets, {"weight_decay": "-1"}, "--weight_decay must be >= 0, got -1.0"),
+  (train_subsets, {"muon_rate": "-1"}, "--muon_rate must be >= 0, got -1.0"),
+  (train_subsets, {"cutout_pixels": "-1"}, "--cutout_pixels must be >= 0, got -1"),
+  (train_subsets, {"translate_pixels": "-2"}, "--translate_pixels must be >= 0, got -2"),
+  (train_subsets, {"compute_dtype": "float8"}, "--compute_dtype must be float32 or"),
+  (train_subsets, {"chunk": "0"}, "--chunk must be >= 1, got 0"),
+  (train_subsets, {"vmap_width": "0"}, "--vmap_width must be >= 1, got 0"),
+  # Data.
+  (pipeline, {"classes": "shirt"}, "--classes must be two or more of"),
+  (pipeline, {"classes": "shirt,hat"}, "--classes must be two or more of"),
+  (pipeline, {"train_per_class": "601"}, "--train_per_class must be in [1, 600]"),
+  (pipeline, {"test_per_class": "-1"}, "--test_per_class must be in [1, 150]"),
+  (pipeline, {"downscale": "5"}, "--downscale must divide the image size 28x28, got 5"),
+  (pipeline, {"dataset": "no_such_set"}, "--dataset 'no_such_set' is none that TFDS"),
+  (pipeline, {"dataset": "arrays"}, "--dataset 'arrays' needs a file"),
+  (
+    pipeline,
+    {"dataset": "arrays", "arrays": "/no/file.npz"},
+    "--arrays=/no/file.npz cannot be read",
+  ),
+  # Fitting.
+  (fit_datamodels, {"priors": "twos"}, "--priors must be some of none, class, similar"),
+  (fit_datamodels, {"priors": "none,none"}, "--priors must be some of none, class"),
+  (fit_datamodels, {"damping": "0"}, "--damping must be positive, got 0"),
+  (fit_datamodels, {"gradient_dim": "0"}, "--gradient_dim must be >= 1, got 0"),
+  (fit_datamodels, {"lambda_min_ratio": "1"}, "--lambda_min_ratio must be in (0, 1)"),
+  (fit_datamodels, {"num_lambdas": "0"}, "--num_lambdas must be >= 1, got 0"),
+  (fit_datamodels, {"validation_share": "1"}, "--validation_share must be in (0, 1)"),
+  (fit_datamodels, {"tol": "0"}, "--tol must be positive, got 0.0"),
+  (fit_datamodels, {"folds": "0"}, "--folds must be >= 1, got 0"),
+  (fit_datamodels, {}, "--workdir=.* lacks a finished train_subsets; run python -m"),
+  # Searching.
+  (brittleness, {"methods": "best"}, "--methods must be some of datamodel, influence"),
+  (brittleness, {"methods": ""}, "--methods must be some of datamodel, influence"),
+  (brittleness, {"confidence": "0.4"}, "--confidence must be in (0.5, 1), got 0.4"),
+  (brittleness, {"confidence": "1"}, "--confidence must be in (0.5, 1), got 1.0"),
+  (brittleness, {"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),
+  (brittleness, {"search_seeds": "0"}, "--search_seeds must be >= 1, got 0"),
+  (brittleness, {"max_share": "0"}, "--max_share must be in (0, 1), got 0"),
+  (brittleness, {"max_share": "1"}, "--max_share must be in (0, 1), got 1.0"),
+  (brittleness, {"num_targets": "0"}, "--num_targets must be >= 1, got 0"),
+  (brittleness, {"num_sizes": "0"}, "--num_sizes must be >= 1, got 0"),
+  (brittleness, {"stepwise_steps": "0"}, "--stepwise_steps must be >= 1, got 0"),
+  (brittleness, {"search_targets": "3,x"}, "--search_targets must be indices such as"),
+  (brittleness, {"search_targets": "3,20"}, "--search_targets must be in [0, 20)"),
+  (brittleness, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
+  (label_flip, {"flip_to": "hat"}, "--flip_to must be runner-up, best or one of"),
+  (label_flip, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
+  (explain, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
+  (efficiency, {}, "--workdir=.* lacks a finished train_subsets; run python -m"),
+  (report, {}, "--workdir=.* lacks a finished train_subsets; run python -m"),
+  # Sharing and looking after.
+  (train_subsets, {"shard": "2/2"}, "--shard must be i/N with 0 <= i < N, got '2/2'"),
+  (train_subsets, {"shard": "one"}, "--shard must be i/N with 0 <= i < N, got 'one'"),
+  (
+    train_subsets,
+    {"shard": "0/2", "distributed": "true"},
+    "--shard and --distributed exclude each other",
+  ),
+  (pipeline, {"shard": "0/2"}, "--shard and --distributed are for experiments.train"),
+  (bank, {"do": "verify"}, "--workdir=.* holds no models yet"),
+  (bank, {"do": "merge"}, "--other is for --do=merge and --do=export, which need it"),
+  (bank, {"do": "show", "other": "x"}, "--other is for --do=merge and --do=export"),
+  (status, {}, "--workdir=.* holds no experiment"),
+]
+
+
+def how(main) -> dict:
+  """How a launcher is started as a program."""
+  if main is status:
+    return {"hold": "not", "opener": status.open_workdir}
+  return {"hold": "shared" if main is train_subsets else "alone"}
+
+
+@pytest.mark.parametrize("main,given,message", TABLE, ids=lambda v: str(v)[:40])
+def test_one_line_names_the_flag_and_nothing_is_touched(
+  tmp_path, main, given, message
+) -> None:
+  folder = tmp_path / "run"
+  pattern = "error: " + re.escape(message).replace(r"\.\*", ".*")
+  with (
+    flagsaver.as_parsed(workdir=str(folder), **{**TOY, **given}),
+    pytest.raises(SystemExit) as caught,
+  ):
+    launcher.start(main.main, ["prog"], **how(main))
+  text = str(caught.value)
+  assert re.match(pattern, text), text
+  assert "\n" not in text
+  # Nothing but the lock and an empty folder of a stage that could not begin.
+  assert [p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"] == []
+
+
+def test_the_table_is_long_enough() -> None:
+  assert len(TABLE) >= 60
+  assert len({id(main) for main, _, _ in TABLE}) >= 10
+
+
+@pytest.mark.parametrize(
+  "main,given,message",
+  [
+    (plan.main, {}, "--bench must name a JSON file"),
+    (bench_trainer.main, {"rows": "w9"}, "--rows must be some of"),
+    (bench_accuracy.main, {"classes": "hat,shirt"}, "classes must be two or more of"),
+  ],
+)
+def test_benchmarks_too(main, given, message) -> None:
+  with flagsaver.as_parsed(**given), pytest.raises(SystemExit) as caught:
+    main(["prog"])
+  assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def noise(rng: np.random.Generator, whole: bytes) -> bytes:
+  """A damaged copy of a file's content."""
+  kind = rng.integers(4)
+  content = bytearray(whole)
+  if kind == 0:
+    return bytes(content[: rng.integers(len(content))])
+  if kind == 1:
+    return rng.bytes(int(rng.integers(1, 400)))
+  for place in rng.integers(len(content), size=rng.integers(1, 6)):
+    content[place] ^= 1 << rng.integers(8)
+  return bytes(content) + (rng.bytes(9) if kind == 3 else b"")
+
+
+@pytest.mark.slow
+def test_damaged_arrays_are_an_error_or_read_right(tmp_path) -> None:
+  """An .npz has a checksum for each array; an .npy's header is checked."""
+  rng, path = np.random.default_rng(0), tmp_path / "mine.npz"
+  images = rng.integers(0, 256, (8, 4, 4, 1)).astype(np.uint8)
+  labels = np.arange(8) % 2
+  arrays = {"train_images": images, "train_labels": labels}
+  np.savez(path, **arrays, test_images=images, test_labels=labels)
+  whole, clear, right = path.read_bytes(), 0, 0
+  for _ in range(1000):
+    path.write_bytes(noise(rng, whole))
+    try:
+      found = data.load_arrays(path)
+      np.testing.assert_array_equal(found.train_images, images)
+      np.testing.assert_array_equal(found.test_labels, labels)
+      right += 1
+    except data.DataError as error:
+      assert f"arrays={path}" in str(error), error
+      clear += 1
+  assert clear > 500 and clear + right == 1000
+
+
+@pytest.mark.slow
+def test_damaged_matrices_are_an_error(tmp_path) -> None:
+  rng, path = np.random.default_rng(1), tmp_path / "masks.npy"
+  masks = rng.random((40, 16)) < 0.5
+  np.save(path, masks)
+  np.save(tmp_path / "margins.npy", rng.normal(size=(40, 3)).astype(np.float16))
+  whole, clear = path.read_bytes(), 0
+  given = {"masks": str(path), "margins": str(tmp_path / "margins.npy")}
+  given |= {"workdir": str(tmp_path / "run"), "num_held_out": "8"}
+  with flagsaver.as_parsed(**given):
+    for _ in range(1000):
+      # Only the header: a changed number cannot be told from another experiment's.
+      path.write_bytes(noise(rng, whole[:128]) + whole[128:])
+      try:
+        files = fit_datamodels.open_any()
+        np.testing.assert_array_equal(files.masks[:], masks)
+      except ValueError as error:
+        assert "masks" in str(error), error
+        clear += 1
+  assert clear > 500
+
+
+def test_no_pickle_is_ever_loaded(tmp_path) -> None:
+  class Evil:
+    def __reduce__(self):
+      return (json.dumps, ({"opened": True},))
+
+  evil = np.array([[Evil()]], dtype=object)
+  np.save(tmp_path / "masks.npy", evil, allow_pickle=True)
+  np.savez(tmp_path / "mine.npz", train_images=evil)
+  given = {"masks": str(tmp_path / "masks.npy"), "margins": str(tmp_path / "masks.npy")}
+  with (
+    flagsaver.as_parsed(workdir=str(tmp_path / "run"), **given),
+    pytest.raises(ValueError, match="not a whole .npy file: .*Python objects"),
+  ):
+    fit_datamodels.open_any()
+  with pytest.raises(data.DataError, match="cannot be read: Object arrays"):
+    data.load_arrays(tmp_path / "mine.npz")

@@ -1,0 +1,195 @@
+"""Runs that are shared, stopped, damaged and looked after."""
+
+import json
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
+from jaxdm import store
+
+TOY = {
+  **{name: str(value) for name, value in drill._TOY.items()},
+  "num_models": "70",
+  "epochs": "1",
+}
+
+
+def start(main, folder, *, hold="alone", **given: str) -> None:
+  with flagsaver.as_parsed(workdir=str(folder), **{**TOY, **given}):
+    launcher.start(main, ["prog"], hold=hold)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp("run") / "whole"
+  start(train_subsets.main, folder)
+  return folder
+
+
+def complete(folder: pathlib.Path) -> bool:
+  return json.loads((folder / "stages" / "train_subsets.json").read_text())["complete"]
+
+
+@pytest.mark.slow
+def test_shards_meet_in_the_store(finished, tmp_path, capsys) -> None:
+  folder = tmp_path / "run"
+  start(train_subsets.main, folder, hold="shared", shard="1/2")
+  assert "others have 55 models to train" in capsys.readouterr().out
+  assert not complete(folder)
+  with pytest.raises(SystemExit, match="lacks a finished train_subsets"):
+    start(fit_datamodels.main, folder)
+  start(train_subsets.main, folder, hold="shared", shard="0/2")
+  assert complete(folder)
+  assert drill._stored(folder) == drill._stored(finished)
+  assert (folder / "base_models.npz").read_bytes() == (
+    finished / "base_models.npz"
+  ).read_bytes()
+  hosts = [line["host"] for line in status.last_lines(epath_of(folder))]
+  assert hosts == ["0/2", "1/2"]
+
+
+def epath_of(folder: pathlib.Path):
+  return launcher.lab.workdir.Workdir(str(folder)).path
+
+
+@pytest.mark.slow
+def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
+  with flagsaver.as_parsed(drill_models="70"):
+    drill._finish([drill._start(tmp_path / "one")])
+    drill._finish(drill._job(tmp_path / "two", 2))
+  assert complete(tmp_path / "two")
+  assert drill._stored(tmp_path / "one") == drill._stored(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
+  run = tmp_path / "run"
+  with flagsaver.as_parsed(drill_models="5000"):
+    process = drill._start(run)
+    deadline = time.monotonic() + 120
+    while not list(run.glob("bank/subsets/done/*")) and time.monotonic() < deadline:
+      time.sleep(0.02)
+    process.send_signal(number)
+    sent = time.monotonic()
+    assert process.wait(20) == 75
+    assert time.monotonic() - sent < 10
+  kept = drill._markers(run)
+  assert kept and not complete(run)
+  for path in run.glob("bank/*"):
+    assert list(store.damage(path)) == []
+
+
+@pytest.mark.slow
+def test_flipped_bits_are_noticed_and_repaired(tmp_path) -> None:
+  with flagsaver.flagsaver(drill_models=70):
+    drill.flipped_bytes(tmp_path, 8, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_writers_of_one_store_tear_nothing(tmp_path, capsys) -> None:
+  drill.writers(tmp_path, 1.0)
+  assert "none torn" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
+  monkeypatch.setattr(store, "damage", lambda path: iter(()))
+  with flagsaver.flagsaver(drill_models=20), pytest.raises(SystemExit, match="WRONG"):
+    drill.flipped_bytes(tmp_path, 1, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_a_damaged_bank_is_repaired(finished, tmp_path, capsys) -> None:
+  folder = tmp_path / "run"
+  start(train_subsets.main, folder)
+  whole = drill._stored(folder)
+  start(bank.main, folder, do="verify")
+  for name in ("subsets/masks/c/1/0", "subsets/manifest.json"):
+    path = folder / "bank" / name
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+      start(bank.main, folder, do="verify")
+    assert caught.value.code == 1
+    assert name in capsys.readouterr().out
+    start(bank.main, folder, do="repair")
+    start(train_subsets.main, folder)
+    assert drill._stored(folder) == whole
+
+
+@pytest.mark.slow
+def test_training_sets_of_another_seed_are_noticed(finished, tmp_path, capsys) -> None:
+  folder = tmp_path / "run"
+  start(train_subsets.main, folder)
+  with flagsaver.as_parsed(workdir=str(folder), **TOY):
+    collection = launcher.open_lab().collections()[0]
+  rows = slice(32, 64)
+  masks = collection.store.read("masks", rows)
+  masks[3] ^= 255
+  margins = collection.store.read("margins", rows)
+  collection.store.write(1, {"masks": masks, "margins": margins}, {"diverged": 0})
+  with pytest.raises(SystemExit):
+    start(bank.main, folder, do="verify")
+  assert "subsets/masks/c/1/0: not the subsets of its seed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_workdirs_of_one_experiment_are_merged(finished, tmp_path, capsys) -> None:
+  for index in (0, 1):
+    folder = tmp_path / str(index)
+    start(train_subsets.main, folder, hold="shared", shard=f"{index}/2")
+  start(bank.main, tmp_path / "0", do="merge", other=str(tmp_path / "1"))
+  assert "no model is missing" in capsys.readouterr().out
+  start(train_subsets.main, tmp_path / "0")
+  assert drill._stored(tmp_path / "0") == drill._stored(finished)
+  other = tmp_path / "other"
+  start(train_subsets.main, other, hold="shared", shard="1/2", seed="1")
+  with pytest.raises(SystemExit, match="holds other models: seed: stored 0, asked 1"):
+    start(bank.main, tmp_path / "0", do="merge", other=str(other))
+
+
+@pytest.mark.slow
+def test_what_is_exported_can_be_fitted_as_files(finished, tmp_path, capsys) -> None:
+  start(bank.main, finished, do="export", other=str(tmp_path / "npy"))
+  masks = np.load(tmp_path / "npy" / "masks.npy")
+  margins = np.load(tmp_path / "npy" / "margins.npy")
+  assert (masks.shape, masks.dtype) == ((78, 48), bool)
+  assert (margins.shape, margins.dtype) == ((78, 20), np.float16)
+  assert (masks.sum(axis=1) == 24).all()
+  with flagsaver.as_parsed(workdir=str(finished), **TOY):
+    opened = launcher.open_lab()
+    expected = opened.subset_margins(held_out=False)[1]
+  np.testing.assert_array_equal(margins[:70], expected.astype(np.float16))
+  np.testing.assert_array_equal(masks[:70], opened.subset_masks(np.arange(70)))
+
+
+@pytest.mark.slow
+def test_show_and_status_tell_what_there_is(finished, capsys) -> None:
+  start(bank.main, finished, do="show")
+  assert "subsets" in capsys.readouterr().out
+  with flagsaver.as_parsed(workdir=str(finished)):
+    launcher.start(status.main, ["prog"], status.open_workdir, hold="not")
+  printed = capsys.readouterr().out
+  assert "finished" in printed and "78" in printed and "0/1" in printed
+
+
+def test_opening_and_reading_a_part_do_not_grow_with_the_whole(tmp_path) -> None:
+  columns = {"margins": store.Column("float32", 10_000)}
+  opened = store.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=32)
+  margins = np.zeros((32, 10_000), np.float32)
+  margins[:, 9_000] = np.arange(32)
+  for chunk in (0, 4_000, 9_374):  # Of 300,000 models.
+    opened.write(chunk, {"margins": margins})
+  opened = store.Store(tmp_path, columns=columns, settings={})
+  assert opened.chunks() == {0: 32, 4_000: 32, 9_374: 32}
+  rows = slice(9_374 * 32, 300_000)
+  np.testing.assert_array_equal(
+    opened.read("margins", rows, slice(9_000, 9_001))[:, 0], np.arange(32)
+  )
