@@ -254,7 +254,9 @@ def _shards(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
   return [_start(run, f"--{hosts.SHARD.name}={i}/{count}") for i in range(count)]
 
 
-def _job(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
+def _job(
+  run: pathlib.Path, count: int, *, own_disks: bool = False
+) -> list[subprocess.Popen[bytes]]:
   """One job, as SLURM would start it on one machine."""
   with socket.socket() as probe:  # JAX takes the port from the job's number.
     probe.bind(("", 0))
@@ -267,8 +269,9 @@ def _job(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
   }
   return [
     _start(
-      run,
+      run / str(i) if own_disks else run,
       f"--{hosts.DISTRIBUTED.name}",
+      f"--{hosts.OWN_DISK.name}={own_disks}",
       env={**os.environ, **common, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
     )
     for i in range(count)

@@ -23,6 +23,12 @@ DISTRIBUTED = flags.DEFINE_bool(
   "One job of many processes: index and number come from SLURM, MPI, Kubernetes or Cloud "
   "TPU, as JAX detects them.",
 )
+OWN_DISK = flags.DEFINE_bool(
+  "own_disk",
+  False,
+  "With --distributed: the processes do not see each other's workdirs, so that none "
+  "waits for the others; experiments.bank --do=merge brings them together.",
+)
 _POLL_SECONDS = 1.0
 
 
@@ -57,7 +63,7 @@ def mine() -> tuple[int, int]:
 
 def wait_for(lacking: Callable[[], int]) -> None:
   """Waits until the other processes of one job have left nothing lacking."""
-  while DISTRIBUTED.value and lacking():
+  while DISTRIBUTED.value and not OWN_DISK.value and lacking():
     time.sleep(_POLL_SECONDS)
 
 

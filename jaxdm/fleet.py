@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +78,14 @@ class Fleet:
     self._net = train.network(config, num_classes, speed.conv_backend)
     self._images = devices.everywhere(train.Images.of(pixels))
     self.rows = speed.chunk * devices.count()
-    width = min(speed.vmap_width, speed.chunk)
+    self._gradient_dim = gradient_dim
+    self._width = min(speed.vmap_width, speed.chunk)
+    self._programs = self._compiled()
+    self._proven: set[str] = set()
+
+  def _compiled(self) -> dict[str, Callable[..., Any]]:
+    """The programs that run a chunk, `self._width` models of a device side by side."""
+    config, net, dim, width = self._config, self._net, self._gradient_dim, self._width
 
     def on_one_device(fn: Any) -> Any:
       """Maps fn(shared, one model's arguments) over a device's models."""
@@ -91,27 +99,52 @@ class Fleet:
     def train_row(shared: Any, row: Any) -> train.Variables:
       images, loop_steps = shared
       training_set, key = row
-      return train.train_one(config, self._net, images, training_set, key, loop_steps)
+      return train.train_one(config, net, images, training_set, key, loop_steps)
 
     def predict_row(pixels: Array, variables: train.Variables) -> Any:
-      return train.predict(self._net, variables, pixels, mirror=config.flip)
+      return train.predict(net, variables, pixels, mirror=config.flip)
 
     def gradients_row(examples: Any, row: Any) -> Any:
       (pixels, labels), (variables, key) = examples, row
       return gradients.per_example(
-        self._net, variables, pixels, labels, key, dim=gradient_dim, mirror=config.flip
+        net, variables, pixels, labels, key, dim=dim, mirror=config.flip
       )
 
     def class_gradients_row(pixels: Array, row: Any) -> Array:
       variables, key = row
-      return gradients.per_class(
-        self._net, variables, pixels, key, dim=gradient_dim, mirror=config.flip
-      )
+      return gradients.per_class(net, variables, pixels, key, dim=dim, mirror=config.flip)
 
-    self._train = on_one_device(train_row)
-    self._predict = on_one_device(predict_row)
-    self._gradients = on_one_device(gradients_row)
-    self._class_gradients = on_one_device(class_gradients_row)
+    rows = (train_row, predict_row, gradients_row, class_gradients_row)
+    return {fn.__name__: on_one_device(fn) for fn in rows}
+
+  def _run(self, program: str, shared: Any, rows: Any) -> Any:
+    """Runs a program; where the memory does not suffice, with half as many side by side.
+
+    Raises:
+      ValueError: if not even one model at a time fits.
+    """
+    while True:
+      try:
+        outputs = self._programs[program](shared, rows)
+        if program not in self._proven:  # Later calls need no more than the first.
+          jax.block_until_ready(outputs)
+          self._proven.add(program)
+        return outputs
+      except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+          raise
+        if self._width == 1:
+          raise ValueError(
+            "chunk, --width or --batch_size must be smaller: the device's memory does "
+            "not hold one model at a time"
+          ) from error
+        self._width //= 2
+        warnings.warn(
+          "out of device memory; going on with --vmap_width="
+          f"{self._width}, which changes no result",
+          stacklevel=2,
+        )
+        self._programs, self._proven = self._compiled(), set()
 
   def train_models(
     self,
@@ -155,11 +188,11 @@ class Fleet:
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
     steps = np.asarray(until * self._config.num_steps(sets.counts), np.int32).max()
     batch = devices.by_row((sets.rows(rows), keys[rows]))
-    return self._train((self._images, steps), batch)
+    return self._run("train_row", (self._images, steps), batch)
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""
-    return self._predict(devices.everywhere(pixels), variables)
+    return self._run("predict_row", devices.everywhere(pixels), variables)
 
   def gradients_chunk(
     self, variables: train.Variables, pixels: np.ndarray, labels: np.ndarray, keys: Array
@@ -173,7 +206,7 @@ class Fleet:
       keys: of the models; each has its own projection.
     """
     examples = devices.everywhere((pixels, np.asarray(labels, np.int32)))
-    return self._gradients(examples, (variables, self._filled(keys)))
+    return self._run("gradients_row", examples, (variables, self._filled(keys)))
 
   def class_gradients_chunk(
     self, variables: train.Variables, pixels: np.ndarray, keys: Array
@@ -183,7 +216,8 @@ class Fleet:
     The arguments, and so the projections, are those of `gradients_chunk`.
     """
     shared = devices.everywhere(pixels)
-    return self._class_gradients(shared, (variables, self._filled(keys)))
+    rows = variables, self._filled(keys)
+    return self._run("class_gradients_row", shared, rows)
 
   def _filled(self, keys: Array) -> Array:
     """Keys of a whole chunk, on the devices."""

@@ -108,3 +108,31 @@ def test_eight_devices_equal_one(tiny_images, tmp_path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     results.append(np.load(out))
   np.testing.assert_array_equal(*results)
+
+
+def test_too_little_memory_halves_the_width_and_changes_nothing(
+  tiny_config, tiny_images, monkeypatch
+) -> None:
+  images, labels = tiny_images
+  sets = training_sets.from_masks(np.ones((4, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(4)])
+  speed = fleet.Speed(chunk=4, vmap_width=1)
+  expected = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)
+
+  def too_large(shared, rows):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+  compiled = fleet.Fleet._compiled
+  monkeypatch.setattr(
+    fleet.Fleet,
+    "_compiled",
+    lambda self: compiled(self) if self._width <= 1 else {"train_row": too_large},
+  )
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=4, vmap_width=4))
+  with pytest.warns(UserWarning, match="--vmap_width=1, which changes no result"):
+    found = models.train_chunk(sets, keys)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_array_equal(a, b)
+  models._programs = {"train_row": too_large}
+  with pytest.raises(ValueError, match="does not hold one model at a time"):
+    models.train_chunk(sets, keys)

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -193,3 +195,83 @@ def test_opening_and_reading_a_part_do_not_grow_with_the_whole(tmp_path) -> None
   np.testing.assert_array_equal(
     opened.read("margins", rows, slice(9_000, 9_001))[:, 0], np.arange(32)
   )
+
+
+def test_a_signal_ends_what_does_not_end_by_itself() -> None:
+  code = "from experiments import stopping; import time; stopping.GRACE_SECONDS = 0.5; "
+  code += "stopping.listen(); print('ready', flush=True); time.sleep(60)"
+  process = subprocess.Popen(
+    [sys.executable, "-c", code],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout and process.stdout.readline() == "ready\n"
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(10) == 75
+  assert process.stderr and "SIGTERM: ending within" in process.stderr.read()
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def fake(folder: pathlib.Path, name: str, body: str) -> None:
+  path = folder / name
+  path.write_text(f"#!/bin/sh\n{body}\n")
+  path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+  "env,expected",
+  [
+    (
+      {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}
+      | {"SLURM_ARRAY_JOB_ID": "70"},
+      ["py -m experiments.train_subsets --shard=3/8 --workdir=w", "requeue 70_3"],
+    ),
+    (
+      {"SLURM_JOB_ID": "71"},
+      ["py -m experiments.train_subsets --distributed --workdir=w", "requeue 71"],
+    ),
+  ],
+)
+def test_the_slurm_script_shares_and_queues_again(tmp_path, env, expected) -> None:
+  fake(tmp_path, "srun", f'echo "$@" >> {tmp_path}/log; exit 75')
+  fake(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/log')
+  env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": "py", **env}
+  command = ["bash", str(ROOT / "experiments" / "slurm.sbatch"), "--workdir=w"]
+  assert subprocess.run(command, env=env).returncode == 75
+  assert (tmp_path / "log").read_text().splitlines() == expected
+
+
+def test_the_pod_script_prints_what_it_would_run() -> None:
+  script, found = str(ROOT / "experiments" / "tpu_pod.sh"), []
+  for action in (
+    ["create", "n", "z", "v5litepod-16"],
+    ["install", "n", "z"],
+    ["launch", "n", "z", "--preset=cifar10"],
+    ["collect", "n", "z", "2", "out"],
+    ["delete", "n", "z"],
+  ):
+    env = {"DRY_RUN": "1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+      ["bash", script, *action], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found += done.stdout.splitlines()
+  text = "\n".join(found)
+  assert "tpu-vm create n --zone=z --accelerator-type=v5litepod-16" in text
+  assert "--distributed\\ --own_disk\\ --preset=cifar10" in text
+  assert "experiments.bank --workdir=out/worker-0 --do=merge --other=out/worker-1" in text
+  assert subprocess.run(["bash", script, "fly"], capture_output=True).returncode == 2
+
+
+@pytest.mark.slow
+def test_processes_on_disks_of_their_own_do_not_wait(tmp_path) -> None:
+  with flagsaver.flagsaver(drill_models=70):
+    first, second = drill._job(tmp_path, 2, own_disks=True)
+    drill._finish([first, second])
+  assert not complete(tmp_path / "0") and not complete(tmp_path / "1")
+  start(bank.main, tmp_path / "0", do="merge", other=str(tmp_path / "1"), epochs="4.0")
+  start(train_subsets.main, tmp_path / "0", epochs="4.0")
+  assert complete(tmp_path / "0")
