@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
-from experiments import presets, stopping, workdir
+from experiments import hosts, presets, stopping, workdir
 from jaxdm import (
   bank,
+  checkpoint,
   data,
   fleet,
   retrain,
@@ -125,7 +126,15 @@ class Lab:
       self.small.num_classes,
       self.speed,
       gradient_dim=self.experiment.gradient.gradient_dim,
+      progress=self._progress(),
     )
+
+  def _progress(self) -> checkpoint.Progress | None:
+    """Keeps models that this process is in the middle of."""
+    index, count = hosts.mine()
+    folder = self.workdir.path / "checkpoints" / f"host-{index}-of-{count}"
+    seconds = self.speed.checkpoint_seconds
+    return checkpoint.Progress(folder, seconds) if seconds else None
 
   @functools.cached_property
   def retrain(self) -> retrain.Retrainer:

@@ -43,6 +43,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     if left := lacking(opened):
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
       return {workdir.UNFINISHED: left}
+    # Of hosts that did not come back.
+    (opened.workdir.path / "checkpoints").rmtree(missing_ok=True)
     return _summary(opened)
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)

@@ -9,10 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxdm import Array, design, lasso, path, quality
+from jaxdm import Array, checkpoint, design, lasso, path, quality
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
@@ -74,25 +73,12 @@ class Datamodels:
     Raises:
       ValueError: if there is one already and `overwrite` is not set.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(
-        epath.Path(path).absolute(), dataclasses.asdict(self), force=overwrite
-      )
+    checkpoint.save(path, dataclasses.asdict(self), overwrite=overwrite)
 
   @classmethod
   def load(cls, path: str | epath.PathLike) -> "Datamodels":
     """Reads what `save` wrote, on any number of devices."""
-    path = epath.Path(path).absolute()
-    if not path.exists():
-      raise FileNotFoundError(f"no fitted datamodels at {path}")
-    with ocp.StandardCheckpointer() as checkpointer:
-      # Restored as host arrays, so the devices of the writer do not matter.
-      meta = checkpointer.metadata(path).item_metadata
-      template = {
-        name: np.empty(leaf.shape, leaf.dtype) for name, leaf in dict(meta).items()
-      }
-      tree = checkpointer.restore(path, template)
-    return cls(**{name: np.asarray(value) for name, value in tree.items()})
+    return cls(**checkpoint.load(path))
 
 
 def fit_datamodels(

@@ -1,7 +1,10 @@
-"""Many models at once: `train_one`, mapped over models and spread over devices."""
+"""Many models at once: those of `train`, mapped and spread over devices."""
 
 import dataclasses
 import functools
+import hashlib
+import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -10,7 +13,9 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, conv, devices, gradients, train, training_sets
+from jaxdm import Array, checkpoint, conv, devices, gradients, train, training_sets
+
+_PARTS = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,17 +27,22 @@ class Speed:
       on a GPU it has not been measured, and small networks will want more.
     chunk: models per device and call; results arrive (and are stored) a chunk at
       a time.
+    checkpoint_seconds: what a killed run loses at most, about; models that take longer
+      to train are kept half-trained as often. 0: never.
     conv_backend: the convolution's backend.
   """
 
   vmap_width: int = 1
   chunk: int = 8
+  checkpoint_seconds: float = 300.0
   conv_backend: conv.Backend = "auto"
 
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+    if not self.checkpoint_seconds >= 0:
+      raise ValueError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
 
 
 class Outputs(NamedTuple):
@@ -64,6 +74,7 @@ class Fleet:
     speed: Speed = Speed(),
     *,
     gradient_dim: int = 1024,
+    progress: checkpoint.Progress | None = None,
   ):
     """Puts the training images on every device.
 
@@ -73,7 +84,10 @@ class Fleet:
       num_classes: k.
       speed: how to run it.
       gradient_dim: numbers that an example's gradient is projected to.
+      progress: keeps models that take long to train; None: nothing is kept.
     """
+    self._progress = progress
+    self._is_long: bool | None = None
     self._config = config
     self._net = train.network(config, num_classes, speed.conv_backend)
     self._images = devices.everywhere(train.Images.of(pixels))
@@ -96,10 +110,16 @@ class Fleet:
 
       return devices.spread(mapped)
 
-    def train_row(shared: Any, row: Any) -> train.Variables:
-      images, loop_steps = shared
-      training_set, key = row
-      return train.train_one(config, net, images, training_set, key, loop_steps)
+    def begin_row(images: train.Images, key: Array) -> train.State:
+      return train.begin(config, net, images, key)
+
+    def advance_row(shared: Any, row: Any) -> train.State:
+      (images, steps), (state, training_set, key) = shared, row
+      return train.advance(config, net, images, training_set, key, state, steps)
+
+    def variables_row(images: train.Images, row: Any) -> train.Variables:
+      state, training_set = row
+      return train.variables_of(state, images, training_set)
 
     def predict_row(pixels: Array, variables: train.Variables) -> Any:
       return train.predict(net, variables, pixels, mirror=config.flip)
@@ -114,8 +134,8 @@ class Fleet:
       variables, key = row
       return gradients.per_class(net, variables, pixels, key, dim=dim, mirror=config.flip)
 
-    rows = (train_row, predict_row, gradients_row, class_gradients_row)
-    return {fn.__name__: on_one_device(fn) for fn in rows}
+    rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
+    return {fn.__name__: on_one_device(fn) for fn in (*rows, class_gradients_row)}
 
   def _run(self, program: str, shared: Any, rows: Any) -> Any:
     """Runs a program; where the memory does not suffice, with half as many side by side.
@@ -186,9 +206,35 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    steps = np.asarray(until * self._config.num_steps(sets.counts), np.int32).max()
-    batch = devices.by_row((sets.rows(rows), keys[rows]))
-    return self._run("train_row", (self._images, steps), batch)
+    last = int(np.asarray(until * self._config.num_steps(sets.counts), np.int32).max())
+    batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
+    start, state, name = 0, self._run("begin_row", self._images, keys), ""
+    if self._progress:
+      name = _name(sets, keys, until)
+      start, state = self._progress.begin(name, state)
+    began = time.monotonic()
+    for first, stop in self._parts(start, last):
+      shared = self._images, (np.int32(first), np.int32(stop))
+      state = self._run("advance_row", shared, (state, batch, keys))
+      if self._progress and (first, stop) != (0, last):
+        jax.block_until_ready(state)
+        if stop < last:
+          self._progress.keep(name, stop, state)
+    if self._progress:
+      self._progress.end(name)
+      if self._is_long is None and start == 0:
+        self._is_long = time.monotonic() - began > self._progress.seconds
+    return self._run("variables_row", self._images, (state, batch))
+
+  def _parts(self, start: int, last: int) -> list[tuple[int, int]]:
+    """First and last steps of the parts in which a chunk is trained.
+
+    One, without waiting for it, if a chunk is known to take less time than may be lost.
+    """
+    if not self._progress or self._is_long is False:
+      return [(start, last)]
+    stops = np.unique(np.linspace(start, last, _PARTS + 1).round().astype(int)).tolist()
+    return list(itertools.pairwise(stops))
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""
@@ -222,3 +268,11 @@ class Fleet:
   def _filled(self, keys: Array) -> Array:
     """Keys of a whole chunk, on the devices."""
     return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])
+
+
+def _name(sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
+  """Names a chunk by all that its models depend on."""
+  digest = hashlib.blake2b(np.float64(until).tobytes(), digest_size=16)
+  for part in (*sets, jax.random.key_data(keys)):
+    digest.update(np.ascontiguousarray(part).tobytes())
+  return digest.hexdigest()

@@ -249,28 +249,37 @@ def step(
   return State(params, batch_stats, momentum)
 
 
-def train_one(
+def begin(config: TrainConfig, net: resnet9.ResNet9, images: Images, key: Array) -> State:
+  """One model before its first step; the arguments are those of `advance`."""
+  shape = images.pixels_n.shape[1:]
+  key = prng.key_for(key, "init")
+  return initial_state(config, resnet9.initial_variables(net, key, shape))
+
+
+def advance(
   config: TrainConfig,
   net: resnet9.ResNet9,
   images: Images,
   training_set: training_sets.TrainingSets,
   key: Array,
-  loop_steps: Array,
-) -> Variables:
-  """Trains one model; the result depends on its set and its key alone.
+  state: State,
+  steps: tuple[Array, Array],
+) -> State:
+  """Trains one model for some steps; where it is interrupted changes nothing.
 
   Args:
     config: the recipe.
     net: `network(config, ...)`.
     images: the dataset.
     training_set: one row of `TrainingSets`: int32[s], int32[s], int32[].
-    key: the model's typed JAX key.
-    loop_steps: int32 scalar, at least `config.num_steps(count)`; the steps beyond
-      change nothing. Models trained side by side must take the same number.
+    key: the model's typed JAX key; the result depends on it and the set alone.
+    state: the model at the first of the steps.
+    steps: int32 scalars, the first step and the one to stop at. Those from
+      `config.num_steps(count)` on change nothing. Models trained side by side must
+      take the same ones.
 
   Returns:
-    The model's variables, float32: 'params', 'batch_stats' and 'pixel_stats'. One
-    that diverged holds values that are not finite, and so do its logits.
+    The model. One that diverged holds values that are not finite, and so do its logits.
   """
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(config.num_steps(count), jnp.int32)
@@ -298,15 +307,34 @@ def train_one(
     )
     return new._replace(batch_stats=kept)
 
-  variables = resnet9.initial_variables(
-    net, prng.key_for(key, "init"), images.pixels_n.shape[1:]
-  )
-  state = lax.fori_loop(0, loop_steps, one_step, initial_state(config, variables))
+  return lax.fori_loop(*steps, one_step, state)
+
+
+def variables_of(
+  state: State, images: Images, training_set: training_sets.TrainingSets
+) -> Variables:
+  """A trained model's variables, float32: 'params', 'batch_stats' and 'pixel_stats'."""
+  indices_s, _, count = training_set
   return {
     "params": state.params,
     "batch_stats": state.batch_stats,
-    "pixel_stats": pixel_stats,
+    "pixel_stats": _pixel_stats(images, indices_s, count),
   }
+
+
+def train_one(
+  config: TrainConfig,
+  net: resnet9.ResNet9,
+  images: Images,
+  training_set: training_sets.TrainingSets,
+  key: Array,
+  loop_steps: Array,
+) -> Variables:
+  """Trains one model from its first step to its last; see `advance`."""
+  state = begin(config, net, images, key)
+  steps = jnp.zeros_like(loop_steps), loop_steps
+  state = advance(config, net, images, training_set, key, state, steps)
+  return variables_of(state, images, training_set)
 
 
 def predict(

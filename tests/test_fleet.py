@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import fleet, prng, training_sets
+from jaxdm import checkpoint, fleet, prng, training_sets
 
 
 def problem(tiny_images, m: int = 6):
@@ -126,13 +126,81 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
   monkeypatch.setattr(
     fleet.Fleet,
     "_compiled",
-    lambda self: compiled(self) if self._width <= 1 else {"train_row": too_large},
+    lambda self: (
+      compiled(self) if self._width <= 1 else {**compiled(self), "advance_row": too_large}
+    ),
   )
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=4, vmap_width=4))
   with pytest.warns(UserWarning, match="--vmap_width=1, which changes no result"):
     found = models.train_chunk(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_array_equal(a, b)
-  models._programs = {"train_row": too_large}
+  models._programs["advance_row"] = too_large
   with pytest.raises(ValueError, match="does not hold one model at a time"):
     models.train_chunk(sets, keys)
+
+
+def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
+  tiny_config, tiny_images, tmp_path, monkeypatch
+) -> None:
+  images, labels = tiny_images
+  sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  speed, ran = fleet.Speed(chunk=2), []
+
+  def build(folder) -> fleet.Fleet:
+    models = fleet.Fleet(
+      tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, 1e-9)
+    )
+    advance = models._programs["advance_row"]
+
+    def counted(shared, rows):
+      ran.append(tuple(int(step) for step in shared[1]))
+      return advance(shared, rows)
+
+    models._programs["advance_row"] = counted
+    return models
+
+  whole = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)
+  build(tmp_path / "whole").train_chunk(sets, keys)
+  parts, last = list(ran), int(tiny_config.num_steps(24))
+  assert len(parts) == 20 and parts[-1][1] == last
+  ran.clear()
+
+  def stop(self, name: str, step: int, state) -> None:
+    keep(self, name, step, state)
+    if step > last / 2:
+      raise KeyboardInterrupt
+
+  keep = checkpoint.Progress.keep
+  monkeypatch.setattr(checkpoint.Progress, "keep", stop)
+  with pytest.raises(KeyboardInterrupt):
+    build(tmp_path / "killed").train_chunk(sets, keys)
+  monkeypatch.undo()
+  half = ran[-1][1]
+  ran.clear()
+  found = build(tmp_path / "killed").train_chunk(sets, keys)
+  assert ran[0][0] == half and ran[-1][1] == last
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert list((tmp_path / "killed").iterdir()) == []
+  # Other models do not go on from what is kept of these.
+  ran.clear()
+  others = prng.keys_for(1, [prng.Seed("m", i) for i in range(2)])
+  build(tmp_path / "killed").train_chunk(sets, others)
+  assert ran[0][0] == 0
+
+
+def test_a_damaged_checkpoint_is_begun_anew(tmp_path) -> None:
+  progress = checkpoint.Progress(tmp_path, 1e-9)
+  state = {"a": jax.numpy.arange(3.0)}
+  progress.keep("x", 5, state)
+  step, found = checkpoint.Progress(tmp_path, 1.0).begin("x", {"a": jax.numpy.zeros(3)})
+  assert step == 5
+  np.testing.assert_array_equal(found["a"], state["a"])
+  for path in (tmp_path / "x").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"noise")
+  with pytest.warns(UserWarning, match="begun anew"):
+    step, _ = progress.begin("x", state)
+  assert step == 0
