@@ -1,9 +1,9 @@
 """Breaks runs on purpose, and checks that nothing is lost, doubled or silently wrong.
 
-  python -m experiments.drill --what=kills --times=100
-  python -m experiments.drill --what=bytes --times=1000
-  python -m experiments.drill --what=hosts
-  python -m experiments.drill --what=writers --seconds=600
+  python -m experiments.drill --drill=kills --drill_times=100
+  python -m experiments.drill --drill=bytes --drill_times=1000
+  python -m experiments.drill --drill=hosts
+  python -m experiments.drill --drill=writers --drill_seconds=600
 
   kills    runs killed with -9 at random moments and begun again: what was stored stays,
            and the finished store has the bits of an undisturbed one
@@ -33,14 +33,17 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from absl import app, flags
 
-from experiments import hosts, lab, launcher
+from experiments import hosts, lab
+from experiments.launcher import open_lab
 from jaxdm import bank, devices, retrain, store
 
 WHAT = flags.DEFINE_enum(
-  "what", "kills", ["kills", "bytes", "hosts", "writers"], "What to break; see above."
+  "drill", "kills", ["kills", "bytes", "hosts", "writers"], "What to break; see above."
 )
-TIMES = flags.DEFINE_integer("times", 100, "kills, bytes: how often.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 600, "writers: how long.", lower_bound=0.1)
+TIMES = flags.DEFINE_integer(
+  "drill_times", 100, "kills, bytes: how often.", lower_bound=1
+)
+SECONDS = flags.DEFINE_float("drill_seconds", 600, "writers: how long.", lower_bound=0.1)
 MODELS = flags.DEFINE_integer("drill_models", 600, "Models of a run.", lower_bound=8)
 
 _TOY = {
@@ -239,11 +242,14 @@ def _undisturbed(run: pathlib.Path) -> tuple[dict[str, bytes], float]:
 
 
 def _start(
-  run: pathlib.Path, *more: str, env: Mapping[str, str] = os.environ
+  run: pathlib.Path,
+  *more: str,
+  env: Mapping[str, str] = os.environ,
+  launcher: str = "train_subsets",
 ) -> subprocess.Popen[bytes]:
   """Begins or continues a run."""
   toy = {**_TOY, "num_models": MODELS.value, "workdir": run}
-  command = [sys.executable, "-m", "experiments.train_subsets"]
+  command = [sys.executable, "-m", f"experiments.{launcher}"]
   command += [f"--{name}={value}" for name, value in toy.items()]
   quiet = subprocess.DEVNULL
   return subprocess.Popen([*command, *more], stdout=quiet, stderr=quiet, env=dict(env))
@@ -255,7 +261,11 @@ def _shards(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
 
 
 def _job(
-  run: pathlib.Path, count: int, *, own_disks: bool = False
+  run: pathlib.Path,
+  count: int,
+  *,
+  own_disks: bool = False,
+  launcher: str = "train_subsets",
 ) -> list[subprocess.Popen[bytes]]:
   """One job, as SLURM would start it on one machine."""
   with socket.socket() as probe:  # JAX takes the port from the job's number.
@@ -272,6 +282,7 @@ def _job(
       run / str(i) if own_disks else run,
       f"--{hosts.DISTRIBUTED.name}",
       f"--{hosts.OWN_DISK.name}={own_disks}",
+      launcher=launcher,
       env={**os.environ, **common, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
     )
     for i in range(count)
@@ -288,7 +299,7 @@ def _lab(folder: pathlib.Path) -> lab.Lab:
   """The toy experiment in this process."""
   for name, value in {**_TOY, "num_models": MODELS.value, "workdir": folder}.items():
     flags.FLAGS[name].value = value
-  return launcher.open_lab()
+  return open_lab()
 
 
 def _files(path: pathlib.Path) -> dict[str, bytes]:

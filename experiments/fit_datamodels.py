@@ -7,17 +7,18 @@ public CIFAR-10 bank are (the last --num_held_out rows are kept to judge the fit
 
   python -m experiments.fit_datamodels --workdir=runs/bank \\
       --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000
+
+With --distributed every process of a job fits some of the targets.
 """
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments import base_models, lab, launcher, margin_files, workdir
+from experiments import base_models, hosts, lab, launcher, margin_files, workdir
 from jaxdm import datamodels, priors, training_sets
 
 STAGE = "fit_datamodels"
@@ -71,11 +72,15 @@ def _fit(
     config=config,
     candidates=candidates,
     folder=parts,
+    share=hosts.mine(),
     report=print,
     progress=lab.progress_bar("datamodels", unit="tile", folder=folder),
   )
-  models.save(folder.path / "datamodels", overwrite=True)
-  shutil.rmtree(parts)
+  index, processes = hosts.mine()
+  if index == 0:
+    models.save(folder.path / "datamodels", overwrite=True)
+  if processes == 1:  # Others may still be reading them.
+    parts.rmtree()
   return models, {
     "models_fitted_to": len(margins_mt),
     "prior": list(candidates)[int(models.choice_t[0])],
@@ -127,6 +132,8 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
 
 def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   """Fits, judges on held-out models, and saves."""
+  if hosts.SHARD.value is not None:
+    raise ValueError("shard: processes that fit together must be one job, --distributed")
   if isinstance(opened, margin_files.Files):
     return _main_files(opened)
   opened.workdir.summary("train_subsets")
@@ -155,4 +162,5 @@ def open_any() -> lab.Lab | margin_files.Files:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(margin_files)
-  launcher.run(main, open_any)
+  flags.adopt_module_key_flags(hosts)
+  launcher.run(main, open_any, hold="shared")

@@ -61,6 +61,11 @@ def mine() -> tuple[int, int]:
   return _shard()
 
 
+def follows() -> bool:
+  """Whether another process of one job keeps the workdir's records."""
+  return DISTRIBUTED.value and not OWN_DISK.value and jax.process_index() > 0
+
+
 def wait_for(lacking: Callable[[], int]) -> None:
   """Waits until the other processes of one job have left nothing lacking."""
   while DISTRIBUTED.value and not OWN_DISK.value and lacking():

@@ -61,7 +61,9 @@ def start(
     if hold == "shared":
       hosts.start()
     elif hosts.asked():
-      raise ValueError("shard and --distributed are for experiments.train_subsets alone")
+      raise ValueError(
+        "shard and --distributed are for train_subsets and, the latter, fit_datamodels"
+      )
     opened = opener()
     with contextlib.ExitStack() as stack:
       if hold != "not":

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ def fit_datamodels(
   form: design.Form | None = None,
   tile: int | None = None,
   folder: str | epath.PathLike | None = None,
+  share: tuple[int, int] = (0, 1),
   report: Callable[[str], Any] = lambda line: None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> Datamodels:
@@ -108,6 +110,8 @@ def fit_datamodels(
     form: of the design, to force one (see `design.plan`).
     tile: targets at a time, to force a number.
     folder: where finished tiles are kept; a fit that was stopped continues there.
+    share: (i, N): this is process i of N that fit together, each some tiles of targets,
+      and meet in the folder. Each returns all datamodels.
     report: called with a line of text on what was chosen.
     progress: told tiles done and in all.
 
@@ -122,7 +126,10 @@ def fit_datamodels(
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   candidates = dict(candidates or {"none": Prior()})
   splits = path.folds(m, config)
+  index, processes = share
   plan = design.plan(m, n, t, is_bool=True, form=form, tile=tile)
+  if plan.tile > -(-t // processes):  # A tile for each process at least.
+    plan = design.plan(m, n, t, is_bool=True, form=form, tile=-(-t // processes))
   report(f"lasso: {plan}")
   kept = kept_lib.Kept(
     folder,
@@ -133,7 +140,8 @@ def fit_datamodels(
     },
   )
   parts = list(lasso.tiles(t, plan.tile))
-  total = len(parts) * (len(splits) * len(candidates) + 1)
+  pairs, mine = list(itertools.product(candidates, parts)), slice(index, None, processes)
+  total = len(splits) * len(pairs[mine]) + len(parts[mine])
   count = iter(range(1, total + 1))
   data = {
     name: _Data(masks_mn, margins_mt, prior, parts) for name, prior in candidates.items()
@@ -153,17 +161,22 @@ def fit_datamodels(
       "errors": path.errors(solver, targets, grid_lt, held_out, config),
     }
 
-  errors = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
-  grids = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
+  made: dict[str, dict[str, np.ndarray]] = {}
   for i, fold in enumerate(splits):
     solver = solver_lib.Solver(masks_mn, fold.fit, plan)
-    for name in candidates:
-      for part in parts:
-        make = functools.partial(validated, solver, fold, name, part)
-        found = kept(f"path-{i}-{name}-{part.start}-{part.stop}", make)
-        errors[name][:, part] += found["errors"] * (len(fold.check) / m)
-        grids[name][:, part] = found["grid"]
-        progress(next(count), total)
+    for name, part in pairs[mine]:
+      make = functools.partial(validated, solver, fold, name, part)
+      key = f"path-{i}-{name}-{part.start}-{part.stop}"
+      made[key] = kept(key, make)
+      progress(next(count), total)
+
+  errors = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
+  grids = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
+  for (i, fold), (name, part) in itertools.product(enumerate(splits), pairs):
+    key = f"path-{i}-{name}-{part.start}-{part.stop}"
+    found = made[key] if key in made else kept.wait_for(key)
+    errors[name][:, part] += found["errors"] * (len(fold.check) / m)
+    grids[name][:, part] = found["grid"]
 
   checked = np.concatenate([fold.check for fold in splits])
   null = margins_mt[checked].astype(np.float64).var(axis=0).sum() * (len(checked) / m)
@@ -182,10 +195,12 @@ def fit_datamodels(
     rest = {k: v for k, v in made._asdict().items() if k != "constant_columns"}
     return rest | {"weights": weights_tn}
 
-  fits = []
-  for part in parts:
-    fits.append(kept(f"fit-{part.start}-{part.stop}", functools.partial(fit, part)))
+  for part in parts[mine]:
+    key = f"fit-{part.start}-{part.stop}"
+    made[key] = kept(key, functools.partial(fit, part))
     progress(next(count), total)
+  keys = [f"fit-{part.start}-{part.stop}" for part in parts]
+  fits = [made[key] if key in made else kept.wait_for(key) for key in keys]
   whole = {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
   if len(full.constant_columns):
     report(

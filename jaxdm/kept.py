@@ -1,11 +1,15 @@
 """Parts of a long computation, kept in a folder so that a stopped one continues."""
 
 import json
+import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
+
+_POLL_SECONDS = 0.5
 
 
 class Kept:
@@ -29,7 +33,10 @@ class Kept:
     manifest = self._folder / "manifest.json"
     if manifest.exists() and manifest.read_text() != text:
       raise ValueError(f"{self._folder} holds parts of another fit; remove it")
-    manifest.write_text(text)
+    if not manifest.exists():
+      partial = manifest.with_name(f"{manifest.name}.{os.getpid()}.partial")
+      partial.write_text(text)
+      partial.replace(manifest)
 
   def __call__(
     self, name: str, make: Callable[[], dict[str, np.ndarray]]
@@ -37,11 +44,23 @@ class Kept:
     """Reads the arrays of that name, or makes and writes them."""
     if self._folder is None:
       return make()
-    path = self._folder / f"{name}.npz"
+    path = self._path(name)
     if not path.exists():
-      partial = path.with_name(f"{path.name}.partial")
+      partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
       with partial.open("wb") as file:
         np.savez(file, **make())  # type: ignore[arg-type]
       partial.replace(path)
+    return self.wait_for(name)
+
+  def wait_for(self, name: str) -> dict[str, np.ndarray]:
+    """Reads the arrays of that name as soon as another process has made them."""
+    path = self._path(name)
+    while not path.exists():
+      time.sleep(_POLL_SECONDS)
     with path.open("rb") as file, np.load(file) as arrays:
       return dict(arrays)
+
+  def _path(self, name: str) -> epath.Path:
+    """Where the arrays of that name are kept."""
+    assert self._folder is not None
+    return self._folder / f"{name}.npz"

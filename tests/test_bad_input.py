@@ -112,7 +112,10 @@ TABLE = [
     {"shard": "0/2", "distributed": "true"},
     "--shard and --distributed exclude each other",
   ),
-  (pipeline, {"shard": "0/2"}, "--shard and --distributed are for experiments.train"),
+  (fit_datamodels, {"shard": "0/2"}, "--shard: processes that fit together must be one"),
+  (status, {"workdir": "/proc/none/run"}, "--workdir=/proc/none/run holds no experiment"),
+  (train_subsets, {"workdir": "/proc/run"}, "--workdir=/proc/run cannot be written"),
+  (pipeline, {"shard": "0/2"}, "--shard and --distributed are for train_subsets and"),
   (bank, {"do": "verify"}, "--workdir=.* holds no models yet"),
   (bank, {"do": "merge"}, "--other is for --do=merge and --do=export, which need it"),
   (bank, {"do": "show", "other": "x"}, "--other is for --do=merge and --do=export"),
@@ -124,7 +127,8 @@ def how(main) -> dict:
   """How a launcher is started as a program."""
   if main is status:
     return {"hold": "not", "opener": status.open_workdir}
-  return {"hold": "shared" if main is train_subsets else "alone"}
+  shared = main in (train_subsets, fit_datamodels)
+  return {"hold": "shared" if shared else "alone"}
 
 
 @pytest.mark.parametrize("main,given,message", TABLE, ids=lambda v: str(v)[:40])
@@ -134,7 +138,7 @@ def test_one_line_names_the_flag_and_nothing_is_touched(
   folder = tmp_path / "run"
   pattern = "error: " + re.escape(message).replace(r"\.\*", ".*")
   with (
-    flagsaver.as_parsed(workdir=str(folder), **{**TOY, **given}),
+    flagsaver.as_parsed(**{"workdir": str(folder), **TOY, **given}),
     pytest.raises(SystemExit) as caught,
   ):
     launcher.start(main.main, ["prog"], **how(main))
@@ -142,7 +146,8 @@ def test_one_line_names_the_flag_and_nothing_is_touched(
   assert re.match(pattern, text), text
   assert "\n" not in text
   # Nothing but the lock and an empty folder of a stage that could not begin.
-  assert [p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"] == []
+  files = [path.name for path in folder.rglob("*") if path.is_file()]
+  assert [name for name in files if not name.startswith(".lock")] == []
 
 
 def test_the_table_is_long_enough() -> None:

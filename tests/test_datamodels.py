@@ -195,7 +195,7 @@ def test_saved_datamodels_load_as_they_were(tmp_path) -> None:
   with pytest.raises(ValueError):
     fit.save(tmp_path / "fit")
   fit.save(tmp_path / "fit", overwrite=True)
-  with pytest.raises(FileNotFoundError, match="no fitted datamodels"):
+  with pytest.raises(FileNotFoundError, match="no checkpoint at"):
     datamodels.Datamodels.load(tmp_path / "none")
 
 

@@ -12,7 +12,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
-from jaxdm import store
+from jaxdm import datamodels, store
 
 TOY = {
   **{name: str(value) for name, value in drill._TOY.items()},
@@ -66,6 +66,16 @@ def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
     drill._finish(drill._job(tmp_path / "two", 2))
   assert complete(tmp_path / "two")
   assert drill._stored(tmp_path / "one") == drill._stored(tmp_path / "two")
+  # And they fit together what one process fits alone.
+  with flagsaver.flagsaver(drill_models=70):
+    drill._finish([drill._start(tmp_path / "one", launcher="fit_datamodels")])
+    drill._finish(drill._job(tmp_path / "two", 2, launcher="fit_datamodels"))
+  one, two = (
+    datamodels.Datamodels.load(tmp_path / name / "datamodels") for name in ("one", "two")
+  )
+  np.testing.assert_allclose(one.lambdas_t, two.lambdas_t, rtol=1e-5)
+  np.testing.assert_allclose(one.weights_tn, two.weights_tn, atol=2e-3)
+  assert len(list((tmp_path / "two" / "datamodels.parts").glob("fit-*"))) == 2
 
 
 @pytest.mark.slow
