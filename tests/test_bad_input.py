@@ -10,7 +10,6 @@ from test_launchers import TOY
 
 from experiments import (
   bank,
-  bench_accuracy,
   bench_trainer,
   brittleness,
   efficiency,
@@ -160,7 +159,6 @@ def test_the_table_is_long_enough() -> None:
   [
     (plan.main, {}, "--bench must name a JSON file"),
     (bench_trainer.main, {"rows": "w9"}, "--rows must be some of"),
-    (bench_accuracy.main, {"classes": "hat,shirt"}, "classes must be two or more of"),
   ],
 )
 def test_benchmarks_too(main, given, message) -> None:
