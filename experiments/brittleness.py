@@ -30,6 +30,7 @@ GROUPS = ("search", "compare")
 def search_all(
   opened: lab.Lab,
   stage: str,
+  targets: np.ndarray,
   scores: Mapping[str, np.ndarray],
   retrain: brittleness.Retrain,
   *,
@@ -42,6 +43,7 @@ def search_all(
   Args:
     opened: the experiment.
     stage: its name, and the table's.
+    targets: int, whose brittleness is searched.
     scores: float[t, n] by method.
     retrain: trains changes.
     of_all_classes: methods that choose among all examples instead of the target's class.
@@ -49,7 +51,6 @@ def search_all(
     judged: by method, its predictions of held-out models, for the table.
   """
   config, margins_rt = opened.experiment.search, base_models.load(opened).margins_rt
-  targets = base_models.searched_targets(opened)
   cases = []
   for method, scores_tn in scores.items():
     cases += brittleness.make_cases(
@@ -102,6 +103,7 @@ def removals(opened: lab.Lab) -> brittleness.Retrain:
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies removals."""
   opened.workdir.summary("fit_datamodels")
+  targets = base_models.searched_targets(opened)
 
   def work() -> dict[str, Any]:
     scores = methods.scores(opened, opened.experiment.compare.names)
@@ -110,6 +112,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     return search_all(
       opened,
       STAGE,
+      targets,
       scores,
       removals(opened),
       of_all_classes=methods.OF_ALL_CLASSES,

@@ -218,6 +218,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       summary["removals"] = brittleness.search_all(
         opened,
         "efficiency_removals",
+        base_models.searched_targets(opened),
         chosen,
         brittleness.removals(opened),
         of_all_classes=free,

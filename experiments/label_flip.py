@@ -22,10 +22,10 @@ GROUPS = ("search", "compare", "flip")
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies label flips."""
   opened.workdir.summary("fit_datamodels")
+  targets = base_models.searched_targets(opened)
+  same = _same_for_all(opened, targets)
 
   def work() -> dict[str, Any]:
-    targets = base_models.searched_targets(opened)
-    same = _same_for_all(opened, targets)
     relabel_unk = relabel.scores(opened, targets)
     new_un = label_flip.best_class(relabel_unk, opened.labels) if same is None else same
     taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
@@ -44,7 +44,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       masks = np.ones(labels_mn.shape, bool)
       return opened.retrain(masks, seeds, labels_mn=labels_mn, **progress)
 
-    return removals.search_all(opened, STAGE, scores, retrain, of_all_classes=())
+    return removals.search_all(opened, STAGE, targets, scores, retrain, of_all_classes=())
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 

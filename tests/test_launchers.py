@@ -151,7 +151,8 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path) -> None:
   ][: 2 if wrong else 1]:
     with pytest.raises(SystemExit, match=message):
       start(label_flip.main, tmp_path / "run", **toy, **asked)
-    (tmp_path / "run" / "stages" / "label_flip.json").unlink()
+    # So that the right value can be given next.
+    assert not (tmp_path / "run" / "stages" / "label_flip.json").exists()
   start(label_flip.main, tmp_path / "run", **toy, flip_to="best", search_targets=some)
   found = list(csv.DictReader((tmp_path / "run" / "label_flip.csv").open()))
   assert [r["method"] for r in found] == ["similar"] * 3 + ["relabel"] * 3
