@@ -35,6 +35,7 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
       return _chunk(opened, targets, start, size)
 
     found = parts(f"models-{start}", make)
+    opened.fleet.settle()
     total += found["scores"]
     used += int(found["used"])
     bar(start + size, count)

@@ -38,6 +38,7 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
       return {"scores": _scores_of(opened, target, found[target], np.unique(sizes))}
 
     found[target] = made(f"target-{target}", make)["scores"]
+    opened.fleet.settle()
     bar(done, len(targets))
   return found
 

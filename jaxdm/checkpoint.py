@@ -89,9 +89,9 @@ class Progress:
     ]
     return step, jax.tree.unflatten(treedef, kept)
 
-  def keep(self, name: str, step: int, state: Any) -> None:
-    """Writes the state if it is time to."""
-    if time.monotonic() - self._last < self.seconds:
+  def keep(self, name: str, step: int, state: Any, *, now: bool = False) -> None:
+    """Writes the state if it is time to, or has to be done now."""
+    if not now and time.monotonic() - self._last < self.seconds:
       return
     leaves = jax.device_get(jax.tree.leaves(state))
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}

@@ -88,6 +88,7 @@ class Fleet:
     """
     self._progress = progress
     self._is_long: bool | None = None
+    self._finished: list[str] = []
     self._config = config
     self._net = train.network(config, num_classes, speed.conv_backend)
     self._images = devices.everywhere(train.Images.of(pixels))
@@ -173,7 +174,8 @@ class Fleet:
   ) -> Iterator[Outputs]:
     """Trains models and predicts with them, a chunk at a time.
 
-    While a caller works on one chunk's outputs the devices train the next.
+    While a caller works on one chunk's outputs the devices train the next, unless chunks
+    take so long that their outputs had better be stored first.
 
     Args:
       chunks: training sets and their keys, at most `rows` models each; read one
@@ -191,6 +193,9 @@ class Fleet:
       if ahead is not None:
         yield ahead
       ahead = Outputs(len(sets.counts), logits, features)
+      if self._is_long:
+        yield ahead
+        ahead = None
     if ahead is not None:
       yield ahead
 
@@ -208,33 +213,48 @@ class Fleet:
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
     last = int(np.asarray(until * self._config.num_steps(sets.counts), np.int32).max())
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
-    start, state, name = 0, self._run("begin_row", self._images, keys), ""
-    if self._progress:
-      name = _name(sets, keys, until)
-      start, state = self._progress.begin(name, state)
-    began = time.monotonic()
-    for first, stop in self._parts(start, last):
-      shared = self._images, (np.int32(first), np.int32(stop))
-      state = self._run("advance_row", shared, (state, batch, keys))
-      if self._progress and (first, stop) != (0, last):
-        jax.block_until_ready(state)
-        if stop < last:
-          self._progress.keep(name, stop, state)
-    if self._progress:
-      self._progress.end(name)
-      if self._is_long is None and start == 0:
-        self._is_long = time.monotonic() - began > self._progress.seconds
+    state = self._run("begin_row", self._images, keys)
+    if self._progress and self._is_long is not False:
+      state = self._advanced_in_parts(
+        self._progress, _name(sets, keys, until), state, (batch, keys), last
+      )
+    else:
+      state = self._advanced(state, (batch, keys), 0, last)
     return self._run("variables_row", self._images, (state, batch))
 
-  def _parts(self, start: int, last: int) -> list[tuple[int, int]]:
-    """First and last steps of the parts in which a chunk is trained.
+  def _advanced(self, state: train.State, rows: Any, first: int, stop: int) -> Any:
+    """The chunk after some steps."""
+    shared = self._images, (np.int32(first), np.int32(stop))
+    return self._run("advance_row", shared, (state, *rows))
 
-    One, without waiting for it, if a chunk is known to take less time than may be lost.
+  def _advanced_in_parts(
+    self, progress: checkpoint.Progress, name: str, state: Any, rows: Any, last: int
+  ) -> Any:
+    """The chunk after all steps, kept on the way if it takes long.
+
+    It stays kept, finished, until `settle`. Whether chunks take long the first one tells.
     """
-    if not self._progress or self._is_long is False:
-      return [(start, last)]
+    start, state = progress.begin(name, state)
+    began = time.monotonic()
     stops = np.unique(np.linspace(start, last, _PARTS + 1).round().astype(int)).tolist()
-    return list(itertools.pairwise(stops))
+    for first, stop in itertools.pairwise(stops):
+      state = jax.block_until_ready(self._advanced(state, rows, first, stop))
+      if stop < last:
+        progress.keep(name, stop, state)
+    if self._is_long is None:
+      self._is_long = start > 0 or time.monotonic() - began > progress.seconds
+    if self._is_long:
+      if start < last:
+        progress.keep(name, last, state, now=True)
+      self._finished.append(name)
+    return state
+
+  def settle(self) -> None:
+    """Forgets finished chunks, once what they said is stored."""
+    for name in self._finished:
+      assert self._progress
+      self._progress.end(name)
+    self._finished.clear()
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""

@@ -91,6 +91,7 @@ class Retrainer:
     asked = (Models(masks_mn[p], [seeds[r] for r in p], labels_mn[p]) for p in parts)
     for part, margins_mt in zip(parts, self._trained(asked), strict=True):
       self._store.append([ids[r] for r in part], masks_mn[part], margins_mt)
+      self._models.settle()
       done += len(part)
       progress(done, len(ids))
     return self._store.margins(ids)
@@ -139,6 +140,8 @@ class Retrainer:
           np.array(waiting_margins[:rows]),
         )
         del waiting_masks[:rows], waiting_margins[:rows]
+        if not waiting_margins:
+          self._models.settle()
         done += rows
         progress(done, len(numbers))
 

@@ -183,7 +183,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   assert ran[0][0] == half and ran[-1][1] == last
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert list((tmp_path / "killed").iterdir()) == []
+  assert len(list((tmp_path / "killed").iterdir())) == 1
   # Other models do not go on from what is kept of these.
   ran.clear()
   others = prng.keys_for(1, [prng.Seed("m", i) for i in range(2)])

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import bank, fleet, prng, retrain, training_sets
+from jaxdm import bank, checkpoint, devices, fleet, prng, retrain, training_sets
 
 
 class CountingFleet(fleet.Fleet):
@@ -130,3 +130,52 @@ def test_more_models_keep_those_that_are_there(lab, tmp_path) -> None:
   # All of the third chunk, of which there was one row, and the fourth.
   assert models.trained - before == 5
   assert retrain.missing(bank_at(tmp_path / "store"), 11) == []
+
+
+def test_models_that_take_long_are_kept_until_they_are_stored(
+  tiny_config, tiny_images, tmp_path, monkeypatch
+) -> None:
+  images, labels = tiny_images
+  masks_of = lambda rows: training_sets.random_masks(0, 24, 0.5, rows)  # noqa: E731
+
+  def build(folder) -> tuple[retrain.Retrainer, list[int]]:
+    # Two models a chunk of the fleet, four a chunk of the store.
+    progress = checkpoint.Progress(folder, 1e-9)
+    speed = fleet.Speed(chunk=1)
+    models = fleet.Fleet(tiny_config, images, 2, speed, progress=progress)
+    ran, advance = [], models._advanced
+    models._advanced = lambda s, r, a, b: ran.append(a) or advance(s, r, a, b)
+    store = bank.open_store(
+      tmp_path / "changes", num_targets=10, num_train=24, settings={}
+    )
+    trainer = retrain.Retrainer(
+      models, bank.Bank(store), labels, images[:10], labels[:10], seed=3
+    )
+    return trainer, ran
+
+  def no_space(*args) -> None:
+    raise OSError("No space left on device")
+
+  def collect(folder, path) -> list[int]:
+    trainer, ran = build(folder)
+    store = bank.open_store(
+      path, num_targets=10, num_train=24, settings={}, rows_per_chunk=4
+    )
+    trainer.collect(store, retrain.missing(store, 4), masks_of, "subset")
+    return ran
+
+  chunks = -(-4 // devices.count())
+  assert len(collect(tmp_path / "kept-1", tmp_path / "whole")) == 20 * chunks
+  assert list((tmp_path / "kept-1").iterdir()) == []
+  monkeypatch.setattr(bank, "write", no_space)
+  with pytest.raises(OSError, match="No space"):
+    collect(tmp_path / "kept-2", tmp_path / "again")
+  monkeypatch.undo()
+  # All of the fleet's chunks were finished, and none is trained again.
+  assert collect(tmp_path / "kept-2", tmp_path / "again") == []
+  whole, again = (
+    bank.open_store(tmp_path / name, num_targets=10, num_train=24, settings={})
+    for name in ("whole", "again")
+  )
+  rows = slice(0, 4)
+  np.testing.assert_array_equal(again.read("margins", rows), whole.read("margins", rows))
