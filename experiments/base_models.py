@@ -13,7 +13,16 @@ import numpy as np
 from etils import epath
 
 from experiments import lab
-from jaxdm import Array, baselines, brittleness, margins, prng, train, training_sets
+from jaxdm import (
+  Array,
+  baselines,
+  brittleness,
+  margins,
+  prng,
+  train,
+  training_sets,
+  whole,
+)
 from jaxdm.baselines import gradient
 
 # The middles of the thirds of training, where TracIn looks.
@@ -97,11 +106,9 @@ def train_all(opened: lab.Lab) -> BaseModels:
     )
   scores["trak"] *= (wrong_n / len(logits)).astype(np.float32)
   means = {name: total / len(logits) for name, total in scores.items()}
-  path = _path(opened)
-  partial = path.with_name(f"{path.name}.partial")
-  with partial.open("wb") as file:
+  with whole.writing(_path(opened)) as file:
     np.savez_compressed(file, **means, logits_rtk=np.stack(logits))  # type: ignore[arg-type]
-  partial.replace(path)
+  opened.fleet.settle()
   return load(opened)
 
 

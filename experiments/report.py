@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import base_models, fit_datamodels, lab, launcher
-from jaxdm import datamodels, store, training_sets
+from jaxdm import datamodels, training_sets, whole
 from jaxdm.report import figures, page, tables
 from jaxdm.verdicts import Verdict
 
@@ -104,7 +104,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     "wrong_targets": wrong,
     **summaries,
   }
-  store.write_json(folder / "summary.json", summary)
+  whole.write_json(folder / "summary.json", summary)
   (folder / "report.html").write_text(page.experiment_page(summary, dict(pictures)))
   return summary
 

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from experiments import hosts
-from jaxdm import devices, progress, store
+from jaxdm import devices, progress, store, whole
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
@@ -169,20 +169,20 @@ class Workdir:
     if hosts.follows():
       return work()
     path = self._stages / f"{stage}.json"
-    store.write_json(path, {"settings": settings, "complete": False})
+    whole.write_json(path, {"settings": settings, "complete": False})
     start = time.monotonic()
     summary = work()
     summary["seconds"] = round(time.monotonic() - start, 1)
     complete = not summary.get(UNFINISHED)
     record = {"settings": settings, "complete": complete, "summary": summary}
-    store.write_json(path, record)
+    whole.write_json(path, record)
     return _told(stage, summary)
 
   def reopen(self, stage: str) -> None:
     """Makes a stage one that is not finished, so that it looks for what is missing."""
     record = self._record(stage)
     if record:
-      store.write_json(self._stages / f"{stage}.json", record | {"complete": False})
+      whole.write_json(self._stages / f"{stage}.json", record | {"complete": False})
 
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""

@@ -1,13 +1,14 @@
 """Parts of a long computation, kept in a folder so that a stopped one continues."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
+
+from jaxdm import whole
 
 _POLL_SECONDS = 0.5
 
@@ -34,9 +35,8 @@ class Kept:
     if manifest.exists() and manifest.read_text() != text:
       raise ValueError(f"{self._folder} holds parts of another fit; remove it")
     if not manifest.exists():
-      partial = manifest.with_name(f"{manifest.name}.{os.getpid()}.partial")
-      partial.write_text(text)
-      partial.replace(manifest)
+      with whole.writing(manifest, "w") as file:
+        file.write(text)
 
   def __call__(
     self, name: str, make: Callable[[], dict[str, np.ndarray]]
@@ -46,10 +46,9 @@ class Kept:
       return make()
     path = self._path(name)
     if not path.exists():
-      partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-      with partial.open("wb") as file:
-        np.savez(file, **make())  # type: ignore[arg-type]
-      partial.replace(path)
+      arrays = make()
+      with whole.writing(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     return self.wait_for(name)
 
   def wait_for(self, name: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,6 @@ have numbers, and whoever writes a chunk writes all of it, so that processes whi
 different chunks never meet, and two which write the same rows write the same bytes.
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorstore as ts
 from etils import epath
+
+from jaxdm import whole
 
 CHUNKS = 2**44
 _FORMAT = 2
@@ -137,7 +138,7 @@ class Store:
     if self.chunks_at(chunk) != [rows]:  # Markers of other files.
       self.forget(chunk)
     for file, content in files.items():
-      _write_bytes(self.path / file, content)
+      _write(self.path / file, content)
     digests = {file: _digest(content) for file, content in sorted(files.items())}
     write_sealed(self._marker_path(chunk, rows), {"files": digests, **about})
 
@@ -337,7 +338,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
     for old in (mine / "done").glob(f"{chunk:014d}-*.json"):
       old.unlink(missing_ok=True)
     for file, content in contents.items():
-      _write_bytes(mine / file, content)
+      _write(mine / file, content)
     write_sealed(mine / "done" / marker.name, about)
     copied += 1
   return copied
@@ -368,26 +369,16 @@ def _digest(content: bytes) -> str:
   return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _write_bytes(path: epath.Path, content: bytes) -> None:
-  """Writes a file that is either whole or what it was before, also after a crash."""
-  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def _write(path: epath.Path, content: bytes) -> None:
+  """Writes a chunk's file, and makes its folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  with partial.open("wb") as file:
+  with whole.writing(path) as file:
     file.write(content)
-    file.flush()
-    with contextlib.suppress(OSError, AttributeError):
-      os.fsync(file.fileno())  # Objects in a bucket have none, and need none.
-  partial.replace(path)
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-  """Writes a JSON file that is either whole or absent, also after a crash."""
-  _write_bytes(path, json.dumps(value, indent=1).encode())
 
 
 def write_sealed(path: epath.Path, value: Mapping[str, Any]) -> None:
   """Writes a JSON object together with a digest of itself."""
-  write_json(path, {**value, "seal": _seal(value)})
+  whole.write_json(path, {**value, "seal": _seal(value)})
 
 
 def read_sealed(path: epath.Path) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Verdicts as CSV files, one row a target and method, and their summary."""
 
 import csv
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from jaxdm import brittleness
+from jaxdm import brittleness, whole
 from jaxdm import verdicts as verdicts_lib
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
@@ -33,8 +32,7 @@ def write_verdicts(
     base_margins_rt: float, margins of r models on all data.
     class_sizes_t: int, training examples in each target's class.
   """
-  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-  with partial.open("w") as file:
+  with whole.writing(path, "w") as file:
     writer = csv.DictWriter(file, [*_VERDICT, *_EXTRA], lineterminator="\n")
     writer.writeheader()
     for case, verdict in zip(cases, verdicts, strict=True):
@@ -49,7 +47,6 @@ def write_verdicts(
           "examples": " ".join(map(str, changed)),
         }
       )
-  partial.replace(path)
 
 
 def write_targets(
@@ -63,8 +60,7 @@ def write_targets(
     class_names: t, the targets' classes.
   """
   right = brittleness.right_targets(base_margins_rt)
-  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-  with partial.open("w") as file:
+  with whole.writing(path, "w") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("target", "class", "base_accuracy", "base_mean_margin", "right"))
     for target, (name, margins) in enumerate(
@@ -72,7 +68,6 @@ def write_targets(
     ):
       accuracy, mean = float((margins > 0).mean()), float(margins.mean())
       writer.writerow((target, name, accuracy, mean, bool(right[target])))
-  partial.replace(path)
 
 
 def read_verdicts(
