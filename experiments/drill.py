@@ -60,6 +60,7 @@ _TOY = {
   "chunk": 4,
 }
 _WRITERS = 4
+_HEARTBEATS = 400  # Seconds, in which JAX ends a job that has lost a process.
 _WIDTH = 700
 
 
@@ -140,7 +141,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
 
 def many_hosts(folder: pathlib.Path) -> None:
   """Shares a run in several ways."""
-  expected, seconds = _undisturbed(folder / "whole")
+  expected, _ = _undisturbed(folder / "whole")
 
   def same(name: str) -> None:
     _check(_stored(folder / name) == expected, f"{name}: other bits than one process")
@@ -154,27 +155,33 @@ def many_hosts(folder: pathlib.Path) -> None:
     name = f"one job of {count}"
     _finish(_job(folder / name, count))
     same(name)
-  first, *others = _shards(folder / "2 shards, one killed", 2)
-  time.sleep(seconds / 2)
-  first.kill()
-  first.wait()
-  _finish(others)
-  _finish(_shards(folder / "2 shards, one killed", 2))
-  same("2 shards, one killed")
-  four = _shards(folder / "4 shards changed to 2", 4)
-  time.sleep(seconds / 2)
-  for process in four:
-    process.kill()
-    process.wait()
-  _finish(_shards(folder / "4 shards changed to 2", 2))
-  same("4 shards changed to 2")
-  job = _job(folder / "a job of 2, one killed", 2)
-  time.sleep(seconds)
-  for process in reversed(job):  # JAX would end the other when it misses its heartbeat.
-    process.kill()
-    process.wait()
-  _finish(_job(folder / "a job of 2, one killed", 2))
-  same("a job of 2, one killed")
+  half = len(_markers(folder / "whole")) // 2
+
+  def killed(processes: list[subprocess.Popen[bytes]], run: pathlib.Path) -> None:
+    """Once half of the run's chunks are there."""
+    while len(_markers(run)) < half:
+      time.sleep(0.02)
+    for process in processes:
+      process.kill()
+      process.wait()
+    print(f"killed with {len(_markers(run))} of {2 * half} chunks stored")
+
+  run = folder / "2 shards, one killed"
+  first, second = _shards(run, 2)
+  killed([first], run)
+  _finish([second])
+  _finish(_shards(run, 2))
+  same(run.name)
+  run = folder / "4 shards changed to 2"
+  killed(_shards(run, 4), run)
+  _finish(_shards(run, 2))
+  same(run.name)
+  run = folder / "a job of 2, one killed"
+  first, second = _job(run, 2)
+  killed([second], run)
+  _check(first.wait(_HEARTBEATS) != 0, "a job went on without one of its processes")
+  _finish(_job(run, 2))
+  same(run.name)
 
 
 def writers(folder: pathlib.Path, seconds: float) -> None:
