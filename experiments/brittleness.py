@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import base_models, fit_datamodels, lab, launcher, methods, workdir
+from experiments import (
+  base_models,
+  fit_datamodels,
+  hosts,
+  lab,
+  launcher,
+  methods,
+  workdir,
+)
 from jaxdm import brittleness, quality, training_sets
 from jaxdm.report import tables
 
@@ -124,4 +132,5 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  launcher.run(main)
+  flags.adopt_module_key_flags(hosts)
+  launcher.run(main, hold="job")

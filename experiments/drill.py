@@ -1,12 +1,14 @@
 """Breaks runs on purpose, and checks that nothing is lost, doubled or silently wrong.
 
   python -m experiments.drill --drill=kills --drill_times=100
+  python -m experiments.drill --drill=searches --drill_times=30
   python -m experiments.drill --drill=bytes --drill_times=1000
   python -m experiments.drill --drill=hosts
   python -m experiments.drill --drill=writers --drill_seconds=600
 
   kills    runs killed with -9 at random moments and begun again: what was stored stays,
            and the finished store has the bits of an undisturbed one
+  searches the same with the whole pipeline: its tables, too, have the same bits
   bytes    a random bit of a store is flipped: it is noticed, and training again only what
            it touched gives back the same bits
   hosts    2 and 4 processes, as shards and as one job, one killed half-way, 4 changed to
@@ -28,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from absl import app, flags
@@ -38,10 +40,13 @@ from experiments.launcher import open_lab
 from jaxdm import bank, devices, retrain, store
 
 WHAT = flags.DEFINE_enum(
-  "drill", "kills", ["kills", "bytes", "hosts", "writers"], "What to break; see above."
+  "drill",
+  "kills",
+  ["kills", "searches", "bytes", "hosts", "writers"],
+  "What to break; see above.",
 )
 TIMES = flags.DEFINE_integer(
-  "drill_times", 100, "kills, bytes: how often.", lower_bound=1
+  "drill_times", 100, "kills, searches, bytes: how often.", lower_bound=1
 )
 SECONDS = flags.DEFINE_float("drill_seconds", 600, "writers: how long.", lower_bound=0.1)
 MODELS = flags.DEFINE_integer("drill_models", 600, "Models of a run.", lower_bound=8)
@@ -55,6 +60,8 @@ _TOY = {
   "epochs": 4.0,
   "batch_size": 8,
   "num_held_out": 8,
+  "num_targets": 4,
+  "num_sizes": 4,
   "num_base": 2,
   "gradient_dim": 16,
   "chunk": 4,
@@ -72,7 +79,9 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as text:
     folder = pathlib.Path(text)
     if WHAT.value == "kills":
-      kills(folder, TIMES.value, rng)
+      kills(folder, TIMES.value, rng, "train_subsets", _stored)
+    elif WHAT.value == "searches":
+      kills(folder, TIMES.value, rng, "pipeline", _found)
     elif WHAT.value == "bytes":
       flipped_bytes(folder, TIMES.value, rng)
     elif WHAT.value == "hosts":
@@ -81,13 +90,27 @@ def main(argv: list[str]) -> None:
       writers(folder, SECONDS.value)
 
 
-def kills(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
-  """Kills runs, and begins them again until they finish, until so many were killed."""
-  expected, seconds = _undisturbed(folder / "whole")
+def kills(
+  folder: pathlib.Path,
+  times: int,
+  rng: np.random.Generator,
+  launcher: str,
+  outcome: Callable[[pathlib.Path], dict[str, bytes]],
+) -> None:
+  """Kills runs, and begins them again until they finish, until so many were killed.
+
+  Args:
+    folder: for the runs.
+    times: how many to kill.
+    rng: says when.
+    launcher: what to run.
+    outcome: the files of a finished run that must have an undisturbed one's bits.
+  """
+  expected, seconds = _undisturbed(folder / "whole", launcher, outcome)
   killed, finished, run = 0, 0, folder / "0"
   while killed < times or run.exists():
     before = _markers(run)
-    process = _start(run)
+    process = _start(run, launcher=launcher)
     if killed < times:
       with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(rng.uniform(0, seconds))
@@ -97,13 +120,13 @@ def kills(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
     _check(process.wait() in (0, -signal.SIGKILL), "a run failed")
     _check(before <= _markers(run), "chunks that were stored are gone")
     if process.returncode == 0:
-      _check(_stored(run) == expected, "the store differs from an undisturbed one")
+      _check(outcome(run) == expected, "the outcome differs from an undisturbed one's")
       finished += 1
       run = folder / str(finished)
     print(f"\r{killed} of {times} killed, {finished} finished", end="", file=sys.stderr)
   print(
-    f"\n{killed} runs killed, {finished} stores finished, each with the bits of an "
-    "undisturbed one; 0 chunks lost"
+    f"\n{killed} runs killed, {finished} finished, each with the bits of an undisturbed "
+    f"one in {len(expected)} files; 0 chunks lost"
   )
 
 
@@ -141,7 +164,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
 
 def many_hosts(folder: pathlib.Path) -> None:
   """Shares a run in several ways."""
-  expected, _ = _undisturbed(folder / "whole")
+  expected, _ = _undisturbed(folder / "whole", "train_subsets", _stored)
 
   def same(name: str) -> None:
     _check(_stored(folder / name) == expected, f"{name}: other bits than one process")
@@ -238,14 +261,16 @@ def _content(chunk: int) -> dict[str, np.ndarray]:
   return {"margins": margins, "masks": masks}
 
 
-def _undisturbed(run: pathlib.Path) -> tuple[dict[str, bytes], float]:
-  """The store of a run that is left alone, and how long the run takes."""
-  _finish([_start(run)])  # Compiles, and keeps what is compiled.
+def _undisturbed(
+  run: pathlib.Path, launcher: str, outcome: Callable[[pathlib.Path], dict[str, bytes]]
+) -> tuple[dict[str, bytes], float]:
+  """The outcome of a run that is left alone, and how long the run takes."""
+  _finish([_start(run, launcher=launcher)])  # Compiles, and keeps what is compiled.
   for path in sorted(run.rglob("*"), reverse=True):
     path.rmdir() if path.is_dir() else path.unlink()
   start = time.monotonic()
-  _finish([_start(run)])
-  return _stored(run), time.monotonic() - start
+  _finish([_start(run, launcher=launcher)])
+  return outcome(run), time.monotonic() - start
 
 
 def _start(
@@ -270,7 +295,7 @@ def _shards(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
 def _job(
   run: pathlib.Path,
   count: int,
-  *,
+  *more: str,
   own_disks: bool = False,
   launcher: str = "train_subsets",
 ) -> list[subprocess.Popen[bytes]]:
@@ -289,6 +314,7 @@ def _job(
       run / str(i) if own_disks else run,
       f"--{hosts.DISTRIBUTED.name}",
       f"--{hosts.OWN_DISK.name}={own_disks}",
+      *more,
       launcher=launcher,
       env={**os.environ, **common, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
     )
@@ -318,6 +344,15 @@ def _files(path: pathlib.Path) -> dict[str, bytes]:
 def _stored(run: pathlib.Path) -> dict[str, bytes]:
   """Every file of a run's stores."""
   return _files(run / "bank")
+
+
+def _found(run: pathlib.Path) -> dict[str, bytes]:
+  """Every table of a run, and its models on subsets.
+
+  Not the store of changed sets: which of those share a chunk depends on what was there.
+  """
+  tables = {path.name: path.read_bytes() for path in run.glob("*.csv")}
+  return tables | _files(run / "bank" / "subsets")
 
 
 def _markers(run: pathlib.Path) -> set[str]:

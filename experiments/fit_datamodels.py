@@ -132,8 +132,6 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
 
 def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   """Fits, judges on held-out models, and saves."""
-  if hosts.SHARD.value is not None:
-    raise ValueError("shard: processes that fit together must be one job, --distributed")
   if isinstance(opened, margin_files.Files):
     return _main_files(opened)
   opened.workdir.summary("train_subsets")
@@ -163,4 +161,4 @@ def open_any() -> lab.Lab | margin_files.Files:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(margin_files)
   flags.adopt_module_key_flags(hosts)
-  launcher.run(main, open_any, hold="shared")
+  launcher.run(main, open_any, hold="job")

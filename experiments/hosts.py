@@ -54,6 +54,14 @@ def start() -> None:
     raise ValueError(f"distributed: JAX finds no job to join: {error}") from error
 
 
+def check_one_job() -> None:
+  """Raises ValueError where flags ask for processes that cannot wait for each other."""
+  if SHARD.value is not None:
+    raise ValueError("shard: processes that work together must be one job, --distributed")
+  if OWN_DISK.value:
+    raise ValueError("own_disk is for train_subsets; here processes meet in the workdir")
+
+
 def mine() -> tuple[int, int]:
   """This process's index, and how many there are."""
   if DISTRIBUTED.value:
@@ -66,7 +74,7 @@ def follows() -> bool:
   return DISTRIBUTED.value and not OWN_DISK.value and jax.process_index() > 0
 
 
-def wait_for(lacking: Callable[[], int]) -> None:
+def wait_for(lacking: Callable[[], object]) -> None:
   """Waits until the other processes of one job have left nothing lacking."""
   while DISTRIBUTED.value and not OWN_DISK.value and lacking():
     time.sleep(_POLL_SECONDS)

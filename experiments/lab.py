@@ -146,6 +146,7 @@ class Lab:
       self.small.test_images,
       self.target_labels,
       seed=self.seed,
+      share=hosts.mine(),
     )
 
   def _store(self, name: str, **settings: Any) -> store_lib.Store:

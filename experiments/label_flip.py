@@ -10,8 +10,9 @@ removal.
 from typing import Any
 
 import numpy as np
+from absl import flags
 
-from experiments import base_models, lab, launcher, methods, relabel
+from experiments import base_models, hosts, lab, launcher, methods, relabel
 from experiments import brittleness as removals
 from jaxdm import brittleness, label_flip, training_sets
 
@@ -64,4 +65,5 @@ def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
 
 
 if __name__ == "__main__":
-  launcher.run(main)
+  flags.adopt_module_key_flags(hosts)
+  launcher.run(main, hold="job")

@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from experiments import hosts, lab, settings, stopping, workdir
 from jaxdm import devices
 
-Hold = Literal["alone", "shared", "not"]
+Hold = Literal["alone", "shared", "job", "not"]
 
 
 def open_lab() -> lab.Lab:
@@ -52,18 +52,18 @@ def start(
     argv: the program's name, and what is left when flags are parsed.
     opener: reads the flags.
     hold: whom the workdir is locked against: all other processes, all but those that
-      share the work (see `hosts`), or none, for programs that only read.
+      share the work (see `hosts`) or are one job, or none, for programs that only read.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   try:
     if argv[1:]:
       raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-    if hold == "shared":
+    if hold == "job":
+      hosts.check_one_job()
+    if hold in ("shared", "job"):
       hosts.start()
     elif hosts.asked():
-      raise ValueError(
-        "shard and --distributed are for train_subsets and, the latter, fit_datamodels"
-      )
+      raise ValueError("shard and --distributed are for programs whose --help has them")
     opened = opener()
     with contextlib.ExitStack() as stack:
       if hold != "not":

@@ -4,12 +4,16 @@
 
 It loads images, trains models on random subsets, fits a datamodel per target, finds
 and verifies small removals and label flips, and writes report.html. Stages that the
-workdir already holds are not done again, and a killed run continues where it was.
+workdir already holds are not done again, and a killed run continues where it was. The
+processes of one job share all of it with --distributed.
 """
+
+from absl import flags
 
 from experiments import (
   brittleness,
   fit_datamodels,
+  hosts,
   lab,
   label_flip,
   launcher,
@@ -24,9 +28,12 @@ def main(opened: lab.Lab) -> None:
     opened.workdir.check(stage.STAGE, opened.settings(*stage.GROUPS))
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     stage.main(opened)
+  if hosts.follows():
+    return
   report.main(opened)
   print(f"read {opened.workdir.path / 'report.html'}")
 
 
 if __name__ == "__main__":
-  launcher.run(main)
+  flags.adopt_module_key_flags(hosts)
+  launcher.run(main, hold="job")

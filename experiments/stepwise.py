@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import base_models, lab
+from experiments import base_models, hosts, lab
 from jaxdm import brittleness, kept, prng, training_sets
 from jaxdm.baselines import gradient
 
@@ -27,7 +27,9 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   asked = {"max_share": share, "models": config.stepwise_models}
   made = kept.Kept(folder, asked | {"steps": config.stepwise_steps})
   bar = opened.bar("stepwise", unit="target")
-  for done, target in enumerate(targets, start=1):
+  index, processes = hosts.mine()
+  mine = targets[index::processes]
+  for done, target in enumerate(mine, start=1):
     label = int(opened.target_labels[target])
     most = brittleness.largest_change(opened.labels, label, share)
     sizes = np.linspace(0, most, config.stepwise_steps + 1).round().astype(int)[1:]
@@ -37,9 +39,11 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
     ) -> dict[str, np.ndarray]:
       return {"scores": _scores_of(opened, target, found[target], np.unique(sizes))}
 
-    found[target] = made(f"target-{target}", make)["scores"]
+    made(f"target-{target}", make)
     opened.fleet.settle()
-    bar(done, len(targets))
+    bar(done, len(mine))
+  for target in targets:
+    found[target] = made.wait_for(f"target-{target}")["scores"]
   return found
 
 

@@ -18,7 +18,7 @@ UNFINISHED = "unfinished"
 _LOG_SECONDS = 10.0
 
 # Tables, which a stage prints in its own way.
-_LONG = ("methods", "removals")
+_LONG = ("methods", "removals", "curves")
 
 
 class WorkdirError(ValueError):
@@ -167,7 +167,10 @@ class Workdir:
     if record.get("complete"):
       return _told(stage, record["summary"])
     if hosts.follows():
-      return work()
+      summary = work()
+      if not summary.get(UNFINISHED):
+        hosts.wait_for(lambda: not self._record(stage).get("complete"))
+      return summary
     path = self._stages / f"{stage}.json"
     whole.write_json(path, {"settings": settings, "complete": False})
     start = time.monotonic()

@@ -61,8 +61,14 @@ class Bank:
     """Reads the ids that a store of `open_store` holds."""
     self._store = store
     self._row_of: dict[str, int] = {}
-    for chunk, rows in store.chunks().items():
-      self._admit(chunk, store.about(chunk, rows)["ids"])
+    self._known: set[int] = set()
+    self.refresh()
+
+  def refresh(self) -> None:
+    """Learns of what other processes have stored since."""
+    for chunk, rows in self._store.chunks().items():
+      if chunk not in self._known:
+        self._admit(chunk, self._store.about(chunk, rows)["ids"])
 
   def __contains__(self, model_id: str) -> bool:
     return model_id in self._row_of
@@ -95,6 +101,7 @@ class Bank:
 
   def _admit(self, chunk: int, ids: Sequence[str]) -> None:
     """Makes a finished chunk's rows known."""
+    self._known.add(chunk)
     for offset, model_id in enumerate(ids):
       row = chunk * self._store.rows_per_chunk + offset
       self._row_of.setdefault(model_id, row)

@@ -5,6 +5,7 @@ through a `Retrainer`, and train only what its stores do not hold yet.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ import numpy as np
 from jaxdm import Array, bank, fleet, margins, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm import store as store_lib
+
+_POLL_SECONDS = 0.2
 
 
 class Models(NamedTuple):
@@ -42,6 +45,7 @@ class Retrainer:
     target_labels: np.ndarray,
     *,
     seed: int,
+    share: tuple[int, int] = (0, 1),
   ):
     """Binds a fleet to a store and a set of targets.
 
@@ -52,7 +56,11 @@ class Retrainer:
       target_pixels: uint8[t, h, w, c].
       target_labels: int[t].
       seed: root of every model's randomness.
+      share: (i, N): this is process i of N that ask for the same models, in the same
+        order, and meet in the store: `__call__` trains an Nth of them and waits for the
+        others to store the rest.
     """
+    self._share = share
     self._models, self._store = models, store
     self._labels = np.asarray(labels, np.int32)
     self._target_pixels, self._target_labels = target_pixels, target_labels
@@ -83,17 +91,29 @@ class Retrainer:
     )
     prints = training_sets.fingerprints(masks_mn, labels_mn)
     ids = [f"{s.family}/{s.number}/{p}" for s, p in zip(seeds, prints, strict=True)]
+    self._store.refresh()
+    index, processes = self._share
     first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
-    todo = np.array(sorted(r for i, r in first.items() if i not in self._store), int)
-    done, size = len(ids) - len(todo), self._models.rows
-    progress(done, len(ids))
+    mine = sorted(first.values())[index::processes]
+    todo = np.array([row for row in mine if ids[row] not in self._store], int)
+    size = self._models.rows
+
+    def tell() -> bool:
+      done = sum(model_id in self._store for model_id in ids)
+      progress(done, len(ids))
+      return done < len(ids)
+
+    lacking = tell()
     parts = [todo[i : i + size] for i in range(0, len(todo), size)]
     asked = (Models(masks_mn[p], [seeds[r] for r in p], labels_mn[p]) for p in parts)
     for part, margins_mt in zip(parts, self._trained(asked), strict=True):
       self._store.append([ids[r] for r in part], masks_mn[part], margins_mt)
       self._models.settle()
-      done += len(part)
-      progress(done, len(ids))
+      lacking = tell()
+    while lacking:
+      time.sleep(_POLL_SECONDS)
+      self._store.refresh()
+      lacking = tell()
     return self._store.margins(ids)
 
   def collect(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -12,7 +13,7 @@ from etils import epath
 @contextlib.contextmanager
 def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
   """A file to write to, which takes the place of `path` once it is closed and durable."""
-  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
   with partial.open(mode) as file:
     yield file
     file.flush()

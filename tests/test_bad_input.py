@@ -19,6 +19,7 @@ from experiments import (
   launcher,
   pipeline,
   plan,
+  removal_curves,
   report,
   status,
   train_subsets,
@@ -100,6 +101,7 @@ TABLE = [
   (brittleness, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
   (label_flip, {"flip_to": "hat"}, "--flip_to must be runner-up, best or one of"),
   (label_flip, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
+  (removal_curves, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
   (explain, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
   (efficiency, {}, "--workdir=.* lacks a finished train_subsets; run python -m"),
   (report, {}, "--workdir=.* lacks a finished train_subsets; run python -m"),
@@ -111,10 +113,12 @@ TABLE = [
     {"shard": "0/2", "distributed": "true"},
     "--shard and --distributed exclude each other",
   ),
-  (fit_datamodels, {"shard": "0/2"}, "--shard: processes that fit together must be one"),
+  (fit_datamodels, {"shard": "0/2"}, "--shard: processes that work together must be"),
   (status, {"workdir": "/proc/none/run"}, "--workdir=/proc/none/run holds no experiment"),
   (train_subsets, {"workdir": "/proc/run"}, "--workdir=/proc/run cannot be written"),
-  (pipeline, {"shard": "0/2"}, "--shard and --distributed are for train_subsets and"),
+  (pipeline, {"shard": "0/2"}, "--shard: processes that work together must be one job"),
+  (brittleness, {"own_disk": "true"}, "--own_disk is for train_subsets; here processes"),
+  (explain, {"shard": "0/2"}, "--shard and --distributed are for programs whose --help"),
   (bank, {"do": "verify"}, "--workdir=.* holds no models yet"),
   (bank, {"do": "merge"}, "--other is for --do=merge and --do=export, which need it"),
   (bank, {"do": "show", "other": "x"}, "--other is for --do=merge and --do=export"),
@@ -126,8 +130,10 @@ def how(main) -> dict:
   """How a launcher is started as a program."""
   if main is status:
     return {"hold": "not", "opener": status.open_workdir}
-  shared = main in (train_subsets, fit_datamodels)
-  return {"hold": "shared" if shared else "alone"}
+  if main is train_subsets:
+    return {"hold": "shared"}
+  together = (fit_datamodels, brittleness, label_flip, removal_curves, pipeline)
+  return {"hold": "job" if main in together else "alone"}
 
 
 @pytest.mark.parametrize("main,given,message", TABLE, ids=lambda v: str(v)[:40])

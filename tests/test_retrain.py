@@ -1,3 +1,5 @@
+from concurrent import futures
+
 import jax
 import numpy as np
 import pytest
@@ -41,6 +43,30 @@ def test_only_missing_models_are_trained(lab) -> None:
   assert models.trained == 7
   np.testing.assert_array_equal(again[:4], first)
   assert seen[0] == (4, 7) and seen[-1] == (7, 7)
+
+
+def test_processes_of_one_job_train_their_parts_and_read_the_others(
+  tiny_config, tiny_images, tmp_path
+) -> None:
+  images, labels = tiny_images
+  masks = np.ones((7, 24), bool)
+  masks[np.arange(7), np.arange(7)] = False
+  seeds = [prng.Seed("verify", i) for i in range(7)]
+
+  def ask(path, share=(0, 1)) -> tuple[np.ndarray, int]:
+    models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
+    store = bank.open_store(tmp_path / path, num_targets=10, num_train=24, settings={})
+    trainer = retrain.Retrainer(
+      models, bank.Bank(store), labels, images[:10], labels[:10], seed=3, share=share
+    )
+    return trainer(masks, seeds), models.trained
+
+  alone, _ = ask("alone")
+  with futures.ThreadPoolExecutor() as pool:
+    found = list(pool.map(lambda i: ask("together", (i, 3)), range(3)))
+  assert [trained for _, trained in found] == [3, 2, 2]
+  for margins, _ in found:
+    np.testing.assert_array_equal(margins, alone)
 
 
 def test_another_number_of_models_compiles_nothing(lab, caplog) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,26 @@ def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
   np.testing.assert_allclose(one.lambdas_t, two.lambdas_t, rtol=1e-5)
   np.testing.assert_allclose(one.weights_tn, two.weights_tn, atol=2e-3)
   assert len(list((tmp_path / "two" / "datamodels.parts").glob("fit-*"))) == 2
+
+
+@pytest.mark.slow
+def test_one_job_of_two_processes_searches_as_one_does(finished, tmp_path) -> None:
+  some = {"methods": "stepwise,random", "stepwise_models": "2", "stepwise_steps": "2"}
+  folders = tmp_path / "one", tmp_path / "two"
+  for folder in folders:
+    shutil.copytree(finished, folder)
+    start(fit_datamodels.main, folder)
+  more = [f"--{name}={value}" for name, value in {**some, "epochs": "1"}.items()]
+  with flagsaver.flagsaver(drill_models=70):
+    drill._finish([drill._start(folders[0], *more, launcher="pipeline")])
+    drill._finish(drill._job(folders[1], 2, *more, launcher="pipeline"))
+  one, two = map(drill._found, folders)
+  assert one == two and {"brittleness.csv", "label_flip.csv"} <= set(one)
+  # And each process has trained some of the models.
+  logs = [path.read_text() for path in folders[1].glob("logs/host-*-of-2.jsonl")]
+  assert len(logs) == 2 and all("label_flip" in text for text in logs)
+  stores = [store.summary(folder / "bank" / "changes") for folder in folders]
+  assert stores[0].rows == stores[1].rows
 
 
 @pytest.mark.slow
