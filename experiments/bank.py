@@ -11,49 +11,65 @@ What --do can be:
   repair  the same, and forgets what is damaged, so that train_subsets trains it again
   merge   takes over what another workdir of the same experiment has (--other)
   export  masks.npy and margins.npy in the layout of the public CIFAR-10 bank (--other),
-          which fit_datamodels reads with --masks and --margins
+          and logits.npy if there are any
+  import  the other way round: a store of --masks and --margins, which others left, in a
+          new workdir, for fit_datamodels
 """
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import lab, launcher, train_subsets
-from jaxdm import retrain, store
-
-DO = flags.DEFINE_enum(
-  "do", "show", ["show", "verify", "repair", "merge", "export"], "What to do; see above."
+from experiments import (
+  lab,
+  launcher,
+  margin_files,
+  train_subsets,
+  workdir,
 )
+from jaxdm import bank, retrain, store
+
+
+class Imported(NamedTuple):
+  """A workdir that holds nothing but models that others trained."""
+
+  workdir: workdir.Workdir
+
+
+Opened = lab.Lab | margin_files.Files | Imported
+
+_DOINGS = ("show", "verify", "repair", "merge", "export", "import")
+DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
 OTHER = flags.DEFINE_string(
   "other", None, "merge: the workdir to take models from; export: the folder to write."
 )
 _BLOCK_ROWS = 4096
+_IMPORTED_ROWS = 512
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def show(opened: lab.Lab) -> None:
+def show(folder: workdir.Workdir, collections: list[lab.Collection]) -> None:
   """Prints a line a store."""
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
-  for folder in _stores(opened):
-    found = store.summary(folder)
-    wanted = {c.store.path.name: c.models for c in opened.collections()}
-    of = f"{wanted[folder.name]:,}" if folder.name in wanted else ""
+  wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
+  for path in _stores(folder):
+    found = store.summary(path)
     made = ", ".join(f"{name} {version}" for name, version in found.made_by.items())
-    counts = (
-      f"{found.rows:>12,}{of:>12}{found.totals.get('diverged', 0):>10,}{found.chunks:>9,}"
-    )
-    print(f"{folder.name:<24}{counts}  {made}")
+    of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
+    counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
+    print(f"{path.name:<24}{counts}  {made}")
 
 
-def problems(opened: lab.Lab) -> Iterator[tuple[epath.Path, store.Damage]]:
+def problems(opened: Opened) -> Iterator[tuple[epath.Path, store.Damage]]:
   """What is not as it was written, or not what its seed says."""
-  broken = [(path, found) for path in _stores(opened) for found in store.damage(path)]
+  paths = _stores(opened.workdir)
+  broken = [(path, found) for path in paths for found in store.damage(path)]
   yield from broken
-  if broken:
+  if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.
   for collection in opened.collections():
     path = collection.store.path
@@ -69,29 +85,28 @@ def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[store.
       yield store.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
-def verify(opened: lab.Lab, *, repair: bool) -> None:
+def verify(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
-  for folder, damage in found:
-    print(f"{folder.name}/{damage.file}: {damage.why}")
+  for path, damage in found:
+    print(f"{path.name}/{damage.file}: {damage.why}")
   if not found:
-    print("every byte is as it was written, and every subset is its seed's")
+    seeds = ", and every subset is its seed's" if isinstance(opened, lab.Lab) else ""
+    print(f"every byte is as it was written{seeds}")
     return
   if not repair:
     sys.exit(1)
-  for folder, damage in found:
-    store.forget(folder, damage)
-  opened.workdir.reopen(train_subsets.STAGE)
-  print(
-    f"{len(found)} damaged files forgotten; python -m experiments.train_subsets "
-    f"--workdir={opened.workdir.path} trains again what they held"
-  )
+  for path, damage in found:
+    store.forget(path, damage)
+  stage = train_subsets.STAGE if isinstance(opened, lab.Lab) else margin_files.IMPORT
+  opened.workdir.reopen(stage)
+  print(f"{len(found)} damaged files forgotten; {stage} again makes what they held")
 
 
 def merge(opened: lab.Lab, other: epath.Path) -> None:
   """Copies the chunks that only the other workdir has, each checked."""
-  for folder in _stores(opened, other):
-    mine = opened.workdir.path / "bank" / folder.name
+  for folder in _stores(workdir.Workdir(str(other))):
+    mine = opened.workdir.bank / folder.name
     if not mine.exists():
       raise ValueError(f"other={other} has {folder.name}, which this experiment has not")
     print(f"{folder.name}: {store.merge(mine, folder)} chunks taken over")
@@ -109,17 +124,23 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
     )
   folder.mkdir(parents=True, exist_ok=True)
   m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
+  shapes: dict[str, tuple[tuple[int, ...], Any]]
   shapes = {"masks": ((m, n), bool), "margins": ((m, t), np.float16)}
+  if "logits" in subsets.store.columns:
+    shapes["logits"] = ((m, t, opened.small.num_classes), np.float16)
   files: dict[str, Any] = {
     name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
     for name, (shape, dtype) in shapes.items()
   }
   for start in range(0, m, _BLOCK_ROWS):
     rows = slice(start, min(start + _BLOCK_ROWS, m))
-    margins_mt = subsets.store.read("margins", rows)
-    if np.abs(margins_mt[np.isfinite(margins_mt)]).max(initial=0) > _FLOAT16:
-      raise ValueError("margins exceed what float16 can hold; nothing can be exported")
-    files["margins"][rows] = margins_mt
+    for name in shapes.keys() - {"masks"}:
+      numbers = subsets.store.read(name, rows)
+      if np.abs(numbers[np.isfinite(numbers)]).max(initial=0) > _FLOAT16:
+        raise ValueError(
+          f"float16 cannot hold {name} of this run; export is not possible"
+        )
+      files[name][rows] = numbers.reshape(files[name][rows].shape)
     packed = subsets.store.read("masks", rows)
     files["masks"][rows] = np.unpackbits(packed, axis=1, count=n)
   for file in files.values():
@@ -127,25 +148,63 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
   print(f"{m:,} models, {n:,} examples, {t:,} targets in {folder}")
 
 
-def _stores(opened: lab.Lab, workdir: epath.Path | None = None) -> list[epath.Path]:
+def take_in(files: margin_files.Files) -> None:
+  """Makes a store of files, all of whose models are checked; continues a stopped one."""
+  masks, margins_mt = files.masks, files.margins_mt
+  (m, n), t = masks.shape, margins_mt.shape[1]
+  dtype = "float16" if margins_mt[:1].dtype == np.float16 else "float32"
+
+  def work() -> dict[str, Any]:
+    made = bank.open_store(
+      margin_files.store_path(files.workdir),
+      num_targets=t,
+      num_train=n,
+      settings=margin_files.LAW,
+      rows_per_chunk=_IMPORTED_ROWS,
+      dtype=dtype,
+    )
+    bar = lab.progress_bar("models imported", folder=files.workdir)
+    for chunk in retrain.missing(made, m):
+      rows = slice(chunk.start, chunk.stop)
+      bank.write(made, chunk.start // _IMPORTED_ROWS, masks[rows], margins_mt[rows])
+      bar(chunk.stop, m)
+    return {"models": m, "examples": n, "targets": t, "dtype": dtype}
+
+  files.workdir.run(margin_files.IMPORT, {"imported": files.settings["files"]}, work)
+
+
+def _stores(folder: workdir.Workdir) -> list[epath.Path]:
   """Folders of stores."""
-  root = (workdir or opened.workdir.path) / "bank"
-  found = sorted(path for path in root.glob("*") if path.is_dir())
+  found = sorted(path for path in folder.bank.glob("*") if path.is_dir())
   if not found:
-    raise ValueError(f"workdir={root.parent} holds no models yet")
+    raise ValueError(f"workdir={folder.path} holds no models yet")
   return found
 
 
-def main(opened: lab.Lab) -> None:
+def open_any() -> Opened:
+  """An experiment, a workdir of imported models, or the files that are to be imported."""
+  if DO.value == "import":
+    if not margin_files.MASKS.value:
+      raise ValueError("masks and --margins are needed for --do=import")
+    return margin_files.open_files()
+  folder = launcher.open_workdir()
+  return Imported(folder) if margin_files.imported(folder) else launcher.open_lab()
+
+
+def main(opened: Opened) -> None:
   """Does what --do says."""
   if (OTHER.value is None) != (DO.value not in ("merge", "export")):
     raise ValueError(
       f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
-  if DO.value == "show":
-    show(opened)
+  if isinstance(opened, margin_files.Files):
+    take_in(opened)
+  elif DO.value == "show":
+    show(opened.workdir, opened.collections() if isinstance(opened, lab.Lab) else [])
   elif DO.value in ("verify", "repair"):
     verify(opened, repair=DO.value == "repair")
+  elif isinstance(opened, Imported):
+    raise ValueError(f"do={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(opened, epath.Path(OTHER.value))
   else:
@@ -153,4 +212,5 @@ def main(opened: lab.Lab) -> None:
 
 
 if __name__ == "__main__":
-  launcher.run(main)
+  flags.adopt_module_key_flags(margin_files)
+  launcher.run(main, open_any)

@@ -134,7 +134,7 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
 
 def judged(opened: lab.Lab, way: str, models: int, weights_tn: np.ndarray) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
-  masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=True)
+  masks, margins_mt = fit_datamodels.held_out_rows(opened)
   guess_mt = datamodels.predictions(masks, weights_tn)
   found = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
   return Point(way, models, *found.lds)
@@ -194,7 +194,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     scores = base_models.load(opened).scores
-    masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=False)
+    masks, margins_mt = fit_datamodels.finite_rows(opened)
     made = kept.Kept(opened.workdir.path / "efficiency.parts", settings)
     fits: dict[str, np.ndarray] = {}
     # Not relabel, which scores another change.

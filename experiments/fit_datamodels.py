@@ -3,7 +3,8 @@
   python -m experiments.fit_datamodels --workdir=runs/fashion
 
 or to models that others trained, whose masks and margins are .npy files as those of the
-public CIFAR-10 bank are (the last --num_held_out rows are kept to judge the fit on):
+public CIFAR-10 bank are, or have been made a store by experiments.bank --do=import (the
+last --num_held_out rows are kept to judge the fit on):
 
   python -m experiments.fit_datamodels --workdir=runs/bank \\
       --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000
@@ -19,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import base_models, hosts, lab, launcher, margin_files, workdir
-from jaxdm import datamodels, priors, training_sets
+from jaxdm import datamodels, priors, store, training_sets
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -31,11 +32,16 @@ def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
   return datamodels.Datamodels.load(folder.path / "datamodels")
 
 
-def finite_rows(
-  opened: lab.Lab, *, held_out: bool
-) -> tuple[training_sets.PackedMasks, np.ndarray]:
-  """Masks and margins of the models that did not diverge."""
-  ids, margins_mt = opened.subset_margins(held_out=held_out)
+def finite_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, store.Matrix]:
+  """Masks and margins of the models to fit to, without those that diverged."""
+  ids, margins_mt = opened.subset_margins()
+  finite = np.setdiff1d(np.arange(len(ids)), datamodels.nonfinite_rows(margins_mt))
+  return opened.packed_masks(ids[finite]), margins_mt.take(finite)
+
+
+def held_out_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, np.ndarray]:
+  """Masks and margins of the models to judge on, without those that diverged."""
+  ids, margins_mt = opened.held_out_margins()
   finite = np.isfinite(margins_mt).all(axis=1)
   return opened.packed_masks(ids[finite]), margins_mt[finite]
 
@@ -61,7 +67,7 @@ def _fit(
   folder: workdir.Workdir,
   config: datamodels.FitConfig,
   masks: training_sets.PackedMasks,
-  margins_mt: np.ndarray,
+  margins_mt: datamodels.Margins,
   candidates: dict[str, priors.Prior],
 ) -> tuple[datamodels.Datamodels, dict[str, Any]]:
   """Fits and saves; continues what a killed run left."""
@@ -117,10 +123,10 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
       files.workdir,
       files.experiment.fit,
       files.masks.take(rows[:count]),
-      files.margins_mt[:count],
+      files.margins(rows[:count]),
       {"none": priors.Prior()},
     )
-    held_out = files.masks.take(rows[count:]), files.margins_mt[count:]
+    held_out = files.masks.take(rows[count:]), files.margins_mt[rows[count:]]
     return summary | _judged(models, *held_out, files.experiment.collect.seed)
 
   asked = files.settings | {
@@ -142,10 +148,10 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
     models, summary = _fit(
       opened.workdir,
       opened.experiment.fit,
-      *finite_rows(opened, held_out=False),
+      *finite_rows(opened),
       {name: prior_of(name, opened, base.scores) for name in names},
     )
-    summary |= _judged(models, *finite_rows(opened, held_out=True), opened.seed)
+    summary |= _judged(models, *held_out_rows(opened), opened.seed)
     full = models.predict(np.ones((1, len(opened.labels)), bool))[0]
     bias = float((full - base.margins_rt.mean(axis=0)).mean())
     return summary | {"bias_on_full_data": bias}

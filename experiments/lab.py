@@ -149,29 +149,38 @@ class Lab:
       share=hosts.mine(),
     )
 
-  def _store(self, name: str, **settings: Any) -> store_lib.Store:
-    """One of the workdir's stores of margins."""
+  def _store(
+    self, name: str, *, dtype: str = "float32", num_logits: int = 0, **settings: Any
+  ) -> store_lib.Store:
+    """One of the workdir's stores; its options are those of `bank.open_store`."""
     everywhere = {
       "dataset": self.small.fingerprint(),
       "train": dataclasses.asdict(self.recipe),
       "seed": self.seed,
     }
     return bank.open_store(
-      self.workdir.path / "bank" / name,
+      self.workdir.bank / name,
       num_targets=len(self.target_labels),
       num_train=len(self.labels),
       settings=everywhere | settings,
+      dtype=dtype,
+      num_logits=num_logits,
     )
 
   def collections(self) -> list[Collection]:
     """Models on random subsets: all of them, then the held-out ones' further seeds."""
     config = self.experiment.collect
-    law = {"alpha": config.alpha, "law": "uniform, of exactly alpha * n examples"}
-    subsets = self._store("subsets", **law)
+    of: dict[str, Any] = {
+      "alpha": config.alpha,
+      "law": "uniform, of exactly alpha * n examples",
+      "dtype": config.margin_dtype,
+      "num_logits": self.small.num_classes if config.keep_logits else 0,
+    }
+    subsets = self._store("subsets", **of)
     found = [Collection(subsets, 0, config.num_models + config.num_held_out, "subset")]
     for repeat in range(1, config.held_out_seeds):
-      first = {"first": config.num_models}
-      again = self._store(f"held-out-{config.num_models}-{repeat}", **law, **first)
+      of["first"] = config.num_models
+      again = self._store(f"held-out-{config.num_models}-{repeat}", **of)
       family = f"subset-{repeat}"
       found.append(Collection(again, config.num_models, config.num_held_out, family))
     return found
@@ -198,12 +207,6 @@ class Lab:
     """Root of everything random."""
     return self.experiment.collect.seed
 
-  def subset_ids(self, *, held_out: bool) -> np.ndarray:
-    """Ids of the models on random subsets that are for fitting, or for judging."""
-    collect = self.experiment.collect
-    ids = np.arange(collect.num_models + collect.num_held_out)
-    return ids[collect.num_models :] if held_out else ids[: collect.num_models]
-
   def subset_masks(self, ids: np.ndarray) -> np.ndarray:
     """Random subsets by model id, as bool[m, n]."""
     alpha = self.experiment.collect.alpha
@@ -216,23 +219,24 @@ class Lab:
       self.subset_masks(ids[start : start + _BLOCK_MODELS]) for start in starts
     )
 
-  def subset_margins(self, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Subsets and margins, int[m] and float32[m, t], of models on random subsets.
+  def subset_margins(self) -> tuple[np.ndarray, store_lib.Matrix]:
+    """Subsets int[m] and margins [m, t] of the models that datamodels are fitted to."""
+    ids = np.arange(self.experiment.collect.num_models)
+    return ids, self._rows(self.collections()[0], ids)
 
-    Args:
-      held_out: those that fits are judged on, with all their seeds, instead of those
-        that are fitted to.
+  def held_out_margins(self) -> tuple[np.ndarray, np.ndarray]:
+    """Subsets int[m] and margins float32[m, t] of those that fits are judged on.
+
+    Every subset is there as often as it was trained on.
     """
-    config = self.experiment.collect
     subsets, *repeats = self.collections()
-    ids = self.subset_ids(held_out=held_out)
-    if not held_out:
-      return ids, self._rows(subsets, slice(0, config.num_models))
-    parts = [self._rows(subsets, slice(config.num_models, subsets.models))]
-    parts += [self._rows(repeat, slice(0, repeat.models)) for repeat in repeats]
-    return np.tile(ids, len(parts)), np.concatenate(parts)
+    ids = np.arange(self.experiment.collect.num_models, subsets.models)
+    parts = [self._rows(subsets, ids)]
+    parts += [self._rows(repeat, np.arange(repeat.models)) for repeat in repeats]
+    margins_mt = np.concatenate([part[:] for part in parts]).astype(np.float32)
+    return np.tile(ids, len(parts)), margins_mt
 
-  def _rows(self, collection: Collection, rows: slice) -> np.ndarray:
+  def _rows(self, collection: Collection, rows: np.ndarray) -> store_lib.Matrix:
     """Margins of some rows, all of which must be there."""
     lacking = retrain.missing(collection.store, collection.models)
     if lacking:
@@ -241,7 +245,7 @@ class Lab:
         f"{collection.store.path} lacks {count} of {collection.models} models; "
         f"run python -m experiments.train_subsets --workdir={self.workdir.path}"
       )
-    return collection.store.read("margins", rows)
+    return store_lib.Matrix(collection.store, "margins", rows)
 
 
 def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:

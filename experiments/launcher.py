@@ -15,13 +15,18 @@ from jaxdm import devices
 Hold = Literal["alone", "shared", "job", "not"]
 
 
+def open_workdir() -> workdir.Workdir:
+  """The folder alone, of programs that need neither settings nor data."""
+  return workdir.Workdir(settings.WORKDIR.value, settings.BANK_DIR.value)
+
+
 def open_lab() -> lab.Lab:
   """Reads flags and workdir, and checks them against the data.
 
   Raises:
     ValueError: on any setting or data that cannot work; nothing has been computed.
   """
-  folder = workdir.Workdir(settings.WORKDIR.value)
+  folder = open_workdir()
   stored = folder.settings()
   where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
   fingerprint = stored.get("data", {}).pop("fingerprint", None)

@@ -1,7 +1,8 @@
-"""Masks and margins that somebody else's models left, as `.npy` files.
+"""Masks and margins that somebody else's models left, as `.npy` files or imported.
 
-The layout is that of the public CIFAR-10 bank: bool [m, n] masks and float16 [m, t]
-margins. Everything is checked before anything is fitted.
+The layout of the files is that of the public CIFAR-10 bank: bool [m, n] masks and float16
+[m, t] margins. Everything is checked before anything is fitted. `experiments.bank
+--do=import` makes a store of them, an eighth as large and with digests of every byte.
 """
 
 import dataclasses
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 from absl import flags
+from etils import epath
 
-from experiments import presets, settings, workdir
-from jaxdm import datamodels, training_sets
+from experiments import launcher, presets, settings, workdir
+from jaxdm import bank, datamodels, retrain, store, training_sets
 
 MASKS = flags.DEFINE_string(
   "masks",
@@ -20,10 +22,12 @@ MASKS = flags.DEFINE_string(
   "Instead of models of one's own: an .npy of bool [m, n] training masks to fit to.",
 )
 MARGINS = flags.DEFINE_string("margins", None, "With --masks: an .npy of float [m, t].")
-TARGETS = flags.DEFINE_string("targets", None, "With --masks: fit only targets a:b.")
+TARGETS = flags.DEFINE_string("targets", None, "Fit only targets a:b of such models.")
 DROP_NONFINITE = flags.DEFINE_bool(
-  "drop_nonfinite", False, "With --masks: leave out models with margins not finite."
+  "drop_nonfinite", False, "Leave out such models whose margins are not finite."
 )
+IMPORT = "import"
+LAW = {"law": "somebody else's, as imported"}
 _BLOCK_ROWS = 4096
 
 
@@ -35,49 +39,60 @@ class Files:
     workdir: for the results.
     experiment: whose fit and num_held_out count.
     masks: of the models to fit to and, behind them, those to judge on.
-    margins_mt: float32, theirs.
+    margins_mt: float, theirs.
     settings: what the result depends on.
   """
 
   workdir: workdir.Workdir
   experiment: presets.Experiment
   masks: training_sets.PackedMasks
-  margins_mt: np.ndarray
+  margins_mt: datamodels.Margins
   settings: dict[str, dict[str, object]]
+
+  def margins(self, rows: np.ndarray) -> datamodels.Margins:
+    """Some models' margins; those in a store stay there."""
+    return _take(self.margins_mt, rows)
 
 
 def wanted() -> bool:
-  """Whether the flags ask for files."""
+  """Whether flags or workdir ask for somebody else's models."""
   given = (MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)
-  return any(given)
+  return any(given) or imported(launcher.open_workdir())
+
+
+def imported(folder: workdir.Workdir) -> bool:
+  """Whether a workdir holds a store of imported models."""
+  return (store_path(folder) / "manifest.json").exists()
+
+
+def store_path(folder: workdir.Workdir) -> epath.Path:
+  """Where imported models are."""
+  return folder.bank / "imported"
 
 
 def open_files() -> Files:
-  """Reads and checks the files that the flags name, and says what they hold.
+  """Reads and checks what flags or workdir name, and says what it holds.
 
   Raises:
-    ValueError: on anything in flags or files that cannot be fitted.
+    ValueError: on anything in flags, files or store that cannot be fitted.
   """
-  if not (MASKS.value and MARGINS.value):
-    raise ValueError("masks and --margins are needed together")
-  folder = workdir.Workdir(settings.WORKDIR.value)
+  folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})
   experiment = settings.experiment(stored)
-  masks_mn, margins_mt = _array("masks", MASKS.value), _array("margins", MARGINS.value)
-  m, t = len(masks_mn), margins_mt.shape[1]
-  if len(margins_mt) != m:
-    raise ValueError(f"margins has {len(margins_mt)} rows but --masks has {m}")
-  if margins_mt.dtype.kind != "f":
-    raise ValueError(f"margins must hold floats, got {margins_mt.dtype}")
-  start, stop = _slice(t)
-  margins_mt = np.asarray(margins_mt[:, start:stop], np.float32)
-  packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
+  margins_mt: datamodels.Margins
+  if imported(folder) and not (MASKS.value or MARGINS.value):
+    packed, margins_mt, start, of = _from_store(folder)
+  elif MASKS.value and MARGINS.value:
+    packed, margins_mt, start, of = _from_files()
+  else:
+    raise ValueError("masks and --margins are needed together")
+  (m, n), stop = packed.shape, start + margins_mt.shape[1]
   sizes = np.bitwise_count(packed.bits).sum(axis=1, dtype=np.int64)
   distinct = len(np.unique(packed.bits, axis=0))
   print(
-    f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {masks_mn.shape[1]:,} "
-    f"examples, {m - distinct:,} on a subset seen before; targets {start}:{stop} of {t:,}"
+    f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {n:,} examples, "
+    f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
   )
   bad = datamodels.nonfinite_rows(margins_mt)
   if bad.size and not DROP_NONFINITE.value:
@@ -89,7 +104,7 @@ def open_files() -> Files:
   if bad.size:
     print(f"{bad.size} models left out: their margins are not finite")
     rows_m = np.setdiff1d(np.arange(m), bad)
-    packed, margins_mt = packed.take(rows_m), margins_mt[rows_m]
+    packed, margins_mt = packed.take(rows_m), _take(margins_mt, rows_m)
   held_out = experiment.collect.num_held_out
   if held_out > len(margins_mt) - 4:
     raise ValueError(
@@ -97,7 +112,7 @@ def open_files() -> Files:
       f"got {held_out}"
     )
   now: dict[str, object] = {
-    "masks": [*masks_mn.shape],
+    "masks": [*packed.shape],
     "digest": datamodels.digest(packed, margins_mt),
     "targets": [start, stop],
   }
@@ -108,10 +123,52 @@ def open_files() -> Files:
   return Files(folder, experiment, packed, margins_mt, {"files": now})
 
 
-def _array(name: str, path: str) -> np.ndarray:
+def _from_files() -> tuple[training_sets.PackedMasks, np.ndarray, int, int]:
+  """Masks, margins of the targets asked for, the first of those, and targets in all."""
+  masks_mn, margins_mt = _array("masks", MASKS.value), _array("margins", MARGINS.value)
+  if len(margins_mt) != len(masks_mn):
+    rows = len(margins_mt), len(masks_mn)
+    raise ValueError(f"margins has {rows[0]} rows but --masks has {rows[1]}")
+  if margins_mt.dtype.kind != "f":
+    raise ValueError(f"margins must hold floats, got {margins_mt.dtype}")
+  start, stop = _slice(margins_mt.shape[1])
+  packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
+  return packed, margins_mt[:, start:stop], start, margins_mt.shape[1]
+
+
+def _from_store(
+  folder: workdir.Workdir,
+) -> tuple[training_sets.PackedMasks, store.Matrix, int, int]:
+  """The same of what was imported."""
+  about = folder.summary(IMPORT)
+  opened = bank.open_store(
+    store_path(folder),
+    num_targets=about["targets"],
+    num_train=about["examples"],
+    settings=LAW,
+    dtype=about["dtype"],
+  )
+  if retrain.missing(opened, about["models"]):
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} lacks imported models; run the import again"
+    )
+  start, stop = _slice(about["targets"])
+  rows = np.arange(about["models"])
+  bits = opened.read("masks", rows)
+  margins_mt = store.Matrix(opened, "margins", rows, range(start, stop))
+  packed = training_sets.PackedMasks(bits, about["examples"])
+  return packed, margins_mt, start, about["targets"]
+
+
+def _take(margins_mt: datamodels.Margins, rows: np.ndarray) -> datamodels.Margins:
+  """Some models' margins."""
+  return margins_mt[rows] if isinstance(margins_mt, np.ndarray) else margins_mt.take(rows)
+
+
+def _array(name: str, path: str | None) -> np.ndarray:
   """A matrix in a file, mapped into memory; never a pickle."""
   try:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = np.load(str(path), mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
     raise ValueError(f"{name}={path} is not a whole .npy file: {error}") from error
   if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:

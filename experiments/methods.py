@@ -31,7 +31,7 @@ def judged(
   opened: lab.Lab, scores: Mapping[str, np.ndarray]
 ) -> dict[str, quality.Quality]:
   """How well each method's scores predict the held-out models."""
-  masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=True)
+  masks, margins_mt = fit_datamodels.held_out_rows(opened)
   found = {}
   for name, scores_tn in scores.items():
     guess_mt = datamodels.predictions(masks, scores_tn)

@@ -1,6 +1,7 @@
 """What an experiment is made of, and the experiments that have names."""
 
 import dataclasses
+from typing import Literal
 
 from jaxdm import brittleness, datamodels, train
 
@@ -38,6 +39,8 @@ class CollectConfig:
     num_base: models on the full training set.
     equal_steps: train every model for the steps that one on a random subset takes,
       instead of for steps in proportion to its set (as published).
+    margin_dtype: float16 halves the store of margins; a run ends at one above 65,504.
+    keep_logits: store every logit beside the margins, in the same type.
     seed: of everything random in the experiment.
   """
 
@@ -47,6 +50,8 @@ class CollectConfig:
   held_out_seeds: int = 2
   num_base: int = 32
   equal_steps: bool = False
+  margin_dtype: Literal["float32", "float16"] = "float32"
+  keep_logits: bool = False
   seed: int = 0
 
   def __post_init__(self) -> None:

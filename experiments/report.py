@@ -74,7 +74,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   removed, examples = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened.workdir)
-  masks, margins_mt = fit_datamodels.finite_rows(opened, held_out=True)
+  masks, margins_mt = fit_datamodels.held_out_rows(opened)
   class_size = round(len(opened.labels) / opened.dataset.num_classes)
   curves = figures.cumulative_share(
     tables.by_method(removed), tables.by_method(flipped), class_size=class_size

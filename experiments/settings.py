@@ -27,6 +27,11 @@ _DEFINE: dict[Any, Any] = {
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for everything the experiment makes; continued if it exists."
 )
+BANK_DIR = flags.DEFINE_string(
+  "bank_dir",
+  None,
+  "Folder, or gs:// bucket, for the stores of models; default: bank in the workdir.",
+)
 PRESET = flags.DEFINE_enum(
   "preset", "fashion", list(presets.PRESETS), "Experiment to start from."
 )

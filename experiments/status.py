@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from experiments import launcher, settings, workdir
+from experiments import launcher, workdir
 from jaxdm import store
 
 
@@ -37,11 +37,6 @@ def stages(folder: epath.Path) -> list[str]:
   return lines
 
 
-def open_workdir() -> workdir.Workdir:
-  """The folder alone: neither settings nor data are needed."""
-  return workdir.Workdir(settings.WORKDIR.value)
-
-
 def main(opened: workdir.Workdir) -> None:
   """Prints the stages, the stores and the processes."""
   folder = opened.path
@@ -49,7 +44,7 @@ def main(opened: workdir.Workdir) -> None:
     raise ValueError(f"workdir={folder} holds no experiment")
   print("\n".join(stages(folder)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
-  for path in sorted(p.parent for p in folder.glob("bank/*/manifest.json")):
+  for path in sorted(p.parent for p in opened.bank.glob("*/manifest.json")):
     found = store.summary(path)
     print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
@@ -65,4 +60,4 @@ def main(opened: workdir.Workdir) -> None:
 
 
 if __name__ == "__main__":
-  launcher.run(main, open_workdir, hold="not")
+  launcher.run(main, launcher.open_workdir, hold="not")

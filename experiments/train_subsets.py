@@ -7,17 +7,20 @@ or as one job with --distributed. Later stages: fit_datamodels, brittleness, lab
 `experiments.pipeline` runs them all.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import base_models, hosts, lab, launcher, workdir
-from jaxdm import retrain
+from jaxdm import datamodels, retrain
 from jaxdm.report import tables
 
 STAGE = "train_subsets"
 GROUPS = ("data", "collect", "train", "gradient")
+_BLOCK_ROWS = 4096
 
 
 def lacking(opened: lab.Lab) -> int:
@@ -55,22 +58,32 @@ def _summary(opened: lab.Lab) -> dict[str, Any]:
   base = base_models.load(opened)
   names = [opened.dataset.class_names[label] for label in opened.target_labels]
   tables.write_targets(opened.workdir.path / "targets.csv", base.margins_rt, names)
-  parts = [opened.subset_margins(held_out=held_out)[1] for held_out in (False, True)]
-  margins_mt = np.concatenate(parts)
-  finite = np.isfinite(margins_mt).all(axis=1)
+  fitted, held_out = opened.subset_margins()[1], opened.held_out_margins()[1]
+  right = diverged = 0
+  for margins_mt in itertools.chain(_blocks(fitted), _blocks(held_out)):
+    finite = np.isfinite(margins_mt).all(axis=1)
+    diverged += int((~finite).sum())
+    right += int((margins_mt[finite] > 0).sum())
+  whole = len(fitted) + len(held_out) - diverged
   missing = opened.experiment.collect.num_base - len(base.margins_rt)
-  if missing or not finite.all():
+  if missing or diverged:
     print(
       f"diverged, and left out of every fit: {missing} models on all data, "
-      f"{(~finite).sum()} on subsets"
+      f"{diverged} on subsets"
     )
   return {
     "num_train": len(opened.labels),
     "num_targets": len(opened.target_labels),
     "base_accuracy": float((base.margins_rt > 0).mean()),
-    "subset_accuracy": float((margins_mt[finite] > 0).mean()),
-    "diverged_models": missing + int((~finite).sum()),
+    "subset_accuracy": right / max(1, whole * len(opened.target_labels)),
+    "diverged_models": missing + diverged,
   }
+
+
+def _blocks(margins_mt: datamodels.Margins) -> Iterator[np.ndarray]:
+  """Some rows at a time."""
+  for start in range(0, len(margins_mt), _BLOCK_ROWS):
+    yield margins_mt[start : start + _BLOCK_ROWS]
 
 
 if __name__ == "__main__":

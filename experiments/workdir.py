@@ -16,6 +16,7 @@ from jaxdm import devices, progress, store, whole
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
 _LOG_SECONDS = 10.0
+_BANK_DIR = "bank_dir.txt"
 
 # Tables, which a stage prints in its own way.
 _LONG = ("methods", "removals", "curves")
@@ -26,13 +27,22 @@ class WorkdirError(ValueError):
 
 
 class Workdir:
-  """Records which stage ran with which settings, and never runs one twice."""
+  """Records which stage ran with which settings, and never runs one twice.
 
-  def __init__(self, path: str | None):
+  Attributes:
+    path: the folder.
+    bank: the folder, or the place in a bucket, of its stores.
+  """
+
+  def __init__(self, path: str | None, bank_dir: str | None = None):
     """Names the folder; it is not made before `locked`.
 
+    Args:
+      path: the folder.
+      bank_dir: of its stores, if it is not to be inside; the workdir keeps it.
+
     Raises:
-      WorkdirError: if it holds something else.
+      WorkdirError: if it holds something else, or has its stores somewhere else.
     """
     if not path:
       raise WorkdirError("workdir is needed: a folder for the experiment's results")
@@ -48,6 +58,16 @@ class Workdir:
       raise WorkdirError(
         f"workdir={path} is not empty and holds no experiment; name a new folder"
       )
+    note = self.path / _BANK_DIR
+    kept = note.read_text() if note.exists() else None
+    begun = kept or (self.path / "bank").exists()
+    if begun and bank_dir not in (None, kept):
+      raise WorkdirError(
+        f"bank_dir: the stores of --workdir={path} are in {kept or self.path / 'bank'}, "
+        f"not in {bank_dir}"
+      )
+    self._bank_dir = kept or bank_dir
+    self.bank = epath.Path(self._bank_dir or self.path / "bank")
 
   @contextlib.contextmanager
   def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
@@ -67,6 +87,8 @@ class Workdir:
       for name, kind in wanted.items():
         try:
           self._stages.mkdir(parents=True, exist_ok=True)
+          if self._bank_dir:
+            (self.path / _BANK_DIR).write_text(self._bank_dir)
           file = stack.enter_context(open(self.path / name, "a"))
         except OSError as error:
           raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error

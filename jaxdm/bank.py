@@ -17,8 +17,10 @@ def open_store(
   num_train: int,
   settings: Mapping[str, Any],
   rows_per_chunk: int = 32,
+  dtype: str = "float32",
+  num_logits: int = 0,
 ) -> store_lib.Store:
-  """A store of margins float32[m, t] and masks, eight examples to a byte.
+  """A store of margins [m, t] and masks, eight examples to a byte; logits by choice.
 
   Args:
     path: see `store.Store`.
@@ -26,11 +28,15 @@ def open_store(
     num_train: n.
     settings: what the margins depend on; JSON values.
     rows_per_chunk: models a chunk; an existing store keeps its own.
+    dtype: of the margins, and of the logits.
+    num_logits: k, to keep every logit of every target as well; 0: none.
   """
   columns = {
-    "margins": store_lib.Column("float32", num_targets),
+    "margins": store_lib.Column(dtype, num_targets),
     "masks": store_lib.Column("uint8", -(-num_train // 8)),
   }
+  if num_logits:
+    columns["logits"] = store_lib.Column(dtype, num_targets * num_logits)
   sizes = {"num_targets": num_targets, "num_train": num_train}
   return store_lib.Store(
     path, columns=columns, settings={**sizes, **settings}, rows_per_chunk=rows_per_chunk
@@ -42,12 +48,21 @@ def write(
   chunk: int,
   masks_mn: np.ndarray,
   margins_mt: np.ndarray,
+  logits_mtk: np.ndarray | None = None,
   about: Mapping[str, Any] = {},
 ) -> None:
-  """Writes a chunk of models; NaN marks a diverged one."""
+  """Writes a chunk of models, with logits where the store keeps them.
+
+  Raises:
+    StoreError: on a number that the store's type cannot hold; NaN, which marks a model
+      that diverged, is none.
+  """
   packed = np.packbits(masks_mn, axis=1)
   diverged = int((~np.isfinite(margins_mt).all(axis=1)).sum())
   arrays = {"margins": margins_mt, "masks": packed}
+  if "logits" in store.columns:
+    assert logits_mtk is not None
+    arrays["logits"] = logits_mtk.reshape(len(logits_mtk), -1)
   store.write(chunk, arrays, {"diverged": diverged, **about})
 
 
@@ -92,7 +107,7 @@ class Bank:
       digest = hashlib.blake2b("\n".join(ids[part]).encode(), digest_size=8).digest()
       chunk = int.from_bytes(digest, "big") % store_lib.CHUNKS
       about = {"ids": list(ids[part])}
-      write(self._store, chunk, masks_mn[part], margins_mt[part], about)
+      write(self._store, chunk, masks_mn[part], margins_mt[part], about=about)
       self._admit(chunk, ids[part])
 
   def margins(self, ids: Sequence[str]) -> np.ndarray:

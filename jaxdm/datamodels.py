@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import Array, checkpoint, design, lasso, path, quality
+from jaxdm import Array, checkpoint, design, lasso, path, quality, store
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
 from jaxdm.path import FitConfig
 from jaxdm.priors import Prior
+
+# Of m models on t targets; those in a store are read a tile of targets at a time.
+Margins = np.ndarray | store.Matrix
 
 # Of sums of squares that should be 0.
 _ROUNDING = 1e-9
@@ -84,7 +87,7 @@ class Datamodels:
 
 def fit_datamodels(
   masks_mn: design.Matrix,
-  margins_mt: np.ndarray,
+  margins_mt: Margins,
   *,
   config: FitConfig = FitConfig(),
   candidates: Mapping[str, Prior] | None = None,
@@ -179,7 +182,9 @@ def fit_datamodels(
     grids[name][:, part] = found["grid"]
 
   checked = np.concatenate([fold.check for fold in splits])
-  null = margins_mt[checked].astype(np.float64).var(axis=0).sum() * (len(checked) / m)
+  null = sum(
+    margins_mt[checked, part].astype(np.float64).var(axis=0).sum() for part in parts
+  ) * (len(checked) / m)
   left = {name: found.min(axis=0).sum() for name, found in errors.items()}
   for name, sum_of_squares in left.items():
     report(f"prior {name}: validation R2 {1 - sum_of_squares / null:.4f}")
@@ -227,7 +232,7 @@ class _Data:
   def __init__(
     self,
     masks_mn: design.Matrix,
-    margins_mt: np.ndarray,
+    margins_mt: Margins,
     prior: Prior,
     parts: Sequence[slice],
   ):
@@ -292,7 +297,7 @@ def _product(block: Array, weights_nt: Array) -> Array:
   return jnp.dot(block.astype(jnp.float32), weights_nt, precision="highest")
 
 
-def digest(masks_mn: design.Matrix, margins_mt: np.ndarray) -> str:
+def digest(masks_mn: design.Matrix, margins_mt: Margins) -> str:
   """Tells different data apart, from at most a thousand of its rows."""
   rows = np.unique(np.linspace(0, len(margins_mt) - 1, 1000).astype(int))
   found = hashlib.sha256(repr((masks_mn.shape, margins_mt.shape)).encode())
@@ -307,7 +312,7 @@ def _some(numbers: np.ndarray) -> str:
   return ", ".join(str(number) for number in numbers[:10]) + dots
 
 
-def _checked(masks_mn: design.Matrix, margins_mt: np.ndarray) -> design.Matrix:
+def _checked(masks_mn: design.Matrix, margins_mt: Margins) -> design.Matrix:
   """The masks as bool; raises ValueError on what cannot be fitted."""
   if len(masks_mn.shape) != 2 or margins_mt.ndim != 2:
     raise ValueError(
@@ -333,7 +338,7 @@ def _checked(masks_mn: design.Matrix, margins_mt: np.ndarray) -> design.Matrix:
   return masks_mn
 
 
-def nonfinite_rows(margins_mt: np.ndarray) -> np.ndarray:
+def nonfinite_rows(margins_mt: Margins) -> np.ndarray:
   """Models with a margin that is not finite, as int[...]."""
   found = []
   for start in range(0, len(margins_mt), 4096):

@@ -106,7 +106,8 @@ class Retrainer:
     lacking = tell()
     parts = [todo[i : i + size] for i in range(0, len(todo), size)]
     asked = (Models(masks_mn[p], [seeds[r] for r in p], labels_mn[p]) for p in parts)
-    for part, margins_mt in zip(parts, self._trained(asked), strict=True):
+    for part, logits_mtk in zip(parts, self._trained(asked), strict=True):
+      margins_mt = self._margins(logits_mtk)
       self._store.append([ids[r] for r in part], masks_mn[part], margins_mt)
       self._models.settle()
       lacking = tell()
@@ -138,7 +139,7 @@ class Retrainer:
     size = self._models.rows
     parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
     waiting_masks: list[np.ndarray] = []
-    waiting_margins: list[np.ndarray] = []
+    waiting_logits: list[np.ndarray] = []
 
     def asked() -> Iterator[Models]:
       for part in parts:
@@ -149,24 +150,25 @@ class Retrainer:
 
     left, done = list(chunks), 0
     progress(done, len(numbers))
-    for margins_mt in self._trained(asked()):
-      waiting_margins.extend(margins_mt)
-      while left and len(left[0]) <= len(waiting_margins):
+    for logits_mtk in self._trained(asked()):
+      waiting_logits.extend(logits_mtk)
+      while left and len(left[0]) <= len(waiting_logits):
         chunk, rows = left[0].start // store.rows_per_chunk, len(left.pop(0))
-        bank.write(
-          store,
-          chunk,
-          np.array(waiting_masks[:rows]),
-          np.array(waiting_margins[:rows]),
-        )
-        del waiting_masks[:rows], waiting_margins[:rows]
-        if not waiting_margins:
+        logits_mtk = np.array(waiting_logits[:rows])
+        masks_mn, margins_mt = np.array(waiting_masks[:rows]), self._margins(logits_mtk)
+        bank.write(store, chunk, masks_mn, margins_mt, logits_mtk)
+        del waiting_masks[:rows], waiting_logits[:rows]
+        if not waiting_logits:
           self._models.settle()
         done += rows
         progress(done, len(numbers))
 
+  def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
+    """float32[m, t]."""
+    return np.asarray(margins.correct_class_margins(logits_mtk, self._target_labels))
+
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
-    """Margins float32[m, t] of parts of at most a fleet's chunk of models each."""
+    """Logits float32[m, t, k] of parts of at most a fleet's chunk of models each."""
 
     def chunks() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
       for part in asked:
@@ -176,8 +178,7 @@ class Retrainer:
         yield training_sets.from_masks(part.masks_mn, part.labels_mn), keys
 
     for output in self._models.train_models(chunks(), self._target_pixels):
-      logits = np.asarray(output.logits)[: output.num_models]
-      yield np.asarray(margins.correct_class_margins(logits, self._target_labels))
+      yield np.asarray(output.logits)[: output.num_models]
 
 
 def missing(

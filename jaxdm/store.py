@@ -66,6 +66,7 @@ class Store:
 
   Attributes:
     path: the folder.
+    columns: the arrays, by name.
     rows_per_chunk: rows that are written together.
   """
 
@@ -90,7 +91,7 @@ class Store:
         description is damaged.
     """
     self.path = epath.Path(path)
-    self._columns = dict(columns)
+    self.columns = dict(columns)
     wanted = {
       "format": _FORMAT,
       "columns": {name: list(column) for name, column in columns.items()},
@@ -128,6 +129,9 @@ class Store:
       chunk: its number.
       arrays: by name, the same number of rows of each, at most `rows_per_chunk`.
       about: kept in the marker; JSON values.
+
+    Raises:
+      StoreError: if a number is larger than an array's type can hold.
     """
     [rows] = {len(array) for array in arrays.values()}
     files = {
@@ -178,9 +182,13 @@ class Store:
     """
     spec = {**self._spec(name), "kvstore": {"driver": "memory"}}
     made = ts.open(spec, create=True, context=ts.Context()).result()
-    first = chunk * self.rows_per_chunk
-    column = self._columns[name]
-    made[first : first + len(array)].write(np.asarray(array, column.dtype)).result()
+    first, dtype = chunk * self.rows_per_chunk, self.columns[name].dtype
+    with np.errstate(over="ignore"):
+      stored = np.asarray(array, dtype)
+    if np.isinf(stored[np.isfinite(array)]).any():
+      most = np.abs(array[np.isfinite(array)]).max()
+      raise StoreError(f"{dtype} cannot hold {name} of {most:.6g}")
+    made[first : first + len(array)].write(stored).result()
     kvstore = made.kvstore
     assert kvstore is not None
     keys = [key for key in kvstore.list().result() if key != b"zarr.json"]
@@ -209,7 +217,7 @@ class Store:
     Chunks of rows are shards of tiles of columns, so that some targets of all models
     can be read without the others.
     """
-    column = self._columns[name]
+    column = self.columns[name]
     tile = min(column.width, _TILE_COLUMNS)
     rows = self.rows_per_chunk
     metadata = {
@@ -237,6 +245,47 @@ class Store:
       # Else a chunk of zeros would have no file, and nothing to check.
       "store_data_equal_to_fill_value": True,
     }
+
+
+class Matrix:
+  """Some rows of one of a store's arrays, read where they are indexed.
+
+  Attributes:
+    shape: (rows, columns).
+    ndim: 2.
+  """
+
+  ndim = 2
+
+  def __init__(
+    self, store: Store, name: str, rows: np.ndarray, columns: range | None = None
+  ):
+    """Reads nothing yet.
+
+    Args:
+      store: where they are.
+      name: of the array.
+      rows: int, their numbers.
+      columns: a part of the columns; None: all.
+    """
+    self._store, self._name, self._rows = store, name, rows
+    self._columns = columns or range(store.columns[name].width)
+    self.shape = len(rows), len(self._columns)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, key: Any) -> np.ndarray:
+    rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+    start, stop, _ = columns.indices(len(self._columns))
+    first = self._columns.start
+    return self._store.read(
+      self._name, self._rows[rows], slice(first + start, first + stop)
+    )
+
+  def take(self, rows: np.ndarray) -> "Matrix":
+    """Some of the rows."""
+    return Matrix(self._store, self._name, self._rows[rows], self._columns)
 
 
 def damage(path: str | epath.PathLike) -> Iterator[Damage]:
@@ -415,6 +464,6 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
 def _kvstore(folder: epath.Path) -> str | dict[str, str]:
   """TensorStore's name for a local or remote folder."""
   text = os.fspath(folder)
-  if "://" in text:
+  if whole.is_remote(folder):
     return text + "/"
   return {"driver": "file", "path": os.path.abspath(text) + "/"}

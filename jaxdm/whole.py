@@ -1,6 +1,7 @@
 """Files that are either whole or what they were before, also after a crash."""
 
 import contextlib
+import io
 import json
 import os
 import uuid
@@ -12,13 +13,21 @@ from etils import epath
 
 @contextlib.contextmanager
 def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
-  """A file to write to, which takes the place of `path` once it is closed and durable."""
+  """A file to write to, which takes the place of `path` once it is closed and durable.
+
+  An object in a bucket is there when all of it is, and has no other name before.
+  """
+  if is_remote(path):
+    buffer = io.StringIO() if mode == "w" else io.BytesIO()
+    yield buffer
+    with path.open(mode) as file:
+      file.write(buffer.getvalue())
+    return
   partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
   with partial.open(mode) as file:
     yield file
     file.flush()
-    with contextlib.suppress(OSError, AttributeError):
-      os.fsync(file.fileno())  # Objects in a bucket have none, and need none.
+    os.fsync(file.fileno())
   partial.replace(path)
 
 
@@ -26,3 +35,8 @@ def write_json(path: epath.Path, value: Any) -> None:
   """Writes a JSON file."""
   with writing(path, "w") as file:
     file.write(json.dumps(value, indent=1))
+
+
+def is_remote(path: epath.Path) -> bool:
+  """Whether a path leads into a bucket."""
+  return "://" in os.fspath(path)

@@ -129,7 +129,7 @@ TABLE = [
 def how(main) -> dict:
   """How a launcher is started as a program."""
   if main is status:
-    return {"hold": "not", "opener": status.open_workdir}
+    return {"hold": "not", "opener": launcher.open_workdir}
   if main is train_subsets:
     return {"hold": "shared"}
   together = (fit_datamodels, brittleness, label_flip, removal_curves, pipeline)

@@ -1,13 +1,14 @@
 """Datamodels of models that others trained."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import fit_datamodels, launcher
+from experiments import bank, fit_datamodels, launcher
 from jaxdm import datamodels
 
 
@@ -110,6 +111,60 @@ def test_bad_flags_get_one_line(given, message, files, tmp_path) -> None:
   with pytest.raises(SystemExit, match=re.escape(message)):
     start(asked)
   assert not (tmp_path / "run").exists()
+
+
+def look_after(given: dict[str, str], do: str, hold="alone") -> None:
+  with flagsaver.as_parsed(**given, do=do):
+    launcher.start(bank.main, ["prog"], bank.open_any, hold=hold)
+
+
+def test_imported_models_are_fitted_as_the_files_are(files, tmp_path, capsys) -> None:
+  start({**files, "targets": "1:4"})
+  taken = {"workdir": str(tmp_path / "taken"), "num_held_out": "60"}
+  named = {name: files[name] for name in ("masks", "margins")}
+  look_after({**taken, **named}, "import")
+  # Nothing more is needed of the files.
+  for path in named.values():
+    pathlib.Path(path).unlink()
+  start({**taken, "targets": "1:4", "num_lambdas": "6"})
+  one, two = (
+    datamodels.Datamodels.load(tmp_path / name / "datamodels")
+    for name in ("run", "taken")
+  )
+  np.testing.assert_array_equal(one.weights_tn, two.weights_tn)
+  capsys.readouterr()
+  look_after(taken, "show")
+  assert re.search(r"imported +300 ", capsys.readouterr().out)
+  look_after(taken, "verify")
+  path = tmp_path / "taken/bank/imported/margins/c/0/0"
+  path.write_bytes(path.read_bytes()[:-1] + b"?")
+  with pytest.raises(SystemExit):
+    look_after(taken, "verify")
+  assert "imported/margins/c/0/0: its digest" in capsys.readouterr().out
+  look_after(taken, "repair")
+  with pytest.raises(SystemExit, match="lacks a finished import"):
+    start({**taken, "targets": "1:4", "num_lambdas": "6"})
+  with pytest.raises(SystemExit, match="do=export is for models of one's own"):
+    look_after({**taken, "other": "x"}, "export")
+
+
+def test_an_import_continues_and_ends_with_the_same_bytes(files, tmp_path) -> None:
+  monkey = pytest.MonkeyPatch()
+  monkey.setattr(bank, "_IMPORTED_ROWS", 64)
+  asked = {**files, "workdir": str(tmp_path / "a")}
+  look_after(asked, "import")
+  monkey.setattr(bank.bank, "write", None)
+  with pytest.raises(TypeError):
+    look_after({**asked, "workdir": str(tmp_path / "b")}, "import")
+  monkey.undo()
+  monkey.setattr(bank, "_IMPORTED_ROWS", 64)
+  look_after({**asked, "workdir": str(tmp_path / "b")}, "import")
+  monkey.undo()
+  one, two = (
+    {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    for root in (tmp_path / "a/bank", tmp_path / "b/bank")
+  )
+  assert one == two and len(one) == 1 + 2 + 5 * 3
 
 
 def test_other_files_in_a_used_workdir_are_refused(files) -> None:

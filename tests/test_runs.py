@@ -198,9 +198,36 @@ def test_what_is_exported_can_be_fitted_as_files(finished, tmp_path, capsys) -> 
   assert (masks.sum(axis=1) == 24).all()
   with flagsaver.as_parsed(workdir=str(finished), **TOY):
     opened = launcher.open_lab()
-    expected = opened.subset_margins(held_out=False)[1]
+    expected = opened.subset_margins()[1][:]
   np.testing.assert_array_equal(margins[:70], expected.astype(np.float16))
   np.testing.assert_array_equal(masks[:70], opened.subset_masks(np.arange(70)))
+
+
+@pytest.mark.slow
+def test_logits_and_half_precision_by_choice(finished, tmp_path) -> None:
+  folder = tmp_path / "run"
+  asked = {"margin_dtype": "float16", "keep_logits": "true"}
+  start(train_subsets.main, folder, **asked)
+  start(bank.main, folder, do="verify", **asked)
+  start(bank.main, folder, do="export", other=str(tmp_path / "npy"), **asked)
+  whole, half = store_of(finished), store_of(folder, **asked)
+  expected = whole.read("margins", slice(0, 70))
+  margins = half.read("margins", slice(0, 70))
+  assert margins.dtype == np.float16
+  np.testing.assert_array_equal(margins, expected.astype(np.float16))
+  logits = np.load(tmp_path / "npy" / "logits.npy")[:70].astype(np.float32)
+  assert logits.shape == (70, 20, 2)
+  with flagsaver.as_parsed(workdir=str(folder), **TOY):
+    labels = launcher.open_lab().target_labels
+  right = logits[:, np.arange(20), labels] - logits[:, np.arange(20), 1 - labels]
+  np.testing.assert_allclose(right, expected, atol=0.02)
+  # And what is fitted to them is what is fitted to the others.
+  start(fit_datamodels.main, folder, **asked)
+
+
+def store_of(folder: pathlib.Path, **given: str) -> store.Store:
+  with flagsaver.as_parsed(workdir=str(folder), **TOY, **given):
+    return launcher.open_lab().collections()[0].store
 
 
 @pytest.mark.slow
@@ -208,7 +235,7 @@ def test_show_and_status_tell_what_there_is(finished, capsys) -> None:
   start(bank.main, finished, do="show")
   assert "subsets" in capsys.readouterr().out
   with flagsaver.as_parsed(workdir=str(finished)):
-    launcher.start(status.main, ["prog"], status.open_workdir, hold="not")
+    launcher.start(status.main, ["prog"], launcher.open_workdir, hold="not")
   printed = capsys.readouterr().out
   assert "finished" in printed and "78" in printed and "0/1" in printed
 

@@ -73,6 +73,41 @@ def test_zeros_and_nan_have_files_too(tmp_path) -> None:
   np.testing.assert_array_equal(open_store(tmp_path).read("a", slice(0, 4)), data["a"])
 
 
+def test_what_float16_cannot_hold_is_an_error_and_nothing_is_written(tmp_path) -> None:
+  columns = {"a": store_lib.Column("float16", 3)}
+  store = store_lib.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=4)
+  store.write(0, {"a": np.array([[65504, -1, np.nan], [np.inf, 0, 1]], np.float32)})
+  found = store.read("a", slice(0, 2))
+  np.testing.assert_array_equal(found, [[65504, -1, np.nan], [np.inf, 0, 1]])
+  with pytest.raises(store_lib.StoreError, match="float16 cannot hold a of 70000"):
+    store.write(1, {"a": np.array([[0, 0, 0], [1, -7e4, np.inf]], np.float32)})
+  assert store.chunks() == {0: 2} and not (tmp_path / "a/c/1").exists()
+
+
+def test_a_matrix_reads_what_is_indexed_and_no_more(tmp_path, monkeypatch) -> None:
+  store = open_store(tmp_path)
+  whole = np.concatenate([arrays(seed=seed)["a"] for seed in range(3)])
+  for chunk in range(3):
+    store.write(chunk, arrays(seed=chunk))
+  rows = np.delete(np.arange(len(whole)), [1, 6])
+  matrix = store_lib.Matrix(store, "a", rows, range(300, 590))
+  expected = whole[rows, 300:590]
+  assert matrix.shape == expected.shape and len(matrix) == len(expected)
+  for key in (slice(None), slice(2, 5), np.array([3, 0]), (slice(None), slice(10, 40))):
+    np.testing.assert_array_equal(matrix[key], expected[key])
+  some = np.array([4, 2])
+  np.testing.assert_array_equal(matrix.take(some)[:], expected[some])
+  asked = []
+  read = store_lib.Store.read
+  monkeypatch.setattr(
+    store_lib.Store, "read", lambda *args: asked.append(args[2:]) or read(*args)
+  )
+  matrix[some, 5:8]
+  [(found_rows, found_columns)] = asked
+  assert found_rows.tolist() == rows[some].tolist()
+  assert (found_columns.start, found_columns.stop) == (305, 308)
+
+
 def test_other_settings_are_named_and_nothing_is_touched(tmp_path) -> None:
   open_store(tmp_path).write(0, arrays())
   before = files(tmp_path)
