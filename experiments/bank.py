@@ -8,7 +8,8 @@ What --do can be:
   show    what every store holds, and what made it
   verify  every byte against the digests that were written with it, and every training set
           against its seed; exits with 1 if something is wrong
-  repair  the same, and forgets what is damaged, so that train_subsets trains it again
+  repair  the same, and forgets what is damaged, so that train_subsets trains it again;
+          removes what killed processes were in the middle of writing
   merge   takes over what another workdir of the same experiment has (--other)
   export  masks.npy and margins.npy in the layout of the public CIFAR-10 bank (--other),
           and logits.npy if there are any
@@ -90,6 +91,9 @@ def verify(opened: Opened, *, repair: bool) -> None:
   found = list(problems(opened))
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
+  if repair:
+    for path in _stores(opened.workdir):
+      store.sweep(path)
   if not found:
     seeds = ", and every subset is its seed's" if isinstance(opened, lab.Lab) else ""
     print(f"every byte is as it was written{seeds}")

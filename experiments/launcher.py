@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -76,6 +77,8 @@ def start(
       main(opened)
   except (ValueError, OSError) as error:
     message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+      message = "workdir's disk is full; make room, and the same command continues"
     first = re.match(r"\w*", message)
     prefix = "--" if first and first.group() in flags.FLAGS else ""
     sys.exit(f"error: {prefix}{message}")

@@ -14,6 +14,7 @@ different chunks never meet, and two which write the same rows write the same by
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -351,6 +352,15 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
     for marker in (root / "done").glob(f"{damage.chunk:014d}-*.json"):
       marker.unlink(missing_ok=True)
   (root / damage.file).unlink(missing_ok=True)
+
+
+def sweep(path: str | epath.PathLike) -> None:
+  """Removes what killed writers left half-written; nobody may be writing."""
+  root = epath.Path(path)
+  for name in ("", "done", *read_sealed(root / "manifest.json")["columns"]):
+    folders = [root / name, *(root / name / "c").glob("*")]
+    for partial in itertools.chain(*(folder.glob("*.partial") for folder in folders)):
+      partial.unlink(missing_ok=True)
 
 
 def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:

@@ -1,11 +1,13 @@
 """Runs that are shared, stopped, damaged and looked after."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -253,6 +255,45 @@ def test_opening_and_reading_a_part_do_not_grow_with_the_whole(tmp_path) -> None
   np.testing.assert_array_equal(
     opened.read("margins", rows, slice(9_000, 9_001))[:, 0], np.arange(32)
   )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode,
+  reason="mounting a small disk needs user namespaces",
+)
+def test_a_full_disk_ends_a_run_that_can_be_continued(finished, tmp_path) -> None:
+  disk, out = tmp_path / "disk", tmp_path / "out"
+  disk.mkdir()
+  flags = " ".join(f"--{name}={value}" for name, value in TOY.items())
+  run = f"{sys.executable} -m experiments.train_subsets --workdir={disk}/run {flags}"
+  script = f"""
+    mount -t tmpfs -o size=80k none {disk}
+    {run} && exit 3
+    echo $(ls {disk}/run/bank/subsets/done | grep json$)
+    mount -o remount,size=100m {disk}
+    {run} && cp -r {disk}/run {out}
+  """
+  command = ["unshare", "-rm", "sh", "-c", script]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 1 <= len(done.stdout.splitlines()[0].split()) < 3  # Of three chunks.
+  message = "error: --workdir's disk is full; make room, and the same command continues"
+  assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
+  for path in (out / "bank").iterdir():
+    store.sweep(path)
+  assert drill._stored(out) == drill._stored(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/dev/shm").exists(), reason="needs a second disk")
+def test_stores_may_be_on_another_filesystem(finished, tmp_path) -> None:
+  with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+    folder = tmp_path / "run"
+    assert os.stat(other).st_dev != os.stat(tmp_path).st_dev
+    start(train_subsets.main, folder, bank_dir=f"{other}/bank")
+    assert not (folder / "bank").exists()
+    assert drill._files(pathlib.Path(other) / "bank") == drill._stored(finished)
 
 
 def test_a_signal_ends_what_does_not_end_by_itself() -> None:

@@ -150,6 +150,25 @@ def test_a_forgotten_chunk_is_gone(tmp_path) -> None:
   assert store.chunks() == {} == open_store(tmp_path).chunks()
 
 
+def test_what_killed_writers_left_is_swept_away(tmp_path, monkeypatch) -> None:
+  store = open_store(tmp_path)
+  store.write(1, arrays())
+  whole = files(tmp_path)
+
+  def killed(*args) -> None:
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr("pathlib.Path.replace", killed)
+    patch.setattr("os.replace", killed)
+    for chunk in (1, 2):
+      with pytest.raises(KeyboardInterrupt):
+        store.write(chunk, arrays(seed=chunk))
+  assert set(files(tmp_path)) > set(whole)
+  store_lib.sweep(tmp_path)
+  assert files(tmp_path) == whole
+
+
 def test_damaged_numbers_are_never_returned(tmp_path) -> None:
   open_store(tmp_path).write(0, arrays())
   path = tmp_path / "a" / "c" / "0" / "0"
