@@ -5,6 +5,7 @@
   python -m experiments.drill --drill=bytes --drill_times=1000
   python -m experiments.drill --drill=hosts
   python -m experiments.drill --drill=writers --drill_seconds=600
+  python -m experiments.drill --drill=scale
 
   kills    runs killed with -9 at random moments and begun again: what was stored stays,
            and the finished store has the bits of an undisturbed one
@@ -15,6 +16,9 @@
            2: the bits of one process
   writers  4 processes write chunks of one store, the same ones, too: none is torn, none
            is there twice
+  scale    stores of up to 300,000 models on 10,000 targets, whole by their markers though
+           few numbers are there: seconds to open them, to find what is missing and to
+           read 256 targets of 1,024 models, and what that adds to the peak of memory
 
 Everything happens in a temporary folder, on tiny models. Exits with 1 at the first thing
 that is wrong.
@@ -42,7 +46,7 @@ from jaxdm import bank, devices, retrain, store
 WHAT = flags.DEFINE_enum(
   "drill",
   "kills",
-  ["kills", "searches", "bytes", "hosts", "writers"],
+  ["kills", "searches", "bytes", "hosts", "writers", "scale"],
   "What to break; see above.",
 )
 TIMES = flags.DEFINE_integer(
@@ -69,6 +73,8 @@ _TOY = {
 _WRITERS = 4
 _HEARTBEATS = 400  # Seconds, in which JAX ends a job that has lost a process.
 _WIDTH = 700
+_SIZES = ((3_200, 1_000), (32_000, 1_000), (32_000, 10_000), (300_000, 10_000))
+_READ_MODELS = 1024
 
 
 def main(argv: list[str]) -> None:
@@ -86,8 +92,10 @@ def main(argv: list[str]) -> None:
       flipped_bytes(folder, TIMES.value, rng)
     elif WHAT.value == "hosts":
       many_hosts(folder)
-    else:
+    elif WHAT.value == "writers":
       writers(folder, SECONDS.value)
+    else:
+      scale(folder)
 
 
 def kills(
@@ -233,6 +241,56 @@ def writers(folder: pathlib.Path, seconds: float) -> None:
     f"{_WRITERS} processes wrote {sum(written):,} chunks in {seconds:.0f} s, "
     f"{len(chunks):,} different ones; none torn, none double"
   )
+
+
+def scale(folder: pathlib.Path) -> None:
+  """Prints what the same requests cost on stores of several sizes."""
+  columns = f"{'opening':>10}{'missing':>10}{'reading':>10}{'memory':>10}"
+  print(f"{'models':>9}{'targets':>9}{'chunks':>8}{columns}")
+  for models, targets in _SIZES:
+    path = folder / f"{models}-{targets}"
+    chunks, lacking = _sparse(path, models, targets)
+    before = devices.peak_bytes()
+    seconds = [time.perf_counter()]
+    opened = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
+    seconds.append(time.perf_counter())
+    found = retrain.missing(opened, models)
+    seconds.append(time.perf_counter())
+    read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
+    seconds.append(time.perf_counter())
+    _check(
+      [part.start // 32 for part in found] == [lacking], "the wrong chunk is missing"
+    )
+    _check(
+      (read == _column_numbers(targets)[256:512]).all(), "the wrong numbers are read"
+    )
+    cells = "".join(f"{cost * 1e3:>7.1f} ms" for cost in np.diff(seconds))
+    memory = (devices.peak_bytes() - before) / 1e6
+    print(f"{models:>9,}{targets:>9,}{chunks:>8,}{cells}{memory:>7.1f} MB")
+
+
+def _sparse(path: pathlib.Path, models: int, targets: int) -> tuple[int, int]:
+  """A store whose last chunks hold numbers, one lacks its marker, and the rest just that.
+
+  Returns:
+    Chunks, and the one that is missing.
+  """
+  made = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
+  size, lacking = made.rows_per_chunk, 1
+  chunks = models // size
+  margins_mt = np.tile(_column_numbers(targets), (size, 1))
+  masks_mn = np.zeros((size, 50_000), bool)
+  for chunk in range(chunks):
+    if chunk >= chunks - _READ_MODELS // size:
+      bank.write(made, chunk, masks_mn, margins_mt)
+    elif chunk != lacking:
+      (path / "done" / f"{chunk:014d}-{size}.json").touch()
+  return chunks, lacking
+
+
+def _column_numbers(targets: int) -> np.ndarray:
+  """A row of margins that tells where it is read."""
+  return np.arange(targets, dtype=np.float32)
 
 
 def _write(path: pathlib.Path, index: int, seconds: float, made: object) -> None:

@@ -242,6 +242,16 @@ def test_show_and_status_tell_what_there_is(finished, capsys) -> None:
   assert "finished" in printed and "78" in printed and "0/1" in printed
 
 
+def test_the_drill_of_scale_finds_what_it_left_out(tmp_path, monkeypatch, capsys) -> None:
+  monkeypatch.setattr(drill, "_SIZES", ((3_200, 600),))
+  drill.scale(tmp_path)
+  assert "3,200" in capsys.readouterr().out
+  monkeypatch.setattr(drill, "_column_numbers", lambda targets: np.arange(targets) % 7.5)
+  monkeypatch.setattr(drill, "_sparse", lambda *args: (100, 2))
+  with pytest.raises(SystemExit, match="WRONG: another chunk is missing"):
+    drill.scale(tmp_path)
+
+
 def test_opening_and_reading_a_part_do_not_grow_with_the_whole(tmp_path) -> None:
   columns = {"margins": store.Column("float32", 10_000)}
   opened = store.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=32)
