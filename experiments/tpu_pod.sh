@@ -8,7 +8,9 @@
 #   experiments/tpu_pod.sh delete  NAME ZONE
 #
 # Every worker trains its part into run/ on its own disk. launch continues what a preempted
-# slice has left if its disks are still there; else collect first, from time to time.
+# slice has left if its disks are still there; else collect first, from time to time. With
+# --bank_dir=gs://BUCKET/RUN among the FLAGS the models are in a bucket, where workers meet
+# and nothing is lost with a slice; then worker 0's run/ is all there is to collect.
 # DRY_RUN=1 prints the commands instead of running them.
 set -euo pipefail
 
@@ -42,7 +44,7 @@ install)
   run tar -czf /tmp/jaxdm.tgz --exclude=.venv --exclude=.git --exclude=runs .
   run "${tpu[@]}" scp /tmp/jaxdm.tgz "$name": --zone="$zone" --worker=all
   run "${everywhere[@]}" --command="mkdir -p jaxdm && tar -xzf jaxdm.tgz -C jaxdm && \
-cd jaxdm && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
+cd jaxdm && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu,gcs]'"
   ;;
 launch)
   flags=$(printf '%q ' "$@")

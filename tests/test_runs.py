@@ -340,7 +340,7 @@ def fake(folder: pathlib.Path, name: str, body: str) -> None:
     ),
     (
       {"SLURM_JOB_ID": "71"},
-      ["py -m experiments.train_subsets --distributed --workdir=w", "requeue 71"],
+      ["py -m experiments.pipeline --distributed --workdir=w", "requeue 71"],
     ),
   ],
 )
