@@ -258,9 +258,7 @@ def scale(folder: pathlib.Path) -> None:
     seconds.append(time.perf_counter())
     read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())
-    _check(
-      [part.start // 32 for part in found] == [lacking], "another chunk is missing"
-    )
+    _check([part.start // 32 for part in found] == [lacking], "another chunk is missing")
     _check(
       (read == _column_numbers(targets)[256:512]).all(), "the wrong numbers are read"
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import base_models, lab
+from experiments import base_models, hosts, lab
 from jaxdm import kept, training_sets
 from jaxdm.baselines import gradient
 
@@ -24,6 +24,13 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   """
   folder = opened.workdir.path / "relabel.parts"
   parts = kept.Kept(folder, opened.settings("gradient") | {"targets": targets.tolist()})
+  if hosts.follows():
+    return parts.wait_for("mean")["scores"]
+  return parts("mean", lambda: {"scores": _mean(opened, targets, parts)})["scores"]
+
+
+def _mean(opened: lab.Lab, targets: np.ndarray, parts: kept.Kept) -> np.ndarray:
+  """Trains the models, those of each chunk at once, and averages."""
   count = opened.experiment.collect.num_base
   total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))
   used = 0
