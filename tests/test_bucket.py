@@ -45,6 +45,9 @@ def bucket():
     patch.setattr(objects, "download", _download)
     for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
       patch.setenv(name, f"http://localhost:{port}")
+    # Nobody is asked for credentials.
+    patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+    patch.setenv("NO_GCE_CHECK", "true")
     logging.getLogger("gcsfs").setLevel(logging.ERROR)  # It looks for credentials.
     emulator = server.create_server("localhost", port, True, default_bucket="bank")
     emulator.start()
