@@ -1,5 +1,6 @@
 """Runs that are shared, stopped, damaged and looked after."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -265,6 +266,16 @@ def test_opening_and_reading_a_part_do_not_grow_with_the_whole(tmp_path) -> None
   np.testing.assert_array_equal(
     opened.read("margins", rows, slice(9_000, 9_001))[:, 0], np.arange(32)
   )
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_changes_nothing(finished, tmp_path, monkeypatch) -> None:
+  jumps = itertools.cycle([0.0, -1e6, 1e9, 3.0])
+  # What tells the time, for logs and for progress bars.
+  monkeypatch.setattr(time, "time", lambda: next(jumps))
+  monkeypatch.setattr("tqdm.std.time", lambda: next(jumps))
+  start(train_subsets.main, tmp_path / "run")
+  assert drill._stored(tmp_path / "run") == drill._stored(finished)
 
 
 @pytest.mark.slow
