@@ -81,6 +81,7 @@ class Lab:
   experiment: presets.Experiment
   speed: fleet.Speed
   dataset: data.Dataset
+  preset: str = ""
 
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint."""

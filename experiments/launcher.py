@@ -41,7 +41,8 @@ def open_lab() -> lab.Lab:
       f"the images of --dataset={experiment.data.dataset} are not those that "
       f"--workdir={folder.path} was begun with"
     )
-  return lab.Lab(folder, experiment, settings.speed(), dataset)
+  preset = settings.preset(stored)
+  return lab.Lab(folder, experiment, settings.speed(), dataset, preset)
 
 
 def start(

@@ -102,11 +102,12 @@ def main(argv: list[str]) -> None:
       raise ValueError("--bench must name a JSON file of bench_trainer")
     if not all(count.isdecimal() and int(count) for count in DEVICES.value):
       raise ValueError(f"--devices must be whole numbers >= 1, got {DEVICES.value}")
-    experiment, size = settings.experiment({}), cost.SIZES[settings.PRESET.value]
+    preset = settings.preset({})
+    experiment, size = settings.experiment({}), cost.SIZES[preset]
     made = plan(_read(BENCH.value), experiment, size)
   except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
-  print(f"{made.num_models:,} models of the preset {settings.PRESET.value}")
+  print(f"{made.num_models:,} models of the preset {preset}")
   print(f"  each trains on {made.samples_per_model:,} images")
   print(f"  speed from {made.source}")
   print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")

@@ -33,7 +33,10 @@ BANK_DIR = flags.DEFINE_string(
   "Folder, or gs:// bucket, for the stores of models; default: bank in the workdir.",
 )
 PRESET = flags.DEFINE_enum(
-  "preset", "fashion", list(presets.PRESETS), "Experiment to start from."
+  "preset",
+  None,
+  list(presets.PRESETS),
+  "Experiment to start from; default: the one the workdir was begun with, else fashion.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared.")
 ARRAYS = flags.DEFINE_string(
@@ -90,6 +93,11 @@ def _given(config: type) -> dict[str, Any]:
   return {name: value for name, value in values.items() if value is not None}
 
 
+def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
+  """The name of the preset that the command line, or else a workdir, asks for."""
+  return PRESET.value or stored.get("start", {}).get("preset", "fashion")
+
+
 def speed() -> fleet.Speed:
   """Speed settings: they may change between runs of one experiment."""
   return fleet.Speed(**_given(fleet.Speed))
@@ -104,10 +112,10 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
   Raises:
     ValueError: on a value that no config accepts.
   """
-  preset = presets.PRESETS[PRESET.value]()
+  start = presets.PRESETS[preset(stored)]()
   groups = {}
   for name, config in _GROUPS.items():
-    base = stored.get(name) or dataclasses.asdict(getattr(preset, name))
+    base = stored.get(name) or dataclasses.asdict(getattr(start, name))
     given = _given(config)
     if given.get("dataset", base.get("dataset")) != base.get("dataset"):
       base = {}  # The preset's choice of classes and sizes is about other images.

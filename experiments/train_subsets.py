@@ -50,7 +50,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     (opened.workdir.path / "checkpoints").rmtree(missing_ok=True)
     return _summary(opened)
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
+  return opened.workdir.run(STAGE, settings, work)
 
 
 def _summary(opened: lab.Lab) -> dict[str, Any]:

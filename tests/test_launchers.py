@@ -99,6 +99,21 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
 
 
 @pytest.mark.slow
+def test_later_stages_remember_the_preset(tmp_path) -> None:
+  toy = {name: value for name, value in TOY.items() if name != "num_targets"}
+  with flagsaver.as_parsed(workdir=str(tmp_path / "run"), preset="fashion-all", **toy):
+    launcher.start(train_subsets.main, ["prog"])
+  with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
+    opened = launcher.open_lab()
+  assert opened.experiment.search.num_targets == 120
+  with (
+    flagsaver.as_parsed(workdir=str(tmp_path / "run"), preset="fashion", **toy),
+    pytest.raises(SystemExit, match="--preset: stored 'fashion-all', asked 'fashion'"),
+  ):
+    launcher.start(train_subsets.main, ["prog"])
+
+
+@pytest.mark.slow
 def test_finished_stages_are_not_done_again(finished) -> None:
   before = contents(finished)
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
