@@ -89,11 +89,11 @@ def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[store.
 def verify(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
-  for path, damage in found:
-    print(f"{path.name}/{damage.file}: {damage.why}")
   if repair:
     for path in _stores(opened.workdir):
       store.sweep(path)
+  for path, damage in found:
+    print(f"{path.name}/{damage.file}: {damage.why}")
   if not found:
     seeds = ", and every subset is its seed's" if isinstance(opened, lab.Lab) else ""
     print(f"every byte is as it was written{seeds}")
@@ -156,7 +156,11 @@ def take_in(files: margin_files.Files) -> None:
   """Makes a store of files, all of whose models are checked; continues a stopped one."""
   masks, margins_mt = files.masks, files.margins_mt
   (m, n), t = masks.shape, margins_mt.shape[1]
-  dtype = "float16" if margins_mt[:1].dtype == np.float16 else "float32"
+  dtype = str(margins_mt[:1].dtype)
+  if dtype not in ("float16", "float32"):
+    raise ValueError(f"margins must be float16 or float32 to be imported, got {dtype}")
+  if any(path.name != "imported" for path in files.workdir.bank.glob("*")):
+    raise ValueError(f"workdir={files.workdir.path} holds other models; name a new one")
 
   def work() -> dict[str, Any]:
     made = bank.open_store(

@@ -191,6 +191,8 @@ def many_hosts(folder: pathlib.Path) -> None:
   def killed(processes: list[subprocess.Popen[bytes]], run: pathlib.Path) -> None:
     """Once half of the run's chunks are there."""
     while len(_markers(run)) < half:
+      ended = all(process.poll() is not None for process in processes)
+      _check(not ended, f"{run.name}: it ended before it was killed")
       time.sleep(0.02)
     for process in processes:
       process.kill()
@@ -259,9 +261,7 @@ def scale(folder: pathlib.Path) -> None:
     read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())
     _check([part.start // 32 for part in found] == [lacking], "another chunk is missing")
-    _check(
-      (read == _column_numbers(targets)[256:512]).all(), "the wrong numbers are read"
-    )
+    _check((read == _column_numbers(targets)[256:512]).all(), "other numbers are read")
     cells = "".join(f"{cost * 1e3:>7.1f} ms" for cost in np.diff(seconds))
     memory = (devices.peak_bytes() - before) / 1e6
     print(f"{models:>9,}{targets:>9,}{chunks:>8,}{cells}{memory:>7.1f} MB")

@@ -161,7 +161,11 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
 
 def open_any() -> lab.Lab | margin_files.Files:
   """Files if the flags name some, else the workdir's experiment."""
-  return margin_files.open_files() if margin_files.wanted() else launcher.open_lab()
+  if not margin_files.wanted():
+    return launcher.open_lab()
+  files = margin_files.open_files()
+  margin_files.check_held_out(files)
+  return files
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import jax
 from absl import flags
 
+from experiments import stopping
+
 SHARD = flags.DEFINE_string(
   "shard",
   None,
@@ -30,6 +32,7 @@ OWN_DISK = flags.DEFINE_bool(
   "waits for the others; experiments.bank --do=merge brings them together.",
 )
 _POLL_SECONDS = 1.0
+_SLOWEST_SECONDS = 10**7
 
 
 def asked() -> bool:
@@ -49,9 +52,15 @@ def start() -> None:
   if SHARD.value is not None:
     raise ValueError("shard and --distributed exclude each other")
   try:
-    jax.distributed.initialize()
+    # It would listen to SIGTERM instead of `stopping`.
+    jax.config.update("jax_enable_preemption_service", False)
+    # In the end processes wait for the slowest, hours if it has a disk of its own. One
+    # that died is noticed by its heartbeats.
+    jax.distributed.initialize(shutdown_timeout_seconds=_SLOWEST_SECONDS)
   except (ValueError, RuntimeError) as error:
     raise ValueError(f"distributed: JAX finds no job to join: {error}") from error
+  if jax.process_index() == 0:
+    stopping.be_last()
 
 
 def check_one_job() -> None:

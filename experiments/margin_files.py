@@ -105,12 +105,6 @@ def open_files() -> Files:
     print(f"{bad.size} models left out: their margins are not finite")
     rows_m = np.setdiff1d(np.arange(m), bad)
     packed, margins_mt = packed.take(rows_m), _take(margins_mt, rows_m)
-  held_out = experiment.collect.num_held_out
-  if held_out > len(margins_mt) - 4:
-    raise ValueError(
-      f"num_held_out must leave some of {len(margins_mt)} models to fit to, "
-      f"got {held_out}"
-    )
   now: dict[str, object] = {
     "masks": [*packed.shape],
     "digest": datamodels.digest(packed, margins_mt),
@@ -121,6 +115,15 @@ def open_files() -> Files:
       f"workdir={folder.path} was begun with other files or --targets; name a new one"
     )
   return Files(folder, experiment, packed, margins_mt, {"files": now})
+
+
+def check_held_out(files: Files) -> None:
+  """Raises ValueError where models are too few to be judged on others of them."""
+  held_out, models = files.experiment.collect.num_held_out, len(files.margins_mt)
+  if held_out > models - 4:
+    raise ValueError(
+      f"num_held_out must leave some of {models} models to fit to, got {held_out}"
+    )
 
 
 def _from_files() -> tuple[training_sets.PackedMasks, np.ndarray, int, int]:
@@ -140,7 +143,7 @@ def _from_store(
   folder: workdir.Workdir,
 ) -> tuple[training_sets.PackedMasks, store.Matrix, int, int]:
   """The same of what was imported."""
-  about = folder.summary(IMPORT)
+  about = folder.summary(IMPORT, "bank --do=import")
   opened = bank.open_store(
     store_path(folder),
     num_targets=about["targets"],

@@ -39,7 +39,8 @@ class CollectConfig:
     num_base: models on the full training set.
     equal_steps: train every model for the steps that one on a random subset takes,
       instead of for steps in proportion to its set (as published).
-    margin_dtype: float16 halves the store of margins; a run ends at one above 65,504.
+    margin_dtype: float16 halves the store of margins; a model with one above 65,504
+      counts as diverged.
     keep_logits: store every logit beside the margins, in the same type.
     seed: of everything random in the experiment.
   """

@@ -41,7 +41,7 @@ def _mean(opened: lab.Lab, targets: np.ndarray, parts: kept.Kept) -> np.ndarray:
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
       return _chunk(opened, targets, start, size)
 
-    found = parts(f"models-{start}", make)
+    found = parts(f"models-{start}-{size}", make)
     opened.fleet.settle()
     total += found["scores"]
     used += int(found["used"])

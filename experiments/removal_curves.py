@@ -141,9 +141,11 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       print(f"{s['method']:<12}{numbers}  {difference}")
     return {"targets": len(targets), "curves": summary}
 
-  asked = {"curve_sizes": sizes, "curve_models": MODELS.value}
-  settings = opened.settings("search", "compare") | {STAGE: asked}
-  return opened.workdir.run(STAGE, settings, work)
+  # A group of its own: what is compared here is not what a search compares.
+  groups = opened.settings("search", "compare").values()
+  asked = {key: value for group in groups for key, value in group.items()}
+  asked |= {"curve_sizes": sizes, "curve_models": MODELS.value}
+  return opened.workdir.run(STAGE, {STAGE: asked}, work)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ import threading
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h.
 GRACE_SECONDS = 8.0
+_LAST_SECONDS = 1.5
 _asked = threading.Event()
+_last = threading.Event()
 
 
 def listen() -> None:
@@ -28,6 +30,11 @@ def listen() -> None:
   for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: None)
   threading.Thread(target=_wait, args=(receiver,), daemon=True).start()
+
+
+def be_last() -> None:
+  """Lets the others of a job end before this process, which coordinates them."""
+  _last.set()
 
 
 def check() -> None:
@@ -46,7 +53,7 @@ def _wait(receiver: socket.socket) -> None:
     flush=True,
   )
   _asked.set()
-  receiver.settimeout(GRACE_SECONDS)
+  receiver.settimeout(GRACE_SECONDS + _LAST_SECONDS * _last.is_set())
   with contextlib.suppress(TimeoutError):
     receiver.recv(1)
   os._exit(EXIT_CODE)

@@ -58,6 +58,9 @@ class Workdir:
       raise WorkdirError(
         f"workdir={path} is not empty and holds no experiment; name a new folder"
       )
+    if bank_dir:
+      local = "://" not in bank_dir
+      bank_dir = os.path.abspath(bank_dir) if local else bank_dir.rstrip("/")
     note = self.path / _BANK_DIR
     kept = note.read_text() if note.exists() else None
     begun = kept or (self.path / "bank").exists()
@@ -87,8 +90,6 @@ class Workdir:
       for name, kind in wanted.items():
         try:
           self._stages.mkdir(parents=True, exist_ok=True)
-          if self._bank_dir:
-            (self.path / _BANK_DIR).write_text(self._bank_dir)
           file = stack.enter_context(open(self.path / name, "a"))
         except OSError as error:
           raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
@@ -98,6 +99,10 @@ class Workdir:
           raise WorkdirError(
             f"workdir={self.path} is in use by another process; wait for it to end"
           ) from error
+      note = self.path / _BANK_DIR
+      if self._bank_dir and not note.exists():
+        with whole.writing(note, "w") as text:
+          text.write(self._bank_dir)
       yield
 
   def log(self, name: str) -> progress.Progress:
@@ -138,8 +143,12 @@ class Workdir:
       merged |= json.loads(record.read_text())["settings"]
     return merged
 
-  def summary(self, stage: str) -> dict[str, Any]:
+  def summary(self, stage: str, launcher: str = "") -> dict[str, Any]:
     """What a finished stage reported.
+
+    Args:
+      stage: its name.
+      launcher: and flags that run it, if that is not its name.
 
     Raises:
       WorkdirError: if it is not finished.
@@ -148,7 +157,7 @@ class Workdir:
     if not record.get("complete"):
       raise WorkdirError(
         f"workdir={self.path} lacks a finished {stage}; "
-        f"run python -m experiments.{stage} --workdir={self.path} first"
+        f"run python -m experiments.{launcher or stage} --workdir={self.path} first"
       )
     return record["summary"]
 
@@ -160,7 +169,7 @@ class Workdir:
     wrong = [
       f"--{difference}"
       for group, values in settings.items()
-      for difference in store.differences(stored.get(group, {}), values)
+      for difference in store.differences(stored.get(group, values), values)
     ]
     if wrong:
       raise WorkdirError(

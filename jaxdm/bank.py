@@ -53,16 +53,19 @@ def write(
 ) -> None:
   """Writes a chunk of models, with logits where the store keeps them.
 
-  Raises:
-    StoreError: on a number that the store's type cannot hold; NaN, which marks a model
-      that diverged, is none.
+  A model that diverged is a row of NaN. So is one whose numbers the store's type, if it
+  is float16, cannot hold: they would not come back as they are.
   """
-  packed = np.packbits(masks_mn, axis=1)
-  diverged = int((~np.isfinite(margins_mt).all(axis=1)).sum())
-  arrays = {"margins": margins_mt, "masks": packed}
+  arrays = {"margins": margins_mt}
   if "logits" in store.columns:
     assert logits_mtk is not None
     arrays["logits"] = logits_mtk.reshape(len(logits_mtk), -1)
+  most = np.finfo(store.columns["margins"].dtype).max
+  lost_m = np.any([~(np.abs(a) <= most).all(axis=1) for a in arrays.values()], axis=0)
+  for name, array in arrays.items():
+    arrays[name] = np.where(lost_m[:, None], np.nan, array)
+  diverged = int(lost_m.sum())
+  arrays["masks"] = np.packbits(masks_mn, axis=1)
   store.write(chunk, arrays, {"diverged": diverged, **about})
 
 
@@ -73,14 +76,13 @@ class Bank:
   """
 
   def __init__(self, store: store_lib.Store):
-    """Reads the ids that a store of `open_store` holds."""
+    """Takes a store of `open_store`, of which nothing is known before `refresh`."""
     self._store = store
     self._row_of: dict[str, int] = {}
     self._known: set[int] = set()
-    self.refresh()
 
   def refresh(self) -> None:
-    """Learns of what other processes have stored since."""
+    """Learns of what has been stored since, by whichever process."""
     for chunk, rows in self._store.chunks().items():
       if chunk not in self._known:
         self._admit(chunk, self._store.about(chunk, rows)["ids"])

@@ -22,6 +22,7 @@ from jaxdm.priors import Prior
 # Of m models on t targets; those in a store are read a tile of targets at a time.
 Margins = np.ndarray | store.Matrix
 
+_AT_ONCE = 2**28
 # Of sums of squares that should be 0.
 _ROUNDING = 1e-9
 
@@ -125,6 +126,8 @@ def fit_datamodels(
     ValueError: on shapes that do not match, masks that are not 0/1, non-finite
       margins, too few models to hold any out, or a folder of another fit.
   """
+  if isinstance(margins_mt, store.Matrix) and np.prod(margins_mt.shape) < _AT_ONCE:
+    margins_mt = margins_mt[:]
   masks_mn = _checked(masks_mn, margins_mt)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   candidates = dict(candidates or {"none": Prior()})

@@ -16,6 +16,7 @@ from jaxdm import progress as progress_lib
 from jaxdm import store as store_lib
 
 _POLL_SECONDS = 0.2
+_LONGEST_POLL_SECONDS = 3.2
 
 
 class Models(NamedTuple):
@@ -111,8 +112,10 @@ class Retrainer:
       self._store.append([ids[r] for r in part], masks_mn[part], margins_mt)
       self._models.settle()
       lacking = tell()
+    pause = _POLL_SECONDS
     while lacking:
-      time.sleep(_POLL_SECONDS)
+      time.sleep(pause)
+      pause = min(2 * pause, _LONGEST_POLL_SECONDS)
       self._store.refresh()
       lacking = tell()
     return self._store.margins(ids)

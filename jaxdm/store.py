@@ -14,7 +14,6 @@ different chunks never meet, and two which write the same rows write the same by
 
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -250,6 +249,8 @@ class Store:
       "metadata": metadata,
       # Else a chunk of zeros would have no file, and nothing to check.
       "store_data_equal_to_fill_value": True,
+      # A chunk that is lost is no chunk of zeros.
+      "fill_missing_data_reads": False,
     }
 
 
@@ -275,7 +276,7 @@ class Matrix:
       columns: a part of the columns; None: all.
     """
     self._store, self._name, self._rows = store, name, rows
-    self._columns = columns or range(store.columns[name].width)
+    self._columns = range(store.columns[name].width) if columns is None else columns
     self.shape = len(rows), len(self._columns)
 
   def __len__(self) -> int:
@@ -283,7 +284,9 @@ class Matrix:
 
   def __getitem__(self, key: Any) -> np.ndarray:
     rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-    start, stop, _ = columns.indices(len(self._columns))
+    start, stop, step = columns.indices(len(self._columns))
+    if step != 1:
+      raise IndexError(f"columns must be neighbours, got {columns}")
     first = self._columns.start
     return self._store.read(
       self._name, self._rows[rows], slice(first + start, first + stop)
@@ -362,9 +365,10 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
 def sweep(path: str | epath.PathLike) -> None:
   """Removes what killed writers left half-written; nobody may be writing."""
   root = epath.Path(path)
-  for name in ("", "done", *read_sealed(root / "manifest.json")["columns"]):
-    folders = [root / name, *(root / name / "c").glob("*")]
-    for partial in itertools.chain(*(folder.glob("*.partial") for folder in folders)):
+  if whole.is_remote(root):
+    return  # There is nothing half-written in a bucket.
+  for places in ("*", "*/*", "*/c/*/*"):
+    for partial in root.glob(f"{places}.partial"):
       partial.unlink(missing_ok=True)
 
 

@@ -24,11 +24,20 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
       file.write(buffer.getvalue())
     return
   partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
-  with partial.open(mode) as file:
-    yield file
-    file.flush()
-    os.fsync(file.fileno())
-  partial.replace(path)
+  try:
+    with partial.open(mode) as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    partial.replace(path)
+  except BaseException:
+    partial.unlink(missing_ok=True)
+    raise
+  folder = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(folder)  # Else a later file may outlive a crash that this one does not.
+  finally:
+    os.close(folder)
 
 
 def write_json(path: epath.Path, value: Any) -> None:

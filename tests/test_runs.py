@@ -122,6 +122,22 @@ def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
 
 
 @pytest.mark.slow
+def test_a_signal_ends_all_processes_of_a_job_in_order(tmp_path) -> None:
+  run = tmp_path / "run"
+  with flagsaver.flagsaver(drill_models=5000):
+    job = drill._job(run, 2)
+    deadline = time.monotonic() + 120
+    while len(drill._markers(run)) < 4 and time.monotonic() < deadline:
+      time.sleep(0.02)
+    for process in job:
+      process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert [process.wait(20) for process in job] == [75, 75]
+    assert time.monotonic() - sent < 10
+  assert not complete(run)
+
+
+@pytest.mark.slow
 def test_flipped_bits_are_noticed_and_repaired(tmp_path) -> None:
   with flagsaver.flagsaver(drill_models=70):
     drill.flipped_bytes(tmp_path, 8, np.random.default_rng(0))
@@ -247,9 +263,16 @@ def test_the_drill_of_scale_finds_what_it_left_out(tmp_path, monkeypatch, capsys
   monkeypatch.setattr(drill, "_SIZES", ((3_200, 600),))
   drill.scale(tmp_path)
   assert "3,200" in capsys.readouterr().out
-  monkeypatch.setattr(drill, "_column_numbers", lambda targets: np.arange(targets) % 7.5)
-  monkeypatch.setattr(drill, "_sparse", lambda *args: (100, 2))
+  sparse = drill._sparse
+  monkeypatch.setattr(drill, "_sparse", lambda *args: (*sparse(*args)[:1], 2))
   with pytest.raises(SystemExit, match="WRONG: another chunk is missing"):
+    drill.scale(tmp_path)
+  monkeypatch.setattr(drill, "_sparse", sparse)
+  sparse(tmp_path / "3200-600", 3_200, 600)
+  numbers = drill._column_numbers
+  monkeypatch.setattr(drill, "_column_numbers", lambda targets: numbers(targets) + 1)
+  monkeypatch.setattr(drill, "_sparse", lambda *args: (100, 1))
+  with pytest.raises(SystemExit, match="WRONG: other numbers are read"):
     drill.scale(tmp_path)
 
 

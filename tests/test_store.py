@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -150,23 +152,43 @@ def test_a_forgotten_chunk_is_gone(tmp_path) -> None:
   assert store.chunks() == {} == open_store(tmp_path).chunks()
 
 
-def test_what_killed_writers_left_is_swept_away(tmp_path, monkeypatch) -> None:
+def test_what_killed_writers_left_is_swept_away(tmp_path) -> None:
   store = open_store(tmp_path)
   store.write(1, arrays())
   whole = files(tmp_path)
 
-  def killed(*args) -> None:
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr("pathlib.Path.replace", killed)
-    patch.setattr("os.replace", killed)
-    for chunk in (1, 2):
-      with pytest.raises(KeyboardInterrupt):
-        store.write(chunk, arrays(seed=chunk))
+  # As kill -9 leaves them; an error leaves none.
+  for name in ("manifest.json", "done/00000000000001-4.json", "a/c/1/0", "a/c/2/0"):
+    path = tmp_path / f"{name}.0123456789ab.partial"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"{")
   assert set(files(tmp_path)) > set(whole)
   store_lib.sweep(tmp_path)
   assert files(tmp_path) == whole
+
+
+def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch) -> None:
+  store = open_store(tmp_path)
+  store.write(1, arrays())
+  whole = files(tmp_path)
+
+  def full(*args) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "fsync", full)
+    for chunk in (1, 2):
+      with pytest.raises(OSError, match="No space"):
+        store.write(chunk, arrays(seed=chunk))
+  assert files(tmp_path) == whole
+
+
+def test_a_chunk_whose_file_is_lost_is_not_read_as_zeros(tmp_path) -> None:
+  store = open_store(tmp_path)
+  store.write(1, arrays())
+  (tmp_path / "a/c/1/0").unlink()
+  with pytest.raises(store_lib.StoreError, match="is damaged"):
+    open_store(tmp_path).read("a", slice(4, 8))
 
 
 def test_damaged_numbers_are_never_returned(tmp_path) -> None:
