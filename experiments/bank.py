@@ -102,9 +102,12 @@ def verify(opened: Opened, *, repair: bool) -> None:
     sys.exit(1)
   for path, damage in found:
     store.forget(path, damage)
-  stage = train_subsets.STAGE if isinstance(opened, lab.Lab) else margin_files.IMPORT
+  stage, how = margin_files.IMPORT, "the same --do=import brings back"
+  if isinstance(opened, lab.Lab):
+    stage = train_subsets.STAGE
+    how = f"python -m experiments.{stage} --workdir={opened.workdir.path} trains again"
   opened.workdir.reopen(stage)
-  print(f"{len(found)} damaged files forgotten; {stage} again makes what they held")
+  print(f"{len(found)} damaged files forgotten; {how} what they held")
 
 
 def merge(opened: lab.Lab, other: epath.Path) -> None:
