@@ -5,13 +5,13 @@ and they meet in the store.
 """
 
 import re
-import time
 from collections.abc import Callable
 
 import jax
 from absl import flags
 
 from experiments import stopping
+from jaxdm import waiting
 
 SHARD = flags.DEFINE_string(
   "shard",
@@ -31,7 +31,6 @@ OWN_DISK = flags.DEFINE_bool(
   "With --distributed: the processes do not see each other's workdirs, so that none "
   "waits for the others; experiments.bank --do=merge brings them together.",
 )
-_POLL_SECONDS = 1.0
 _SLOWEST_SECONDS = 10**7
 
 
@@ -83,10 +82,10 @@ def follows() -> bool:
   return DISTRIBUTED.value and not OWN_DISK.value and jax.process_index() > 0
 
 
-def wait_for(lacking: Callable[[], object]) -> None:
-  """Waits until the other processes of one job have left nothing lacking."""
-  while DISTRIBUTED.value and not OWN_DISK.value and lacking():
-    time.sleep(_POLL_SECONDS)
+def wait_until(ready: Callable[[], object], what: str) -> None:
+  """Waits for the other processes of one job, if this is one that shares its disk."""
+  if DISTRIBUTED.value and not OWN_DISK.value:
+    waiting.until(ready, what)
 
 
 def _shard() -> tuple[int, int]:

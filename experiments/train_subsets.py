@@ -42,7 +42,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     for collection in opened.collections():
       bar = opened.bar(f"models of {collection.store.path.name}")
       opened.collect(collection, shard=shard, progress=bar)
-    hosts.wait_for(lambda: lacking(opened))
+    hosts.wait_until(lambda: not lacking(opened), "its share of the models")
     if left := lacking(opened):
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
       return {workdir.UNFINISHED: left}

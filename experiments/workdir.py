@@ -200,7 +200,9 @@ class Workdir:
     if hosts.follows():
       summary = work()
       if not summary.get(UNFINISHED):
-        hosts.wait_for(lambda: not self._record(stage).get("complete"))
+        hosts.wait_until(
+          lambda: self._record(stage).get("complete"), f"the record of {stage}"
+        )
       return summary
     path = self._stages / f"{stage}.json"
     whole.write_json(path, {"settings": settings, "complete": False})

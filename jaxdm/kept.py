@@ -1,16 +1,13 @@
 """Parts of a long computation, kept in a folder so that a stopped one continues."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from jaxdm import whole
-
-_POLL_SECONDS = 0.5
+from jaxdm import waiting, whole
 
 
 class Kept:
@@ -54,8 +51,7 @@ class Kept:
   def wait_for(self, name: str) -> dict[str, np.ndarray]:
     """Reads the arrays of that name as soon as another process has made them."""
     path = self._path(name)
-    while not path.exists():
-      time.sleep(_POLL_SECONDS)
+    waiting.until(path.exists, str(path))
     with path.open("rb") as file, np.load(file) as arrays:
       return dict(arrays)
 

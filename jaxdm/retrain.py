@@ -5,18 +5,14 @@ through a `Retrainer`, and train only what its stores do not hold yet.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import Array, bank, fleet, margins, prng, training_sets
+from jaxdm import Array, bank, fleet, margins, prng, training_sets, waiting
 from jaxdm import progress as progress_lib
 from jaxdm import store as store_lib
-
-_POLL_SECONDS = 0.2
-_LONGEST_POLL_SECONDS = 3.2
 
 
 class Models(NamedTuple):
@@ -102,22 +98,22 @@ class Retrainer:
     def tell() -> bool:
       done = sum(model_id in self._store for model_id in ids)
       progress(done, len(ids))
-      return done < len(ids)
+      return done == len(ids)
 
-    lacking = tell()
+    def stored() -> bool:
+      self._store.refresh()
+      return tell()
+
+    ended = tell()
     parts = [todo[i : i + size] for i in range(0, len(todo), size)]
     asked = (Models(masks_mn[p], [seeds[r] for r in p], labels_mn[p]) for p in parts)
     for part, logits_mtk in zip(parts, self._trained(asked), strict=True):
       margins_mt = self._margins(logits_mtk)
       self._store.append([ids[r] for r in part], masks_mn[part], margins_mt)
       self._models.settle()
-      lacking = tell()
-    pause = _POLL_SECONDS
-    while lacking:
-      time.sleep(pause)
-      pause = min(2 * pause, _LONGEST_POLL_SECONDS)
-      self._store.refresh()
-      lacking = tell()
+      ended = tell()
+    if not ended:
+      waiting.until(stored, "its share of the models")
     return self._store.margins(ids)
 
   def collect(

@@ -1,0 +1,31 @@
+"""How processes of one job wait for what another one leaves on their disk."""
+
+import time
+import warnings
+from collections.abc import Callable
+
+_FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 3.0
+_SILENT_SECONDS = 120.0
+
+
+def until(ready: Callable[[], object], what: str) -> None:
+  """Asks `ready` until it is true, ever more seldom.
+
+  Nobody can tell a slow process from one that writes to another disk, so that the wait
+  is endless; after two minutes, and whenever as long again has passed, it warns.
+
+  Args:
+    ready: whether the wait is over.
+    what: is awaited; the warning names it.
+  """
+  start, pause, silent = time.monotonic(), _FIRST_SECONDS, _SILENT_SECONDS
+  while not ready():
+    if time.monotonic() - start > silent:
+      warnings.warn(
+        f"waited {silent / 60:.0f} minutes for another process of this job to leave "
+        f"{what}; is it alive, and on the same disk?",
+        stacklevel=2,
+      )
+      silent *= 2
+    time.sleep(pause)
+    pause = min(2 * pause, _LONGEST_SECONDS)
