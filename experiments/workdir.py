@@ -99,6 +99,8 @@ class Workdir:
           raise WorkdirError(
             f"workdir={self.path} is in use by another process; wait for it to end"
           ) from error
+      if count == 1:
+        store.sweep(self.path)
       note = self.path / _BANK_DIR
       if self._bank_dir and not note.exists():
         with whole.writing(note, "w") as text:

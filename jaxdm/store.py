@@ -363,7 +363,10 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
 
 
 def sweep(path: str | epath.PathLike) -> None:
-  """Removes what killed writers left half-written; nobody may be writing."""
+  """Removes what killed writers left half-written in a store or another folder.
+
+  Nobody may be writing to it.
+  """
   root = epath.Path(path)
   if whole.is_remote(root):
     return  # There is nothing half-written in a bucket.

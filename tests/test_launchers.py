@@ -22,6 +22,7 @@ from experiments import (
   presets,
   report,
   train_subsets,
+  workdir,
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -199,6 +200,17 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
 
   with pytest.raises(SystemExit, match="in use by another process"):
     start(again, tmp_path / "run")
+
+
+def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path) -> None:
+  folder = workdir.Workdir(str(tmp_path / "run"))
+  left = folder.path / "stages" / "report.json.0123456789ab.partial"
+  with folder.locked(0, 2):
+    left.write_text("")
+  with folder.locked(1, 2):
+    assert left.exists()  # Process 0 may be writing it.
+  with folder.locked():
+    assert not left.exists()
 
 
 @pytest.mark.slow
