@@ -11,8 +11,9 @@ class DataConfig:
   """Which images.
 
   Attributes:
-    dataset: 'fashion' (ships with the package), 'arrays' (see --arrays), or the name
-      of a prepared TFDS image classification set such as cifar10.
+    dataset: 'fashion' (ships with the package), 'folder' (image files, see --data_dir),
+      'arrays' (see --arrays), or the name of a prepared TFDS image classification set
+      such as cifar10.
     classes: names of the classes used, comma-separated; empty for all.
     train_per_class: training examples kept of each class, the first ones; 0 for all.
     test_per_class: targets kept of each class, the first ones; 0 for all.

@@ -38,7 +38,12 @@ PRESET = flags.DEFINE_enum(
   list(presets.PRESETS),
   "Experiment to start from; default: the one the workdir was begun with, else fashion.",
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared.")
+DATA_DIR = flags.DEFINE_string(
+  "data_dir",
+  None,
+  "Where TFDS datasets are prepared; with --dataset=folder: a folder of train/CLASS/FILE "
+  "and test/CLASS/FILE, image files of one size.",
+)
 ARRAYS = flags.DEFINE_string(
   "arrays",
   None,

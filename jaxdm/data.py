@@ -1,4 +1,4 @@
-"""Image classification data in memory: the embedded set, TFDS, or a user's arrays."""
+"""Image classification data in memory: the embedded set, TFDS, or a user's own."""
 
 import dataclasses
 import hashlib
@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from etils import epath
 
 _EMBEDDED = pathlib.Path(__file__).parent / "embedded" / "fashion.npz"
 _ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+# Pillow's modes.
+_GREY, _COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 class DataError(ValueError):
@@ -209,6 +212,74 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
   return np.round(images * 255).astype(np.uint8)
 
 
+def load_folder(path: str | epath.PathLike | None) -> Dataset:
+  """A user's own image files: train/CLASS/FILE and test/CLASS/FILE, as PNG, JPEG, ...
+
+  Examples are in the order of their classes' and files' names. Images are grey if all of
+  them are, else RGB.
+
+  Args:
+    path: the folder.
+
+  Raises:
+    DataError: naming the folder or file and what is wrong with it.
+  """
+  if not path:
+    raise DataError("dataset 'folder' needs one: data_dir=FOLDER, of train/ and test/")
+  files = {
+    split: _image_files(epath.Path(path).expanduser() / split)
+    for split in ("train", "test")
+  }
+  class_names = tuple(sorted({file.parent.name for file in files["train"]}))
+  unknown = [f for f in files["test"] if f.parent.name not in class_names]
+  if unknown:
+    raise DataError(f"data_dir: {unknown[0]} is of a class that {path}/train lacks")
+  images = {split: [_pixels(file) for file in files[split]] for split in files}
+  colour = any(image.ndim == 3 for part in images.values() for image in part)
+  shape = images["train"][0].shape[:2]
+  parts: dict[str, Any] = {}
+  for split, part in images.items():
+    for file, image in zip(files[split], part, strict=True):
+      if image.shape[:2] != shape:
+        raise DataError(
+          f"data_dir: {file} is {image.shape[0]}x{image.shape[1]} pixels but the first "
+          f"image {shape[0]}x{shape[1]}; bring all to one size first"
+        )
+    channels = 3 if colour else 1
+    stack = [np.broadcast_to(np.atleast_3d(i), (*shape, channels)) for i in part]
+    labels = [class_names.index(file.parent.name) for file in files[split]]
+    parts[f"{split}_images"] = np.stack(stack)
+    parts[f"{split}_labels"] = np.array(labels, np.int32)
+  return Dataset(name=f"data_dir={path}", class_names=class_names, **parts)
+
+
+def _image_files(split: epath.Path) -> list[epath.Path]:
+  """CLASS/FILE in a folder, hidden files left out.
+
+  Raises:
+    DataError: if there are none.
+  """
+  try:
+    classes = [c for c in split.iterdir() if c.is_dir() and not c.name.startswith(".")]
+    files = [f for c in classes for f in c.iterdir() if not f.name.startswith(".")]
+  except OSError as error:
+    raise DataError(f"data_dir: {split} cannot be read: {error}") from error
+  if not files:
+    raise DataError(f"data_dir: {split} holds no CLASS/FILE")
+  return sorted(files, key=lambda file: (file.parent.name, file.name))
+
+
+def _pixels(path: epath.Path) -> np.ndarray:
+  """A file's image, uint8[h, w] if it is grey, else [h, w, 3]."""
+  try:
+    with path.open("rb") as file, PIL.Image.open(file) as image:
+      if image.mode not in (*_GREY, *_COLOUR):
+        raise ValueError(f"pixels of kind {image.mode}, not of 8 bits a channel")
+      return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))
+  except Exception as error:  # Pillow raises many kinds.
+    raise DataError(f"data_dir: {path} is no image that can be used: {error}") from error
+
+
 def load_tfds(name: str, data_dir: str | None) -> Dataset:
   """A prepared TensorFlow Datasets image classification set, without TensorFlow.
 
@@ -258,11 +329,13 @@ def load_tfds(name: str, data_dir: str | None) -> Dataset:
 def load(
   dataset: str, *, data_dir: str | None = None, arrays: str | None = None
 ) -> Dataset:
-  """'fashion' (embedded), 'arrays' (a file of one's own), or any TFDS name."""
+  """'fashion' (embedded), 'arrays' or 'folder' (of one's own), or any TFDS name."""
   if dataset == "fashion":
     return load_fashion()
   if dataset == "arrays":
     if arrays is None:
       raise DataError("dataset 'arrays' needs a file: arrays=FILE.npz")
     return load_arrays(arrays)
+  if dataset == "folder":
+    return load_folder(data_dir)
   return load_tfds(dataset, data_dir)

@@ -68,6 +68,8 @@ TABLE = [
   (pipeline, {"downscale": "5"}, "--downscale must divide the image size 28x28, got 5"),
   (pipeline, {"dataset": "no_such_set"}, "--dataset 'no_such_set' is none that TFDS"),
   (pipeline, {"dataset": "arrays"}, "--dataset 'arrays' needs a file"),
+  (pipeline, {"dataset": "folder"}, "--dataset 'folder' needs one: data_dir=FOLDER"),
+  (pipeline, {"dataset": "folder", "data_dir": "/no"}, "--data_dir: /no/train cannot be"),
   (
     pipeline,
     {"dataset": "arrays", "arrays": "/no/file.npz"},

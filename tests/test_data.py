@@ -1,9 +1,11 @@
 import os
 import pathlib
+import shutil
 import sys
 import types
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
@@ -126,6 +128,71 @@ def test_unreadable_files_are_named(tmp_path) -> None:
       data.load("arrays", arrays=str(tmp_path / name))
   with pytest.raises(data.DataError, match="needs a file"):
     data.load("arrays")
+
+
+def write_images(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+  """Files whose names are in another order than the examples."""
+  for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+    path = folder / "cab"[label] / f"{9 - i % 10}-{i}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+  for split in ("train", "test"):
+    parts = (arrays()[f"{split}_{name}"] for name in ("images", "labels"))
+    write_images(tmp_path / split, *parts)
+  return tmp_path
+
+
+def test_folders_of_image_files_become_arrays(folder) -> None:
+  (folder / "train" / ".cache").mkdir()
+  (folder / "train" / "a" / ".DS_Store").write_text("")
+  loaded = data.load("folder", data_dir=str(folder))
+  assert loaded.class_names == ("a", "b", "c")
+  np.testing.assert_array_equal(loaded.train_labels, [0] * 4 + [1] * 4 + [2] * 4)
+  # Class a has label 1 here: examples 1, 4, 7 and 10, named 8-1, 5-4, 2-7 and 9-10.
+  wanted = arrays()["train_images"][[7, 4, 1, 10]]
+  np.testing.assert_array_equal(loaded.train_images[:4], wanted)
+  assert loaded.test_images.shape == (6, 6, 4, 3)
+
+
+def test_grey_files_become_colour_only_beside_coloured_ones(folder) -> None:
+  grey = PIL.Image.fromarray(np.full((6, 4), 7, np.uint8))
+  grey.save(folder / "train" / "a" / "0.png")
+  loaded = data.load("folder", data_dir=str(folder))
+  np.testing.assert_array_equal(loaded.train_images[0], np.full((6, 4, 3), 7))
+  for path in folder.glob("t*/*/*.png"):
+    grey.save(path)
+  loaded = data.load("folder", data_dir=str(folder))
+  np.testing.assert_array_equal(loaded.train_images, np.full((13, 6, 4, 1), 7))
+
+
+@pytest.mark.parametrize(
+  "spoil,message",
+  [
+    (lambda f: shutil.rmtree(f / "test"), "data_dir: .*test cannot be read"),
+    (lambda f: [p.unlink() for p in f.glob("train/*/*")], "train holds no CLASS/FILE"),
+    (lambda f: (f / "test" / "a").rename(f / "test" / "d"), "d/.* is of a class that"),
+    (
+      lambda f: PIL.Image.new("RGB", (6, 6)).save(f / "test" / "a" / "0.png"),
+      "test/a/0.png is 6x6 pixels but the first image 6x4; bring all to one size",
+    ),
+    (
+      lambda f: PIL.Image.new("I;16", (4, 6)).save(f / "test" / "a" / "0.png"),
+      "test/a/0.png is no image that can be used: pixels of kind I;16",
+    ),
+    (
+      lambda f: (f / "train" / "b" / "x.txt").write_text("no pixels"),
+      "b/x.txt is no image that can be used: cannot identify",
+    ),
+  ],
+)
+def test_bad_folders_are_named(folder, spoil, message) -> None:
+  spoil(folder)
+  with pytest.raises(data.DataError, match=message):
+    data.load("folder", data_dir=str(folder))
 
 
 def test_unknown_and_unprepared_tfds_sets_say_what_to_do(tmp_path) -> None:
