@@ -29,7 +29,7 @@ def open_lab() -> lab.Lab:
   """
   folder = open_workdir()
   stored = folder.settings()
-  where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
+  where = folder.places(data_dir=settings.DATA_DIR.value, arrays=settings.ARRAYS.value)
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = settings.experiment(stored)
   dataset = lab.load_dataset(experiment.data, where)

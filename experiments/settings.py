@@ -42,13 +42,13 @@ DATA_DIR = flags.DEFINE_string(
   "data_dir",
   None,
   "Where TFDS datasets are prepared; with --dataset=folder: a folder of train/CLASS/FILE "
-  "and test/CLASS/FILE, image files of one size.",
+  "and test/CLASS/FILE, image files of one size. The workdir remembers it.",
 )
 ARRAYS = flags.DEFINE_string(
   "arrays",
   None,
   "With --dataset=arrays: an .npz of train_images, train_labels, test_images, "
-  "test_labels and, if wanted, class_names.",
+  "test_labels and, if wanted, class_names. The workdir remembers it.",
 )
 
 _GROUPS = typing.get_type_hints(presets.Experiment)

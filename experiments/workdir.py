@@ -16,7 +16,7 @@ from jaxdm import devices, progress, store, whole
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
 _LOG_SECONDS = 10.0
-_BANK_DIR = "bank_dir.txt"
+_PLACES = "places.json"
 
 # Tables, which a stage prints in its own way.
 _LONG = ("methods", "removals", "curves")
@@ -39,7 +39,7 @@ class Workdir:
 
     Args:
       path: the folder.
-      bank_dir: of its stores, if it is not to be inside; the workdir keeps it.
+      bank_dir: of its stores, if it is not to be inside; the workdir remembers it.
 
     Raises:
       WorkdirError: if it holds something else, or has its stores somewhere else.
@@ -58,19 +58,30 @@ class Workdir:
       raise WorkdirError(
         f"workdir={path} is not empty and holds no experiment; name a new folder"
       )
-    if bank_dir:
-      local = "://" not in bank_dir
-      bank_dir = os.path.abspath(bank_dir) if local else bank_dir.rstrip("/")
-    note = self.path / _BANK_DIR
-    kept = note.read_text() if note.exists() else None
-    begun = kept or (self.path / "bank").exists()
-    if begun and bank_dir not in (None, kept):
+    kept = self._kept_places()
+    self._places = kept | _absolute({"bank_dir": bank_dir})
+    self.bank = epath.Path(self._places.get("bank_dir") or self.path / "bank")
+    begun = kept.get("bank_dir") or (self.path / "bank").exists()
+    if begun and bank_dir and self._places["bank_dir"] != kept.get("bank_dir"):
       raise WorkdirError(
-        f"bank_dir: the stores of --workdir={path} are in {kept or self.path / 'bank'}, "
-        f"not in {bank_dir}"
+        f"bank_dir: the stores of --workdir={path} are in "
+        f"{kept.get('bank_dir') or self.path / 'bank'}, not in {bank_dir}"
       )
-    self._bank_dir = kept or bank_dir
-    self.bank = epath.Path(self._bank_dir or self.path / "bank")
+
+  def places(self, **given: str | None) -> dict[str, str | None]:
+    """Files and folders outside of this one, by the names of flags.
+
+    Args:
+      **given: a path, or None: the one that an earlier run was given. Paths are
+        remembered once the workdir is locked.
+    """
+    self._places |= _absolute(given)
+    return {name: self._places.get(name) for name in given}
+
+  def _kept_places(self) -> dict[str, str]:
+    """What earlier runs were given."""
+    note = self.path / _PLACES
+    return json.loads(note.read_text()) if note.exists() else {}
 
   @contextlib.contextmanager
   def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
@@ -101,10 +112,8 @@ class Workdir:
           ) from error
       if count == 1:
         store.sweep(self.path)
-      note = self.path / _BANK_DIR
-      if self._bank_dir and not note.exists():
-        with whole.writing(note, "w") as text:
-          text.write(self._bank_dir)
+      if self._places != self._kept_places():
+        whole.write_json(self.path / _PLACES, self._places)
       yield
 
   def log(self, name: str) -> progress.Progress:
@@ -226,6 +235,15 @@ class Workdir:
     """A stage's record, empty before it was begun."""
     path = self._stages / f"{stage}.json"
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:
+  """The paths that are given, as they are called from any folder."""
+  return {
+    name: path.rstrip("/") if "://" in path else os.path.abspath(os.path.expanduser(path))
+    for name, path in given.items()
+    if path
+  }
 
 
 def _told(stage: str, summary: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+import scipy.stats
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
+
+_WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,13 +183,15 @@ def make_cases(
     Cases whose rankings have at most `largest_change` examples.
 
   Raises:
-    ValueError: on scores of another shape, or with NaN; a target out of range.
+    ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
+      of range.
   """
   expected = (len(target_labels), len(labels))
   if scores_tn.shape != expected:
     raise ValueError(f"scores of {method} must be [t, n] = {expected}")
   if np.isnan(scores_tn).any():
     raise ValueError(f"scores of {method} contain NaN")
+  _check_sign(method, scores_tn, labels, target_labels)
   wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
   if wrong:
     raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
@@ -204,6 +209,28 @@ def make_cases(
       sizes = surrogate_sizes(left, config.num_sizes)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases
+
+
+def _check_sign(
+  method: str, scores_tn: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
+) -> None:
+  """Raises ValueError if targets' own classes have clearly lower scores than others."""
+  own_tn = np.asarray(target_labels)[:, None] == np.asarray(labels)
+  counts_t = own_tn.sum(axis=1)
+  known = (counts_t > 0) & (counts_t < own_tn.shape[1])
+  if known.sum() < 2:
+    return
+  own_tn, scores_tn, counts_t = own_tn[known], scores_tn[known], counts_t[known]
+  sums_t = np.where(own_tn, scores_tn, 0).sum(axis=1, dtype=np.float64)
+  others_t = scores_tn.sum(axis=1, dtype=np.float64) - sums_t
+  excess_t = sums_t / counts_t - others_t / (own_tn.shape[1] - counts_t)
+  if excess_t.any() and (
+    scipy.stats.ttest_1samp(excess_t, 0, alternative="less").pvalue < _WRONG_SIGN
+  ):
+    raise ValueError(
+      f"scores of {method} have the wrong sign: the examples that support a target most "
+      "must have the highest ones, and those of its own class have lower ones than others"
+    )
 
 
 class _Search:

@@ -8,8 +8,11 @@ from jaxdm import label_flip
 
 def test_the_runner_up_is_never_the_own_class() -> None:
   logits = np.array([[[5.0, 1, 2], [0, 3, 9]], [[5.0, 4, 2], [0, 3, 1]]])
-  found = label_flip.runner_up_class(logits, np.array([0, 1]))
-  np.testing.assert_array_equal(found, [1, 2])
+  before = logits.copy()
+  for own, expected in (([0, 1], [1, 2]), ([1, 0], [0, 2])):
+    found = label_flip.runner_up_class(logits, np.array(own))
+    np.testing.assert_array_equal(found, expected)
+  np.testing.assert_array_equal(logits, before)
 
 
 def test_a_given_class_must_not_be_a_targets_own() -> None:

@@ -114,6 +114,30 @@ def test_later_stages_remember_the_preset(tmp_path) -> None:
     launcher.start(train_subsets.main, ["prog"])
 
 
+def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> None:
+  images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1])
+  parts = {"train_images": images, "train_labels": labels}
+  np.savez(tmp_path / "mine.npz", **parts, test_images=images, test_labels=labels)
+  toy = {"dataset": "arrays", "alpha": "0.5", "batch_size": "2", "workdir": "run"}
+  monkeypatch.chdir(tmp_path)
+  with flagsaver.as_parsed(**toy, arrays="mine.npz"):
+    launcher.start(lambda opened: None, ["prog"])
+  (tmp_path / "elsewhere").mkdir()
+  monkeypatch.chdir(tmp_path / "elsewhere")
+  found = []
+  toy["workdir"] = str(tmp_path / "run")
+  with flagsaver.as_parsed(**toy):
+    launcher.start(lambda opened: found.append(opened.dataset), ["prog"])
+  np.testing.assert_array_equal(found[0].train_labels, labels)
+  with (
+    flagsaver.as_parsed(**toy, arrays="gone.npz"),
+    pytest.raises(SystemExit, match="error: --arrays=.*gone.npz cannot be read"),
+  ):
+    launcher.start(lambda opened: None, ["prog"])
+  with flagsaver.as_parsed(**toy):  # What failed is not remembered.
+    launcher.start(lambda opened: None, ["prog"])
+
+
 @pytest.mark.slow
 def test_finished_stages_are_not_done_again(finished) -> None:
   before = contents(finished)

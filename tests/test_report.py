@@ -45,6 +45,20 @@ def test_the_summary_keeps_censored_targets_in() -> None:
   assert within == {"1%": 0, "2%": 0, "5%": 0, "10%": 0.5, "20%": 0.5}
   assert summary["datamodel"]["median_k"] == [3.0, 3.0, None]
   assert summary["random"]["share_flipped"] == 0.0
+  # Right in a quarter of the models, whether that was proved or not.
+  assert summary["random"]["share_mostly_wrong"] == 1.0
+  mostly_right = [v._replace(accuracy=0.51) for v in VERDICTS]
+  other = tables.summarise(mostly_right, np.array([0, 30, 30]))
+  assert other["random"]["share_mostly_wrong"] == 0.0
+
+
+def test_columns_say_how_many_examples_a_part_of_a_class_is() -> None:
+  same = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  assert tables.parts(same)[2:4] == ["<= 5% (1)", "<= 10% (3)"]
+  several = tables.summarise(VERDICTS, np.array([0, 500, 30]))
+  assert tables.parts(several)[3:] == ["<= 10% (3-50)", "<= 20% (6-100)"]
+  header, first = tables.text(several).splitlines()[:2]
+  assert "<= 10% (3-50)" in header and len(header) == len(first)
 
 
 def test_curves_are_the_shares_of_the_verdicts() -> None:
@@ -58,6 +72,12 @@ def test_curves_are_the_shares_of_the_verdicts() -> None:
   assert (shares[2], shares[3], shares[9]) == (0.0, 0.5, 0.5)
   assert lines["datamodel, relabelled"].get_linestyle() == "--"
   assert lines["random, removed"].get_ydata()[-1] == 0
+
+
+def test_curves_end_at_half_of_a_class() -> None:
+  groups = {"random": [verdict(1, "random", 40), verdict(2, "random", 8)]}
+  fig = figures.cumulative_share(groups, {}, class_size=60)
+  assert fig.axes[0].get_xlim()[1] == 31
 
 
 def test_pictures_draw_grey_and_colour() -> None:

@@ -1,9 +1,9 @@
-"""Baselines, priors and the choice of the label to flip to."""
+"""Baselines and priors."""
 
 import numpy as np
 from sklearn.metrics import pairwise
 
-from jaxdm import baselines, label_flip, priors
+from jaxdm import baselines, priors
 
 
 def test_similarities_are_those_of_scikit_learn() -> None:
@@ -39,15 +39,3 @@ def test_factors_are_small_where_weights_are_expected() -> None:
   factors = priors.by_size(scores)
   assert factors[0, 0] < factors[0, 1] == factors[0, 3] < factors[0, 2]
   np.testing.assert_array_equal(factors[1], 1)
-
-
-def test_the_runner_up_is_never_the_targets_own_class() -> None:
-  logits = np.array([[[3.0, 1, 2], [0, 5, 1]], [[3.0, 4, 2], [0, 5, 1]]])
-  before = logits.copy()
-  np.testing.assert_array_equal(
-    label_flip.runner_up_class(logits, np.array([0, 1])), [1, 2]
-  )
-  np.testing.assert_array_equal(
-    label_flip.runner_up_class(logits, np.array([1, 0])), [0, 1]
-  )
-  np.testing.assert_array_equal(logits, before)

@@ -48,10 +48,12 @@ def cumulative_share(
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
     method, over the sizes that were searched, in its 95 % bootstrap band over targets.
+    Curves end at half of a class, beyond which every way of choosing flips targets.
   """
   fig = mpl_figure.Figure(figsize=(11, 4.4), layout="constrained")
   left, right = fig.subplots(1, 2, sharey=True)
   largest = max(v.k_tried for g in [*groups.values(), *flips.values()] for v in g)
+  largest = min(largest, class_size // 2)
   sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
   first = dict(list(groups.items())[:1])
   for axes, kind, style, methods in (

@@ -77,7 +77,7 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 def _verdict_table(summary: dict[str, Any]) -> str:
   """A stage's methods side by side."""
   methods = summary["methods"]
-  parts = list(next(iter(methods.values()))["share_flipped_within"])
+  parts = tables.parts(methods)
   rows = []
   for method, s in methods.items():
     lds = s.get("lds")
@@ -89,6 +89,7 @@ def _verdict_table(summary: dict[str, Any]) -> str:
         method,
         *shares,
         f"{s['share_flipped']:.2f}",
+        f"{s['share_mostly_wrong']:.2f}",
         f"{median} [{low}, {high}]",
         s["models_used"],
         f"{lds['estimate']:.3f} [{lds['low']:.3f}, {lds['high']:.3f}]" if lds else "",
@@ -96,13 +97,15 @@ def _verdict_table(summary: dict[str, Any]) -> str:
     )
   if ceiling := tables.ceiling_of(methods):
     lds_text = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
-    rows.append(("noise ceiling", *("" for _ in parts), "", "", "", lds_text))
-  header = ("method", *(f"<= {part}" for part in parts), "in all", "median size")
+    rows.append(("noise ceiling", *("" for _ in parts), "", "", "", "", lds_text))
+  header = ("method", *parts, "in all", "by accuracy", "median size")
   targets = next(iter(methods.values()))["targets"]
   note = paragraph(
-    f"Share of {targets} targets flipped by changing at most such a part of their class, "
-    "the median number of examples with its 95 % interval, models trained for it, and "
-    "the LDS of the method's scores on held-out models.",
+    f"Share of {targets} targets flipped by changing at most such a part of their class "
+    "(so many examples); by accuracy: the share that at most half of the models get "
+    "right after the verified change, or else the largest one tried; the median number "
+    "of examples with its 95 % interval, models trained for it, and the LDS of the "
+    "method's scores on held-out models.",
     note=True,
   )
   return table((*header, "models used", "LDS"), rows) + note

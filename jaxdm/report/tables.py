@@ -11,7 +11,6 @@ from jaxdm import brittleness, whole
 from jaxdm import verdicts as verdicts_lib
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
-# Beyond half of a class every way of choosing images flips targets.
 CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _EXTRA = ("base_accuracy", "base_mean_margin", "share_of_class", "examples")
 
@@ -96,22 +95,31 @@ def by_method(
 
 def text(summary: dict[str, Any]) -> str:
   """What `summarise` found, a line a method."""
-  header = [*(f"<= {part:.0%}" for part in CLASS_SHARES), "in all", "median k", "models"]
+  header = [*parts(summary), "in all", "by acc.", "median k", "models"]
   header += ["LDS"] if any("lds" in s for s in summary.values()) else []
-  lines = [
-    f"{'flipped by this part of a class':<32}" + "".join(f"{h:>10}" for h in header)
-  ]
+  lines = [f"{'share of targets flipped by':<28}" + "".join(f"{h:>14}" for h in header)]
   for method, s in summary.items():
     median = s["median_k"][0]
     k = f"> {s['largest_k_tried']}" if median is None else f"{median:g}"
     shares = [*s["share_flipped_within"].values(), s["share_flipped"]]
+    shares.append(s["share_mostly_wrong"])
     cells = [*(f"{share:.2f}" for share in shares), k, f"{s['models_used']:,}"]
     cells += [f"{s['lds']['estimate']:.3f}"] if "lds" in s else []
-    lines.append(f"{method:<32}" + "".join(f"{cell:>10}" for cell in cells))
+    lines.append(f"{method:<28}" + "".join(f"{cell:>14}" for cell in cells))
   if ceiling := ceiling_of(summary):
     ends = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
     lines.append(f"the expected margin itself would have the LDS {ends}")
   return "\n".join(lines)
+
+
+def parts(summary: dict[str, Any]) -> list[str]:
+  """The columns of `share_flipped_within`: parts of a class, and how many examples."""
+  first = next(iter(summary.values()))
+  sizes, found = first["class_sizes"], []
+  for part, name in zip(CLASS_SHARES, first["share_flipped_within"], strict=True):
+    counts = "-".join(f"{int(part * size)}" for size in dict.fromkeys(sizes))
+    found.append(f"<= {name} ({counts})")
+  return found
 
 
 def ceiling_of(summary: dict[str, Any]) -> dict[str, float] | None:
@@ -129,22 +137,28 @@ def summarise(
     class_sizes_t: int, training examples in each target's class.
 
   Returns:
-    By method: targets, share_flipped, share_flipped_within (by the change's share of
-    the target's class), median_k with its 95 % interval (None where censored),
-    largest_k_tried, models_used, unfinished.
+    By method: targets, class_sizes (the smallest and the largest of the targets'
+    classes), share_flipped, share_flipped_within (by the change's share of the target's
+    class), share_mostly_wrong (the other definition: targets that at most half of the
+    models get right after the change that is claimed, or else the largest one tried),
+    median_k with its 95 % interval (None where censored), largest_k_tried, models_used,
+    unfinished.
   """
   summary = {}
   for method, group in by_method(verdicts).items():
     found = np.array([np.inf if v.censored else v.k for v in group])
-    shares = found / class_sizes_t[[v.target for v in group]]
+    sizes = class_sizes_t[[v.target for v in group]]
+    shares = found / sizes
     largest = max(v.k_tried for v in group)
     median = verdicts_lib.median_k(group)
     summary[method] = {
       "targets": len(group),
+      "class_sizes": [int(sizes.min()), int(sizes.max())],
       "share_flipped": float(np.mean(np.isfinite(found))),
       "share_flipped_within": {
         f"{part:.0%}": float(np.mean(shares <= part)) for part in CLASS_SHARES
       },
+      "share_mostly_wrong": float(np.mean([v.accuracy <= 0.5 for v in group])),
       "median_k": [k if np.isfinite(k) else None for k in median],
       "largest_k_tried": largest,
       "models_used": sum(v.models_used for v in group),
