@@ -132,10 +132,10 @@ def fit_datamodels(
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   candidates = dict(candidates or {"none": Prior()})
   splits = path.folds(m, config)
-  index, processes = share
   plan = design.plan(m, n, t, is_bool=True, form=form, tile=tile)
-  if plan.tile > -(-t // processes):  # A tile for each process at least.
-    plan = design.plan(m, n, t, is_bool=True, form=form, tile=-(-t // processes))
+  most = -(-t // share[1])  # A tile for each process at least.
+  if plan.tile > most:
+    plan = design.plan(m, n, t, is_bool=True, form=form, tile=most)
   report(f"lasso: {plan}")
   kept = kept_lib.Kept(
     folder,
@@ -146,48 +146,16 @@ def fit_datamodels(
     },
   )
   parts = list(lasso.tiles(t, plan.tile))
-  pairs, mine = list(itertools.product(candidates, parts)), slice(index, None, processes)
-  total = len(splits) * len(pairs[mine]) + len(parts[mine])
-  count = iter(range(1, total + 1))
+  tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
+  shared = _Shared(kept, share, tasks, progress)
   data = {
     name: _Data(masks_mn, margins_mt, prior, parts) for name, prior in candidates.items()
   }
   full = solver_lib.Solver(masks_mn, np.arange(m), plan)
 
-  def validated(
-    solver: solver_lib.Solver, fold: path.Fold, name: str, part: slice
-  ) -> dict[str, np.ndarray]:
-    outcomes_mt, factors_tn = data[name].outcomes(part), data[name].factors(part)
-    top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
-    grid_lt = path.lambdas(top_t, config)
-    targets = solver.tile(outcomes_mt[fold.fit], factors_tn)
-    held_out = path.held_out_errors(masks_mn, fold.check, outcomes_mt, solver, targets)
-    return {
-      "grid": grid_lt,
-      "errors": path.errors(solver, targets, grid_lt, held_out, config),
-    }
-
-  made: dict[str, dict[str, np.ndarray]] = {}
-  for i, fold in enumerate(splits):
-    solver = solver_lib.Solver(masks_mn, fold.fit, plan)
-    for name, part in pairs[mine]:
-      make = functools.partial(validated, solver, fold, name, part)
-      key = f"path-{i}-{name}-{part.start}-{part.stop}"
-      made[key] = kept(key, make)
-      progress(next(count), total)
-
-  errors = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
-  grids = {name: np.zeros((config.num_lambdas, t)) for name in candidates}
-  for (i, fold), (name, part) in itertools.product(enumerate(splits), pairs):
-    key = f"path-{i}-{name}-{part.start}-{part.stop}"
-    found = made[key] if key in made else kept.wait_for(key)
-    errors[name][:, part] += found["errors"] * (len(fold.check) / m)
-    grids[name][:, part] = found["grid"]
-
+  grids, errors = _paths(shared, masks_mn, data, parts, full, splits, config)
   checked = np.concatenate([fold.check for fold in splits])
-  null = sum(
-    margins_mt[checked, part].astype(np.float64).var(axis=0).sum() for part in parts
-  ) * (len(checked) / m)
+  null = sum(margins_mt[checked, p].astype(np.float64).var(axis=0).sum() for p in parts)
   left = {name: found.min(axis=0).sum() for name, found in errors.items()}
   for name, sum_of_squares in left.items():
     report(f"prior {name}: validation R2 {1 - sum_of_squares / null:.4f}")
@@ -195,21 +163,7 @@ def fit_datamodels(
   # gains, the held-out rows being few.
   name = min(left, key=lambda name: left[name])
   lambdas_t = np.take_along_axis(grids[name], errors[name].argmin(axis=0)[None], 0)[0]
-
-  def fit(part: slice) -> dict[str, np.ndarray]:
-    targets = full.tile(data[name].outcomes(part), data[name].factors(part))
-    made = full.finish(targets, lambdas_t[part], tol=config.tol, limit=config.max_steps)
-    weights_tn = made.weights + data[name].offset(part)
-    rest = {k: v for k, v in made._asdict().items() if k != "constant_columns"}
-    return rest | {"weights": weights_tn}
-
-  for part in parts[mine]:
-    key = f"fit-{part.start}-{part.stop}"
-    made[key] = kept(key, functools.partial(fit, part))
-    progress(next(count), total)
-  keys = [f"fit-{part.start}-{part.stop}" for part in parts]
-  fits = [made[key] if key in made else kept.wait_for(key) for key in keys]
-  whole = {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
+  whole = _fitted(shared, data[name], parts, full, lambdas_t, config)
   if len(full.constant_columns):
     report(
       f"{len(full.constant_columns)} examples are in all training sets or in none, and "
@@ -223,6 +177,112 @@ def fit_datamodels(
     status_t=whole["status"].astype(np.int8),
     choice_t=np.full(t, list(candidates).index(name), np.int32),
   )
+
+
+class _Shared:
+  """Parts of a fit, each made by one of several processes that meet in a folder."""
+
+  def __init__(
+    self,
+    kept: kept_lib.Kept,
+    share: tuple[int, int],
+    tasks: Sequence[int],
+    progress: progress_lib.Progress,
+  ):
+    """Makes nothing yet; `tasks` says how many each call of `make` will have."""
+    self._kept, self._progress = kept, progress
+    self._mine = slice(share[0], None, share[1])
+    self._total = sum(len(range(count)[self._mine]) for count in tasks)
+    self._made: dict[str, dict[str, np.ndarray]] = {}
+
+  def make(self, tasks: Mapping[str, Callable[[], dict[str, np.ndarray]]]) -> None:
+    """Makes this process's share of them; `[key]` has the arrays of all."""
+    for key in list(tasks)[self._mine]:
+      self._made[key] = self._kept(key, tasks[key])
+      self._progress(len(self._made), self._total)
+
+  def __getitem__(self, key: str) -> dict[str, np.ndarray]:
+    return self._made[key] if key in self._made else self._kept.wait_for(key)
+
+
+def _paths(
+  shared: _Shared,
+  masks_mn: design.Matrix,
+  data: Mapping[str, "_Data"],
+  parts: Sequence[slice],
+  full: solver_lib.Solver,
+  splits: Sequence[path.Fold],
+  config: FitConfig,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Fits every candidate's path to part of the models, and judges it on the rest.
+
+  Args:
+    shared: makes them, a tile at a time.
+    masks_mn: bool.
+    data: by candidate.
+    parts: the tiles of targets.
+    full: the solver of all rows, which tells where paths begin.
+    splits: of the rows.
+    config: of the path.
+
+  Returns:
+    By candidate, penalties and mean squared errors, each float64[lambdas, t].
+  """
+
+  def judged(
+    solver: solver_lib.Solver, fold: path.Fold, one: "_Data", part: slice
+  ) -> dict[str, np.ndarray]:
+    outcomes_mt, factors_tn = one.outcomes(part), one.factors(part)
+    top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
+    grid_lt = path.lambdas(top_t, config)
+    targets = solver.tile(outcomes_mt[fold.fit], factors_tn)
+    held_out = path.held_out_errors(masks_mn, fold.check, outcomes_mt, solver, targets)
+    errors = path.errors(solver, targets, grid_lt, held_out, config)
+    return {"grid": grid_lt, "errors": errors}
+
+  def key(i: int, name: str, part: slice) -> str:
+    return f"path-{i}-{name}-{part.start}-{part.stop}"
+
+  pairs = list(itertools.product(data, parts))
+  for i, fold in enumerate(splits):
+    solver = solver_lib.Solver(masks_mn, fold.fit, full.plan)
+    shared.make(
+      {
+        key(i, name, part): functools.partial(judged, solver, fold, data[name], part)
+        for name, part in pairs
+      }
+    )
+  shape = config.num_lambdas, parts[-1].stop
+  grids, errors = ({name: np.zeros(shape) for name in data} for _ in range(2))
+  checked = sum(len(fold.check) for fold in splits)
+  for (i, fold), (name, part) in itertools.product(enumerate(splits), pairs):
+    found = shared[key(i, name, part)]
+    errors[name][:, part] += found["errors"] * (len(fold.check) / checked)
+    grids[name][:, part] = found["grid"]
+  return grids, errors
+
+
+def _fitted(
+  shared: _Shared,
+  data: "_Data",
+  parts: Sequence[slice],
+  full: solver_lib.Solver,
+  lambdas_t: np.ndarray,
+  config: FitConfig,
+) -> dict[str, np.ndarray]:
+  """Fits all targets to all models, and joins the tiles."""
+
+  def fit(part: slice) -> dict[str, np.ndarray]:
+    targets = full.tile(data.outcomes(part), data.factors(part))
+    made = full.finish(targets, lambdas_t[part], tol=config.tol, limit=config.max_steps)
+    weights_tn = made.weights + data.offset(part)
+    rest = {k: v for k, v in made._asdict().items() if k != "constant_columns"}
+    return rest | {"weights": weights_tn}
+
+  keys = {f"fit-{part.start}-{part.stop}": part for part in parts}
+  shared.make({key: functools.partial(fit, part) for key, part in keys.items()})
+  fits = [shared[key] for key in keys]
+  return {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
 
 
 class _Data:
