@@ -93,12 +93,16 @@ def train_all(opened: lab.Lab) -> BaseModels:
     last = model.gradients[-1]
     wrong_n += jax.nn.sigmoid(-last.odds_n)
     features = model.features_bf[t:], model.features_bf[:t]
-    scores["similar"] += baselines.representation_similarity(*features)
-    scores["close"] += baselines.closeness(*features)
+    scores["similar"] += baselines.by_tile(baselines.similarity, *features)
+    scores["close"] += baselines.by_tile(baselines.closeness, *features)
     for rate, checkpoint in zip(model.rates, model.gradients[:-1], strict=True):
-      scores["tracin"] += rate * gradient.tracin(checkpoint)
-    scores["trak"] += gradient.trak(last, damping)
-    scores["influence"] += gradient.influence(last, damping)
+      rows_nd = rate * gradient.tracin(checkpoint)
+      scores["tracin"] += baselines.by_tile(
+        gradient.scores, rows_nd, checkpoint.target_td
+      )
+    for name, method in (("trak", gradient.trak), ("influence", gradient.influence)):
+      rows_nd = method(last, damping)
+      scores[name] += baselines.by_tile(gradient.scores, rows_nd, last.target_td)
   if len(logits) < 2:
     raise ValueError(
       f"peak_learning_rate is too large: {m - len(logits)} of {m} models on all "

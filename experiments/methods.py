@@ -19,7 +19,7 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   if "pixels" in names:
     images = opened.dataset.train_images, opened.dataset.test_images
     rows = [part.reshape(len(part), -1).astype(np.float32) for part in images]
-    found["pixels"] = baselines.closeness(*rows)
+    found["pixels"] = baselines.by_tile(baselines.closeness, *rows)
   if "random" in names:
     shape = len(opened.target_labels), len(opened.labels)
     found["random"] = baselines.random(*shape, seed=opened.seed)

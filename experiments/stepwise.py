@@ -81,8 +81,8 @@ def _local_influence(opened: lab.Lab, target: int, removed: np.ndarray) -> np.nd
       model = gradient.Gradients(
         grads[i, 1:] * mask[:, None], grads[i, :1], np.asarray(odds[i, 1:])
       )
-      scores = gradient.influence(model, opened.experiment.gradient.damping)
-      total += np.nan_to_num(np.asarray(scores)[0])
+      rows_nd = gradient.influence(model, opened.experiment.gradient.damping)
+      total += np.nan_to_num(np.asarray(gradient.scores(rows_nd, model.target_td))[0])
   return np.where(mask, total, -np.inf)
 
 

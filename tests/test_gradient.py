@@ -110,7 +110,8 @@ def test_influence_is_leaving_one_out_to_first_order() -> None:
   odds = np.asarray(model.odds_n, np.float64)
   p = 1 / (1 + np.exp(-odds))
   scale = np.mean(p * (1 - p) * (np.asarray(model.train_nd) ** 2).sum(axis=1))
-  scores_tn = np.asarray(gradient.influence(model, strength / scale))
+  rows_nd = gradient.influence(model, strength / scale)
+  scores_tn = np.asarray(gradient.scores(rows_nd, model.target_td))
   exact_tn = left_out(fit, phi_td, len(odds))
   for t in range(4):
     assert np.corrcoef(scores_tn[t], exact_tn[t])[0, 1] > 0.98
@@ -208,7 +209,7 @@ def test_trak_is_its_formula_and_ranks_as_leaving_one_out_does(seed) -> None:
   gram = phi.T @ phi
   gram += damping * np.mean((phi**2).sum(axis=1)) * np.eye(5)
   expected = phi_td @ np.linalg.inv(gram) @ phi.T
-  found = np.asarray(gradient.trak(model, damping))
+  found = np.asarray(gradient.scores(gradient.trak(model, damping), model.target_td))
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
   exact_tn = left_out(fit, phi_td, len(phi))
   for t in range(4):
@@ -221,7 +222,7 @@ def test_tracin_is_what_one_step_on_an_example_adds() -> None:
   model, _, _ = logistic(1.0)
   phi, targets = np.asarray(model.train_nd), np.asarray(model.target_td)
   weights = np.linalg.lstsq(phi, np.asarray(model.odds_n), rcond=None)[0]
-  found = np.asarray(gradient.tracin(model))
+  found = np.asarray(gradient.scores(gradient.tracin(model), model.target_td))
   for n in (0, 17):
     loss = lambda w, n=n: jnp.logaddexp(0.0, -phi[n] @ w)  # noqa: E731
     step = -np.asarray(jax.grad(loss)(jnp.asarray(weights)))

@@ -10,14 +10,41 @@ def test_similarities_are_those_of_scikit_learn() -> None:
   rng = np.random.default_rng(0)
   train, targets = rng.normal(size=(7, 5)), rng.normal(size=(4, 5))
   for scores, expected in (
-    (baselines.representation_similarity, pairwise.cosine_similarity(targets, train)),
+    (baselines.similarity, pairwise.cosine_similarity(targets, train)),
     (baselines.closeness, -pairwise.euclidean_distances(targets, train)),
   ):
-    np.testing.assert_allclose(scores(train, targets), expected, atol=1e-6)
+    np.testing.assert_allclose(scores(train, targets), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_near_neighbours_keep_their_order() -> None:
+  rng = np.random.default_rng(0)
+  target = rng.integers(0, 256, 3072).astype(np.float32)
+  steps = np.arange(1, 9)
+  train = np.tile(target, (8, 1))
+  train[np.arange(8), np.arange(8)] += steps
+  found = np.asarray(baselines.closeness(train, target[None]))[0]
+  np.testing.assert_allclose(found, -steps, rtol=1e-6)
+
+
+def test_tiles_of_targets_are_joined(monkeypatch) -> None:
+  rng = np.random.default_rng(0)
+  train, targets = rng.normal(size=(7, 5)), rng.normal(size=(10, 5))
+  whole = baselines.similarity(train, targets)
+  monkeypatch.setattr(baselines, "_TILE_TARGETS", 4)
+  sizes = []
+
+  def score(train_rows, rows):
+    sizes.append(len(rows))
+    return baselines.similarity(train_rows, rows)
+
+  np.testing.assert_allclose(
+    baselines.by_tile(score, train, targets), whole, rtol=1e-6, atol=1e-7
+  )
+  assert sizes == [4, 4, 2]
 
 
 def test_dead_features_do_not_make_nan() -> None:
-  scores = baselines.representation_similarity(np.zeros((3, 2)), np.ones((2, 2)))
+  scores = baselines.similarity(np.zeros((3, 2)), np.ones((2, 2)))
   np.testing.assert_array_equal(scores, np.zeros((2, 3)))
 
 

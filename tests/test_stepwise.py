@@ -54,7 +54,9 @@ def test_removed_examples_take_no_part(opened) -> None:
   # Damping counts in units of an average over all 48.
   damping = opened.experiment.gradient.damping * 45 / 48
   expected = sum(
-    np.asarray(gradient.influence(gradient.Gradients(g[1:], g[:1], o[1:]), damping))[0]
+    np.asarray(
+      gradient.influence(gradient.Gradients(g[1:], g[:1], o[1:]), damping) @ g[0]
+    )
     for o, g in zip(odds[:2], grads[:2], strict=True)
   )
   np.testing.assert_allclose(found[kept], expected, rtol=2e-2, atol=1e-4)

@@ -1,12 +1,18 @@
-"""Other ways of choosing training examples; each returns scores[t, n].
+"""Other ways of choosing training examples; each comes to scores[t, n].
 
 A score says how much an example supports a target: the highest goes first.
 """
 
-import numpy as np
-from scipy.spatial import distance
+from collections.abc import Callable
 
-from jaxdm import prng
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdm import Array, prng
+
+_TILE_TARGETS = 1024
 
 
 def random(num_targets: int, num_train: int, *, seed: int) -> np.ndarray:
@@ -15,9 +21,27 @@ def random(num_targets: int, num_train: int, *, seed: int) -> np.ndarray:
   return rng.random((num_targets, num_train), np.float32)
 
 
-def representation_similarity(
-  train_features_nf: np.ndarray, target_features_tf: np.ndarray
+def by_tile(
+  score: Callable[[Array, Array], Array], train_rows: Array, target_rows: Array
 ) -> np.ndarray:
+  """Scores of all targets, of which the device never holds more than a tile.
+
+  Args:
+    score: from the rows of all training examples and of some targets to float32[t, n].
+    train_rows: what `score` knows of the training examples.
+    target_rows: [t, ...], of the targets.
+
+  Returns:
+    float32[t, n], on the host.
+  """
+  starts = range(0, len(target_rows), _TILE_TARGETS)
+  return np.concatenate(
+    [np.asarray(score(train_rows, target_rows[s : s + _TILE_TARGETS])) for s in starts]
+  )
+
+
+@jax.jit
+def similarity(train_features_nf: Array, target_features_tf: Array) -> Array:
   """Cosine similarity of one model's penultimate features; average it over models.
 
   Args:
@@ -25,17 +49,28 @@ def representation_similarity(
     target_features_tf: float, of the targets.
 
   Returns:
-    float32[t, n] in [-1, 1].
+    float32[t, n] in [-1, 1]; 0 for features that are 0.
   """
-  return (_unit(target_features_tf) @ _unit(train_features_nf).T).astype(np.float32)
+  rows = _unit(target_features_tf), _unit(train_features_nf).T
+  return jnp.dot(*rows, precision="highest")
 
 
-def closeness(train_rows_nf: np.ndarray, target_rows_tf: np.ndarray) -> np.ndarray:
-  """Minus the Euclidean distance of features, or of pixels, as float32[t, n]."""
-  found = distance.cdist(target_rows_tf, train_rows_nf)
-  return -found.astype(np.float32)
+@jax.jit
+def closeness(train_rows_nf: Array, target_rows_tf: Array) -> Array:
+  """Minus the Euclidean distance of features, or of pixels, as float32[t, n].
+
+  Differences are squared, instead of expanding the square: near neighbours keep their
+  order.
+  """
+
+  def one(target_f: Array) -> Array:
+    return -jnp.linalg.norm(jnp.asarray(train_rows_nf) - target_f, axis=-1)
+
+  return lax.map(one, jnp.asarray(target_rows_tf))
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _unit(rows: Array) -> jax.Array:
   """Rows scaled to length one; zero rows stay."""
-  return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+  return jnp.asarray(rows) / jnp.maximum(
+    jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12
+  )

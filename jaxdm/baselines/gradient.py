@@ -2,7 +2,8 @@
 
 All three start from the gradients phi of the log-odds (`jaxdm.gradients`) and the
 probabilities p of the correct class; an example's loss has the gradient -(1 - p) phi.
-Average them over models.
+Each gives one row an example, float32[n, d], whose products with the targets' gradients
+(`scores`) are the scores. Average those over models.
 """
 
 from typing import NamedTuple
@@ -29,22 +30,25 @@ class Gradients(NamedTuple):
 
 
 @jax.jit
+def scores(rows_nd: Array, target_td: Array) -> Array:
+  """What examples with these rows have to do with targets, as float32[t, n]."""
+  return jnp.dot(target_td, rows_nd.T, precision="highest")
+
+
+@jax.jit
 def tracin(model: Gradients) -> Array:
   """What one unit of gradient descent on an example adds to a target's log-odds.
 
   Pruthi et al., 'Estimating Training Data Influence by Tracing Gradient Descent'
   (arXiv:2002.08484); sum it over checkpoints, times their learning rates.
-
-  Returns:
-    float32[t, n].
   """
   wrong_n = jax.nn.sigmoid(-model.odds_n)
-  return model.target_td @ (model.train_nd * wrong_n[:, None]).T
+  return model.train_nd * wrong_n[:, None]
 
 
 @jax.jit
 def trak(model: Gradients, damping: Array | float) -> Array:
-  """TRAK without its factor 1 - p: phi_t' (Phi' Phi + c I)^-1 phi_n.
+  """TRAK without its factor 1 - p: (Phi' Phi + c I)^-1 phi_n.
 
   Equation 15 of Park et al. (arXiv:2303.14186) averages these and 1 - p over models
   and then multiplies them.
@@ -53,11 +57,8 @@ def trak(model: Gradients, damping: Array | float) -> Array:
     model: the model.
     damping: c in units of the examples' mean squared gradient. The paper has none,
       which needs more examples than dimensions.
-
-  Returns:
-    float32[t, n].
   """
-  return model.target_td @ _solve(model.train_nd, model.train_nd, damping)
+  return _solve(model.train_nd, model.train_nd, damping).T
 
 
 @jax.jit
@@ -95,17 +96,14 @@ def influence(model: Gradients, damping: Array | float) -> Array:
   Koh and Liang, 'Understanding Black-box Predictions via Influence Functions'
   (arXiv:1703.04730), with the Gauss-Newton matrix of the examples' binary problems,
   label or not, as the Hessian H = Phi' diag(p (1 - p)) Phi:
-  phi_t' (H + c I)^-1 (1 - p_n) phi_n.
+  (H + c I)^-1 (1 - p_n) phi_n. The scores are in logits.
 
   Args:
     model: the model.
     damping: c in units of the mean over examples of p (1 - p) |phi|^2.
-
-  Returns:
-    float32[t, n], in logits.
   """
   solved = _solve(_newton_rows(model), model.train_nd, damping)
-  return model.target_td @ solved * jax.nn.sigmoid(-model.odds_n)
+  return (solved * jax.nn.sigmoid(-model.odds_n)).T
 
 
 def _newton_rows(model: Gradients) -> Array:
