@@ -32,7 +32,7 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import bank, retrain, store
+from jaxdm import bank, retrain, upkeep
 
 
 class Imported(NamedTuple):
@@ -58,17 +58,17 @@ def show(folder: workdir.Workdir, collections: list[lab.Collection]) -> None:
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
   for path in _stores(folder):
-    found = store.summary(path)
+    found = upkeep.summary(path)
     made = ", ".join(f"{name} {version}" for name, version in found.made_by.items())
     of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
     counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
     print(f"{path.name:<24}{counts}  {made}")
 
 
-def problems(opened: Opened) -> Iterator[tuple[epath.Path, store.Damage]]:
+def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(opened.workdir)
-  broken = [(path, found) for path in paths for found in store.damage(path)]
+  broken = [(path, found) for path in paths for found in upkeep.damage(path)]
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.
@@ -77,13 +77,13 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, store.Damage]]:
     yield from ((path, found) for found in _wrong_masks(opened, collection))
 
 
-def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[store.Damage]:
+def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[upkeep.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
     expected = np.packbits(opened.subset_masks(collection.first + numbers), axis=1)
     if (collection.store.read("masks", numbers) != expected).any():
-      yield store.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
+      yield upkeep.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
 def verify(opened: Opened, *, repair: bool) -> None:
@@ -91,7 +91,7 @@ def verify(opened: Opened, *, repair: bool) -> None:
   found = list(problems(opened))
   if repair:
     for path in _stores(opened.workdir):
-      store.sweep(path)
+      upkeep.sweep(path)
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
   if not found:
@@ -101,7 +101,7 @@ def verify(opened: Opened, *, repair: bool) -> None:
   if not repair:
     sys.exit(1)
   for path, damage in found:
-    store.forget(path, damage)
+    upkeep.forget(path, damage)
   stage, how = margin_files.IMPORT, "the same --do=import brings back"
   if isinstance(opened, lab.Lab):
     stage = train_subsets.STAGE
@@ -116,7 +116,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
     mine = opened.workdir.bank / folder.name
     if not mine.exists():
       raise ValueError(f"other={other} has {folder.name}, which this experiment has not")
-    print(f"{folder.name}: {store.merge(mine, folder)} chunks taken over")
+    print(f"{folder.name}: {upkeep.merge(mine, folder)} chunks taken over")
   left = train_subsets.lacking(opened)
   print(f"{left} models are missing" if left else "no model is missing")
 

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from experiments import launcher, workdir
-from jaxdm import store
+from jaxdm import upkeep
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def main(opened: workdir.Workdir) -> None:
   print("\n".join(stages(folder)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
   for path in sorted(p.parent for p in opened.bank.glob("*/manifest.json")):
-    found = store.summary(path)
+    found = upkeep.summary(path)
     print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
   print(f"\n{'host':<8}{columns}  at")

@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from experiments import hosts
-from jaxdm import devices, progress, store, whole
+from jaxdm import devices, progress, sealed, upkeep, whole
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
@@ -111,7 +111,7 @@ class Workdir:
             f"workdir={self.path} is in use by another process; wait for it to end"
           ) from error
       if count == 1:
-        store.sweep(self.path)
+        upkeep.sweep(self.path)
       if self._places != self._kept_places():
         whole.write_json(self.path / _PLACES, self._places)
       yield
@@ -180,7 +180,7 @@ class Workdir:
     wrong = [
       f"--{difference}"
       for group, values in settings.items()
-      for difference in store.differences(stored.get(group, values), values)
+      for difference in sealed.differences(stored.get(group, values), values)
     ]
     if wrong:
       raise WorkdirError(

@@ -7,32 +7,28 @@ On disk:
   done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
 
 A chunk without its marker never happened. JSON files carry a seal, a digest of their own
-content, so that every byte of the store is covered: `damage` looks at all of them. Chunks
+content, so that every byte of the store is covered: `upkeep` looks at all of them. Chunks
 have numbers, and whoever writes a chunk writes all of it, so that processes which write
 different chunks never meet, and two which write the same rows write the same bytes.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from jaxdm import whole
+from jaxdm import sealed, whole
+from jaxdm.sealed import StoreError
 
 CHUNKS = 2**44
 _FORMAT = 2
 _TILE_COLUMNS = 256
 _ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
-
-
-class StoreError(ValueError):
-  """A store that does not match, cannot be read or cannot be written."""
 
 
 class Column(NamedTuple):
@@ -45,20 +41,6 @@ class Column(NamedTuple):
 
   dtype: str
   width: int
-
-
-class Damage(NamedTuple):
-  """One file that is not what was written.
-
-  Attributes:
-    chunk: the chunk that must be forgotten; None: the store's own description.
-    file: path inside the store.
-    why: in words.
-  """
-
-  chunk: int | None
-  file: str
-  why: str
 
 
 class Store:
@@ -98,11 +80,11 @@ class Store:
       **json.loads(json.dumps(settings)),
     }
     manifest = self.path / "manifest.json"
-    stored = read_sealed(manifest) if manifest.exists() else None
+    stored = sealed.read(manifest) if manifest.exists() else None
     if stored is not None:
       self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
       stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
-      if wrong := differences(stored, wanted):
+      if wrong := sealed.differences(stored, wanted):
         raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
     else:
       self.rows_per_chunk = rows_per_chunk
@@ -110,15 +92,16 @@ class Store:
     self._arrays = {name: self._open(name) for name in columns}
     if stored is None:
       digests = {
-        name: _digest((self.path / name / "zarr.json").read_bytes()) for name in columns
+        name: sealed.digest((self.path / name / "zarr.json").read_bytes())
+        for name in columns
       }
       own = {"rows_per_chunk": rows_per_chunk, "metadata": digests}
       versions = {name: importlib.metadata.version(name) for name in ("jaxdm", "jax")}
-      write_sealed(manifest, {**wanted, **own, "made_by": versions})
+      sealed.write(manifest, {**wanted, **own, "made_by": versions})
 
   def chunks(self) -> dict[int, int]:
     """The rows in each chunk that is whole, by chunk; a listing, nothing is read."""
-    return dict(sorted(map(_marker, self._marker_names())))
+    return dict(sorted(map(parse_marker, self._marker_names())))
 
   def write(
     self, chunk: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] = {}
@@ -142,9 +125,9 @@ class Store:
     if self.chunks_at(chunk) != [rows]:  # Markers of other files.
       self.forget(chunk)
     for file, content in files.items():
-      _write(self.path / file, content)
-    digests = {file: _digest(content) for file, content in sorted(files.items())}
-    write_sealed(self._marker_path(chunk, rows), {"files": digests, **about})
+      write_file(self.path / file, content)
+    digests = {file: sealed.digest(content) for file, content in sorted(files.items())}
+    sealed.write(self._marker_path(chunk, rows), {"files": digests, **about})
 
   def read(
     self, name: str, rows: np.ndarray | slice, columns: slice = slice(None)
@@ -163,11 +146,11 @@ class Store:
 
   def chunks_at(self, chunk: int) -> list[int]:
     """The rows that a chunk's markers tell of; none if it is not whole."""
-    return [_marker(name)[1] for name in self._marker_names(f"{chunk:014d}-")]
+    return [parse_marker(name)[1] for name in self._marker_names(f"{chunk:014d}-")]
 
   def about(self, chunk: int, rows: int) -> dict[str, Any]:
     """What the marker of a chunk of so many rows says."""
-    return read_sealed(self._marker_path(chunk, rows))
+    return sealed.read(self._marker_path(chunk, rows))
 
   def forget(self, chunk: int) -> None:
     """Makes a chunk one that never happened."""
@@ -297,136 +280,7 @@ class Matrix:
     return Matrix(self._store, self._name, self._rows[rows], self._columns)
 
 
-def damage(path: str | epath.PathLike) -> Iterator[Damage]:
-  """Looks at every byte of a store and says which files are not what was written.
-
-  Needs nothing but the folder; chunks without a marker are not looked at.
-  """
-  root = epath.Path(path)
-  try:
-    metadata = read_sealed(root / "manifest.json")["metadata"]
-  except (StoreError, KeyError) as error:
-    yield Damage(None, "manifest.json", str(error))
-    metadata = {}
-  for name, digest in metadata.items():
-    yield from _compare(None, root, f"{name}/zarr.json", digest)
-  for marker in sorted((root / "done").glob("*.json")):
-    chunk, _ = _marker(marker.name)
-    try:
-      files = read_sealed(marker)["files"]
-    except (StoreError, KeyError) as error:
-      yield Damage(chunk, f"done/{marker.name}", str(error))
-      continue
-    for file, digest in files.items():
-      yield from _compare(chunk, root, file, digest)
-
-
-class Summary(NamedTuple):
-  """What a store holds.
-
-  Attributes:
-    chunks: that are whole.
-    rows: in them.
-    made_by: versions of the software that began it.
-    totals: sums over chunks of every number that their markers tell.
-  """
-
-  chunks: int
-  rows: int
-  made_by: dict[str, str]
-  totals: dict[str, int]
-
-
-def summary(path: str | epath.PathLike) -> Summary:
-  """Reads the manifest and all markers, and no array."""
-  root = epath.Path(path)
-  made_by = read_sealed(root / "manifest.json")["made_by"]
-  rows, totals, markers = 0, dict[str, int](), list((root / "done").glob("*.json"))
-  for marker in markers:
-    rows += _marker(marker.name)[1]
-    for name, value in read_sealed(marker).items():
-      if isinstance(value, int):
-        totals[name] = totals.get(name, 0) + value
-  return Summary(len(markers), rows, made_by, totals)
-
-
-def forget(path: str | epath.PathLike, damage: Damage) -> None:
-  """Removes a damaged file, and the markers of its chunk, which then never happened.
-
-  A store's own description is made anew when it is opened next.
-  """
-  root = epath.Path(path)
-  if damage.chunk is not None:
-    for marker in (root / "done").glob(f"{damage.chunk:014d}-*.json"):
-      marker.unlink(missing_ok=True)
-  (root / damage.file).unlink(missing_ok=True)
-
-
-def sweep(path: str | epath.PathLike) -> None:
-  """Removes what killed writers left half-written in a store or another folder.
-
-  Nobody may be writing to it.
-  """
-  root = epath.Path(path)
-  if whole.is_remote(root):
-    return  # There is nothing half-written in a bucket.
-  for places in ("*", "*/*", "*/c/*/*"):
-    for partial in root.glob(f"{places}.partial"):
-      partial.unlink(missing_ok=True)
-
-
-def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
-  """Copies the chunks that only another store has, or has more rows of.
-
-  Args:
-    path: of the store that grows.
-    other: of one with the same settings.
-
-  Returns:
-    Chunks copied.
-
-  Raises:
-    StoreError: if the stores differ in more than who made them, naming it, or what
-      would be copied is damaged.
-  """
-  mine, theirs = epath.Path(path), epath.Path(other)
-  manifests = [read_sealed(root / "manifest.json") for root in (mine, theirs)]
-  for manifest in manifests:
-    manifest.pop("made_by")
-  if wrong := differences(*manifests):
-    raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")
-  have = dict(_marker(marker.name) for marker in (mine / "done").glob("*.json"))
-  copied = 0
-  for marker in sorted((theirs / "done").glob("*.json")):
-    chunk, rows = _marker(marker.name)
-    if have.get(chunk, 0) >= rows:
-      continue
-    about = read_sealed(marker)
-    contents = {file: (theirs / file).read_bytes() for file in about["files"]}
-    for file, digest in about["files"].items():
-      if _digest(contents[file]) != digest:
-        raise StoreError(f"{theirs / file} is damaged: its digest differs")
-    for old in (mine / "done").glob(f"{chunk:014d}-*.json"):
-      old.unlink(missing_ok=True)
-    for file, content in contents.items():
-      _write(mine / file, content)
-    write_sealed(mine / "done" / marker.name, about)
-    copied += 1
-  return copied
-
-
-def _compare(
-  chunk: int | None, root: epath.Path, file: str, digest: str
-) -> Iterator[Damage]:
-  """One file against its digest."""
-  try:
-    if _digest((root / file).read_bytes()) != digest:
-      yield Damage(chunk, file, "its digest is not the one that was written down")
-  except OSError as error:
-    yield Damage(chunk, file, f"it cannot be read: {error}")
-
-
-def _marker(name: str) -> tuple[int, int]:
+def parse_marker(name: str) -> tuple[int, int]:
   """Chunk and rows of a marker's file name."""
   chunk, _, rows = name.removesuffix(".json").partition("-")
   try:
@@ -435,52 +289,11 @@ def _marker(name: str) -> tuple[int, int]:
     raise StoreError(f"done/{name} is no marker of a chunk") from error
 
 
-def _digest(content: bytes) -> str:
-  """128 bits of a file's content, in hex."""
-  return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _write(path: epath.Path, content: bytes) -> None:
+def write_file(path: epath.Path, content: bytes) -> None:
   """Writes a chunk's file, and makes its folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with whole.writing(path) as file:
     file.write(content)
-
-
-def write_sealed(path: epath.Path, value: Mapping[str, Any]) -> None:
-  """Writes a JSON object together with a digest of itself."""
-  whole.write_json(path, {**value, "seal": _seal(value)})
-
-
-def read_sealed(path: epath.Path) -> dict[str, Any]:
-  """What `write_sealed` wrote, without the seal.
-
-  Raises:
-    StoreError: if any byte has changed, or the file cannot be read.
-  """
-  try:
-    text = path.read_text()
-    value = json.loads(text)
-    if json.dumps(value, indent=1) != text or value.pop("seal") != _seal(value):
-      raise ValueError("it has changed since it was written")
-  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-    raise StoreError(f"{path} is damaged: {error}") from error
-  return value
-
-
-def _seal(value: Mapping[str, Any]) -> str:
-  """128 bits of a JSON object, in hex."""
-  return _digest(json.dumps(value).encode())
-
-
-def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-  """One phrase per setting in which two mappings differ."""
-  keys = sorted(stored.keys() | asked.keys())
-  return [
-    f"{key}: stored {stored.get(key)!r}, asked {asked.get(key)!r}"
-    for key in keys
-    if stored.get(key) != asked.get(key)
-  ]
 
 
 def _kvstore(folder: epath.Path) -> str | dict[str, str]:

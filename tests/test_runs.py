@@ -16,7 +16,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
-from jaxdm import datamodels, store
+from jaxdm import datamodels, store, upkeep
 
 TOY = {
   **{name: str(value) for name, value in drill._TOY.items()},
@@ -98,7 +98,7 @@ def test_one_job_of_two_processes_searches_as_one_does(finished, tmp_path) -> No
   # And each process has trained some of the models.
   logs = [path.read_text() for path in folders[1].glob("logs/host-*-of-2.jsonl")]
   assert len(logs) == 2 and all("label_flip" in text for text in logs)
-  stores = [store.summary(folder / "bank" / "changes") for folder in folders]
+  stores = [upkeep.summary(folder / "bank" / "changes") for folder in folders]
   assert stores[0].rows == stores[1].rows
 
 
@@ -118,7 +118,7 @@ def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
   kept = drill._markers(run)
   assert kept and not complete(run)
   for path in run.glob("bank/*"):
-    assert list(store.damage(path)) == []
+    assert list(upkeep.damage(path)) == []
 
 
 @pytest.mark.slow
@@ -325,7 +325,7 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(finished, tmp_path) -> Non
   message = "error: --workdir's disk is full; make room, and the same command continues"
   assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
-    store.sweep(path)
+    upkeep.sweep(path)
   assert drill._stored(out) == drill._stored(finished)
 
 

@@ -1,0 +1,55 @@
+"""JSON files that carry a digest of their own content, so that no byte changes unseen."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from jaxdm import whole
+
+
+class StoreError(ValueError):
+  """A store that does not match, cannot be read or cannot be written."""
+
+
+def digest(content: bytes) -> str:
+  """128 bits of a file's content, in hex."""
+  return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def write(path: epath.Path, value: Mapping[str, Any]) -> None:
+  """Writes a JSON object together with a digest of itself."""
+  whole.write_json(path, {**value, "seal": _seal(value)})
+
+
+def read(path: epath.Path) -> dict[str, Any]:
+  """What `write` wrote, without the seal.
+
+  Raises:
+    StoreError: if any byte has changed, or the file cannot be read.
+  """
+  try:
+    text = path.read_text()
+    value = json.loads(text)
+    if json.dumps(value, indent=1) != text or value.pop("seal") != _seal(value):
+      raise ValueError("it has changed since it was written")
+  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    raise StoreError(f"{path} is damaged: {error}") from error
+  return value
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+  """128 bits of a JSON object, in hex."""
+  return digest(json.dumps(value).encode())
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+  """One phrase per setting in which two mappings differ."""
+  keys = sorted(stored.keys() | asked.keys())
+  return [
+    f"{key}: stored {stored.get(key)!r}, asked {asked.get(key)!r}"
+    for key in keys
+    if stored.get(key) != asked.get(key)
+  ]

@@ -1,0 +1,157 @@
+"""Looks after stores: what they hold, whether every byte is as it was written, repair.
+
+All of it works on the folder alone, without the settings that it was made with.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from etils import epath
+
+from jaxdm import sealed, store, whole
+from jaxdm.sealed import StoreError
+
+
+class Damage(NamedTuple):
+  """One file that is not what was written.
+
+  Attributes:
+    chunk: the chunk that must be forgotten; None: the store's own description.
+    file: path inside the store.
+    why: in words.
+  """
+
+  chunk: int | None
+  file: str
+  why: str
+
+
+def damage(path: str | epath.PathLike) -> Iterator[Damage]:
+  """Looks at every byte of a store and says which files are not what was written.
+
+  Needs nothing but the folder; chunks without a marker are not looked at.
+  """
+  root = epath.Path(path)
+  try:
+    metadata = sealed.read(root / "manifest.json")["metadata"]
+  except (StoreError, KeyError) as error:
+    yield Damage(None, "manifest.json", str(error))
+    metadata = {}
+  for name, digest in metadata.items():
+    yield from _compare(None, root, f"{name}/zarr.json", digest)
+  for marker in sorted((root / "done").glob("*.json")):
+    chunk, _ = store.parse_marker(marker.name)
+    try:
+      files = sealed.read(marker)["files"]
+    except (StoreError, KeyError) as error:
+      yield Damage(chunk, f"done/{marker.name}", str(error))
+      continue
+    for file, digest in files.items():
+      yield from _compare(chunk, root, file, digest)
+
+
+class Summary(NamedTuple):
+  """What a store holds.
+
+  Attributes:
+    chunks: that are whole.
+    rows: in them.
+    made_by: versions of the software that began it.
+    totals: sums over chunks of every number that their markers tell.
+  """
+
+  chunks: int
+  rows: int
+  made_by: dict[str, str]
+  totals: dict[str, int]
+
+
+def summary(path: str | epath.PathLike) -> Summary:
+  """Reads the manifest and all markers, and no array."""
+  root = epath.Path(path)
+  made_by = sealed.read(root / "manifest.json")["made_by"]
+  rows, totals, markers = 0, dict[str, int](), list((root / "done").glob("*.json"))
+  for marker in markers:
+    rows += store.parse_marker(marker.name)[1]
+    for name, value in sealed.read(marker).items():
+      if isinstance(value, int):
+        totals[name] = totals.get(name, 0) + value
+  return Summary(len(markers), rows, made_by, totals)
+
+
+def forget(path: str | epath.PathLike, damage: Damage) -> None:
+  """Removes a damaged file, and the markers of its chunk, which then never happened.
+
+  A store's own description is made anew when it is opened next.
+  """
+  root = epath.Path(path)
+  if damage.chunk is not None:
+    for marker in (root / "done").glob(f"{damage.chunk:014d}-*.json"):
+      marker.unlink(missing_ok=True)
+  (root / damage.file).unlink(missing_ok=True)
+
+
+def sweep(path: str | epath.PathLike) -> None:
+  """Removes what killed writers left half-written in a store or another folder.
+
+  Nobody may be writing to it.
+  """
+  root = epath.Path(path)
+  if whole.is_remote(root):
+    return  # There is nothing half-written in a bucket.
+  for places in ("*", "*/*", "*/c/*/*"):
+    for partial in root.glob(f"{places}.partial"):
+      partial.unlink(missing_ok=True)
+
+
+def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
+  """Copies the chunks that only another store has, or has more rows of.
+
+  Args:
+    path: of the store that grows.
+    other: of one with the same settings.
+
+  Returns:
+    Chunks copied.
+
+  Raises:
+    StoreError: if the stores differ in more than who made them, naming it, or what
+      would be copied is damaged.
+  """
+  mine, theirs = epath.Path(path), epath.Path(other)
+  manifests = [sealed.read(root / "manifest.json") for root in (mine, theirs)]
+  for manifest in manifests:
+    manifest.pop("made_by")
+  if wrong := sealed.differences(*manifests):
+    raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")
+  have = dict(
+    store.parse_marker(marker.name) for marker in (mine / "done").glob("*.json")
+  )
+  copied = 0
+  for marker in sorted((theirs / "done").glob("*.json")):
+    chunk, rows = store.parse_marker(marker.name)
+    if have.get(chunk, 0) >= rows:
+      continue
+    about = sealed.read(marker)
+    contents = {file: (theirs / file).read_bytes() for file in about["files"]}
+    for file, digest in about["files"].items():
+      if sealed.digest(contents[file]) != digest:
+        raise StoreError(f"{theirs / file} is damaged: its digest differs")
+    for old in (mine / "done").glob(f"{chunk:014d}-*.json"):
+      old.unlink(missing_ok=True)
+    for file, content in contents.items():
+      store.write_file(mine / file, content)
+    sealed.write(mine / "done" / marker.name, about)
+    copied += 1
+  return copied
+
+
+def _compare(
+  chunk: int | None, root: epath.Path, file: str, digest: str
+) -> Iterator[Damage]:
+  """One file against its digest."""
+  try:
+    if sealed.digest((root / file).read_bytes()) != digest:
+      yield Damage(chunk, file, "its digest is not the one that was written down")
+  except OSError as error:
+    yield Damage(chunk, file, f"it cannot be read: {error}")
