@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,14 +42,17 @@ class Collection(NamedTuple):
 
 
 def progress_bar(
-  name: str, unit: str = "model", folder: workdir.Workdir | None = None
+  name: str,
+  unit: str = "model",
+  folder: workdir.Workdir | None = None,
+  diverged: Callable[[], int] = lambda: 0,
 ) -> progress_lib.Progress:
   """A bar with the time left, driven by (done, total).
 
-  A workdir logs it, too. Where it moves nothing is half done, so that it is also where
-  a run ends that was asked to.
+  A workdir logs it, too, with the number of models that diverged. Where it moves nothing
+  is half done, so that it is also where a run ends that was asked to.
   """
-  log = folder.log(name) if folder else progress_lib.silent
+  log = folder.log(name, diverged) if folder else progress_lib.silent
   seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
   bar = tqdm.tqdm(desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True)
 
@@ -92,7 +96,11 @@ class Lab:
 
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
     """A progress bar that the workdir logs."""
-    return progress_bar(name, unit, self.workdir)
+    return progress_bar(name, unit, self.workdir, self._diverged)
+
+  def _diverged(self) -> int:
+    """Models that this process has trained and that diverged."""
+    return self.retrain.diverged if "retrain" in vars(self) else 0
 
   @property
   def labels(self) -> np.ndarray:

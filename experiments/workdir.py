@@ -81,7 +81,7 @@ class Workdir:
   def _kept_places(self) -> dict[str, str]:
     """What earlier runs were given."""
     note = self.path / _PLACES
-    return json.loads(note.read_text()) if note.exists() else {}
+    return _read(note) if note.exists() else {}
 
   @contextlib.contextmanager
   def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
@@ -116,8 +116,13 @@ class Workdir:
         whole.write_json(self.path / _PLACES, self._places)
       yield
 
-  def log(self, name: str) -> progress.Progress:
-    """Keeps a JSON line every few seconds of how far this process is, for `status`."""
+  def log(self, name: str, diverged: Callable[[], int] = lambda: 0) -> progress.Progress:
+    """Keeps a JSON line every few seconds of how far this process is, for `status`.
+
+    Args:
+      name: of what it does.
+      diverged: says how many models that it has trained diverged.
+    """
     index, count = hosts.mine()
     path = self.path / "logs" / f"host-{index}-of-{count}.jsonl"
     start, last = time.monotonic(), -_LOG_SECONDS
@@ -139,6 +144,7 @@ class Workdir:
         "total": total,
         "per_second": round(speed, 3),
         "seconds_left": round((total - done) / speed, 1) if speed else None,
+        "diverged": diverged(),
         "memory_bytes": devices.peak_bytes(),
       }
       path.parent.mkdir(exist_ok=True)
@@ -151,7 +157,7 @@ class Workdir:
     """The settings of all stages begun here, by group."""
     merged: dict[str, dict[str, Any]] = {}
     for record in sorted(self._stages.glob("*.json")):
-      merged |= json.loads(record.read_text())["settings"]
+      merged |= _read(record)["settings"]
     return merged
 
   def summary(self, stage: str, launcher: str = "") -> dict[str, Any]:
@@ -234,7 +240,18 @@ class Workdir:
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""
     path = self._stages / f"{stage}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return _read(path) if path.exists() else {}
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+  """One of the workdir's own notes."""
+  try:
+    return json.loads(path.read_text())
+  except (ValueError, OSError) as error:
+    raise WorkdirError(
+      f"workdir: {path} cannot be read, and without it nobody knows what the folder "
+      f"holds: {error}"
+    ) from error
 
 
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -31,7 +31,11 @@ class Models(NamedTuple):
 
 
 class Retrainer:
-  """Margins of models on the targets, trained on demand and remembered."""
+  """Margins of models on the targets, trained on demand and remembered.
+
+  Attributes:
+    diverged: models trained here that diverged.
+  """
 
   def __init__(
     self,
@@ -62,6 +66,7 @@ class Retrainer:
     self._labels = np.asarray(labels, np.int32)
     self._target_pixels, self._target_labels = target_pixels, target_labels
     self._seed = seed
+    self.diverged = 0
 
   def __call__(
     self,
@@ -163,8 +168,10 @@ class Retrainer:
         progress(done, len(numbers))
 
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
-    """float32[m, t]."""
-    return np.asarray(margins.correct_class_margins(logits_mtk, self._target_labels))
+    """float32[m, t]; notes models that diverged."""
+    found = np.asarray(margins.correct_class_margins(logits_mtk, self._target_labels))
+    self.diverged += int((~np.isfinite(found).all(axis=1)).sum())
+    return found
 
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most a fleet's chunk of models each."""

@@ -218,6 +218,29 @@ def test_a_stage_before_its_time_says_what_to_run(tmp_path) -> None:
     start(fit_datamodels.main, tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["stages/train_subsets.json", "places.json"])
+def test_a_damaged_note_of_a_workdir_is_named(tmp_path, name) -> None:
+  folder = tmp_path / "run"
+  (folder / "stages").mkdir(parents=True)
+  (folder / name).write_text('{"complete": tr')
+  with pytest.raises(SystemExit, match=f"^error: --workdir: .*{name} cannot be read"):
+    start(pipeline.main, folder)
+
+
+def test_logs_tell_how_far_a_process_is(tmp_path) -> None:
+  (tmp_path / "run").mkdir()
+  told = workdir.Workdir(str(tmp_path / "run")).log("models of subsets", lambda: 3)
+  for done in (0, 1, 8):
+    told(done, 8)
+  text = (tmp_path / "run" / "logs" / "host-0-of-1.jsonl").read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  # The first and the last; those between only every few seconds.
+  assert [line["done"] for line in lines] == [0, 8]
+  last = lines[-1]
+  assert last["diverged"] == 3 and last["total"] == 8 and last["memory_bytes"] > 0
+  assert last["seconds_left"] == 0 and last["per_second"] > 0
+
+
 def test_a_second_process_is_kept_out(tmp_path) -> None:
   def again(opened) -> None:
     start(lambda _: None, tmp_path / "run")

@@ -91,6 +91,27 @@ def test_a_request_may_repeat_itself_and_nothing_may_be_left_to_do(lab) -> None:
   assert models.trained == 2
 
 
+def test_diverged_models_are_counted_and_stored_as_nan(lab, monkeypatch) -> None:
+  models, build, _ = lab
+  predict = fleet.Fleet.predict_chunk
+
+  def broken(self, variables, pixels):
+    logits, features = predict(self, variables, pixels)
+    return logits.at[1, 3].set(np.inf), features
+
+  monkeypatch.setattr(fleet.Fleet, "predict_chunk", broken)
+  masks, seeds = np.ones((models.rows, 24), bool), []
+  seeds = [prng.Seed("subset", i) for i in range(models.rows)]
+  trainer = build()
+  assert trainer.diverged == 0
+  margins = trainer(masks, seeds)
+  assert trainer.diverged == 1
+  np.testing.assert_array_equal(
+    np.isfinite(margins).all(axis=1), np.arange(len(masks)) != 1
+  )
+  assert build()(masks, seeds).shape == margins.shape  # Read, not trained.
+
+
 def test_labels_are_part_of_a_models_identity(lab) -> None:
   models, build, labels = lab
   flipped = labels.copy()
