@@ -30,6 +30,7 @@ from experiments import (
   launcher,
   methods,
   presets,
+  workdir,
 )
 from jaxdm import datamodels, kept, priors, quality, training_sets
 from jaxdm.report import figures, page
@@ -223,6 +224,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
         brittleness.removals(opened),
         of_all_classes=free,
       )
+      summary[workdir.UNFINISHED] = summary["removals"][workdir.UNFINISHED]
     return summary
 
   asked = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}

@@ -15,6 +15,7 @@ from jaxdm import (
   checkpoint,
   data,
   fleet,
+  label_flip,
   retrain,
   train,
   training_sets,
@@ -278,5 +279,12 @@ def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
       "flip_to must be runner-up, best or one of "
       f"{', '.join(dataset.class_names)}, got {flip_to!r}"
     )
+  if flip_to in dataset.class_names:
+    asked = dataset.test_labels[list(experiment.compare.target_list)]
+    if not asked.size:
+      raise ValueError(
+        f"flip_to={flip_to} needs targets of other classes, by --search_targets"
+      )
+    label_flip.given_class(dataset.class_names.index(flip_to), asked)
   if size >= n:
     raise ValueError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")

@@ -42,7 +42,10 @@ def open_lab() -> lab.Lab:
       f"--workdir={folder.path} was begun with"
     )
   preset = settings.preset(stored)
-  return lab.Lab(folder, experiment, settings.speed(), dataset, preset)
+  opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset)
+  for stage in ("train_subsets", "fit_datamodels"):  # What all others build on.
+    folder.check(stage, opened.settings(*folder.groups(stage)))
+  return opened
 
 
 def start(

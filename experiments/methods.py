@@ -27,6 +27,12 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   return {name: found[name] for name in names}
 
 
+def models_before(opened: lab.Lab, method: str) -> int:
+  """Models that a method trains for one target before its ranking is known."""
+  config = opened.experiment.compare
+  return (config.stepwise_steps - 1) * config.stepwise_models * (method == "stepwise")
+
+
 def judged(
   opened: lab.Lab, scores: Mapping[str, np.ndarray]
 ) -> dict[str, quality.Quality]:
@@ -34,6 +40,8 @@ def judged(
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   found = {}
   for name, scores_tn in scores.items():
+    if name == "stepwise":
+      continue  # It ranks, and only for the targets that are searched.
     guess_mt = datamodels.predictions(masks, scores_tn)
     found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
   return found

@@ -20,13 +20,13 @@ _STORIES = 4
 
 
 def _stories(
-  opened: lab.Lab, verdicts: list[Verdict], changed: list[np.ndarray]
+  opened: lab.Lab, verdicts: list[Verdict], rankings: list[np.ndarray]
 ) -> list[tuple[str, bytes]]:
   """Pictures of the targets that fewest removals flip, as (name, PNG)."""
   data, base = opened.dataset, base_models.load(opened)
   found = [
-    (v, examples)
-    for v, examples in zip(verdicts, changed, strict=True)
+    (v, ranking[: v.k])
+    for v, ranking in zip(verdicts, rankings, strict=True)
     if v.method == "datamodel" and not v.censored
   ]
   found.sort(key=lambda pair: pair[0].k)
@@ -39,8 +39,8 @@ def _stories(
       data.train_images[examples],
       title=(
         f"target {verdict.target}, {name}: P(correct) {before:.0%} with all data, "
-        f"{verdict.accuracy:.0%} without these {verdict.k} images; "
-        f"mean margin {verdict.mean_margin:.2f} "
+        f"{verdict.accuracy:.0%} of {verdict.models} models without these {verdict.k} "
+        f"images; mean margin {verdict.mean_margin:.2f} "
         f"[{verdict.margin_low:.2f}, {verdict.margin_high:.2f}]"
       ),
       removed_titles=[data.class_names[data.train_labels[e]] for e in examples],
@@ -53,16 +53,18 @@ def _calibration(
   opened: lab.Lab,
   models: datamodels.Datamodels,
   verdicts: list[Verdict],
-  changed: list[np.ndarray],
+  rankings: list[np.ndarray],
 ) -> Figure:
-  """Predicted and true margins on all data, and after each verdict's removal."""
+  """Predicted and true margins on all data, and after each search's largest removal."""
   n, base = len(opened.labels), base_models.load(opened)
   full_t = models.predict(np.ones((1, n), bool))[0]
-  predicted_vt = models.predict(training_sets.removal_masks(n, changed))
+  predicted_vt = models.predict(training_sets.removal_masks(n, rankings))
   removed = {}
   for method in tables.by_method(verdicts):
     rows = [i for i, verdict in enumerate(verdicts) if verdict.method == method]
-    pairs = [(predicted_vt[i, verdicts[i].target], verdicts[i].mean_margin) for i in rows]
+    pairs = [
+      (predicted_vt[i, verdicts[i].target], verdicts[i].largest_margin) for i in rows
+    ]
     removed[method] = tuple(np.array(pairs).T)
   return figures.calibration((full_t, base.margins_rt.mean(axis=0)), removed)
 
@@ -70,12 +72,14 @@ def _calibration(
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
   folder = opened.workdir.path
-  summaries = {stage: opened.workdir.summary(stage) for stage in page.STAGES}
-  removed, examples = tables.read_verdicts(folder / "brittleness.csv")
+  # A search whose budget ran out is drawn as far as it has come.
+  summaries = {s: opened.workdir.summary(s, partial=True) for s in page.STAGES}
+  removed, rankings = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened.workdir)
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
-  class_size = round(len(opened.labels) / opened.dataset.num_classes)
+  classes = np.unique(opened.target_labels[[v.target for v in removed]])
+  class_size = int(np.bincount(opened.labels)[classes].min())
   curves = figures.cumulative_share(
     tables.by_method(removed), tables.by_method(flipped), class_size=class_size
   )
@@ -84,9 +88,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   pictures = [
     ("brittleness.png", page.png(curves)),
     ("datamodels.png", page.png(fit)),
-    ("calibration.png", page.png(_calibration(opened, models, removed, examples))),
+    ("calibration.png", page.png(_calibration(opened, models, removed, rankings))),
   ]
-  pictures += _stories(opened, removed, examples)
+  pictures += _stories(opened, removed, rankings)
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:
     (folder / "figures" / name).write_bytes(data)

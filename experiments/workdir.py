@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from experiments import hosts
+from experiments import hosts, presets
 from jaxdm import devices, progress, sealed, upkeep, whole
 
 # Names the number of a stage's parts that are still to be done, in its summary.
@@ -160,23 +160,31 @@ class Workdir:
       merged |= _read(record)["settings"]
     return merged
 
-  def summary(self, stage: str, launcher: str = "") -> dict[str, Any]:
+  def summary(
+    self, stage: str, launcher: str = "", *, partial: bool = False
+  ) -> dict[str, Any]:
     """What a finished stage reported.
 
     Args:
       stage: its name.
       launcher: and flags that run it, if that is not its name.
+      partial: one that has ended before it was finished will do.
 
     Raises:
       WorkdirError: if it is not finished.
     """
     record = self._record(stage)
-    if not record.get("complete"):
+    if not record.get("complete") and not (partial and "summary" in record):
       raise WorkdirError(
         f"workdir={self.path} lacks a finished {stage}; "
         f"run python -m experiments.{launcher or stage} --workdir={self.path} first"
       )
     return record["summary"]
+
+  def groups(self, stage: str) -> list[str]:
+    """The groups of an experiment's settings that a stage was begun with; none if new."""
+    stored = self._record(stage).get("settings", {})
+    return [group for group in stored if group in presets.Experiment.__annotations__]
 
   def check(self, stage: str, settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises WorkdirError if the stage was begun with other settings, naming them."""

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
 
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
+_ABOVE = 1.5  # The proofs around a proposal begin at so many times it.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,8 @@ class SearchConfig:
     search_seeds: models a probe of the search.
     verify_seeds: fresh models a verification, at most; it ends earlier once it is
       clear (`verdicts.SequentialTest`).
-    max_verifications: sizes put to the proof for one target, from the largest down.
+    max_verifications: sizes put to the proof for one target: the largest, and then from
+      half more than the search proposes down to its proposal; 1: only that.
     confidence: that no claim of one target and method is false.
     num_targets: sampled from the targets that full-data models get right.
     seed: of the sample of targets.
@@ -39,7 +41,7 @@ class SearchConfig:
 
   max_share: float = 0.25
   size_law: Literal["grid", "surrogate"] = "grid"
-  num_sizes: int = 12
+  num_sizes: int = 40
   search_seeds: int = 3
   verify_seeds: int = 16
   max_verifications: int = 4
@@ -50,13 +52,12 @@ class SearchConfig:
   def __post_init__(self) -> None:
     if not 0 < self.max_share < 1:
       raise ValueError(f"max_share must be in (0, 1), got {self.max_share}")
-    if not 0.5 < self.confidence < 1:
-      raise ValueError(f"confidence must be in (0.5, 1), got {self.confidence}")
     least = {"num_sizes": 1, "search_seeds": 1, "verify_seeds": 2}
     least |= {"max_verifications": 1, "num_targets": 1}
     for name, low in least.items():
       if getattr(self, name) < low:
         raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
+    _ = self.test  # Checks the confidence.
 
   @property
   def test(self) -> SequentialTest:
@@ -72,12 +73,14 @@ class Case(NamedTuple):
     method: who ranked.
     ranking: training examples, the one to change first in front.
     sizes: numbers of them to try, ascending.
+    models_before: models that were trained for this target to make the ranking.
   """
 
   target: int
   method: str
   ranking: np.ndarray
   sizes: np.ndarray
+  models_before: int = 0
 
 
 Changes = Sequence[tuple[Case, int]]
@@ -164,6 +167,7 @@ def make_cases(
   config: SearchConfig,
   same_class: bool,
   predicted_full_t: np.ndarray | None = None,
+  models_before: int = 0,
 ) -> list[Case]:
   """Turns scores into one case a target.
 
@@ -178,6 +182,7 @@ def make_cases(
     predicted_full_t: float, margins that datamodels predict for the full training set,
       intercept included; then the scores are their weights in logits. Needed for
       size_law='surrogate', which other scores replace by the grid.
+    models_before: see `Case`.
 
   Returns:
     Cases whose rankings have at most `largest_change` examples.
@@ -207,25 +212,35 @@ def make_cases(
     if config.size_law == "surrogate" and predicted_full_t is not None:
       left = predicted_full_t[target] - scores_tn[target, ranking].cumsum()
       sizes = surrogate_sizes(left, config.num_sizes)
-    cases.append(Case(int(target), method, ranking, sizes))
+    cases.append(Case(int(target), method, ranking, sizes, models_before))
   return cases
 
 
 def _check_sign(
   method: str, scores_tn: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
 ) -> None:
-  """Raises ValueError if targets' own classes have clearly lower scores than others."""
-  own_tn = np.asarray(target_labels)[:, None] == np.asarray(labels)
-  counts_t = own_tn.sum(axis=1)
-  known = (counts_t > 0) & (counts_t < own_tn.shape[1])
-  if known.sum() < 2:
+  """Raises ValueError if targets' own classes have clearly lower scores than others.
+
+  Every class counts alike: one that is spread out is farther from itself than from
+  others, but on average over classes examples are nearer to their own (the energy
+  distance of Szekely and Rizzo is never negative).
+  """
+  targets_k = np.bincount(target_labels, minlength=int(np.max(labels)) + 1)
+  classes = [k for k in np.unique(labels) if targets_k[k] > 1]
+  if len(classes) < 2:
     return
-  own_tn, scores_tn, counts_t = own_tn[known], scores_tn[known], counts_t[known]
-  sums_t = np.where(own_tn, scores_tn, 0).sum(axis=1, dtype=np.float64)
-  others_t = scores_tn.sum(axis=1, dtype=np.float64) - sums_t
-  excess_t = sums_t / counts_t - others_t / (own_tn.shape[1] - counts_t)
-  if excess_t.any() and (
-    scipy.stats.ttest_1samp(excess_t, 0, alternative="less").pvalue < _WRONG_SIGN
+  means_tk = np.stack(
+    [scores_tn[:, labels == k].mean(axis=1, dtype=np.float64) for k in classes], axis=1
+  )
+  excess, variance, freedom = 0.0, 0.0, 0
+  for i, k in enumerate(classes):
+    of_k = means_tk[np.asarray(target_labels) == k]
+    excess_t = of_k[:, i] - np.delete(of_k, i, axis=1).mean(axis=1)
+    excess += excess_t.mean()
+    variance += excess_t.var(ddof=1) / len(excess_t)
+    freedom += len(excess_t) - 1
+  if excess < 0 and (
+    scipy.special.stdtr(freedom, excess / np.sqrt(max(variance, 1e-300))) < _WRONG_SIGN
   ):
     raise ValueError(
       f"scores of {method} have the wrong sign: the examples that support a target most "
@@ -250,7 +265,20 @@ class _Search:
     self._proved = 0
     self._proof = np.zeros(0)
     self._verdict = Verdict(
-      case.target, case.method, -1, True, 0, np.nan, -np.inf, np.inf, np.nan, 0, False
+      target=case.target,
+      method=case.method,
+      k=-1,
+      censored=True,
+      k_tried=0,
+      mean_margin=np.nan,
+      margin_low=-np.inf,
+      margin_high=np.inf,
+      accuracy=np.nan,
+      models=0,
+      largest=int(case.sizes[-1]),
+      largest_margin=np.nan,
+      models_used=case.models_before,
+      finished=False,
     )
 
   @property
@@ -269,10 +297,16 @@ class _Search:
     return self._flipped - self._not_flipped == 1
 
   def _sequence(self) -> list[int]:
-    """Which sizes to prove, the largest first, ending at the probes' proposal."""
-    count = self._config.max_verifications
-    places = np.linspace(self._last, self._flipped, count).round().astype(int)
-    return list(dict.fromkeys(places.tolist()))
+    """Which sizes to prove, the largest first, ending at the probes' proposal.
+
+    Probes are few, so that the size at which a proof succeeds is often a little larger
+    than they propose.
+    """
+    count, proposal = self._config.max_verifications, self.sizes[self._flipped]
+    near = np.geomspace(1, _ABOVE, max(1, count - 1))[::-1] * proposal
+    near = np.ceil(near - 1e-9)
+    places = np.minimum(np.searchsorted(self.sizes, near), self._last).tolist()
+    return list(dict.fromkeys([self._last] * (count > 1) + places))
 
   def request(self) -> tuple[int, list[prng.Seed]]:
     """Which size to train next, with which seeds."""
@@ -303,6 +337,9 @@ class _Search:
   def observe(self, index: int, margins: np.ndarray) -> None:
     """Takes the margins of the size last asked for."""
     used = self.models_used + len(margins)
+    if index == self._last and not self.verifying:
+      largest = float(np.mean(margins))
+      self._verdict = self._verdict._replace(largest_margin=largest)
     self._verdict = self._verdict._replace(models_used=used)
     if self.verifying:
       self._observe_proof(index, margins)
@@ -340,6 +377,7 @@ class _Search:
       margin_low=low,
       margin_high=high,
       accuracy=float(np.mean(margins > 0)),
+      models=len(margins),
     )
 
 

@@ -15,6 +15,7 @@ _LEAST_MODELS = 3
 _GROWTH = 1.25
 _HOPELESS = 0.5
 _BOOTSTRAPS = 2000
+_LEAST_LEVEL = 1e-4  # Twenty of the simulations.
 
 
 class Verdict(NamedTuple):
@@ -31,7 +32,12 @@ class Verdict(NamedTuple):
     margin_high: upper bound; a claim is margin_high <= 0. Each bound is one-sided, by
       Student's t, at the level that `SequentialTest` has for so many models.
     accuracy: share of those models that are right about the target.
-    models_used: asked for in this case, search and verification together.
+    models: how many of them there are.
+    largest: the largest size that the search may try.
+    largest_margin: mean margin of the search's own models there, the first that it asks
+      for: unlike the margin above it is of a size that no margin has chosen.
+    models_used: asked for in this case, search and verification together, and before it
+      for the ranking.
     finished: False if the budget ran out first.
   """
 
@@ -44,6 +50,9 @@ class Verdict(NamedTuple):
   margin_low: float
   margin_high: float
   accuracy: float
+  models: int
+  largest: int
+  largest_margin: float
   models_used: int
   finished: bool
 
@@ -65,6 +74,12 @@ class SequentialTest:
 
   most: int
   confidence: float
+
+  def __post_init__(self) -> None:
+    if not 0.5 < self.confidence <= 1 - _LEAST_LEVEL:
+      raise ValueError(
+        f"confidence must be in (0.5, {1 - _LEAST_LEVEL}], got {self.confidence}"
+      )
 
   @property
   def looks(self) -> tuple[int, ...]:
@@ -121,26 +136,26 @@ def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]
   return mean, mean - float(half), mean + float(half)
 
 
-def share_flipped(
-  verdicts: Sequence[Verdict], sizes: np.ndarray, *, seed: int = 0
-) -> np.ndarray:
+def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
   """Share of targets flipped by changing at most each size, and its 95 % interval.
 
-  Censored targets stay in the denominator.
+  Censored targets stay in the denominator. The interval is Clopper and Pearson's (1934),
+  which says something of shares of 0 and 1, too.
 
   Args:
     verdicts: of one method.
     sizes: int[s].
-    seed: of the bootstrap over targets.
 
   Returns:
     float[3, s]: the share, its lower and its upper end.
   """
-  flipped_vs = _k(verdicts)[:, None] <= np.asarray(sizes)
-  means_bs = flipped_vs[_drawn(len(verdicts), seed)].mean(axis=1)
-  return np.stack(
-    [flipped_vs.mean(axis=0), *np.quantile(means_bs, [0.025, 0.975], axis=0)]
-  )
+  count = len(verdicts)
+  flipped_s = (_k(verdicts)[:, None] <= np.asarray(sizes)).sum(axis=0)
+  with np.errstate(invalid="ignore"):
+    low = scipy.special.betaincinv(flipped_s, count - flipped_s + 1, 0.025)
+    high = scipy.special.betaincinv(flipped_s + 1, count - flipped_s, 0.975)
+  low, high = np.where(flipped_s == 0, 0, low), np.where(flipped_s == count, 1, high)
+  return np.stack([flipped_s / count, low, high])
 
 
 def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, float, float]:

@@ -89,8 +89,8 @@ TABLE = [
   # Searching.
   (brittleness, {"methods": "best"}, "--methods must be some of datamodel, influence"),
   (brittleness, {"methods": ""}, "--methods must be some of datamodel, influence"),
-  (brittleness, {"confidence": "0.4"}, "--confidence must be in (0.5, 1), got 0.4"),
-  (brittleness, {"confidence": "1"}, "--confidence must be in (0.5, 1), got 1.0"),
+  (brittleness, {"confidence": "0.4"}, "--confidence must be in (0.5, 0.9999], got 0.4"),
+  (brittleness, {"confidence": "1"}, "--confidence must be in (0.5, 0.9999], got 1.0"),
   (brittleness, {"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),
   (brittleness, {"search_seeds": "0"}, "--search_seeds must be >= 1, got 0"),
   (brittleness, {"max_share": "0"}, "--max_share must be in (0, 1), got 0"),
@@ -101,6 +101,12 @@ TABLE = [
   (brittleness, {"search_targets": "3,x"}, "--search_targets must be indices such as"),
   (brittleness, {"search_targets": "3,20"}, "--search_targets must be in [0, 20)"),
   (brittleness, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
+  (pipeline, {"flip_to": "shirt"}, "--flip_to=shirt needs targets of other classes"),
+  (
+    pipeline,
+    {"flip_to": "shirt", "search_targets": ",".join(map(str, range(20)))},
+    "--flip_to must not be the class of a target; it is that of 10 of 20",
+  ),
   (label_flip, {"flip_to": "hat"}, "--flip_to must be runner-up, best or one of"),
   (label_flip, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
   (removal_curves, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),

@@ -97,14 +97,35 @@ def test_bounds_are_student_t_and_decide() -> None:
 
 
 def _verdict(k: int) -> verdicts.Verdict:
-  return verdicts.Verdict(0, "m", k, k < 0, 9, 0.0, 0.0, 0.0, 0.0, 1, True)
+  return verdicts.Verdict(
+    target=0,
+    method="m",
+    k=k,
+    censored=k < 0,
+    k_tried=9,
+    mean_margin=0.0,
+    margin_low=0.0,
+    margin_high=0.0,
+    accuracy=0.0,
+    models=8,
+    largest=9,
+    largest_margin=-1.0,
+    models_used=1,
+    finished=True,
+  )
 
 
-def test_medians_and_shares_have_bootstrap_intervals() -> None:
+def test_medians_and_shares_have_intervals() -> None:
   found = [_verdict(k) for k in (3, 5, -1, 4, 4, 8, 5, -1, 2)]
   median, low, high = verdicts.median_k(found)
   assert median == 5 and 2 <= low < 5 < high
   share, low, high = verdicts.share_flipped(found, np.array([2, 5, 100]))
   np.testing.assert_allclose(share, [1 / 9, 6 / 9, 7 / 9])
   assert (low < share).all() and (share < high).all()
+  sizes = np.array([1, 2, 5, 100])
+  for count, ends in zip(
+    (0, 1, 6, 7), verdicts.share_flipped(found, sizes).T, strict=True
+  ):
+    exact = scipy.stats.binomtest(count, 9).proportion_ci()
+    np.testing.assert_allclose(ends, [count / 9, exact.low, exact.high], atol=1e-9)
   assert verdicts.median_k([_verdict(-1)] * 3) == (np.inf,) * 3

@@ -47,7 +47,7 @@ def cumulative_share(
 
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
-    method, over the sizes that were searched, in its 95 % bootstrap band over targets.
+    method, over the sizes that were searched, in its 95 % band over targets.
     Curves end at half of a class, beyond which every way of choosing flips targets.
   """
   fig = mpl_figure.Figure(figsize=(11, 4.4), layout="constrained")
@@ -154,7 +154,7 @@ def calibration(
 
   Args:
     full: predicted and mean true margin of each target on all data, float[t] each.
-    removed: by method, the same after the removals that it chose.
+    removed: by method, the same after its largest removals.
   """
   fig = mpl_figure.Figure(figsize=(8, 4), layout="constrained")
   left, right = fig.subplots(1, 2)
@@ -163,7 +163,7 @@ def calibration(
   left.set_title(f"all data: bias {bias:+.2f} logits", fontsize="medium")
   for method, pair in removed.items():
     right.scatter(*pair, s=8, color=_COLOURS.get(method), label=method)
-  right.set_title("after removals", fontsize="medium")
+  right.set_title("after the largest removals", fontsize="medium")
   right.legend(frameon=False, fontsize="x-small")
   for axes in (left, right):
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])

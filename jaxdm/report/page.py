@@ -102,12 +102,14 @@ def _verdict_table(summary: dict[str, Any]) -> str:
   targets = next(iter(methods.values()))["targets"]
   note = paragraph(
     f"Share of {targets} targets flipped by changing at most such a part of their class "
-    "(so many examples); by accuracy: the share that at most half of the models get "
-    "right after the verified change, or else the largest one tried; the median number "
-    "of examples with its 95 % interval, models trained for it, and the LDS of the "
-    "method's scores on held-out models.",
+    "(so many examples); by accuracy: the share that is flipped by the other definition, "
+    "too, at most half of the models of the proof being right; the median number of "
+    "examples with its 95 % interval, models trained for it, and the LDS of the method's "
+    "scores on held-out models.",
     note=True,
   )
+  if left := sum(s["unfinished"] for s in methods.values()):
+    note += paragraph(f"--budget_models ran out: {left} searches are not finished.")
   return table((*header, "models used", "LDS"), rows) + note
 
 
@@ -175,7 +177,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       image(pictures["brittleness.png"], "share of targets flipped by size")
       + paragraph(
         "Share of the sampled targets, all right under models on all data, that "
-        "a change of at most so many training images makes wrong, with 95 % bootstrap "
+        "a change of at most so many training images makes wrong, with 95 % "
         "bands over targets. Solid: images removed. Dashed: images kept under the "
         "runner-up's label. Every step is "
         f"verified on up to {config['verify_seeds']} models with fresh seeds, at "
@@ -201,7 +203,8 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       + image(pictures["calibration.png"], "margins predicted and found by retraining")
       + paragraph(
         "Datamodels are fitted on random subsets and extrapolate: to all data on the "
-        "left, to all data less the images that a method removed on the right.",
+        "left, on the right to all data less the largest removal of each search, which "
+        "no margin has chosen.",
         note=True,
       ),
     ),

@@ -24,6 +24,8 @@ def write_verdicts(
 ) -> None:
   """Writes verdicts with what is needed to read and to replay them.
 
+  Their `examples` are the ranking, of which the first `k_tried` were changed.
+
   Args:
     path: of the CSV file.
     cases: what was searched.
@@ -36,14 +38,13 @@ def write_verdicts(
     writer.writeheader()
     for case, verdict in zip(cases, verdicts, strict=True):
       base = base_margins_rt[:, verdict.target]
-      changed = case.ranking[: verdict.k_tried]
       writer.writerow(
         verdict._asdict()
         | {
           "base_accuracy": float((base > 0).mean()),
           "base_mean_margin": float(base.mean()),
           "share_of_class": verdict.k_tried / int(class_sizes_t[verdict.target]),
-          "examples": " ".join(map(str, changed)),
+          "examples": " ".join(map(str, case.ranking[: verdict.largest])),
         }
       )
 
@@ -72,15 +73,15 @@ def write_targets(
 def read_verdicts(
   path: epath.Path,
 ) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
-  """Verdicts and the training examples that each one changed."""
+  """Verdicts and the ranking of each, int[largest]; the first k_tried were changed."""
   parse: dict[Any, Any] = {bool: lambda text: text == "True"}
-  verdicts, changed = [], []
+  verdicts, rankings = [], []
   with path.open("r") as file:
     for row in csv.DictReader(file):
       fields = {name: parse.get(kind, kind)(row[name]) for name, kind in _VERDICT.items()}
       verdicts.append(verdicts_lib.Verdict(**fields))
-      changed.append(np.array(row["examples"].split(), int))
-  return verdicts, changed
+      rankings.append(np.array(row["examples"].split(), int))
+  return verdicts, rankings
 
 
 def by_method(
@@ -139,10 +140,9 @@ def summarise(
   Returns:
     By method: targets, class_sizes (the smallest and the largest of the targets'
     classes), share_flipped, share_flipped_within (by the change's share of the target's
-    class), share_mostly_wrong (the other definition: targets that at most half of the
-    models get right after the change that is claimed, or else the largest one tried),
-    median_k with its 95 % interval (None where censored), largest_k_tried, models_used,
-    unfinished.
+    class), share_mostly_wrong (the other definition as well: those flipped that at most
+    half of the models of the proof get right), median_k with its 95 % interval (None
+    where censored), largest_k_tried, models_used, unfinished.
   """
   summary = {}
   for method, group in by_method(verdicts).items():
@@ -158,7 +158,9 @@ def summarise(
       "share_flipped_within": {
         f"{part:.0%}": float(np.mean(shares <= part)) for part in CLASS_SHARES
       },
-      "share_mostly_wrong": float(np.mean([v.accuracy <= 0.5 for v in group])),
+      "share_mostly_wrong": float(
+        np.mean([not v.censored and v.accuracy <= 0.5 for v in group])
+      ),
       "median_k": [k if np.isfinite(k) else None for k in median],
       "largest_k_tried": largest,
       "models_used": sum(v.models_used for v in group),
