@@ -17,6 +17,7 @@ What --do can be:
           new workdir, for fit_datamodels
 """
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -26,13 +27,14 @@ from absl import flags
 from etils import epath
 
 from experiments import (
+  base_models,
   lab,
   launcher,
   margin_files,
   train_subsets,
   workdir,
 )
-from jaxdm import bank, retrain, upkeep
+from jaxdm import bank, retrain, upkeep, whole
 
 
 class Imported(NamedTuple):
@@ -59,7 +61,11 @@ def show(folder: workdir.Workdir, collections: list[lab.Collection]) -> None:
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
   for path in _stores(folder):
     found = upkeep.summary(path)
-    made = ", ".join(f"{name} {version}" for name, version in found.made_by.items())
+    makers = [
+      ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
+      for maker in found.made_by
+    ]
+    made = "; and ".join(makers)
     of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
     counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
     print(f"{path.name:<24}{counts}  {made}")
@@ -69,6 +75,12 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(opened.workdir)
   broken = [(path, found) for path in paths for found in upkeep.damage(path)]
+  if isinstance(opened, lab.Lab) and base_models.exist(opened):
+    try:
+      base_models.load(opened)
+    except ValueError as error:
+      found = upkeep.Damage(None, base_models.FILE, str(error))
+      broken.append((opened.workdir.path, found))
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.
@@ -112,11 +124,15 @@ def verify(opened: Opened, *, repair: bool) -> None:
 
 def merge(opened: lab.Lab, other: epath.Path) -> None:
   """Copies the chunks that only the other workdir has, each checked."""
+  opened.collections()  # Makes the stores where there are none.
   for folder in _stores(workdir.Workdir(str(other))):
     mine = opened.workdir.bank / folder.name
     if not mine.exists():
       raise ValueError(f"other={other} has {folder.name}, which this experiment has not")
-    print(f"{folder.name}: {upkeep.merge(mine, folder)} chunks taken over")
+    copied, torn = upkeep.merge(mine, folder)
+    print(f"{folder.name}: {copied} chunks taken over")
+    if torn:
+      print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
   left = train_subsets.lacking(opened)
   print(f"{left} models are missing" if left else "no model is missing")
 
@@ -132,26 +148,30 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
   shapes: dict[str, tuple[tuple[int, ...], Any]]
-  shapes = {"masks": ((m, n), bool), "margins": ((m, t), np.float16)}
+  # Margins first, whose file is then named last: with them all is there.
+  shapes = {"margins": ((m, t), np.float16), "masks": ((m, n), bool)}
   if "logits" in subsets.store.columns:
     shapes["logits"] = ((m, t, opened.small.num_classes), np.float16)
-  files: dict[str, Any] = {
-    name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-    for name, (shape, dtype) in shapes.items()
-  }
-  for start in range(0, m, _BLOCK_ROWS):
-    rows = slice(start, min(start + _BLOCK_ROWS, m))
-    for name in shapes.keys() - {"masks"}:
-      numbers = subsets.store.read(name, rows)
-      if np.abs(numbers[np.isfinite(numbers)]).max(initial=0) > _FLOAT16:
-        raise ValueError(
-          f"float16 cannot hold {name} of this run; export is not possible"
-        )
-      files[name][rows] = numbers.reshape(files[name][rows].shape)
-    packed = subsets.store.read("masks", rows)
-    files["masks"][rows] = np.unpackbits(packed, axis=1, count=n)
-  for file in files.values():
-    file.flush()
+  for name in shapes:
+    if (folder / f"{name}.npy").exists():
+      raise ValueError(f"other={folder} holds {name}.npy already; name a new folder")
+  with contextlib.ExitStack() as stack:
+    files: dict[str, Any] = {}
+    for name, (shape, dtype) in shapes.items():
+      files[name] = stack.enter_context(whole.writing(folder / f"{name}.npy"))
+      header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "shape": shape}
+      np.lib.format.write_array_header_1_0(files[name], header | {"fortran_order": False})
+    for start in range(0, m, _BLOCK_ROWS):
+      rows = slice(start, min(start + _BLOCK_ROWS, m))
+      for name, (_, dtype) in shapes.items():
+        numbers = subsets.store.read(name, rows)
+        if name == "masks":
+          numbers = np.unpackbits(numbers, axis=1, count=n)
+        elif np.abs(numbers[np.isfinite(numbers)]).max(initial=0) > _FLOAT16:
+          raise ValueError(
+            f"float16 cannot hold {name} of this run; export is not possible"
+          )
+        files[name].write(numbers.astype(dtype).tobytes())
   print(f"{m:,} models, {n:,} examples, {t:,} targets in {folder}")
 
 
@@ -208,6 +228,8 @@ def main(opened: Opened) -> None:
     raise ValueError(
       f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
+  if isinstance(opened, lab.Lab) and DO.value != "merge":
+    _stores(opened.workdir)  # Where there are none, opening them would make them.
   if isinstance(opened, margin_files.Files):
     take_in(opened)
   elif DO.value == "show":

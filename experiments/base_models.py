@@ -17,6 +17,7 @@ from jaxdm import (
   Array,
   baselines,
   brittleness,
+  kept,
   margins,
   prng,
   train,
@@ -27,6 +28,7 @@ from jaxdm.baselines import gradient
 
 # The middles of the thirds of training, where TracIn looks.
 _CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
+FILE = "base_models.npz"
 
 
 class BaseModels(NamedTuple):
@@ -45,9 +47,18 @@ class BaseModels(NamedTuple):
 
 
 def load(opened: lab.Lab) -> BaseModels:
-  """What `train_all` wrote."""
-  with _path(opened).open("rb") as file, np.load(file) as arrays:
-    scores = dict(arrays)
+  """What `train_all` wrote.
+
+  Raises:
+    ValueError: if the file is damaged.
+  """
+  try:
+    scores = kept.read(_path(opened))
+  except ValueError as error:
+    raise ValueError(
+      f"{error}; python -m experiments.bank --do=repair "
+      f"--workdir={opened.workdir.path} has the models trained again"
+    ) from error
   logits = scores.pop("logits_rtk")
   base_margins = margins.correct_class_margins(logits, opened.target_labels)
   return BaseModels(np.asarray(base_margins), logits, scores)
@@ -165,4 +176,4 @@ def _parted(odds_b: Array, gradients_bd: Array, num_targets: int) -> gradient.Gr
 
 def _path(opened: lab.Lab) -> epath.Path:
   """Where the models on all data leave their logits and scores."""
-  return opened.workdir.path / "base_models.npz"
+  return opened.workdir.path / FILE

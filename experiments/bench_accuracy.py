@@ -13,9 +13,9 @@ import tempfile
 import numpy as np
 import scipy.stats
 import torch
-from absl import app, flags, logging
+from absl import flags, logging
 
-from experiments import base_models, bench, lab, settings, torch_resnet9, workdir
+from experiments import base_models, bench, lab, program, settings, torch_resnet9, workdir
 from jaxdm import devices
 
 
@@ -68,4 +68,4 @@ if __name__ == "__main__":
   flags.adopt_module_key_flags(bench)
   devices.use_all_devices()
   settings.show_in_help()
-  app.run(main)
+  program.run(main)

@@ -31,9 +31,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import bench
+from experiments import bench, program
 
 SHAPES = flags.DEFINE_list(
   "shapes",
@@ -374,4 +374,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(bench)
-  app.run(main)
+  program.run(main)

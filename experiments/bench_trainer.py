@@ -29,9 +29,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
-from experiments import bench, bench_sides, cost, lab, presets, settings, workdir
+from experiments import bench, bench_sides, cost, lab, presets, program, settings, workdir
 from jaxdm import devices, prng, training_sets
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
@@ -228,4 +228,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(bench)
   settings.show_in_help()
-  app.run(main)
+  program.run(main)

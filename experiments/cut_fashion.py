@@ -12,7 +12,9 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+
+from experiments import program
 
 _SOURCE = flags.DEFINE_string("source", ".", "Folder of the four .gz files.")
 _OUT = flags.DEFINE_string("out", "jaxdm/embedded/fashion.npz", "File to write.")
@@ -43,4 +45,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  program.run(main)

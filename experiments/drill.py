@@ -13,7 +13,7 @@
   bytes    a random bit of a store is flipped: it is noticed, and training again only what
            it touched gives back the same bits
   hosts    2 and 4 processes, as shards and as one job, one killed half-way, 4 changed to
-           2: the bits of one process
+           2, either way: the bits of one process
   writers  4 processes write chunks of one store, the same ones, too: none is torn, none
            is there twice
   scale    stores of up to 300,000 models on 10,000 targets, whole by their markers though
@@ -37,9 +37,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import hosts, lab
+from experiments import hosts, lab, program
 from experiments.launcher import open_lab
 from jaxdm import bank, devices, retrain, store, upkeep
 
@@ -209,6 +209,10 @@ def many_hosts(folder: pathlib.Path) -> None:
   killed(_shards(run, 4), run)
   _finish(_shards(run, 2))
   same(run.name)
+  run = folder / "a job of 4 changed to 2"
+  killed(_job(run, 4), run)
+  _finish(_job(run, 2))
+  same(run.name)
   run = folder / "a job of 2, one killed"
   first, second = _job(run, 2)
   killed([second], run)
@@ -247,6 +251,7 @@ def writers(folder: pathlib.Path, seconds: float) -> None:
 
 def scale(folder: pathlib.Path) -> None:
   """Prints what the same requests cost on stores of several sizes."""
+  costs: list[np.ndarray] = []
   columns = f"{'opening':>10}{'missing':>10}{'reading':>10}{'memory':>10}"
   print(f"{'models':>9}{'targets':>9}{'chunks':>8}{columns}")
   for models, targets in _SIZES:
@@ -262,9 +267,13 @@ def scale(folder: pathlib.Path) -> None:
     seconds.append(time.perf_counter())
     _check([part.start // 32 for part in found] == [lacking], "another chunk is missing")
     _check((read == _column_numbers(targets)[256:512]).all(), "other numbers are read")
-    cells = "".join(f"{cost * 1e3:>7.1f} ms" for cost in np.diff(seconds))
+    costs.append(np.diff(seconds))
+    cells = "".join(f"{cost * 1e3:>7.1f} ms" for cost in costs[-1])
     memory = (devices.peak_bytes() - before) / 1e6
     print(f"{models:>9,}{targets:>9,}{chunks:>8,}{cells}{memory:>7.1f} MB")
+  largest = np.prod(_SIZES[-1]) / np.prod(_SIZES[0])
+  ratios = "".join(f"{ratio:>8.1f} x" for ratio in costs[-1] / costs[0])
+  print(f"{'the last, ' + format(largest, ',.0f') + ' times the first:':>26}{ratios}")
 
 
 def _sparse(path: pathlib.Path, models: int, targets: int) -> tuple[int, int]:
@@ -428,4 +437,4 @@ def _check(holds: bool, message: str) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  program.run(main)

@@ -4,7 +4,10 @@ Hosts never talk about work: which chunks are whose follows from index and numbe
 and they meet in the store.
 """
 
+import os
 import re
+import sys
+import traceback
 from collections.abc import Callable
 
 import jax
@@ -60,6 +63,22 @@ def start() -> None:
     raise ValueError(f"distributed: JAX finds no job to join: {error}") from error
   if jax.process_index() == 0:
     stopping.be_last()
+
+
+def leave(error: BaseException) -> None:
+  """Ends at once a process of a job that has failed.
+
+  JAX's farewell would wait for the others, and they for what this process will not make.
+  Without its heartbeats JAX ends them, too.
+  """
+  if jax.process_count() == 1:
+    return
+  if isinstance(error, SystemExit):
+    print(error.code, file=sys.stderr, flush=True)
+  else:
+    traceback.print_exception(error)
+  sys.stderr.flush()
+  os._exit(1)
 
 
 def check_one_job() -> None:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from experiments import hosts, lab, settings, stopping, workdir
+from experiments import hosts, lab, program, settings, stopping, workdir
 from jaxdm import devices
 
 Hold = Literal["alone", "shared", "job", "not"]
@@ -100,6 +100,11 @@ def run(
 
   def begin(argv: Sequence[str]) -> None:
     stopping.listen()
-    start(main, argv, opener, hold=hold)
+    try:
+      start(main, argv, opener, hold=hold)
+    except BaseException as error:
+      if not (isinstance(error, SystemExit) and error.code == stopping.EXIT_CODE):
+        hosts.leave(error)
+      raise
 
-  app.run(begin)
+  program.run(begin)

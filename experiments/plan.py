@@ -14,9 +14,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import cost, presets, settings
+from experiments import cost, presets, program, settings
 
 BENCH = flags.DEFINE_string("bench", None, "JSON that bench_trainer wrote.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
@@ -120,4 +120,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   settings.show_in_help()
-  app.run(main)
+  program.run(main)

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from experiments import launcher, workdir
-from jaxdm import upkeep
+from jaxdm import sealed, upkeep
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def stages(folder: epath.Path) -> list[str]:
   """A line on each stage that was begun."""
   lines = []
   for path in sorted((folder / "stages").glob("*.json")):
-    complete = json.loads(path.read_text()).get("complete")
+    complete = sealed.read(path).get("complete")
     lines.append(f"{path.stem:<24}{'finished' if complete else 'not finished'}")
   return lines
 

@@ -4,11 +4,13 @@
 #   experiments/tpu_pod.sh create  NAME ZONE TYPE          such as v5litepod-64
 #   experiments/tpu_pod.sh install NAME ZONE               this folder, on every worker
 #   experiments/tpu_pod.sh launch  NAME ZONE FLAGS...      of experiments.train_subsets
-#   experiments/tpu_pod.sh collect NAME ZONE WORKERS DIR   every worker's part, and merges
+#   experiments/tpu_pod.sh collect NAME ZONE WORKERS DIR FLAGS...
+#                                                          every worker's part, into DIR/run
 #   experiments/tpu_pod.sh delete  NAME ZONE
 #
 # Every worker trains its part into run/ on its own disk. launch continues what a preempted
-# slice has left if its disks are still there; else collect first, from time to time. With
+# slice has left if its disks are still there; else collect from time to time, which adds to
+# DIR/run what is new. FLAGS there say where the images are on this machine. With
 # --bank_dir=gs://BUCKET/RUN among the FLAGS the models are in a bucket, where workers meet
 # and nothing is lost with a slice; then worker 0's run/ is all there is to collect.
 # DRY_RUN=1 prints the commands instead of running them.
@@ -53,16 +55,24 @@ experiments.train_subsets --workdir=run --distributed --own_disk $flags \
 >>train.log 2>&1 </dev/null &"
   ;;
 collect)
-  (($# == 2)) || usage
+  (($# >= 2)) || usage
   workers=$1 folder=$2
-  run mkdir -p "$folder"
+  shift 2
+  run mkdir -p "$folder/run"
   for ((worker = 0; worker < workers; worker++)); do
+    # Into a folder that exists scp would copy a folder of its own.
+    run rm -rf "$folder/worker-$worker"
     run "${tpu[@]}" scp --recurse "$name:jaxdm/run" "$folder/worker-$worker" \
       --zone="$zone" --worker="$worker"
   done
-  for ((worker = 1; worker < workers; worker++)); do
-    run "${PYTHON:-.venv/bin/python}" -m experiments.bank --workdir="$folder/worker-0" \
-      --do=merge --other="$folder/worker-$worker"
+  # Settings, and what the models on all data have said once they are trained.
+  run cp -r "$folder/worker-0/stages" "$folder/run/"
+  if [[ -e $folder/worker-0/base_models.npz || -n ${DRY_RUN:-} ]]; then
+    run cp "$folder/worker-0/base_models.npz" "$folder/run/"
+  fi
+  for ((worker = 0; worker < workers; worker++)); do
+    run "${PYTHON:-.venv/bin/python}" -m experiments.bank --workdir="$folder/run" \
+      --do=merge --other="$folder/worker-$worker" "$@"
   done
   ;;
 delete)

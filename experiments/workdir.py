@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,14 +59,12 @@ class Workdir:
       raise WorkdirError(
         f"workdir={path} is not empty and holds no experiment; name a new folder"
       )
-    kept = self._kept_places()
-    self._places = kept | _absolute({"bank_dir": bank_dir})
-    self.bank = epath.Path(self._places.get("bank_dir") or self.path / "bank")
-    begun = kept.get("bank_dir") or (self.path / "bank").exists()
-    if begun and bank_dir and self._places["bank_dir"] != kept.get("bank_dir"):
+    self._given = _absolute({"bank_dir": bank_dir})
+    kept = self._kept_places().get("bank_dir") or os.path.abspath(self.path / "bank")
+    self.bank = epath.Path(self._given.get("bank_dir") or kept)
+    if os.fspath(self.bank) != kept and any(epath.Path(kept).glob("*/manifest.json")):
       raise WorkdirError(
-        f"bank_dir: the stores of --workdir={path} are in "
-        f"{kept.get('bank_dir') or self.path / 'bank'}, not in {bank_dir}"
+        f"bank_dir: the stores of --workdir={path} are in {kept}, not in {bank_dir}"
       )
 
   def places(self, **given: str | None) -> dict[str, str | None]:
@@ -73,15 +72,29 @@ class Workdir:
 
     Args:
       **given: a path, or None: the one that an earlier run was given. Paths are
-        remembered once the workdir is locked.
+        remembered once a stage runs.
     """
-    self._places |= _absolute(given)
-    return {name: self._places.get(name) for name in given}
+    self._given |= _absolute(given)
+    found = self._kept_places() | self._given
+    return {name: found.get(name) for name in given}
+
+  def _check_bank(self) -> None:
+    """Raises WorkdirError if stores cannot be written where they are to be."""
+    begun = any(self._stages.glob("*.json"))
+    try:
+      if begun and not whole.is_remote(self.bank) and not self.bank.exists():
+        raise OSError("the stores of this workdir were there, and are not now")
+      self.bank.mkdir(parents=True, exist_ok=True)
+      trial = self.bank / f".{os.getpid()}-{hosts.mine()[0]}.trial"
+      trial.write_text("")
+      trial.unlink()
+    except Exception as error:  # Buckets raise many kinds.
+      raise WorkdirError(f"bank_dir={self.bank} cannot be used: {error}") from error
 
   def _kept_places(self) -> dict[str, str]:
     """What earlier runs were given."""
     note = self.path / _PLACES
-    return _read(note) if note.exists() else {}
+    return sealed.read(note) if note.exists() else {}
 
   @contextlib.contextmanager
   def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
@@ -106,14 +119,18 @@ class Workdir:
           raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
         try:
           fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
           raise WorkdirError(
             f"workdir={self.path} is in use by another process; wait for it to end"
           ) from error
+        except OSError as error:
+          warnings.warn(
+            f"the disk of {self.path} has no locks ({error}): nothing keeps a second "
+            "run out of it",
+            stacklevel=2,
+          )
       if count == 1:
         upkeep.sweep(self.path)
-      if self._places != self._kept_places():
-        whole.write_json(self.path / _PLACES, self._places)
       yield
 
   def log(self, name: str, diverged: Callable[[], int] = lambda: 0) -> progress.Progress:
@@ -157,7 +174,7 @@ class Workdir:
     """The settings of all stages begun here, by group."""
     merged: dict[str, dict[str, Any]] = {}
     for record in sorted(self._stages.glob("*.json")):
-      merged |= _read(record)["settings"]
+      merged |= sealed.read(record)["settings"]
     return merged
 
   def summary(
@@ -229,37 +246,30 @@ class Workdir:
           lambda: self._record(stage).get("complete"), f"the record of {stage}"
         )
       return summary
+    self._check_bank()
+    places = self._kept_places() | self._given
+    if places != self._kept_places():
+      sealed.write(self.path / _PLACES, places)
     path = self._stages / f"{stage}.json"
-    whole.write_json(path, {"settings": settings, "complete": False})
+    sealed.write(path, {"settings": settings, "complete": False})
     start = time.monotonic()
     summary = work()
     summary["seconds"] = round(time.monotonic() - start, 1)
     complete = not summary.get(UNFINISHED)
     record = {"settings": settings, "complete": complete, "summary": summary}
-    whole.write_json(path, record)
+    sealed.write(path, record)
     return _told(stage, summary)
 
   def reopen(self, stage: str) -> None:
     """Makes a stage one that is not finished, so that it looks for what is missing."""
     record = self._record(stage)
     if record:
-      whole.write_json(self._stages / f"{stage}.json", record | {"complete": False})
+      sealed.write(self._stages / f"{stage}.json", record | {"complete": False})
 
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""
     path = self._stages / f"{stage}.json"
-    return _read(path) if path.exists() else {}
-
-
-def _read(path: epath.Path) -> dict[str, Any]:
-  """One of the workdir's own notes."""
-  try:
-    return json.loads(path.read_text())
-  except (ValueError, OSError) as error:
-    raise WorkdirError(
-      f"workdir: {path} cannot be read, and without it nobody knows what the folder "
-      f"holds: {error}"
-    ) from error
+    return sealed.read(path) if path.exists() else {}
 
 
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:

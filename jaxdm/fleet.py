@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from jax import lax
 from jaxdm import Array, checkpoint, conv, devices, gradients, train, training_sets
 
 _PARTS = 20
+_SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,9 @@ class Speed:
       on a GPU it has not been measured, and small networks will want more.
     chunk: models per device and call; results arrive (and are stored) a chunk at
       a time.
-    checkpoint_seconds: what a killed run loses at most, about; models that take longer
-      to train are kept half-trained as often. 0: never.
+    checkpoint_seconds: what a killed run loses at most, if a step of a chunk takes no
+      longer than a quarter of it; models that take longer to train are kept half-trained.
+      0: never.
     conv_backend: the convolution's backend.
   """
 
@@ -92,6 +93,8 @@ class Fleet:
     self._config = config
     self._net = train.network(config, num_classes, speed.conv_backend)
     self._images = devices.everywhere(train.Images.of(pixels))
+    pixels_digest = hashlib.blake2b(pixels.tobytes()).hexdigest()
+    self._identity = f"{config} {num_classes} {pixels_digest}"
     self.rows = speed.chunk * devices.count()
     self._gradient_dim = gradient_dim
     self._width = min(speed.vmap_width, speed.chunk)
@@ -216,7 +219,7 @@ class Fleet:
     state = self._run("begin_row", self._images, keys)
     if self._progress and self._is_long is not False:
       state = self._advanced_in_parts(
-        self._progress, _name(sets, keys, until), state, (batch, keys), last
+        self._progress, self._name(sets, keys, until), state, (batch, keys), last
       )
     else:
       state = self._advanced(state, (batch, keys), 0, last)
@@ -235,10 +238,13 @@ class Fleet:
     It stays kept, finished, until `settle`. Whether chunks take long the first one tells.
     """
     start, state = progress.begin(name, state)
-    began = time.monotonic()
-    stops = np.unique(np.linspace(start, last, _PARTS + 1).round().astype(int)).tolist()
-    for first, stop in itertools.pairwise(stops):
-      state = jax.block_until_ready(self._advanced(state, rows, first, stop))
+    began, step, size = time.monotonic(), start, max(1, last // _PARTS)
+    while step < last:
+      stop, before = min(step + size, last), time.monotonic()
+      state = jax.block_until_ready(self._advanced(state, rows, step, stop))
+      per_step = (time.monotonic() - before) / (stop - step)
+      fit = int(_SHARE_OF_SECONDS * progress.seconds / max(per_step, 1e-9))
+      size, step = max(1, min(fit, last // _PARTS)), stop
       if stop < last:
         progress.keep(name, stop, state)
     if self._is_long is None:
@@ -248,6 +254,14 @@ class Fleet:
         progress.keep(name, last, state, now=True)
       self._finished.append(name)
     return state
+
+  def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
+    """Names a chunk by all that its models depend on."""
+    digest = hashlib.blake2b(self._identity.encode(), digest_size=16)
+    digest.update(np.float64(until).tobytes())
+    for part in (*sets, jax.random.key_data(keys)):
+      digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
   def settle(self) -> None:
     """Forgets finished chunks, once what they said is stored."""
@@ -288,11 +302,3 @@ class Fleet:
   def _filled(self, keys: Array) -> Array:
     """Keys of a whole chunk, on the devices."""
     return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])
-
-
-def _name(sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
-  """Names a chunk by all that its models depend on."""
-  digest = hashlib.blake2b(np.float64(until).tobytes(), digest_size=16)
-  for part in (*sets, jax.random.key_data(keys)):
-    digest.update(np.ascontiguousarray(part).tobytes())
-  return digest.hexdigest()

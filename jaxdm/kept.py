@@ -1,6 +1,8 @@
 """Parts of a long computation, kept in a folder so that a stopped one continues."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +10,19 @@ import numpy as np
 from etils import epath
 
 from jaxdm import waiting, whole
+
+
+def read(path: epath.Path) -> dict[str, np.ndarray]:
+  """The arrays of an .npz file, each against its checksum.
+
+  Raises:
+    ValueError: if it is damaged.
+  """
+  try:
+    with path.open("rb") as file, np.load(file) as arrays:
+      return dict(arrays)
+  except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
 
 
 class Kept:
@@ -52,8 +67,10 @@ class Kept:
     """Reads the arrays of that name as soon as another process has made them."""
     path = self._path(name)
     waiting.until(path.exists, str(path))
-    with path.open("rb") as file, np.load(file) as arrays:
-      return dict(arrays)
+    try:
+      return read(path)
+    except ValueError as error:
+      raise ValueError(f"{error}; remove it, and it is made again") from error
 
   def _path(self, name: str) -> epath.Path:
     """Where the arrays of that name are kept."""

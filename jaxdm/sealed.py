@@ -19,9 +19,19 @@ def digest(content: bytes) -> str:
   return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def write(path: epath.Path, value: Mapping[str, Any]) -> None:
-  """Writes a JSON object together with a digest of itself."""
-  whole.write_json(path, {**value, "seal": _seal(value)})
+def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> None:
+  """Writes a JSON object together with a digest of itself.
+
+  Args:
+    path: of the file.
+    value: JSON values.
+    new: leave a file that is there.
+  """
+  content = {**value, "seal": _seal(value)}
+  if new:
+    whole.write_new(path, json.dumps(content, indent=1).encode())
+  else:
+    whole.write_json(path, content)
 
 
 def read(path: epath.Path) -> dict[str, Any]:

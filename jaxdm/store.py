@@ -12,9 +12,11 @@ have numbers, and whoever writes a chunk writes all of it, so that processes whi
 different chunks never meet, and two which write the same rows write the same bytes.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -80,24 +82,27 @@ class Store:
       **json.loads(json.dumps(settings)),
     }
     manifest = self.path / "manifest.json"
-    stored = sealed.read(manifest) if manifest.exists() else None
-    if stored is not None:
-      self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
-      stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
-      if wrong := sealed.differences(stored, wanted):
-        raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
-    else:
-      self.rows_per_chunk = rows_per_chunk
-      (self.path / "done").mkdir(parents=True, exist_ok=True)
+    if not manifest.exists():
+      self._begin(manifest, wanted, rows_per_chunk)
+    stored = sealed.read(manifest)
+    self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
+    stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
+    if wrong := sealed.differences(stored, wanted):
+      raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
     self._arrays = {name: self._open(name) for name in columns}
-    if stored is None:
-      digests = {
-        name: sealed.digest((self.path / name / "zarr.json").read_bytes())
-        for name in columns
-      }
-      own = {"rows_per_chunk": rows_per_chunk, "metadata": digests}
-      versions = {name: importlib.metadata.version(name) for name in ("jaxdm", "jax")}
-      sealed.write(manifest, {**wanted, **own, "made_by": versions})
+
+  def _begin(
+    self, manifest: epath.Path, wanted: Mapping[str, Any], rows_per_chunk: int
+  ) -> None:
+    """Makes the arrays, then the manifest, unless another process has been faster."""
+    self.rows_per_chunk = rows_per_chunk
+    (self.path / "done").mkdir(parents=True, exist_ok=True)
+    digests = {}
+    for name in self.columns:
+      self._open(name)
+      digests[name] = sealed.digest((self.path / name / "zarr.json").read_bytes())
+    own = {"rows_per_chunk": rows_per_chunk, "metadata": digests, "made_by": made_by()}
+    sealed.write(manifest, {**wanted, **own}, new=True)
 
   def chunks(self) -> dict[int, int]:
     """The rows in each chunk that is whole, by chunk; a listing, nothing is read."""
@@ -127,7 +132,8 @@ class Store:
     for file, content in files.items():
       write_file(self.path / file, content)
     digests = {file: sealed.digest(content) for file, content in sorted(files.items())}
-    sealed.write(self._marker_path(chunk, rows), {"files": digests, **about})
+    marker = {"files": digests, "made_by": made_by(), **about}
+    sealed.write(self._marker_path(chunk, rows), marker)
 
   def read(
     self, name: str, rows: np.ndarray | slice, columns: slice = slice(None)
@@ -278,6 +284,14 @@ class Matrix:
   def take(self, rows: np.ndarray) -> "Matrix":
     """Some of the rows."""
     return Matrix(self._store, self._name, self._rows[rows], self._columns)
+
+
+@functools.cache
+def made_by() -> dict[str, str]:
+  """What writes rows here: versions, and a digest of this package's own code."""
+  found = {name: importlib.metadata.version(name) for name in ("jaxdm", "jax")}
+  code = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+  return found | {"code": sealed.digest(b"".join(p.read_bytes() for p in code))}
 
 
 def parse_marker(name: str) -> tuple[int, int]:

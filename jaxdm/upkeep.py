@@ -56,24 +56,29 @@ class Summary(NamedTuple):
   Attributes:
     chunks: that are whole.
     rows: in them.
-    made_by: versions of the software that began it.
+    made_by: the versions of the software that wrote chunks.
     totals: sums over chunks of every number that their markers tell.
   """
 
   chunks: int
   rows: int
-  made_by: dict[str, str]
+  made_by: list[dict[str, str]]
   totals: dict[str, int]
 
 
 def summary(path: str | epath.PathLike) -> Summary:
   """Reads the manifest and all markers, and no array."""
   root = epath.Path(path)
-  made_by = sealed.read(root / "manifest.json")["made_by"]
+  first = sealed.read(root / "manifest.json")["made_by"]
+  made_by: list[dict[str, str]] = []
   rows, totals, markers = 0, dict[str, int](), list((root / "done").glob("*.json"))
   for marker in markers:
     rows += store.parse_marker(marker.name)[1]
-    for name, value in sealed.read(marker).items():
+    about = sealed.read(marker)
+    maker = about.get("made_by", first)
+    if maker not in made_by:
+      made_by.append(maker)
+    for name, value in about.items():
       if isinstance(value, int):
         totals[name] = totals.get(name, 0) + value
   return Summary(len(markers), rows, made_by, totals)
@@ -104,7 +109,7 @@ def sweep(path: str | epath.PathLike) -> None:
       partial.unlink(missing_ok=True)
 
 
-def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
+def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int, int]:
   """Copies the chunks that only another store has, or has more rows of.
 
   Args:
@@ -112,7 +117,8 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
     other: of one with the same settings.
 
   Returns:
-    Chunks copied.
+    Chunks copied, and chunks left because the other store, which may have been copied
+    while it was written to, lacks a part of them.
 
   Raises:
     StoreError: if the stores differ in more than who made them, naming it, or what
@@ -127,12 +133,15 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
   have = dict(
     store.parse_marker(marker.name) for marker in (mine / "done").glob("*.json")
   )
-  copied = 0
+  copied = left = 0
   for marker in sorted((theirs / "done").glob("*.json")):
     chunk, rows = store.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
     about = sealed.read(marker)
+    if not all((theirs / file).exists() for file in about["files"]):
+      left += 1
+      continue
     contents = {file: (theirs / file).read_bytes() for file in about["files"]}
     for file, digest in about["files"].items():
       if sealed.digest(contents[file]) != digest:
@@ -143,7 +152,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> int:
       store.write_file(mine / file, content)
     sealed.write(mine / "done" / marker.name, about)
     copied += 1
-  return copied
+  return copied, left
 
 
 def _compare(

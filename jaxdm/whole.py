@@ -40,6 +40,26 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
     os.close(folder)
 
 
+def write_new(path: epath.Path, content: bytes) -> None:
+  """Writes a file unless there is one; of several at once, one wins.
+
+  In a bucket the last one may.
+  """
+  if is_remote(path):
+    if not path.exists():
+      path.write_bytes(content)
+    return
+  mine = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+  with writing(mine) as file:
+    file.write(content)
+  try:
+    os.link(mine, path)
+  except FileExistsError:
+    pass
+  finally:
+    mine.unlink()
+
+
 def write_json(path: epath.Path, value: Any) -> None:
   """Writes a JSON file."""
   with writing(path, "w") as file:

@@ -120,8 +120,12 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
   np.savez(tmp_path / "mine.npz", **parts, test_images=images, test_labels=labels)
   toy = {"dataset": "arrays", "alpha": "0.5", "batch_size": "2", "workdir": "run"}
   monkeypatch.chdir(tmp_path)
+
+  def stage(opened) -> None:
+    opened.workdir.run("stage", {"search": {"seed": 0}}, dict)
+
   with flagsaver.as_parsed(**toy, arrays="mine.npz"):
-    launcher.start(lambda opened: None, ["prog"])
+    launcher.start(stage, ["prog"])
   (tmp_path / "elsewhere").mkdir()
   monkeypatch.chdir(tmp_path / "elsewhere")
   found = []
@@ -133,9 +137,37 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
     flagsaver.as_parsed(**toy, arrays="gone.npz"),
     pytest.raises(SystemExit, match="error: --arrays=.*gone.npz cannot be read"),
   ):
-    launcher.start(lambda opened: None, ["prog"])
-  with flagsaver.as_parsed(**toy):  # What failed is not remembered.
-    launcher.start(lambda opened: None, ["prog"])
+    launcher.start(stage, ["prog"])
+  # Nor is what a refused run was given.
+  np.savez(tmp_path / "other.npz", **parts, test_images=images, test_labels=labels)
+
+  def refused(opened) -> None:
+    opened.workdir.run("stage", {"search": {"seed": 1}}, dict)
+
+  with (
+    flagsaver.as_parsed(**toy, arrays=str(tmp_path / "other.npz")),
+    pytest.raises(SystemExit, match="holds another stage"),
+  ):
+    launcher.start(refused, ["prog"])
+  before = (tmp_path / "run" / "places.json").read_text()
+  with flagsaver.as_parsed(**toy):
+    launcher.start(stage, ["prog"])
+  assert (tmp_path / "run" / "places.json").read_text() == before
+  assert "mine.npz" in before
+
+
+def test_a_place_for_stores_that_cannot_be_used_is_not_remembered(tmp_path) -> None:
+  def stage(opened) -> None:
+    opened.workdir.run("stage", {}, dict)
+
+  with pytest.raises(SystemExit, match="^error: --bank_dir=/proc/bank cannot be used"):
+    start(stage, tmp_path / "run", bank_dir="/proc/bank")
+  other = tmp_path / "bank"
+  start(stage, tmp_path / "run", bank_dir=str(other))
+  assert other.exists() and not (tmp_path / "run" / "bank").exists()
+  other.rmdir()
+  with pytest.raises(SystemExit, match="bank cannot be used: the stores .* are not now"):
+    start(lambda opened: opened.workdir.run("next", {}, dict), tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -223,7 +255,7 @@ def test_a_damaged_note_of_a_workdir_is_named(tmp_path, name) -> None:
   folder = tmp_path / "run"
   (folder / "stages").mkdir(parents=True)
   (folder / name).write_text('{"complete": tr')
-  with pytest.raises(SystemExit, match=f"^error: --workdir: .*{name} cannot be read"):
+  with pytest.raises(SystemExit, match=f"^error: .*{name} is damaged"):
     start(pipeline.main, folder)
 
 

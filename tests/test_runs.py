@@ -151,7 +151,7 @@ def test_writers_of_one_store_tear_nothing(tmp_path, capsys) -> None:
 
 @pytest.mark.slow
 def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
-  monkeypatch.setattr(store, "damage", lambda path: iter(()))
+  monkeypatch.setattr(upkeep, "damage", lambda path: iter(()))
   with flagsaver.flagsaver(drill_models=20), pytest.raises(SystemExit, match="WRONG"):
     drill.flipped_bytes(tmp_path, 1, np.random.default_rng(0))
 
@@ -393,7 +393,7 @@ def test_the_pod_script_prints_what_it_would_run() -> None:
     ["create", "n", "z", "v5litepod-16"],
     ["install", "n", "z"],
     ["launch", "n", "z", "--preset=cifar10"],
-    ["collect", "n", "z", "2", "out"],
+    ["collect", "n", "z", "2", "out", "--data_dir=here"],
     ["delete", "n", "z"],
   ):
     env = {"DRY_RUN": "1", "PATH": "/usr/bin:/bin"}
@@ -405,8 +405,43 @@ def test_the_pod_script_prints_what_it_would_run() -> None:
   text = "\n".join(found)
   assert "tpu-vm create n --zone=z --accelerator-type=v5litepod-16" in text
   assert "--distributed\\ --own_disk\\ --preset=cifar10" in text
-  assert "experiments.bank --workdir=out/worker-0 --do=merge --other=out/worker-1" in text
+  merge = "experiments.bank --workdir=out/run --do=merge --other=out/worker-{} --data_dir"
+  assert all(merge.format(worker) in text for worker in (0, 1))
+  assert text.index("rm -rf out/worker-1") < text.index("jaxdm/run out/worker-1")
   assert subprocess.run(["bash", script, "fly"], capture_output=True).returncode == 2
+
+
+@pytest.mark.slow
+def test_parts_are_collected_again_and_again(tmp_path) -> None:
+  """With another program in place of gcloud, which copies as scp does."""
+  folder, pod = tmp_path / "out", tmp_path / "pod"
+  copy = "n=; for a; do case $a in --worker=*) n=${a#*=};; esac; done; shift 5; "
+  fake(tmp_path, "gcloud", copy + f'cp -r "{pod}/$n" "$2"')
+  toy = [f"--{name}={value}" for name, value in TOY.items()]
+  env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
+  command = ["bash", str(ROOT / "experiments" / "tpu_pod.sh"), "collect", "n", "z", "2"]
+
+  def collected() -> int:
+    done = subprocess.run([*command, str(folder), *toy], env={**os.environ, **env})
+    assert done.returncode == 0
+    return store_of(folder / "run").chunks().__len__()
+
+  for i in range(2):
+    start(train_subsets.main, pod / str(i), hold="shared", shard=f"{i}/4")
+  first = collected()
+  for i in range(2):
+    start(train_subsets.main, pod / str(i), hold="shared", shard=f"{i + 2}/4")
+  assert collected() > first
+  start(train_subsets.main, folder / "run")
+  assert complete(folder / "run")
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_the_job(tmp_path) -> None:
+  with flagsaver.flagsaver(drill_models=70):
+    first, second = drill._job(tmp_path / "run", 2, "--peak_learning_rate=1e30")
+  assert first.wait(300) == 1
+  assert second.wait(300) not in (0, 75)
 
 
 @pytest.mark.slow
