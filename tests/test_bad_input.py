@@ -19,6 +19,7 @@ from experiments import (
   launcher,
   pipeline,
   plan,
+  program,
   removal_curves,
   report,
   status,
@@ -128,6 +129,9 @@ TABLE = [
   (brittleness, {"own_disk": "true"}, "--own_disk is for train_subsets; here processes"),
   (explain, {"shard": "0/2"}, "--shard and --distributed are for programs whose --help"),
   (bank, {"do": "verify"}, "--workdir=.* holds no models yet"),
+  (bank, {"do": "show"}, "--workdir=.* holds no models yet"),
+  (bank, {"do": "export", "other": "x"}, "--workdir=.* holds no models yet"),
+  (train_subsets, {"bank_dir": "/proc/x"}, "--bank_dir=/proc/x cannot be used: "),
   (bank, {"do": "merge"}, "--other is for --do=merge and --do=export, which need it"),
   (bank, {"do": "show", "other": "x"}, "--other is for --do=merge and --do=export"),
   (status, {}, "--workdir=.* holds no experiment"),
@@ -138,9 +142,13 @@ def how(main) -> dict:
   """How a launcher is started as a program."""
   if main is status:
     return {"hold": "not", "opener": launcher.open_workdir}
+  if main is bank:
+    return {"hold": "alone", "opener": bank.open_any}
+  if main is fit_datamodels:
+    return {"hold": "job", "opener": fit_datamodels.open_any}
   if main is train_subsets:
     return {"hold": "shared"}
-  together = (fit_datamodels, brittleness, label_flip, removal_curves, pipeline)
+  together = (brittleness, label_flip, removal_curves, pipeline)
   return {"hold": "job" if main in together else "alone"}
 
 
@@ -179,6 +187,20 @@ def test_benchmarks_too(main, given, message) -> None:
   with flagsaver.as_parsed(**given), pytest.raises(SystemExit) as caught:
     main(["prog"])
   assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "argument,message",
+  [
+    ("--seed=x", "error: flag --seed=x: .*'x'.*; see --help"),
+    ("--preset=cifar", "error: flag --preset=cifar: value should be one of .*"),
+    ("--no_such_flag=1", "error: Unknown command line flag 'no_such_flag'.*see --help"),
+  ],
+)
+def test_errors_of_the_command_line_are_one_line_too(argument, message) -> None:
+  with flagsaver.flagsaver(), pytest.raises(SystemExit) as caught:
+    program.parse(["prog", argument])
+  assert re.fullmatch(message, str(caught.value)), caught.value
 
 
 def noise(rng: np.random.Generator, whole: bytes) -> bytes:

@@ -20,10 +20,13 @@ from experiments import (
   launcher,
   pipeline,
   presets,
+  relabel,
   report,
   train_subsets,
   workdir,
 )
+from jaxdm import label_flip as label_flip_lib
+from jaxdm import retrain
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -204,7 +207,7 @@ def test_other_settings_stop_with_the_difference(
 
 
 @pytest.mark.slow
-def test_labels_are_flipped_to_what_was_asked_for(tmp_path) -> None:
+def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None:
   toy = {"classes": "T-shirt,shirt,coat", "methods": "similar", "priors": "none"}
   toy |= {"epochs": "4", "train_per_class": "16"}
   start(train_subsets.main, tmp_path / "run", **toy)
@@ -225,7 +228,26 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path) -> None:
       start(label_flip.main, tmp_path / "run", **toy, **asked)
     # So that the right value can be given next.
     assert not (tmp_path / "run" / "stages" / "label_flip.json").exists()
+  trained, train = [], retrain.Retrainer.__call__
+
+  def spy(self, masks_mn, seeds, *, labels_mn, **more):
+    assert masks_mn.all()
+    trained.extend(labels_mn)
+    return train(self, masks_mn, seeds, labels_mn=labels_mn, **more)
+
+  monkeypatch.setattr(retrain.Retrainer, "__call__", spy)
   start(label_flip.main, tmp_path / "run", **toy, flip_to="best", search_targets=some)
+  with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
+    opened = launcher.open_lab()
+    targets = np.array([int(target) for target in some.split(",")])
+    best_un = label_flip_lib.best_class(relabel.scores(opened, targets), opened.labels)
+  assert trained
+  for labels_n in trained:
+    changed = np.flatnonzero(labels_n != opened.labels)
+    own = opened.labels[changed]
+    assert changed.size and len(set(own)) == 1  # Of one target's class.
+    mine = opened.target_labels[targets] == own[0]
+    assert (best_un[mine][:, changed] == labels_n[changed]).all(axis=1).any()
   found = list(csv.DictReader((tmp_path / "run" / "label_flip.csv").open()))
   assert [r["method"] for r in found] == ["similar"] * 3 + ["relabel"] * 3
   assert ",".join(r["target"] for r in found[:3]) == some

@@ -16,7 +16,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
-from jaxdm import datamodels, store, upkeep
+from jaxdm import datamodels, sealed, store, upkeep
 
 TOY = {
   **{name: str(value) for name, value in drill._TOY.items()},
@@ -276,19 +276,26 @@ def test_the_drill_of_scale_finds_what_it_left_out(tmp_path, monkeypatch, capsys
     drill.scale(tmp_path)
 
 
-def test_opening_and_reading_a_part_do_not_grow_with_the_whole(tmp_path) -> None:
+def test_opening_and_reading_a_part_do_not_grow_with_the_whole(
+  tmp_path, monkeypatch
+) -> None:
   columns = {"margins": store.Column("float32", 10_000)}
   opened = store.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=32)
   margins = np.zeros((32, 10_000), np.float32)
   margins[:, 9_000] = np.arange(32)
   for chunk in (0, 4_000, 9_374):  # Of 300,000 models.
     opened.write(chunk, {"margins": margins})
+  read, looked_at = sealed.read, []
+  monkeypatch.setattr(
+    sealed, "read", lambda path: looked_at.append(path.name) or read(path)
+  )
   opened = store.Store(tmp_path, columns=columns, settings={})
   assert opened.chunks() == {0: 32, 4_000: 32, 9_374: 32}
   rows = slice(9_374 * 32, 300_000)
   np.testing.assert_array_equal(
     opened.read("margins", rows, slice(9_000, 9_001))[:, 0], np.arange(32)
   )
+  assert looked_at == ["manifest.json"]  # And no chunk's marker.
 
 
 @pytest.mark.slow
