@@ -252,7 +252,7 @@ def _cifar10_two() -> Experiment:
     ),
     collect=dataclasses.replace(base.collect, num_models=3000),
     train=dataclasses.replace(base.train, epochs=30),
-    search=dataclasses.replace(base.search, max_share=0.2, num_targets=32),
+    search=dataclasses.replace(base.search, max_share=0.2),
     compare=CompareConfig(methods="datamodel,influence,trak,similar,pixels,random"),
   )
 
