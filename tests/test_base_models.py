@@ -1,0 +1,68 @@
+"""What is taken of the models on all data."""
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from test_launchers import finished  # noqa: F401
+
+from experiments import base_models, launcher
+from jaxdm import train, training_sets
+
+pytestmark = pytest.mark.slow
+MODELS = 4  # TOY's.
+
+
+@pytest.fixture(scope="module")
+def opened(finished):  # noqa: F811
+  with flagsaver.as_parsed(workdir=str(finished)):
+    return launcher.open_lab()
+
+
+@pytest.fixture(scope="module")
+def seen(opened):
+  """Log-odds [m, t + n] and gradients [m, t + n, d], float64, by share of training."""
+  small = opened.small
+  pixels = np.concatenate([small.test_images, small.train_images])
+  labels = np.concatenate([opened.target_labels, opened.labels])
+  keys = base_models.keys(opened, 0, MODELS)
+  sets = training_sets.from_masks(np.ones((MODELS, 48), bool), opened.labels)
+  found = {}
+  for until in (1 / 6, 1 / 2, 5 / 6, 1.0):
+    variables = opened.fleet.train_chunk(sets, keys, until=until)
+    outputs = opened.fleet.gradients_chunk(variables, pixels, labels, keys)
+    found[until] = tuple(np.asarray(x, np.float64)[:MODELS] for x in outputs)
+  return found
+
+
+def test_tracin_sums_checkpoints_times_their_rates(opened, seen) -> None:
+  expected = np.zeros((20, 48))
+  for until in (1 / 6, 1 / 2, 5 / 6):
+    rate = float(train.learning_rate(opened.recipe, np.array(until)))
+    for odds, phi in zip(*seen[until], strict=True):
+      wrong = 1 / (1 + np.exp(odds[20:]))
+      expected += rate * phi[:20] @ (phi[20:] * wrong[:, None]).T / MODELS
+  found = base_models.load(opened).scores["tracin"]
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+def test_trak_multiplies_two_averages_and_influence_averages_products(
+  opened, seen
+) -> None:
+  trak, influence, wrong_n = np.zeros((20, 48)), np.zeros((20, 48)), np.zeros(48)
+  damping = opened.experiment.gradient.damping
+  for odds, phi in zip(*seen[1.0], strict=True):
+    wrong, train_nd = 1 / (1 + np.exp(odds[20:])), phi[20:]
+
+    def inverse(rows):
+      scale = damping * (rows**2).sum(axis=1).mean()
+      return np.linalg.inv(rows.T @ rows + scale * np.eye(rows.shape[1]))
+
+    trak += phi[:20] @ inverse(train_nd) @ train_nd.T / MODELS
+    newton = train_nd * np.sqrt(wrong * (1 - wrong))[:, None]
+    influence += phi[:20] @ inverse(newton) @ (train_nd * wrong[:, None]).T / MODELS
+    wrong_n += wrong / MODELS
+  found = base_models.load(opened).scores
+  for name, expected in (("trak", trak * wrong_n), ("influence", influence)):
+    np.testing.assert_allclose(
+      found[name], expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()
+    )
