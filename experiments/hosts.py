@@ -71,7 +71,7 @@ def leave(error: BaseException) -> None:
   JAX's farewell would wait for the others, and they for what this process will not make.
   Without its heartbeats JAX ends them, too.
   """
-  if jax.process_count() == 1:
+  if not DISTRIBUTED.value or jax.process_count() == 1:
     return
   if isinstance(error, SystemExit):
     print(error.code, file=sys.stderr, flush=True)
