@@ -17,7 +17,6 @@ from jaxdm import progress as progress_lib
 from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
 
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
-_ABOVE = 1.5  # The proofs around a proposal begin at so many times it.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +31,8 @@ class SearchConfig:
     search_seeds: models a probe of the search.
     verify_seeds: fresh models a verification, at most; it ends earlier once it is
       clear (`verdicts.SequentialTest`).
-    max_verifications: sizes put to the proof for one target: the largest, and then from
-      half more than the search proposes down to its proposal; 1: only that.
+    max_verifications: sizes put to the proof for one target, geometrically spaced from
+      the largest down to what the search proposes; 1: only that.
     confidence: that no claim of one target and method is false.
     num_targets: sampled from the targets that full-data models get right.
     seed: of the sample of targets.
@@ -44,7 +43,7 @@ class SearchConfig:
   num_sizes: int = 40
   search_seeds: int = 3
   verify_seeds: int = 16
-  max_verifications: int = 4
+  max_verifications: int = 8
   confidence: float = 0.95
   num_targets: int = 24
   seed: int = 0
@@ -299,14 +298,12 @@ class _Search:
   def _sequence(self) -> list[int]:
     """Which sizes to prove, the largest first, ending at the probes' proposal.
 
-    Probes are few, so that the size at which a proof succeeds is often a little larger
-    than they propose.
+    Probes are few, so that the size at which a proof succeeds is often larger than they
+    propose; proofs of sizes that are clear take few models.
     """
-    count, proposal = self._config.max_verifications, self.sizes[self._flipped]
-    near = np.geomspace(1, _ABOVE, max(1, count - 1))[::-1] * proposal
-    near = np.ceil(near - 1e-9)
-    places = np.minimum(np.searchsorted(self.sizes, near), self._last).tolist()
-    return list(dict.fromkeys([self._last] * (count > 1) + places))
+    ends = self.sizes[self._flipped], self.sizes[self._last]
+    wanted = np.geomspace(*ends, self._config.max_verifications)[::-1].round()
+    return list(dict.fromkeys(np.searchsorted(self.sizes, wanted).tolist()))
 
   def request(self) -> tuple[int, list[prng.Seed]]:
     """Which size to train next, with which seeds."""
