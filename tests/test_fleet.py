@@ -148,9 +148,9 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
   speed, ran = fleet.Speed(chunk=2), []
 
-  def build(folder) -> fleet.Fleet:
+  def build(folder, seconds: float = 1e-9) -> fleet.Fleet:
     models = fleet.Fleet(
-      tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, 1e-9)
+      tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, seconds)
     )
     advance = models._programs["advance_row"]
 
@@ -164,7 +164,15 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   whole = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)
   build(tmp_path / "whole").train_chunk(sets, keys)
   parts, last = list(ran), int(tiny_config.num_steps(24))
-  assert len(parts) == 20 and parts[-1][1] == last
+  # After a first part that shows how slow they are, single steps; else a twentieth.
+  twentieth = last // 20
+  assert parts[0] == (0, twentieth) and parts[-1][1] == last
+  assert all(stop == start + 1 for start, stop in parts[1:])
+  ran.clear()
+  build(tmp_path / "quick", 1e9).train_chunk(sets, keys)
+  assert ran == [
+    (start, min(start + twentieth, last)) for start in range(0, last, twentieth)
+  ]
   ran.clear()
 
   def stop(self, name: str, step: int, state) -> None:
