@@ -124,7 +124,7 @@ def verify(opened: Opened, *, repair: bool) -> None:
 
 def merge(opened: lab.Lab, other: epath.Path) -> None:
   """Copies the chunks that only the other workdir has, each checked."""
-  opened.collections()  # Makes the stores where there are none.
+  opened.open_stores()
   for folder in _stores(workdir.Workdir(str(other))):
     mine = opened.workdir.bank / folder.name
     if not mine.exists():

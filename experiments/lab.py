@@ -151,7 +151,7 @@ class Lab:
     """Margins on demand, remembered in the workdir's bank."""
     return retrain.Retrainer(
       self.fleet,
-      bank.Bank(self._store("changes")),
+      bank.Bank(self._changes()),
       self.labels,
       self.small.test_images,
       self.target_labels,
@@ -176,6 +176,15 @@ class Lab:
       dtype=dtype,
       num_logits=num_logits,
     )
+
+  def _changes(self) -> store_lib.Store:
+    """Models on changed sets."""
+    return self._store("changes")
+
+  def open_stores(self) -> None:
+    """Makes every store that is not there yet."""
+    self.collections()
+    self._changes()
 
   def collections(self) -> list[Collection]:
     """Models on random subsets: all of them, then the held-out ones' further seeds."""
