@@ -237,8 +237,8 @@ def _fashion_all() -> Experiment:
 def _cifar10_two() -> Experiment:
   """Natural images for two hours on two CPU cores: CIFAR-10's airplanes against ships.
 
-  Six models an example, as in `fashion`, and training to convergence: with fewer of
-  either, datamodels choose no better than influence functions.
+  Six models an example, as in `fashion`, and training to convergence: with three, and a
+  third of the epochs, datamodels choose no better than influence functions.
   """
   base = _fashion()
   return dataclasses.replace(
