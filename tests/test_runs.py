@@ -1,5 +1,6 @@
 """Runs that are shared, stopped, damaged and looked after."""
 
+import io
 import itertools
 import json
 import os
@@ -174,6 +175,30 @@ def test_a_damaged_bank_is_repaired(finished, tmp_path, capsys) -> None:
     start(bank.main, folder, do="repair")
     start(train_subsets.main, folder)
     assert drill._stored(folder) == whole
+
+
+@pytest.mark.slow
+def test_damage_to_the_models_on_all_data_is_named_and_repaired(
+  finished, tmp_path, capsys
+) -> None:
+  folder = tmp_path / "run"
+  shutil.copytree(finished, folder)
+  path = folder / "base_models.npz"
+  whole = path.read_bytes()
+  content = bytearray(whole)
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(SystemExit, match="base_models.npz is damaged: .*--do=repair"):
+    start(fit_datamodels.main, folder)
+  with pytest.raises(SystemExit) as caught:
+    start(bank.main, folder, do="verify")
+  assert caught.value.code == 1 and "base_models.npz" in capsys.readouterr().out
+  start(bank.main, folder, do="repair")
+  assert not path.exists()
+  start(train_subsets.main, folder)
+  with np.load(path) as again, np.load(io.BytesIO(whole)) as before:
+    for name in before.files:
+      np.testing.assert_array_equal(again[name], before[name])
 
 
 @pytest.mark.slow
