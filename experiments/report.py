@@ -17,6 +17,7 @@ from jaxdm.report import figures, page, tables
 from jaxdm.verdicts import Verdict
 
 _STORIES = 4
+_SEARCHES = ("brittleness", "label_flip")
 
 
 def _stories(
@@ -73,7 +74,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
   folder = opened.workdir.path
   # A search whose budget ran out is drawn as far as it has come.
-  summaries = {s: opened.workdir.summary(s, partial=True) for s in page.STAGES}
+  summaries = {
+    stage: opened.workdir.summary(stage, partial=stage in _SEARCHES)
+    for stage in page.STAGES
+  }
   removed, rankings = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened.workdir)

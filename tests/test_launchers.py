@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,19 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
   page = (finished / "report.html").read_text()
   assert page.count("data:image/png;base64") >= 2
   assert (finished / "figures" / "brittleness.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_search_whose_budget_ran_out_is_drawn(finished, tmp_path) -> None:
+  folder = tmp_path / "run"
+  shutil.copytree(finished, folder)
+  (folder / "stages" / "brittleness.json").unlink()
+  (folder / "report.html").unlink()
+  start(brittleness.main, folder, budget_models="40", search_seeds="1")
+  with flagsaver.as_parsed(workdir=str(folder)):
+    launcher.start(report.main, ["prog"])
+  text = (folder / "report.html").read_text()
+  assert "--budget_models ran out: " in text
 
 
 @pytest.mark.slow
