@@ -5,7 +5,7 @@ on the devices.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -160,6 +160,64 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
         rates,
         [_parted(odds[i], grads[i], t) for odds, grads in found],
       )
+
+
+def in_chunks(
+  opened: lab.Lab,
+  parts: kept.Kept,
+  what: str,
+  make: Callable[[int, int], dict[str, np.ndarray]],
+) -> Iterator[dict[str, np.ndarray]]:
+  """What else is wanted of the models on all data, a chunk of models at a time.
+
+  Args:
+    opened: the experiment.
+    parts: keep what is made of each chunk.
+    what: is made, for the progress bar.
+    make: from the first model's number and how many models.
+
+  Yields:
+    What it made.
+  """
+  count, bar = opened.experiment.collect.num_base, opened.bar(what)
+  for start in range(0, count, opened.fleet.rows):
+    size = min(opened.fleet.rows, count - start)
+    yield parts(f"models-{start}-{size}", functools.partial(make, start, size))
+    opened.fleet.settle()
+    bar(start + size, count)
+
+
+def trained_again(
+  opened: lab.Lab, targets: np.ndarray, start: int, size: int
+) -> tuple[train.Variables, list[gradient.Gradients]]:
+  """Some of the models on all data, padded to a chunk, and their gradients.
+
+  Args:
+    opened: the experiment.
+    targets: int[u], whose gradients are wanted besides the training examples'.
+    start: the first model's number.
+    size: how many models, at most a chunk.
+
+  Returns:
+    The models' variables, on the devices, and one `Gradients` a model; those of a model
+    that diverged are not finite.
+  """
+  masks = np.ones((size, len(opened.labels)), bool)
+  sets = training_sets.from_masks(masks, opened.labels)
+  return gradients_of(opened, sets, keys(opened, start, size), targets)
+
+
+def gradients_of(
+  opened: lab.Lab, sets: training_sets.TrainingSets, keys: Array, targets: np.ndarray
+) -> tuple[train.Variables, list[gradient.Gradients]]:
+  """The same for any training sets and keys."""
+  fleet, small, u = opened.fleet, opened.small, len(targets)
+  variables = fleet.train_chunk(sets, keys)
+  pixels = np.concatenate([small.test_images[targets], small.train_images])
+  labels = np.concatenate([opened.target_labels[targets], opened.labels])
+  odds, grads = fleet.gradients_chunk(variables, pixels, labels, keys)
+  models = range(len(sets.counts))
+  return variables, [_parted(odds[i], grads[i], u) for i in models]
 
 
 def keys(opened: lab.Lab, start: int, size: int) -> Array:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import base_models, fit_datamodels, lab, stepwise
+from experiments import base_models, fit_datamodels, greedy, lab, stepwise
 from jaxdm import baselines, datamodels, quality
 
 # Their scores say of examples of other classes, too, how much they support a target.
-OF_ALL_CLASSES = ("datamodel", "influence", "stepwise", "trak", "tracin")
+OF_ALL_CLASSES = ("datamodel", "greedy", "influence", "stepwise", "trak", "tracin")
+# They rank for the targets that are searched, and have no scores of others.
+_RANKINGS = {"greedy": greedy.scores, "stepwise": stepwise.scores}
 
 
 def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -23,7 +25,9 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   if "random" in names:
     shape = len(opened.target_labels), len(opened.labels)
     found["random"] = baselines.random(*shape, seed=opened.seed)
-  found |= stepwise.add(opened, names)
+  for name, rank in _RANKINGS.items():
+    if name in names:
+      found[name] = rank(opened, base_models.searched_targets(opened))
   return {name: found[name] for name in names}
 
 
@@ -40,8 +44,8 @@ def judged(
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   found = {}
   for name, scores_tn in scores.items():
-    if name == "stepwise":
-      continue  # It ranks, and only for the targets that are searched.
+    if name in _RANKINGS:
+      continue
     guess_mt = datamodels.predictions(masks, scores_tn)
     found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
   return found

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import base_models, hosts, lab
-from jaxdm import kept, training_sets
+from jaxdm import kept
 from jaxdm.baselines import gradient
 
 _BLOCK_EXAMPLES = 1024
@@ -31,21 +31,15 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
 
 def _mean(opened: lab.Lab, targets: np.ndarray, parts: kept.Kept) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
-  count = opened.experiment.collect.num_base
   total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))
   used = 0
-  bar = opened.bar("relabel scores")
-  for start in range(0, count, opened.fleet.rows):
-    size = min(opened.fleet.rows, count - start)
 
-    def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
-      return _chunk(opened, targets, start, size)
+  def make(start: int, size: int) -> dict[str, np.ndarray]:
+    return _chunk(opened, targets, start, size)
 
-    found = parts(f"models-{start}-{size}", make)
-    opened.fleet.settle()
+  for found in base_models.in_chunks(opened, parts, "relabel scores", make):
     total += found["scores"]
     used += int(found["used"])
-    bar(start + size, count)
   return (total / used).astype(np.float32)
 
 
@@ -53,23 +47,16 @@ def _chunk(
   opened: lab.Lab, targets: np.ndarray, start: int, size: int
 ) -> dict[str, np.ndarray]:
   """The sum over a chunk of models, and how many of them have not diverged."""
-  fleet, small, labels = opened.fleet, opened.small, opened.labels
-  u, n = len(targets), len(labels)
+  labels, n = opened.labels, len(opened.labels)
+  variables, models = base_models.trained_again(opened, targets, start, size)
   keys = base_models.keys(opened, start, size)
-  sets = training_sets.from_masks(np.ones((size, n), bool), labels)
-  variables = fleet.train_chunk(sets, keys)
-  pixels = np.concatenate([small.test_images[targets], small.train_images])
-  all_labels = np.concatenate([opened.target_labels[targets], labels])
-  odds, grads = fleet.gradients_chunk(variables, pixels, all_labels, keys)
-  models = [
-    gradient.Gradients(grads[i, u:], grads[i, :u], odds[i, u:]) for i in range(size)
-  ]
   whole = [i for i, model in enumerate(models) if np.isfinite(model.odds_n).all()]
-  total = np.zeros((u, n, opened.dataset.num_classes), np.float32)
+  total = np.zeros((len(targets), n, opened.dataset.num_classes), np.float32)
   for first in range(0, n, _BLOCK_EXAMPLES):
     # The last block is filled up, so that nothing is compiled for its size.
     block = np.minimum(np.arange(first, first + min(_BLOCK_EXAMPLES, n)), n - 1)
-    logits = fleet.class_gradients_chunk(variables, small.train_images[block], keys)
+    images = opened.small.train_images[block]
+    logits = opened.fleet.class_gradients_chunk(variables, images, keys)
     for i in whole:
       damping = opened.experiment.gradient.damping
       part = gradient.relabel(models[i], logits[i], labels[block], damping)

@@ -5,8 +5,6 @@ image. So a quarter of the largest removal is chosen, models are trained without
 next quarter is chosen by their influence functions, and so on.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from experiments import base_models, hosts, lab
@@ -56,38 +54,24 @@ def _scores_of(
     scores_n = _local_influence(opened, target, removed)
     order = np.argsort(-scores_n, kind="stable")
     removed = np.concatenate([removed, order[: size - len(removed)]])
-  # The removed ones in front, in their order; the rest as the last models have them.
-  scores_n = np.where(np.isfinite(scores_n), scores_n, 0)
-  scores_n[removed] = scores_n.max() + np.arange(len(removed), 0, -1)
-  return scores_n.astype(np.float32)
+  # The rest as the last models have them.
+  return brittleness.in_front(np.where(np.isfinite(scores_n), scores_n, 0), removed)
 
 
 def _local_influence(opened: lab.Lab, target: int, removed: np.ndarray) -> np.ndarray:
   """Influence on one target of what is left, float[n]; -inf for what is removed."""
-  fleet, small, n = opened.fleet, opened.small, len(opened.labels)
+  n, damping = len(opened.labels), opened.experiment.gradient.damping
   [mask] = training_sets.removal_masks(n, [removed])
-  pixels = np.concatenate([small.test_images[[target]], small.train_images])
-  labels = np.concatenate([opened.target_labels[[target]], opened.labels])
   total, count = np.zeros(n), opened.experiment.compare.stepwise_models
-  for start in range(0, count, fleet.rows):
-    size = min(fleet.rows, count - start)
+  for start in range(0, count, opened.fleet.rows):
+    size = min(opened.fleet.rows, count - start)
     seeds = [prng.Seed("stepwise", start + i) for i in range(size)]
     keys = prng.keys_for(opened.seed, seeds)
     sets = training_sets.from_masks(np.tile(mask, (size, 1)), opened.labels)
-    variables = fleet.train_chunk(sets, keys)
-    odds, grads = fleet.gradients_chunk(variables, pixels, labels, keys)
-    for i in range(size):
+    _, models = base_models.gradients_of(opened, sets, keys, np.array([target]))
+    for model in models:
       # Removed examples take no part in the curvature.
-      model = gradient.Gradients(
-        grads[i, 1:] * mask[:, None], grads[i, :1], np.asarray(odds[i, 1:])
-      )
-      rows_nd = gradient.influence(model, opened.experiment.gradient.damping)
-      total += np.nan_to_num(np.asarray(gradient.scores(rows_nd, model.target_td))[0])
+      left = model._replace(train_nd=model.train_nd * mask[:, None])
+      rows_nd = gradient.influence(left, damping)
+      total += np.nan_to_num(np.asarray(gradient.scores(rows_nd, left.target_td))[0])
   return np.where(mask, total, -np.inf)
-
-
-def add(opened: lab.Lab, names: tuple[str, ...]) -> Mapping[str, np.ndarray]:
-  """The method's scores of the targets that a search samples, if it is asked for."""
-  if "stepwise" not in names:
-    return {}
-  return {"stepwise": scores(opened, base_models.searched_targets(opened))}
