@@ -70,11 +70,11 @@ def linearise(
 class _State(NamedTuple):
   """After some removals: the products, by how much log-odds have moved, the choice."""
 
-  cross_mcc: Array
-  target_mc: Array
-  moved_mc: Array
-  gone_c: Array
-  order_s: Array
+  cross_mcc: jax.Array
+  target_mc: jax.Array
+  moved_mc: jax.Array
+  gone_c: jax.Array
+  order_s: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="most")
@@ -116,8 +116,8 @@ def order(models: Linearised, weights_c: Array, *, most: int) -> Array:
     )
 
   start = _State(
-    models.cross,
-    models.target,
+    jnp.asarray(models.cross),
+    jnp.asarray(models.target),
     jnp.zeros_like(wrong_mc),
     jnp.zeros(wrong_mc.shape[1], bool),
     jnp.zeros(most, jnp.int32),
