@@ -17,6 +17,7 @@ from jaxdm import (
   Array,
   baselines,
   brittleness,
+  devices,
   kept,
   margins,
   prng,
@@ -155,10 +156,10 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
     logits, features = fleet.predict_chunk(variables, pixels)
     for i in range(size):
       yield _Model(
-        np.asarray(logits[i, :t]),
-        np.asarray(features[i]),
+        np.asarray(devices.row(logits, i))[:t],
+        np.asarray(devices.row(features, i)),
         rates,
-        [_parted(odds[i], grads[i], t) for odds, grads in found],
+        [_gradients(outputs, i, t) for outputs in found],
       )
 
 
@@ -215,9 +216,8 @@ def gradients_of(
   variables = fleet.train_chunk(sets, keys)
   pixels = np.concatenate([small.test_images[targets], small.train_images])
   labels = np.concatenate([opened.target_labels[targets], opened.labels])
-  odds, grads = fleet.gradients_chunk(variables, pixels, labels, keys)
-  models = range(len(sets.counts))
-  return variables, [_parted(odds[i], grads[i], u) for i in models]
+  outputs = fleet.gradients_chunk(variables, pixels, labels, keys)
+  return variables, [_gradients(outputs, i, u) for i in range(len(sets.counts))]
 
 
 def keys(opened: lab.Lab, start: int, size: int) -> Array:
@@ -225,9 +225,11 @@ def keys(opened: lab.Lab, start: int, size: int) -> Array:
   return prng.keys_for(opened.seed, [prng.Seed("base", start + i) for i in range(size)])
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _parted(odds_b: Array, gradients_bd: Array, num_targets: int) -> gradient.Gradients:
-  """Targets in front, training examples behind them."""
+def _gradients(
+  outputs: tuple[jax.Array, jax.Array], i: int, num_targets: int
+) -> gradient.Gradients:
+  """Model i's, of `gradients_chunk`: targets in front, training examples behind them."""
+  odds_b, gradients_bd = (devices.row(output, i) for output in outputs)
   t = num_targets
   return gradient.Gradients(gradients_bd[t:], gradients_bd[:t], odds_b[t:])
 

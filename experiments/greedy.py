@@ -25,7 +25,7 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   share = opened.experiment.search.max_share
   asked = {"targets": targets.tolist(), "max_share": share}
   folder = opened.workdir.path / "greedy.parts"
-  parts = kept.Kept(folder, opened.settings("gradient") | asked)
+  parts = kept.Kept(folder, opened.settings("gradient", "prior", "fit") | asked)
   if hosts.follows():
     orders = parts.wait_for("orders")
   else:

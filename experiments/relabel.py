@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import base_models, hosts, lab
-from jaxdm import kept
+from jaxdm import devices, kept
 from jaxdm.baselines import gradient
 
 _BLOCK_EXAMPLES = 1024
@@ -59,7 +59,7 @@ def _chunk(
     logits = opened.fleet.class_gradients_chunk(variables, images, keys)
     for i in whole:
       damping = opened.experiment.gradient.damping
-      part = gradient.relabel(models[i], logits[i], labels[block], damping)
+      part = gradient.relabel(models[i], devices.row(logits, i), labels[block], damping)
       fresh = min(len(block), n - first)
       total[:, first : first + fresh] += np.asarray(part)[:, :fresh]
   return {"scores": total, "used": np.array(len(whole))}

@@ -71,6 +71,22 @@ def spread(fn: Callable[[Any, Any], Any], **jit_options: Any) -> Callable[..., A
   )
 
 
+def row(array: jax.Array, i: int) -> jax.Array:
+  """One row of what `spread` has made, on the device that made it.
+
+  `array[i]` would compile a program of all devices. On CPU several of those at once can
+  wait for each other's threads until XLA aborts.
+
+  Raises:
+    IndexError: if no device of this process holds it.
+  """
+  for shard in array.addressable_shards:
+    start, stop, _ = shard.index[0].indices(len(array))
+    if start <= i < stop:
+      return shard.data[i - start]
+  raise IndexError(f"row {i} of {len(array)} is not on this process's devices")
+
+
 def share_memory() -> bool:
   """Whether the local devices draw on one memory, the host's."""
   return jax.default_backend() == "cpu"

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import checkpoint, fleet, prng, training_sets
+from jaxdm import checkpoint, devices, fleet, prng, training_sets
 
 
 def problem(tiny_images, m: int = 6):
@@ -75,6 +75,19 @@ def test_other_subset_sizes_compile_nothing(tiny_config, tiny_images, caplog) ->
     last = first[::-1] + len(sets.counts) - models.rows
     models.predict_chunk(models.train_chunk(sets.rows(last), keys[last]), images)
   assert "Compiling" not in caplog.text, caplog.text
+
+
+def test_a_row_stays_on_the_device_that_made_it() -> None:
+  values = np.arange(6.0 * devices.count(), dtype=np.float32).reshape(-1, 3)
+  doubled = devices.spread(lambda factor, rows: factor * rows)(
+    2.0, devices.by_row(values)
+  )
+  for i, expected in enumerate(2 * values):
+    found = devices.row(doubled, i)
+    np.testing.assert_array_equal(found, expected)
+    assert found.devices() == {jax.local_devices()[i // 2]}
+  with pytest.raises(IndexError, match="row 99 of"):
+    devices.row(doubled, 99)
 
 
 _EIGHT = """

@@ -45,7 +45,7 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
   masks = np.ones((3, 24), bool)
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
   variables = models.train_chunk(training_sets.from_masks(masks, labels), keys)
-  odds, grads = models.gradients_chunk(variables, images, labels, keys)
+  odds, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
   net = train.network(tiny_config, 2)
   for i in range(3):
     mine = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
@@ -191,7 +191,7 @@ def test_gradients_of_logits_make_those_of_log_odds(tiny_config, tiny_images) ->
   keys = prng.keys_for(0, [prng.Seed("m", 0)])
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
   variables = models.train_chunk(sets, keys)
-  _, grads = models.gradients_chunk(variables, images, labels, keys)
+  _, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
   logits_bkd = np.asarray(models.class_gradients_chunk(variables, images, keys)[0])
   assert logits_bkd.shape == (24, 3, 64)
   logits, _ = models.predict_chunk(variables, images)

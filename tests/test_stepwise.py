@@ -50,7 +50,9 @@ def test_removed_examples_take_no_part(opened) -> None:
   )
   pixels = np.concatenate([small.test_images[[TARGET]], small.train_images[kept]])
   labels = np.concatenate([opened.target_labels[[TARGET]], opened.labels[kept]])
-  odds, grads = opened.fleet.gradients_chunk(variables, pixels, labels, keys)
+  odds, grads = map(
+    np.asarray, opened.fleet.gradients_chunk(variables, pixels, labels, keys)
+  )
   # Damping counts in units of an average over all 48.
   damping = opened.experiment.gradient.damping * 45 / 48
   expected = sum(
