@@ -113,10 +113,10 @@ def test_eight_devices_equal_one(tiny_images, tmp_path) -> None:
   data = tmp_path / "data.npz"
   np.savez(data, images=tiny_images[0], labels=tiny_images[1])
   results = []
-  for devices in (1, 8):
-    out = str(tmp_path / f"{devices}.npy")
+  for count in (1, 8):
+    out = str(tmp_path / f"{count}.npy")
     code = _EIGHT.format(
-      tests=os.path.dirname(__file__), devices=devices, data=str(data), out=out
+      tests=os.path.dirname(__file__), devices=count, data=str(data), out=out
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     results.append(np.load(out))
