@@ -74,8 +74,8 @@ def spread(fn: Callable[[Any, Any], Any], **jit_options: Any) -> Callable[..., A
 def row(array: jax.Array, i: int) -> jax.Array:
   """One row of what `spread` has made, on the device that made it.
 
-  `array[i]` would compile a program of all devices. On CPU several of those at once can
-  wait for each other's threads until XLA aborts.
+  `array[i]` would compile a program of all devices. On a busy CPU several of those at
+  once were seen to wait for each other's threads until XLA aborted (jaxlib 0.10.2).
 
   Raises:
     IndexError: if no device of this process holds it.

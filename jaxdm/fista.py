@@ -255,11 +255,12 @@ def solve(shared: Shared, problem: Problem, state: State) -> State:
       size //= 2
     if left.size and size == len(gap_t):
       continue
-    whole = state if rows is None else _put(whole, rows, state)
+    # One program of all devices at a time: see `devices.row`.
+    whole = state if rows is None else jax.block_until_ready(_put(whole, rows, state))
     if not left.size:
       return whole
     taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
-    state, part = devices.by_row(_take((state, part), taken))
+    state, part = devices.by_row(jax.block_until_ready(_take((state, part), taken)))
     rows = taken if rows is None else rows[taken]
 
 
