@@ -103,7 +103,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
       continue
     logits.append(model.logits_tk)
     last = model.gradients[-1]
-    wrong_n += jax.nn.sigmoid(-last.odds_n)
+    wrong_n += np.asarray(jax.nn.sigmoid(-last.odds_n))
     features = model.features_bf[t:], model.features_bf[:t]
     scores["similar"] += baselines.by_tile(baselines.similarity, *features)
     scores["close"] += baselines.by_tile(baselines.closeness, *features)

@@ -256,7 +256,9 @@ def _cifar10_two() -> Experiment:
     collect=dataclasses.replace(base.collect, num_models=3000),
     train=dataclasses.replace(base.train, epochs=30),
     search=dataclasses.replace(base.search, max_share=0.2),
-    compare=CompareConfig(methods="datamodel,influence,trak,similar,pixels,random"),
+    compare=CompareConfig(
+      methods="datamodel,greedy,influence,trak,similar,pixels,random"
+    ),
   )
 
 
