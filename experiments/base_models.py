@@ -4,8 +4,7 @@ They are not kept themselves; everything that is wanted of them is taken while t
 on the devices.
 """
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -163,61 +162,29 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
       )
 
 
-def in_chunks(
-  opened: lab.Lab,
-  parts: kept.Kept,
-  what: str,
-  make: Callable[[int, int], dict[str, np.ndarray]],
-) -> Iterator[dict[str, np.ndarray]]:
-  """What else is wanted of the models on all data, a chunk of models at a time.
+def gradients_of(
+  opened: lab.Lab, masks_mn: np.ndarray, keys_m: Array, targets: np.ndarray
+) -> tuple[train.Variables, Iterator[gradient.Gradients]]:
+  """Trains models and takes their gradients.
 
   Args:
     opened: the experiment.
-    parts: keep what is made of each chunk.
-    what: is made, for the progress bar.
-    make: from the first model's number and how many models.
-
-  Yields:
-    What it made.
-  """
-  count, bar = opened.experiment.collect.num_base, opened.bar(what)
-  for start in range(0, count, opened.fleet.rows):
-    size = min(opened.fleet.rows, count - start)
-    yield parts(f"models-{start}-{size}", functools.partial(make, start, size))
-    opened.fleet.settle()
-    bar(start + size, count)
-
-
-def trained_again(
-  opened: lab.Lab, targets: np.ndarray, start: int, size: int
-) -> tuple[train.Variables, list[gradient.Gradients]]:
-  """Some of the models on all data, padded to a chunk, and their gradients.
-
-  Args:
-    opened: the experiment.
-    targets: int[u], whose gradients are wanted besides the training examples'.
-    start: the first model's number.
-    size: how many models, at most a chunk.
+    masks_mn: bool, what each is trained on; at most a chunk of models.
+    keys_m: theirs.
+    targets: int[u], whose gradients are wanted besides all training examples'.
 
   Returns:
-    The models' variables, on the devices, and one `Gradients` a model; those of a model
-    that diverged are not finite.
+    Their variables, on the devices and padded to a chunk, and the models' gradients one
+    by one; those of a model that diverged are not finite.
   """
-  masks = np.ones((size, len(opened.labels)), bool)
-  sets = training_sets.from_masks(masks, opened.labels)
-  return gradients_of(opened, sets, keys(opened, start, size), targets)
-
-
-def gradients_of(
-  opened: lab.Lab, sets: training_sets.TrainingSets, keys: Array, targets: np.ndarray
-) -> tuple[train.Variables, list[gradient.Gradients]]:
-  """The same for any training sets and keys."""
-  fleet, small, u = opened.fleet, opened.small, len(targets)
-  variables = fleet.train_chunk(sets, keys)
+  fleet, small = opened.fleet, opened.small
+  sets = training_sets.from_masks(masks_mn, opened.labels)
+  variables = fleet.train_chunk(sets, keys_m)
   pixels = np.concatenate([small.test_images[targets], small.train_images])
   labels = np.concatenate([opened.target_labels[targets], opened.labels])
-  outputs = fleet.gradients_chunk(variables, pixels, labels, keys)
-  return variables, [_gradients(outputs, i, u) for i in range(len(sets.counts))]
+  outputs = fleet.gradients_chunk(variables, pixels, labels, keys_m)
+  models = (_gradients(outputs, i, len(targets)) for i in range(len(masks_mn)))
+  return variables, models
 
 
 def keys(opened: lab.Lab, start: int, size: int) -> Array:

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import base_models, fit_datamodels, greedy, lab, stepwise
+from experiments import base_models, fit_datamodels, lab, stepwise
 from jaxdm import baselines, datamodels, quality
 
 # Their scores say of examples of other classes, too, how much they support a target.
-OF_ALL_CLASSES = ("datamodel", "greedy", "influence", "stepwise", "trak", "tracin")
-# They rank for the targets that are searched, and have no scores of others.
-_RANKINGS = {"greedy": greedy.scores, "stepwise": stepwise.scores}
+OF_ALL_CLASSES = ("datamodel", "influence", "stepwise", "trak", "tracin")
 
 
 def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -25,9 +23,8 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   if "random" in names:
     shape = len(opened.target_labels), len(opened.labels)
     found["random"] = baselines.random(*shape, seed=opened.seed)
-  for name, rank in _RANKINGS.items():
-    if name in names:
-      found[name] = rank(opened, base_models.searched_targets(opened))
+  if "stepwise" in names:
+    found["stepwise"] = stepwise.scores(opened, base_models.searched_targets(opened))
   return {name: found[name] for name in names}
 
 
@@ -44,8 +41,8 @@ def judged(
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   found = {}
   for name, scores_tn in scores.items():
-    if name in _RANKINGS:
-      continue
+    if name == "stepwise":
+      continue  # It ranks, and only for the targets that are searched.
     guess_mt = datamodels.predictions(masks, scores_tn)
     found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
   return found

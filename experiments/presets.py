@@ -112,7 +112,6 @@ class PriorConfig:
 
 METHODS = (
   "datamodel",
-  "greedy",
   "influence",
   "stepwise",
   "trak",
@@ -129,11 +128,9 @@ class CompareConfig:
   """Which ways of choosing training examples are compared.
 
   Attributes:
-    methods: comma-separated, of datamodel, greedy (its weights, corrected after each
-      choice by influence functions of what is left), influence, stepwise (influence
-      functions of models trained again after every part of a removal), trak, tracin,
-      similar (cosine of representations), close (their distance), pixels (distance of
-      images) and random.
+    methods: comma-separated, of datamodel, influence, stepwise (influence functions taken
+      again after every part of a removal), trak, tracin, similar (cosine of
+      representations), close (their distance), pixels (distance of images) and random.
     search_targets: indices, comma-separated, of the targets to search instead of a
       sample.
     stepwise_models: models that stepwise trains for a target and step.
@@ -256,9 +253,7 @@ def _cifar10_two() -> Experiment:
     collect=dataclasses.replace(base.collect, num_models=3000),
     train=dataclasses.replace(base.train, epochs=30),
     search=dataclasses.replace(base.search, max_share=0.2),
-    compare=CompareConfig(
-      methods="datamodel,greedy,influence,trak,similar,pixels,random"
-    ),
+    compare=CompareConfig(methods="datamodel,influence,trak,similar,pixels,random"),
   )
 
 

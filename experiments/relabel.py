@@ -31,15 +31,21 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
 
 def _mean(opened: lab.Lab, targets: np.ndarray, parts: kept.Kept) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
+  count = opened.experiment.collect.num_base
   total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))
   used = 0
+  bar = opened.bar("relabel scores")
+  for start in range(0, count, opened.fleet.rows):
+    size = min(opened.fleet.rows, count - start)
 
-  def make(start: int, size: int) -> dict[str, np.ndarray]:
-    return _chunk(opened, targets, start, size)
+    def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
+      return _chunk(opened, targets, start, size)
 
-  for found in base_models.in_chunks(opened, parts, "relabel scores", make):
+    found = parts(f"models-{start}-{size}", make)
+    opened.fleet.settle()
     total += found["scores"]
     used += int(found["used"])
+    bar(start + size, count)
   return (total / used).astype(np.float32)
 
 
@@ -48,8 +54,9 @@ def _chunk(
 ) -> dict[str, np.ndarray]:
   """The sum over a chunk of models, and how many of them have not diverged."""
   labels, n = opened.labels, len(opened.labels)
-  variables, models = base_models.trained_again(opened, targets, start, size)
-  keys = base_models.keys(opened, start, size)
+  keys, masks_mn = base_models.keys(opened, start, size), np.ones((size, n), bool)
+  variables, found = base_models.gradients_of(opened, masks_mn, keys, targets)
+  models = list(found)
   whole = [i for i, model in enumerate(models) if np.isfinite(model.odds_n).all()]
   total = np.zeros((len(targets), n, opened.dataset.num_classes), np.float32)
   for first in range(0, n, _BLOCK_EXAMPLES):

@@ -21,7 +21,10 @@ from jaxdm import brittleness as search_lib
 from jaxdm import prng, whole
 
 SIZES = flags.DEFINE_list(
-  "curve_sizes", None, "Numbers of images to remove; default: 1/8 and 1/4 of a class."
+  "curve_sizes",
+  None,
+  "Numbers of images to remove; default: half of the largest removal that a search tries "
+  "(--max_share), and all of it.",
 )
 MODELS = flags.DEFINE_integer(
   "curve_models", 8, "Models trained for each target, method and size.", lower_bound=1
@@ -52,13 +55,22 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   """What --curve_sizes asks for.
 
   Raises:
-    ValueError: on sizes that the smallest of the targets' classes does not hold.
+    ValueError: on sizes that the smallest of the targets' classes does not hold, or that
+      a method does not rank.
   """
-  size = int(np.bincount(opened.labels)[opened.target_labels[targets]].min())
-  texts = SIZES.value or [str(max(1, size // 8)), str(max(2, size // 4))]
+  labels, share = opened.target_labels[targets], opened.experiment.search.max_share
+  size = int(np.bincount(opened.labels)[labels].min())
+  most = min(search_lib.largest_change(opened.labels, k, share) for k in set(labels))
+  texts = SIZES.value or [str(max(1, most // 2)), str(most)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
     raise ValueError(f"curve_sizes must be numbers in [1, {size}), got {','.join(texts)}")
-  return sorted({int(text) for text in texts})
+  sizes = sorted({int(text) for text in texts})
+  if "stepwise" in opened.experiment.compare.names and sizes[-1] > most:
+    raise ValueError(
+      f"curve_sizes must be at most {most} with stepwise, which ranks no more images "
+      f"(--max_share), got {','.join(texts)}"
+    )
+  return sizes
 
 
 def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]:

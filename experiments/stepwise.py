@@ -54,8 +54,10 @@ def _scores_of(
     scores_n = _local_influence(opened, target, removed)
     order = np.argsort(-scores_n, kind="stable")
     removed = np.concatenate([removed, order[: size - len(removed)]])
-  # The rest as the last models have them.
-  return brittleness.in_front(np.where(np.isfinite(scores_n), scores_n, 0), removed)
+  # The removed ones in front, in their order; the rest as the last models have them.
+  scores_n = np.where(np.isfinite(scores_n), scores_n, 0)
+  scores_n[removed] = scores_n.max() + np.arange(len(removed), 0, -1)
+  return scores_n.astype(np.float32)
 
 
 def _local_influence(opened: lab.Lab, target: int, removed: np.ndarray) -> np.ndarray:
@@ -67,8 +69,8 @@ def _local_influence(opened: lab.Lab, target: int, removed: np.ndarray) -> np.nd
     size = min(opened.fleet.rows, count - start)
     seeds = [prng.Seed("stepwise", start + i) for i in range(size)]
     keys = prng.keys_for(opened.seed, seeds)
-    sets = training_sets.from_masks(np.tile(mask, (size, 1)), opened.labels)
-    _, models = base_models.gradients_of(opened, sets, keys, np.array([target]))
+    masks_mn = np.tile(mask, (size, 1))
+    _, models = base_models.gradients_of(opened, masks_mn, keys, np.array([target]))
     for model in models:
       # Removed examples take no part in the curvature.
       left = model._replace(train_nd=model.train_nd * mask[:, None])

@@ -156,18 +156,6 @@ def sample_targets(
   return np.sort(rng.permutation(eligible)[:num_targets])
 
 
-def in_front(scores_n: np.ndarray, order: np.ndarray) -> np.ndarray:
-  """Scores, as float32[n], that rank some examples first in their order, then the rest.
-
-  Args:
-    scores_n: float, how the rest is ranked.
-    order: int, distinct examples, the one to change first in front.
-  """
-  found = np.array(scores_n, np.float32)
-  found[order] = found.max() + np.arange(len(order), 0, -1)
-  return found
-
-
 def make_cases(
   method: str,
   scores_tn: np.ndarray,

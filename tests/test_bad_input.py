@@ -88,8 +88,8 @@ TABLE = [
   (fit_datamodels, {"folds": "0"}, "--folds must be >= 1, got 0"),
   (fit_datamodels, {}, "--workdir=.* lacks a finished train_subsets; run python -m"),
   # Searching.
-  (brittleness, {"methods": "best"}, "--methods must be some of datamodel, greedy"),
-  (brittleness, {"methods": ""}, "--methods must be some of datamodel, greedy"),
+  (brittleness, {"methods": "best"}, "--methods must be some of datamodel, influence"),
+  (brittleness, {"methods": ""}, "--methods must be some of datamodel, influence"),
   (brittleness, {"confidence": "0.4"}, "--confidence must be in (0.5, 0.9999], got 0.4"),
   (brittleness, {"confidence": "1"}, "--confidence must be in (0.5, 0.9999], got 1.0"),
   (brittleness, {"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),

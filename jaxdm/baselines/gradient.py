@@ -106,24 +106,6 @@ def influence(model: Gradients, damping: Array | float) -> Array:
   return (solved * jax.nn.sigmoid(-model.odds_n)).T
 
 
-@jax.jit
-def whitened(model: Gradients, damping: Array | float) -> tuple[Array, Array]:
-  """Rows whose products are phi_i' (H + c I)^-1 phi_j, in the Hessian of `influence`.
-
-  Args:
-    model: the model.
-    damping: as for `influence`.
-
-  Returns:
-    float32[n, d] of the training examples and float32[t, d] of the targets.
-  """
-  (lower_dd, _), mean = _factor(_newton_rows(model), damping)
-  both_bd = jnp.concatenate([model.train_nd, model.target_td])
-  rows_db = jax.scipy.linalg.solve_triangular(lower_dd, both_bd.T, lower=True)
-  rows_bd = rows_db.T / jnp.sqrt(mean)
-  return rows_bd[: len(model.train_nd)], rows_bd[len(model.train_nd) :]
-
-
 def _newton_rows(model: Gradients) -> Array:
   """Rows whose products make the Gauss-Newton matrix, sqrt(p (1 - p)) phi."""
   wrong_n = jax.nn.sigmoid(-model.odds_n)
@@ -132,16 +114,10 @@ def _newton_rows(model: Gradients) -> Array:
 
 def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
   """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n]."""
-  factor, mean = _factor(rows_nd, damping)
-  return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean
-
-
-def _factor(
-  rows_nd: Array, damping: Array | float
-) -> tuple[tuple[Array, bool], jax.Array]:
-  """The lower Cholesky factor of what `_solve` inverts, divided by mean |row|^2."""
   gram_dd = jnp.dot(rows_nd.T, rows_nd, precision="highest")
   mean = jnp.maximum(jnp.trace(gram_dd) / len(rows_nd), jnp.finfo(jnp.float32).tiny)
   # Scaled so that very sure models, whose p (1 - p) vanish, lose no digits.
-  damped_dd = gram_dd / mean + damping * jnp.eye(len(gram_dd), dtype=gram_dd.dtype)
-  return jax.scipy.linalg.cho_factor(damped_dd, lower=True), mean
+  factor = jax.scipy.linalg.cho_factor(
+    gram_dd / mean + damping * jnp.eye(len(gram_dd), dtype=gram_dd.dtype)
+  )
+  return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean

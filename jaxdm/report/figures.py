@@ -14,7 +14,6 @@ from jaxdm import verdicts as verdicts_lib
 
 _COLOURS = {
   "datamodel": "#c1272d",
-  "greedy": "#e377c2",
   "influence": "#eecc16",
   "stepwise": "#7a1fa2",
   "trak": "#008176",
