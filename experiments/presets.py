@@ -235,7 +235,7 @@ def _fashion_all() -> Experiment:
 
 
 def _cifar10_two() -> Experiment:
-  """Natural images for two hours on two CPU cores: CIFAR-10's airplanes against ships.
+  """Natural images for an afternoon on two CPU cores: CIFAR-10's airplanes and ships.
 
   Six models an example, as in `fashion`, and training to convergence: with three, and a
   third of the epochs, datamodels choose no better than influence functions.
