@@ -118,10 +118,14 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
     ValueError: on a value that no config accepts.
   """
   start = presets.PRESETS[preset(stored)]()
+  # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
+  known = {k: v for name in _GROUPS for k, v in stored.get(name, {}).items()}
   groups = {}
   for name, config in _GROUPS.items():
-    base = stored.get(name) or dataclasses.asdict(getattr(start, name))
-    given = _given(config)
+    base, given = stored.get(name), _given(config)
+    if base is None:
+      base = dataclasses.asdict(getattr(start, name))
+      base |= {field: known[field] for field in base if field in known}
     if given.get("dataset", base.get("dataset")) != base.get("dataset"):
       base = {}  # The preset's choice of classes and sizes is about other images.
     groups[name] = config(**{**base, **given})

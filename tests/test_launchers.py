@@ -1,6 +1,7 @@
 """Every launcher's main on a toy size, and what bad input gets."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,9 +24,11 @@ from experiments import (
   presets,
   relabel,
   report,
+  settings,
   train_subsets,
   workdir,
 )
+from jaxdm import brittleness as brittleness_lib
 from jaxdm import label_flip as label_flip_lib
 from jaxdm import retrain
 
@@ -101,6 +104,18 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
   page = (finished / "report.html").read_text()
   assert page.count("data:image/png;base64") >= 2
   assert (finished / "figures" / "brittleness.png").stat().st_size > 1000
+
+
+def test_a_workdirs_seed_is_that_of_stages_to_come_as_well() -> None:
+  begun = dataclasses.asdict(presets.CollectConfig(seed=7))
+  searched = dataclasses.asdict(brittleness_lib.SearchConfig(seed=3))
+  with flagsaver.as_parsed():
+    assert settings.experiment({"collect": begun}).search.seed == 7
+    assert settings.experiment({"collect": begun, "search": searched}).search.seed == 3
+    assert settings.experiment({"removal_curves": {"seed": 5}}).search.seed == 0
+  with flagsaver.as_parsed(seed="9"):
+    chosen = settings.experiment({"collect": begun, "search": searched})
+    assert chosen.collect.seed == chosen.search.seed == 9
 
 
 @pytest.mark.slow
