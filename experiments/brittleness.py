@@ -70,7 +70,6 @@ def search_all(
       config=config,
       same_class=method not in of_all_classes,
       predicted_full_t=(predicted_full or {}).get(method),
-      models_before=methods.models_before(opened, method),
     )
   bar, budget = opened.bar(stage), BUDGET.value
   verdicts = brittleness.search(cases, retrain, config, budget=budget, progress=bar)

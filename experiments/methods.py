@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import base_models, fit_datamodels, lab, stepwise
+from experiments import base_models, fit_datamodels, lab
 from jaxdm import baselines, datamodels, quality
 
 # Their scores say of examples of other classes, too, how much they support a target.
-OF_ALL_CLASSES = ("datamodel", "influence", "stepwise", "trak", "tracin")
+OF_ALL_CLASSES = ("datamodel", "influence", "trak", "tracin")
 
 
 def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -23,15 +23,7 @@ def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
   if "random" in names:
     shape = len(opened.target_labels), len(opened.labels)
     found["random"] = baselines.random(*shape, seed=opened.seed)
-  if "stepwise" in names:
-    found["stepwise"] = stepwise.scores(opened, base_models.searched_targets(opened))
   return {name: found[name] for name in names}
-
-
-def models_before(opened: lab.Lab, method: str) -> int:
-  """Models that a method trains for one target before its ranking is known."""
-  config = opened.experiment.compare
-  return (config.stepwise_steps - 1) * config.stepwise_models * (method == "stepwise")
 
 
 def judged(
@@ -41,8 +33,6 @@ def judged(
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   found = {}
   for name, scores_tn in scores.items():
-    if name == "stepwise":
-      continue  # It ranks, and only for the targets that are searched.
     guess_mt = datamodels.predictions(masks, scores_tn)
     found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
   return found

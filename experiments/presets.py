@@ -113,7 +113,6 @@ class PriorConfig:
 METHODS = (
   "datamodel",
   "influence",
-  "stepwise",
   "trak",
   "tracin",
   "similar",
@@ -128,24 +127,16 @@ class CompareConfig:
   """Which ways of choosing training examples are compared.
 
   Attributes:
-    methods: comma-separated, of datamodel, influence, stepwise (influence functions taken
-      again after every part of a removal), trak, tracin, similar (cosine of
+    methods: comma-separated, of datamodel, influence, trak, tracin, similar (cosine of
       representations), close (their distance), pixels (distance of images) and random.
     search_targets: indices, comma-separated, of the targets to search instead of a
       sample.
-    stepwise_models: models that stepwise trains for a target and step.
-    stepwise_steps: parts of the largest removal that it chooses one after another.
   """
 
   methods: str = "datamodel,influence,similar,random"
   search_targets: str = ""
-  stepwise_models: int = 16
-  stepwise_steps: int = 4
 
   def __post_init__(self) -> None:
-    for name in ("stepwise_models", "stepwise_steps"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
     if set(self.names) - set(METHODS) or len(set(self.names)) < len(self.names):
       raise ValueError(
         f"methods must be some of {', '.join(METHODS)}, got {self.methods!r}"

@@ -64,13 +64,7 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   texts = SIZES.value or [str(max(1, most // 2)), str(most)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
     raise ValueError(f"curve_sizes must be numbers in [1, {size}), got {','.join(texts)}")
-  sizes = sorted({int(text) for text in texts})
-  if "stepwise" in opened.experiment.compare.names and sizes[-1] > most:
-    raise ValueError(
-      f"curve_sizes must be at most {most} with stepwise, which ranks no more images "
-      f"(--max_share), got {','.join(texts)}"
-    )
-  return sizes
+  return sorted({int(text) for text in texts})
 
 
 def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]:

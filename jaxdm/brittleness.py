@@ -72,14 +72,12 @@ class Case(NamedTuple):
     method: who ranked.
     ranking: training examples, the one to change first in front.
     sizes: numbers of them to try, ascending.
-    models_before: models that were trained for this target to make the ranking.
   """
 
   target: int
   method: str
   ranking: np.ndarray
   sizes: np.ndarray
-  models_before: int = 0
 
 
 Changes = Sequence[tuple[Case, int]]
@@ -166,7 +164,6 @@ def make_cases(
   config: SearchConfig,
   same_class: bool,
   predicted_full_t: np.ndarray | None = None,
-  models_before: int = 0,
 ) -> list[Case]:
   """Turns scores into one case a target.
 
@@ -181,7 +178,6 @@ def make_cases(
     predicted_full_t: float, margins that datamodels predict for the full training set,
       intercept included; then the scores are their weights in logits. Needed for
       size_law='surrogate', which other scores replace by the grid.
-    models_before: see `Case`.
 
   Returns:
     Cases whose rankings have at most `largest_change` examples.
@@ -211,7 +207,7 @@ def make_cases(
     if config.size_law == "surrogate" and predicted_full_t is not None:
       left = predicted_full_t[target] - scores_tn[target, ranking].cumsum()
       sizes = surrogate_sizes(left, config.num_sizes)
-    cases.append(Case(int(target), method, ranking, sizes, models_before))
+    cases.append(Case(int(target), method, ranking, sizes))
   return cases
 
 
@@ -276,7 +272,7 @@ class _Search:
       models=0,
       largest=int(case.sizes[-1]),
       largest_margin=np.nan,
-      models_used=case.models_before,
+      models_used=0,
       finished=False,
     )
 

@@ -98,7 +98,6 @@ TABLE = [
   (brittleness, {"max_share": "1"}, "--max_share must be in (0, 1), got 1.0"),
   (brittleness, {"num_targets": "0"}, "--num_targets must be >= 1, got 0"),
   (brittleness, {"num_sizes": "0"}, "--num_sizes must be >= 1, got 0"),
-  (brittleness, {"stepwise_steps": "0"}, "--stepwise_steps must be >= 1, got 0"),
   (brittleness, {"search_targets": "3,x"}, "--search_targets must be indices such as"),
   (brittleness, {"search_targets": "3,20"}, "--search_targets must be in [0, 20)"),
   (brittleness, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),

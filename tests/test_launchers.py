@@ -53,8 +53,6 @@ TOY = {
   "methods": ",".join(presets.METHODS),
   "priors": ",".join(presets.PRIORS),
   "gradient_dim": "64",
-  "stepwise_models": "2",
-  "stepwise_steps": "2",
 }
 
 

@@ -33,13 +33,6 @@ def test_curves_are_what_retraining_says(finished, capsys) -> None:  # noqa: F81
     np.testing.assert_allclose(float(row["mean_margin"]), margins.mean(), rtol=1e-6)
 
 
-@pytest.mark.slow
-def test_stepwise_is_not_asked_for_more_than_it_ranks(finished) -> None:  # noqa: F811
-  asked = {"methods": "stepwise,random", "curve_sizes": "2,7"}
-  with pytest.raises(SystemExit, match="at most 6 with stepwise, which ranks no more"):
-    start(removal_curves.main, finished, **asked)
-
-
 def test_differences_are_paired_by_target() -> None:
   rng = np.random.default_rng(0)
   hard = rng.normal(size=20) * 10

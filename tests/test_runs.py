@@ -85,7 +85,7 @@ def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_one_job_of_two_processes_searches_as_one_does(finished, tmp_path) -> None:
-  some = {"methods": "stepwise,random", "stepwise_models": "2", "stepwise_steps": "2"}
+  some = {"methods": "influence,random"}
   folders = tmp_path / "one", tmp_path / "two"
   for folder in folders:
     shutil.copytree(finished, folder)

@@ -15,7 +15,6 @@ from jaxdm import verdicts as verdicts_lib
 _COLOURS = {
   "datamodel": "#c1272d",
   "influence": "#eecc16",
-  "stepwise": "#7a1fa2",
   "trak": "#008176",
   "tracin": "#b3b3b3",
   "relabel": "#d35400",
