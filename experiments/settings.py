@@ -115,7 +115,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
     stored: the settings that the workdir holds, by group.
 
   Raises:
-    ValueError: on a value that no config accepts.
+    ValueError: on a value that no config accepts, or a setting that none has.
   """
   start = presets.PRESETS[preset(stored)]()
   # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
@@ -128,5 +128,10 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
       base |= {field: known[field] for field in base if field in known}
     if given.get("dataset", base.get("dataset")) != base.get("dataset"):
       base = {}  # The preset's choice of classes and sizes is about other images.
+    unknown = base.keys() - {field.name for field in dataclasses.fields(config)}
+    if unknown:
+      raise ValueError(
+        f"workdir was begun with another version, which had {', '.join(sorted(unknown))}"
+      )
     groups[name] = config(**{**base, **given})
   return presets.Experiment(**groups)

@@ -116,6 +116,15 @@ def test_a_workdirs_seed_is_that_of_stages_to_come_as_well() -> None:
     assert chosen.collect.seed == chosen.search.seed == 9
 
 
+def test_settings_of_another_version_are_named() -> None:
+  begun = dataclasses.asdict(presets.CompareConfig()) | {"greed": 1}
+  with (
+    flagsaver.as_parsed(),
+    pytest.raises(ValueError, match="workdir was begun with another version.* greed"),
+  ):
+    settings.experiment({"compare": begun})
+
+
 @pytest.mark.slow
 def test_a_search_whose_budget_ran_out_is_drawn(finished, tmp_path) -> None:
   folder = tmp_path / "run"
