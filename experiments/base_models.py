@@ -158,33 +158,8 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
         np.asarray(devices.row(logits, i))[:t],
         np.asarray(devices.row(features, i)),
         rates,
-        [_gradients(outputs, i, t) for outputs in found],
+        [gradients(outputs, i, t) for outputs in found],
       )
-
-
-def gradients_of(
-  opened: lab.Lab, masks_mn: np.ndarray, keys_m: Array, targets: np.ndarray
-) -> tuple[train.Variables, Iterator[gradient.Gradients]]:
-  """Trains models and takes their gradients.
-
-  Args:
-    opened: the experiment.
-    masks_mn: bool, what each is trained on; at most a chunk of models.
-    keys_m: theirs.
-    targets: int[u], whose gradients are wanted besides all training examples'.
-
-  Returns:
-    Their variables, on the devices and padded to a chunk, and the models' gradients one
-    by one; those of a model that diverged are not finite.
-  """
-  fleet, small = opened.fleet, opened.small
-  sets = training_sets.from_masks(masks_mn, opened.labels)
-  variables = fleet.train_chunk(sets, keys_m)
-  pixels = np.concatenate([small.test_images[targets], small.train_images])
-  labels = np.concatenate([opened.target_labels[targets], opened.labels])
-  outputs = fleet.gradients_chunk(variables, pixels, labels, keys_m)
-  models = (_gradients(outputs, i, len(targets)) for i in range(len(masks_mn)))
-  return variables, models
 
 
 def keys(opened: lab.Lab, start: int, size: int) -> Array:
@@ -192,10 +167,10 @@ def keys(opened: lab.Lab, start: int, size: int) -> Array:
   return prng.keys_for(opened.seed, [prng.Seed("base", start + i) for i in range(size)])
 
 
-def _gradients(
+def gradients(
   outputs: tuple[jax.Array, jax.Array], i: int, num_targets: int
 ) -> gradient.Gradients:
-  """Model i's, of `gradients_chunk`: targets in front, training examples behind them."""
+  """Model i's part of `Fleet.gradients_chunk`, for targets and then training examples."""
   odds_b, gradients_bd = (devices.row(output, i) for output in outputs)
   t = num_targets
   return gradient.Gradients(gradients_bd[t:], gradients_bd[:t], odds_b[t:])

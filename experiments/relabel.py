@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import base_models, hosts, lab
-from jaxdm import devices, kept
+from jaxdm import devices, kept, training_sets
 from jaxdm.baselines import gradient
 
 _BLOCK_EXAMPLES = 1024
@@ -53,17 +53,21 @@ def _chunk(
   opened: lab.Lab, targets: np.ndarray, start: int, size: int
 ) -> dict[str, np.ndarray]:
   """The sum over a chunk of models, and how many of them have not diverged."""
-  labels, n = opened.labels, len(opened.labels)
-  keys, masks_mn = base_models.keys(opened, start, size), np.ones((size, n), bool)
-  variables, found = base_models.gradients_of(opened, masks_mn, keys, targets)
-  models = list(found)
+  fleet, small, labels = opened.fleet, opened.small, opened.labels
+  u, n = len(targets), len(labels)
+  keys = base_models.keys(opened, start, size)
+  sets = training_sets.from_masks(np.ones((size, n), bool), labels)
+  variables = fleet.train_chunk(sets, keys)
+  pixels = np.concatenate([small.test_images[targets], small.train_images])
+  all_labels = np.concatenate([opened.target_labels[targets], labels])
+  outputs = fleet.gradients_chunk(variables, pixels, all_labels, keys)
+  models = [base_models.gradients(outputs, i, u) for i in range(size)]
   whole = [i for i, model in enumerate(models) if np.isfinite(model.odds_n).all()]
-  total = np.zeros((len(targets), n, opened.dataset.num_classes), np.float32)
+  total = np.zeros((u, n, opened.dataset.num_classes), np.float32)
   for first in range(0, n, _BLOCK_EXAMPLES):
     # The last block is filled up, so that nothing is compiled for its size.
     block = np.minimum(np.arange(first, first + min(_BLOCK_EXAMPLES, n)), n - 1)
-    images = opened.small.train_images[block]
-    logits = opened.fleet.class_gradients_chunk(variables, images, keys)
+    logits = fleet.class_gradients_chunk(variables, small.train_images[block], keys)
     for i in whole:
       damping = opened.experiment.gradient.damping
       part = gradient.relabel(models[i], devices.row(logits, i), labels[block], damping)

@@ -55,8 +55,7 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   """What --curve_sizes asks for.
 
   Raises:
-    ValueError: on sizes that the smallest of the targets' classes does not hold, or that
-      a method does not rank.
+    ValueError: on sizes that the smallest of the targets' classes does not hold.
   """
   labels, share = opened.target_labels[targets], opened.experiment.search.max_share
   size = int(np.bincount(opened.labels)[labels].min())

@@ -36,8 +36,7 @@ class Verdict(NamedTuple):
     largest: the largest size that the search may try.
     largest_margin: mean margin of the search's own models there, the first that it asks
       for: unlike the margin above it is of a size that no margin has chosen.
-    models_used: asked for in this case, search and verification together, and before it
-      for the ranking.
+    models_used: asked for in this case, search and verification together.
     finished: False if the budget ran out first.
   """
 
