@@ -92,7 +92,7 @@ def _fit(
     "prior": list(candidates)[int(models.choice_t[0])],
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(models.gap_t.max()),
-    "unconverged_targets": int((models.gap_t > config.tol).sum()),
+    "unconverged_targets": int((~(models.gap_t <= config.tol)).sum()),
   }
 
 

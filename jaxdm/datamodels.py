@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import Array, checkpoint, design, lasso, path, quality, store
+from jaxdm import Array, checkpoint, columns, design, lasso, path, quality, store
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
@@ -36,7 +36,7 @@ class Datamodels:
     intercepts_t: float32, in logits.
     lambdas_t: float32, the penalty chosen for each target.
     gap_t: float32, relative duality gap reached.
-    status_t: int8 of `solver.Status`.
+    status_t: int8 of `fit.Status`.
     choice_t: int32, which candidate prior was chosen.
   """
 
@@ -274,10 +274,14 @@ def _fitted(
 
   def fit(part: slice) -> dict[str, np.ndarray]:
     targets = full.tile(data.outcomes(part), data.factors(part))
-    made = full.finish(targets, lambdas_t[part], tol=config.tol, limit=config.max_steps)
-    weights_tn = made.weights + data.offset(part)
-    rest = {k: v for k, v in made._asdict().items() if k != "constant_columns"}
-    return rest | {"weights": weights_tn}
+    made = full.finish(
+      targets,
+      lambdas_t[part],
+      tol=config.tol,
+      limit=config.max_steps,
+      offset_tn=data.offset(part),
+    )
+    return {k: v for k, v in made._asdict().items() if k != "constant_columns"}
 
   keys = {f"fit-{part.start}-{part.stop}": part for part in parts}
   shared.make({key: functools.partial(fit, part) for key, part in keys.items()})
@@ -350,7 +354,7 @@ class _Data:
 def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
   """Masks times weights, a block of rows at a time, as float32[m, t]."""
   weights_nt = weights_tn.T.astype(np.float32)
-  blocks = design.blocks(masks_mn, np.arange(masks_mn.shape[0]))
+  blocks = columns.blocks(masks_mn, np.arange(masks_mn.shape[0]))
   return np.concatenate([np.asarray(_product(block, weights_nt)) for _, block in blocks])
 
 

@@ -1,12 +1,11 @@
 """The design X that many lassos share: its Gram, its rows, or its rows as bits.
 
-Everything here reads X a block of rows at a time, so that X may be a memory map, or
-masks that are kept packed. Columns are centred, because the lassos' intercepts are free.
+Columns have units of their own (`columns.Columns`), and are centred, because the lassos'
+intercepts are free. Everything here reads X a block of rows at a time.
 """
 
 import functools
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,9 @@ import numpy as np
 from jax import lax
 
 from jaxdm import Array, devices
+from jaxdm.columns import BLOCK_BYTES, Columns, Matrix, unit_blocks
 
 Form = Literal["gram", "rows", "bits"]
-_BLOCK_BYTES = 2**28
 _BITS_BLOCK_ROWS = 512
 _EXACT = lax.Precision.HIGHEST
 _POWER_STEPS = 50
@@ -24,16 +23,6 @@ _POWER_STEPS = 50
 _TARGET_NUMBERS = 24
 _LEAST_TILE = 64
 _MOST_TILE = 4096
-
-
-class Matrix(Protocol):
-  """What X must offer: NumPy arrays and memory maps do, and `PackedMasks`."""
-
-  @property
-  def shape(self) -> tuple[int, ...]: ...
-  @property
-  def dtype(self) -> Any: ...
-  def __getitem__(self, rows: Any) -> np.ndarray: ...
 
 
 class Gram(NamedTuple):
@@ -109,50 +98,24 @@ def _power_iteration(design: Design, n: int, dtype: Any) -> Array:
   return 1.05 * jnp.linalg.norm(times_gram(design, vector))
 
 
-def blocks(design_mn: Matrix, rows_m: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-  """Parts of `rows_m`, as a slice of it, and those rows of X."""
-  size = max(1, _BLOCK_BYTES // (8 * design_mn.shape[1]))
-  for start in range(0, len(rows_m), size):
-    part = slice(start, min(start + size, len(rows_m)))
-    yield part, np.asarray(design_mn[rows_m[part]])
-
-
-def column_means(design_mn: Matrix, rows_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Means of X's columns over some rows, and which columns are constant there.
-
-  Returns:
-    float64[n] and bool[n].
-
-  Raises:
-    ValueError: if X is not finite.
-  """
-  total, low, high = 0.0, np.inf, -np.inf
-  for _, part in blocks(design_mn, rows_m):
-    total = total + part.sum(axis=0, dtype=np.float64)
-    low = np.minimum(low, part.min(axis=0))
-    high = np.maximum(high, part.max(axis=0))
-  if not np.isfinite(total).all():
-    raise ValueError("design is not finite")
-  return np.asarray(total / len(rows_m)), np.asarray(low == high)
-
-
 def correlations(
-  design_mn: Matrix, rows_m: np.ndarray, mean_n: np.ndarray, outcomes_mt: np.ndarray
+  design_mn: Matrix, rows_m: np.ndarray, columns: Columns, outcomes_mt: np.ndarray
 ) -> np.ndarray:
   """Centred outcomes' X / m, as float64[t, n].
 
   Args:
     design_mn: X.
     rows_m: which of its rows.
-    mean_n: float64, their mean.
+    columns: of those rows.
     outcomes_mt: float64, centred, one row for each of `rows_m`.
   """
   with jax.enable_x64(True):
     total = jnp.zeros((outcomes_mt.shape[1], design_mn.shape[1]))
-    for part, block in blocks(design_mn, rows_m):
+    for part, block in unit_blocks(design_mn, rows_m, columns):
       total = _add_correlation(total, outcomes_mt[part], block)
     # The outcomes sum to 0 but for rounding.
-    return np.asarray(total - np.outer(outcomes_mt.sum(axis=0), mean_n)) / len(rows_m)
+    offset_tn = np.outer(outcomes_mt.sum(axis=0), columns.mean_n)
+    return np.asarray(total - offset_tn) / len(rows_m)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -161,8 +124,18 @@ def _add_correlation(total: Array, outcomes: Array, block: Array) -> Array:
   return total + jnp.einsum("mt,mn->tn", outcomes, block.astype(jnp.float64))
 
 
+def centred(
+  design_mn: Matrix, rows_m: np.ndarray, columns: Columns, some: Any = slice(None)
+) -> np.ndarray:
+  """Some of the centred columns in memory, as float64[m, z]."""
+  parts = [block[:, some] for _, block in unit_blocks(design_mn, rows_m, columns)]
+  found_mz = np.concatenate(parts).astype(np.float64) - columns.mean_n[some]
+  found_mz[:, columns.constant_n[some]] = 0
+  return found_mz
+
+
 def make(
-  form: Form, design_mn: Matrix, rows_m: np.ndarray, mean_n: np.ndarray, dtype: Any
+  form: Form, design_mn: Matrix, rows_m: np.ndarray, columns: Columns, dtype: Any
 ) -> Design:
   """The design in one of its forms, on every device.
 
@@ -171,16 +144,17 @@ def make(
       bytes and the time to unpack them at every step.
     design_mn: bool or real[m, n].
     rows_m: which of its rows.
-    mean_n: float64, their mean.
+    columns: of those rows.
     dtype: float32, or float64 where that is enabled.
   """
-  m = len(rows_m)
+  m, mean_n = len(rows_m), columns.mean_n
+  parts = unit_blocks(design_mn, rows_m, columns)
   if form == "gram":
-    return devices.everywhere(Gram(gram(design_mn, rows_m, mean_n, dtype)))
+    return devices.everywhere(Gram(gram(design_mn, rows_m, columns, dtype)))
   if form == "rows":
-    parts = [(part - mean_n) / m**0.5 for _, part in blocks(design_mn, rows_m)]
-    return devices.everywhere(Rows(np.concatenate(parts).astype(dtype)))
-  packed = [np.packbits(part, axis=1) for _, part in blocks(design_mn, rows_m)]
+    rows = [((part - mean_n) / m**0.5).astype(dtype) for _, part in parts]
+    return devices.everywhere(Rows(np.concatenate(rows)))
+  packed = [np.packbits(part, axis=1) for _, part in parts]
   bits = np.concatenate(packed)
   fill = np.zeros((-m % _BITS_BLOCK_ROWS, bits.shape[1]), np.uint8)
   bits = np.concatenate([bits, fill]).reshape(-1, _BITS_BLOCK_ROWS, bits.shape[1])
@@ -188,14 +162,14 @@ def make(
 
 
 def gram(
-  design_mn: Matrix, rows_m: np.ndarray, mean_n: np.ndarray, dtype: Any
+  design_mn: Matrix, rows_m: np.ndarray, columns: Columns, dtype: Any
 ) -> jax.Array:
   """Centred X'X / m. Of zeros and ones the counts are exact; they are centred last."""
-  n, m = design_mn.shape[1], len(rows_m)
+  n, m, mean_n = design_mn.shape[1], len(rows_m), columns.mean_n
   exact = design_mn.dtype == bool and m < 2**24
   with jax.enable_x64(True):
     total = jnp.zeros((n, n), jnp.float32 if exact else jnp.float64)
-    for _, block in blocks(design_mn, rows_m):
+    for _, block in unit_blocks(design_mn, rows_m, columns):
       total = _add_gram(total, block if exact else block - mean_n)
     offset_n = mean_n if exact else np.zeros(n)
     return _centred(total, offset_n, float(m), jnp.dtype(dtype))
@@ -277,7 +251,7 @@ def plan(
     order.append("bits")
   order = [form] if form else order
   one = _TARGET_NUMBERS * n * 4 + 32 * m
-  passing = 2 * min(_BLOCK_BYTES, 8 * m * n)
+  passing = 2 * min(BLOCK_BYTES, 8 * m * n)
   least = min(t, _LEAST_TILE)
   for choice in order:
     room = free_bytes - size[choice] - passing

@@ -23,6 +23,9 @@ _LONG_STEP = 1.3
 _SHRINK = 0.96
 _BLOCK_STEPS = 50
 _LEAST_BUCKET = 128
+# Times a weight of 0, a penalty that float32 cannot hold would be no number. No weight
+# of a problem of variance 1 is penalised this much and not 0.
+LARGEST_PENALTY = 1e30
 
 
 class Problem(NamedTuple):
@@ -33,16 +36,16 @@ class Problem(NamedTuple):
     lam_t: penalties > 0.
     factors_tn: v >= 0; [t, 1] where a target's are all equal.
     free_tz: int32, columns that v = 0 leaves unpenalised, then padding (n).
-    free_gram_tzn: the Gram's rows of those columns, 0 for padding.
-    free_inverse_tzz: pseudo-inverse of the Gram among those columns.
+    free_basis_tzr: makes an orthonormal basis, of mean square 1, of those columns.
+    free_corr_trn: correlations of that basis with all columns; 0 for padding.
   """
 
   corr_tn: Array
   lam_t: Array
   factors_tn: Array
   free_tz: Array
-  free_gram_tzn: Array
-  free_inverse_tzz: Array
+  free_basis_tzr: Array
+  free_corr_trn: Array
 
 
 class State(NamedTuple):
@@ -90,7 +93,11 @@ class Shared(NamedTuple):
 
 
 def rounded(problem: Problem) -> Problem:
-  """The problem in float32."""
+  """The problem in float32, its penalties at most what float32 can multiply."""
+  problem = problem._replace(
+    lam_t=np.minimum(problem.lam_t, LARGEST_PENALTY),
+    factors_tn=np.minimum(problem.factors_tn, LARGEST_PENALTY),
+  )
   parts = (x if x.dtype == np.int32 else np.asarray(x, np.float32) for x in problem)
   return Problem(*parts)
 
@@ -103,21 +110,26 @@ def _begin(_: None, start: tuple[Array, Array]) -> State:
   return State(w_tn, gw_tn, w_tn, gw_tn, none_t, none_t, none_t, steps_t, none_t)
 
 
-def without_free(problem: Problem, slope_tn: Array) -> tuple[Array, Array, Array]:
-  """Least squares on the unpenalised columns alone.
+def in_free_basis(problem: Problem, slope_tn: Array) -> Array:
+  """Coefficients of vectors in the basis of the unpenalised columns, as [t, r].
 
   Args:
     problem: the lassos.
-    slope_tn: correlations of some vectors with all columns.
-
-  Returns:
-    Correlations of what the unpenalised columns leave of those vectors, as [t, n]; the
-    coefficients, as [t, z]; and the vectors' correlations with those columns, as [t, z].
+    slope_tn: the vectors' correlations with all columns.
   """
   slope_tz = jnp.take_along_axis(slope_tn, problem.free_tz, 1, mode="fill", fill_value=0)
-  fit_tz = jnp.einsum("tz,tzy->ty", slope_tz, problem.free_inverse_tzz)
-  left_tn = slope_tn - jnp.einsum("tz,tzn->tn", fit_tz, problem.free_gram_tzn)
-  return left_tn, fit_tz, slope_tz
+  return jnp.einsum("tz,tzr->tr", slope_tz, problem.free_basis_tzr)
+
+
+def without_free(problem: Problem, slope_tn: Array) -> Array:
+  """Correlations, as [t, n], of what the unpenalised columns leave of some vectors.
+
+  Args:
+    problem: the lassos.
+    slope_tn: the vectors' correlations with all columns.
+  """
+  coefficients_tr = in_free_basis(problem, slope_tn)
+  return slope_tn - jnp.einsum("tr,trn->tn", coefficients_tr, problem.free_corr_trn)
 
 
 def steepest(problem: Problem, slope_tn: Array) -> jax.Array:
@@ -131,9 +143,11 @@ def gap(
 ) -> Array:
   """Duality gap of each target, divided by its objective at w = 0.
 
-  The dual point is the residual, made orthogonal to unpenalised columns and scaled
-  into the feasible set (Kim, Koh, Lustig, Boyd and Gorinevsky, 'An interior-point
-  method for large-scale l1-regularized least squares', 2007, section III).
+  The dual point is the residual, made orthogonal to unpenalised columns, times the
+  number for which the dual objective is largest among those for which the point is
+  feasible (Kim, Koh, Lustig, Boyd and Gorinevsky, 'An interior-point method for
+  large-scale l1-regularized least squares', 2007, section III). That number may have
+  either sign, and is bounded on both sides.
 
   Args:
     problem: the lassos.
@@ -143,21 +157,20 @@ def gap(
     residual_t: mean square of the residual.
 
   Returns:
-    float[t]: at least how far the objective is from its optimum, up to rounding.
+    float[t]: at least how far the objective is from its optimum, up to rounding; not
+    finite where the arguments are not.
   """
-  left_tn, fit_tz, slope_tz = without_free(problem, slope_tn)
-  corr_tz = jnp.take_along_axis(
-    problem.corr_tn, problem.free_tz, 1, mode="fill", fill_value=0
-  )
-  dual_residual_t = residual_t - jnp.sum(fit_tz * slope_tz, axis=1)
-  dual_aligned_t = aligned_t - jnp.sum(fit_tz * corr_tz, axis=1)
+  residual_tr = in_free_basis(problem, slope_tn)
+  outcome_tr = in_free_basis(problem, problem.corr_tn)
+  dual_residual_t = jnp.maximum(residual_t - jnp.sum(residual_tr**2, axis=1), 0)
+  dual_aligned_t = aligned_t - jnp.sum(residual_tr * outcome_tr, axis=1)
   tiny = jnp.finfo(w_tn.dtype).tiny
-  scale = jnp.minimum(
-    dual_aligned_t / jnp.maximum(dual_residual_t, tiny),
-    problem.lam_t / jnp.maximum(steepest(problem, left_tn), tiny),
-  )
+  slope_t = steepest(problem, without_free(problem, slope_tn))
+  most_t = problem.lam_t / jnp.maximum(slope_t, tiny)
+  best_t = dual_aligned_t / jnp.maximum(dual_residual_t, tiny)
+  scale_t = jnp.clip(best_t, -most_t, most_t)
   penalty_t = problem.lam_t * jnp.sum(problem.factors_tn * jnp.abs(w_tn), axis=1)
-  dual_t = 2 * scale * dual_aligned_t - scale**2 * dual_residual_t
+  dual_t = 2 * scale_t * dual_aligned_t - scale_t**2 * dual_residual_t
   return residual_t + 2 * penalty_t - dual_t
 
 
@@ -248,7 +261,7 @@ def solve(shared: Shared, problem: Problem, state: State) -> State:
     state = advance(shared, (part, state))
     shared = shared._replace(fresh=np.asarray(False))
     gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
-    # A gap that is not a number counts as finished: it will not become one.
+    # A gap that is not a number ends the steps: it will not become one.
     left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))
     size = len(gap_t)
     while len(left) <= size // 2 >= _LEAST_BUCKET and size % (2 * devices.count()) == 0:

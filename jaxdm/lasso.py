@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm import design
-from jaxdm.solver import LassoFit, Solver
+from jaxdm import columns, design
+from jaxdm.fit import LassoFit
+from jaxdm.solver import Solver
 
 Factors = np.ndarray | Callable[[slice], np.ndarray] | None
 
@@ -46,7 +47,7 @@ def check_factors(factors_tn: np.ndarray | None, shape: tuple[int, int]) -> None
 
 
 def fit_lasso(
-  masks: design.Matrix,
+  masks: columns.Matrix,
   outcomes: np.ndarray,
   lam: float | np.ndarray,
   *,
@@ -80,12 +81,8 @@ def fit_lasso(
   Raises:
     ValueError: on shapes that do not match, a design that is not finite, bad penalties.
   """
-  outcomes = np.asarray(outcomes)
-  if len(masks.shape) != 2 or outcomes.ndim != 2:
-    raise ValueError(
-      "masks and outcomes must be matrices, got shapes "
-      f"{masks.shape} and {outcomes.shape}"
-    )
+  masks = columns.as_matrix("masks", masks)
+  outcomes = np.asarray(columns.as_matrix("outcomes", outcomes)[:], np.float64)
   (m, n), (rows, t) = masks.shape, outcomes.shape
   if m != rows:
     raise ValueError(f"masks have {m} rows but outcomes have {rows}")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array, design, prng
+from jaxdm import Array, columns, design, prng, targets
 from jaxdm import solver as solver_lib
 
 
@@ -83,7 +83,7 @@ def folds(m: int, config: FitConfig) -> list[Fold]:
 
 def errors(
   solver: solver_lib.Solver,
-  tile: solver_lib.Tile,
+  tile: targets.Tile,
   grid_lt: np.ndarray,
   held_out: Callable[[Array], np.ndarray],
   config: FitConfig,
@@ -117,7 +117,7 @@ def held_out_errors(
   rows_m: np.ndarray,
   margins_mt: np.ndarray,
   solver: solver_lib.Solver,
-  tile: solver_lib.Tile,
+  tile: targets.Tile,
 ) -> Callable[[Array], np.ndarray]:
   """Mean squared error on some rows of weights for outcomes of variance 1."""
   fill = len(tile.scale_t) - tile.size
@@ -127,7 +127,7 @@ def held_out_errors(
   def errors(w_tn: Array) -> np.ndarray:
     offset_t = w_tn @ solver.mean_n.astype(np.float32)
     total = np.zeros(len(unit_mt[0]))
-    for part, block in design.blocks(masks_mn, rows_m):
+    for part, block in columns.blocks(masks_mn, rows_m):
       total += np.asarray(
         _squared_errors(block, w_tn, offset_t, unit_mt[part]), np.float64
       )

@@ -4,80 +4,22 @@ Steps are taken in float32; the gap that is reported comes from the residuals in
 float64, and targets that float32 did not bring to the tolerance go on in float64.
 """
 
-import enum
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array, design, devices, fista
+from jaxdm import Array, certificate, design, devices, fista
+from jaxdm import columns as columns_lib
+from jaxdm.fit import LassoFit, Status
+from jaxdm.targets import Tile, standardise
 
 # What float32 can resolve of a gap relative to the objective at 0.
-_ROUNDING = 2e-6
+_FLOAT32_GAP = 2e-6
 _FLOAT32_STEPS = 2_000
-
-
-class Status(enum.IntEnum):
-  """How a target's fit ended."""
-
-  CONVERGED = 0
-  LIMIT = 1
-  CONSTANT = 2
-  NONFINITE = 3
-
-
-class LassoFit(NamedTuple):
-  """Solutions of T lassos, in the basis of the design as it was given.
-
-  Attributes:
-    weights: float[t, n]; what one more in column n adds to a prediction. float32, or
-      float64 where the tolerance asks for it.
-    intercepts: float[t].
-    gap: float64[t], duality gap of these weights over the objective at w = 0, which is
-      var(y) / 2: an upper bound on how far they are from the optimum.
-    steps: int[t], proximal-gradient steps taken.
-    status: int[t] of `Status`. CONSTANT outcomes get zero weights; NONFINITE ones too,
-      and an intercept and a gap that are not numbers.
-    constant_columns: int[c], columns that cannot be told from the intercept; their
-      weights are 0.
-  """
-
-  weights: np.ndarray
-  intercepts: np.ndarray
-  gap: np.ndarray
-  steps: np.ndarray
-  status: np.ndarray
-  constant_columns: np.ndarray
-
-
-class Tile(NamedTuple):
-  """Some targets made ready: outcomes of mean 0 and variance 1, padded by constants.
-
-  Attributes:
-    size: targets before the padding.
-    outcomes_mt: float64.
-    scale_t: float64, standard deviations before.
-    mean_t: float64, means before.
-    status_t: CONVERGED, CONSTANT or NONFINITE.
-    problem: float64, on the host; penalties are still 0.
-    rough: the same in float32, on the devices.
-  """
-
-  size: int
-  outcomes_mt: np.ndarray
-  scale_t: np.ndarray
-  mean_t: np.ndarray
-  status_t: np.ndarray
-  problem: fista.Problem
-  rough: fista.Problem
-
-  def lambda_max(self) -> np.ndarray:
-    """Smallest penalties at which all penalised weights are 0, padding included."""
-    with jax.enable_x64(True):
-      left_tn, _, _ = fista.without_free(self.problem, jnp.asarray(self.problem.corr_tn))
-      return self.scale_t * np.asarray(fista.steepest(self.problem, left_tn))
+# Of the tolerance, for steps in float64: the rest is for what the certificate adds.
+_MARGIN = 0.9
 
 
 class Solver:
@@ -98,19 +40,19 @@ class Solver:
     self._x, self._rows, self.plan = design_mn, rows_m, plan
 
   @functools.cached_property
-  def _columns(self) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the columns, and whether each is constant."""
-    return design.column_means(self._x, self._rows)
+  def _columns(self) -> columns_lib.Columns:
+    """Shifts, scales and means of the columns, and whether each is constant."""
+    return columns_lib.describe(self._x, self._rows)
 
   @property
   def mean_n(self) -> np.ndarray:
-    """float64, column means."""
-    return self._columns[0]
+    """float64, column means, in the columns' own units; those of bool columns are 1."""
+    return self._columns.mean_n
 
   @property
   def constant_columns(self) -> np.ndarray:
     """int[c], those that cannot be told from the intercept."""
-    return np.flatnonzero(self._columns[1])
+    return np.flatnonzero(self._columns.constant_n)
 
   @functools.cached_property
   def _design(self) -> tuple[design.Design, Array]:
@@ -121,7 +63,7 @@ class Solver:
 
   def _made(self, dtype: Any) -> design.Design:
     """The design on every device."""
-    return design.make(self.plan.form, self._x, self._rows, self.mean_n, dtype)
+    return design.make(self.plan.form, self._x, self._rows, self._columns, dtype)
 
   def tile(self, outcomes_mt: np.ndarray, factors_tn: np.ndarray | None = None) -> Tile:
     """Makes at most `plan.tile` targets ready.
@@ -133,17 +75,13 @@ class Solver:
     count = outcomes_mt.shape[1]
     fill = self.plan.tile - count
     outcomes_mt = np.pad(np.asarray(outcomes_mt, np.float64), [(0, 0), (0, fill)])
-    if factors_tn is None:
-      factors_tn = np.ones((count, 1))
-    factors_tn = np.pad(factors_tn.astype(float), [(0, fill), (0, 0)], mode="edge")
+    factors_tn = self._factors(factors_tn, count, fill)
     finite_t = np.isfinite(outcomes_mt).all(axis=0)
     outcomes_mt = np.where(finite_t, outcomes_mt, 0.0)
-    varies_t = np.ptp(outcomes_mt, axis=0) > 0
+    varies_t = outcomes_mt.max(axis=0) > outcomes_mt.min(axis=0)
     status_t = np.where(varies_t, Status.CONVERGED, Status.CONSTANT)
-    mean_t = outcomes_mt.mean(axis=0)
-    scale_t = np.where(varies_t, outcomes_mt.std(axis=0), 1.0)
-    unit_mt = np.where(varies_t, (outcomes_mt - mean_t) / scale_t, 0.0)
-    corr_tn = design.correlations(self._x, self._rows, self.mean_n, unit_mt)
+    unit_mt, mean_t, scale_t = standardise(outcomes_mt, varies_t)
+    corr_tn = design.correlations(self._x, self._rows, self._columns, unit_mt)
     corr_tn[:, self.constant_columns] = 0.0
     lam_t = np.zeros(len(corr_tn))
     problem = fista.Problem(corr_tn, lam_t, factors_tn, *self._free(factors_tn))
@@ -155,28 +93,41 @@ class Solver:
       np.where(finite_t, status_t, Status.NONFINITE),
       problem,
       devices.by_row(fista.rounded(problem)),
+      self._columns.common_scale,
     )
+
+  def _factors(self, factors_tn: np.ndarray | None, count: int, fill: int) -> np.ndarray:
+    """Penalty factors of weights of columns with units of their own, padded."""
+    if factors_tn is None:
+      factors_tn = np.ones((count, 1))
+    ratio_n = self._columns.common_scale / self._columns.scale_n
+    ratio_n = np.where(self._columns.constant_n, 1.0, ratio_n)
+    if (ratio_n != 1).any():
+      with np.errstate(over="ignore"):
+        factors_tn = np.minimum(factors_tn * ratio_n, np.finfo(np.float64).max)
+    return np.pad(np.asarray(factors_tn, float), [(0, fill), (0, 0)], mode="edge")
 
   def _free(self, factors_tn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `fista.Problem` holds of unpenalised columns."""
     t, n = len(factors_tn), self._x.shape[1]
-    is_free = np.broadcast_to(factors_tn == 0, (t, n)) & ~self._columns[1]
+    is_free = np.broadcast_to(factors_tn == 0, (t, n)) & ~self._columns.constant_n
     width = int(is_free.sum(axis=1).max(initial=0))
-    free_tz, gram_tzn = np.full((t, width), n, np.int32), np.zeros((t, width, n))
-    inverse_tzz = np.zeros((t, width, width))
+    free_tz, corr_trn = np.full((t, width), n, np.int32), np.zeros((t, width, n))
+    basis_tzr = np.zeros((t, width, width))
     if width:
       used = np.flatnonzero(is_free.any(axis=0))
-      parts = [part[:, used] for _, part in design.blocks(self._x, self._rows)]
-      centred = np.concatenate(parts) - self.mean_n[used]
-      gram_un = design.correlations(self._x, self._rows, self.mean_n, centred)
+      centred_mu = design.centred(self._x, self._rows, self._columns, used)
       for i in range(t):
         mine = np.flatnonzero(is_free[i])
-        size = len(mine)
-        free_tz[i, :size] = mine
-        gram_tzn[i, :size] = gram_un[np.searchsorted(used, mine)]
-        among = gram_tzn[i, :size][:, mine]
-        inverse_tzz[i, :size, :size] = np.linalg.pinv(among, hermitian=True)
-    return free_tz, gram_tzn, inverse_tzz
+        vectors_mr, basis_zr = certificate.orthonormal(
+          centred_mu[:, np.searchsorted(used, mine)]
+        )
+        size, rank = basis_zr.shape
+        free_tz[i, :size], basis_tzr[i, :size, :rank] = mine, basis_zr
+        corr_trn[i, :rank] = design.correlations(
+          self._x, self._rows, self._columns, vectors_mr
+        )
+    return free_tz, basis_tzr, corr_trn
 
   def solve(
     self,
@@ -187,11 +138,11 @@ class Solver:
     tol: float,
     limit: int,
   ) -> fista.State:
-    """Solutions for outcomes of variance 1, in float32.
+    """Solutions for outcomes of variance 1 and columns of unit scale, in float32.
 
     Args:
       tile: the targets.
-      lam_t: penalties > 0 for the outcomes as they were given.
+      lam_t: penalties > 0 for the outcomes and the design as they were given.
       start: what `solve` returned for other penalties.
       tol: relative gap, by float32's own account.
       limit: steps a target.
@@ -200,49 +151,101 @@ class Solver:
     if start is None:
       zeros = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32))
       start = fista.begin(zeros, zeros)
-    lam_t = devices.by_row(_scaled(tile, lam_t).astype(np.float32))
+    lam_t = np.minimum(tile.unit_penalties(lam_t), fista.LARGEST_PENALTY).astype(
+      np.float32
+    )
     shared = _shared(matrix, lipschitz, np.float32, tol, limit)
-    return fista.solve(shared, tile.rough._replace(lam_t=lam_t), start)
+    rough = tile.rough._replace(lam_t=devices.by_row(lam_t))
+    return fista.solve(shared, rough, start)
 
-  def finish(self, tile: Tile, lam_t: np.ndarray, *, tol: float, limit: int) -> LassoFit:
+  def finish(
+    self,
+    tile: Tile,
+    lam_t: np.ndarray,
+    *,
+    tol: float,
+    limit: int,
+    offset_tn: np.ndarray | None = None,
+  ) -> LassoFit:
     """Solutions whose gap is certified; in float64 where float32 is not enough.
 
     Args:
       tile: the targets.
-      lam_t: penalties >= 0 for the outcomes as they were given.
+      lam_t: penalties >= 0 for the outcomes and the design as they were given.
       tol: relative gap.
       limit: steps a target, in each precision.
+      offset_tn: float32, added to the weights, whose sum is float32 then. The gap is that
+        of the sum, as it was rounded, less the offset.
     """
-    lam_t = np.pad(lam_t, (0, len(tile.scale_t) - len(lam_t)), constant_values=1)
-    dtype = np.float32 if tol >= _ROUNDING else np.float64
-    rough = max(tol - _ROUNDING / 2, _ROUNDING / 2)
+    lam_t = tile.padded(lam_t)
+    w_tn, steps_t, reached_t = self._solved(tile, lam_t, tol=tol, limit=limit)
+    if offset_tn is not None:
+      fill = [(0, len(w_tn) - tile.size), (0, 0)]
+      shape = tile.size, w_tn.shape[1]
+      offset_tn = np.pad(np.broadcast_to(offset_tn, shape), fill)
+      return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32, offset_tn)
+    fit = self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32)
+    enough_t = np.maximum(tol, 2 * reached_t[: tile.size])
+    if (fit.gap > enough_t).any():  # Float32 cannot hold these weights.
+      return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float64)
+    return fit
+
+  def _fit(
+    self,
+    tile: Tile,
+    lam_t: np.ndarray,
+    w_tn: np.ndarray,
+    steps_t: np.ndarray,
+    tol: float,
+    dtype: Any,
+    offset_tn: np.ndarray | float = 0.0,
+  ) -> LassoFit:
+    """Weights in the units of design and outcomes, rounded to `dtype`, and judged so."""
+    columns, offset_tn = self._columns, np.asarray(offset_tn, np.float64)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+      ratio_tn = tile.scale_t[:, None] / columns.scale_n
+      weights_tn = np.where(w_tn == 0, 0, w_tn * ratio_tn) + offset_tn
+      weights_tn = weights_tn.astype(dtype)
+      own_tn = weights_tn - offset_tn
+      judged = self._judged(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
+      place_t = own_tn @ columns.shift_n + own_tn @ (columns.scale_n * columns.mean_n)
+    varies_t = tile.status_t == Status.CONVERGED
+    gap_t = np.where(varies_t, judged.gap_t, 0.0)
+    reached_t = np.where(gap_t <= tol, tile.status_t, Status.LIMIT)
+    used = slice(tile.size)
+    return LassoFit(
+      weights_tn[used],
+      (tile.mean_t + tile.scale_t * judged.mean_t - place_t)[used],
+      np.where(np.isfinite(tile.mean_t), gap_t, np.nan)[used],
+      steps_t[used],
+      np.where(np.isinf(gap_t), Status.UNCERTIFIED, reached_t)[used],
+      self.constant_columns,
+    )
+
+  def _solved(
+    self, tile: Tile, lam_t: np.ndarray, *, tol: float, limit: int
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights for outcomes and columns of unit scale in float64, steps, and gaps."""
+    rough = max(tol - _FLOAT32_GAP / 2, _FLOAT32_GAP / 2)
     # Close to what float32 resolves it may stall.
-    most = limit if tol >= 10 * _ROUNDING else min(limit, _FLOAT32_STEPS)
+    most = limit if tol >= 10 * _FLOAT32_GAP else min(limit, _FLOAT32_STEPS)
     # Zeros are solved directly below.
-    state = self.solve(tile, np.where(lam_t > 0, lam_t, 1e30), tol=rough, limit=most)
-    steps_t, w_tn = np.array(state.steps_t), np.array(state.w_tn, np.float64)
-    gap_t = self._certify(tile, lam_t, w_tn)
-    short_t = (gap_t > tol) & (tile.status_t == Status.CONVERGED)
+    state = self.solve(tile, np.where(lam_t > 0, lam_t, np.inf), tol=rough, limit=most)
+    steps_t, w_tn = np.array(state.steps_t), self._usable(state.w_tn)
+    gap_t = self._judged(tile, lam_t, w_tn).gap_t
+    short_t = (tile.status_t == Status.CONVERGED) & ~(gap_t <= tol)
     again = np.flatnonzero(short_t & (lam_t > 0) & (steps_t < limit))
     if again.size:
       w_tn[again], more = self._in_float64(tile, lam_t, w_tn, again, tol=tol, limit=limit)
       steps_t[again] += more
     direct = np.flatnonzero(short_t & (lam_t == 0))
     if direct.size:
-      w_tn[direct] = tile.problem.corr_tn[direct] @ self._inverse
-    weights_tn = (w_tn * tile.scale_t[:, None]).astype(dtype)
-    weights_tn[:, self.constant_columns] = 0
-    gap_t = self._certify(tile, lam_t, weights_tn / tile.scale_t[:, None])
-    status_t = np.where(gap_t > tol, Status.LIMIT, tile.status_t)
-    used = slice(tile.size)
-    return LassoFit(
-      weights_tn[used],
-      (tile.mean_t - weights_tn @ self.mean_n).astype(dtype)[used],
-      np.where(np.isfinite(tile.mean_t), gap_t, np.nan)[used],
-      steps_t[used],
-      status_t[used],
-      self.constant_columns,
-    )
+      vectors_mr, basis_nr = self._all_columns
+      in_basis_dr = tile.outcomes_mt[:, direct].T @ vectors_mr / len(self._rows)
+      w_tn[direct] = self._usable(in_basis_dr @ basis_nr.T)
+    if again.size or direct.size:
+      gap_t = self._judged(tile, lam_t, w_tn).gap_t
+    return w_tn, steps_t, gap_t
 
   def _in_float64(
     self,
@@ -259,60 +262,36 @@ class Solver:
     padded = np.concatenate([rows, fill])
     with jax.enable_x64(True):
       made = self._made(np.float64)
-      shared = _shared(made, self._design[1], np.float64, tol, limit)
-      whole = tile.problem._replace(lam_t=_scaled(tile, lam_t))
+      shared = _shared(made, self._design[1], np.float64, _MARGIN * tol, limit)
+      whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
       problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole))
       start = devices.by_row(w_tn[padded])
       gw_tn = jax.jit(design.times_gram)(made, start)
       state = fista.solve(shared, problem, fista.begin(start, gw_tn))
       size = len(rows)
-      return np.asarray(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
+      return self._usable(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
+
+  def _usable(self, w_tn: Array) -> np.ndarray:
+    """Weights in float64: 0 for constant columns, and where a row is not finite."""
+    w_tn = np.array(w_tn, np.float64)
+    w_tn[~np.isfinite(w_tn).all(axis=1)] = 0
+    w_tn[:, self.constant_columns] = 0
+    return w_tn
 
   @functools.cached_property
-  def _inverse(self) -> np.ndarray:
-    """Pseudo-inverse of the Gram, for targets without a penalty."""
-    with jax.enable_x64(True):
-      made = design.gram(self._x, self._rows, self.mean_n, np.float64)
-      gram_nn = np.array(made)
-    gram_nn[self.constant_columns] = gram_nn[:, self.constant_columns] = 0
-    return np.linalg.pinv(gram_nn, hermitian=True)
+  def _all_columns(self) -> tuple[np.ndarray, np.ndarray]:
+    """An orthonormal basis of all columns, for targets without a penalty."""
+    return certificate.orthonormal(design.centred(self._x, self._rows, self._columns))
 
-  def _certify(self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray) -> np.ndarray:
-    """The gap of solutions for outcomes of variance 1, from residuals in float64."""
-    with jax.enable_x64(True):
-      zeros = jnp.zeros(w_tn.shape)
-      sums = zeros, *(jnp.zeros(len(w_tn)) for _ in range(3))
-      offset_t = w_tn @ self.mean_n
-      for part, block in design.blocks(self._x, self._rows):
-        sums = _add_residuals(sums, block, tile.outcomes_mt[part], w_tn, offset_t)
-      m = len(self._rows)
-      slope_tn, total_t, aligned_t, residual_t = (np.asarray(x) / m for x in sums)
-      slope_tn = slope_tn - np.outer(total_t, self.mean_n)
-      slope_tn[:, self.constant_columns] = 0
-      problem = tile.problem._replace(lam_t=_scaled(tile, lam_t))
-      gap_t = np.array(fista.gap(problem, w_tn, slope_tn, aligned_t, residual_t))
+  def _judged(
+    self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray
+  ) -> certificate.Judged:
+    """What residuals in float64 say of weights for outcomes and columns of unit scale."""
+    problem = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
+    part = self._x, self._rows, self._columns
     direct = np.flatnonzero((lam_t == 0) & (tile.status_t == Status.CONVERGED))
-    if direct.size:
-      gap_t[direct] = np.sum(
-        (slope_tn[direct] @ self._inverse) * slope_tn[direct], axis=1
-      )
-    return np.where(tile.status_t == Status.CONVERGED, np.maximum(gap_t, 0), 0.0)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _add_residuals(
-  sums: Any, block: Array, outcomes_mt: Array, w_tn: Array, offset_t: Array
-) -> Any:
-  """Adds one block's part of residual times X, residual, its product with y, square."""
-  slope_tn, total_t, aligned_t, residual_t = sums
-  x = block.astype(jnp.float64)
-  r = outcomes_mt - jnp.einsum("mn,tn->mt", x, w_tn) + offset_t
-  return (
-    slope_tn + jnp.einsum("mt,mn->tn", r, x),
-    total_t + r.sum(axis=0),
-    aligned_t + jnp.sum(r * outcomes_mt, axis=0),
-    residual_t + jnp.sum(r**2, axis=0),
-  )
+    basis = self._all_columns[0] if direct.size else None
+    return certificate.judge(*part, problem, tile.outcomes_mt, w_tn, direct, basis)
 
 
 def _shared(
@@ -321,9 +300,3 @@ def _shared(
   """What all targets have in common, in one precision."""
   numbers = np.asarray(lipschitz, dtype), np.asarray(tol, dtype)
   return fista.Shared(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))
-
-
-def _scaled(tile: Tile, lam_t: np.ndarray) -> np.ndarray:
-  """Penalties for outcomes of variance 1; padding gets 1."""
-  lam_t = np.pad(lam_t, (0, len(tile.scale_t) - len(lam_t)), constant_values=1)
-  return np.where(tile.status_t == Status.CONVERGED, lam_t / tile.scale_t, 1.0)
