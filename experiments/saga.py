@@ -54,7 +54,8 @@ def _gap(w_nt: Array, x_mn: Array, y_mt: Array, lam_t: Array) -> Array:
   left = y_mt - x_mn @ w_nt
   square, aligned = (left**2).sum(axis=0) / m, (left * y_mt).sum(axis=0) / m
   slope = jnp.abs(x_mn.T @ left).max(axis=0) / m
-  scale = jnp.minimum(aligned / square, lam_t / slope)
+  most = lam_t / slope
+  scale = jnp.clip(aligned / square, -most, most)
   dual = scale * aligned - scale**2 * square / 2
   primal = square / 2 + lam_t * jnp.abs(w_nt).sum(axis=0)
   return ((primal - dual) / ((y_mt**2).sum(axis=0) / (2 * m))).max()
