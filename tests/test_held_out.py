@@ -161,6 +161,30 @@ def test_the_fits_summary_is_about_the_stored_held_out_models(opened, held_out) 
   assert summary["held_out_models"] == NUM_HELD_OUT * REPEATS
 
 
+def test_held_out_rows_of_files_do_not_change_the_fit(tmp_path) -> None:
+  rng = np.random.default_rng(1)
+  masks = rng.random((90, 10)) < 0.5
+  margins = (masks @ rng.normal(size=(10, 3)) + rng.normal(size=(90, 3))).astype("f4")
+  np.save(tmp_path / "masks.npy", masks)
+  found = []
+  for name, held_out in (("as-they-are", margins[60:]), ("other", -margins[60:])):
+    np.save(tmp_path / "margins.npy", np.concatenate([margins[:60], held_out]))
+    given = {name: str(tmp_path / f"{name}.npy") for name in ("masks", "margins")}
+    given |= {"workdir": str(tmp_path / name), "num_held_out": "30", "num_lambdas": "4"}
+    with flagsaver.as_parsed(**given):
+      fit_datamodels.PROGRAM.start(["prog"])
+      opened = fit_datamodels.open_any()
+    weights_tn = fit_datamodels.fitted(opened.workdir).weights_tn
+    summary = opened.workdir.summary("fit_datamodels")
+    guess_mt = masks[60:].astype(np.float64) @ weights_tn.T.astype(np.float64)
+    pairs = zip(guess_mt.T, held_out.T, strict=True)
+    expected = [scipy.stats.spearmanr(*pair)[0] for pair in pairs]
+    assert summary["lds"]["estimate"] == pytest.approx(np.mean(expected), abs=1e-6)
+    found.append(weights_tn)
+  assert found[0].any(axis=1).all()
+  np.testing.assert_array_equal(*found)
+
+
 def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> None:
   """A subset that is trained on again has another seed, or there is no noise to see."""
   asked = []
