@@ -1,82 +1,23 @@
-"""What datamodels are fitted to, and what they are judged on.
+"""What datamodels are fitted to, and what they are judged on."""
 
-Models are planted: margins are linear in the training set, with noise of the model's key.
-"""
-
-import functools
-from collections.abc import Iterable, Iterator
-
-import jax
 import numpy as np
+import planted
 import pytest
 import scipy.stats
 from absl.testing import flagsaver
+from planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
-from experiments import (
-  base_models,
-  efficiency,
-  fit_datamodels,
-  lab,
-  launcher,
-  methods,
-  train_subsets,
-)
-from jaxdm import fleet, retrain
-
-NUM_TRAIN, NUM_TARGETS, NUM_MODELS, NUM_HELD_OUT, REPEATS = 48, 20, 150, 24, 3
-FLAGS = {
-  "train_per_class": "24",
-  "test_per_class": "10",
-  "batch_size": "8",
-  "num_models": str(NUM_MODELS),
-  "num_held_out": str(NUM_HELD_OUT),
-  "held_out_seeds": str(REPEATS),
-  "num_base": "2",
-  "num_lambdas": "4",
-  "folds": "1",
-  "priors": "none",
-}
-NOISE = 2.0
-RNG = np.random.default_rng(0)
-WEIGHTS = RNG.normal(size=(NUM_TARGETS, NUM_TRAIN))
-SCORES = {"random": RNG.normal(size=(NUM_TARGETS, NUM_TRAIN)), "true": WEIGHTS}
-BASE_MODELS = base_models.BaseModels(
-  margins_rt=np.ones((2, NUM_TARGETS)), logits_rtk=np.ones((2, NUM_TARGETS, 2)), scores={}
-)
-
-
-def planted(
-  self: fleet.Fleet, chunks: Iterable, pixels: np.ndarray, *, labels: np.ndarray
-) -> Iterator[fleet.Outputs]:
-  """In place of `Fleet.train_models`: margins of a linear model, and noise."""
-  for sets, keys in chunks:
-    logits = np.zeros((len(sets.counts), NUM_TARGETS, 2), np.float32)
-    for row, count in enumerate(sets.counts):
-      rng = np.random.default_rng(jax.random.key_data(keys[row]).tolist())
-      margin_t = WEIGHTS[:, sets.indices[row, :count]].sum(axis=1)
-      margin_t = margin_t + NOISE * rng.normal(size=NUM_TARGETS)
-      logits[row, np.arange(NUM_TARGETS), labels] = margin_t
-    yield fleet.Outputs(len(logits), jax.numpy.asarray(logits), None)
+from experiments import efficiency, fit_datamodels, lab, methods, train_subsets
+from jaxdm import retrain
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory) -> lab.Lab:
   """A workdir of planted models, with a fit to those on random subsets."""
   folder = tmp_path_factory.mktemp("planted") / "run"
-  with (
-    pytest.MonkeyPatch.context() as patch,
-    flagsaver.as_parsed(workdir=str(folder), **FLAGS),
-  ):
-    opened = launcher.open_lab()
-    labels = opened.target_labels
-    patch.setattr(
-      fleet.Fleet, "train_models", functools.partialmethod(planted, labels=labels)
-    )
-    patch.setattr(base_models, "exist", lambda _: True)
-    patch.setattr(base_models, "load", lambda _: BASE_MODELS)
-    with opened.workdir.locked():
-      train_subsets.main(opened)
-      fit_datamodels.main(opened)
+  with planted.experiment(folder) as opened:
+    train_subsets.main(opened)
+    fit_datamodels.main(opened)
   return opened
 
 
@@ -142,8 +83,10 @@ def test_margins_that_are_judged_belong_to_their_training_sets(opened, held_out)
 
 
 def test_scores_are_judged_by_the_stored_held_out_models(opened, held_out) -> None:
-  found = methods.judged(opened, SCORES)
-  for name, scores_tn in SCORES.items():
+  true_tn = planted.weights(opened)
+  scores = {"true": true_tn, "random": np.random.default_rng(1).random(true_tn.shape)}
+  found = methods.judged(opened, scores)
+  for name, scores_tn in scores.items():
     expected = lds(scores_tn, held_out)
     assert found[name].lds.estimate == pytest.approx(expected, abs=1e-6)
     point = efficiency.judged(opened, name, 0, scores_tn)

@@ -143,11 +143,11 @@ def draws(batches_of) -> dict[str, Draws]:
     return batches_of(images, 2, steps=40, **recipe).pixels
 
   mean = image.mean()
-  erased = np.abs(seen(cutout_pixels=3) - mean) < 0.25
+  erased = np.abs(seen(cutout_pixels=4) - mean) < 0.25
   return {
     "mirrored": Draws(seen(flip=True)[..., 0, 0].round().astype(int), 2),
     "shift": Draws(seen(translate_pixels=1)[..., 3, 3].round().astype(int), 9),
-    "erased": Draws(erased.reshape(*erased.shape[:3], -1).argmax(axis=-1), 16),
+    "erased": Draws(erased.reshape(*erased.shape[:3], -1).argmax(axis=-1), 9),
   }
 
 
