@@ -15,7 +15,7 @@ import scipy.stats
 
 from jaxdm import train, training_sets
 
-COUNT, BATCH, EPOCHS, SIDE = 24, 8, 30, 6
+COUNT, BATCH, EPOCHS, SIDE = 24, 10, 30, 6  # Batches cross the ends of epochs.
 STEPS = EPOCHS * COUNT // BATCH
 EXAMPLES = 32  # Eight of them are in no training set.
 
