@@ -13,10 +13,26 @@ import pytest
 from absl import flags
 
 from experiments import pipeline, train_subsets
-from jaxdm import devices, train, training_sets
+from jaxdm import devices, fleet, train, training_sets
 
 devices.use_all_devices()
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs() -> Iterator[None]:
+  """Fleets of one recipe share their compiled programs, which takes most of the time."""
+  compiled, found = fleet.Fleet._compiled, {}
+
+  def shared(self: fleet.Fleet) -> dict[str, Callable[..., Any]]:
+    key = self._config, self._net, self._gradient_dim, self._width
+    if key not in found:
+      found[key] = compiled(self)
+    return dict(found[key])  # Tests replace some.
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(fleet.Fleet, "_compiled", shared)
+    yield
 
 
 @pytest.fixture(scope="session")
