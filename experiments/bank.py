@@ -244,6 +244,7 @@ def main(opened: Opened) -> None:
     export(opened, epath.Path(OTHER.value))
 
 
+PROGRAM = launcher.Program(main, open_any, flag_modules=(margin_files,))
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(margin_files)
-  launcher.run(main, open_any)
+  PROGRAM.run()

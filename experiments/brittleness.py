@@ -16,7 +16,6 @@ from absl import flags
 from experiments import (
   base_models,
   fit_datamodels,
-  hosts,
   lab,
   launcher,
   methods,
@@ -131,6 +130,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
 
 
+PROGRAM = launcher.Program(main, hold="job")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

@@ -245,5 +245,7 @@ def _write(opened: lab.Lab, points: list[Point]) -> None:
   (opened.workdir.path / "efficiency.png").write_bytes(picture)
 
 
+PROGRAM = launcher.Program(main)
+
 if __name__ == "__main__":
-  launcher.run(main)
+  PROGRAM.run()

@@ -185,5 +185,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return opened.workdir.run(stage, settings | {"explain": asked}, work)
 
 
+PROGRAM = launcher.Program(main)
+
 if __name__ == "__main__":
-  launcher.run(main)
+  PROGRAM.run()

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import base_models, hosts, lab, launcher, margin_files, workdir
 from jaxdm import datamodels, priors, store, training_sets
@@ -168,7 +167,7 @@ def open_any() -> lab.Lab | margin_files.Files:
   return files
 
 
+PROGRAM = launcher.Program(main, open_any, "job", flag_modules=(margin_files,))
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(margin_files)
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, open_any, hold="job")
+  PROGRAM.run()

@@ -10,9 +10,8 @@ removal.
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from experiments import base_models, hosts, lab, launcher, methods, relabel
+from experiments import base_models, lab, launcher, methods, relabel
 from experiments import brittleness as removals
 from jaxdm import brittleness, label_flip, training_sets
 
@@ -64,6 +63,7 @@ def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
   return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
 
 
+PROGRAM = launcher.Program(main, hold="job")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

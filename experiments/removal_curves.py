@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import base_models, brittleness, hosts, lab, launcher, methods
+from experiments import base_models, brittleness, lab, launcher, methods
 from jaxdm import brittleness as search_lib
 from jaxdm import prng, whole
 
@@ -153,6 +153,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return opened.workdir.run(STAGE, {STAGE: asked}, work)
 
 
+PROGRAM = launcher.Program(main, hold="job")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

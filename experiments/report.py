@@ -117,5 +117,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return summary
 
 
+PROGRAM = launcher.Program(main)
+
 if __name__ == "__main__":
-  launcher.run(main)
+  PROGRAM.run()

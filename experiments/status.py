@@ -59,5 +59,7 @@ def main(opened: workdir.Workdir) -> None:
     print(f"{line['host']:<8}{cells}  {line['time']}")
 
 
+PROGRAM = launcher.Program(main, launcher.open_workdir, "not")
+
 if __name__ == "__main__":
-  launcher.run(main, launcher.open_workdir, hold="not")
+  PROGRAM.run()

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import base_models, hosts, lab, launcher, workdir
 from jaxdm import datamodels, retrain
@@ -87,6 +86,7 @@ def _blocks(margins_mt: datamodels.Margins) -> Iterator[np.ndarray]:
     yield margins_mt[start : start + _BLOCK_ROWS]
 
 
+PROGRAM = launcher.Program(main, hold="shared")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="shared")
+  PROGRAM.run()

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from test_launchers import finished  # noqa: F401
 
 from experiments import base_models, launcher
 from jaxdm import train, training_sets
@@ -13,7 +12,7 @@ MODELS = 4  # TOY's.
 
 
 @pytest.fixture(scope="module")
-def opened(finished):  # noqa: F811
+def opened(finished):
   with flagsaver.as_parsed(workdir=str(finished)):
     return launcher.open_lab()
 
