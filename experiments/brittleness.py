@@ -128,7 +128,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       judged=methods.judged(opened, scores),
     )
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What changing a label does to the searched targets, by influence functions."""
 
+import dataclasses
+
 import numpy as np
 
 from experiments import base_models, hosts, lab
@@ -23,7 +25,12 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
     float32[u, n, k], averaged over the models.
   """
   folder = opened.workdir.path / "relabel.parts"
-  parts = kept.Kept(folder, opened.settings("gradient") | {"targets": targets.tolist()})
+  depends_on = opened.retrain.identity() | {
+    "gradient": dataclasses.asdict(opened.experiment.gradient),
+    "num_base": opened.experiment.collect.num_base,
+    "targets": targets.tolist(),
+  }
+  parts = kept.Kept(folder, depends_on)
   if hosts.follows():
     return parts.wait_for("mean")["scores"]
   return parts("mean", lambda: {"scores": _mean(opened, targets, parts)})["scores"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm import design
+from jaxdm import design, numerics
 from jaxdm.solver import LassoFit, Solver
 
 Factors = np.ndarray | Callable[[slice], np.ndarray] | None
@@ -45,6 +45,7 @@ def check_factors(factors_tn: np.ndarray | None, shape: tuple[int, int]) -> None
     raise ValueError("penalty_factors must be >= 0 and finite")
 
 
+@numerics.pinned()
 def fit_lasso(
   masks: design.Matrix,
   outcomes: np.ndarray,

@@ -242,7 +242,7 @@ def test_what_is_exported_can_be_fitted_as_files(finished, tmp_path, capsys) -> 
   assert (masks.sum(axis=1) == 24).all()
   with flagsaver.as_parsed(workdir=str(finished), **TOY):
     opened = launcher.open_lab()
-    expected = opened.subset_margins()[1][:]
+    expected = opened.fitted_rows().margins_mt[:]
   np.testing.assert_array_equal(margins[:70], expected.astype(np.float16))
   np.testing.assert_array_equal(masks[:70], opened.subset_masks(np.arange(70)))
 
