@@ -150,7 +150,7 @@ def _encode(found: "hashlib.blake2b", value: Any, place: str) -> None:
   elif dataclasses.is_dataclass(value) and not isinstance(value, type):
     _encode_dataclass(found, value, place)
   elif isinstance(value, Identified) and not isinstance(value, type):
-    _encode_parts(found, b"o", {type(value).__qualname__: value.identity()}, place)
+    _encode(found, value.identity(), place)
   elif isinstance(value, Mapping):
     _encode_parts(found, b"m", value, place)
   elif isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
