@@ -218,6 +218,13 @@ class Lab:
     found = [self._rows(subsets, numbers)]
     return found + [self._rows(again, np.arange(again.models)) for again in repeats]
 
+  def base_models_identity(self) -> dict[str, Any]:
+    """All that the models on all data, and the scores made of them, depend on."""
+    return self.retrain.identity() | {
+      "gradient": dataclasses.asdict(self.experiment.gradient),
+      "num_base": self.experiment.collect.num_base,
+    }
+
   def inputs(self, *stages: str) -> dict[str, str]:
     """Digests of all that a stage reads, so that it is done again where that has changed.
 

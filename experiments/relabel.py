@@ -1,7 +1,5 @@
 """What changing a label does to the searched targets, by influence functions."""
 
-import dataclasses
-
 import numpy as np
 
 from experiments import base_models, hosts, lab
@@ -25,11 +23,7 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
     float32[u, n, k], averaged over the models.
   """
   folder = opened.workdir.path / "relabel.parts"
-  depends_on = opened.retrain.identity() | {
-    "gradient": dataclasses.asdict(opened.experiment.gradient),
-    "num_base": opened.experiment.collect.num_base,
-    "targets": targets.tolist(),
-  }
+  depends_on = opened.base_models_identity() | {"targets": targets.tolist()}
   parts = kept.Kept(folder, depends_on)
   if hosts.follows():
     return parts.wait_for("mean")["scores"]

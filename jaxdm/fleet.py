@@ -31,7 +31,8 @@ _SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
 class Speed:
   """Settings of speed, which change what models are by rounding alone.
 
-  They are no part of a model's identity. Stores note them (`Fleet.provenance`).
+  They are no part of a model's identity: a run may go on with others, on another device.
+  Stores note them (`Fleet.provenance`).
 
   Attributes:
     vmap_width: models that one device trains side by side. 1 measures best on CPU;

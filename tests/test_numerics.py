@@ -66,6 +66,7 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
   return {name: np.asarray(array) for name, array in found.items()}
 
 
+@pytest.mark.slow
 def test_jaxs_options_change_no_bit(tiny_config, tiny_images) -> None:
   config = dataclasses.replace(tiny_config, epochs=1)
   models = fleet.Fleet(config, tiny_images[0], 2, fleet.Speed(chunk=1), gradient_dim=16)

@@ -60,6 +60,26 @@ def test_shards_meet_in_the_store(finished, tmp_path, capsys) -> None:
   assert hosts == ["0/2", "1/2"]
 
 
+@pytest.mark.slow
+def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
+  told = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_RANDOM_SEED_OFFSET": "3",
+  }
+  with flagsaver.as_parsed(drill_models="40"):
+    for name, more in (("plain", {}), ("told", told)):
+      more = {**os.environ, **more}
+      drill._finish([drill._start(tmp_path / name, env=more, launcher="pipeline")])
+  plain, other = (drill._found(tmp_path / name) for name in ("plain", "told"))
+  assert plain == other and "label_flip.csv" in plain
+  arrays = [np.load(tmp_path / name / "base_models.npz") for name in ("plain", "told")]
+  for name in arrays[0].files:
+    np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+
+
 def epath_of(folder: pathlib.Path):
   return launcher.lab.workdir.Workdir(str(folder)).path
 
