@@ -88,9 +88,10 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   for collection in opened.collections():
     path = collection.store.path
     yield from ((path, found) for found in _wrong_masks(opened, collection))
-  changes = opened.retrain.changes
-  for chunk, why in changes.wrong_chunks():
-    yield changes.path, upkeep.Damage(chunk, f"masks/c/{chunk}/0", why)
+  if any(path.name == retrain.CHANGES for path in paths):
+    changes = opened.retrain.changes
+    for chunk, why in changes.wrong_chunks():
+      yield changes.path, upkeep.Damage(chunk, f"masks/c/{chunk}/0", why)
 
 
 def _wrong_masks(

@@ -37,6 +37,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   shard = hosts.mine()
 
   def work() -> dict[str, Any]:
+    opened.open_stores()
     if shard[0] == 0 and not base_models.exist(opened):
       base_models.train_all(opened)
     for collection in opened.collections():

@@ -19,6 +19,9 @@ from jaxdm import progress as progress_lib
 from jaxdm import store as store_lib
 
 
+CHANGES = "changes"
+
+
 class Models(NamedTuple):
   """Models to train.
 
@@ -128,7 +131,7 @@ class Retrainer:
       StoreError: if the folder holds models that depend on something else, naming it.
     """
     classes = self._models.num_classes
-    return bank.Bank(self._open("changes", {}, label_classes=classes))
+    return bank.Bank(self._open(CHANGES, {}, label_classes=classes))
 
   def open_subsets(
     self,
