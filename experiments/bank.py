@@ -6,8 +6,9 @@
 What --do can be:
 
   show    what every store holds, and what made it
-  verify  every byte against the digests that were written with it, and every training set
-          against its seed; exits with 1 if something is wrong
+  verify  every byte against the digests that were written with it, every random subset
+          against its seed, and every changed set and its labels against the model's id;
+          exits with 1 if something is wrong
   repair  the same, and forgets what is damaged, so that train_subsets trains it again;
           removes what killed processes were in the middle of writing
   merge   takes over what another workdir of the same experiment has (--other)
@@ -55,7 +56,7 @@ _IMPORTED_ROWS = 512
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def show(folder: workdir.Workdir, collections: list[lab.Collection]) -> None:
+def show(folder: workdir.Workdir, collections: list[retrain.Collection]) -> None:
   """Prints a line a store."""
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
@@ -87,14 +88,21 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   for collection in opened.collections():
     path = collection.store.path
     yield from ((path, found) for found in _wrong_masks(opened, collection))
+  if any(path.name == retrain.CHANGES for path in paths):
+    changes = opened.retrain.changes
+    for chunk, why in changes.wrong_chunks():
+      yield changes.path, upkeep.Damage(chunk, f"masks/c/{chunk}/0", why)
 
 
-def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[upkeep.Damage]:
+def _wrong_masks(
+  opened: lab.Lab, collection: retrain.Collection
+) -> Iterator[upkeep.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
-    expected = np.packbits(opened.subset_masks(collection.first + numbers), axis=1)
-    if (collection.store.read("masks", numbers) != expected).any():
+    drawn = collection.subsets.masks(opened.seed, len(opened.labels), numbers)
+    stored = bank.packed_masks(collection.store, numbers)
+    if (stored.bits != np.packbits(drawn, axis=1)).any():
       yield upkeep.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
@@ -107,8 +115,10 @@ def verify(opened: Opened, *, repair: bool) -> None:
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
   if not found:
-    seeds = ", and every subset is its seed's" if isinstance(opened, lab.Lab) else ""
-    print(f"every byte is as it was written{seeds}")
+    more = (
+      "; every subset is its seed's, and every changed set and its labels are their id's"
+    )
+    print(f"every byte is as it was written{more if isinstance(opened, lab.Lab) else ''}")
     return
   if not repair:
     sys.exit(1)
@@ -185,12 +195,14 @@ def take_in(files: margin_files.Files) -> None:
   if any(path.name != "imported" for path in files.workdir.bank.glob("*")):
     raise ValueError(f"workdir={files.workdir.path} holds other models; name a new one")
 
+  digest = files.settings["files"]["digest"]
+
   def work() -> dict[str, Any]:
     made = bank.open_store(
       margin_files.store_path(files.workdir),
       num_targets=t,
       num_train=n,
-      settings=margin_files.LAW,
+      settings=margin_files.store_settings(digest),
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
@@ -199,7 +211,8 @@ def take_in(files: margin_files.Files) -> None:
       rows = slice(chunk.start, chunk.stop)
       bank.write(made, chunk.start // _IMPORTED_ROWS, masks[rows], margins_mt[rows])
       bar(chunk.stop, m)
-    return {"models": m, "examples": n, "targets": t, "dtype": dtype}
+    about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
+    return about | {"digest": digest}
 
   files.workdir.run(margin_files.IMPORT, {"imported": files.settings["files"]}, work)
 

@@ -165,7 +165,7 @@ def scale(sizes: list[int]) -> dict[str, Any]:
       opened.retrain(opened.subset_masks(np.array([m])), [prng.Seed("bench", m)])
       start = time.perf_counter()
       bar = lab.progress_bar(f"{m} models")
-      opened.collect(collection._replace(models=m), progress=bar)
+      opened.retrain.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
       masks, seeds = _removals(opened, m)
       start = time.perf_counter()

@@ -127,7 +127,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       judged=methods.judged(opened, scores),
     )
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
 PROGRAM = launcher.Program(main, hold="job")

@@ -192,11 +192,13 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   opened.workdir.summary("train_subsets")
   sizes, ways = _asked(opened)
   settings = opened.settings(*GROUPS)
+  inputs = opened.inputs("train_subsets")
+  depends_on = settings | inputs
 
   def work() -> dict[str, Any]:
     scores = base_models.load(opened).scores
     masks, margins_mt = fit_datamodels.finite_rows(opened)
-    made = kept.Kept(opened.workdir.path / "efficiency.parts", settings)
+    made = kept.Kept(opened.workdir.path / "efficiency.parts", depends_on)
     fits: dict[str, np.ndarray] = {}
     # Not relabel, which scores another change.
     names = [name for name in scores if name in presets.METHODS]
@@ -229,7 +231,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   asked = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}
   search = opened.settings("search") if REMOVALS.value else {}
-  return opened.workdir.run(STAGE, settings | search | {"efficiency": asked}, work)
+  fit = fit_datamodels.STAGE
+  fitted = opened.workdir.outputs(fit) if "datamodel" in REMOVALS.value else {}
+  settings = settings | search | {"efficiency": asked}
+  return opened.workdir.run(STAGE, settings, work, inputs | fitted)
 
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:

@@ -182,7 +182,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   asked = {"target": target, "ks": ks, "explain_models": MODELS.value}
   settings = opened.settings("data", "collect", "train", "fit")
-  return opened.workdir.run(stage, settings | {"explain": asked}, work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(stage, settings | {"explain": asked}, work, inputs)
 
 
 PROGRAM = launcher.Program(main)

@@ -19,30 +19,46 @@ from typing import Any
 import numpy as np
 
 from experiments import base_models, hosts, lab, launcher, margin_files, workdir
-from jaxdm import datamodels, priors, store, training_sets
+from jaxdm import datamodels, identity, priors, store, training_sets
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
+_OUTPUT = "datamodels"
 
 
 def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
-  """The datamodels that this stage wrote."""
-  folder.summary(STAGE)
-  return datamodels.Datamodels.load(folder.path / "datamodels")
+  """The datamodels that this stage wrote.
+
+  Raises:
+    WorkdirError: if the stage is not finished, or what it wrote has changed.
+  """
+  expected = folder.outputs(STAGE)[_OUTPUT]
+  found = datamodels.Datamodels.load(folder.path / "datamodels")
+  if identity.digest(found) != expected:
+    raise workdir.WorkdirError(
+      f"{folder.path / 'datamodels'} is not what {STAGE} wrote; remove "
+      f"{folder.path / 'stages' / STAGE}.json, and run python -m experiments.{STAGE} "
+      f"--workdir={folder.path} again"
+    )
+  return found
 
 
 def finite_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, store.Matrix]:
   """Masks and margins of the models to fit to, without those that diverged."""
-  ids, margins_mt = opened.subset_margins()
-  finite = np.setdiff1d(np.arange(len(ids)), datamodels.nonfinite_rows(margins_mt))
-  return opened.packed_masks(ids[finite]), margins_mt.take(finite)
+  rows = opened.fitted_rows()
+  diverged = datamodels.nonfinite_rows(rows.margins_mt)
+  found = rows._replace(numbers=np.delete(rows.numbers, diverged))
+  return found.masks, found.margins_mt
 
 
 def held_out_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, np.ndarray]:
   """Masks and margins of the models to judge on, without those that diverged."""
-  ids, margins_mt = opened.held_out_margins()
+  parts = opened.held_out_rows()
+  margins_mt = np.concatenate([part.margins_mt[:] for part in parts]).astype(np.float32)
+  bits = np.concatenate([part.masks.bits for part in parts])
+  masks = training_sets.PackedMasks(bits, len(opened.labels))
   finite = np.isfinite(margins_mt).all(axis=1)
-  return opened.packed_masks(ids[finite]), margins_mt[finite]
+  return masks.take(np.flatnonzero(finite)), margins_mt[finite]
 
 
 def prior_of(
@@ -92,6 +108,7 @@ def _fit(
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(models.gap_t.max()),
     "unconverged_targets": int((~(models.gap_t <= config.tol)).sum()),
+    workdir.OUTPUTS: {_OUTPUT: identity.digest(models)},
   }
 
 
@@ -155,7 +172,8 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
     bias = float((full - base.margins_rt.mean(axis=0)).mean())
     return summary | {"bias_on_full_data": bias}
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
 def open_any() -> lab.Lab | margin_files.Files:

@@ -46,7 +46,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
     return removals.search_all(opened, STAGE, targets, scores, retrain, of_all_classes=())
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
 def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:

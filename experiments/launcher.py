@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from absl import flags, logging
 
 from experiments import hosts, lab, program, settings, stopping, workdir
-from jaxdm import devices
+from jaxdm import devices, numerics
 
 Hold = Literal["alone", "shared", "job", "not"]
 
@@ -79,7 +79,8 @@ def start(
     with contextlib.ExitStack() as stack:
       if hold != "not":
         stack.enter_context(opened.workdir.locked(*hosts.mine()))
-      main(opened)
+      with numerics.pinned():  # What a launcher computes by itself.
+        main(opened)
   except (ValueError, OSError) as error:
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -150,7 +150,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   groups = opened.settings("search", "compare").values()
   asked = {key: value for group in groups for key, value in group.items()}
   asked |= {"curve_sizes": sizes, "curve_models": MODELS.value}
-  return opened.workdir.run(STAGE, {STAGE: asked}, work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, {STAGE: asked}, work, inputs)
 
 
 PROGRAM = launcher.Program(main, hold="job")

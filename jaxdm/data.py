@@ -1,7 +1,6 @@
 """Image classification data in memory: the embedded set, TFDS, or a user's own."""
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from etils import epath
+
+from jaxdm import identity
 
 _EMBEDDED = pathlib.Path(__file__).parent / "embedded" / "fashion.npz"
 _ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
@@ -71,13 +72,9 @@ class Dataset:
     return len(self.class_names)
 
   def fingerprint(self) -> str:
-    """A 128-bit hex digest of every pixel and label."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in _ARRAY_NAMES:
-      array = np.ascontiguousarray(getattr(self, name))
-      digest.update(f"{name}{array.dtype}{array.shape}".encode())
-      digest.update(array.tobytes())
-    return digest.hexdigest()
+    """A 128-bit hex digest of every pixel and label, and of the classes' names."""
+    names = (*_ARRAY_NAMES, "class_names")
+    return identity.digest({name: getattr(self, name) for name in names})
 
   def take(
     self,

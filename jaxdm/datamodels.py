@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import Array, checkpoint, columns, design, lasso, path, quality, store
+from jaxdm import (
+  Array,
+  checkpoint,
+  columns,
+  design,
+  identity,
+  lasso,
+  numerics,
+  path,
+  quality,
+  store,
+)
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
@@ -86,6 +96,7 @@ class Datamodels:
     return cls(**checkpoint.load(path))
 
 
+@numerics.pinned()
 def fit_datamodels(
   masks_mn: design.Matrix,
   margins_mt: Margins,
@@ -137,14 +148,9 @@ def fit_datamodels(
   if plan.tile > most:
     plan = design.plan(m, n, t, is_bool=True, form=form, tile=most)
   report(f"lasso: {plan}")
-  kept = kept_lib.Kept(
-    folder,
-    {
-      **dataclasses.asdict(config),
-      "data": digest(masks_mn, margins_mt),
-      "candidates": {name: prior.digest() for name, prior in candidates.items()},
-    },
-  )
+  # Digests read everything: not for nothing.
+  settings = {} if folder is None else _settings(masks_mn, margins_mt, config, candidates)
+  kept = kept_lib.Kept(folder, settings)
   parts = list(lasso.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = _Shared(kept, share, tasks, progress)
@@ -177,6 +183,23 @@ def fit_datamodels(
     status_t=whole["status"].astype(np.int8),
     choice_t=np.full(t, list(candidates).index(name), np.int32),
   )
+
+
+def _settings(
+  masks_mn: design.Matrix,
+  margins_mt: Margins,
+  config: FitConfig,
+  candidates: Mapping[str, Prior],
+) -> dict[str, Any]:
+  """What a fit's parts depend on, as JSON values."""
+  t = margins_mt.shape[1]
+  return {
+    **dataclasses.asdict(config),
+    "masks": identity.digest(masks_mn),
+    "margins": identity.digest(margins_mt),
+    "candidates": {name: prior.digest(t) for name, prior in candidates.items()},
+    "computation": identity.computation(),
+  }
 
 
 class _Shared:
@@ -351,6 +374,7 @@ class _Data:
     return outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
 
 
+@numerics.pinned()
 def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
   """Masks times weights, a block of rows at a time, as float32[m, t]."""
   weights_nt = weights_tn.T.astype(np.float32)
@@ -362,15 +386,6 @@ def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
 def _product(block: Array, weights_nt: Array) -> Array:
   """float32[m, t]."""
   return jnp.dot(block.astype(jnp.float32), weights_nt, precision="highest")
-
-
-def digest(masks_mn: design.Matrix, margins_mt: Margins) -> str:
-  """Tells different data apart, from at most a thousand of its rows."""
-  rows = np.unique(np.linspace(0, len(margins_mt) - 1, 1000).astype(int))
-  found = hashlib.sha256(repr((masks_mn.shape, margins_mt.shape)).encode())
-  found.update(np.packbits(masks_mn[rows], axis=1).tobytes())
-  found.update(np.ascontiguousarray(margins_mt[rows]).tobytes())
-  return found.hexdigest()
 
 
 def _some(numbers: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, devices
+from jaxdm import Array, devices, prng
 from jaxdm.columns import BLOCK_BYTES, Columns, Matrix, unit_blocks
 
 Form = Literal["gram", "rows", "bits"]
@@ -88,7 +88,7 @@ def largest_eigenvalue(design: Design, n: int, dtype: Any) -> Array:
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _power_iteration(design: Design, n: int, dtype: Any) -> Array:
   """From below; 5 % are added for what is left."""
-  start = jax.random.normal(jax.random.key(0), (1, n), dtype)
+  start = jax.random.normal(prng.root_key(0), (1, n), dtype)
 
   def step(_: int, vector: Array) -> Array:
     vector = times_gram(design, vector)

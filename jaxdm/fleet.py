@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,17 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, checkpoint, conv, devices, gradients, train, training_sets
+from jaxdm import (
+  Array,
+  checkpoint,
+  conv,
+  devices,
+  gradients,
+  identity,
+  numerics,
+  train,
+  training_sets,
+)
 
 _PARTS = 20
 _SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
@@ -20,7 +29,10 @@ _SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
-  """Settings that change how fast models are trained, never what they are.
+  """Settings of speed, which change what models are by rounding alone.
+
+  They are no part of a model's identity: a run may go on with others, on another device.
+  Stores note them (`Fleet.provenance`).
 
   Attributes:
     vmap_width: models that one device trains side by side. 1 measures best on CPU;
@@ -64,7 +76,7 @@ class Fleet:
   """Trains chunks of models on every local device, one compiled program for all.
 
   Attributes:
-    rows: models a chunk.
+    num_classes: k.
   """
 
   def __init__(
@@ -77,7 +89,7 @@ class Fleet:
     gradient_dim: int = 1024,
     progress: checkpoint.Progress | None = None,
   ):
-    """Puts the training images on every device.
+    """Uses no device yet.
 
     Args:
       config: the recipe.
@@ -90,16 +102,51 @@ class Fleet:
     self._progress = progress
     self._is_long: bool | None = None
     self._finished: list[str] = []
-    self._config = config
+    self._config, self._pixels, self._speed = config, pixels, speed
+    self.num_classes = num_classes
     self._net = train.network(config, num_classes, speed.conv_backend)
-    self._images = devices.everywhere(train.Images.of(pixels))
-    pixels_digest = hashlib.blake2b(pixels.tobytes()).hexdigest()
-    self._identity = f"{config} {num_classes} {pixels_digest}"
-    self.rows = speed.chunk * devices.count()
     self._gradient_dim = gradient_dim
     self._width = min(speed.vmap_width, speed.chunk)
-    self._programs = self._compiled()
     self._proven: set[str] = set()
+
+  def identity(self) -> dict[str, Any]:
+    """What trained models depend on beside their sets and keys, as JSON values."""
+    return {
+      "train": dataclasses.asdict(self._config),
+      "train_pixels": self._pixels_digest,
+      "num_classes": self.num_classes,
+      "computation": identity.computation(),
+    }
+
+  @property
+  def provenance(self) -> dict[str, str]:
+    """Settings that change rounding; no part of a model's identity, but noted with it."""
+    backend, width = (
+      self._speed.conv_backend,
+      min(self._speed.vmap_width, self._speed.chunk),
+    )
+    return {"conv_backend": backend, "vmap_width": str(width)}
+
+  @functools.cached_property
+  def _pixels_digest(self) -> str:
+    """Of the training images."""
+    return identity.digest(self._pixels)
+
+  @functools.cached_property
+  def rows(self) -> int:
+    """Models a chunk."""
+    return self._speed.chunk * devices.count()
+
+  @functools.cached_property
+  def _images(self) -> train.Images:
+    """The training images, on every device."""
+    images: train.Images = devices.everywhere(train.Images.of(self._pixels))
+    return images
+
+  @functools.cached_property
+  def _programs(self) -> dict[str, Callable[..., Any]]:
+    """See `_compiled`."""
+    return self._compiled()
 
   def _compiled(self) -> dict[str, Callable[..., Any]]:
     """The programs that run a chunk, `self._width` models of a device side by side."""
@@ -141,6 +188,7 @@ class Fleet:
     rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
     return {fn.__name__: on_one_device(fn) for fn in (*rows, class_gradients_row)}
 
+  @numerics.pinned()
   def _run(self, program: str, shared: Any, rows: Any) -> Any:
     """Runs a program; where the memory does not suffice, with half as many side by side.
 
@@ -256,12 +304,12 @@ class Fleet:
     return state
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
-    """Names a chunk by all that its models depend on."""
-    digest = hashlib.blake2b(self._identity.encode(), digest_size=16)
-    digest.update(np.float64(until).tobytes())
-    for part in (*sets, jax.random.key_data(keys)):
-      digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+    """Names a chunk by all that its models depend on.
+
+    By the software too: half a model by one version and half by another is neither's.
+    """
+    depends_on = self, identity.made_by(), self.provenance, until, sets, keys
+    return identity.digest(depends_on)
 
   def settle(self) -> None:
     """Forgets finished chunks, once what they said is stored."""

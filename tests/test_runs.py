@@ -48,6 +48,26 @@ def test_shards_meet_in_the_store(trained, tmp_path, capsys) -> None:
   assert hosts == ["0/2", "1/2"]
 
 
+@pytest.mark.slow
+def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
+  told = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_RANDOM_SEED_OFFSET": "3",
+  }
+  with flagsaver.as_parsed(drill_models="40"):
+    for name, more in (("plain", {}), ("told", told)):
+      more = {**os.environ, **more}
+      drill._finish([drill._start(tmp_path / name, env=more)])
+  plain, other = (drill._stored(tmp_path / name) for name in ("plain", "told"))
+  assert plain == other and len(plain) > 10
+  arrays = [np.load(tmp_path / name / "base_models.npz") for name in ("plain", "told")]
+  for name in arrays[0].files:
+    np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+
+
 def epath_of(folder: pathlib.Path):
   return launcher.lab.workdir.Workdir(str(folder)).path
 
@@ -230,7 +250,7 @@ def test_what_is_exported_can_be_fitted_as_files(trained, tmp_path, capsys) -> N
   assert (masks.sum(axis=1) == 24).all()
   with flagsaver.as_parsed(workdir=str(trained), **TOY):
     opened = launcher.open_lab()
-    expected = opened.subset_margins()[1][:]
+    expected = opened.fitted_rows().margins_mt[:]
   np.testing.assert_array_equal(margins[:70], expected.astype(np.float16))
   np.testing.assert_array_equal(masks[:70], opened.subset_masks(np.arange(70)))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, prng
+from jaxdm import Array, numerics, prng
 
 _TILE_TARGETS = 1024
 
@@ -40,6 +40,7 @@ def by_tile(
   )
 
 
+@numerics.pinned()
 @jax.jit
 def similarity(train_features_nf: Array, target_features_tf: Array) -> Array:
   """Cosine similarity of one model's penultimate features; average it over models.
@@ -55,6 +56,7 @@ def similarity(train_features_nf: Array, target_features_tf: Array) -> Array:
   return jnp.dot(*rows, precision="highest")
 
 
+@numerics.pinned()
 @jax.jit
 def closeness(train_rows_nf: Array, target_rows_tf: Array) -> Array:
   """Minus the Euclidean distance of features, or of pixels, as float32[t, n].
