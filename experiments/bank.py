@@ -75,12 +75,10 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(opened.workdir)
   broken = [(path, found) for path in paths for found in upkeep.damage(path)]
-  if isinstance(opened, lab.Lab) and base_models.exist(opened):
-    try:
-      base_models.load(opened)
-    except ValueError as error:
-      found = upkeep.Damage(None, base_models.FILE, str(error))
-      broken.append((opened.workdir.path, found))
+  if isinstance(opened, lab.Lab):
+    root = opened.workdir.path
+    found = base_models.damage(opened)
+    broken += [(root, upkeep.Damage(None, file, why)) for file, why in found]
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.

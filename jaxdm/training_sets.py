@@ -64,6 +64,13 @@ class PackedMasks:
     """Some of the masks, packed."""
     return PackedMasks(self.bits[rows], self.shape[1])
 
+  def distinct(self) -> tuple["PackedMasks", np.ndarray]:
+    """The masks without repetitions, and the place int[m] of each mask among them."""
+    _, first, place_m = np.unique(
+      self.bits, axis=0, return_index=True, return_inverse=True
+    )
+    return self.take(first), place_m.reshape(-1)
+
 
 def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
   """Training sets from bool[m, n] masks and int[n] or int[m, n] labels."""

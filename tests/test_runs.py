@@ -1,6 +1,5 @@
 """Runs that are shared, stopped, damaged and looked after."""
 
-import io
 import itertools
 import json
 import os
@@ -38,6 +37,10 @@ def finished(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
+def of_base_models(folder: pathlib.Path) -> dict[str, bytes]:
+  return {p.name: p.read_bytes() for p in (folder / "base_models").iterdir()}
+
+
 def complete(folder: pathlib.Path) -> bool:
   return json.loads((folder / "stages" / "train_subsets.json").read_text())["complete"]
 
@@ -53,9 +56,7 @@ def test_shards_meet_in_the_store(finished, tmp_path, capsys) -> None:
   start(train_subsets.main, folder, hold="shared", shard="0/2")
   assert complete(folder)
   assert drill._stored(folder) == drill._stored(finished)
-  assert (folder / "base_models.npz").read_bytes() == (
-    finished / "base_models.npz"
-  ).read_bytes()
+  assert of_base_models(folder) == of_base_models(finished)
   hosts = [line["host"] for line in status.last_lines(epath_of(folder))]
   assert hosts == ["0/2", "1/2"]
 
@@ -183,22 +184,43 @@ def test_damage_to_the_models_on_all_data_is_named_and_repaired(
 ) -> None:
   folder = tmp_path / "run"
   shutil.copytree(finished, folder)
-  path = folder / "base_models.npz"
-  whole = path.read_bytes()
-  content = bytearray(whole)
+  whole = of_base_models(folder)
+  path = folder / "base_models" / "logits.npy"
+  content = bytearray(path.read_bytes())
+  content[-5] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(SystemExit, match="logits.npy is damaged: .*--do=repair"):
+    start(fit_datamodels.main, folder)
+  path = folder / "base_models" / "trak.npy"
+  content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
-  with pytest.raises(SystemExit, match="base_models.npz is damaged: .*--do=repair"):
-    start(fit_datamodels.main, folder)
   with pytest.raises(SystemExit) as caught:
     start(bank.main, folder, do="verify")
-  assert caught.value.code == 1 and "base_models.npz" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert caught.value.code == 1 and "trak.npy" in printed and "logits.npy" in printed
+  assert "influence.npy" not in printed
   start(bank.main, folder, do="repair")
   assert not path.exists()
   start(train_subsets.main, folder)
-  with np.load(path) as again, np.load(io.BytesIO(whole)) as before:
-    for name in before.files:
-      np.testing.assert_array_equal(again[name], before[name])
+  assert of_base_models(folder) == whole
+
+
+@pytest.mark.slow
+def test_models_on_all_data_of_an_earlier_version_are_refused_and_replaced(
+  finished, tmp_path
+) -> None:
+  folder = tmp_path / "run"
+  shutil.copytree(finished, folder)
+  whole = of_base_models(folder)
+  shutil.rmtree(folder / "base_models")
+  (folder / "base_models.npz").write_bytes(b"an archive")
+  with pytest.raises(SystemExit, match="earlier version; .*--do=repair"):
+    start(fit_datamodels.main, folder)
+  start(bank.main, folder, do="repair")
+  assert not (folder / "base_models.npz").exists()
+  start(train_subsets.main, folder)
+  assert of_base_models(folder) == whole
 
 
 @pytest.mark.slow
