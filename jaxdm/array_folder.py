@@ -120,7 +120,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     expected, path = self._arrays[name], self._folder / f"{name}.npy"
     try:
       array = np.load(os.fspath(path), mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy raises many kinds on a damaged header.
       raise StoreError(f"{path} is damaged: {error}") from error
     found = {**_header(array), "bytes": os.path.getsize(path)}
     expected = {key: expected[key] for key in ("dtype", "shape")}
