@@ -77,7 +77,7 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   broken = [(path, found) for path in paths for found in upkeep.damage(path)]
   if isinstance(opened, lab.Lab):
     root = opened.workdir.path
-    found = base_models.damage(opened)
+    found = base_models.damage(opened, complete=_trained(opened))
     broken += [(root, upkeep.Damage(None, file, why)) for file, why in found]
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
@@ -85,6 +85,15 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   for collection in opened.collections():
     path = collection.store.path
     yield from ((path, found) for found in _wrong_masks(opened, collection))
+
+
+def _trained(opened: lab.Lab) -> bool:
+  """Whether the workdir's models are recorded as complete."""
+  try:
+    opened.workdir.summary(train_subsets.STAGE)
+  except workdir.WorkdirError:
+    return False
+  return True
 
 
 def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[upkeep.Damage]:

@@ -93,11 +93,19 @@ def exist(opened: lab.Lab) -> bool:
   return array_folder.exists(_folder(opened))
 
 
-def damage(opened: lab.Lab) -> Iterator[tuple[str, str]]:
-  """Files of the workdir, by name, that are not what `train_all` wrote, and why."""
+def damage(opened: lab.Lab, *, complete: bool) -> Iterator[tuple[str, str]]:
+  """Looks for files that are not what `train_all` wrote.
+
+  Args:
+    opened: the experiment.
+    complete: whether `train_all` has ended; else a missing record is no damage.
+
+  Yields:
+    Name in the workdir and fault of each such file.
+  """
   if _old_file(opened).exists():
     yield _OLD_FILE, "it is of an earlier version"
-  if _folder(opened).exists():
+  elif complete or (_folder(opened) / array_folder.RECORD).exists():
     for file, why in array_folder.damage(_folder(opened), identity(opened)):
       yield f"{FOLDER}/{file}", why
 
@@ -157,6 +165,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
   found = array_folder.create(folder, {_LOGITS: (len(logits), *logits[0].shape)})
   found[_LOGITS][:] = np.stack(logits)
   array_folder.finish(folder, totals | found, identity(opened))
+  _old_file(opened).unlink(missing_ok=True)
   opened.fleet.settle()
   return load(opened)
 

@@ -104,6 +104,8 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       StoreError: if the record is missing or damaged, or names another identity.
     """
     self._folder = epath.Path(folder)
+    if not (self._folder / RECORD).exists():
+      raise StoreError(f"{self._folder} holds no finished arrays: it lacks {RECORD}")
     record = sealed.read(self._folder / RECORD)
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
     asked = json.loads(json.dumps(identity))

@@ -204,6 +204,13 @@ def test_damage_to_the_models_on_all_data_is_named_and_repaired(
   assert not path.exists()
   start(train_subsets.main, folder)
   assert of_base_models(folder) == whole
+  (folder / "base_models" / "record.json").unlink()
+  with pytest.raises(SystemExit) as caught:
+    start(bank.main, folder, do="verify")
+  assert caught.value.code == 1 and "record.json" in capsys.readouterr().out
+  start(bank.main, folder, do="repair")
+  assert not complete(folder)
+  start(bank.main, folder, do="verify")  # As after a kill: nothing is damaged.
 
 
 @pytest.mark.slow
