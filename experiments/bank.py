@@ -76,12 +76,10 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(opened.workdir)
   broken = [(path, found) for path in paths for found in upkeep.damage(path)]
-  if isinstance(opened, lab.Lab) and base_models.exist(opened):
-    try:
-      base_models.load(opened)
-    except ValueError as error:
-      found = upkeep.Damage(None, base_models.FILE, str(error))
-      broken.append((opened.workdir.path, found))
+  if isinstance(opened, lab.Lab):
+    root = opened.workdir.path
+    found = base_models.damage(opened, complete=_trained(opened))
+    broken += [(root, upkeep.Damage(None, file, why)) for file, why in found]
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.
@@ -92,6 +90,15 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
     changes = opened.retrain.changes
     for chunk, why in changes.wrong_chunks():
       yield changes.path, upkeep.Damage(chunk, f"masks/c/{chunk}/0", why)
+
+
+def _trained(opened: lab.Lab) -> bool:
+  """Whether the workdir's models are recorded as complete."""
+  try:
+    opened.workdir.summary(train_subsets.STAGE)
+  except workdir.WorkdirError:
+    return False
+  return True
 
 
 def _wrong_masks(

@@ -21,7 +21,7 @@ from experiments import (
   methods,
   workdir,
 )
-from jaxdm import brittleness, quality, training_sets
+from jaxdm import brittleness, design, quality, training_sets
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
@@ -38,7 +38,7 @@ def search_all(
   opened: lab.Lab,
   stage: str,
   targets: np.ndarray,
-  scores: Mapping[str, np.ndarray],
+  scores: Mapping[str, design.Matrix],
   retrain: brittleness.Retrain,
   *,
   of_all_classes: tuple[str, ...],
@@ -51,7 +51,7 @@ def search_all(
     opened: the experiment.
     stage: its name, and the table's.
     targets: int, whose brittleness is searched.
-    scores: float[t, n] by method.
+    scores: float[t, n] by method, read a tile of targets at a time.
     retrain: trains changes.
     of_all_classes: methods that choose among all examples instead of the target's class.
     predicted_full: by method, margins float[t] that it predicts for all data.
@@ -113,9 +113,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   targets = base_models.searched_targets(opened)
 
   def work() -> dict[str, Any]:
-    scores = methods.scores(opened, opened.experiment.compare.names)
-    everything = np.ones((1, len(opened.labels)), bool)
-    full_t = fit_datamodels.fitted(opened.workdir).predict(everything)[0]
+    models = fit_datamodels.fitted(opened.workdir)
+    scores = methods.scores(opened, opened.experiment.compare.names, models)
+    full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
     return search_all(
       opened,
       STAGE,

@@ -78,7 +78,11 @@ def load_dataset(
   config: presets.DataConfig, where: dict[str, str | None]
 ) -> data.Dataset:
   """The dataset that a config describes, images at their native size."""
-  full = data.load(config.dataset, **where)
+  return select(data.load(config.dataset, **where), config)
+
+
+def select(full: data.Dataset, config: presets.DataConfig) -> data.Dataset:
+  """The classes and examples of a dataset that a config asks for."""
   classes = config.classes.split(",") if config.classes else None
   return full.take(classes, config.train_per_class or None, config.test_per_class or None)
 

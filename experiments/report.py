@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import base_models, fit_datamodels, lab, launcher
-from jaxdm import datamodels, training_sets, whole
+from jaxdm import data as data_lib
+from jaxdm import datamodels, quality, whole
 from jaxdm.report import figures, page, tables
 from jaxdm.verdicts import Verdict
 
@@ -21,10 +22,12 @@ _SEARCHES = ("brittleness", "label_flip")
 
 
 def _stories(
-  opened: lab.Lab, verdicts: list[Verdict], rankings: list[np.ndarray]
+  data: data_lib.Dataset,
+  base_margins_rt: np.ndarray,
+  verdicts: list[Verdict],
+  rankings: list[np.ndarray],
 ) -> list[tuple[str, bytes]]:
   """Pictures of the targets that fewest removals flip, as (name, PNG)."""
-  data, base = opened.dataset, base_models.load(opened)
   found = [
     (v, ranking[: v.k])
     for v, ranking in zip(verdicts, rankings, strict=True)
@@ -33,7 +36,7 @@ def _stories(
   found.sort(key=lambda pair: pair[0].k)
   pictures = []
   for verdict, examples in found[:_STORIES]:
-    before = (base.margins_rt[:, verdict.target] > 0).mean()
+    before = (base_margins_rt[:, verdict.target] > 0).mean()
     name = data.class_names[data.test_labels[verdict.target]]
     fig = figures.story(
       data.test_images[verdict.target],
@@ -51,23 +54,23 @@ def _stories(
 
 
 def _calibration(
-  opened: lab.Lab,
+  base_margins_rt: np.ndarray,
   models: datamodels.Datamodels,
   verdicts: list[Verdict],
   rankings: list[np.ndarray],
 ) -> Figure:
   """Predicted and true margins on all data, and after each search's largest removal."""
-  n, base = len(opened.labels), base_models.load(opened)
-  full_t = models.predict(np.ones((1, n), bool))[0]
-  predicted_vt = models.predict(training_sets.removal_masks(n, rankings))
+  full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
+  predicted_v = [
+    full_t[v.target] - models.weights_tn[v.target, ranking].sum()
+    for v, ranking in zip(verdicts, rankings, strict=True)
+  ]
   removed = {}
   for method in tables.by_method(verdicts):
     rows = [i for i, verdict in enumerate(verdicts) if verdict.method == method]
-    pairs = [
-      (predicted_vt[i, verdicts[i].target], verdicts[i].largest_margin) for i in rows
-    ]
+    pairs = [(predicted_v[i], verdicts[i].largest_margin) for i in rows]
     removed[method] = tuple(np.array(pairs).T)
-  return figures.calibration((full_t, base.margins_rt.mean(axis=0)), removed)
+  return figures.calibration((full_t, base_margins_rt.mean(axis=0)), removed)
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:
@@ -87,14 +90,17 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   curves = figures.cumulative_share(
     tables.by_method(removed), tables.by_method(flipped), class_size=class_size
   )
-  quality = models.evaluate(masks, margins_mt, seed=opened.seed)
-  fit = figures.predicted_against_true(models.predict(masks), margins_mt, quality.lds_t)
+  guess_mt = models.predict(masks)
+  found = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+  fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
+  base_margins_rt = base_models.load(opened).margins_rt
+  calibration = _calibration(base_margins_rt, models, removed, rankings)
   pictures = [
     ("brittleness.png", page.png(curves)),
     ("datamodels.png", page.png(fit)),
-    ("calibration.png", page.png(_calibration(opened, models, removed, rankings))),
+    ("calibration.png", page.png(calibration)),
   ]
-  pictures += _stories(opened, removed, rankings)
+  pictures += _stories(opened.dataset, base_margins_rt, removed, rankings)
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:
     (folder / "figures" / name).write_bytes(data)

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import scipy.special
 
-from jaxdm import prng
+from jaxdm import design, prng
 from jaxdm import progress as progress_lib
 from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
 
+_TILE_TARGETS = 256
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
 
 
@@ -156,7 +157,7 @@ def sample_targets(
 
 def make_cases(
   method: str,
-  scores_tn: np.ndarray,
+  scores_tn: design.Matrix,
   targets: np.ndarray,
   labels: np.ndarray,
   target_labels: np.ndarray,
@@ -169,7 +170,8 @@ def make_cases(
 
   Args:
     method: names the scores.
-    scores_tn: float, how much each example supports each target.
+    scores_tn: float, how much each example supports each target. It is read twice: all of
+      it to check it, a tile of targets at a time, and the rows of `targets`.
     targets: int, indices of the targets wanted.
     labels: int[n], of the training examples.
     target_labels: int[t].
@@ -187,34 +189,33 @@ def make_cases(
       of range.
   """
   expected = (len(target_labels), len(labels))
-  if scores_tn.shape != expected:
+  if tuple(scores_tn.shape) != expected:
     raise ValueError(f"scores of {method} must be [t, n] = {expected}")
-  if np.isnan(scores_tn).any():
-    raise ValueError(f"scores of {method} contain NaN")
-  _check_sign(method, scores_tn, labels, target_labels)
+  _check_scores(method, scores_tn, np.asarray(labels), np.asarray(target_labels))
   wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
   if wrong:
     raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
   cases = []
-  for target in targets:
+  rows_un = scores_tn[np.asarray(targets, int)]
+  for target, scores_n in zip(targets, rows_un, strict=True):
     allowed = np.arange(len(labels))
     if same_class:
       allowed = allowed[np.asarray(labels) == target_labels[target]]
     max_k = largest_change(labels, target_labels[target], config.max_share)
-    order = np.argsort(-scores_tn[target, allowed], kind="stable")[:max_k]
+    order = np.argsort(-scores_n[allowed], kind="stable")[:max_k]
     ranking = allowed[order]
     sizes = candidate_sizes(len(ranking), config.num_sizes)
     if config.size_law == "surrogate" and predicted_full_t is not None:
-      left = predicted_full_t[target] - scores_tn[target, ranking].cumsum()
+      left = predicted_full_t[target] - scores_n[ranking].cumsum()
       sizes = surrogate_sizes(left, config.num_sizes)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases
 
 
-def _check_sign(
-  method: str, scores_tn: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
+def _check_scores(
+  method: str, scores_tn: design.Matrix, labels: np.ndarray, target_labels: np.ndarray
 ) -> None:
-  """Raises ValueError if targets' own classes have clearly lower scores than others.
+  """Raises ValueError on NaN, and if targets' own classes have clearly lower scores.
 
   Every class counts alike: one that is spread out is farther from itself than from
   others, but on average over classes examples are nearer to their own (the energy
@@ -222,14 +223,14 @@ def _check_sign(
   """
   targets_k = np.bincount(target_labels, minlength=int(np.max(labels)) + 1)
   classes = [k for k in np.unique(labels) if targets_k[k] > 1]
+  means_tk = _class_means(
+    method, scores_tn, [np.flatnonzero(labels == k) for k in classes]
+  )
   if len(classes) < 2:
     return
-  means_tk = np.stack(
-    [scores_tn[:, labels == k].mean(axis=1, dtype=np.float64) for k in classes], axis=1
-  )
   excess, variance, freedom = 0.0, 0.0, 0
   for i, k in enumerate(classes):
-    of_k = means_tk[np.asarray(target_labels) == k]
+    of_k = means_tk[target_labels == k]
     excess_t = of_k[:, i] - np.delete(of_k, i, axis=1).mean(axis=1)
     excess += excess_t.mean()
     variance += excess_t.var(ddof=1) / len(excess_t)
@@ -241,6 +242,21 @@ def _check_sign(
       f"scores of {method} have the wrong sign: the examples that support a target most "
       "must have the highest ones, and those of its own class have lower ones than others"
     )
+
+
+def _class_means(
+  method: str, scores_tn: design.Matrix, classes: Sequence[np.ndarray]
+) -> np.ndarray:
+  """Mean score of each class's examples, float64[t, k]; ValueError on NaN."""
+  means_tk = np.empty((scores_tn.shape[0], len(classes)))
+  for start in range(0, len(means_tk), _TILE_TARGETS):
+    part = slice(start, start + _TILE_TARGETS)
+    tile_un = scores_tn[part]
+    if np.isnan(tile_un).any():
+      raise ValueError(f"scores of {method} contain NaN")
+    for k, examples in enumerate(classes):
+      means_tk[part, k] = tile_un[:, examples].mean(axis=1, dtype=np.float64)
+  return means_tk
 
 
 class _Search:

@@ -22,6 +22,7 @@ from jaxdm import (
   path,
   quality,
   store,
+  training_sets,
 )
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
@@ -33,6 +34,7 @@ from jaxdm.priors import Prior
 Margins = np.ndarray | store.Matrix
 
 _AT_ONCE = 2**28
+_TILE_TARGETS = 1024
 # Of sums of squares that should be 0.
 _ROUNDING = 1e-9
 
@@ -59,7 +61,12 @@ class Datamodels:
 
   def predict(self, masks_mn: design.Matrix) -> np.ndarray:
     """Expected margins, as float32[m, t], of models trained on these subsets."""
-    return predictions(masks_mn, self.weights_tn) + self.intercepts_t
+    if isinstance(masks_mn, training_sets.PackedMasks):
+      guess_mt = predictions_of_repeated(masks_mn, self.weights_tn)
+    else:
+      guess_mt = predictions(masks_mn, self.weights_tn)
+    guess_mt += self.intercepts_t
+    return guess_mt
 
   def evaluate(
     self, masks_mn: design.Matrix, margins_mt: np.ndarray, *, seed: int = 0
@@ -375,17 +382,34 @@ class _Data:
 
 
 @numerics.pinned()
-def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
-  """Masks times weights, a block of rows at a time, as float32[m, t]."""
-  weights_nt = weights_tn.T.astype(np.float32)
-  blocks = columns.blocks(masks_mn, np.arange(masks_mn.shape[0]))
-  return np.concatenate([np.asarray(_product(block, weights_nt)) for _, block in blocks])
+def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarray:
+  """Masks times weights, as float32[m, t].
+
+  Weights are read once, a tile of targets at a time; masks a block of rows at a time.
+  """
+  (m, _), t = masks_mn.shape, weights_tn.shape[0]
+  guess_mt = np.empty((m, t), np.float32)
+  for part in lasso.tiles(t, _TILE_TARGETS):
+    tile_un = jnp.asarray(weights_tn[part], jnp.float32)
+    for rows, block in columns.blocks(masks_mn, np.arange(m)):
+      guess_mt[rows, part] = _product(block, tile_un)
+  return guess_mt
+
+
+def predictions_of_repeated(
+  masks_mn: training_sets.PackedMasks, weights_tn: design.Matrix
+) -> np.ndarray:
+  """The same of masks that occur several times; each is multiplied once."""
+  distinct, place_m = masks_mn.distinct()
+  guess_mt = predictions(distinct, weights_tn)
+  return guess_mt[place_m]
 
 
 @jax.jit
-def _product(block: Array, weights_nt: Array) -> Array:
-  """float32[m, t]."""
-  return jnp.dot(block.astype(jnp.float32), weights_nt, precision="highest")
+def _product(block: Array, weights_un: Array) -> Array:
+  """float32[m, u]."""
+  rows = block.astype(jnp.float32)
+  return jnp.einsum("mn,un->mu", rows, weights_un, precision="highest")
 
 
 def _some(numbers: np.ndarray) -> str:

@@ -67,6 +67,13 @@ class PackedMasks:
     """For `identity.digest`: the masks, which have the digest of the bool array."""
     return identity.Bits(self.shape, self.bits)
 
+  def distinct(self) -> tuple["PackedMasks", np.ndarray]:
+    """The masks without repetitions, and the place int[m] of each mask among them."""
+    _, first, place_m = np.unique(
+      self.bits, axis=0, return_index=True, return_inverse=True
+    )
+    return self.take(first), place_m.reshape(-1)
+
 
 def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
   """Training sets from bool[m, n] masks and int[n] or int[m, n] labels."""

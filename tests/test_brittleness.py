@@ -253,6 +253,48 @@ def test_scores_of_the_wrong_sign_are_noticed_and_noise_is_not() -> None:
     brittleness.make_cases("m", -support, **kwargs)
 
 
+class ReadByTarget:
+  """Scores that note how many targets are read at a time."""
+
+  def __init__(self, scores_tn):
+    self.scores_tn, self.shape, self.dtype = scores_tn, scores_tn.shape, scores_tn.dtype
+    self.read: list[int] = []
+
+  def __getitem__(self, targets):
+    rows = self.scores_tn[targets]
+    self.read.append(len(rows))
+    return rows
+
+
+def test_scores_are_read_a_tile_of_targets_at_a_time(monkeypatch) -> None:
+  monkeypatch.setattr(brittleness, "_TILE_TARGETS", 5)
+  rng = np.random.default_rng(0)
+  labels, target_labels = np.arange(40) % 3, np.arange(23) % 3
+  scores = rng.normal(size=(23, 40)) + (target_labels[:, None] == labels)
+  kwargs = {"config": brittleness.SearchConfig(), "same_class": False}
+  kwargs |= {"labels": labels, "target_labels": target_labels}
+  kwargs |= {"targets": np.array([22, 4])}
+  rows = ReadByTarget(scores)
+  for case, target in zip(
+    brittleness.make_cases("m", rows, **kwargs), (22, 4), strict=True
+  ):
+    size = max(1, (labels == target_labels[target]).sum() // 4)
+    best = sorted(range(40), key=lambda i, t=target: -scores[t, i])[:size]
+    assert case.target == target and case.ranking.tolist() == best
+  assert rows.read == [5, 5, 5, 5, 3, 2]
+  with pytest.raises(ValueError, match="wrong sign"):
+    brittleness.make_cases(
+      "m",
+      ReadByTarget(np.repeat(-scores, 5, axis=1)),
+      **kwargs | {"labels": np.repeat(labels, 5)},
+    )
+  for target, example in ((0, 39), (22, 0), (14, 7)):
+    bad = scores.copy()
+    bad[target, example] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+      brittleness.make_cases("m", ReadByTarget(bad), **kwargs)
+
+
 def test_censored_targets_stay_in_the_denominator() -> None:
   simulated = Simulated(np.array([2.5, 1000.0]), np.ones(2), 1e-9)
   found = brittleness.search(cases(2), simulated, brittleness.SearchConfig())

@@ -3,7 +3,8 @@ import re
 import numpy as np
 from etils import epath
 
-from jaxdm import brittleness, verdicts
+from experiments import report
+from jaxdm import brittleness, datamodels, verdicts
 from jaxdm.report import figures, page, tables
 
 
@@ -92,6 +93,22 @@ def test_curves_end_at_half_of_a_class() -> None:
   groups = {"random": [verdict(1, "random", 40), verdict(2, "random", 8)]}
   fig = figures.cumulative_share(groups, {}, class_size=60)
   assert fig.axes[0].get_xlim()[1] == 31
+
+
+def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
+  rng = np.random.default_rng(0)
+  numbers = rng.normal(size=5), *np.zeros((4, 5))
+  models = datamodels.Datamodels(rng.normal(size=(5, 30)), *numbers)
+  rankings = [rng.permutation(30)[:9] for _ in VERDICTS]
+  fig = report._calibration(rng.normal(size=(3, 5)), models, VERDICTS, rankings)
+  masks = np.ones((3, 30), bool)
+  for mask, ranking in zip(masks, rankings, strict=True):
+    mask[ranking] = False
+  predicted = models.predict(masks)
+  drawn = np.concatenate([dots.get_offsets() for dots in fig.axes[1].collections])
+  targets = [v.target for v in VERDICTS]
+  np.testing.assert_allclose(drawn[:, 0], predicted[range(3), targets], rtol=1e-4)
+  np.testing.assert_array_equal(drawn[:, 1], [v.largest_margin for v in VERDICTS])
 
 
 def test_pictures_draw_grey_and_colour() -> None:

@@ -1,7 +1,6 @@
 """Runs that are shared, stopped, damaged and looked after."""
 
 import functools
-import io
 import itertools
 import json
 import os
@@ -26,6 +25,10 @@ from jaxdm import datamodels, sealed, store, upkeep
 start = functools.partial(programs.start, toy=TOY)
 
 
+def of_base_models(folder: pathlib.Path) -> dict[str, bytes]:
+  return {p.name: p.read_bytes() for p in (folder / "base_models").iterdir()}
+
+
 def complete(folder: pathlib.Path) -> bool:
   return json.loads((folder / "stages" / "train_subsets.json").read_text())["complete"]
 
@@ -41,9 +44,7 @@ def test_shards_meet_in_the_store(trained, tmp_path, capsys) -> None:
   start(train_subsets.PROGRAM, folder, shard="0/2")
   assert complete(folder)
   assert drill._stored(folder) == drill._stored(trained)
-  assert (folder / "base_models.npz").read_bytes() == (
-    trained / "base_models.npz"
-  ).read_bytes()
+  assert of_base_models(folder) == of_base_models(trained)
   hosts = [line["host"] for line in status.last_lines(epath_of(folder))]
   assert hosts == ["0/2", "1/2"]
 
@@ -63,9 +64,9 @@ def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
       drill._finish([drill._start(tmp_path / name, env=more)])
   plain, other = (drill._stored(tmp_path / name) for name in ("plain", "told"))
   assert plain == other and len(plain) > 10
-  arrays = [np.load(tmp_path / name / "base_models.npz") for name in ("plain", "told")]
-  for name in arrays[0].files:
-    np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+  plain, other = (of_base_models(tmp_path / name) for name in ("plain", "told"))
+  for name in plain.keys() - {"record.json"}:  # Which says what made them.
+    assert plain[name] == other[name]
 
 
 def epath_of(folder: pathlib.Path):
@@ -191,22 +192,50 @@ def test_damage_to_the_models_on_all_data_is_named_and_repaired(
 ) -> None:
   folder = tmp_path / "run"
   shutil.copytree(trained, folder)
-  path = folder / "base_models.npz"
-  whole = path.read_bytes()
-  content = bytearray(whole)
+  whole = of_base_models(folder)
+  path = folder / "base_models" / "logits.npy"
+  content = bytearray(path.read_bytes())
+  content[-5] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(SystemExit, match="logits.npy is damaged: .*--do=repair"):
+    start(fit_datamodels.PROGRAM, folder)
+  path = folder / "base_models" / "trak.npy"
+  content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
-  with pytest.raises(SystemExit, match="base_models.npz is damaged: .*--do=repair"):
-    start(fit_datamodels.PROGRAM, folder)
   with pytest.raises(SystemExit) as caught:
     start(bank.PROGRAM, folder, do="verify")
-  assert caught.value.code == 1 and "base_models.npz" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert caught.value.code == 1 and "trak.npy" in printed and "logits.npy" in printed
+  assert "influence.npy" not in printed
   start(bank.PROGRAM, folder, do="repair")
   assert not path.exists()
   start(train_subsets.PROGRAM, folder)
-  with np.load(path) as again, np.load(io.BytesIO(whole)) as before:
-    for name in before.files:
-      np.testing.assert_array_equal(again[name], before[name])
+  assert of_base_models(folder) == whole
+  (folder / "base_models" / "record.json").unlink()
+  with pytest.raises(SystemExit) as caught:
+    start(bank.PROGRAM, folder, do="verify")
+  assert caught.value.code == 1 and "record.json" in capsys.readouterr().out
+  start(bank.PROGRAM, folder, do="repair")
+  assert not complete(folder)
+  start(bank.PROGRAM, folder, do="verify")  # As after a kill: nothing is damaged.
+
+
+@pytest.mark.slow
+def test_models_on_all_data_of_an_earlier_version_are_refused_and_replaced(
+  trained, tmp_path
+) -> None:
+  folder = tmp_path / "run"
+  shutil.copytree(trained, folder)
+  whole = of_base_models(folder)
+  shutil.rmtree(folder / "base_models")
+  (folder / "base_models.npz").write_bytes(b"an archive")
+  with pytest.raises(SystemExit, match="earlier version; .*--do=repair"):
+    start(fit_datamodels.PROGRAM, folder)
+  start(bank.PROGRAM, folder, do="repair")
+  assert not (folder / "base_models.npz").exists()
+  start(train_subsets.PROGRAM, folder)
+  assert of_base_models(folder) == whole
 
 
 @pytest.mark.slow
