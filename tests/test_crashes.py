@@ -17,7 +17,7 @@ import pytest
 from etils import epath
 
 from experiments import workdir
-from jaxdm import bank, kept, sealed, upkeep, whole
+from jaxdm import bank, kept, prng, sealed, upkeep, whole
 from jaxdm import store as store_lib
 
 ROWS, TARGETS, EXAMPLES = 4, 600, 20
@@ -103,9 +103,14 @@ def watch(tmp_path, monkeypatch) -> Callable[..., Disk]:
   return watch
 
 
-def open_store(path: pathlib.Path) -> store_lib.Store:
+def open_store(path: pathlib.Path, *, label_classes: int = 0) -> store_lib.Store:
   return bank.open_store(
-    path, num_targets=TARGETS, num_train=EXAMPLES, settings={}, rows_per_chunk=ROWS
+    path,
+    num_targets=TARGETS,
+    num_train=EXAMPLES,
+    settings={},
+    rows_per_chunk=ROWS,
+    label_classes=label_classes,
   )
 
 
@@ -191,16 +196,19 @@ def test_a_marker_outlives_no_file_of_its_chunk(tmp_path, watch) -> None:
 
 def test_what_is_appended_to_a_bank_is_durable_when_it_returns(tmp_path, watch) -> None:
   folder = tmp_path.resolve() / "store"
-  store = bank.Bank(open_store(folder))
-  ids = [f"verify/0/{i}" for i in range(ROWS)]
-  disk = watch(folder, lambda: store.append(ids, *rows(ROWS)))
+  store = bank.Bank(open_store(folder, label_classes=3))
+  seeds = [prng.Seed("verify", i) for i in range(ROWS)]
+  masks, margins = rows(ROWS)
+  labels = np.random.default_rng(1).integers(0, 3, masks.shape)
+  ids = bank.model_ids(masks, labels, seeds)
+  disk = watch(folder, lambda: store.append(seeds, masks, labels, margins))
   check_power_cut(disk, lambda path: path.parent.name == "done")
   for copy in disk.copies:
-    again = bank.Bank(open_store(copy))
+    again = bank.Bank(open_store(copy, label_classes=3))
     again.refresh()
     assert list(upkeep.damage(copy)) == []
     if ids[0] in again:
-      np.testing.assert_array_equal(again.margins(ids), rows(ROWS)[1])
+      np.testing.assert_array_equal(again.margins(ids), margins)
   assert len(again) == ROWS
 
 
