@@ -314,22 +314,6 @@ def test_diverged_models_end_in_one_line(tmp_path) -> None:
     start(train_subsets.PROGRAM, tmp_path / "run", peak_learning_rate="1e30")
 
 
-@pytest.mark.slow
-def test_help_teaches_every_setting() -> None:
-  text = subprocess.run(
-    [sys.executable, "-m", "experiments.pipeline", "--help"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  ).stdout
-  for words in (
-    "--alpha: Share of the training set",
-    "--workdir: Folder",
-    "--max_share: The largest",
-  ):
-    assert words in text
-
-
 def stored(folder: pathlib.Path) -> dict[str, bytes]:
   """Every file of a workdir's stores, half-written ones left out."""
   files = contents(folder / "bank")

@@ -115,6 +115,15 @@ def test_help_lists_the_flags_that_a_program_has(ran, name) -> None:
   assert found == expected
 
 
+def test_help_teaches_every_setting(ran) -> None:
+  for words in (
+    "--alpha: Share of the training set",
+    "--workdir: Folder",
+    "--max_share: The largest",
+  ):
+    assert words in ran["pipeline", "--help"]["out"]
+
+
 @pytest.mark.parametrize("name,arguments,message", ONE_LINE)
 def test_bad_input_ends_in_one_line(ran, places, name, arguments, message) -> None:
   done = ran[name, arguments]
