@@ -16,7 +16,7 @@ from jaxdm import design, prng
 from jaxdm import progress as progress_lib
 from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
 
-_TILE_TARGETS = 256
+_TILE_TARGETS = 1024
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
 
 

@@ -95,6 +95,9 @@ def test_distances_of_pixels_are_exact_and_ties_are_ties(monkeypatch) -> None:
   train[4], train[5] = 0, 255
   targets = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
   targets[1] = 0
+  near = rng.integers(200, 255, (32, 32, 3), np.uint8)
+  targets[0] = near
+  train[:4] = near + rng.integers(-1, 2, (4, 32, 32, 3))  # Large terms, small distances.
   train[7] = train[2].swapaxes(0, 1)
   targets[2] = np.minimum(targets[2], targets[2].swapaxes(0, 1))  # As far from 7 as 2.
   monkeypatch.setattr(baselines, "_BLOCK_EXAMPLES", 4)
@@ -108,7 +111,7 @@ def test_distances_of_pixels_are_exact_and_ties_are_ties(monkeypatch) -> None:
       for x in train
     ]
     np.testing.assert_array_equal(row, [-np.float32(math.sqrt(s)) for s in squares])
-  assert found[:][2, 7] == found[:][2, 2] and found[:][1, 4] == 0
+  assert found[:][2, 7] == found[:][2, 2] and found[:][1, 4] == 0 > found[:][0, 0]
 
 
 def test_factors_are_small_where_weights_are_expected() -> None:

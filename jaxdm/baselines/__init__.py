@@ -17,6 +17,7 @@ _TILE_TARGETS = 1024
 _BLOCK_EXAMPLES = 4096
 # Philox makes four numbers of 64 bits a step, so eight of float32.
 _FLOATS_A_STEP = 8
+_EXACT_TERMS = 2**10
 
 
 class ScoreRows:
@@ -67,8 +68,8 @@ def random_rows(num_targets: int, num_train: int, *, seed: int) -> ScoreRows:
 def pixel_rows(train_images: np.ndarray, target_images: np.ndarray) -> ScoreRows:
   """Minus the Euclidean distance of images, computed for the targets asked for.
 
-  Squared distances are sums of integers below 2^53, which float64 holds exactly. So
-  images that are equally far get equal scores.
+  Squared distances are exact: see `_squared_distances`. So images that are equally far
+  get equal scores.
 
   Args:
     train_images: uint8[n, ...].
@@ -78,16 +79,31 @@ def pixel_rows(train_images: np.ndarray, target_images: np.ndarray) -> ScoreRows
   target_tp = target_images.reshape(len(target_images), -1)
 
   def rows_of(targets: np.ndarray) -> np.ndarray:
-    target_up = target_tp[targets].astype(np.float64)
     scores_un = np.empty((len(targets), len(train_np)), np.float32)
     for start in range(0, len(train_np), _BLOCK_EXAMPLES):
       part = slice(start, start + _BLOCK_EXAMPLES)
-      block_bp = train_np[part].astype(np.float64)
-      squares = (target_up**2).sum(axis=1)[:, None] + (block_bp**2).sum(axis=1)
-      scores_un[:, part] = -np.sqrt(squares - 2 * (target_up @ block_bp.T))
+      scores_un[:, part] = -np.sqrt(
+        _squared_distances(target_tp[targets], train_np[part])
+      )
     return scores_un
 
   return ScoreRows((len(target_tp), len(train_np)), rows_of)
+
+
+def _squared_distances(a_up: np.ndarray, b_np: np.ndarray) -> np.ndarray:
+  """|a - b|^2 of rows of uint8, float64[u, n] without rounding.
+
+  |a|^2 + |b|^2 - 2 a.b, where products of pixels less 128 are at most 2^14. A float32
+  product of matrices holds the sum of 2^10 of them exactly, in any order.
+  """
+  total_un = np.zeros((len(a_up), len(b_np)))
+  for start in range(0, a_up.shape[1], _EXACT_TERMS):
+    part = slice(start, start + _EXACT_TERMS)
+    a, b = (x[:, part].astype(np.float32) - 128 for x in (a_up, b_np))
+    total_un -= 2 * (a @ b.T)
+    for axis, x in enumerate((a, b)):
+      total_un += np.expand_dims(np.einsum("ip,ip->i", x, x), 1 - axis)
+  return total_un
 
 
 class Term(NamedTuple):
