@@ -11,6 +11,8 @@ from etils import epath
 
 from jaxdm import waiting, whole
 
+MANIFEST = "manifest.json"
+
 
 def read(path: epath.Path) -> dict[str, np.ndarray]:
   """The arrays of an .npz file, each against its checksum.
@@ -43,7 +45,7 @@ class Kept:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(settings, indent=1, sort_keys=True)
-    manifest = self._folder / "manifest.json"
+    manifest = self._folder / MANIFEST
     if manifest.exists() and manifest.read_text() != text:
       raise ValueError(f"{self._folder} holds parts of another fit; remove it")
     if not manifest.exists():
