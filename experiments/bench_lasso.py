@@ -138,6 +138,13 @@ def _plan(case: Case) -> Any:
   return design.plan(m, n, t, is_bool=True, form=form)
 
 
+def _announced_bytes(case: Case) -> int:
+  """The peak memory that our plan expects."""
+  from jaxdm import design
+
+  return design.peak_bytes(_plan(case), *case.masks.shape)
+
+
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """All targets in tiles; the tolerance is the gap itself."""
   from jaxdm import lasso, solver
@@ -318,7 +325,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
     "reached_distance": largest_distance(part, weights),
     "tol": tol,
     "memory_bytes": own + children,
-    "announced_bytes": _plan(case).peak_bytes if side == "jaxdm" else 0,
+    "announced_bytes": _announced_bytes(case) if side == "jaxdm" else 0,
   }
 
 

@@ -17,12 +17,14 @@ from jaxdm import (
   columns,
   design,
   identity,
+  jobs,
   lasso,
   numerics,
   path,
   quality,
   store,
   training_sets,
+  waiting,
 )
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
@@ -131,7 +133,9 @@ def fit_datamodels(
     candidates: priors by name. None: no prior, the published method.
     form: of the design, to force one (see `design.plan`).
     tile: targets at a time, to force a number.
-    folder: where finished tiles are kept; a fit that was stopped continues there.
+    folder: where finished tiles are kept; a fit that was stopped continues there. It
+      also holds the plan of the first process that came (form, tile, order), which every
+      other process and every later start follows, whatever memory and devices it has.
     share: (i, N): this is process i of N that fit together, each some tiles of targets,
       and meet in the folder. Each returns all datamodels.
     report: called with a line of text on what was chosen.
@@ -142,25 +146,37 @@ def fit_datamodels(
 
   Raises:
     ValueError: on shapes that do not match, masks that are not 0/1, non-finite
-      margins, too few models to hold any out, or a folder of another fit.
+      margins, too few models to hold any out, a folder of another fit, a share that is
+      none or has no folder to meet in, or too little memory.
   """
+  waiting.check_share(share)
+  if share[1] > 1 and folder is None:
+    raise ValueError(
+      f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
+    )
   if isinstance(margins_mt, store.Matrix) and np.prod(margins_mt.shape) < _AT_ONCE:
     margins_mt = margins_mt[:]
   masks_mn = _checked(masks_mn, margins_mt)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   candidates = dict(candidates or {"none": Prior()})
+  names = tuple(candidates)
   splits = path.folds(m, config)
-  plan = design.plan(m, n, t, is_bool=True, form=form, tile=tile)
-  most = -(-t // share[1])  # A tile for each process at least.
-  if plan.tile > most:
-    plan = design.plan(m, n, t, is_bool=True, form=form, tile=most)
-  report(f"lasso: {plan}")
+
+  def planned() -> jobs.FitPlan:
+    made = design.plan(m, n, t, is_bool=True, form=form, tile=tile, processes=share[1])
+    return jobs.FitPlan(made, names)
+
+  plan, order = jobs.agree(folder, planned, index=share[0], form=form, tile=tile)
+  if set(order) == set(names):  # Else `kept` finds that the folder is of another fit.
+    candidates = {name: candidates[name] for name in order}
+  design.check_room(plan, m, n)
+  report(f"lasso: {plan}, {design.peak_bytes(plan, m, n) / 1e9:.2f} GB")
   # Digests read everything: not for nothing.
-  settings = {} if folder is None else _settings(masks_mn, margins_mt, config, candidates)
-  kept = kept_lib.Kept(folder, settings)
+  depends_on = () if folder is None else (masks_mn, margins_mt, config, candidates, plan)
+  kept = kept_lib.Kept(folder, _settings(*depends_on) if depends_on else {})
   parts = list(lasso.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
-  shared = _Shared(kept, share, tasks, progress)
+  shared = jobs.Parts(kept, share, tasks, progress)
   data = {
     name: _Data(masks_mn, margins_mt, prior, parts) for name, prior in candidates.items()
   }
@@ -188,7 +204,7 @@ def fit_datamodels(
     lambdas_t=lambdas_t.astype(np.float32),
     gap_t=whole["gap"].astype(np.float32),
     status_t=whole["status"].astype(np.int8),
-    choice_t=np.full(t, list(candidates).index(name), np.int32),
+    choice_t=np.full(t, names.index(name), np.int32),
   )
 
 
@@ -197,6 +213,7 @@ def _settings(
   margins_mt: Margins,
   config: FitConfig,
   candidates: Mapping[str, Prior],
+  plan: design.Plan,
 ) -> dict[str, Any]:
   """What a fit's parts depend on, as JSON values."""
   t = margins_mt.shape[1]
@@ -206,37 +223,12 @@ def _settings(
     "margins": identity.digest(margins_mt),
     "candidates": {name: prior.digest(t) for name, prior in candidates.items()},
     "computation": identity.computation(),
+    "plan": list(plan),
   }
 
 
-class _Shared:
-  """Parts of a fit, each made by one of several processes that meet in a folder."""
-
-  def __init__(
-    self,
-    kept: kept_lib.Kept,
-    share: tuple[int, int],
-    tasks: Sequence[int],
-    progress: progress_lib.Progress,
-  ):
-    """Makes nothing yet; `tasks` says how many each call of `make` will have."""
-    self._kept, self._progress = kept, progress
-    self._mine = slice(share[0], None, share[1])
-    self._total = sum(len(range(count)[self._mine]) for count in tasks)
-    self._made: dict[str, dict[str, np.ndarray]] = {}
-
-  def make(self, tasks: Mapping[str, Callable[[], dict[str, np.ndarray]]]) -> None:
-    """Makes this process's share of them; `[key]` has the arrays of all."""
-    for key in list(tasks)[self._mine]:
-      self._made[key] = self._kept(key, tasks[key])
-      self._progress(len(self._made), self._total)
-
-  def __getitem__(self, key: str) -> dict[str, np.ndarray]:
-    return self._made[key] if key in self._made else self._kept.wait_for(key)
-
-
 def _paths(
-  shared: _Shared,
+  shared: jobs.Parts,
   masks_mn: design.Matrix,
   data: Mapping[str, "_Data"],
   parts: Sequence[slice],
@@ -293,7 +285,7 @@ def _paths(
 
 
 def _fitted(
-  shared: _Shared,
+  shared: jobs.Parts,
   data: "_Data",
   parts: Sequence[slice],
   full: solver_lib.Solver,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -23,9 +22,6 @@ from jaxdm import (
   training_sets,
 )
 
-_PARTS = 20
-_SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
@@ -39,9 +35,9 @@ class Speed:
       on a GPU it has not been measured, and small networks will want more.
     chunk: models per device and call; results arrive (and are stored) a chunk at
       a time.
-    checkpoint_seconds: what a killed run loses at most, if a step of a chunk takes no
-      longer than a quarter of it; models that take longer to train are kept half-trained.
-      0: never.
+    checkpoint_seconds: seconds of training that a killed run loses at most, if a step of
+      a chunk takes no longer than a fifth of them; models that take longer to train are
+      written to disk half-trained. 0: never.
     conv_backend: the convolution's backend.
   """
 
@@ -97,11 +93,9 @@ class Fleet:
       num_classes: k.
       speed: how to run it.
       gradient_dim: numbers that an example's gradient is projected to.
-      progress: keeps models that take long to train; None: nothing is kept.
+      progress: writes models that take long to train; None: nothing is written.
     """
     self._progress = progress
-    self._is_long: bool | None = None
-    self._finished: list[str] = []
     self._config, self._pixels, self._speed = config, pixels, speed
     self.num_classes = num_classes
     self._net = train.network(config, num_classes, speed.conv_backend)
@@ -226,7 +220,7 @@ class Fleet:
     """Trains models and predicts with them, a chunk at a time.
 
     While a caller works on one chunk's outputs the devices train the next, unless chunks
-    take so long that their outputs had better be stored first.
+    take so long that their outputs must be stored first.
 
     Args:
       chunks: training sets and their keys, at most `rows` models each; read one
@@ -244,7 +238,7 @@ class Fleet:
       if ahead is not None:
         yield ahead
       ahead = Outputs(len(sets.counts), logits, features)
-      if self._is_long:
+      if self._progress and self._progress.has_much_to_store():
         yield ahead
         ahead = None
     if ahead is not None:
@@ -265,43 +259,18 @@ class Fleet:
     last = int(np.asarray(until * self._config.num_steps(sets.counts), np.int32).max())
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run("begin_row", self._images, keys)
-    if self._progress and self._is_long is not False:
-      state = self._advanced_in_parts(
-        self._progress, self._name(sets, keys, until), state, (batch, keys), last
-      )
+    if self._progress:
+      name = self._name(sets, keys, until)
+      advance = functools.partial(self._advanced, (batch, keys))
+      state = self._progress.run(name, state, last, advance)
     else:
-      state = self._advanced(state, (batch, keys), 0, last)
+      state = self._advanced((batch, keys), state, 0, last)
     return self._run("variables_row", self._images, (state, batch))
 
-  def _advanced(self, state: train.State, rows: Any, first: int, stop: int) -> Any:
+  def _advanced(self, rows: Any, state: train.State, first: int, stop: int) -> Any:
     """The chunk after some steps."""
     shared = self._images, (np.int32(first), np.int32(stop))
     return self._run("advance_row", shared, (state, *rows))
-
-  def _advanced_in_parts(
-    self, progress: checkpoint.Progress, name: str, state: Any, rows: Any, last: int
-  ) -> Any:
-    """The chunk after all steps, kept on the way if it takes long.
-
-    It stays kept, finished, until `settle`. Whether chunks take long the first one tells.
-    """
-    start, state = progress.begin(name, state)
-    began, step, size = time.monotonic(), start, max(1, last // _PARTS)
-    while step < last:
-      stop, before = min(step + size, last), time.monotonic()
-      state = jax.block_until_ready(self._advanced(state, rows, step, stop))
-      per_step = (time.monotonic() - before) / (stop - step)
-      fit = int(_SHARE_OF_SECONDS * progress.seconds / max(per_step, 1e-9))
-      size, step = max(1, min(fit, last // _PARTS)), stop
-      if stop < last:
-        progress.keep(name, stop, state)
-    if self._is_long is None:
-      self._is_long = start > 0 or time.monotonic() - began > progress.seconds
-    if self._is_long:
-      if start < last:
-        progress.keep(name, last, state, now=True)
-      self._finished.append(name)
-    return state
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
     """Names a chunk by all that its models depend on.
@@ -312,11 +281,9 @@ class Fleet:
     return identity.digest(depends_on)
 
   def settle(self) -> None:
-    """Forgets finished chunks, once what they said is stored."""
-    for name in self._finished:
-      assert self._progress
-      self._progress.end(name)
-    self._finished.clear()
+    """Removes what was written of finished chunks, once their outputs are stored."""
+    if self._progress:
+      self._progress.settle()
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""

@@ -12,6 +12,8 @@ from etils import epath
 
 from jaxdm import identity, sealed, waiting, whole
 
+MANIFEST = "manifest.json"
+
 
 def read(path: epath.Path) -> dict[str, np.ndarray]:
   """The arrays of an .npz file, each against its checksum.
@@ -48,7 +50,7 @@ class Kept:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
     wanted, mine = json.loads(json.dumps(settings)), identity.made_by()
-    manifest = self._folder / "manifest.json"
+    manifest = self._folder / MANIFEST
     if not manifest.exists():
       sealed.write(manifest, {"settings": wanted, "made_by": mine}, new=True)
     try:

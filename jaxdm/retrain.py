@@ -100,7 +100,11 @@ class Retrainer:
       share: (i, N): this is process i of N that ask for the same models, in the same
         order, and meet in the store: `__call__` trains an Nth of them and waits for the
         others to store the rest.
+
+    Raises:
+      ValueError: if `share` is none.
     """
+    waiting.check_share(share)
     self._share = share
     self._models, self._folder = models, epath.Path(folder)
     self._labels = np.asarray(labels, np.int32)

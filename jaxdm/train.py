@@ -35,7 +35,10 @@ class TrainConfig:
       to 0, both linearly.
     peak_at: where the peak stands, as a share of training.
     momentum: of SGD, and of Muon.
-    weight_decay: added to the gradient, for every parameter.
+    weight_decay: this many times a parameter is added to its gradient, as published. A
+      kernel that follows Muon instead shrinks by this many times its own learning rate at
+      every step, beside the orthogonal update ('decoupled'): what is added before it is
+      made orthogonal would have no size.
     muon_rate: 0: SGD for every parameter, as published. More: the kernels of all
       convolutions but the first follow Muon (Jordan, 2024: momentum, made orthogonal)
       with this peak learning rate, on the same schedule.

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import numpy as np
 from etils import epath
@@ -117,6 +119,30 @@ def test_pictures_draw_grey_and_colour() -> None:
     fig = figures.story(images[0], images, title="t", removed_titles=["x"] * 12)
     assert len(fig.axes) == 13
     assert page.png(fig).startswith(b"\x89PNG")
+
+
+_QUIET = """
+import sys
+import matplotlib
+matplotlib.use("svg")
+matplotlib.rcParams["savefig.facecolor"] = "red"
+before = dict(matplotlib.rcParams)
+import numpy as np
+from jaxdm.report import figures, page, tables
+from experiments import efficiency, explain, removal_curves, report
+fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
+content = page.png(fig)
+assert content.startswith(b"\\x89PNG"), content[:9]
+# Of the size that was asked for, in pixels.
+assert int.from_bytes(content[16:20]) == 7 * 120
+assert dict(matplotlib.rcParams) == before
+assert matplotlib.get_backend() == "svg", matplotlib.get_backend()
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_the_report_leaves_the_settings_of_matplotlib_alone() -> None:
+  subprocess.run([sys.executable, "-c", _QUIET], check=True)
 
 
 def test_the_page_needs_no_other_file_and_escapes_text() -> None:

@@ -5,9 +5,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-
 from matplotlib import figure as mpl_figure
 
 from jaxdm import verdicts as verdicts_lib

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import figure as mpl_figure
+from matplotlib.backends import backend_agg
 
 from jaxdm.report import tables
 
 STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
 
 _WRONG = 50
+_DPI = 120
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
@@ -26,9 +28,10 @@ p.note { color: #555; }
 
 
 def png(fig: mpl_figure.Figure) -> bytes:
-  """A figure as PNG bytes."""
+  """A figure as PNG bytes, whatever backend the process draws with."""
   buffer = io.BytesIO()
-  fig.savefig(buffer, format="png", dpi=120)
+  fig.set_dpi(_DPI)
+  backend_agg.FigureCanvasAgg(fig).print_png(buffer)
   return buffer.getvalue()
 
 
