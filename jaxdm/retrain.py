@@ -18,7 +18,6 @@ from jaxdm import Array, bank, fleet, identity, margins, prng, training_sets, wa
 from jaxdm import progress as progress_lib
 from jaxdm import store as store_lib
 
-
 CHANGES = "changes"
 
 
