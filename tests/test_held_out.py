@@ -1,5 +1,7 @@
 """What datamodels are fitted to, and what they are judged on."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import planted
 import pytest
@@ -8,7 +10,7 @@ from absl.testing import flagsaver
 from planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
 from experiments import efficiency, fit_datamodels, lab, methods, train_subsets
-from jaxdm import retrain
+from jaxdm import bank, retrain
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,8 @@ def test_scores_are_judged_by_the_stored_held_out_models(opened, held_out) -> No
   for name, scores_tn in scores.items():
     expected = lds(scores_tn, held_out)
     assert found[name].lds.estimate == pytest.approx(expected, abs=1e-6)
-    point = efficiency.judged(opened, name, 0, scores_tn)
+    rows = fit_datamodels.held_out_rows(opened)
+    point = efficiency.judged(opened, name, 0, scores_tn, rows)
     assert point.lds == pytest.approx(expected, abs=1e-6)
   # Enough noise that the LDS says which models are judged on.
   assert 0.5 < found["true"].lds.estimate < 0.95
@@ -130,18 +133,19 @@ def test_held_out_rows_of_files_do_not_change_the_fit(tmp_path) -> None:
 
 def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> None:
   """A subset that is trained on again has another seed, or there is no noise to see."""
-  asked = []
+  asked, shape = [], (len(opened.target_labels), 2)
 
-  def collect(self, store, chunks, masks_of, family, *, progress) -> None:
-    for chunk in chunks:
-      masks = masks_of(np.asarray(chunk))
-      numbers = zip(masks, chunk, strict=True)
-      asked.extend((mask.tobytes(), family, number) for mask, number in numbers)
+  def trained(self, parts) -> Iterator[np.ndarray]:
+    for part in parts:
+      sets = zip(part.masks_mn, part.seeds, strict=True)
+      asked.extend((mask.tobytes(), seed.family, seed.number) for mask, seed in sets)
+      yield np.zeros((len(part.seeds), *shape), np.float32)
 
-  monkeypatch.setattr(retrain.Retrainer, "collect", collect)
+  monkeypatch.setattr(retrain.Retrainer, "_trained", trained)
   monkeypatch.setattr(retrain, "missing", lambda store, count, shard: [range(count)])
+  monkeypatch.setattr(bank, "write", lambda *args, **options: None)
   for collection in opened.collections():
-    opened.collect(collection)
+    opened.retrain.collect(collection)
   total = NUM_MODELS + REPEATS * NUM_HELD_OUT
   assert len({(family, number) for _, family, number in asked}) == total == len(asked)
   assert len({mask for mask, _, _ in asked}) == NUM_MODELS + NUM_HELD_OUT

@@ -21,9 +21,10 @@ ALONE = ("bank", "efficiency", "explain", "report")
 JOB = ("brittleness", "fit_datamodels", "label_flip", "pipeline", "removal_curves")
 READS_FILES = ("bank", "fit_datamodels")
 LAUNCHERS = (*ALONE, *JOB, "status", "train_subsets")
-TAKES_SETTINGS = ("bench_accuracy", "bench_trainer", "plan")
+TAKES_SETTINGS = ("bench_accuracy", "bench_host", "bench_trainer", "plan")
 # Flags of their own; bench_accuracy needs PyTorch.
 OTHERS = {
+  "bench_host": "--scale",
   "bench_lasso": "--shapes",
   "bench_trainer": "--scaling",
   "cut_fashion": "--source",
