@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import runpy
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from typing import Any
 import tqdm  # noqa: F401
 
 import jaxdm
+
+_MOST_SECONDS = 20  # Of a processor: what is asked here trains nothing.
 
 
 def exit_status(module: str, arguments: list[str]) -> int:
@@ -42,6 +45,7 @@ def forked(module: str, arguments: list[str]) -> dict[str, Any]:
   with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
     process = os.fork()
     if not process:
+      resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)
       status = exit_status(module, arguments)

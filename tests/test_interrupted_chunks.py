@@ -1,0 +1,83 @@
+"""Which half-trained models a fleet may go on with: those that it would train itself."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxdm import checkpoint, fleet, prng, train, training_sets
+
+
+class Named(Exception):  # noqa: N818
+  """Carries the name under which a chunk is looked for."""
+
+
+@pytest.fixture
+def name_of(tiny_images, tmp_path, monkeypatch):
+  """The name of a chunk of two models, of which some parts may be others."""
+  images, labels = tiny_images
+  masks = np.random.default_rng(0).random((2, len(labels))) < 0.7
+
+  def begin(self, name, *args, **more):
+    raise Named(name)
+
+  # Nothing is compiled.
+  monkeypatch.setattr(checkpoint.Progress, "begin", begin)
+  monkeypatch.setattr(fleet.Fleet, "_run", lambda self, *args: None)
+
+  def name(
+    config: train.TrainConfig,
+    *,
+    images: np.ndarray = images,
+    masks: np.ndarray = masks,
+    labels: np.ndarray = labels,
+    seed: int = 0,
+    numbers: tuple[int, int] = (0, 1),
+    classes: int = 2,
+    **more: float,
+  ) -> str:
+    models = fleet.Fleet(
+      config,
+      images,
+      classes,
+      fleet.Speed(chunk=2),
+      progress=checkpoint.Progress(tmp_path, 1e-9),
+    )
+    keys = prng.keys_for(seed, [prng.Seed("verify", i) for i in numbers])
+    with pytest.raises(Named) as caught:
+      models.train_chunk(training_sets.from_masks(masks, labels), keys, **more)
+    return str(caught.value)
+
+  return name, images, masks, labels
+
+
+def test_any_other_model_has_another_name(name_of, tiny_config) -> None:
+  name, images, masks, labels = name_of
+  pixel, mask, flipped = images.copy(), masks.copy(), labels.copy()
+  pixel[-1, -1, -1] ^= 1
+  mask[1, -1] ^= True
+  flipped[np.flatnonzero(masks[0])[-1]] ^= 1
+  found = {
+    "the same": name(tiny_config),
+    "one pixel": name(tiny_config, images=pixel),
+    "one example": name(tiny_config, masks=mask),
+    "the other order": name(tiny_config, masks=masks[::-1]),
+    "one label": name(tiny_config, labels=flipped),
+    "the seed": name(tiny_config, seed=1),
+    "one number": name(tiny_config, numbers=(0, 2)),
+    "classes": name(tiny_config, classes=3),
+    "until": name(tiny_config, until=0.5),
+  }
+  for field in dataclasses.fields(tiny_config):
+    value = getattr(tiny_config, field.name)
+    if isinstance(value, bool):
+      other = not value
+    elif isinstance(value, str):
+      other = "bfloat16"
+    else:
+      other = value * 2 if value and field.name not in ("momentum", "peak_at") else 0.5
+      other = other if isinstance(value, float) else int(other + 1)
+    changed = dataclasses.replace(tiny_config, **{field.name: other})
+    found[field.name] = name(changed)
+  assert len(set(found.values())) == len(found)
+  assert name(tiny_config) == found["the same"]
