@@ -35,6 +35,7 @@ from experiments import (
   workdir,
 )
 from jaxdm import (
+  array_folder,
   bank,
   data,
   datamodels,
@@ -546,6 +547,41 @@ def rewritten(folder, of: Parts) -> lab.Lab:
   return toy_lab(folder, of)
 
 
+def in_common(folder, of: Parts) -> lab.Lab:
+  """An experiment with stores of its own, in a workdir that others like it share."""
+  folder.mkdir(exist_ok=True)
+  path = folder.parent / f"{folder.name}-common"
+  (path / "stages").mkdir(parents=True, exist_ok=True)
+  opened = toy_lab(folder / str(len(list(folder.iterdir()))), of)
+  return dataclasses.replace(opened, workdir=workdir.Workdir(str(path)))
+
+
+def changed_base_models(base: Parts) -> dict[str, Parts]:
+  """The problem with each part changed that models on all data depend on."""
+  changed = changed_models(base)
+  for name, other in changed_configs(base.gradient):
+    changed[f"gradient.{name}"] = base._replace(gradient=other)
+  more = dataclasses.replace(base.collect, num_base=3)
+  return changed | {"num_base": base._replace(collect=more)}
+
+
+def base_model_arrays() -> Entry:
+  """Logits and scores of the models on all data."""
+
+  def use(folder, of: Parts) -> bool:
+    opened = in_common(folder, of)
+    if base_models.exist(opened):
+      base_models.load(opened)
+      return False
+    path = opened.workdir.path / base_models.FOLDER
+    arrays = array_folder.create(path, {"logits": (2, T, 2), "trak": (T, N)})
+    array_folder.finish(path, arrays, opened.base_models_identity())
+    return True
+
+  base = parts()
+  return Entry(use, base, changed_base_models(base), {"speed": at_other_speed(base)})
+
+
 def relabel_parts() -> Entry:
   """Scores of label flips, for which models are trained again."""
 
@@ -559,28 +595,12 @@ def relabel_parts() -> Entry:
 
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(relabel, "_mean", mean)
-      folder.mkdir(exist_ok=True)
-      opened = dataclasses.replace(
-        toy_lab(folder / str(len(list(folder.iterdir()))), problem),
-        workdir=workdir.Workdir(str(common(folder))),
-      )
-      relabel.scores(opened, targets)
+      relabel.scores(in_common(folder, problem), targets)
     return bool(worked)
 
-  def common(folder):
-    path = folder.parent / f"{folder.name}-common"
-    (path / "stages").mkdir(parents=True, exist_ok=True)
-    return path
-
   base, targets = parts(), np.array([1, 4])
-  changed = {name: (of, targets) for name, of in changed_models(base).items()}
-  for name, other in changed_configs(base.gradient):
-    changed[f"gradient.{name}"] = (base._replace(gradient=other), targets)
-  more = dataclasses.replace(base.collect, num_base=3)
-  changed |= {
-    "num_base": (base._replace(collect=more), targets),
-    "targets": (base, np.array([1, 5])),
-  }
+  changed = {name: (of, targets) for name, of in changed_base_models(base).items()}
+  changed["targets"] = (base, np.array([1, 5]))
   return Entry(use, (base, targets), changed, {"speed": (at_other_speed(base), targets)})
 
 
@@ -688,6 +708,7 @@ TABLE: dict[str, Callable[[], Entry]] = {
   "parts of a fit": fit_parts,
   "parts of a fit to a store": fit_parts_of_a_store,
   "half-trained models": half_trained,
+  "models on all data": base_model_arrays,
   "parts of relabel": relabel_parts,
   "parts of efficiency": efficiency_parts,
   "record of fit_datamodels": stage_record(
