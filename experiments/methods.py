@@ -16,8 +16,8 @@ def scores(
 ) -> dict[str, design.Matrix]:
   """How much each example supports each target, float32[t, n] a method.
 
-  Only the datamodels' weights are in memory. Scores of models on all data are memory
-  maps; those of pixels and random are computed for the targets that are asked for.
+  Only the datamodels' weights stay in memory. Scores of models on all data are read, and
+  those of pixels and random computed, for the targets that are asked for.
 
   Args:
     opened: the experiment.
@@ -37,8 +37,17 @@ def scores(
       shape = len(opened.target_labels), len(opened.labels)
       found[name] = baselines.random_rows(*shape, seed=opened.seed)
     else:
-      found[name] = stored[name]
+      found[name] = _read_rows(stored, name)
   return found
+
+
+def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> baselines.ScoreRows:
+  """A stored method's scores; the file is mapped while rows are copied, and no longer.
+
+  Pages of a map that stays open count as this process's memory once they are read.
+  """
+  t, n = stored[name].shape
+  return baselines.ScoreRows((t, n), lambda targets: stored[name][targets])
 
 
 def judge(
