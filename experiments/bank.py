@@ -31,6 +31,7 @@ from experiments import (
   lab,
   launcher,
   margin_files,
+  provenance,
   train_subsets,
   workdir,
 )
@@ -101,6 +102,8 @@ def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[upkeep
 def verify(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
+  for line in opened.workdir.mixtures():
+    print(f"note: {line}")
   if repair:
     for path in _stores(opened.workdir):
       upkeep.sweep(path)
@@ -133,6 +136,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
       print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
+  provenance.take_over(opened.workdir.path, other)
   left = train_subsets.lacking(opened)
   print(f"{left} models are missing" if left else "no model is missing")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from experiments import hosts, presets
+from experiments import hosts, presets, provenance
 from jaxdm import devices, progress, sealed, upkeep, whole
 
 # Names the number of a stage's parts that are still to be done, in its summary.
@@ -198,6 +198,10 @@ class Workdir:
       )
     return record["summary"]
 
+  def is_finished(self, stage: str) -> bool:
+    """Whether a stage has been done to its end."""
+    return bool(self._record(stage).get("complete"))
+
   def groups(self, stage: str) -> list[str]:
     """The groups of an experiment's settings that a stage was begun with; none if new."""
     stored = self._record(stage).get("settings", {})
@@ -240,7 +244,8 @@ class Workdir:
     if record.get("complete"):
       return _told(stage, record["summary"])
     if hosts.follows():
-      summary = work()
+      with provenance.Start(self.path, stage, settings):
+        summary = work()
       if not summary.get(UNFINISHED):
         hosts.wait_until(
           lambda: self._record(stage).get("complete"), f"the record of {stage}"
@@ -252,13 +257,26 @@ class Workdir:
       sealed.write(self.path / _PLACES, places)
     path = self._stages / f"{stage}.json"
     sealed.write(path, {"settings": settings, "complete": False})
-    start = time.monotonic()
-    summary = work()
-    summary["seconds"] = round(time.monotonic() - start, 1)
+    with provenance.Start(self.path, stage, settings):
+      summary = work()
+    made = provenance.of_stage(self.path, stage, settings)
+    summary["seconds"] = made.seconds
     complete = not summary.get(UNFINISHED)
     record = {"settings": settings, "complete": complete, "summary": summary}
-    sealed.write(path, record)
+    sealed.write(path, record | made._asdict())
     return _told(stage, summary)
+
+  def stage_provenance(self) -> dict[str, provenance.Provenance]:
+    """What made the stages that were begun here, by name: all their starts so far."""
+    found = {}
+    for path in sorted(self._stages.glob("*.json")):
+      settings = self._record(path.stem)["settings"]
+      found[path.stem] = provenance.of_stage(self.path, path.stem, settings)
+    return found
+
+  def mixtures(self) -> list[str]:
+    """A sentence on each store and stage that several versions have made."""
+    return provenance.mixtures(self.bank, self.stage_provenance())
 
   def reopen(self, stage: str) -> None:
     """Makes a stage one that is not finished, so that it looks for what is missing."""
