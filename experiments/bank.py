@@ -32,6 +32,7 @@ from experiments import (
   lab,
   launcher,
   margin_files,
+  provenance,
   train_subsets,
   workdir,
 )
@@ -116,6 +117,8 @@ def _wrong_masks(
 def verify(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
+  for line in opened.workdir.mixtures():
+    print(f"note: {line}")
   if repair:
     for path in _stores(opened.workdir):
       upkeep.sweep(path)
@@ -150,6 +153,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
       print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
+  provenance.take_over(opened.workdir.path, other)
   left = train_subsets.lacking(opened)
   print(f"{left} models are missing" if left else "no model is missing")
 

@@ -4,17 +4,15 @@ python -m experiments.report --workdir=runs/fashion
 """
 
 import csv
-import time
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import base_models, fit_datamodels, lab, launcher
 from jaxdm import data as data_lib
 from jaxdm import datamodels, quality, whole
-from jaxdm.report import figures, page, tables
+from jaxdm.report import figures, page, tables, words
 from jaxdm.verdicts import Verdict
 
 _STORIES = 4
@@ -28,10 +26,11 @@ def _stories(
   rankings: list[np.ndarray],
 ) -> list[tuple[str, bytes]]:
   """Pictures of the targets that fewest removals flip, as (name, PNG)."""
+  method = words.story_method(tables.by_method(verdicts))
   found = [
     (v, ranking[: v.k])
     for v, ranking in zip(verdicts, rankings, strict=True)
-    if v.method == "datamodel" and not v.censored
+    if v.method == method and not v.censored
   ]
   found.sort(key=lambda pair: pair[0].k)
   pictures = []
@@ -86,9 +85,12 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   models = fit_datamodels.fitted(opened.workdir)
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   classes = np.unique(opened.target_labels[[v.target for v in removed]])
-  class_size = int(np.bincount(opened.labels)[classes].min())
+  class_sizes = np.bincount(opened.labels)[classes]
   curves = figures.cumulative_share(
-    tables.by_method(removed), tables.by_method(flipped), class_size=class_size
+    tables.by_method(removed),
+    tables.by_method(flipped),
+    class_size=int(class_sizes.min()),
+    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
   )
   guess_mt = models.predict(masks)
   found = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
@@ -111,9 +113,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     "data", "collect", "train", "gradient", "prior", "fit", "search", "compare", "flip"
   )
   summary = {
-    "date": time.strftime("%Y-%m-%d"),
-    "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-    "jax": jax.__version__,
+    "provenance": {
+      stage: made._asdict() for stage, made in opened.workdir.stage_provenance().items()
+    },
+    "mixtures": opened.workdir.mixtures(),
     "settings": settings,
     "wrong_targets": wrong,
     **summaries,

@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from experiments import hosts, presets
+from experiments import hosts, presets, provenance
 from jaxdm import devices, progress, sealed, upkeep, whole
 
 # Names the number of a stage's parts that are still to be done, in its summary.
@@ -209,6 +209,10 @@ class Workdir:
     """
     return dict(self.summary(stage).get(OUTPUTS, {}))
 
+  def is_finished(self, stage: str) -> bool:
+    """Whether a stage has been done to its end."""
+    return bool(self._record(stage).get("complete"))
+
   def groups(self, stage: str) -> list[str]:
     """The groups of an experiment's settings that a stage was begun with; none if new."""
     stored = self._record(stage).get("settings", {})
@@ -260,8 +264,10 @@ class Workdir:
       print(
         f"{stage}: done again, since what it reads has changed ({'; '.join(changed)})"
       )
+    depends_on = {"settings": settings, "inputs": inputs}
     if hosts.follows():
-      summary = work()
+      with provenance.Start(self.path, stage, depends_on):
+        summary = work()
       if not summary.get(UNFINISHED):
         hosts.wait_until(lambda: self._finished(stage, inputs), f"the record of {stage}")
       return summary
@@ -272,12 +278,27 @@ class Workdir:
     path = self._stages / f"{stage}.json"
     begun = {"format": _FORMAT, "settings": settings, "inputs": inputs}
     sealed.write(path, {**begun, "complete": False})
-    start = time.monotonic()
-    summary = work()
-    summary["seconds"] = round(time.monotonic() - start, 1)
+    with provenance.Start(self.path, stage, depends_on):
+      summary = work()
+    made = provenance.of_stage(self.path, stage, depends_on)
+    summary["seconds"] = made.seconds
     complete = not summary.get(UNFINISHED)
-    sealed.write(path, {**begun, "complete": complete, "summary": summary})
+    record = {**begun, "complete": complete, "summary": summary}
+    sealed.write(path, record | made._asdict())
     return _told(stage, summary)
+
+  def stage_provenance(self) -> dict[str, provenance.Provenance]:
+    """What made the stages that were begun here, by name: all their starts so far."""
+    found = {}
+    for path in sorted(self._stages.glob("*.json")):
+      record = self._record(path.stem)
+      depends_on = {name: record[name] for name in ("settings", "inputs")}
+      found[path.stem] = provenance.of_stage(self.path, path.stem, depends_on)
+    return found
+
+  def mixtures(self) -> list[str]:
+    """A sentence on each store and stage that several versions have made."""
+    return provenance.mixtures(self.bank, self.stage_provenance())
 
   def reopen(self, stage: str) -> None:
     """Makes a stage one that is not finished, so that it looks for what is missing."""

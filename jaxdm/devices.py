@@ -45,6 +45,11 @@ def count() -> int:
   return len(jax.local_devices())
 
 
+def describe() -> str:
+  """Number and kind of the local devices, such as '2 x cpu'."""
+  return f"{count()} x {jax.local_devices()[0].device_kind}"
+
+
 def used(lanes: int | None = None) -> int:
   """Local devices that rows in so many lanes are spread over.
 

@@ -22,6 +22,7 @@ from experiments import (
   launcher,
   pipeline,
   presets,
+  provenance,
   relabel,
   report,
   settings,
@@ -40,6 +41,11 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
   summary = json.loads((finished / "summary.json").read_text())
   assert summary["settings"]["collect"]["num_models"] == 40
   assert summary["train_subsets"]["num_train"] == 48
+  for stage in ("train_subsets", "fit_datamodels", "brittleness", "label_flip"):
+    made = summary["provenance"][stage]
+    assert made["starts"] == 1 and made["seconds"] == summary[stage]["seconds"] > 0
+    assert made["made_by"] == [provenance.maker()] and made["started"].endswith("Z")
+  assert summary["mixtures"] == []
   for name in ("brittleness", "label_flip"):
     rows = list(csv.DictReader((finished / f"{name}.csv").open()))
     methods = [*presets.METHODS, *(["relabel"] if name == "label_flip" else [])]
@@ -91,7 +97,7 @@ def test_a_search_whose_budget_ran_out_is_drawn(finished_copy) -> None:
   with flagsaver.as_parsed(workdir=str(folder)):
     report.PROGRAM.start(["prog"])
   text = (folder / "report.html").read_text()
-  assert "--budget_models ran out: " in text
+  assert "The budget of retrained models ran out: " in text
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
+import html
 import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import pytest
 from etils import epath
 
 from experiments import report
@@ -151,3 +154,125 @@ def test_the_page_needs_no_other_file_and_escapes_text() -> None:
   text = page.page("title", [("part", body)])
   assert "<script>" not in text and "a&lt;b" in text
   assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+
+
+def summary(**changes) -> dict:
+  """What the report launcher writes, with some settings changed, by 'group.name'."""
+  search = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  lds = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+  removals = {method: {**found, "lds": lds} for method, found in search.items()}
+  found: dict = {
+    "train_subsets": {
+      "num_targets": 60,
+      "base_accuracy": 0.9,
+      "subset_accuracy": 0.8,
+    },
+    "fit_datamodels": {
+      "lds": lds,
+      "pooled_correlation": lds,
+      "lds_ceiling": lds,
+      "held_out_models": 400,
+      "mean_nonzero_weights": 7.0,
+      "bias_on_full_data": 0.1,
+      "models_fitted_to": 1199,
+      "prior": "influence+size",
+    },
+    "brittleness": {"methods": removals, "targets_wrong_on_all_data": 20},
+    "label_flip": {"methods": search, "targets_wrong_on_all_data": 20},
+    "settings": {
+      "collect": {"held_out_seeds": 2, "num_held_out": 200, "alpha": 0.5},
+      "search": {"verify_seeds": 16, "confidence": 0.95},
+      "compare": {"search_targets": ""},
+      "flip": {"flip_to": "runner-up"},
+    },
+    "wrong_targets": [],
+    "mixtures": [],
+    "provenance": {
+      "train_subsets": {
+        "made_by": [{"jax": "0.9.1", "code": "aa"}, {"jax": "0.9.2", "code": "bb"}],
+        "devices": ["8 x H100"],
+        "started": "2001-02-03T04:05:06Z",
+        "finished": "2001-02-04T04:05:06Z",
+        "seconds": 12345.6,
+        "starts": 3,
+        "processes": 4,
+      }
+    },
+  }
+  for name, value in changes.items():
+    group, _, field = name.partition("__")
+    found["settings"][group][field] = value
+  return found
+
+
+def text_of(found: dict) -> str:
+  names = ("brittleness.png", "datamodels.png", "calibration.png")
+  html_text = page.experiment_page(found, dict.fromkeys(names, b""))
+  return html.unescape(re.sub(r"<[^>]*>", " ", html_text))
+
+
+@pytest.mark.parametrize(
+  "changes,said,not_said",
+  [
+    ({}, "under the label of the target's runner-up class", "which takes most"),
+    ({"flip__flip_to": "best"}, "that label, for each of them", "runner-up"),
+    ({"flip__flip_to": "truck"}, "images kept under the label truck", "runner-up"),
+    ({}, "a random sample of 2 of the 40 targets that models", "chosen targets"),
+    ({"compare__search_targets": "1,2"}, "2 chosen targets that models", "sample of"),
+    ({}, "at 95 % confidence", "99.9"),
+    ({"search__confidence": 0.999}, "at 99.9 % confidence", "at 100"),
+    ({"search__verify_seeds": 5}, "up to 5 models", "up to 16"),
+    ({}, "(200 subsets, each trained on 2 times)", "(200 subsets)"),
+    ({"collect__held_out_seeds": 1}, "(200 subsets)", "each trained on"),
+    ({"collect__alpha": 0.125}, "subsets of 12.5 % of", "50 %"),
+  ],
+)
+def test_the_words_follow_the_settings(changes, said, not_said) -> None:
+  text = text_of(summary(**changes))
+  assert said in text
+  assert not_said not in text
+
+
+def test_the_words_follow_the_results() -> None:
+  found = summary()
+  found["brittleness"]["targets_wrong_on_all_data"] = 58
+  assert "all 2 targets that models on all data get right" in text_of(found)
+  assert "The noise ceiling is" in text_of(found)
+  found["fit_datamodels"]["lds_ceiling"] = None
+  assert "The noise ceiling is" not in text_of(found)
+  assert "removals by datamodel flip  None is flipped." in text_of(found)
+  methods = found["brittleness"]["methods"]
+  del methods["datamodel"]
+  text = text_of(found)
+  assert "beside the removals by random:" in text and "by random flip" in text
+  assert "flipped by removing at most" in text and "flipped by relabelling" in text
+  # Label flips have no LDS: neither a column nor a word of it.
+  assert text.count("LDS of the method's scores") == 1
+  flips = text[text.index("Label flips") : text.index("The targets that fewest")]
+  assert "LDS" not in flips
+
+
+def test_the_page_shows_what_made_the_results_and_not_itself() -> None:
+  found = summary()
+  text = text_of(found)
+  row = text[text.index("Runs") :]
+  for said in (
+    "2001-02-03T04:05:06Z",
+    "12,345.6",
+    "8 x H100",
+    "jax 0.9.1, code aa or jax 0.9.2, code bb",
+  ):
+    assert said in row
+  assert jax.__version__ not in text and jax.devices()[0].device_kind not in text
+  assert "Made by several versions" not in text
+  found["mixtures"] = ["the store subsets was made by 2 versions: jax 0.9.1 or 0.9.2"]
+  text = text_of(found)
+  assert text.index("Made by several versions") < text.index("How few training images")
+  assert "the store subsets was made by 2 versions: jax 0.9.1 or 0.9.2." in text
+
+
+def test_the_upper_axis_says_which_class_it_is_about() -> None:
+  for of in ("a class", "the smallest class"):
+    fig = figures.cumulative_share({"random": VERDICTS[2:]}, {}, class_size=60, of=of)
+    [top] = fig.axes[0].child_axes
+    assert top.get_xlabel() == f"per cent of {of}"

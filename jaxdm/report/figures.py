@@ -32,6 +32,7 @@ def cumulative_share(
   flips: Mapping[str, Sequence[verdicts_lib.Verdict]],
   *,
   class_size: int,
+  of: str = "a class",
 ) -> mpl_figure.Figure:
   """Share of targets flipped against the number of examples changed.
 
@@ -40,6 +41,7 @@ def cumulative_share(
     flips: verdicts on label flips by method, drawn dashed beside the first method's
       removals.
     class_size: training examples in a class, for the upper axes.
+    of: which class that is.
 
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
@@ -70,7 +72,7 @@ def cumulative_share(
     top = axes.secondary_xaxis(
       "top", functions=(_times(100 / class_size), _times(class_size / 100))
     )
-    top.set_xlabel("per cent of a class")
+    top.set_xlabel(f"per cent of {of}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
   left.set_ylabel("share of targets flipped (verified)")
