@@ -272,3 +272,13 @@ def test_every_chunk_of_models_on_all_data_has_keys_of_its_own(done) -> None:
   for start, size in ((0, 4), (4, 4), (8, 1)):
     part = jax.random.key_data(base_models.keys(opened, start, size))
     np.testing.assert_array_equal(part, all_keys[start : start + size])
+
+
+def test_another_seed_of_an_experiment_is_other_models(tmp_path) -> None:
+  seeds = [prng.Seed("verify", number) for number in range(3)]
+  found = []
+  for name, seed in (("a", "5"), ("b", "6"), ("c", "5")):
+    with planted.experiment(tmp_path / name, seed=seed) as opened:
+      found.append(opened.retrain(np.ones((3, planted.NUM_TRAIN), bool), seeds))
+  np.testing.assert_array_equal(found[0], found[2])
+  assert (found[0] != found[1]).all()

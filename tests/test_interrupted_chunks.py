@@ -1,11 +1,11 @@
-"""Which half-trained models a fleet may go on with: those that it would train itself."""
+"""Which half-trained models a fleet goes on with, and until when it keeps them."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from jaxdm import checkpoint, fleet, prng, train, training_sets
+from jaxdm import bank, checkpoint, fleet, prng, retrain, train, training_sets
 
 
 class Named(Exception):  # noqa: N818
@@ -81,3 +81,42 @@ def test_any_other_model_has_another_name(name_of, tiny_config) -> None:
     found[field.name] = name(changed)
   assert len(set(found.values())) == len(found)
   assert name(tiny_config) == found["the same"]
+
+
+class Planned:
+  """A fleet of four models a chunk that trains nothing, but is asked to forget them.
+
+  Attributes:
+    rows: models a chunk.
+    said: models whose logits it has given away.
+    forgot: how many of them were stored each time that it was asked.
+  """
+
+  rows = 4
+
+  def __init__(self, store):
+    self.store, self.said, self.forgot = store, 0, []
+
+  def train_models(self, chunks, pixels):
+    for sets, _ in chunks:
+      self.said += len(sets.counts)
+      logits = np.zeros((len(sets.counts), len(pixels), 2), np.float32)
+      yield fleet.Outputs(len(sets.counts), logits, logits)
+
+  def settle(self) -> None:
+    stored = sum(self.store.chunks().values())
+    assert stored == self.said, f"{self.said - stored} finished models are in no store"
+    self.forgot.append(stored)
+
+
+def test_finished_models_are_forgotten_once_all_of_them_are_stored(tmp_path) -> None:
+  """Chunks of the store, of three models, end in the middle of the fleet's, of four."""
+  store = bank.open_store(
+    tmp_path, num_targets=5, num_train=8, settings={}, rows_per_chunk=3
+  )
+  models = Planned(store)
+  labels, pixels = np.arange(8) % 2, np.zeros((5, 2, 2, 1), np.uint8)
+  trainer = retrain.Retrainer(models, None, labels, pixels, labels[:5], seed=0)
+  chunks = retrain.missing(store, 24)
+  trainer.collect(store, chunks, lambda rows: np.ones((len(rows), 8), bool), "subset")
+  assert models.forgot == [12, 24]
