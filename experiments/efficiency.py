@@ -136,8 +136,8 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
 def judged(opened: lab.Lab, way: str, models: int, weights_tn: np.ndarray) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
-  guess_mt = datamodels.predictions(masks, weights_tn)
-  found = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+  guess_mt = datamodels.predictions_by_subset(masks, weights_tn)
+  found = quality.evaluate(guess_mt, margins_mt, masks)
   return Point(way, models, *found.lds)
 
 

@@ -33,6 +33,6 @@ def judged(
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   found = {}
   for name, scores_tn in scores.items():
-    guess_mt = datamodels.predictions(masks, scores_tn)
-    found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+    guess_mt = datamodels.predictions_by_subset(masks, scores_tn)
+    found[name] = quality.evaluate(guess_mt, margins_mt, masks)
   return found

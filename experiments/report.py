@@ -87,7 +87,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   curves = figures.cumulative_share(
     tables.by_method(removed), tables.by_method(flipped), class_size=class_size
   )
-  quality = models.evaluate(masks, margins_mt, seed=opened.seed)
+  quality = models.evaluate(masks, margins_mt)
   fit = figures.predicted_against_true(models.predict(masks), margins_mt, quality.lds_t)
   pictures = [
     ("brittleness.png", page.png(curves)),

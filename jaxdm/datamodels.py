@@ -48,25 +48,30 @@ class Datamodels:
   choice_t: np.ndarray
 
   def predict(self, masks_mn: design.Matrix) -> np.ndarray:
-    """Expected margins, as float32[m, t], of models trained on these subsets."""
-    return predictions(masks_mn, self.weights_tn) + self.intercepts_t
+    """Expected margins, as float32[m, t], of models trained on these subsets.
 
-  def evaluate(
-    self, masks_mn: design.Matrix, margins_mt: np.ndarray, *, seed: int = 0
-  ) -> quality.Quality:
+    Raises:
+      ValueError: if masks are not [m, n] with the n of the weights.
+    """
+    predicted_mt = predictions_by_subset(masks_mn, self.weights_tn)
+    predicted_mt += self.intercepts_t
+    return predicted_mt
+
+  def evaluate(self, masks_mn: design.Matrix, margins_mt: np.ndarray) -> quality.Quality:
     """Scores the predictions on held-out models.
 
     Args:
       masks_mn: bool, subsets of models that the fit has not seen.
       margins_mt: float, their margins.
-      seed: of the bootstrap.
 
     Returns:
       Quality.
+
+    Raises:
+      ValueError: see `quality.evaluate`; and on masks with another number of examples.
     """
-    rows = np.arange(masks_mn.shape[0])
-    masks = masks_mn[rows]
-    return quality.evaluate(self.predict(masks_mn), margins_mt, masks, seed=seed)
+    masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+    return quality.evaluate(self.predict(masks_mn), margins_mt, masks_mn)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -348,16 +353,41 @@ class _Data:
 
 
 def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
-  """Masks times weights, a block of rows at a time, as float32[m, t]."""
-  weights_nt = weights_tn.T.astype(np.float32)
-  blocks = design.blocks(masks_mn, np.arange(masks_mn.shape[0]))
-  return np.concatenate([np.asarray(_product(block, weights_nt)) for _, block in blocks])
+  """Masks times weights, a block of rows at a time, as float32[m, t].
+
+  Raises:
+    ValueError: if masks are not [m, n] with the n of the weights.
+  """
+  t, n = weights_tn.shape
+  if len(masks_mn.shape) != 2 or masks_mn.shape[1] != n:
+    raise ValueError(
+      f"masks must be [m, n] with n = {n} as in the weights, got shape "
+      f"{tuple(masks_mn.shape)}"
+    )
+  weights = jnp.asarray(weights_tn, jnp.float32)
+  predicted_mt = np.empty((masks_mn.shape[0], t), np.float32)
+  for part, block in design.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+    predicted_mt[part] = _product(block, weights)
+  return predicted_mt
+
+
+def predictions_by_subset(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
+  """The same as `predictions`; models on the same subset cost one product together."""
+  masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+  if len(masks_mn.shape) == 2:
+    ids_m = quality.subset_ids(masks_mn)
+    _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
+    if len(rows) < len(subset_m):
+      return predictions(masks_mn[rows], weights_tn)[subset_m]
+  return predictions(masks_mn, weights_tn)
 
 
 @jax.jit
-def _product(block: Array, weights_nt: Array) -> Array:
+def _product(block: Array, weights_tn: Array) -> Array:
   """float32[m, t]."""
-  return jnp.dot(block.astype(jnp.float32), weights_nt, precision="highest")
+  return jnp.einsum(
+    "mn,tn->mt", block.astype(jnp.float32), weights_tn, precision="highest"
+  )
 
 
 def digest(masks_mn: design.Matrix, margins_mt: Margins) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxdm import Array, checkpoint, conv, devices, gradients, train, training_sets
+from jaxdm.shares import share_of
 
 _PARTS = 20
 _SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
@@ -214,7 +216,7 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    last = int(np.asarray(until * self._config.num_steps(sets.counts), np.int32).max())
+    last = math.floor(share_of(until, self._config.num_steps(sets.counts).max()))
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run("begin_row", self._images, keys)
     if self._progress and self._is_long is not False:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdm import prng
+from jaxdm.shares import share_of
 
 
 class TrainingSets(NamedTuple):
@@ -82,7 +83,7 @@ def subset_size(num_train: int, alpha: float) -> int:
   """Examples in an alpha-subset: alpha * n to the nearest integer."""
   if not 0 < alpha < 1:
     raise ValueError(f"alpha must be in (0, 1), got {alpha}")
-  return round(alpha * num_train)
+  return round(share_of(alpha, num_train))
 
 
 def random_masks(

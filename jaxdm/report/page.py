@@ -110,6 +110,8 @@ def _verdict_table(summary: dict[str, Any]) -> str:
   )
   if left := sum(s["unfinished"] for s in methods.values()):
     note += paragraph(f"--budget_models ran out: {left} searches are not finished.")
+  if unchecked := tables.unchecked(methods):
+    note += paragraph(f"{unchecked}.")
   return table((*header, "models used", "LDS"), rows) + note
 
 
@@ -195,7 +197,11 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       + paragraph(
         "LDS is the Spearman correlation of predicted and true margin over "
         f"{fit['held_out_models']} held-out models, computed per target and averaged. "
-        "The noise ceiling is what the expected margin itself would reach. The pooled "
+        f"{fit.get('held_out_models_left_out', 0)} models that diverged and "
+        f"{fit.get('targets_left_out', 0)} targets with constant margins are left out. "
+        "The noise ceiling bounds the LDS of any predictions, even of the expected "
+        "margin. Intervals are for these targets and these datamodels, over random "
+        "subsets with models trained anew. The pooled "
         "correlation is Pearson's over all pairs of model and target; it is high "
         "whenever targets differ in difficulty, and is not comparable to the LDS.",
         note=True,
