@@ -110,7 +110,7 @@ def truth(made: Population) -> np.ndarray:
   """LDS, pooled correlation, R2 and ceiling of the whole population, by SciPy."""
   predicted_mt = np.repeat(made.predicted_st, 2, axis=0).astype(np.float64)
   margins_mt = made.margins_s2t.reshape(predicted_mt.shape).astype(np.float64)
-  first_st, second_st = made.margins_s2t[:, 0], made.margins_s2t[:, 1]
+  other_mt = made.margins_s2t[:, ::-1].reshape(predicted_mt.shape)
 
   def spearman(a: np.ndarray, b: np.ndarray) -> float:
     pairs = zip(a.T, b.T, strict=True)
@@ -122,7 +122,7 @@ def truth(made: Population) -> np.ndarray:
       spearman(predicted_mt, margins_mt),
       scipy.stats.pearsonr(predicted_mt.ravel(), margins_mt.ravel()).statistic,
       np.mean(1 - errors_t / margins_mt.var(axis=0)),
-      np.sqrt(max(spearman(first_st, second_st), 0)),
+      np.sqrt(max(spearman(margins_mt, other_mt), 0)),
     ]
   )
 

@@ -256,10 +256,10 @@ class _Search:
   true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
   """
 
-  def __init__(self, case: Case, config: SearchConfig, skewness: float):
+  def __init__(self, case: Case, config: SearchConfig, skewness: float | None):
     self.case, self._config = case, config
-    known = MOST_SKEWNESS if np.isnan(skewness) else skewness
-    self._test = config.test(float(np.clip(known, 0, MOST_SKEWNESS)))
+    bound = MOST_SKEWNESS if skewness is None else skewness
+    self._test = config.test(float(np.clip(bound, 0, MOST_SKEWNESS)))
     self.sizes = case.sizes
     self._last = len(self.sizes) - 1
     self._not_flipped, self._flipped = -1, len(self.sizes)
@@ -280,7 +280,7 @@ class _Search:
       largest_margin=np.nan,
       models_used=0,
       finished=False,
-      skewness=float(skewness),
+      skewness=skewness,
     )
 
   @property
@@ -411,10 +411,10 @@ def search(
   Returns:
     One Verdict a case, in order.
   """
-  searches = [
-    _Search(case, config, np.nan if skewness_t is None else skewness_t[case.target])
-    for case in cases
-  ]
+  known = {}
+  if skewness_t is not None:
+    known = {t: float(x) for t, x in enumerate(skewness_t) if not np.isnan(x)}
+  searches = [_Search(case, config, known.get(case.target)) for case in cases]
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[prng.Seed] = []

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
-from jaxdm import design
-from jaxdm.spearman import sampling_bias, spearman
+from jaxdm import design, spearman
 
 _TILE_NUMBERS = 2**19
 _LEAST_SUBSETS = 5
@@ -107,12 +106,7 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   predicted_mt, margins_mt = _numbers(predicted_mt), _numbers(margins_mt)
   masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
   _check_shapes(predicted_mt, margins_mt, masks_mn)
-  models, targets = _usable(margins_mt)
-  if not len(targets):
-    raise ValueError(
-      f"margins of all {margins_mt.shape[1]} targets are the same in all models, or not "
-      "finite in most of them: there is nothing to evaluate"
-    )
+  models, targets = _finite(margins_mt)
   subset_m = subset_ids(masks_mn)[models]
   order = np.argsort(subset_m, kind="stable")
   starts_s = np.flatnonzero(np.diff(subset_m[order], prepend=-1))
@@ -120,6 +114,12 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
     raise ValueError(
       "held-out models must have at least 2 different training sets, got "
       f"{len(models)} models with finite margins on {len(starts_s)}"
+    )
+  targets = targets[_varies(margins_mt, models)[targets]]
+  if not len(targets):
+    raise ValueError(
+      f"margins of all {margins_mt.shape[1]} targets are the same in all models, or not "
+      "finite in most of them: there is nothing to evaluate"
     )
   parts = _parts(predicted_mt, margins_mt, models[order], targets, starts_s)
   lds_t = np.full(margins_mt.shape[1], np.nan)
@@ -140,7 +140,8 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
 def columnwise_spearman(a_mt: np.ndarray, b_mt: np.ndarray) -> np.ndarray:
   """Spearman correlation of each column pair, as float[t]; 0 where one is constant."""
   pairs = zip(np.asarray(a_mt).T, np.asarray(b_mt).T, strict=True)
-  return np.array([spearman(a_m, b_m).score for a_m, b_m in pairs])
+  ranks = ((spearman.rank(a_m), spearman.rank(b_m)) for a_m, b_m in pairs)
+  return np.array([spearman.correlate(a, b).score for a, b in ranks])
 
 
 def subset_ids(masks_mn: design.Matrix) -> np.ndarray:
@@ -157,8 +158,13 @@ def subset_ids(masks_mn: design.Matrix) -> np.ndarray:
 def _numbers(values_mt: Any) -> np.ndarray:
   """An array of float32 or float64 that holds the values exactly."""
   values_mt = np.asarray(values_mt)
-  wide = np.result_type(values_mt.dtype, np.float32)
-  return values_mt if values_mt.dtype == wide else values_mt.astype(wide)
+  if values_mt.dtype.kind not in "biuf":
+    raise ValueError(
+      f"predictions and margins must be real numbers, got dtype {values_mt.dtype}"
+    )
+  small = values_mt.dtype.kind in "biu" and values_mt.dtype.itemsize <= 2
+  small |= values_mt.dtype.kind == "f" and values_mt.dtype.itemsize <= 4
+  return values_mt.astype(np.float32 if small else np.float64, copy=False)
 
 
 def _check_shapes(
@@ -180,8 +186,8 @@ def _check_shapes(
     )
 
 
-def _usable(margins_mt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Which models and which targets are scored, as two int arrays."""
+def _finite(margins_mt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Models and targets all of whose margins are finite, as two int arrays."""
   finite_mt = np.isfinite(margins_mt)
   with_margins = np.flatnonzero(finite_mt.any(axis=1))
   finite_mt = finite_mt[with_margins]
@@ -192,9 +198,13 @@ def _usable(margins_mt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       f"margins of all {len(margins_mt)} held-out models are not finite: there is "
       "nothing to evaluate"
     )
+  return models, targets
+
+
+def _varies(margins_mt: np.ndarray, models: np.ndarray) -> np.ndarray:
+  """Whether margins differ between some of the models, as bool[t]."""
   margins_mt = margins_mt if len(models) == len(margins_mt) else margins_mt[models]
-  varies_t = margins_mt.max(axis=0) > margins_mt.min(axis=0)
-  return models, targets[varies_t[targets]]
+  return np.asarray(margins_mt.max(axis=0) > margins_mt.min(axis=0))
 
 
 class _Part(NamedTuple):
@@ -204,7 +214,7 @@ class _Part(NamedTuple):
     lds_t: Spearman correlation of predictions and margins.
     lds_influence_m: of models on lds_t, summed over these targets.
     again_t: Spearman correlation of the margins of two models on one subset.
-    again_influence_p: of such pairs on again_t, summed over these targets.
+    again_influence_p: of such models on again_t, summed over these targets.
     r2: summed over these targets.
     r2_without_s: the same without one subset.
     moments_5s: sums of predictions, margins, their product and their squares over these
@@ -261,9 +271,18 @@ def _part(
 ) -> _Part:
   """Scores some targets."""
   m = guess_tm.shape[1]
-  first_p = starts_s[np.diff(starts_s, append=m) > 1]
-  lds_t, lds_influence_m = _summed(guess_tm, truth_tm)
-  again_t, again_influence_p = _summed(truth_tm[:, first_p], truth_tm[:, first_p + 1])
+  first_s = starts_s[np.diff(starts_s, append=m) > 1]
+  pairs = (first_s[:, None] + np.arange(2)).ravel()
+  lds_t, again_t = np.zeros((2, len(truth_tm)))
+  lds_influence_m, again_influence_p = np.zeros(m), np.zeros(len(pairs))
+  for i, (guess_m, truth_m) in enumerate(zip(guess_tm, truth_tm, strict=True)):
+    ranks = spearman.rank(truth_m)
+    lds_t[i], influence_m = spearman.correlate(spearman.rank(guess_m), ranks)
+    lds_influence_m += influence_m
+    if len(pairs) < m:
+      ranks = spearman.rank(truth_m[pairs])
+    again_t[i], influence_p = spearman.correlate(ranks, spearman.swap_neighbours(ranks))
+    again_influence_p += influence_p
   guess_tm, truth_tm = (x.astype(np.float64) for x in (guess_tm, truth_tm))
   r2, r2_without_s = _r2(guess_tm, truth_tm, starts_s)
   a_tm, b_tm = guess_tm - centres[0], truth_tm - centres[1]
@@ -278,16 +297,6 @@ def _part(
     r2_without_s,
     np.stack(moments_5s),
   )
-
-
-def _summed(a_tm: np.ndarray, b_tm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Spearman correlation of each pair of rows, and the sum of their influences."""
-  score_t, influence_m = np.zeros(len(a_tm)), np.zeros(a_tm.shape[1])
-  if a_tm.shape[1] > 1:
-    for i, (a_m, b_m) in enumerate(zip(a_tm, b_tm, strict=True)):
-      score_t[i], one_m = spearman(a_m, b_m)
-      influence_m += one_m
-  return score_t, influence_m
 
 
 def _r2(
@@ -318,17 +327,21 @@ def _intervals(
   lds_t = np.concatenate([part.lds_t for part in parts])
   again_t = np.concatenate([part.again_t for part in parts])
   t, subsets = len(lds_t), len(starts_s)
-  lds_s = np.add.reduceat(sum(p.lds_influence_m for p in parts), starts_s) / t
-  lds_s = lds_t.mean() - sampling_bias(lds_t, subsets).mean() + lds_s * subsets / m
+  influence_m = np.sum([p.lds_influence_m for p in parts], axis=0)
+  lds_s = np.add.reduceat(influence_m, starts_s) / t
+  lds_bias = spearman.sampling_bias(lds_t, subsets).mean()
+  lds_s = lds_t.mean() - lds_bias + lds_s * subsets / m
   pairs = int((count_s > 1).sum())
-  again_p = sum(p.again_influence_p for p in parts) / t
-  again_p = again_t.mean() - sampling_bias(again_t, pairs).mean() + again_p
-  moments_5s = sum(p.moments_5s for p in parts)
+  again_p = np.sum([p.again_influence_p for p in parts], axis=0) / t
+  again_bias = spearman.neighbours_bias(again_t, max(pairs, 1)).mean()
+  again_s = again_t.mean() - again_bias + again_p.reshape(pairs, 2).mean(axis=1)
+  moments_5s = np.sum([p.moments_5s for p in parts], axis=0)
   total_51 = moments_5s.sum(axis=1, keepdims=True)
   pooled = _pearson(total_51, np.array([m * t]))
   pooled_s = _pearson(total_51 - moments_5s, (m - count_s) * t)
-  r2, r2_s = sum(p.r2 for p in parts) / t, sum(p.r2_without_s for p in parts) / t
-  again = _correlation_interval(float(again_t.mean()), again_p)
+  r2 = sum(p.r2 for p in parts) / t
+  r2_s = np.sum([p.r2_without_s for p in parts], axis=0) / t
+  again = _correlation_interval(float(again_t.mean()), again_s)
   ceiling = Interval(*np.sqrt(np.maximum(again, 0)).tolist())
   return (
     _correlation_interval(float(lds_t.mean()), lds_s),
@@ -354,8 +367,9 @@ def _correlation_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
   """On Fisher's scale, where a correlation's variance depends less on its value."""
   if len(pseudo_s) < _LEAST_SUBSETS:
     return Interval(estimate, -1.0, 1.0)
-  slope = 1 / max(1 - estimate**2, _ROUNDING)
-  low, high = _t_interval(np.arctanh(estimate), (pseudo_s - estimate) * slope)
+  inside = float(np.clip(estimate, _ROUNDING - 1, 1 - _ROUNDING))
+  terms_s = (pseudo_s - estimate) / (1 - inside**2)
+  low, high = _t_interval(np.arctanh(inside), terms_s)
   return Interval(estimate, float(np.tanh(low)), float(np.tanh(high)))
 
 
@@ -363,9 +377,9 @@ def _r2_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
   """On the scale of log(1 - R2)."""
   if len(pseudo_s) < _LEAST_SUBSETS:
     return Interval(estimate, -np.inf, 1.0)
-  slope = 1 / max(1 - estimate, _ROUNDING)
-  low, high = _t_interval(-np.log(1 - estimate), (pseudo_s - estimate) * slope)
-  return Interval(estimate, float(1 - np.exp(-low)), float(1 - np.exp(-high)))
+  unexplained = max(1 - estimate, _ROUNDING)
+  low, high = _t_interval(-np.log(unexplained), (pseudo_s - estimate) / unexplained)
+  return Interval(estimate, float(-np.expm1(-low)), float(-np.expm1(-high)))
 
 
 def _t_interval(centre: float, terms_s: np.ndarray) -> tuple[float, float]:

@@ -1,8 +1,24 @@
-"""Spearman's rank correlation, its standard error and its bias."""
+"""Spearman's rank correlation, its influence function and its bias."""
 
 from typing import NamedTuple
 
 import numpy as np
+
+
+class Ranks(NamedTuple):
+  """Mean ranks of m numbers.
+
+  Attributes:
+    order_m: positions of the numbers in ascending order.
+    bounds: where runs of equal numbers begin in that order, and m; None without ties.
+    rank_m: float64, by position, less the mean rank.
+    square: the sum of their squares.
+  """
+
+  order_m: np.ndarray
+  bounds: np.ndarray | None
+  rank_m: np.ndarray
+  square: float
 
 
 class Correlation(NamedTuple):
@@ -20,70 +36,50 @@ class Correlation(NamedTuple):
   influence_m: np.ndarray
 
 
-def spearman(a_m: np.ndarray, b_m: np.ndarray) -> Correlation:
-  """Correlates two vectors of m finite numbers."""
-  m, a, b = len(a_m), _rank(a_m), _rank(b_m)
-  influence_m = a.unit_m * b.unit_m
-  score = float(influence_m.mean())  # A matrix product would wake threads of its own.
-  influence_m -= (score / 2) * (a.unit_m * a.unit_m + b.unit_m * b.unit_m)
-  for own, other in ((a, b), (b, a)):
-    if own.sd > 0:
-      # A pair with more weight raises the ranks of all that are larger.
-      rest_m = other.unit_m - score * own.unit_m
-      influence_m += _sum_of_larger(own, rest_m) / (m * own.sd)
-  return Correlation(score, influence_m)
-
-
-def sampling_bias(score: np.ndarray, count: int) -> np.ndarray:
-  """Expected score of `count` independent pairs less that of infinitely many.
-
-  It is 3 (tau - rho) / (count + 1), where rho is Spearman's and tau is Kendall's
-  correlation (Hoeffding, 'A class of statistics with asymptotically normal
-  distribution', 1948). Here tau follows from rho as in a normal distribution:
-  2 / pi asin(2 sin(pi rho / 6)).
-  """
-  tau = 2 / np.pi * np.arcsin(np.clip(2 * np.sin(np.pi * score / 6), -1, 1))
-  return 3 * (tau - score) / (count + 1)
-
-
-class _Ranks(NamedTuple):
-  """Standardised mean ranks.
-
-  Attributes:
-    order_m: positions of the values in ascending order.
-    bounds: where runs of equal values begin in that order, and m; None without ties.
-    unit_m: ranks with mean 0 and variance 1, by position; 0 if all values are equal.
-    sd: standard deviation of rank / m.
-  """
-
-  order_m: np.ndarray
-  bounds: np.ndarray | None
-  unit_m: np.ndarray
-  sd: float
-
-
-def _rank(values_m: np.ndarray) -> _Ranks:
-  """Ranks a vector."""
+def rank(values_m: np.ndarray) -> Ranks:
+  """Ranks finite numbers."""
   m = len(values_m)
   order_m = np.argsort(values_m)
   sorted_m = values_m[order_m]
-  rank_m = np.arange(m) - (m - 1) / 2
-  bounds = np.flatnonzero(sorted_m[1:] != sorted_m[:-1]) + 1
-  if len(bounds) == m - 1:
+  starts = np.flatnonzero(sorted_m[1:] != sorted_m[:-1]) + 1
+  rank_m = np.empty(m)
+  if len(starts) == m - 1:
     bounds = None
+    rank_m[order_m] = np.arange(m) - (m - 1) / 2
   else:
-    bounds = np.concatenate([[0], bounds, [m]])
-    rank_m = np.repeat((bounds[:-1] + bounds[1:] - m) / 2, np.diff(bounds))
-  sd = float(np.sqrt(np.mean(rank_m * rank_m)))
-  unit_m = np.empty(m)
-  unit_m[order_m] = rank_m / sd if sd > 0 else 0
-  return _Ranks(order_m, bounds, unit_m, sd / m)
+    bounds = np.concatenate([[0], starts, [m]])
+    mean_ranks = (bounds[:-1] + bounds[1:] - m) / 2
+    rank_m[order_m] = np.repeat(mean_ranks, np.diff(bounds))
+  return Ranks(order_m, bounds, rank_m, float((rank_m * rank_m).sum()))
 
 
-def _sum_of_larger(ranks: _Ranks, terms_m: np.ndarray) -> np.ndarray:
-  """For each pair, the sum of the others' terms where the value is larger.
+def swap_neighbours(ranks: Ranks) -> Ranks:
+  """Ranks after numbers 2 i and 2 i + 1 have changed places; m is even."""
+  swapped_m = ranks.rank_m.reshape(-1, 2)[:, ::-1].ravel()
+  return ranks._replace(order_m=ranks.order_m ^ 1, rank_m=swapped_m)
 
-  Equal values count half. The terms sum to 0.
+
+def correlate(a: Ranks, b: Ranks) -> Correlation:
+  """Correlates the ranks of two sides of m pairs."""
+  m = len(a.rank_m)
+  if not a.square or not b.square:
+    return Correlation(0.0, np.zeros(m))
+  products_m = a.rank_m * b.rank_m
+  scale = np.sqrt(a.square * b.square)  # Exact if the ranks are equal.
+  score = float(products_m.sum() / scale)
+  unit_a, unit_b = (x.rank_m / np.sqrt(x.square / m) for x in (a, b))
+  influence_m = products_m * (m / scale)
+  influence_m -= (score / 2) * (unit_a * unit_a + unit_b * unit_b)
+  for own, rest_m in ((a, unit_b - score * unit_a), (b, unit_a - score * unit_b)):
+    # A pair with more weight raises the ranks of all that are larger.
+    influence_m += _sum_of_larger(own, rest_m) / np.sqrt(own.square / m)
+  return Correlation(score, influence_m)
+
+
+def _sum_of_larger(ranks: Ranks, terms_m: np.ndarray) -> np.ndarray:
+  """For each pair, the sum of the others' terms where the number is larger.
+
+  Equal numbers count half. The terms sum to 0.
   """
   sums = np.concatenate([[0.0], np.cumsum(terms_m[ranks.order_m])])
   if ranks.bounds is not None:
@@ -94,3 +90,34 @@ def _sum_of_larger(ranks: _Ranks, terms_m: np.ndarray) -> np.ndarray:
   found_m = np.empty(len(terms_m))
   found_m[ranks.order_m] = larger
   return found_m
+
+
+def sampling_bias(score: np.ndarray, count: int) -> np.ndarray:
+  """Expected score of `count` independent pairs less that of infinitely many.
+
+  It is 3 (tau - rho) / (count + 1), where rho is Spearman's and tau is Kendall's
+  correlation (Hoeffding, 'A class of statistics with asymptotically normal
+  distribution', 1948). Tau is taken from rho as in a normal distribution:
+  2 / pi asin(r) with Pearson's correlation r = 2 sin(pi rho / 6).
+  """
+  tau = 2 / np.pi * np.arcsin(_pearson(score))
+  return 3 * (tau - score) / (count + 1)
+
+
+def neighbours_bias(score: np.ndarray, count: int) -> np.ndarray:
+  """The same for `count` pairs of exchangeable numbers, all ranked together.
+
+  The score is that of ranks and `swap_neighbours` of them. Of the triples of numbers that
+  its sum runs over, those that hold two numbers of one pair have other expectations than
+  the rest; to first order in 1 / count this makes the bias, here that of a normal
+  distribution.
+  """
+  pearson = _pearson(score)
+  both_larger = 1 / 4 + np.arcsin((1 + pearson) / 2) / (2 * np.pi)
+  concordant = 1 / 4 + np.arcsin(pearson) / (2 * np.pi)
+  return 6 * (2 * both_larger + concordant - 1 - score / 2) / count
+
+
+def _pearson(score: np.ndarray) -> np.ndarray:
+  """Pearson's correlation of a normal distribution, from Spearman's."""
+  return np.clip(2 * np.sin(np.pi * score / 6), -1, 1)

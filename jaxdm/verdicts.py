@@ -42,8 +42,8 @@ class Verdict(NamedTuple):
       for: unlike the margin above it is of a size that no margin has chosen.
     models_used: asked for in this case, search and verification together.
     finished: False if the budget ran out first.
-    skewness: of the target's margins, as estimated from other models (see `search`); NaN
-      if no estimate was given.
+    skewness: of the target's margins, as estimated from other models (see `search`);
+      None if no estimate was given.
   """
 
   target: int
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
   largest_margin: float
   models_used: int
   finished: bool
-  skewness: float = math.nan
+  skewness: float | None = None
 
   @property
   def level_checked(self) -> bool:
@@ -68,7 +68,7 @@ class Verdict(NamedTuple):
 
     Without an estimate the test allows for all that were checked, [-1, 1].
     """
-    return not abs(self.skewness) > MOST_SKEWNESS
+    return self.skewness is None or abs(self.skewness) <= MOST_SKEWNESS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

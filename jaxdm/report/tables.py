@@ -76,7 +76,10 @@ def read_verdicts(
   path: epath.Path,
 ) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
   """Verdicts and the ranking of each, int[largest]; the first k_tried were changed."""
-  parse: dict[Any, Any] = {bool: lambda text: text == "True"}
+  parse: dict[Any, Any] = {
+    bool: lambda text: text == "True",
+    float | None: lambda text: float(text) if text else None,
+  }
   verdicts, rankings = [], []
   with path.open("r") as file:
     for row in csv.DictReader(file):
