@@ -102,14 +102,19 @@ def test_intervals_are_those_of_a_jackknife_that_recomputes_every_score() -> Non
   slopes = 1 / np.array(
     [*(1 - estimates[:2] ** 2), 1 - estimates[2], 1 - estimates[3] ** 2]
   )
-  half = scipy.stats.t.ppf(0.975, s - 1) * scipy.stats.sem(pseudo) * slopes
+  freedom = 2 * s / (2 + scipy.stats.kurtosis(pseudo, bias=False))
+  quantile = scipy.stats.t.ppf(0.975, np.minimum(freedom, s - 1))
+  error = scipy.stats.sem(pseudo) * slopes
+  skewness = scipy.stats.skew(pseudo, bias=False)
+  shift = error * skewness / (6 * np.sqrt(s)) * (1 + 2 * quantile**2)
   scales = [np.arctanh, np.arctanh, lambda r2: -np.log(1 - r2), np.arctanh]
   back = [np.tanh, np.tanh, lambda z: 1 - np.exp(-z), lambda z: np.sqrt(np.tanh(z))]
   intervals = found.lds, found.pooled_correlation, found.r2, found.ceiling
   for i, interval in enumerate(intervals):
     assert interval is not None
     middle = scales[i](estimates[i]) + (pseudo.mean(axis=0) - estimates)[i] * slopes[i]
-    low, high = back[i](middle - half[i]), back[i](middle + half[i])
+    half = quantile[i] * error[i]
+    low, high = (back[i](middle + shift[i] + side) for side in (-half, half))
     # Influence functions stand in for recomputed ranks, exact jackknives for the rest.
     atol = (0.04 if i in (0, 3) else 1e-9) * (high - low)
     np.testing.assert_allclose(interval[1:], [low, high], atol=atol)
