@@ -230,7 +230,7 @@ def _predict(opened: lab.Lab) -> Work:
   """What one method predicts for the held-out models."""
   masks, _ = fit_datamodels.held_out_rows(opened)
   scores_tn = methods.scores(opened, ("influence",))["influence"]
-  return lambda: datamodels.predictions_of_repeated(masks, scores_tn)
+  return lambda: datamodels.predictions_by_subset(masks, scores_tn)
 
 
 def _evaluate(opened: lab.Lab) -> Work:
@@ -238,7 +238,7 @@ def _evaluate(opened: lab.Lab) -> Work:
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
   guess_mt = margins_mt + noise_mt
-  return lambda: quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+  return lambda: quality.evaluate(guess_mt, margins_mt, masks)
 
 
 def _cases(opened: lab.Lab) -> Work:

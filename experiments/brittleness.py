@@ -22,6 +22,7 @@ from experiments import (
   workdir,
 )
 from jaxdm import brittleness, design, quality, training_sets
+from jaxdm import verdicts as verdicts_lib
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
@@ -71,7 +72,10 @@ def search_all(
       predicted_full_t=(predicted_full or {}).get(method),
     )
   bar, budget = opened.bar(stage), BUDGET.value
-  verdicts = brittleness.search(cases, retrain, config, budget=budget, progress=bar)
+  skewness_t = verdicts_lib.estimate_skewness(margins_rt)
+  verdicts = brittleness.search(
+    cases, retrain, config, budget=budget, skewness_t=skewness_t, progress=bar
+  )
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
   tables.write_verdicts(path, cases, verdicts, margins_rt, class_sizes)

@@ -141,7 +141,7 @@ def judged(
   held_out: tuple[training_sets.PackedMasks, np.ndarray],
 ) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
-  found = methods.judge(opened, weights_tn, *held_out)
+  found = methods.judge(weights_tn, *held_out)
   return Point(way, models, *found.lds)
 
 

@@ -52,13 +52,11 @@ def finite_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, store.Matri
 
 
 def held_out_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, np.ndarray]:
-  """Masks and margins of the models to judge on, without those that diverged."""
+  """Masks and margins of the models to judge on, including those that diverged."""
   parts = opened.held_out_rows()
   margins_mt = np.concatenate([part.margins_mt[:] for part in parts]).astype(np.float32)
   bits = np.concatenate([part.masks.bits for part in parts])
-  masks = training_sets.PackedMasks(bits, len(opened.labels))
-  finite = np.isfinite(margins_mt).all(axis=1)
-  return masks.take(np.flatnonzero(finite)), margins_mt[finite]
+  return training_sets.PackedMasks(bits, len(opened.labels)), margins_mt
 
 
 def prior_of(
@@ -116,12 +114,13 @@ def _judged(
   models: datamodels.Datamodels,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
-  seed: int,
 ) -> dict[str, Any]:
   """Scores on held-out models."""
-  quality = models.evaluate(masks, margins_mt, seed=seed)
+  quality = models.evaluate(masks, margins_mt)
   return {
     "held_out_models": quality.num_models,
+    "held_out_models_left_out": quality.num_left_out,
+    "targets_left_out": quality.num_targets_left_out,
     "lds": quality.lds._asdict(),
     "pooled_correlation": quality.pooled_correlation._asdict(),
     "r2": quality.r2._asdict(),
@@ -143,7 +142,7 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
       {"none": priors.Prior()},
     )
     held_out = files.masks.take(rows[count:]), files.margins_mt[rows[count:]]
-    return summary | _judged(models, *held_out, files.experiment.collect.seed)
+    return summary | _judged(models, *held_out)
 
   asked = files.settings | {
     "fit": dataclasses.asdict(files.experiment.fit),
@@ -167,7 +166,7 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
       *finite_rows(opened),
       {name: prior_of(name, opened, base.scores) for name in names},
     )
-    summary |= _judged(models, *held_out_rows(opened), opened.seed)
+    summary |= _judged(models, *held_out_rows(opened))
     full = models.predict(np.ones((1, len(opened.labels)), bool))[0]
     bias = float((full - base.margins_rt.mean(axis=0)).mean())
     return summary | {"bias_on_full_data": bias}

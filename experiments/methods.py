@@ -51,7 +51,6 @@ def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> baselines.ScoreRo
 
 
 def judge(
-  opened: lab.Lab,
   scores_tn: design.Matrix,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
@@ -59,13 +58,12 @@ def judge(
   """How well one method's scores predict the held-out models.
 
   Args:
-    opened: the experiment, whose seed draws the bootstrap.
     scores_tn: float.
     masks: of the held-out models.
     margins_mt: float, of the held-out models.
   """
-  guess_mt = datamodels.predictions_of_repeated(masks, scores_tn)
-  return quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+  guess_mt = datamodels.predictions_by_subset(masks, scores_tn)
+  return quality.evaluate(guess_mt, margins_mt, masks)
 
 
 def judged(
@@ -73,4 +71,4 @@ def judged(
 ) -> dict[str, quality.Quality]:
   """How well each method's scores predict the held-out models."""
   held_out = fit_datamodels.held_out_rows(opened)
-  return {name: judge(opened, rows, *held_out) for name, rows in scores.items()}
+  return {name: judge(rows, *held_out) for name, rows in scores.items()}

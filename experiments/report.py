@@ -93,7 +93,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
   )
   guess_mt = models.predict(masks)
-  found = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+  found = quality.evaluate(guess_mt, margins_mt, masks)
   fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
   base_margins_rt = base_models.load(opened).margins_rt
   calibration = _calibration(base_margins_rt, models, removed, rankings)

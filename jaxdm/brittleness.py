@@ -6,6 +6,7 @@ method ranked the examples nor how models are trained.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -14,7 +15,8 @@ import scipy.special
 
 from jaxdm import design, prng
 from jaxdm import progress as progress_lib
-from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
+from jaxdm.shares import share_of
+from jaxdm.verdicts import MOST_SKEWNESS, SequentialTest, Verdict, mean_bounds
 
 _TILE_TARGETS = 1024
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
@@ -57,12 +59,13 @@ class SearchConfig:
     for name, low in least.items():
       if getattr(self, name) < low:
         raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
-    _ = self.test  # Checks the confidence.
+    _ = self.test()  # Checks the confidence.
 
-  @property
-  def test(self) -> SequentialTest:
-    """What a verification must pass."""
-    return SequentialTest(most=self.verify_seeds, confidence=self.confidence)
+  def test(self, skewness: float = MOST_SKEWNESS) -> SequentialTest:
+    """What a verification must pass, for margins of such a skewness at most."""
+    return SequentialTest(
+      most=self.verify_seeds, confidence=self.confidence, skewness=skewness
+    )
 
 
 class Case(NamedTuple):
@@ -104,7 +107,8 @@ class Retrain(Protocol):
 
 def largest_change(labels: np.ndarray, target_label: int, max_share: float) -> int:
   """The most examples tried for a target: a share of its class, at least 1."""
-  return max(1, int(max_share * np.sum(np.asarray(labels) == target_label)))
+  class_size = np.sum(np.asarray(labels) == target_label)
+  return max(1, math.floor(share_of(max_share, class_size)))
 
 
 def candidate_sizes(max_k: int, num_sizes: int) -> np.ndarray:
@@ -268,8 +272,10 @@ class _Search:
   true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
   """
 
-  def __init__(self, case: Case, config: SearchConfig):
+  def __init__(self, case: Case, config: SearchConfig, skewness: float | None):
     self.case, self._config = case, config
+    bound = MOST_SKEWNESS if skewness is None else skewness
+    self._test = config.test(float(np.clip(bound, 0, MOST_SKEWNESS)))
     self.sizes = case.sizes
     self._last = len(self.sizes) - 1
     self._not_flipped, self._flipped = -1, len(self.sizes)
@@ -290,6 +296,7 @@ class _Search:
       largest_margin=np.nan,
       models_used=0,
       finished=False,
+      skewness=skewness,
     )
 
   @property
@@ -321,7 +328,7 @@ class _Search:
     """Which size to train next, with which seeds."""
     if self.verifying:
       first = self._proved * self._config.verify_seeds
-      looks = self._config.test.looks
+      looks = self._test.looks
       done = len(self._proof)
       until = next(look for look in looks if look > done)
       fresh = range(first + done, first + until)
@@ -363,11 +370,11 @@ class _Search:
   def _observe_proof(self, index: int, margins: np.ndarray) -> None:
     """Keeps a proved size, and ends at the first failure or the sequence's end."""
     self._proof = np.concatenate([self._proof, margins])
-    passed = self._config.test.passed(self._proof)
+    passed = self._test.passed(self._proof)
     if passed is None:
       return
     if passed or self._verdict.censored:
-      self._judge(index, self._proof, self._config.test.bounds(self._proof))
+      self._judge(index, self._proof, self._test.bounds(self._proof))
     if passed:
       k = int(self.sizes[index])
       self._verdict = self._verdict._replace(k=k, censored=False)
@@ -396,6 +403,7 @@ def search(
   config: SearchConfig,
   *,
   budget: int | None = None,
+  skewness_t: np.ndarray | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
@@ -410,12 +418,19 @@ def search(
     config: how hard to look.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
+    skewness_t: float, of each target's margins, as `verdicts.estimate_skewness` finds it
+      from other models, for instance those on all data. The test of a target allows for
+      this skewness. Where it is NaN or not given, the test allows for a skewness of up to
+      1 and needs about a fifth more models.
     progress: called with (models asked for so far, models expected in all).
 
   Returns:
     One Verdict a case, in order.
   """
-  searches = [_Search(case, config) for case in cases]
+  known = {}
+  if skewness_t is not None:
+    known = {t: float(x) for t, x in enumerate(skewness_t) if not np.isnan(x)}
+  searches = [_Search(case, config, known.get(case.target)) for case in cases]
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[prng.Seed] = []

@@ -62,30 +62,31 @@ class Datamodels:
   choice_t: np.ndarray
 
   def predict(self, masks_mn: design.Matrix) -> np.ndarray:
-    """Expected margins, as float32[m, t], of models trained on these subsets."""
-    if isinstance(masks_mn, training_sets.PackedMasks):
-      guess_mt = predictions_of_repeated(masks_mn, self.weights_tn)
-    else:
-      guess_mt = predictions(masks_mn, self.weights_tn)
-    guess_mt += self.intercepts_t
-    return guess_mt
+    """Expected margins, as float32[m, t], of models trained on these subsets.
 
-  def evaluate(
-    self, masks_mn: design.Matrix, margins_mt: np.ndarray, *, seed: int = 0
-  ) -> quality.Quality:
+
+    Raises:
+      ValueError: if masks are not [m, n] with the n of the weights.
+    """
+    predicted_mt = predictions_by_subset(masks_mn, self.weights_tn)
+    predicted_mt += self.intercepts_t
+    return predicted_mt
+
+  def evaluate(self, masks_mn: design.Matrix, margins_mt: np.ndarray) -> quality.Quality:
     """Scores the predictions on held-out models.
 
     Args:
       masks_mn: bool, subsets of models that the fit has not seen.
       margins_mt: float, their margins.
-      seed: of the bootstrap.
 
     Returns:
       Quality.
+
+    Raises:
+      ValueError: see `quality.evaluate`; and on masks with another number of examples.
     """
-    rows = np.arange(masks_mn.shape[0])
-    masks = masks_mn[rows]
-    return quality.evaluate(self.predict(masks_mn), margins_mt, masks, seed=seed)
+    masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+    return quality.evaluate(self.predict(masks_mn), margins_mt, masks_mn)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -378,8 +379,17 @@ def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarra
   """Masks times weights, as float32[m, t].
 
   Weights are read once, a tile of targets at a time; masks a block of rows at a time.
+
+  Raises:
+    ValueError: if masks are not [m, n] with the n of the weights.
   """
-  (m, _), t = masks_mn.shape, weights_tn.shape[0]
+  t, n = weights_tn.shape
+  if len(masks_mn.shape) != 2 or masks_mn.shape[1] != n:
+    raise ValueError(
+      f"masks must be [m, n] with n = {n} as in the weights, got shape "
+      f"{tuple(masks_mn.shape)}"
+    )
+  m = masks_mn.shape[0]
   guess_mt = np.empty((m, t), np.float32)
   for part in lasso.tiles(t, _TILE_TARGETS):
     tile_un = jnp.asarray(weights_tn[part], jnp.float32)
@@ -388,13 +398,19 @@ def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarra
   return guess_mt
 
 
-def predictions_of_repeated(
-  masks_mn: training_sets.PackedMasks, weights_tn: design.Matrix
+def predictions_by_subset(
+  masks_mn: design.Matrix, weights_tn: design.Matrix
 ) -> np.ndarray:
-  """The same of masks that occur several times; each is multiplied once."""
-  distinct, place_m = masks_mn.distinct()
-  guess_mt = predictions(distinct, weights_tn)
-  return guess_mt[place_m]
+  """The same as `predictions`; models on the same subset cost one product together."""
+  masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+  if len(masks_mn.shape) == 2:
+    ids_m = quality.subset_ids(masks_mn)
+    _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
+    if len(rows) < len(subset_m):
+      if isinstance(masks_mn, training_sets.PackedMasks):
+        return predictions(masks_mn.take(rows), weights_tn)[subset_m]
+      return predictions(masks_mn[rows], weights_tn)[subset_m]
+  return predictions(masks_mn, weights_tn)
 
 
 @jax.jit

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from jaxdm import (
   train,
   training_sets,
 )
+from jaxdm.shares import share_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -256,7 +258,7 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    last = int(np.asarray(until * self._config.num_steps(sets.counts), np.int32).max())
+    last = math.floor(share_of(until, self._config.num_steps(sets.counts).max()))
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run("begin_row", self._images, keys)
     if self._progress:

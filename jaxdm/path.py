@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxdm import Array, columns, devices, prng, targets
 from jaxdm import solver as solver_lib
+from jaxdm.shares import share_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def folds(m: int, config: FitConfig) -> list[Fold]:
   """
   order = prng.generator_for(config.seed, "validation").permutation(m)
   if config.folds == 1:
-    parts = [order[: round(config.validation_share * m)]]
+    parts = [order[: round(share_of(config.validation_share, m))]]
   else:
     parts = np.array_split(order, config.folds)
   if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:

@@ -13,6 +13,7 @@ import optax.contrib
 from jax import lax
 
 from jaxdm import Array, augment, conv, prng, resnet9, training_sets
+from jaxdm.shares import share_of
 
 Variables = dict[str, Any]
 _PREDICT_IMAGES = 512
@@ -86,7 +87,8 @@ class TrainConfig:
   def num_steps(self, count: Any) -> Any:
     """Steps that a model on `count` examples takes; accepts arrays."""
     if self.epoch_examples:
-      return 0 * count + math.ceil(self.epochs * self.epoch_examples / self.batch_size)
+      examples = share_of(self.epochs, self.epoch_examples)
+      return 0 * count + math.ceil(examples / self.batch_size)
     exact = count * (self.epochs / self.batch_size)
     # Rounding up an almost-integer would depend on the float width in use.
     return (exact + (1 - 1e-3)) // 1

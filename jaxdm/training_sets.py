@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdm import identity, prng
+from jaxdm.shares import share_of
 
 
 class TrainingSets(NamedTuple):
@@ -67,13 +68,6 @@ class PackedMasks:
     """For `identity.digest`: the masks, which have the digest of the bool array."""
     return identity.Bits(self.shape, self.bits)
 
-  def distinct(self) -> tuple["PackedMasks", np.ndarray]:
-    """The masks without repetitions, and the place int[m] of each mask among them."""
-    _, first, place_m = np.unique(
-      self.bits, axis=0, return_index=True, return_inverse=True
-    )
-    return self.take(first), place_m.reshape(-1)
-
 
 def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
   """Training sets from bool[m, n] masks and int[n] or int[m, n] labels."""
@@ -92,7 +86,7 @@ def subset_size(num_train: int, alpha: float) -> int:
   """Examples in an alpha-subset: alpha * n to the nearest integer."""
   if not 0 < alpha < 1:
     raise ValueError(f"alpha must be in (0, 1), got {alpha}")
-  return round(alpha * num_train)
+  return round(share_of(alpha, num_train))
 
 
 def random_masks(

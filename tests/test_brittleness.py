@@ -74,7 +74,7 @@ def test_false_claims_over_ten_thousand_searches_stay_below_the_stated_level() -
       one = np.where(fooled, -1.0, means + luck)
       return np.broadcast_to(one[:, None], (len(seeds), runs))
 
-    found = brittleness.search(cases(runs), retrain, config)
+    found = brittleness.search(cases(runs), retrain, config, skewness_t=np.zeros(runs))
     false = np.mean([not v.censored and v.k < flips_at for v in found])
     assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
     # And the level is used, not merely kept.
@@ -204,6 +204,15 @@ def test_cases_rank_by_score_within_what_is_allowed() -> None:
   np.testing.assert_array_equal(any_class.ranking, [1, 4])
   [same] = brittleness.make_cases("m", scores, same_class=True, **kwargs)
   np.testing.assert_array_equal(same.ranking, [4, 3])
+
+
+def test_a_share_of_a_class_is_exact() -> None:
+  for percent in range(1, 100):
+    for size in (7, 50, 100, 150, 350, 5000):
+      found = brittleness.largest_change(np.zeros(size, int), 0, percent / 100)
+      assert found == max(1, percent * size // 100)
+  assert brittleness.largest_change(np.zeros(9, int), 0, 1 / 3) == 3
+  assert brittleness.largest_change(np.zeros(9, int), 0, 1 - 1e-9) == 8
 
 
 def test_bad_scores_and_settings_are_named() -> None:

@@ -237,7 +237,7 @@ def test_masks_that_are_there_several_times_are_multiplied_once(monkeypatch) -> 
     datamodels, "predictions", lambda x, w: multiplied.append(x.shape[0]) or product(x, w)
   )
   packed = training_sets.PackedMasks.of([masks[rows]])
-  found = datamodels.predictions_of_repeated(packed, weights)
+  found = datamodels.predictions_by_subset(packed, weights)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   zeros_t = np.zeros(4, np.float32)
   models = datamodels.Datamodels(weights, zeros_t + 2, *[zeros_t] * 4)

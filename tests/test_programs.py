@@ -24,6 +24,7 @@ LAUNCHERS = (*ALONE, *JOB, "status", "train_subsets")
 TAKES_SETTINGS = ("bench_accuracy", "bench_host", "bench_trainer", "plan")
 # Flags of their own; bench_accuracy needs PyTorch.
 OTHERS = {
+  "bench_coverage": "--simulations",
   "bench_host": "--scale",
   "bench_lasso": "--shapes",
   "bench_trainer": "--scaling",

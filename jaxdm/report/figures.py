@@ -122,21 +122,22 @@ def predicted_against_true(
   Args:
     predicted_mt: float, datamodel predictions for held-out models.
     margins_mt: float, their margins.
-    lds_t: float, each target's score.
+    lds_t: float, each target's score; NaN for targets without one.
   """
   fig = mpl_figure.Figure(figsize=(7, 3.2), layout="constrained")
   left, right = fig.subplots(1, 2)
-  typical = int(np.argsort(lds_t)[len(lds_t) // 2])
+  scored_t = lds_t[np.isfinite(lds_t)]
+  typical = int(np.argsort(lds_t)[len(scored_t) // 2])  # NaN is last.
   left.scatter(predicted_mt[:, typical], margins_mt[:, typical], s=6, color="#c1272d")
   left.set(
     xlabel="predicted margin",
     ylabel="margin of a held-out model",
     title=f"target {typical}, LDS {lds_t[typical]:.2f} (the median)",
   )
-  right.hist(lds_t, bins=20, color="#0000a7")
-  right.axvline(lds_t.mean(), color="black", linewidth=1)
+  right.hist(scored_t, bins=20, color="#0000a7")
+  right.axvline(scored_t.mean(), color="black", linewidth=1)
   right.set(
-    xlabel="LDS of a target", ylabel="targets", title=f"mean {lds_t.mean():.2f} (line)"
+    xlabel="LDS of a target", ylabel="targets", title=f"mean {scored_t.mean():.2f} (line)"
   )
   for axes in (left, right):
     axes.grid(alpha=0.3)

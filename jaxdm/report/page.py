@@ -104,6 +104,8 @@ def _verdict_table(summary: dict[str, Any], stage: str) -> str:
     note += paragraph(
       f"The budget of retrained models ran out: {left} searches are not finished."
     )
+  if unchecked := tables.unchecked(methods):
+    note += paragraph(f"{unchecked}.")
   return table(header, rows) + note
 
 

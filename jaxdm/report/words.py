@@ -70,14 +70,26 @@ def quality(summary: Summary) -> str:
   fit, collect = summary["fit_datamodels"], summary["settings"]["collect"]
   seeds = collect["held_out_seeds"]
   times = f", each trained on {seeds} times" if seeds > 1 else ""
-  ceiling = "The noise ceiling is what the expected margin itself would reach. "
+  ceiling = (
+    "The noise ceiling bounds the LDS of any predictions, even of the expected margin. "
+  )
+  models, targets = (
+    fit.get(f"{name}_left_out", 0) for name in ("held_out_models", "targets")
+  )
+  left_out = (
+    f"{models} models that diverged and {targets} targets with constant margins are left "
+    "out. "
+  )
   return (
     "LDS is the Spearman correlation of predicted and true margin over "
     f"{fit['held_out_models']} held-out models ({collect['num_held_out']} subsets"
     f"{times}), computed per target and averaged. "
+    f"{left_out if models or targets else ''}"
     f"{ceiling if fit['lds_ceiling'] else ''}"
-    "The pooled correlation is Pearson's over all pairs of model and target; it is high "
-    "whenever targets differ in difficulty, and is not comparable to the LDS."
+    "Intervals are for these targets and these datamodels, over random subsets with "
+    "models trained anew. The pooled correlation is Pearson's over all pairs of model and "
+    "target; it is high whenever targets differ in difficulty, and is not comparable to "
+    "the LDS."
   )
 
 
