@@ -15,6 +15,7 @@ from jaxdm import design, spearman
 _TILE_NUMBERS = 2**19
 _LEAST_SUBSETS = 5
 _ROUNDING = 1e-12
+_NORMAL_QUANTILE = 1.96
 
 
 class Interval(NamedTuple):
@@ -377,8 +378,8 @@ def _correlation_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
     return Interval(estimate, -1.0, 1.0)
   inside = float(np.clip(estimate, _ROUNDING - 1, 1 - _ROUNDING))
   terms_s = (pseudo_s - estimate) / (1 - inside**2)
-  low, high = _t_interval(np.arctanh(inside), terms_s)
-  return Interval(estimate, float(np.tanh(low)), float(np.tanh(high)))
+  low, high = np.tanh(_t_interval(np.arctanh(inside), terms_s))
+  return _with_estimate(estimate, low, high)
 
 
 def _r2_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
@@ -386,8 +387,14 @@ def _r2_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
   if len(pseudo_s) < _LEAST_SUBSETS:
     return Interval(estimate, -np.inf, 1.0)
   unexplained = max(1 - estimate, _ROUNDING)
-  low, high = _t_interval(-np.log(unexplained), (pseudo_s - estimate) / unexplained)
-  return Interval(estimate, float(-np.expm1(-low)), float(-np.expm1(-high)))
+  terms_s = (pseudo_s - estimate) / unexplained
+  low, high = -np.expm1(-np.array(_t_interval(-np.log(unexplained), terms_s)))
+  return _with_estimate(estimate, low, high)
+
+
+def _with_estimate(estimate: float, low: float, high: float) -> Interval:
+  """Extends an interval to its estimate, whose bias may move it out if subsets are few."""
+  return Interval(estimate, float(min(low, estimate)), float(max(high, estimate)))
 
 
 def _t_interval(centre: float, terms_s: np.ndarray) -> tuple[float, float]:
@@ -401,9 +408,8 @@ def _t_interval(centre: float, terms_s: np.ndarray) -> tuple[float, float]:
   error = terms_s.std(ddof=1) / np.sqrt(count)
   if not error > _ROUNDING * np.abs(terms_s).max(initial=0):
     return middle, middle
-  excess = scipy.stats.kurtosis(terms_s, bias=False)
-  freedom = np.clip(2 * count / max(2 + excess, 1), 2, count - 1)
-  quantile = scipy.special.stdtrit(freedom, 0.975)
-  skewness = scipy.stats.skew(terms_s, bias=False) / np.sqrt(count)
-  middle += error * skewness * (1 + 2 * quantile**2) / 6
-  return middle - quantile * error, middle + quantile * error
+  freedom = np.clip(2 * count / (scipy.stats.kurtosis(terms_s) + 2), 2, count - 1)
+  skewness = scipy.stats.skew(terms_s)
+  middle += error * skewness / np.sqrt(count) * (1 + 2 * _NORMAL_QUANTILE**2) / 6
+  half = scipy.special.stdtrit(freedom, 0.975) * error
+  return middle - half, middle + half
