@@ -7,23 +7,12 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
-import scipy.stats
 
-from jaxdm import design, spearman
+from jaxdm import design, intervals, spearman
+from jaxdm.intervals import Interval
 
 _TILE_NUMBERS = 2**19
-_LEAST_SUBSETS = 5
 _ROUNDING = 1e-12
-_NORMAL_QUANTILE = 1.96
-
-
-class Interval(NamedTuple):
-  """An estimate and its 95 % confidence interval."""
-
-  estimate: float
-  low: float
-  high: float
 
 
 class Quality(NamedTuple):
@@ -345,12 +334,14 @@ def _intervals(
   pooled_s = _pearson(total_51 - moments_5s, (m - count_s) * t)
   r2 = sum(p.r2 for p in parts) / t
   r2_s = np.sum([p.r2_without_s for p in parts], axis=0) / t
-  again = _correlation_interval(float(again_t.mean()), again_s)
+  again = intervals.of_correlation(float(again_t.mean()), again_s)
   ceiling = Interval(*np.sqrt(np.maximum(again, 0)).tolist())
   return (
-    _correlation_interval(float(lds_t.mean()), lds_s),
-    _correlation_interval(float(pooled[0]), _pseudo_values(pooled[0], pooled_s)),
-    _r2_interval(r2, _pseudo_values(r2, r2_s)),
+    intervals.of_correlation(float(lds_t.mean()), lds_s),
+    intervals.of_correlation(
+      float(pooled[0]), intervals.pseudo_values(pooled[0], pooled_s)
+    ),
+    intervals.of_r2(r2, intervals.pseudo_values(r2, r2_s)),
     ceiling if pairs > 1 else None,
   )
 
@@ -365,51 +356,3 @@ def _pearson(moments_5s: np.ndarray, count_s: np.ndarray) -> np.ndarray:
   a, b, ab, aa, bb = moments_5s / count_s
   norm = np.sqrt(np.maximum((aa - a * a) * (bb - b * b), 0))
   return np.divide(ab - a * b, norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-def _pseudo_values(estimate: float, without_s: np.ndarray) -> np.ndarray:
-  """Tukey's pseudo-values of a jackknife; their mean is the estimate less its bias."""
-  return len(without_s) * estimate - (len(without_s) - 1) * without_s
-
-
-def _correlation_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
-  """On Fisher's scale, where a correlation's variance depends less on its value."""
-  if len(pseudo_s) < _LEAST_SUBSETS:
-    return Interval(estimate, -1.0, 1.0)
-  inside = float(np.clip(estimate, _ROUNDING - 1, 1 - _ROUNDING))
-  terms_s = (pseudo_s - estimate) / (1 - inside**2)
-  low, high = np.tanh(_t_interval(np.arctanh(inside), terms_s))
-  return _with_estimate(estimate, low, high)
-
-
-def _r2_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
-  """On the scale of log(1 - R2)."""
-  if len(pseudo_s) < _LEAST_SUBSETS:
-    return Interval(estimate, -np.inf, 1.0)
-  unexplained = max(1 - estimate, _ROUNDING)
-  terms_s = (pseudo_s - estimate) / unexplained
-  low, high = -np.expm1(-np.array(_t_interval(-np.log(unexplained), terms_s)))
-  return _with_estimate(estimate, low, high)
-
-
-def _with_estimate(estimate: float, low: float, high: float) -> Interval:
-  """Extends an interval to its estimate, whose bias may move it out if subsets are few."""
-  return Interval(estimate, float(min(low, estimate)), float(max(high, estimate)))
-
-
-def _t_interval(centre: float, terms_s: np.ndarray) -> tuple[float, float]:
-  """95 % interval of the centre plus the mean of the terms.
-
-  Student's t with Satterthwaite's degrees of freedom, which are fewer for heavy tails,
-  and shifted for skewness (Johnson, 'Modified t tests and confidence intervals for
-  asymmetrical populations', 1978).
-  """
-  count, middle = len(terms_s), centre + terms_s.mean()
-  error = terms_s.std(ddof=1) / np.sqrt(count)
-  if not error > _ROUNDING * np.abs(terms_s).max(initial=0):
-    return middle, middle
-  freedom = np.clip(2 * count / (scipy.stats.kurtosis(terms_s) + 2), 2, count - 1)
-  skewness = scipy.stats.skew(terms_s)
-  middle += error * skewness / np.sqrt(count) * (1 + 2 * _NORMAL_QUANTILE**2) / 6
-  half = scipy.special.stdtrit(freedom, 0.975) * error
-  return middle - half, middle + half
