@@ -7,22 +7,12 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
-import scipy.stats
 
-from jaxdm import columns, design, spearman
+from jaxdm import columns, intervals, spearman
+from jaxdm.intervals import Interval
 
 _TILE_NUMBERS = 2**19
-_LEAST_SUBSETS = 5
 _ROUNDING = 1e-12
-
-
-class Interval(NamedTuple):
-  """An estimate and its 95 % confidence interval."""
-
-  estimate: float
-  low: float
-  high: float
 
 
 class Quality(NamedTuple):
@@ -146,7 +136,7 @@ def columnwise_spearman(a_mt: np.ndarray, b_mt: np.ndarray) -> np.ndarray:
   return np.array([spearman.correlate(a, b).score for a, b in ranks])
 
 
-def subset_ids(masks_mn: design.Matrix) -> np.ndarray:
+def subset_ids(masks_mn: columns.Matrix) -> np.ndarray:
   """Numbers the distinct rows in order of appearance, as int[m]."""
   found: dict[bytes, int] = {}
   ids = []
@@ -170,7 +160,7 @@ def _numbers(values_mt: Any) -> np.ndarray:
 
 
 def _check_shapes(
-  predicted_mt: np.ndarray, margins_mt: np.ndarray, masks_mn: design.Matrix
+  predicted_mt: np.ndarray, margins_mt: np.ndarray, masks_mn: columns.Matrix
 ) -> None:
   """Raises ValueError on arrays that do not belong together."""
   shapes = {"predictions": predicted_mt.shape, "margins": margins_mt.shape}
@@ -344,12 +334,14 @@ def _intervals(
   pooled_s = _pearson(total_51 - moments_5s, (m - count_s) * t)
   r2 = sum(p.r2 for p in parts) / t
   r2_s = np.sum([p.r2_without_s for p in parts], axis=0) / t
-  again = _correlation_interval(float(again_t.mean()), again_s)
+  again = intervals.of_correlation(float(again_t.mean()), again_s)
   ceiling = Interval(*np.sqrt(np.maximum(again, 0)).tolist())
   return (
-    _correlation_interval(float(lds_t.mean()), lds_s),
-    _correlation_interval(float(pooled[0]), _pseudo_values(pooled[0], pooled_s)),
-    _r2_interval(r2, _pseudo_values(r2, r2_s)),
+    intervals.of_correlation(float(lds_t.mean()), lds_s),
+    intervals.of_correlation(
+      float(pooled[0]), intervals.pseudo_values(pooled[0], pooled_s)
+    ),
+    intervals.of_r2(r2, intervals.pseudo_values(r2, r2_s)),
     ceiling if pairs > 1 else None,
   )
 
@@ -364,46 +356,3 @@ def _pearson(moments_5s: np.ndarray, count_s: np.ndarray) -> np.ndarray:
   a, b, ab, aa, bb = moments_5s / count_s
   norm = np.sqrt(np.maximum((aa - a * a) * (bb - b * b), 0))
   return np.divide(ab - a * b, norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-def _pseudo_values(estimate: float, without_s: np.ndarray) -> np.ndarray:
-  """Tukey's pseudo-values of a jackknife; their mean is the estimate less its bias."""
-  return len(without_s) * estimate - (len(without_s) - 1) * without_s
-
-
-def _correlation_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
-  """On Fisher's scale, where a correlation's variance depends less on its value."""
-  if len(pseudo_s) < _LEAST_SUBSETS:
-    return Interval(estimate, -1.0, 1.0)
-  inside = float(np.clip(estimate, _ROUNDING - 1, 1 - _ROUNDING))
-  terms_s = (pseudo_s - estimate) / (1 - inside**2)
-  low, high = _t_interval(np.arctanh(inside), terms_s)
-  return Interval(estimate, float(np.tanh(low)), float(np.tanh(high)))
-
-
-def _r2_interval(estimate: float, pseudo_s: np.ndarray) -> Interval:
-  """On the scale of log(1 - R2)."""
-  if len(pseudo_s) < _LEAST_SUBSETS:
-    return Interval(estimate, -np.inf, 1.0)
-  unexplained = max(1 - estimate, _ROUNDING)
-  low, high = _t_interval(-np.log(unexplained), (pseudo_s - estimate) / unexplained)
-  return Interval(estimate, float(-np.expm1(-low)), float(-np.expm1(-high)))
-
-
-def _t_interval(centre: float, terms_s: np.ndarray) -> tuple[float, float]:
-  """95 % interval of the centre plus the mean of the terms.
-
-  Student's t with Satterthwaite's degrees of freedom, which are fewer for heavy tails,
-  and shifted for skewness (Johnson, 'Modified t tests and confidence intervals for
-  asymmetrical populations', 1978).
-  """
-  count, middle = len(terms_s), centre + terms_s.mean()
-  error = terms_s.std(ddof=1) / np.sqrt(count)
-  if not error > _ROUNDING * np.abs(terms_s).max(initial=0):
-    return middle, middle
-  excess = scipy.stats.kurtosis(terms_s, bias=False)
-  freedom = np.clip(2 * count / max(2 + excess, 1), 2, count - 1)
-  quantile = scipy.special.stdtrit(freedom, 0.975)
-  skewness = scipy.stats.skew(terms_s, bias=False) / np.sqrt(count)
-  middle += error * skewness * (1 + 2 * quantile**2) / 6
-  return middle - quantile * error, middle + quantile * error

@@ -102,11 +102,11 @@ def test_intervals_are_those_of_a_jackknife_that_recomputes_every_score() -> Non
   slopes = 1 / np.array(
     [*(1 - estimates[:2] ** 2), 1 - estimates[2], 1 - estimates[3] ** 2]
   )
-  freedom = 2 * s / (2 + scipy.stats.kurtosis(pseudo, bias=False))
+  freedom = 2 * s / (2 + scipy.stats.kurtosis(pseudo))
   quantile = scipy.stats.t.ppf(0.975, np.minimum(freedom, s - 1))
   error = scipy.stats.sem(pseudo) * slopes
-  skewness = scipy.stats.skew(pseudo, bias=False)
-  shift = error * skewness / (6 * np.sqrt(s)) * (1 + 2 * quantile**2)
+  skewness = scipy.stats.skew(pseudo)
+  shift = error * skewness / (6 * np.sqrt(s)) * (1 + 2 * 1.96**2)
   scales = [np.arctanh, np.arctanh, lambda r2: -np.log(1 - r2), np.arctanh]
   back = [np.tanh, np.tanh, lambda z: 1 - np.exp(-z), lambda z: np.sqrt(np.tanh(z))]
   intervals = found.lds, found.pooled_correlation, found.r2, found.ceiling
@@ -313,6 +313,20 @@ def test_few_subsets_say_nothing_of_the_truth(subsets) -> None:
   assert found.lds[1:] == found.pooled_correlation[1:] == (-1, 1)
   assert found.r2[1:] == (-np.inf, 1) and found.ceiling is not None
   assert found.ceiling[1:] == (0, 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_interval_holds_its_estimate() -> None:
+  made = bench_coverage.population(
+    bench_coverage.SETTINGS["high LDS"]._replace(targets=3)
+  )
+  for start in range(0, 400, 8):
+    rows = slice(start, start + 8)
+    predicted = np.repeat(made.predicted_st[rows], 2, axis=0)
+    margins = made.margins_s2t[rows].reshape(predicted.shape)
+    masks = np.repeat(np.eye(8, dtype=bool), 2, axis=0)
+    for interval in quality.evaluate(predicted, margins, masks)[:4]:
+      assert interval.low <= interval.estimate <= interval.high
 
 
 def test_datamodels_predict_each_subset_once_and_refuse_other_masks() -> None:

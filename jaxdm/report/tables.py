@@ -118,7 +118,7 @@ def text(summary: dict[str, Any]) -> str:
     lines.append(f"{method:<28}" + "".join(f"{cell:>14}" for cell in cells))
   if ceiling := ceiling_of(summary):
     ends = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
-    lines.append(f"the expected margin itself would have the LDS {ends}")
+    lines.append(f"noise ceiling, an upper bound of the LDS: {ends}")
   lines += [note] if (note := unchecked(summary)) else []
   return "\n".join(lines)
 

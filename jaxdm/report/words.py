@@ -87,9 +87,9 @@ def quality(summary: Summary) -> str:
     f"{left_out if models or targets else ''}"
     f"{ceiling if fit['lds_ceiling'] else ''}"
     "Intervals are for these targets and these datamodels, over random subsets with "
-    "models trained anew. The pooled correlation is Pearson's over all pairs of model and "
-    "target; it is high whenever targets differ in difficulty, and is not comparable to "
-    "the LDS."
+    "models trained anew. The pooled correlation is Pearson's over all pairs of model "
+    "and target; it is high whenever targets differ in difficulty, and is not comparable "
+    "to the LDS."
   )
 
 
