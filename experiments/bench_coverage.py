@@ -157,7 +157,7 @@ def print_intervals() -> list[dict[str, Any]]:
   """Prints and returns the first table."""
   scores = ("LDS", "pooled", "R2", "ceiling")
   print("covered / interval above the truth / below it, in %")
-  print(f"{'':<18}{'subsets':>8}" + "".join(f"{score:>26}" for score in scores))
+  print(f"{'':<18}{'subsets':>8}" + "".join(f"{score:>28}" for score in scores))
   results = []
   for name, setting in SETTINGS.items():
     made = population(setting)
@@ -168,7 +168,7 @@ def print_intervals() -> list[dict[str, Any]]:
         f"{value:.3f}: {100 * a:.1f} / {100 * b:.1f} / {100 * c:.1f}"
         for value, (a, b, c) in zip(true, shares.T, strict=True)
       ]
-      row = "".join(f"{cell:>26}" for cell in cells)
+      row = "".join(f"{cell:>28}" for cell in cells)
       print(f"{name:<18}{subsets:>6}x2{row}", flush=True)
       results.append(
         {

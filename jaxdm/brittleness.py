@@ -421,7 +421,7 @@ def search(
     skewness_t: float, of each target's margins, as `verdicts.estimate_skewness` finds it
       from other models, for instance those on all data. The test of a target allows for
       this skewness. Where it is NaN or not given, the test allows for a skewness of up to
-      1 and needs about a fifth more models.
+      1 and needs up to a quarter more models than for normal margins.
     progress: called with (models asked for so far, models expected in all).
 
   Returns:

@@ -30,12 +30,13 @@ class Quality(NamedTuple):
       Much of it is targets having different mean margins; never compare it to lds.
     r2: share of each target's variance over models that is predicted, averaged over
       targets.
-    ceiling: an upper bound of the lds of any predictions, or None without subsets that
-      were trained on twice. Two models on one subset have margins that correlate by r,
-      so that each correlates by sqrt(r) with the expected margin (Spearman, 'The proof
-      and measurement of association', 1904). It is the square root of the mean of r
-      over targets. The mean of the targets' square roots is smaller if r differs
-      between targets, but its estimate is biased if single r are near 0.
+    ceiling: an upper bound of the lds of any predictions, or None without two subsets
+      that were trained on twice; a subset's first two models count. Two models on one
+      subset have margins that correlate by r, so that each correlates by sqrt(r) with the
+      expected margin (Spearman, 'The proof and measurement of association', 1904). It is
+      the square root of the mean of r over targets. The mean of the targets' square roots
+      is smaller if r differs between targets, but its estimate is biased if single r are
+      near 0.
     lds_t: float[t], each target's own score; NaN where the target is left out.
     num_models: held-out models that the scores are computed from.
     num_subsets: distinct training sets of these models.
