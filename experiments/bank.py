@@ -117,8 +117,9 @@ def _wrong_masks(
 def verify(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
-  for line in opened.workdir.mixtures():
-    print(f"note: {line}")
+  if not found:  # Else what tells the versions may be damaged.
+    for line in opened.workdir.mixtures():
+      print(f"note: {line}")
   if repair:
     for path in _stores(opened.workdir):
       upkeep.sweep(path)

@@ -48,6 +48,7 @@ from jaxdm import (
   data,
   datamodels,
   devices,
+  identity,
   lasso,
   quality,
   retrain,
@@ -123,14 +124,21 @@ def _write(opened: lab.Lab) -> Work:
     for collection in opened.collections():
       _write_models(opened, collection, rng)
     _write_base_models(opened, rng)
-    _write_datamodels(opened, rng)
+    models = _write_datamodels(opened, rng)
     lds = quality.Interval(0.0, 0.0, 0.0)._asdict()
     numbers = {"num_targets": len(opened.target_labels)}
     shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
-    _record(opened, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares)
+    base = {workdir.OUTPUTS: {"base_models": "made up"}}
+    _record(opened, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
     names = ("lds", "pooled_correlation", "r2", "lds_ceiling")
-    counts = {"held_out_models": 0, "mean_nonzero_weights": 0.0}
+    counts = {
+      "models_fitted_to": 0,
+      "prior": "none",
+      "held_out_models": 0,
+      "mean_nonzero_weights": 0.0,
+    }
     judged = dict.fromkeys(names, lds) | counts | {"bias_on_full_data": 0.0}
+    judged |= {workdir.OUTPUTS: {"datamodels": identity.digest(models)}}
     _record(opened, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
     return {}
 
@@ -181,7 +189,7 @@ def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
   array_folder.finish(folder, arrays, opened.base_models_identity())
 
 
-def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> None:
+def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> datamodels.Datamodels:
   """Random sparse weights."""
   t, n = len(opened.target_labels), len(opened.labels)
   weights_tn = np.zeros((t, n), np.float32)
@@ -194,6 +202,7 @@ def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> None:
     weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t
   )
   models.save(opened.workdir.path / "datamodels", overwrite=True)
+  return models
 
 
 def _fit(opened: lab.Lab) -> Work:

@@ -34,17 +34,29 @@ def create(
     shapes: of the arrays, by name.
 
   Returns:
-    By name, float32 memory maps. Files take up disk as they are filled.
+    By name, float32 memory maps.
+
+  Raises:
+    OSError: if the disk has no room for all of them.
   """
   root = epath.Path(folder)
   root.mkdir(parents=True, exist_ok=True)
   (root / RECORD).unlink(missing_ok=True)
   return {
-    name: np.lib.format.open_memmap(
-      os.fspath(root / f"{name}.npy"), mode="w+", dtype=np.float32, shape=shape
-    )
-    for name, shape in shapes.items()
+    name: _zeros(os.fspath(root / f"{name}.npy"), shape) for name, shape in shapes.items()
   }
+
+
+def _zeros(path: str, shape: tuple[int, ...]) -> np.memmap:
+  """A memory map of zeros whose disk is reserved.
+
+  Writing to a map for which the disk has no room would kill the process (SIGBUS).
+  """
+  array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+  if hasattr(os, "posix_fallocate"):
+    with open(path, "r+b") as file:
+      os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+  return array
 
 
 def finish(

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxdm import bank, checkpoint, fleet, prng, retrain, train, training_sets
+from jaxdm import checkpoint, fleet, prng, retrain, train, training_sets
 
 
 class Named(Exception):  # noqa: N818
@@ -94,8 +94,13 @@ class Planned:
 
   rows = 4
 
-  def __init__(self, store):
-    self.store, self.said, self.forgot = store, 0, []
+  num_classes, provenance = 2, {}
+
+  def __init__(self):
+    self.store, self.said, self.forgot = None, 0, []
+
+  def identity(self) -> dict[str, str]:
+    return {"planned": "models"}
 
   def train_models(self, chunks, pixels):
     for sets, _ in chunks:
@@ -111,12 +116,11 @@ class Planned:
 
 def test_finished_models_are_forgotten_once_all_of_them_are_stored(tmp_path) -> None:
   """Chunks of the store, of three models, end in the middle of the fleet's, of four."""
-  store = bank.open_store(
-    tmp_path, num_targets=5, num_train=8, settings={}, rows_per_chunk=3
-  )
-  models = Planned(store)
+  models = Planned()
   labels, pixels = np.arange(8) % 2, np.zeros((5, 2, 2, 1), np.uint8)
-  trainer = retrain.Retrainer(models, None, labels, pixels, labels[:5], seed=0)
-  chunks = retrain.missing(store, 24)
-  trainer.collect(store, chunks, lambda rows: np.ones((len(rows), 8), bool), "subset")
+  trainer = retrain.Retrainer(models, tmp_path, labels, pixels, labels[:5], seed=0)
+  subsets = retrain.Subsets(alpha=0.5)
+  collection = trainer.open_subsets("subsets", subsets, 24, rows_per_chunk=3)
+  models.store = collection.store
+  trainer.collect(collection)
   assert models.forgot == [12, 24]

@@ -375,7 +375,7 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None
   flags = " ".join(f"--{name}={value}" for name, value in TOY.items())
   run = f"{sys.executable} -m experiments.train_subsets --workdir={disk}/run {flags}"
   script = f"""
-    mount -t tmpfs -o size=80k none {disk}
+    mount -t tmpfs -o size=112k none {disk}
     {run} && exit 3
     echo $(ls {disk}/run/bank/subsets/done | grep json$)
     mount -o remount,size=100m {disk}
