@@ -73,7 +73,7 @@ def load_dataset(
   config: presets.DataConfig, where: dict[str, str | None]
 ) -> data.Dataset:
   """The dataset that a config describes, images at their native size."""
-  full = data.load(config.dataset, **where)
+  full = data.load(config.dataset, background=config.background, **where)
   classes = config.classes.split(",") if config.classes else None
   return full.take(classes, config.train_per_class or None, config.test_per_class or None)
 
