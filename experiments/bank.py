@@ -6,8 +6,9 @@
 What --do can be:
 
   show    what every store holds, and what made it
-  verify  every byte against the digests that were written with it, and every training set
-          against its seed; exits with 1 if something is wrong
+  verify  every byte against the digests that were written with it, every random subset
+          against its seed, and every changed set and its labels against the model's id;
+          exits with 1 if something is wrong
   repair  the same, and forgets what is damaged, so that train_subsets trains it again;
           removes what killed processes were in the middle of writing
   merge   takes over what another workdir of the same experiment has (--other)
@@ -31,6 +32,7 @@ from experiments import (
   lab,
   launcher,
   margin_files,
+  provenance,
   train_subsets,
   workdir,
 )
@@ -55,7 +57,7 @@ _IMPORTED_ROWS = 512
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def show(folder: workdir.Workdir, collections: list[lab.Collection]) -> None:
+def show(folder: workdir.Workdir, collections: list[retrain.Collection]) -> None:
   """Prints a line a store."""
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
@@ -75,40 +77,58 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(opened.workdir)
   broken = [(path, found) for path in paths for found in upkeep.damage(path)]
-  if isinstance(opened, lab.Lab) and base_models.exist(opened):
-    try:
-      base_models.load(opened)
-    except ValueError as error:
-      found = upkeep.Damage(None, base_models.FILE, str(error))
-      broken.append((opened.workdir.path, found))
+  if isinstance(opened, lab.Lab):
+    root = opened.workdir.path
+    found = base_models.damage(opened, complete=_trained(opened))
+    broken += [(root, upkeep.Damage(None, file, why)) for file, why in found]
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.
   for collection in opened.collections():
     path = collection.store.path
     yield from ((path, found) for found in _wrong_masks(opened, collection))
+  if any(path.name == retrain.CHANGES for path in paths):
+    changes = opened.retrain.changes
+    for chunk, why in changes.wrong_chunks():
+      yield changes.path, upkeep.Damage(chunk, f"masks/c/{chunk}/0", why)
 
 
-def _wrong_masks(opened: lab.Lab, collection: lab.Collection) -> Iterator[upkeep.Damage]:
+def _trained(opened: lab.Lab) -> bool:
+  """Whether the workdir's models are recorded as complete."""
+  try:
+    opened.workdir.summary(train_subsets.STAGE)
+  except workdir.WorkdirError:
+    return False
+  return True
+
+
+def _wrong_masks(
+  opened: lab.Lab, collection: retrain.Collection
+) -> Iterator[upkeep.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
-    expected = np.packbits(opened.subset_masks(collection.first + numbers), axis=1)
-    if (collection.store.read("masks", numbers) != expected).any():
+    drawn = collection.subsets.masks(opened.seed, len(opened.labels), numbers)
+    stored = bank.packed_masks(collection.store, numbers)
+    if (stored.bits != np.packbits(drawn, axis=1)).any():
       yield upkeep.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
 def verify(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
+  for line in opened.workdir.mixtures():
+    print(f"note: {line}")
   if repair:
     for path in _stores(opened.workdir):
       upkeep.sweep(path)
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
   if not found:
-    seeds = ", and every subset is its seed's" if isinstance(opened, lab.Lab) else ""
-    print(f"every byte is as it was written{seeds}")
+    more = (
+      "; every subset is its seed's, and every changed set and its labels are their id's"
+    )
+    print(f"every byte is as it was written{more if isinstance(opened, lab.Lab) else ''}")
     return
   if not repair:
     sys.exit(1)
@@ -133,6 +153,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
       print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
+  provenance.take_over(opened.workdir.path, other)
   left = train_subsets.lacking(opened)
   print(f"{left} models are missing" if left else "no model is missing")
 
@@ -185,12 +206,14 @@ def take_in(files: margin_files.Files) -> None:
   if any(path.name != "imported" for path in files.workdir.bank.glob("*")):
     raise ValueError(f"workdir={files.workdir.path} holds other models; name a new one")
 
+  digest = files.settings["files"]["digest"]
+
   def work() -> dict[str, Any]:
     made = bank.open_store(
       margin_files.store_path(files.workdir),
       num_targets=t,
       num_train=n,
-      settings=margin_files.LAW,
+      settings=margin_files.store_settings(digest),
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
@@ -199,7 +222,8 @@ def take_in(files: margin_files.Files) -> None:
       rows = slice(chunk.start, chunk.stop)
       bank.write(made, chunk.start // _IMPORTED_ROWS, masks[rows], margins_mt[rows])
       bar(chunk.stop, m)
-    return {"models": m, "examples": n, "targets": t, "dtype": dtype}
+    about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
+    return about | {"digest": digest}
 
   files.workdir.run(margin_files.IMPORT, {"imported": files.settings["files"]}, work)
 
@@ -244,6 +268,7 @@ def main(opened: Opened) -> None:
     export(opened, epath.Path(OTHER.value))
 
 
+PROGRAM = launcher.Program(main, open_any, flag_modules=(margin_files,))
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(margin_files)
-  launcher.run(main, open_any)
+  PROGRAM.run()

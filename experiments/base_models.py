@@ -1,10 +1,10 @@
 """The models on all data: what they predict, and what they say of the examples.
 
 They are not kept themselves; everything that is wanted of them is taken while they are
-on the devices.
+on the devices, and written to the folder `base_models` of the workdir.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -14,21 +14,27 @@ from etils import epath
 from experiments import lab
 from jaxdm import (
   Array,
+  array_folder,
   baselines,
   brittleness,
   devices,
-  kept,
+  lasso,
   margins,
   prng,
+  sealed,
   train,
   training_sets,
-  whole,
 )
 from jaxdm.baselines import gradient
 
 # The middles of the thirds of training, where TracIn looks.
 _CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
-FILE = "base_models.npz"
+FOLDER = "base_models"
+METHODS = ("similar", "close", "tracin", "trak", "influence")
+_LOGITS = "logits"
+_TILE_TARGETS = 1024
+# What earlier versions wrote instead of the folder.
+_OLD_FILE = "base_models.npz"
 
 
 class BaseModels(NamedTuple):
@@ -37,36 +43,58 @@ class BaseModels(NamedTuple):
   Attributes:
     margins_rt: float32, in logits.
     logits_rtk: float32.
-    scores: float32[t, n] by method: similar (cosine of penultimate features), close
-      (their distance), tracin, trak and influence, all averaged over the models.
+    scores: by method, a read-only memory map float32[t, n] that is opened when it is
+      asked for: similar (cosine of penultimate features), close (their distance), tracin,
+      trak and influence, all averaged over the models.
   """
 
   margins_rt: np.ndarray
   logits_rtk: np.ndarray
-  scores: dict[str, np.ndarray]
+  scores: Mapping[str, np.ndarray]
 
 
 def load(opened: lab.Lab) -> BaseModels:
-  """What `train_all` wrote.
+  """What `train_all` wrote; the logits are checked, scores are opened later.
 
   Raises:
-    ValueError: if the file is damaged.
+    ValueError: if the folder is missing or damaged, holds other models or is of an
+      earlier version.
   """
+  again = (
+    f"python -m experiments.bank --do=repair --workdir={opened.workdir.path} removes it, "
+    "and experiments.train_subsets trains these models again"
+  )
+  if _old_file(opened).exists() and not _folder(opened).exists():
+    raise ValueError(f"{_old_file(opened)} is of an earlier version; {again}")
   try:
-    scores = kept.read(_path(opened))
-  except ValueError as error:
-    raise ValueError(
-      f"{error}; python -m experiments.bank --do=repair "
-      f"--workdir={opened.workdir.path} has the models trained again"
-    ) from error
-  logits = scores.pop("logits_rtk")
+    arrays = array_folder.ArrayFolder(_folder(opened), opened.base_models_identity())
+    logits = arrays.verified(_LOGITS)
+  except (sealed.StoreError, KeyError) as error:
+    raise ValueError(f"{error}; {again}") from error
   base_margins = margins.correct_class_margins(logits, opened.target_labels)
-  return BaseModels(np.asarray(base_margins), logits, scores)
+  return BaseModels(np.asarray(base_margins), logits, arrays)
 
 
 def exist(opened: lab.Lab) -> bool:
   """Whether `train_all` has written them."""
-  return _path(opened).exists()
+  return array_folder.exists(_folder(opened))
+
+
+def damage(opened: lab.Lab, *, complete: bool) -> Iterator[tuple[str, str]]:
+  """Looks for files that are not what `train_all` wrote.
+
+  Args:
+    opened: the experiment.
+    complete: whether `train_all` has ended; else a missing record is no damage.
+
+  Yields:
+    Name in the workdir and fault of each such file.
+  """
+  if _old_file(opened).exists():
+    yield _OLD_FILE, "it is of an earlier version"
+  elif complete or (_folder(opened) / array_folder.RECORD).exists():
+    for file, why in array_folder.damage(_folder(opened), opened.base_models_identity()):
+      yield f"{FOLDER}/{file}", why
 
 
 def searched_targets(opened: lab.Lab) -> np.ndarray:
@@ -89,55 +117,74 @@ def searched_targets(opened: lab.Lab) -> np.ndarray:
 
 
 def train_all(opened: lab.Lab) -> BaseModels:
-  """Trains models on all data, and writes what is needed of those that converged."""
+  """Trains models on all data, and writes what is needed of those that converged.
+
+  Scores are added up in memory maps on disk, one float32[t, n] a method. Beside them the
+  host holds a tile of 1,024 targets, and a device the gradients of a chunk of models at
+  four points of training.
+  """
   m, damping = opened.experiment.collect.num_base, opened.experiment.gradient.damping
   t, n = len(opened.target_labels), len(opened.labels)
-  logits, wrong_n = [], np.zeros(n)
-  names = ("similar", "close", "tracin", "trak", "influence")
-  scores = {name: np.zeros((t, n), np.float32) for name in names}
+  folder = _folder(opened)
+  totals = array_folder.create(folder, dict.fromkeys(METHODS, (t, n)))
+  logits, wrong_n, done = [], np.zeros(n), 0
   bar = opened.bar("models on all data")
-  for done, model in enumerate(_models(opened), start=1):
+  for models in _chunks(opened):
+    whole = [model for model in models if np.isfinite(model.logits_tk).all()]
+    for model in whole:
+      logits.append(model.logits_tk)
+      wrong_n += np.asarray(jax.nn.sigmoid(-model.gradients[-1].odds_n))
+    for name, total_tn in totals.items():
+      terms = [term for model in whole for term in _terms(name, model, damping)]
+      baselines.add_scores(total_tn, terms)
+    done += len(models)
     bar(done, m)
-    if not np.isfinite(model.logits_tk).all():
-      continue
-    logits.append(model.logits_tk)
-    last = model.gradients[-1]
-    wrong_n += np.asarray(jax.nn.sigmoid(-last.odds_n))
-    features = model.features_bf[t:], model.features_bf[:t]
-    scores["similar"] += baselines.by_tile(baselines.similarity, *features)
-    scores["close"] += baselines.by_tile(baselines.closeness, *features)
-    for rate, checkpoint in zip(model.rates, model.gradients[:-1], strict=True):
-      rows_nd = rate * gradient.tracin(checkpoint)
-      scores["tracin"] += baselines.by_tile(
-        gradient.scores, rows_nd, checkpoint.target_td
-      )
-    for name, method in (("trak", gradient.trak), ("influence", gradient.influence)):
-      rows_nd = method(last, damping)
-      scores[name] += baselines.by_tile(gradient.scores, rows_nd, last.target_td)
   if len(logits) < 2:
     raise ValueError(
       f"peak_learning_rate is too large: {m - len(logits)} of {m} models on all "
       f"data diverged at {opened.recipe.peak_learning_rate}"
     )
-  scores["trak"] *= (wrong_n / len(logits)).astype(np.float32)
-  means = {name: total / len(logits) for name, total in scores.items()}
-  with whole.writing(_path(opened)) as file:
-    np.savez_compressed(file, **means, logits_rtk=np.stack(logits))  # type: ignore[arg-type]
+  for name, total_tn in totals.items():
+    factor_n = wrong_n / len(logits) if name == "trak" else np.ones(n)
+    for part in lasso.tiles(t, _TILE_TARGETS):
+      total_tn[part] *= factor_n.astype(np.float32)
+      total_tn[part] /= len(logits)
+  found = array_folder.create(folder, {_LOGITS: (len(logits), *logits[0].shape)})
+  found[_LOGITS][:] = np.stack(logits)
+  array_folder.finish(folder, totals | found, opened.base_models_identity())
+  _old_file(opened).unlink(missing_ok=True)
   opened.fleet.settle()
   return load(opened)
+
+
+def _terms(name: str, model: "_Model", damping: float) -> list[baselines.Term]:
+  """What one model adds to the scores of one of `METHODS`."""
+  last, features = model.gradients[-1], (model.train_features_nf, model.features_tf)
+  if name == "similar":
+    return [baselines.Term(baselines.similarity, *features)]
+  if name == "close":
+    return [baselines.Term(baselines.closeness, *features)]
+  if name == "tracin":
+    return [
+      baselines.Term(gradient.scores, rate * gradient.tracin(at), at.target_td)
+      for rate, at in zip(model.rates, model.gradients[:-1], strict=True)
+    ]
+  method = {"trak": gradient.trak, "influence": gradient.influence}[name]
+  return [baselines.Term(gradient.scores, method(last, damping), last.target_td)]
 
 
 class _Model(NamedTuple):
   """One model: its outputs, its gradients at the checkpoints and at the end."""
 
   logits_tk: np.ndarray
-  features_bf: np.ndarray
+  features_tf: np.ndarray
+  train_features_nf: np.ndarray
   rates: np.ndarray
   gradients: list[gradient.Gradients]
 
 
-def _models(opened: lab.Lab) -> Iterator[_Model]:
-  """The models one by one, trained a chunk at a time."""
+def _chunks(opened: lab.Lab) -> Iterator[list[_Model]]:
+  """The models, a list for each chunk that is trained together."""
   fleet, small, labels = opened.fleet, opened.small, opened.labels
   m, t = opened.experiment.collect.num_base, len(opened.target_labels)
   pixels = np.concatenate([small.test_images, small.train_images])
@@ -153,13 +200,16 @@ def _models(opened: lab.Lab) -> Iterator[_Model]:
       variables = fleet.train_chunk(sets, chunk_keys, until=until)
       found.append(fleet.gradients_chunk(variables, pixels, all_labels, chunk_keys))
     logits, features = fleet.predict_chunk(variables, pixels)
-    for i in range(size):
-      yield _Model(
+    yield [
+      _Model(
         np.asarray(devices.row(logits, i))[:t],
-        np.asarray(devices.row(features, i)),
+        np.asarray(devices.row(features, i))[:t],
+        np.asarray(devices.row(features, i))[t:],
         rates,
         [gradients(outputs, i, t) for outputs in found],
       )
+      for i in range(size)
+    ]
 
 
 def keys(opened: lab.Lab, start: int, size: int) -> Array:
@@ -176,6 +226,11 @@ def gradients(
   return gradient.Gradients(gradients_bd[t:], gradients_bd[:t], odds_b[t:])
 
 
-def _path(opened: lab.Lab) -> epath.Path:
+def _folder(opened: lab.Lab) -> epath.Path:
   """Where the models on all data leave their logits and scores."""
-  return opened.workdir.path / FILE
+  return opened.workdir.path / FOLDER
+
+
+def _old_file(opened: lab.Lab) -> epath.Path:
+  """Where they were before there was the folder."""
+  return opened.workdir.path / _OLD_FILE

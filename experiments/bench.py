@@ -1,5 +1,7 @@
 """What the benchmarks share: their common flags, and sides timed in child processes."""
 
+import ctypes
+import gc
 import json
 import os
 import pathlib
@@ -46,6 +48,20 @@ def measured(module: str, what: str, **environment: str) -> dict[str, Any]:
     return {}
   found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
   return found
+
+
+def status_bytes(name: str) -> int:
+  """Bytes of this process that Linux counts under a name, such as VmHWM."""
+  lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+  return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def forget_peak() -> int:
+  """Gives freed memory back and resets VmHWM; returns the bytes that remain."""
+  gc.collect()
+  ctypes.CDLL(None).malloc_trim(0)
+  pathlib.Path("/proc/self/clear_refs").write_text("5")
+  return status_bytes("VmRSS")
 
 
 def write(results: Any) -> None:

@@ -20,12 +20,9 @@ path's middle, which is what `design.plan` announces.
   saga     minibatch SAGA on all targets at once; for GPUs, and only if --sides names it
 """
 
-import ctypes
 import dataclasses
-import gc
 import json
 import os
-import pathlib
 import resource
 import sys
 import tempfile
@@ -139,6 +136,13 @@ def _plan(case: Case) -> Any:
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   form: Any = FORM.value
   return design.plan(m, n, t, is_bool=True, form=form)
+
+
+def _announced_bytes(case: Case) -> int:
+  """The peak memory that our plan expects."""
+  from jaxdm import design
+
+  return design.peak_bytes(_plan(case), *case.masks.shape)
 
 
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
@@ -276,20 +280,6 @@ def _calibrated(side: str, case: Case, distance: float) -> float:
   return next((looser for looser in (5 * tol, 2 * tol) if reaches(looser)), tol)
 
 
-def _status(name: str) -> int:
-  """Bytes of this process that Linux counts under a name."""
-  lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-  return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
-def _forget_peak() -> int:
-  """Gives freed memory back and forgets the peak; returns the bytes that remain."""
-  gc.collect()
-  ctypes.CDLL(None).malloc_trim(0)
-  pathlib.Path("/proc/self/clear_refs").write_text("5")
-  return _status("VmRSS")
-
-
 def _fit_once(case: Case) -> int:
   """Runs `fit_lasso` at one penalty; returns the bytes that were there before."""
   from jaxdm import lasso
@@ -300,7 +290,7 @@ def _fit_once(case: Case) -> int:
     lasso.fit_lasso(case.masks, case.outcomes, lam_t, form=form)
 
   fit()  # Compiles.
-  before = _forget_peak()
+  before = bench.forget_peak()
   fit()
   return before
 
@@ -312,7 +302,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
   part = case.first(timed)
   tol = _calibrated(side, case, distance)
   _SIDES[side](part if side in _TOGETHER else case.first(2), tol)  # Compiles.
-  before = _forget_peak()
+  before = bench.forget_peak()
   took: list[float] = []
   # One timing of a fraction of a second says little.
   while not took or (len(took) < 5 and sum(took) < 2):
@@ -322,7 +312,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
   seconds = float(np.median(took)) * t / timed
   if side == "jaxdm":
     before = _fit_once(case)
-  own = _status("VmHWM") - before
+  own = bench.status_bytes("VmHWM") - before
   children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
   return {
     "side": side,
@@ -335,7 +325,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
     "reached_distance": largest_distance(part, weights),
     "tol": tol,
     "memory_bytes": own + children,
-    "announced_bytes": _plan(case).peak_bytes if side == "jaxdm" else 0,
+    "announced_bytes": _announced_bytes(case) if side == "jaxdm" else 0,
   }
 
 

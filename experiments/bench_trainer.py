@@ -87,8 +87,9 @@ def summary(
 ) -> Any:
   """Medians over rounds, and what follows from them."""
   speed = statistics.median(r["samples_per_second"] for r in runs)
-  num_train = cost.SIZES[row.preset].num_train
-  samples = cost.samples_per_model(presets.PRESETS[row.preset](), num_train)
+  experiment = presets.PRESETS[row.preset]()
+  num_train = cost.problem_size(experiment).num_train
+  samples = cost.samples_per_model(experiment, num_train)
   flops = cost.flops_per_sample(row.recipe, row.image_shape, bench_sides.NUM_CLASSES)
   return {
     "row": row.name,
@@ -165,7 +166,7 @@ def scale(sizes: list[int]) -> dict[str, Any]:
       opened.retrain(opened.subset_masks(np.array([m])), [prng.Seed("bench", m)])
       start = time.perf_counter()
       bar = lab.progress_bar(f"{m} models")
-      opened.collect(collection._replace(models=m), progress=bar)
+      opened.retrain.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
       masks, seeds = _removals(opened, m)
       start = time.perf_counter()

@@ -16,13 +16,13 @@ from absl import flags
 from experiments import (
   base_models,
   fit_datamodels,
-  hosts,
   lab,
   launcher,
   methods,
   workdir,
 )
-from jaxdm import brittleness, quality, training_sets
+from jaxdm import brittleness, design, quality, training_sets
+from jaxdm import verdicts as verdicts_lib
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
@@ -39,7 +39,7 @@ def search_all(
   opened: lab.Lab,
   stage: str,
   targets: np.ndarray,
-  scores: Mapping[str, np.ndarray],
+  scores: Mapping[str, design.Matrix],
   retrain: brittleness.Retrain,
   *,
   of_all_classes: tuple[str, ...],
@@ -52,7 +52,7 @@ def search_all(
     opened: the experiment.
     stage: its name, and the table's.
     targets: int, whose brittleness is searched.
-    scores: float[t, n] by method.
+    scores: float[t, n] by method, read a tile of targets at a time.
     retrain: trains changes.
     of_all_classes: methods that choose among all examples instead of the target's class.
     predicted_full: by method, margins float[t] that it predicts for all data.
@@ -72,7 +72,10 @@ def search_all(
       predicted_full_t=(predicted_full or {}).get(method),
     )
   bar, budget = opened.bar(stage), BUDGET.value
-  verdicts = brittleness.search(cases, retrain, config, budget=budget, progress=bar)
+  skewness_t = verdicts_lib.estimate_skewness(margins_rt)
+  verdicts = brittleness.search(
+    cases, retrain, config, budget=budget, skewness_t=skewness_t, progress=bar
+  )
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
   tables.write_verdicts(path, cases, verdicts, margins_rt, class_sizes)
@@ -114,9 +117,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   targets = base_models.searched_targets(opened)
 
   def work() -> dict[str, Any]:
-    scores = methods.scores(opened, opened.experiment.compare.names)
-    everything = np.ones((1, len(opened.labels)), bool)
-    full_t = fit_datamodels.fitted(opened.workdir).predict(everything)[0]
+    models = fit_datamodels.fitted(opened.workdir)
+    scores = methods.scores(opened, opened.experiment.compare.names, models)
+    full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
     return search_all(
       opened,
       STAGE,
@@ -128,9 +131,11 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       judged=methods.judged(opened, scores),
     )
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
+
+PROGRAM = launcher.Program(main, hold="job")
 
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

@@ -1,17 +1,18 @@
 """What training costs, counted and not measured."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import presets
-from jaxdm import resnet9, train, training_sets
+from experiments import lab, presets
+from jaxdm import data, resnet9, train, training_sets
 
 
 class Size(NamedTuple):
-  """Of a preset's problem, known without loading its data.
+  """The size of an experiment's problem.
 
   Attributes:
     num_train: n.
@@ -22,18 +23,78 @@ class Size(NamedTuple):
 
   num_train: int
   num_targets: int
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   num_classes: int
 
 
-_FASHION = Size(200, 120, (7, 7, 1), 2)
-SIZES = {
-  "fashion": _FASHION,
-  "fashion-all": _FASHION,
-  "cifar10-two": Size(1000, 200, (16, 16, 3), 2),
-  "cifar10": Size(50_000, 10_000, (32, 32, 3), 10),
-  "cifar10-fast": Size(50_000, 10_000, (32, 32, 3), 10),
-}
+# CIFAR-10 as its authors describe it (https://www.cs.toronto.edu/~kriz/cifar.html):
+# 6,000 images of 32x32 pixels in each class, of which 1,000 are for testing.
+_CIFAR10_CLASSES = (
+  "airplane",
+  "automobile",
+  "bird",
+  "cat",
+  "deer",
+  "dog",
+  "frog",
+  "horse",
+  "ship",
+  "truck",
+)
+_CIFAR10_TRAIN, _CIFAR10_TEST, _CIFAR10_SHAPE = 5000, 1000, (32, 32, 3)
+
+
+def load_blank(
+  config: presets.DataConfig, where: Mapping[str, str | None]
+) -> data.Dataset:
+  """The dataset that a config describes, without the images of CIFAR-10.
+
+  CIFAR-10 need not be prepared: its images are 0, and its classes take turns. All other
+  datasets are loaded.
+
+  Args:
+    config: which classes and how many examples of each.
+    where: data_dir and arrays of `data.load`.
+
+  Raises:
+    DataError: on what a run would refuse, too.
+  """
+  if config.dataset.partition(":")[0] != "cifar10":
+    return lab.load_dataset(config, dict(where))
+  labels = np.arange(len(_CIFAR10_CLASSES), dtype=np.int32)
+  train, test = np.tile(labels, _CIFAR10_TRAIN), np.tile(labels, _CIFAR10_TEST)
+  full = data.Dataset(
+    name=config.dataset,
+    train_images=np.zeros((len(train), *_CIFAR10_SHAPE), np.uint8),
+    train_labels=train,
+    test_images=np.zeros((len(test), *_CIFAR10_SHAPE), np.uint8),
+    test_labels=test,
+    class_names=_CIFAR10_CLASSES,
+  )
+  return lab.select(full, config)
+
+
+def problem_size(
+  experiment: presets.Experiment, where: Mapping[str, str | None] = {}
+) -> Size:
+  """The size of the problem that an experiment's data config describes.
+
+  Args:
+    experiment: its other settings are checked against the data, as before a run.
+    where: data_dir and arrays of `data.load`.
+
+  Raises:
+    ValueError: on settings and data that a run would refuse, too.
+  """
+  dataset = load_blank(experiment.data, where)
+  lab.check(experiment, dataset)
+  small = dataset.downscaled(experiment.data.downscale)
+  return Size(
+    len(small.train_labels),
+    len(small.test_labels),
+    small.train_images.shape[1:],
+    small.num_classes,
+  )
 
 
 def samples_per_model(experiment: presets.Experiment, num_train: int) -> int:

@@ -32,7 +32,7 @@ from experiments import (
   presets,
   workdir,
 )
-from jaxdm import datamodels, kept, priors, quality, training_sets
+from jaxdm import datamodels, design, kept, priors, training_sets
 from jaxdm.report import figures, page
 
 STAGE = "efficiency"
@@ -133,11 +133,15 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
   return lasso(problem, fit_datamodels.prior_of(way, problem.opened, problem.scores))
 
 
-def judged(opened: lab.Lab, way: str, models: int, weights_tn: np.ndarray) -> Point:
+def judged(
+  opened: lab.Lab,
+  way: str,
+  models: int,
+  weights_tn: np.ndarray,
+  held_out: tuple[training_sets.PackedMasks, np.ndarray],
+) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
-  masks, margins_mt = fit_datamodels.held_out_rows(opened)
-  guess_mt = datamodels.predictions(masks, weights_tn)
-  found = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
+  found = methods.judge(weights_tn, *held_out)
   return Point(way, models, *found.lds)
 
 
@@ -192,29 +196,34 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   opened.workdir.summary("train_subsets")
   sizes, ways = _asked(opened)
   settings = opened.settings(*GROUPS)
+  inputs = opened.inputs("train_subsets")
+  depends_on = settings | inputs
 
   def work() -> dict[str, Any]:
     scores = base_models.load(opened).scores
     masks, margins_mt = fit_datamodels.finite_rows(opened)
-    made = kept.Kept(opened.workdir.path / "efficiency.parts", settings)
+    held_out = fit_datamodels.held_out_rows(opened)
+    made = kept.Kept(opened.workdir.path / "efficiency.parts", depends_on)
     fits: dict[str, np.ndarray] = {}
     # Not relabel, which scores another change.
     names = [name for name in scores if name in presets.METHODS]
-    points = [judged(opened, name, 0, scores[name]) for name in names]
+    points = [judged(opened, name, 0, scores[name], held_out) for name in names]
     bar, total = opened.bar(STAGE, unit="fit"), len(sizes) * len(ways)
     for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
       rows = np.arange(min(size, len(margins_mt)))
       problem = Problem(opened, scores, masks.take(rows), margins_mt[rows])
       name = f"{way}@{size}"
       found = made(name, functools.partial(weights, way, problem))
-      fits[name] = found["weights"]
-      points.append(judged(opened, way, size, fits[name]))
+      if name in REMOVALS.value:  # The others would fill the memory.
+        fits[name] = found["weights"]
+      points.append(judged(opened, way, size, found["weights"], held_out))
       bar(i + 1, total)
     _write(opened, points)
     summary: dict[str, Any] = {"times_fewer_models": savings(points)}
     if REMOVALS.value:
       named = methods.scores(opened, tuple(set(REMOVALS.value) & set(presets.METHODS)))
-      chosen = {name: (fits | named)[name] for name in REMOVALS.value}
+      known: dict[str, design.Matrix] = {**fits, **named}
+      chosen = {name: known[name] for name in REMOVALS.value}
       free = (*fits, *methods.OF_ALL_CLASSES)
       summary["removals"] = brittleness.search_all(
         opened,
@@ -229,7 +238,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   asked = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}
   search = opened.settings("search") if REMOVALS.value else {}
-  return opened.workdir.run(STAGE, settings | search | {"efficiency": asked}, work)
+  fit = fit_datamodels.STAGE
+  fitted = opened.workdir.outputs(fit) if "datamodel" in REMOVALS.value else {}
+  settings = settings | search | {"efficiency": asked}
+  return opened.workdir.run(STAGE, settings, work, inputs | fitted)
 
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:
@@ -245,5 +257,7 @@ def _write(opened: lab.Lab, points: list[Point]) -> None:
   (opened.workdir.path / "efficiency.png").write_bytes(picture)
 
 
+PROGRAM = launcher.Program(main)
+
 if __name__ == "__main__":
-  launcher.run(main)
+  PROGRAM.run()

@@ -16,7 +16,7 @@ import scipy.stats
 from absl import flags
 
 from experiments import base_models, lab, launcher, methods
-from jaxdm import brittleness, label_flip, prng, training_sets, verdicts
+from jaxdm import brittleness, design, label_flip, prng, training_sets, verdicts
 from jaxdm.report import figures, page
 
 TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
@@ -91,7 +91,7 @@ def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
 
 
 def changes_of(
-  opened: lab.Lab, scores: Mapping[str, np.ndarray], target: int, ks: Sequence[int]
+  opened: lab.Lab, scores: Mapping[str, design.Matrix], target: int, ks: Sequence[int]
 ) -> list[Change]:
   """What every method would remove, and relabel."""
 
@@ -182,8 +182,11 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   asked = {"target": target, "ks": ks, "explain_models": MODELS.value}
   settings = opened.settings("data", "collect", "train", "fit")
-  return opened.workdir.run(stage, settings | {"explain": asked}, work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(stage, settings | {"explain": asked}, work, inputs)
 
+
+PROGRAM = launcher.Program(main)
 
 if __name__ == "__main__":
-  launcher.run(main)
+  PROGRAM.run()

@@ -17,33 +17,46 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import base_models, hosts, lab, launcher, margin_files, workdir
-from jaxdm import datamodels, priors, store, training_sets
+from jaxdm import datamodels, identity, priors, store, training_sets
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
+_OUTPUT = "datamodels"
 
 
 def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
-  """The datamodels that this stage wrote."""
-  folder.summary(STAGE)
-  return datamodels.Datamodels.load(folder.path / "datamodels")
+  """The datamodels that this stage wrote.
+
+  Raises:
+    WorkdirError: if the stage is not finished, or what it wrote has changed.
+  """
+  expected = folder.outputs(STAGE)[_OUTPUT]
+  found = datamodels.Datamodels.load(folder.path / "datamodels")
+  if identity.digest(found) != expected:
+    raise workdir.WorkdirError(
+      f"{folder.path / 'datamodels'} is not what {STAGE} wrote; remove "
+      f"{folder.path / 'stages' / STAGE}.json, and run python -m experiments.{STAGE} "
+      f"--workdir={folder.path} again"
+    )
+  return found
 
 
 def finite_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, store.Matrix]:
   """Masks and margins of the models to fit to, without those that diverged."""
-  ids, margins_mt = opened.subset_margins()
-  finite = np.setdiff1d(np.arange(len(ids)), datamodels.nonfinite_rows(margins_mt))
-  return opened.packed_masks(ids[finite]), margins_mt.take(finite)
+  rows = opened.fitted_rows()
+  diverged = datamodels.nonfinite_rows(rows.margins_mt)
+  found = rows._replace(numbers=np.delete(rows.numbers, diverged))
+  return found.masks, found.margins_mt
 
 
 def held_out_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, np.ndarray]:
-  """Masks and margins of the models to judge on, without those that diverged."""
-  ids, margins_mt = opened.held_out_margins()
-  finite = np.isfinite(margins_mt).all(axis=1)
-  return opened.packed_masks(ids[finite]), margins_mt[finite]
+  """Masks and margins of the models to judge on, including those that diverged."""
+  parts = opened.held_out_rows()
+  margins_mt = np.concatenate([part.margins_mt[:] for part in parts]).astype(np.float32)
+  bits = np.concatenate([part.masks.bits for part in parts])
+  return training_sets.PackedMasks(bits, len(opened.labels)), margins_mt
 
 
 def prior_of(
@@ -93,6 +106,7 @@ def _fit(
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(models.gap_t.max()),
     "unconverged_targets": int((~(models.gap_t <= config.tol)).sum()),
+    workdir.OUTPUTS: {_OUTPUT: identity.digest(models)},
   }
 
 
@@ -100,12 +114,13 @@ def _judged(
   models: datamodels.Datamodels,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
-  seed: int,
 ) -> dict[str, Any]:
   """Scores on held-out models."""
-  quality = models.evaluate(masks, margins_mt, seed=seed)
+  quality = models.evaluate(masks, margins_mt)
   return {
     "held_out_models": quality.num_models,
+    "held_out_models_left_out": quality.num_left_out,
+    "targets_left_out": quality.num_targets_left_out,
     "lds": quality.lds._asdict(),
     "pooled_correlation": quality.pooled_correlation._asdict(),
     "r2": quality.r2._asdict(),
@@ -127,7 +142,7 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
       {"none": priors.Prior()},
     )
     held_out = files.masks.take(rows[count:]), files.margins_mt[rows[count:]]
-    return summary | _judged(models, *held_out, files.experiment.collect.seed)
+    return summary | _judged(models, *held_out)
 
   asked = files.settings | {
     "fit": dataclasses.asdict(files.experiment.fit),
@@ -151,12 +166,13 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
       *finite_rows(opened),
       {name: prior_of(name, opened, base.scores) for name in names},
     )
-    summary |= _judged(models, *held_out_rows(opened), opened.seed)
+    summary |= _judged(models, *held_out_rows(opened))
     full = models.predict(np.ones((1, len(opened.labels)), bool))[0]
     bias = float((full - base.margins_rt.mean(axis=0)).mean())
     return summary | {"bias_on_full_data": bias}
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
 def open_any() -> lab.Lab | margin_files.Files:
@@ -168,7 +184,7 @@ def open_any() -> lab.Lab | margin_files.Files:
   return files
 
 
+PROGRAM = launcher.Program(main, open_any, "job", flag_modules=(margin_files,))
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(margin_files)
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, open_any, hold="job")
+  PROGRAM.run()

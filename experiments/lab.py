@@ -15,31 +15,36 @@ from jaxdm import (
   checkpoint,
   data,
   fleet,
+  identity,
   label_flip,
-  retrain,
   train,
   training_sets,
 )
 from jaxdm import progress as progress_lib
+from jaxdm import retrain as retrain_lib
 from jaxdm import store as store_lib
 
-_BLOCK_MODELS = 512
 
-
-class Collection(NamedTuple):
-  """Models on random subsets, a row of a store each.
+class Rows(NamedTuple):
+  """Some models of a collection, all of which are stored.
 
   Attributes:
-    store: of `bank.open_store`.
-    first: the subset of row 0.
-    models: rows.
-    family: of the models' seeds.
+    store: where they are.
+    numbers: int[m], their rows.
   """
 
   store: store_lib.Store
-  first: int
-  models: int
-  family: str
+  numbers: np.ndarray
+
+  @property
+  def masks(self) -> training_sets.PackedMasks:
+    """The training sets, as they were stored with the margins."""
+    return bank.packed_masks(self.store, self.numbers)
+
+  @property
+  def margins_mt(self) -> store_lib.Matrix:
+    """The margins, read where they are indexed."""
+    return store_lib.Matrix(self.store, "margins", self.numbers)
 
 
 def progress_bar(
@@ -73,7 +78,12 @@ def load_dataset(
   config: presets.DataConfig, where: dict[str, str | None]
 ) -> data.Dataset:
   """The dataset that a config describes, images at their native size."""
-  full = data.load(config.dataset, background=config.background, **where)
+  loaded = data.load(config.dataset, background=config.background, **where)
+  return select(loaded, config)
+
+
+def select(full: data.Dataset, config: presets.DataConfig) -> data.Dataset:
+  """The classes and examples of a dataset that a config asks for."""
   classes = config.classes.split(",") if config.classes else None
   return full.take(classes, config.train_per_class or None, config.test_per_class or None)
 
@@ -147,11 +157,11 @@ class Lab:
     return checkpoint.Progress(folder, seconds) if seconds else None
 
   @functools.cached_property
-  def retrain(self) -> retrain.Retrainer:
-    """Margins on demand, remembered in the workdir's bank."""
-    return retrain.Retrainer(
+  def retrain(self) -> retrain_lib.Retrainer:
+    """Opens and fills the stores of the workdir's bank."""
+    return retrain_lib.Retrainer(
       self.fleet,
-      bank.Bank(self._changes()),
+      self.workdir.bank,
       self.labels,
       self.small.test_images,
       self.target_labels,
@@ -159,67 +169,28 @@ class Lab:
       share=hosts.mine(),
     )
 
-  def _store(
-    self, name: str, *, dtype: str = "float32", num_logits: int = 0, **settings: Any
-  ) -> store_lib.Store:
-    """One of the workdir's stores; its options are those of `bank.open_store`."""
-    everywhere = {
-      "dataset": self.small.fingerprint(),
-      "train": dataclasses.asdict(self.recipe),
-      "seed": self.seed,
-    }
-    return bank.open_store(
-      self.workdir.bank / name,
-      num_targets=len(self.target_labels),
-      num_train=len(self.labels),
-      settings=everywhere | settings,
-      dtype=dtype,
-      num_logits=num_logits,
-    )
-
-  def _changes(self) -> store_lib.Store:
-    """Models on changed sets."""
-    return self._store("changes")
-
   def open_stores(self) -> None:
     """Makes every store that is not there yet."""
     self.collections()
-    self._changes()
+    _ = self.retrain.changes
 
-  def collections(self) -> list[Collection]:
+  def collections(self) -> list[retrain_lib.Collection]:
     """Models on random subsets: all of them, then the held-out ones' further seeds."""
     config = self.experiment.collect
-    of: dict[str, Any] = {
-      "alpha": config.alpha,
-      "law": "uniform, of exactly alpha * n examples",
+    kept: dict[str, Any] = {
       "dtype": config.margin_dtype,
-      "num_logits": self.small.num_classes if config.keep_logits else 0,
+      "keep_logits": config.keep_logits,
     }
-    subsets = self._store("subsets", **of)
-    found = [Collection(subsets, 0, config.num_models + config.num_held_out, "subset")]
+    subsets = retrain_lib.Subsets(alpha=config.alpha)
+    models = config.num_models + config.num_held_out
+    found = [self.retrain.open_subsets("subsets", subsets, models, **kept)]
     for repeat in range(1, config.held_out_seeds):
-      of["first"] = config.num_models
-      again = self._store(f"held-out-{config.num_models}-{repeat}", **of)
-      family = f"subset-{repeat}"
-      found.append(Collection(again, config.num_models, config.num_held_out, family))
+      name = f"held-out-{config.num_models}-{repeat}"
+      again = dataclasses.replace(
+        subsets, first=config.num_models, family=f"subset-{repeat}"
+      )
+      found.append(self.retrain.open_subsets(name, again, config.num_held_out, **kept))
     return found
-
-  def collect(
-    self,
-    collection: Collection,
-    *,
-    shard: tuple[int, int] = (0, 1),
-    progress: progress_lib.Progress = progress_lib.silent,
-  ) -> None:
-    """Trains what is missing of a collection, or of this host's shard of it."""
-    first, models = collection.first, collection.models
-    self.retrain.collect(
-      collection.store,
-      retrain.missing(collection.store, models, shard=shard),
-      lambda rows: self.subset_masks(first + rows),
-      collection.family,
-      progress=progress,
-    )
 
   @property
   def seed(self) -> int:
@@ -227,44 +198,67 @@ class Lab:
     return self.experiment.collect.seed
 
   def subset_masks(self, ids: np.ndarray) -> np.ndarray:
-    """Random subsets by model id, as bool[m, n]."""
-    alpha = self.experiment.collect.alpha
-    return training_sets.random_masks(self.seed, len(self.labels), alpha, ids)
+    """Random subsets by number, drawn from the seed, as bool[m, n]."""
+    subsets = retrain_lib.Subsets(alpha=self.experiment.collect.alpha)
+    return subsets.masks(self.seed, len(self.labels), ids)
 
-  def packed_masks(self, ids: np.ndarray) -> training_sets.PackedMasks:
-    """The same for any number of models, eight examples to a byte."""
-    starts = range(0, len(ids), _BLOCK_MODELS)
-    return training_sets.PackedMasks.of(
-      self.subset_masks(ids[start : start + _BLOCK_MODELS]) for start in starts
+  def fitted_rows(self) -> Rows:
+    """The models that datamodels are fitted to.
+
+    Raises:
+      WorkdirError: if some of them are missing.
+    """
+    return self._rows(
+      self.collections()[0], np.arange(self.experiment.collect.num_models)
     )
 
-  def subset_margins(self) -> tuple[np.ndarray, store_lib.Matrix]:
-    """Subsets int[m] and margins [m, t] of the models that datamodels are fitted to."""
-    ids = np.arange(self.experiment.collect.num_models)
-    return ids, self._rows(self.collections()[0], ids)
+  def held_out_rows(self) -> list[Rows]:
+    """The models that fits are judged on; every subset as often as it was trained on.
 
-  def held_out_margins(self) -> tuple[np.ndarray, np.ndarray]:
-    """Subsets int[m] and margins float32[m, t] of those that fits are judged on.
-
-    Every subset is there as often as it was trained on.
+    Raises:
+      WorkdirError: if some of them are missing.
     """
     subsets, *repeats = self.collections()
-    ids = np.arange(self.experiment.collect.num_models, subsets.models)
-    parts = [self._rows(subsets, ids)]
-    parts += [self._rows(repeat, np.arange(repeat.models)) for repeat in repeats]
-    margins_mt = np.concatenate([part[:] for part in parts]).astype(np.float32)
-    return np.tile(ids, len(parts)), margins_mt
+    numbers = np.arange(self.experiment.collect.num_models, subsets.models)
+    found = [self._rows(subsets, numbers)]
+    return found + [self._rows(again, np.arange(again.models)) for again in repeats]
 
-  def _rows(self, collection: Collection, rows: np.ndarray) -> store_lib.Matrix:
-    """Margins of some rows, all of which must be there."""
-    lacking = retrain.missing(collection.store, collection.models)
+  def base_models_identity(self) -> dict[str, Any]:
+    """All that the models on all data, and the scores made of them, depend on."""
+    return self.retrain.identity() | {
+      "gradient": dataclasses.asdict(self.experiment.gradient),
+      "num_base": self.experiment.collect.num_base,
+    }
+
+  def inputs(self, *stages: str) -> dict[str, str]:
+    """Digests of all that a stage reads, so that it is done again where that has changed.
+
+    Args:
+      *stages: finished ones, whose outputs it reads too.
+
+    Raises:
+      WorkdirError: if models or one of the stages are missing.
+    """
+    held_out = [rows.margins_mt for rows in self.held_out_rows()]
+    found = {
+      "models": identity.digest(self.retrain.identity()),
+      "fitted_rows": identity.digest(self.fitted_rows().margins_mt),
+      "held_out_rows": identity.digest(held_out),
+    }
+    for stage in stages:
+      found |= self.workdir.outputs(stage)
+    return found
+
+  def _rows(self, collection: retrain_lib.Collection, numbers: np.ndarray) -> Rows:
+    """Some models of a collection, all of which must be there."""
+    lacking = retrain_lib.missing(collection.store, collection.models)
     if lacking:
       count = sum(len(chunk) for chunk in lacking)
       raise workdir.WorkdirError(
         f"{collection.store.path} lacks {count} of {collection.models} models; "
         f"run python -m experiments.train_subsets --workdir={self.workdir.path}"
       )
-    return store_lib.Matrix(collection.store, "margins", rows)
+    return Rows(collection.store, numbers)
 
 
 def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:

@@ -10,11 +10,10 @@ removal.
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from experiments import base_models, hosts, lab, launcher, methods, relabel
+from experiments import base_models, lab, launcher, methods, relabel
 from experiments import brittleness as removals
-from jaxdm import brittleness, label_flip, training_sets
+from jaxdm import baselines, brittleness, label_flip, training_sets
 
 STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
@@ -31,8 +30,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     new_un = label_flip.best_class(relabel_unk, opened.labels) if same is None else same
     taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
     scores = methods.scores(opened, opened.experiment.compare.names)
-    scores["relabel"] = np.zeros_like(next(iter(scores.values())), np.float32)
-    scores["relabel"][targets] = taken_un
+    scores["relabel"] = _of_some(taken_un, targets, len(opened.target_labels))
     row_of = {int(target): row for row, target in enumerate(targets)}
 
     def retrain(
@@ -47,7 +45,25 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
     return removals.search_all(opened, STAGE, targets, scores, retrain, of_all_classes=())
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
+
+
+def _of_some(
+  taken_un: np.ndarray, targets: np.ndarray, num_targets: int
+) -> baselines.ScoreRows:
+  """Scores float32[t, n] of some targets; 0 for all others."""
+  n = taken_un.shape[1]
+  row_t = np.full(num_targets, -1)
+  row_t[targets] = np.arange(len(targets))
+
+  def rows_of(wanted: np.ndarray) -> np.ndarray:
+    rows_un = np.zeros((len(wanted), n), np.float32)
+    known = row_t[wanted] >= 0
+    rows_un[known] = taken_un[row_t[wanted][known]]
+    return rows_un
+
+  return baselines.ScoreRows((num_targets, n), rows_of)
 
 
 def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
@@ -64,6 +80,7 @@ def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
   return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
 
 
+PROGRAM = launcher.Program(main, hold="job")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

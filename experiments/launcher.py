@@ -6,12 +6,13 @@ import errno
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
 
 from absl import flags, logging
 
 from experiments import hosts, lab, program, settings, stopping, workdir
-from jaxdm import devices
+from jaxdm import devices, numerics
 
 Hold = Literal["alone", "shared", "job", "not"]
 
@@ -78,7 +79,8 @@ def start(
     with contextlib.ExitStack() as stack:
       if hold != "not":
         stack.enter_context(opened.workdir.locked(*hosts.mine()))
-      main(opened)
+      with numerics.pinned():  # What a launcher computes by itself.
+        main(opened)
   except (ValueError, OSError) as error:
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -88,23 +90,42 @@ def start(
     sys.exit(f"error: {prefix}{message}")
 
 
-def run(
-  main: Callable[[Any], Any],
-  opener: Callable[[], Any] = open_lab,
-  *,
-  hold: Hold = "alone",
-) -> None:
-  """Runs a launcher's `main` as a program; the arguments are those of `start`."""
-  devices.use_all_devices()
-  settings.show_in_help()
+class Program(NamedTuple):
+  """What `python -m experiments.NAME` runs; each launcher has one, named PROGRAM.
 
-  def begin(argv: Sequence[str]) -> None:
+  Attributes:
+    main: see `start`.
+    opener: see `start`.
+    hold: see `start`.
+    flag_modules: modules whose flags `--help` lists, beside the experiment's settings and
+      the launcher's own.
+  """
+
+  main: Callable[[Any], Any]
+  opener: Callable[[], Any] = open_lab
+  hold: Hold = "alone"
+  flag_modules: tuple[ModuleType, ...] = ()
+
+  def start(self, argv: Sequence[str]) -> None:
+    """Runs it with flags that are parsed; see `start`."""
+    start(self.main, argv, self.opener, hold=self.hold)
+
+  def run(self) -> None:
+    """Parses the command line and runs it in a process of its own."""
+    devices.use_all_devices()
+    shared = (hosts,) if self.hold in ("shared", "job") else ()
+    settings.show_in_help()
+    for module in (*shared, *self.flag_modules):
+      for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    program.run(self._begin)
+
+  def _begin(self, argv: Sequence[str]) -> None:
+    """Listens to signals, and tells the other processes of a job of an error."""
     stopping.listen()
     try:
-      start(main, argv, opener, hold=hold)
+      self.start(argv)
     except BaseException as error:
       if not (isinstance(error, SystemExit) and error.code == stopping.EXIT_CODE):
         hosts.leave(error)
       raise
-
-  program.run(begin)

@@ -14,7 +14,7 @@ from absl import flags
 from etils import epath
 
 from experiments import launcher, presets, settings, workdir
-from jaxdm import bank, datamodels, retrain, store, training_sets
+from jaxdm import bank, datamodels, identity, retrain, store, training_sets
 
 MASKS = flags.DEFINE_string(
   "masks",
@@ -27,7 +27,6 @@ DROP_NONFINITE = flags.DEFINE_bool(
   "drop_nonfinite", False, "Leave out such models whose margins are not finite."
 )
 IMPORT = "import"
-LAW = {"law": "somebody else's, as imported"}
 _BLOCK_ROWS = 4096
 
 
@@ -70,6 +69,11 @@ def store_path(folder: workdir.Workdir) -> epath.Path:
   return folder.bank / "imported"
 
 
+def store_settings(digest: object) -> dict[str, object]:
+  """What imported models depend on, of which the files' digest is all that is known."""
+  return {"law": "somebody else's, as imported", "files": digest}
+
+
 def open_files() -> Files:
   """Reads and checks what flags or workdir name, and says what it holds.
 
@@ -107,7 +111,7 @@ def open_files() -> Files:
     packed, margins_mt = packed.take(rows_m), _take(margins_mt, rows_m)
   now: dict[str, object] = {
     "masks": [*packed.shape],
-    "digest": datamodels.digest(packed, margins_mt),
+    "digest": identity.digest([packed, margins_mt]),
     "targets": [start, stop],
   }
   if files and files != now:
@@ -148,7 +152,7 @@ def _from_store(
     store_path(folder),
     num_targets=about["targets"],
     num_train=about["examples"],
-    settings=LAW,
+    settings=store_settings(about["digest"]),
     dtype=about["dtype"],
   )
   if retrain.missing(opened, about["models"]):
@@ -157,10 +161,8 @@ def _from_store(
     )
   start, stop = _slice(about["targets"])
   rows = np.arange(about["models"])
-  bits = opened.read("masks", rows)
   margins_mt = store.Matrix(opened, "margins", rows, range(start, stop))
-  packed = training_sets.PackedMasks(bits, about["examples"])
-  return packed, margins_mt, start, about["targets"]
+  return bank.packed_masks(opened, rows), margins_mt, start, about["targets"]
 
 
 def _take(margins_mt: datamodels.Margins, rows: np.ndarray) -> datamodels.Margins:

@@ -5,34 +5,70 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments import base_models, fit_datamodels, lab
-from jaxdm import baselines, datamodels, quality
+from jaxdm import baselines, datamodels, design, quality, training_sets
 
 # Their scores say of examples of other classes, too, how much they support a target.
 OF_ALL_CLASSES = ("datamodel", "influence", "trak", "tracin")
 
 
-def scores(opened: lab.Lab, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-  """How much each example supports each target, float32[t, n] a method."""
-  found = base_models.load(opened).scores
-  if "datamodel" in names:
-    found["datamodel"] = fit_datamodels.fitted(opened.workdir).weights_tn
-  if "pixels" in names:
-    images = opened.dataset.train_images, opened.dataset.test_images
-    rows = [part.reshape(len(part), -1).astype(np.float32) for part in images]
-    found["pixels"] = baselines.by_tile(baselines.closeness, *rows)
-  if "random" in names:
-    shape = len(opened.target_labels), len(opened.labels)
-    found["random"] = baselines.random(*shape, seed=opened.seed)
-  return {name: found[name] for name in names}
+def scores(
+  opened: lab.Lab, names: tuple[str, ...], models: datamodels.Datamodels | None = None
+) -> dict[str, design.Matrix]:
+  """How much each example supports each target, float32[t, n] a method.
+
+  Only the datamodels' weights stay in memory. Scores of models on all data are read, and
+  those of pixels and random computed, for the targets that are asked for.
+
+  Args:
+    opened: the experiment.
+    names: some of `presets.METHODS`.
+    models: the experiment's datamodels; None: they are read if a name needs them.
+  """
+  stored = base_models.load(opened).scores
+  found: dict[str, design.Matrix] = {}
+  for name in names:
+    if name == "datamodel":
+      models = models or fit_datamodels.fitted(opened.workdir)
+      found[name] = models.weights_tn
+    elif name == "pixels":
+      images = opened.dataset.train_images, opened.dataset.test_images
+      found[name] = baselines.pixel_rows(*images)
+    elif name == "random":
+      shape = len(opened.target_labels), len(opened.labels)
+      found[name] = baselines.random_rows(*shape, seed=opened.seed)
+    else:
+      found[name] = _read_rows(stored, name)
+  return found
+
+
+def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> baselines.ScoreRows:
+  """A stored method's scores; the file is mapped while rows are copied, and no longer.
+
+  Pages of a map that stays open count as this process's memory once they are read.
+  """
+  t, n = stored[name].shape
+  return baselines.ScoreRows((t, n), lambda targets: stored[name][targets])
+
+
+def judge(
+  scores_tn: design.Matrix,
+  masks: training_sets.PackedMasks,
+  margins_mt: np.ndarray,
+) -> quality.Quality:
+  """How well one method's scores predict the held-out models.
+
+  Args:
+    scores_tn: float.
+    masks: of the held-out models.
+    margins_mt: float, of the held-out models.
+  """
+  guess_mt = datamodels.predictions_by_subset(masks, scores_tn)
+  return quality.evaluate(guess_mt, margins_mt, masks)
 
 
 def judged(
-  opened: lab.Lab, scores: Mapping[str, np.ndarray]
+  opened: lab.Lab, scores: Mapping[str, design.Matrix]
 ) -> dict[str, quality.Quality]:
   """How well each method's scores predict the held-out models."""
-  masks, margins_mt = fit_datamodels.held_out_rows(opened)
-  found = {}
-  for name, scores_tn in scores.items():
-    guess_mt = datamodels.predictions(masks, scores_tn)
-    found[name] = quality.evaluate(guess_mt, margins_mt, masks[:], seed=opened.seed)
-  return found
+  held_out = fit_datamodels.held_out_rows(opened)
+  return {name: judge(rows, *held_out) for name, rows in scores.items()}

@@ -8,8 +8,6 @@ workdir already holds are not done again, and a killed run continues where it wa
 processes of one job share all of it with --distributed.
 """
 
-from absl import flags
-
 from experiments import (
   brittleness,
   fit_datamodels,
@@ -34,6 +32,7 @@ def main(opened: lab.Lab) -> None:
   print(f"read {opened.workdir.path / 'report.html'}")
 
 
+PROGRAM = launcher.Program(main, hold="job")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

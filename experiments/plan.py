@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import cost, presets, program, settings
+from experiments import base_models, cost, presets, program, settings
 
 BENCH = flags.DEFINE_string("bench", None, "JSON that bench_trainer wrote.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
@@ -30,7 +30,8 @@ class Plan:
     num_models: m.
     samples_per_model: training images, repetitions counted.
     device_hours: on the device that the bench measured.
-    store_bytes: margins in float32, and bit-packed masks.
+    store_bytes: margins, logits if they are kept, and bit-packed masks.
+    scores_bytes: scores of the models on all data, and the datamodels' weights.
     device_bytes: peak memory of the bench on that device.
     source: the row of the bench that it follows from.
   """
@@ -39,6 +40,7 @@ class Plan:
   samples_per_model: int
   device_hours: float
   store_bytes: int
+  scores_bytes: int
   device_bytes: float
   source: str
 
@@ -71,12 +73,15 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
   source = f"{row['row']} on {bench['machine']['device']}"
   if abs(ratio - 1) > 0.01:
     source += f", scaled by {ratio:.2f} for its operations per image"
+  itemsize = np.dtype(collect.margin_dtype).itemsize
+  numbers = size.num_targets * (1 + size.num_classes * collect.keep_logits)
   seconds = m * samples * ratio / row["samples_per_second"]
   return Plan(
     num_models=m,
     samples_per_model=samples,
     device_hours=seconds * bench["machine"]["devices"] / 3600,
-    store_bytes=m * (4 * size.num_targets + -(-size.num_train // 8)),
+    store_bytes=m * (itemsize * numbers + -(-size.num_train // 8)),
+    scores_bytes=4 * size.num_targets * size.num_train * (len(base_models.METHODS) + 1),
     device_bytes=row["memory_bytes"],
     source=source,
   )
@@ -103,15 +108,21 @@ def main(argv: list[str]) -> None:
     if not all(count.isdecimal() and int(count) for count in DEVICES.value):
       raise ValueError(f"--devices must be whole numbers >= 1, got {DEVICES.value}")
     preset = settings.preset({})
-    experiment, size = settings.experiment({}), cost.SIZES[preset]
+    experiment = settings.experiment({})
+    where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
+    size = cost.problem_size(experiment, where)
     made = plan(_read(BENCH.value), experiment, size)
   except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
   print(f"{made.num_models:,} models of the preset {preset}")
+  print(f"  n = {size.num_train:,} examples, t = {size.num_targets:,} targets")
   print(f"  each trains on {made.samples_per_model:,} images")
   print(f"  speed from {made.source}")
   print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")
-  print(f"  store: {made.store_bytes / 1e9:,.2f} GB")
+  print(
+    f"  store: {made.store_bytes / 1e9:,.2f} GB; scores: "
+    f"{made.scores_bytes / 1e9:,.2f} GB"
+  )
   for count in map(int, DEVICES.value):
     hours = made.device_hours / count
     days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""

@@ -23,7 +23,8 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
     float32[u, n, k], averaged over the models.
   """
   folder = opened.workdir.path / "relabel.parts"
-  parts = kept.Kept(folder, opened.settings("gradient") | {"targets": targets.tolist()})
+  depends_on = opened.base_models_identity() | {"targets": targets.tolist()}
+  parts = kept.Kept(folder, depends_on)
   if hosts.follows():
     return parts.wait_for("mean")["scores"]
   return parts("mean", lambda: {"scores": _mean(opened, targets, parts)})["scores"]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import base_models, brittleness, hosts, lab, launcher, methods
+from experiments import base_models, brittleness, lab, launcher, methods
 from jaxdm import brittleness as search_lib
 from jaxdm import prng, whole
 
@@ -150,9 +150,11 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   groups = opened.settings("search", "compare").values()
   asked = {key: value for group in groups for key, value in group.items()}
   asked |= {"curve_sizes": sizes, "curve_models": MODELS.value}
-  return opened.workdir.run(STAGE, {STAGE: asked}, work)
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(STAGE, {STAGE: asked}, work, inputs)
 
+
+PROGRAM = launcher.Program(main, hold="job")
 
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="job")
+  PROGRAM.run()

@@ -4,16 +4,15 @@ python -m experiments.report --workdir=runs/fashion
 """
 
 import csv
-import time
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import base_models, fit_datamodels, lab, launcher
-from jaxdm import datamodels, training_sets, whole
-from jaxdm.report import figures, page, tables
+from jaxdm import data as data_lib
+from jaxdm import datamodels, quality, whole
+from jaxdm.report import figures, page, tables, words
 from jaxdm.verdicts import Verdict
 
 _STORIES = 4
@@ -21,19 +20,22 @@ _SEARCHES = ("brittleness", "label_flip")
 
 
 def _stories(
-  opened: lab.Lab, verdicts: list[Verdict], rankings: list[np.ndarray]
+  data: data_lib.Dataset,
+  base_margins_rt: np.ndarray,
+  verdicts: list[Verdict],
+  rankings: list[np.ndarray],
 ) -> list[tuple[str, bytes]]:
   """Pictures of the targets that fewest removals flip, as (name, PNG)."""
-  data, base = opened.dataset, base_models.load(opened)
+  method = words.story_method(tables.by_method(verdicts))
   found = [
     (v, ranking[: v.k])
     for v, ranking in zip(verdicts, rankings, strict=True)
-    if v.method == "datamodel" and not v.censored
+    if v.method == method and not v.censored
   ]
   found.sort(key=lambda pair: pair[0].k)
   pictures = []
   for verdict, examples in found[:_STORIES]:
-    before = (base.margins_rt[:, verdict.target] > 0).mean()
+    before = (base_margins_rt[:, verdict.target] > 0).mean()
     name = data.class_names[data.test_labels[verdict.target]]
     fig = figures.story(
       data.test_images[verdict.target],
@@ -51,23 +53,23 @@ def _stories(
 
 
 def _calibration(
-  opened: lab.Lab,
+  base_margins_rt: np.ndarray,
   models: datamodels.Datamodels,
   verdicts: list[Verdict],
   rankings: list[np.ndarray],
 ) -> Figure:
   """Predicted and true margins on all data, and after each search's largest removal."""
-  n, base = len(opened.labels), base_models.load(opened)
-  full_t = models.predict(np.ones((1, n), bool))[0]
-  predicted_vt = models.predict(training_sets.removal_masks(n, rankings))
+  full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
+  predicted_v = [
+    full_t[v.target] - models.weights_tn[v.target, ranking].sum()
+    for v, ranking in zip(verdicts, rankings, strict=True)
+  ]
   removed = {}
   for method in tables.by_method(verdicts):
     rows = [i for i, verdict in enumerate(verdicts) if verdict.method == method]
-    pairs = [
-      (predicted_vt[i, verdicts[i].target], verdicts[i].largest_margin) for i in rows
-    ]
+    pairs = [(predicted_v[i], verdicts[i].largest_margin) for i in rows]
     removed[method] = tuple(np.array(pairs).T)
-  return figures.calibration((full_t, base.margins_rt.mean(axis=0)), removed)
+  return figures.calibration((full_t, base_margins_rt.mean(axis=0)), removed)
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:
@@ -83,18 +85,24 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   models = fit_datamodels.fitted(opened.workdir)
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   classes = np.unique(opened.target_labels[[v.target for v in removed]])
-  class_size = int(np.bincount(opened.labels)[classes].min())
+  class_sizes = np.bincount(opened.labels)[classes]
   curves = figures.cumulative_share(
-    tables.by_method(removed), tables.by_method(flipped), class_size=class_size
+    tables.by_method(removed),
+    tables.by_method(flipped),
+    class_size=int(class_sizes.min()),
+    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
   )
-  quality = models.evaluate(masks, margins_mt, seed=opened.seed)
-  fit = figures.predicted_against_true(models.predict(masks), margins_mt, quality.lds_t)
+  guess_mt = models.predict(masks)
+  found = quality.evaluate(guess_mt, margins_mt, masks)
+  fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
+  base_margins_rt = base_models.load(opened).margins_rt
+  calibration = _calibration(base_margins_rt, models, removed, rankings)
   pictures = [
     ("brittleness.png", page.png(curves)),
     ("datamodels.png", page.png(fit)),
-    ("calibration.png", page.png(_calibration(opened, models, removed, rankings))),
+    ("calibration.png", page.png(calibration)),
   ]
-  pictures += _stories(opened, removed, rankings)
+  pictures += _stories(opened.dataset, base_margins_rt, removed, rankings)
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:
     (folder / "figures" / name).write_bytes(data)
@@ -105,9 +113,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     "data", "collect", "train", "gradient", "prior", "fit", "search", "compare", "flip"
   )
   summary = {
-    "date": time.strftime("%Y-%m-%d"),
-    "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-    "jax": jax.__version__,
+    "provenance": {
+      stage: made._asdict() for stage, made in opened.workdir.stage_provenance().items()
+    },
+    "mixtures": opened.workdir.mixtures(),
     "settings": settings,
     "wrong_targets": wrong,
     **summaries,
@@ -117,5 +126,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return summary
 
 
+PROGRAM = launcher.Program(main)
+
 if __name__ == "__main__":
-  launcher.run(main)
+  PROGRAM.run()

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from experiments import launcher, workdir
-from jaxdm import sealed, upkeep
+from jaxdm import upkeep
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
@@ -28,21 +28,23 @@ def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   return found
 
 
-def stages(folder: epath.Path) -> list[str]:
+def stages(opened: workdir.Workdir) -> list[str]:
   """A line on each stage that was begun."""
-  lines = []
-  for path in sorted((folder / "stages").glob("*.json")):
-    complete = sealed.read(path).get("complete")
-    lines.append(f"{path.stem:<24}{'finished' if complete else 'not finished'}")
+  lines = [f"{'stage':<24}{'':<14}{'seconds':>10}{'starts':>8}  last, on"]
+  for stage, made in opened.stage_provenance().items():
+    state = "finished" if opened.is_finished(stage) else "not finished"
+    numbers = f"{made.seconds:>10,.0f}{made.starts:>8}"
+    where = " or ".join(made.devices)
+    lines.append(f"{stage:<24}{state:<14}{numbers}  {made.finished} {where}".rstrip())
   return lines
 
 
 def main(opened: workdir.Workdir) -> None:
-  """Prints the stages, the stores and the processes."""
+  """Prints the stages, the stores, the processes, and what several versions made."""
   folder = opened.path
   if not (folder / "stages").exists():
     raise ValueError(f"workdir={folder} holds no experiment")
-  print("\n".join(stages(folder)))
+  print("\n".join(stages(opened)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
   for path in sorted(p.parent for p in opened.bank.glob("*/manifest.json")):
     found = upkeep.summary(path)
@@ -57,7 +59,11 @@ def main(opened: workdir.Workdir) -> None:
     memory = line["memory_bytes"] / 1e6
     cells = f"{line['what']:<28}{numbers}{days + text:>9}{memory:>9,.0f}"
     print(f"{line['host']:<8}{cells}  {line['time']}")
+  for note in opened.mixtures():
+    print(f"\nnote: {note}")
 
+
+PROGRAM = launcher.Program(main, launcher.open_workdir, "not")
 
 if __name__ == "__main__":
-  launcher.run(main, launcher.open_workdir, hold="not")
+  PROGRAM.run()

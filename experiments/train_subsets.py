@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import base_models, hosts, lab, launcher, workdir
-from jaxdm import datamodels, retrain
+from jaxdm import datamodels, identity, retrain
 from jaxdm.report import tables
 
 STAGE = "train_subsets"
@@ -37,11 +36,12 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   shard = hosts.mine()
 
   def work() -> dict[str, Any]:
+    opened.open_stores()
     if shard[0] == 0 and not base_models.exist(opened):
       base_models.train_all(opened)
     for collection in opened.collections():
       bar = opened.bar(f"models of {collection.store.path.name}")
-      opened.collect(collection, shard=shard, progress=bar)
+      opened.retrain.collect(collection, shard=shard, progress=bar)
     hosts.wait_until(lambda: not lacking(opened), "its share of the models")
     if left := lacking(opened):
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
@@ -51,7 +51,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     return _summary(opened)
 
   settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
-  return opened.workdir.run(STAGE, settings, work)
+  inputs = {"models": identity.digest(opened.retrain.identity())}
+  return opened.workdir.run(STAGE, settings, work, inputs)
 
 
 def _summary(opened: lab.Lab) -> dict[str, Any]:
@@ -59,13 +60,13 @@ def _summary(opened: lab.Lab) -> dict[str, Any]:
   base = base_models.load(opened)
   names = [opened.dataset.class_names[label] for label in opened.target_labels]
   tables.write_targets(opened.workdir.path / "targets.csv", base.margins_rt, names)
-  fitted, held_out = opened.subset_margins()[1], opened.held_out_margins()[1]
+  parts = [opened.fitted_rows(), *opened.held_out_rows()]
   right = diverged = 0
-  for margins_mt in itertools.chain(_blocks(fitted), _blocks(held_out)):
+  for margins_mt in itertools.chain(*(_blocks(part.margins_mt) for part in parts)):
     finite = np.isfinite(margins_mt).all(axis=1)
     diverged += int((~finite).sum())
     right += int((margins_mt[finite] > 0).sum())
-  whole = len(fitted) + len(held_out) - diverged
+  whole = sum(len(part.numbers) for part in parts) - diverged
   missing = opened.experiment.collect.num_base - len(base.margins_rt)
   if missing or diverged:
     print(
@@ -78,6 +79,7 @@ def _summary(opened: lab.Lab) -> dict[str, Any]:
     "base_accuracy": float((base.margins_rt > 0).mean()),
     "subset_accuracy": right / max(1, whole * len(opened.target_labels)),
     "diverged_models": missing + diverged,
+    workdir.OUTPUTS: {"base_models": identity.digest([base.logits_rtk, base.scores])},
   }
 
 
@@ -87,6 +89,7 @@ def _blocks(margins_mt: datamodels.Margins) -> Iterator[np.ndarray]:
     yield margins_mt[start : start + _BLOCK_ROWS]
 
 
+PROGRAM = launcher.Program(main, hold="shared")
+
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(hosts)
-  launcher.run(main, hold="shared")
+  PROGRAM.run()

@@ -11,16 +11,19 @@ from typing import Any
 
 from etils import epath
 
-from experiments import hosts, presets
+from experiments import hosts, presets, provenance
 from jaxdm import devices, progress, sealed, upkeep, whole
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
+# Names the digests of what a stage leaves for others, in its summary.
+OUTPUTS = "outputs"
+_FORMAT = 2
 _LOG_SECONDS = 10.0
 _PLACES = "places.json"
 
 # Tables, which a stage prints in its own way.
-_LONG = ("methods", "removals", "curves")
+_LONG = ("methods", "removals", "curves", OUTPUTS)
 
 
 class WorkdirError(ValueError):
@@ -173,8 +176,8 @@ class Workdir:
   def settings(self) -> dict[str, dict[str, Any]]:
     """The settings of all stages begun here, by group."""
     merged: dict[str, dict[str, Any]] = {}
-    for record in sorted(self._stages.glob("*.json")):
-      merged |= sealed.read(record)["settings"]
+    for path in sorted(self._stages.glob("*.json")):
+      merged |= self._record(path.stem)["settings"]
     return merged
 
   def summary(
@@ -197,6 +200,18 @@ class Workdir:
         f"run python -m experiments.{launcher or stage} --workdir={self.path} first"
       )
     return record["summary"]
+
+  def outputs(self, stage: str) -> dict[str, str]:
+    """Digests of what a finished stage left for others, by name.
+
+    Raises:
+      WorkdirError: if it is not finished.
+    """
+    return dict(self.summary(stage).get(OUTPUTS, {}))
+
+  def is_finished(self, stage: str) -> bool:
+    """Whether a stage has been done to its end."""
+    return bool(self._record(stage).get("complete"))
 
   def groups(self, stage: str) -> list[str]:
     """The groups of an experiment's settings that a stage was begun with; none if new."""
@@ -224,41 +239,66 @@ class Workdir:
     stage: str,
     settings: Mapping[str, Mapping[str, Any]],
     work: Callable[[], dict[str, Any]],
+    inputs: Mapping[str, str] = {},
   ) -> dict[str, Any]:
     """Runs a stage unless it is finished, records it, and prints its summary.
 
+    One that is finished is done again if it has read something else than is there now.
+
     Args:
       stage: its name.
-      settings: all that its result depends on, by group; JSON values.
+      settings: all settings that its result depends on, by group; JSON values.
       work: does it, continuing what a killed run left; returns a summary.
+      inputs: digests of what it reads, by name (see `Lab.inputs`).
 
     Returns:
       The summary.
     """
     self.check(stage, settings)
     record = self._record(stage)
-    if record.get("complete"):
+    inputs = dict(inputs)
+    changed = sealed.differences(record.get("inputs", inputs), inputs)
+    if record.get("complete") and not changed:
       return _told(stage, record["summary"])
+    if record.get("complete"):
+      print(
+        f"{stage}: done again, since what it reads has changed ({'; '.join(changed)})"
+      )
+    depends_on = {"settings": settings, "inputs": inputs}
     if hosts.follows():
-      summary = work()
+      with provenance.Start(self.path, stage, depends_on):
+        summary = work()
       if not summary.get(UNFINISHED):
-        hosts.wait_until(
-          lambda: self._record(stage).get("complete"), f"the record of {stage}"
-        )
+        hosts.wait_until(lambda: self._finished(stage, inputs), f"the record of {stage}")
       return summary
     self._check_bank()
     places = self._kept_places() | self._given
     if places != self._kept_places():
       sealed.write(self.path / _PLACES, places)
     path = self._stages / f"{stage}.json"
-    sealed.write(path, {"settings": settings, "complete": False})
-    start = time.monotonic()
-    summary = work()
-    summary["seconds"] = round(time.monotonic() - start, 1)
+    begun = {"format": _FORMAT, "settings": settings, "inputs": inputs}
+    sealed.write(path, {**begun, "complete": False})
+    with provenance.Start(self.path, stage, depends_on):
+      summary = work()
+    made = provenance.of_stage(self.path, stage, depends_on)
+    summary["seconds"] = made.seconds
     complete = not summary.get(UNFINISHED)
-    record = {"settings": settings, "complete": complete, "summary": summary}
-    sealed.write(path, record)
+    record = {**begun, "complete": complete, "summary": summary}
+    sealed.write(path, record | made._asdict())
     return _told(stage, summary)
+
+  def stage_provenance(self) -> dict[str, provenance.Provenance]:
+    """What made the stages that were begun here, by name: all their starts so far."""
+    found = {}
+    for path in sorted(self._stages.glob("*.json")):
+      record = self._record(path.stem)
+      depends_on = {name: record[name] for name in ("settings", "inputs")}
+      found[path.stem] = provenance.of_stage(self.path, path.stem, depends_on)
+    return found
+
+  def mixtures(self) -> list[str]:
+    """A sentence on each store and stage that several versions have made."""
+    return provenance.mixtures(self.bank, self.stage_provenance())
 
   def reopen(self, stage: str) -> None:
     """Makes a stage one that is not finished, so that it looks for what is missing."""
@@ -269,7 +309,20 @@ class Workdir:
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""
     path = self._stages / f"{stage}.json"
-    return sealed.read(path) if path.exists() else {}
+    if not path.exists():
+      return {}
+    record = sealed.read(path)
+    if record.get("format") != _FORMAT:
+      raise WorkdirError(
+        f"workdir={self.path} was begun by a version of jaxdm with other records "
+        "than this one reads; go on with that version, or name a new --workdir"
+      )
+    return record
+
+  def _finished(self, stage: str, inputs: Mapping[str, str]) -> bool:
+    """Whether another process has finished a stage that reads what this one reads."""
+    record = self._record(stage)
+    return bool(record.get("complete")) and record["inputs"] == inputs
 
 
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -1,13 +1,15 @@
 """Margins of trained models: those on random subsets by number, all others by id."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from jaxdm import identity, prng, training_sets
 from jaxdm import store as store_lib
+
+_READ_BYTES = 2**27
 
 
 def open_store(
@@ -19,8 +21,13 @@ def open_store(
   rows_per_chunk: int = 32,
   dtype: str = "float32",
   num_logits: int = 0,
+  label_classes: int = 0,
+  provenance: Mapping[str, str] | None = None,
 ) -> store_lib.Store:
-  """A store of margins [m, t] and masks, eight examples to a byte; logits by choice.
+  """A store of margins [m, t] and masks, eight examples to a byte.
+
+  `retrain.Retrainer` opens the stores of models that it trains, since it knows all that
+  they depend on; this is for models that come from elsewhere.
 
   Args:
     path: see `store.Store`.
@@ -30,16 +37,29 @@ def open_store(
     rows_per_chunk: models a chunk; an existing store keeps its own.
     dtype: of the margins, and of the logits.
     num_logits: k, to keep every logit of every target as well; 0: none.
+    label_classes: k, to keep the labels [m, n] that each model was trained with, in the
+      smallest type that holds them; 0: none, all models have the dataset's labels.
+    provenance: see `store.Store`.
   """
   columns = {
     "margins": store_lib.Column(dtype, num_targets),
-    "masks": store_lib.Column("uint8", -(-num_train // 8)),
+    "masks": store_lib.Column("uint8", -(-num_train // 8), by_columns=False),
   }
   if num_logits:
     columns["logits"] = store_lib.Column(dtype, num_targets * num_logits)
+  if label_classes:
+    smallest = np.min_scalar_type(label_classes - 1).name
+    # Rows differ in few labels, so that they are small once compressed.
+    columns["labels"] = store_lib.Column(
+      smallest, num_train, by_columns=False, compressed=True
+    )
   sizes = {"num_targets": num_targets, "num_train": num_train}
   return store_lib.Store(
-    path, columns=columns, settings={**sizes, **settings}, rows_per_chunk=rows_per_chunk
+    path,
+    columns=columns,
+    settings={**sizes, **settings},
+    rows_per_chunk=rows_per_chunk,
+    provenance=provenance,
   )
 
 
@@ -50,8 +70,10 @@ def write(
   margins_mt: np.ndarray,
   logits_mtk: np.ndarray | None = None,
   about: Mapping[str, Any] = {},
+  *,
+  labels_mn: np.ndarray | None = None,
 ) -> None:
-  """Writes a chunk of models, with logits where the store keeps them.
+  """Writes a chunk of models, with logits and labels where the store keeps them.
 
   A model that diverged is a row of NaN. So is one whose numbers the store's type, if it
   is float16, cannot hold: they would not come back as they are.
@@ -66,7 +88,45 @@ def write(
     arrays[name] = np.where(lost_m[:, None], np.nan, array)
   diverged = int(lost_m.sum())
   arrays["masks"] = np.packbits(masks_mn, axis=1)
+  if "labels" in store.columns:
+    assert labels_mn is not None
+    arrays["labels"] = labels_mn
   store.write(chunk, arrays, {"diverged": diverged, **about})
+
+
+def packed_masks(store: store_lib.Store, rows: np.ndarray) -> training_sets.PackedMasks:
+  """The training sets of some models, as they were stored with their margins.
+
+  Args:
+    store: of `open_store`.
+    rows: int, their numbers.
+
+  Raises:
+    StoreError: if what is read is damaged.
+  """
+  rows = np.asarray(rows, int)
+  width = store.columns["masks"].width
+  bits = np.empty((len(rows), width), np.uint8)
+  size = max(1, _READ_BYTES // (width * store.rows_per_chunk)) * store.rows_per_chunk
+  for start in range(0, len(rows), size):
+    part = rows[start : start + size]
+    bits[start : start + size] = _read_rows(store, "masks", part)
+  return training_sets.PackedMasks(bits, int(store.settings["num_train"]))
+
+
+def _read_rows(store: store_lib.Store, name: str, rows: np.ndarray) -> np.ndarray:
+  """Rows of an array; neighbours as one slice, which is faster than numbers."""
+  if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+    return store.read(name, slice(int(rows[0]), int(rows[0]) + len(rows)))
+  return store.read(name, rows)
+
+
+def model_ids(
+  masks_mn: np.ndarray, labels_mn: np.ndarray, seeds: Sequence[prng.Seed]
+) -> list[str]:
+  """Ids of models: the seed, and a digest of the training set (see `fingerprints`)."""
+  prints = training_sets.fingerprints(masks_mn, labels_mn)
+  return [f"{s.family}/{s.number}/{p}" for s, p in zip(seeds, prints, strict=True)]
 
 
 class Bank:
@@ -76,10 +136,15 @@ class Bank:
   """
 
   def __init__(self, store: store_lib.Store):
-    """Takes a store of `open_store`, of which nothing is known before `refresh`."""
+    """Takes a store with labels, of which nothing is known before `refresh`."""
     self._store = store
     self._row_of: dict[str, int] = {}
     self._known: set[int] = set()
+
+  @property
+  def path(self) -> epath.Path:
+    """The store's folder."""
+    return self._store.path
 
   def refresh(self) -> None:
     """Learns of what has been stored since, by whichever process."""
@@ -94,27 +159,57 @@ class Bank:
     return len(self._row_of)
 
   def append(
-    self, ids: Sequence[str], masks_mn: np.ndarray, margins_mt: np.ndarray
+    self,
+    seeds: Sequence[prng.Seed],
+    masks_mn: np.ndarray,
+    labels_mn: np.ndarray,
+    margins_mt: np.ndarray,
   ) -> None:
     """Stores models that are not in the bank yet; durable when it returns.
 
     Args:
-      ids: of the models.
+      seeds: of the models.
       masks_mn: bool, their training sets.
+      labels_mn: int, the labels that they were trained with.
       margins_mt: float32, in logits; NaN marks a diverged model.
     """
-    size = self._store.rows_per_chunk
+    ids, size = model_ids(masks_mn, labels_mn, seeds), self._store.rows_per_chunk
     for start in range(0, len(ids), size):
       part = slice(start, min(start + size, len(ids)))
-      digest = hashlib.blake2b("\n".join(ids[part]).encode(), digest_size=8).digest()
-      chunk = int.from_bytes(digest, "big") % store_lib.CHUNKS
+      chunk = _chunk_of(ids[part])
       about = {"ids": list(ids[part])}
-      write(self._store, chunk, masks_mn[part], margins_mt[part], about=about)
+      write(
+        self._store,
+        chunk,
+        masks_mn[part],
+        margins_mt[part],
+        about=about,
+        labels_mn=labels_mn[part],
+      )
       self._admit(chunk, ids[part])
 
   def margins(self, ids: Sequence[str]) -> np.ndarray:
     """float32[m, t] of models in the bank."""
     return self._store.read("margins", np.array([self._row_of[i] for i in ids], int))
+
+  def wrong_chunks(self) -> Iterator[tuple[int, str]]:
+    """Chunks whose ids are not those of the stored training sets.
+
+    Yields:
+      The chunk, and what is wrong, in words.
+    """
+    store = self._store
+    for chunk, count in store.chunks().items():
+      ids = store.about(chunk, count)["ids"]
+      first = chunk * store.rows_per_chunk
+      rows = np.arange(first, first + count)
+      masks_mn = packed_masks(store, rows)[:]
+      prints = training_sets.fingerprints(masks_mn, _read_rows(store, "labels", rows))
+      stored = [model_id.rpartition("/")[2] for model_id in ids]
+      if stored != prints:
+        yield chunk, "not the training sets, or the labels, of the models' ids"
+      elif _chunk_of(ids) != chunk:
+        yield chunk, "ids of another chunk"
 
   def _admit(self, chunk: int, ids: Sequence[str]) -> None:
     """Makes a finished chunk's rows known."""
@@ -122,3 +217,8 @@ class Bank:
     for offset, model_id in enumerate(ids):
       row = chunk * self._store.rows_per_chunk + offset
       self._row_of.setdefault(model_id, row)
+
+
+def _chunk_of(ids: Sequence[str]) -> int:
+  """The number of the chunk that holds these models."""
+  return int(identity.digest(list(ids))[:16], 16) % store_lib.CHUNKS

@@ -6,16 +6,19 @@ method ranked the examples nor how models are trained.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import scipy.special
 
-from jaxdm import prng
+from jaxdm import design, prng
 from jaxdm import progress as progress_lib
-from jaxdm.verdicts import SequentialTest, Verdict, mean_bounds
+from jaxdm.shares import share_of
+from jaxdm.verdicts import MOST_SKEWNESS, SequentialTest, Verdict, mean_bounds
 
+_TILE_TARGETS = 1024
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
 
 
@@ -56,12 +59,13 @@ class SearchConfig:
     for name, low in least.items():
       if getattr(self, name) < low:
         raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
-    _ = self.test  # Checks the confidence.
+    _ = self.test()  # Checks the confidence.
 
-  @property
-  def test(self) -> SequentialTest:
-    """What a verification must pass."""
-    return SequentialTest(most=self.verify_seeds, confidence=self.confidence)
+  def test(self, skewness: float = MOST_SKEWNESS) -> SequentialTest:
+    """What a verification must pass, for margins of such a skewness at most."""
+    return SequentialTest(
+      most=self.verify_seeds, confidence=self.confidence, skewness=skewness
+    )
 
 
 class Case(NamedTuple):
@@ -103,7 +107,8 @@ class Retrain(Protocol):
 
 def largest_change(labels: np.ndarray, target_label: int, max_share: float) -> int:
   """The most examples tried for a target: a share of its class, at least 1."""
-  return max(1, int(max_share * np.sum(np.asarray(labels) == target_label)))
+  class_size = np.sum(np.asarray(labels) == target_label)
+  return max(1, math.floor(share_of(max_share, class_size)))
 
 
 def candidate_sizes(max_k: int, num_sizes: int) -> np.ndarray:
@@ -156,7 +161,7 @@ def sample_targets(
 
 def make_cases(
   method: str,
-  scores_tn: np.ndarray,
+  scores_tn: design.Matrix,
   targets: np.ndarray,
   labels: np.ndarray,
   target_labels: np.ndarray,
@@ -169,7 +174,8 @@ def make_cases(
 
   Args:
     method: names the scores.
-    scores_tn: float, how much each example supports each target.
+    scores_tn: float, how much each example supports each target. It is read twice: all of
+      it to check it, a tile of targets at a time, and the rows of `targets`.
     targets: int, indices of the targets wanted.
     labels: int[n], of the training examples.
     target_labels: int[t].
@@ -187,34 +193,33 @@ def make_cases(
       of range.
   """
   expected = (len(target_labels), len(labels))
-  if scores_tn.shape != expected:
+  if tuple(scores_tn.shape) != expected:
     raise ValueError(f"scores of {method} must be [t, n] = {expected}")
-  if np.isnan(scores_tn).any():
-    raise ValueError(f"scores of {method} contain NaN")
-  _check_sign(method, scores_tn, labels, target_labels)
+  _check_scores(method, scores_tn, np.asarray(labels), np.asarray(target_labels))
   wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
   if wrong:
     raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
   cases = []
-  for target in targets:
+  rows_un = scores_tn[np.asarray(targets, int)]
+  for target, scores_n in zip(targets, rows_un, strict=True):
     allowed = np.arange(len(labels))
     if same_class:
       allowed = allowed[np.asarray(labels) == target_labels[target]]
     max_k = largest_change(labels, target_labels[target], config.max_share)
-    order = np.argsort(-scores_tn[target, allowed], kind="stable")[:max_k]
+    order = np.argsort(-scores_n[allowed], kind="stable")[:max_k]
     ranking = allowed[order]
     sizes = candidate_sizes(len(ranking), config.num_sizes)
     if config.size_law == "surrogate" and predicted_full_t is not None:
-      left = predicted_full_t[target] - scores_tn[target, ranking].cumsum()
+      left = predicted_full_t[target] - scores_n[ranking].cumsum()
       sizes = surrogate_sizes(left, config.num_sizes)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases
 
 
-def _check_sign(
-  method: str, scores_tn: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
+def _check_scores(
+  method: str, scores_tn: design.Matrix, labels: np.ndarray, target_labels: np.ndarray
 ) -> None:
-  """Raises ValueError if targets' own classes have clearly lower scores than others.
+  """Raises ValueError on NaN, and if targets' own classes have clearly lower scores.
 
   Every class counts alike: one that is spread out is farther from itself than from
   others, but on average over classes examples are nearer to their own (the energy
@@ -222,14 +227,14 @@ def _check_sign(
   """
   targets_k = np.bincount(target_labels, minlength=int(np.max(labels)) + 1)
   classes = [k for k in np.unique(labels) if targets_k[k] > 1]
+  means_tk = _class_means(
+    method, scores_tn, [np.flatnonzero(labels == k) for k in classes]
+  )
   if len(classes) < 2:
     return
-  means_tk = np.stack(
-    [scores_tn[:, labels == k].mean(axis=1, dtype=np.float64) for k in classes], axis=1
-  )
   excess, variance, freedom = 0.0, 0.0, 0
   for i, k in enumerate(classes):
-    of_k = means_tk[np.asarray(target_labels) == k]
+    of_k = means_tk[target_labels == k]
     excess_t = of_k[:, i] - np.delete(of_k, i, axis=1).mean(axis=1)
     excess += excess_t.mean()
     variance += excess_t.var(ddof=1) / len(excess_t)
@@ -243,6 +248,21 @@ def _check_sign(
     )
 
 
+def _class_means(
+  method: str, scores_tn: design.Matrix, classes: Sequence[np.ndarray]
+) -> np.ndarray:
+  """Mean score of each class's examples, float64[t, k]; ValueError on NaN."""
+  means_tk = np.empty((scores_tn.shape[0], len(classes)))
+  for start in range(0, len(means_tk), _TILE_TARGETS):
+    part = slice(start, start + _TILE_TARGETS)
+    tile_un = scores_tn[part]
+    if np.isnan(tile_un).any():
+      raise ValueError(f"scores of {method} contain NaN")
+    for k, examples in enumerate(classes):
+      means_tk[part, k] = tile_un[:, examples].mean(axis=1, dtype=np.float64)
+  return means_tk
+
+
 class _Search:
   """One case's state: bisection by probes, then proofs from the largest size down.
 
@@ -252,8 +272,10 @@ class _Search:
   true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
   """
 
-  def __init__(self, case: Case, config: SearchConfig):
+  def __init__(self, case: Case, config: SearchConfig, skewness: float | None):
     self.case, self._config = case, config
+    bound = MOST_SKEWNESS if skewness is None else skewness
+    self._test = config.test(float(np.clip(bound, 0, MOST_SKEWNESS)))
     self.sizes = case.sizes
     self._last = len(self.sizes) - 1
     self._not_flipped, self._flipped = -1, len(self.sizes)
@@ -274,6 +296,7 @@ class _Search:
       largest_margin=np.nan,
       models_used=0,
       finished=False,
+      skewness=skewness,
     )
 
   @property
@@ -305,7 +328,7 @@ class _Search:
     """Which size to train next, with which seeds."""
     if self.verifying:
       first = self._proved * self._config.verify_seeds
-      looks = self._config.test.looks
+      looks = self._test.looks
       done = len(self._proof)
       until = next(look for look in looks if look > done)
       fresh = range(first + done, first + until)
@@ -347,11 +370,11 @@ class _Search:
   def _observe_proof(self, index: int, margins: np.ndarray) -> None:
     """Keeps a proved size, and ends at the first failure or the sequence's end."""
     self._proof = np.concatenate([self._proof, margins])
-    passed = self._config.test.passed(self._proof)
+    passed = self._test.passed(self._proof)
     if passed is None:
       return
     if passed or self._verdict.censored:
-      self._judge(index, self._proof, self._config.test.bounds(self._proof))
+      self._judge(index, self._proof, self._test.bounds(self._proof))
     if passed:
       k = int(self.sizes[index])
       self._verdict = self._verdict._replace(k=k, censored=False)
@@ -380,6 +403,7 @@ def search(
   config: SearchConfig,
   *,
   budget: int | None = None,
+  skewness_t: np.ndarray | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
@@ -394,12 +418,19 @@ def search(
     config: how hard to look.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
+    skewness_t: float, of each target's margins, as `verdicts.estimate_skewness` finds it
+      from other models, for instance those on all data. The test of a target allows for
+      this skewness. Where it is NaN or not given, the test allows for a skewness of up to
+      1 and needs about a fifth more models.
     progress: called with (models asked for so far, models expected in all).
 
   Returns:
     One Verdict a case, in order.
   """
-  searches = [_Search(case, config) for case in cases]
+  known = {}
+  if skewness_t is not None:
+    known = {t: float(x) for t, x in enumerate(skewness_t) if not np.isnan(x)}
+  searches = [_Search(case, config, known.get(case.target)) for case in cases]
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[prng.Seed] = []

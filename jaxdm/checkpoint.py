@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,54 +54,122 @@ def _checkpointer() -> ocp.StandardCheckpointer:
   return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
-_DUE = 0.75
+# Shares of the seconds that a killed run may lose, which sum to 1: what is computed ahead
+# of its storing, what has been computed when a state is due to be written, one more part.
+_AHEAD, _DUE, _PART = 0.1, 0.7, 0.2
+# Of those seconds: what may stay unwritten of computations that are finished.
+_FINISHED = 0.4
+_GROWTH = 8  # A part has at most so many times the steps of the longest one timed so far.
 
 
 class Progress:
-  """The state of one long computation, kept every so many seconds.
+  """Long computations, whose states are written so often that little is ever lost.
 
   Attributes:
-    seconds: what is lost at most, if `keep` is called at least four times as often.
+    seconds: of computation that are lost at most, if one step takes no more than a fifth
+      of them.
   """
 
-  def __init__(self, folder: str | epath.PathLike, seconds: float):
-    """Nothing is written before something is due."""
-    self._folder, self.seconds = epath.Path(folder), seconds
-    self._last = time.monotonic()
+  def __init__(
+    self,
+    folder: str | epath.PathLike,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Writes nothing yet.
+
+    Args:
+      folder: for the states.
+      seconds: that may be lost.
+      clock: tells the time, in seconds.
+    """
+    self._folder, self.seconds, self._clock = epath.Path(folder), seconds, clock
+    self._written: list[str] = []
+    self._unsaved_seconds = 0.0  # Of finished computations, which nothing on disk holds.
+    self._is_compiled = False  # The first part of all is compiled, too.
+    self._step_seconds, self._timed_steps = 0.0, 0
+
+  def run(
+    self, name: str, state: Any, last: int, advance: Callable[[Any, int, int], Any]
+  ) -> Any:
+    """Takes the steps that are left, and writes the state on the way where it takes long.
+
+    Whether it does is decided for each computation by what its steps have taken. States
+    stay until `settle`, so that what is finished is not computed again either.
+
+    Args:
+      name: of the computation.
+      state: a pytree of arrays, before the first step.
+      last: steps in all.
+      advance: takes a state and the first step and the one to stop at; returns a state.
+
+    Returns:
+      The state after the last step.
+    """
+    step, state = self.begin(name, state)
+    is_written, since = step > 0, self._clock()
+    while step < last:
+      stop, before = min(step + self._part_steps(), last), self._clock()
+      state = jax.block_until_ready(advance(state, step, stop))
+      self._time_part(stop - step, self._clock() - before)
+      step = stop
+      unsaved = self._unsaved_seconds + self._clock() - since
+      if unsaved > (_DUE if step < last else _FINISHED) * self.seconds:
+        self.keep(name, step, state)
+        is_written, since = True, self._clock()
+    self._unsaved_seconds += self._clock() - since
+    if is_written:
+      self._written.append(name)
+    return state
+
+  def has_much_to_store(self) -> bool:
+    """Whether finished computations are to be stored before more is computed."""
+    return bool(self._written) or self._unsaved_seconds > _AHEAD * self.seconds
+
+  def settle(self) -> None:
+    """Forgets the computations that are finished; their results have been stored."""
+    for name in self._written:
+      (self._folder / name).rmtree(missing_ok=True)
+    self._written.clear()
+    self._unsaved_seconds = 0.0
 
   def begin(self, name: str, like: Any) -> tuple[int, Any]:
-    """The step and the state to go on from; those given if nothing is kept.
+    """The step and the state to go on from; 0 and `like` if nothing is written.
 
     Args:
       name: of the computation; another one's state is not read.
       like: the state at step 0, a pytree of arrays.
     """
-    self._last = time.monotonic()
     path = self._folder / name
     if not path.exists():
       return 0, like
     try:
       found = load(path)
+      step = int(found.pop("step"))
+      leaves, treedef = jax.tree.flatten(like)
+      kept = [
+        jax.device_put(found[f"{i:04d}"].astype(leaf.dtype), leaf.sharding)
+        for i, leaf in enumerate(leaves)
+      ]
     except Exception as error:  # Orbax raises many kinds.
       warnings.warn(f"{path} cannot be read, and is begun anew: {error}", stacklevel=2)
       return 0, like
-    step = int(found.pop("step"))
-    leaves, treedef = jax.tree.flatten(like)
-    kept = [
-      jax.device_put(found[f"{i:04d}"].astype(leaf.dtype), leaf.sharding)
-      for i, leaf in enumerate(leaves)
-    ]
     return step, jax.tree.unflatten(treedef, kept)
 
-  def keep(self, name: str, step: int, state: Any, *, now: bool = False) -> None:
-    """Writes the state if it is time to, or has to be done now."""
-    if not now and time.monotonic() - self._last < _DUE * self.seconds:
-      return
+  def keep(self, name: str, step: int, state: Any) -> None:
+    """Writes the state after some steps, in place of an earlier one."""
     leaves = jax.device_get(jax.tree.leaves(state))
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     save(self._folder / name, {**arrays, "step": np.asarray(step)}, overwrite=True)
-    self._last = time.monotonic()
 
-  def end(self, name: str) -> None:
-    """Forgets a computation that is finished."""
-    (self._folder / name).rmtree(missing_ok=True)
+  def _part_steps(self) -> int:
+    """Steps that take at most their share of the seconds; few while none was timed."""
+    fit = _PART * self.seconds / self._step_seconds if self._step_seconds else np.inf
+    return int(max(1, min(fit, _GROWTH * self._timed_steps)))
+
+  def _time_part(self, steps: int, seconds: float) -> None:
+    """Takes note of how long some steps have taken."""
+    if self._is_compiled:
+      self._step_seconds = seconds / steps
+      self._timed_steps = max(self._timed_steps, steps)
+    self._is_compiled = True

@@ -15,7 +15,10 @@ BLOCK_BYTES = 2**28
 
 
 class Matrix(Protocol):
-  """What X must offer: NumPy arrays and memory maps do, and `PackedMasks`."""
+  """What X must offer: NumPy arrays and memory maps do, and `PackedMasks`.
+
+  Scores float[t, n] that are read by target are one, too: see `baselines.ScoreRows`.
+  """
 
   @property
   def shape(self) -> tuple[int, ...]: ...

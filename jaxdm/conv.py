@@ -70,12 +70,28 @@ def im2col(
 
   Returns:
     [b, h', w', o], equal to `lax.conv_general_dilated` to rounding.
+
+  Raises:
+    ValueError: on other types or channels, negative padding, or a kernel that is larger
+      than the padded images.
   """
   kh, kw, channels, features = kernel.shape
   batch, height, width, _ = images.shape
+  if (images.dtype, images.shape[3]) != (kernel.dtype, channels):
+    raise ValueError(
+      "images and kernel must have one dtype and as many channels, got "
+      f"{images.dtype}{images.shape} and {kernel.dtype}{kernel.shape}"
+    )
   pad_h, pad_w = _explicit_padding(padding, (height, width), (kh, kw), strides)
+  if min(*pad_h, *pad_w) < 0:
+    raise ValueError(f"padding must be >= 0, got {(pad_h, pad_w)}")
   out_h = (height + sum(pad_h) - kh) // strides[0] + 1
   out_w = (width + sum(pad_w) - kw) // strides[1] + 1
+  if min(out_h, out_w) < 1:
+    raise ValueError(
+      f"a kernel of {kh} x {kw} does not fit into images of {height} x {width} that are "
+      f"padded by {(pad_h, pad_w)}"
+    )
   # Whole rows, if that lengthens the product little or leaves it short anyway; whole
   # images, if that makes it no longer.
   rows = width <= 2 * kw or width * channels <= 64
@@ -135,7 +151,7 @@ def convolution(backend: Backend = "auto") -> Any:
   if backend != "im2col":
     raise ValueError(f"conv backend must be auto, im2col or lax, got {backend!r}")
 
-  def conv(  # The parameter names are Flax's.
+  def conv(  # The parameters are those of lax.conv_general_dilated.
     lhs: Array,
     rhs: Array,
     window_strides: Sequence[int],
@@ -144,14 +160,29 @@ def convolution(backend: Backend = "auto") -> Any:
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
+    batch_group_count: int = 1,
     precision: Any = None,
-    **unused: Any,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
   ) -> Array:
-    spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    if spec != plain or dilated or feature_group_count != 1:
-      raise ValueError("im2col handles NHWC convolutions without dilation or groups")
+    given = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    one = {None, (1, 1)}
+    refused = {
+      "dimension_numbers": given != plain,
+      "lhs_dilation": lhs_dilation is not None and tuple(lhs_dilation) not in one,
+      "rhs_dilation": rhs_dilation is not None and tuple(rhs_dilation) not in one,
+      "feature_group_count": feature_group_count != 1,
+      "batch_group_count": batch_group_count != 1,
+      "preferred_element_type": preferred_element_type is not None,
+      "out_sharding": out_sharding is not None,
+    }
+    wrong = [name for name, is_refused in refused.items() if is_refused]
+    if wrong:
+      raise ValueError(
+        "im2col handles NHWC convolutions without dilation or groups, in the type of "
+        f"its inputs, and not this {wrong[0]}; use the backend lax"
+      )
     return im2col(lhs, rhs, window_strides, padding, precision)
 
   return conv

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import Array, checkpoint, columns, design, lasso, path, quality, store
+from jaxdm import (
+  Array,
+  checkpoint,
+  columns,
+  design,
+  identity,
+  jobs,
+  lasso,
+  numerics,
+  path,
+  quality,
+  store,
+  training_sets,
+  waiting,
+)
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
@@ -23,6 +36,7 @@ from jaxdm.priors import Prior
 Margins = np.ndarray | store.Matrix
 
 _AT_ONCE = 2**28
+_TILE_TARGETS = 1024
 # Of sums of squares that should be 0.
 _ROUNDING = 1e-9
 
@@ -48,25 +62,31 @@ class Datamodels:
   choice_t: np.ndarray
 
   def predict(self, masks_mn: design.Matrix) -> np.ndarray:
-    """Expected margins, as float32[m, t], of models trained on these subsets."""
-    return predictions(masks_mn, self.weights_tn) + self.intercepts_t
+    """Expected margins, as float32[m, t], of models trained on these subsets.
 
-  def evaluate(
-    self, masks_mn: design.Matrix, margins_mt: np.ndarray, *, seed: int = 0
-  ) -> quality.Quality:
+
+    Raises:
+      ValueError: if masks are not [m, n] with the n of the weights.
+    """
+    predicted_mt = predictions_by_subset(masks_mn, self.weights_tn)
+    predicted_mt += self.intercepts_t
+    return predicted_mt
+
+  def evaluate(self, masks_mn: design.Matrix, margins_mt: np.ndarray) -> quality.Quality:
     """Scores the predictions on held-out models.
 
     Args:
       masks_mn: bool, subsets of models that the fit has not seen.
       margins_mt: float, their margins.
-      seed: of the bootstrap.
 
     Returns:
       Quality.
+
+    Raises:
+      ValueError: see `quality.evaluate`; and on masks with another number of examples.
     """
-    rows = np.arange(masks_mn.shape[0])
-    masks = masks_mn[rows]
-    return quality.evaluate(self.predict(masks_mn), margins_mt, masks, seed=seed)
+    masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+    return quality.evaluate(self.predict(masks_mn), margins_mt, masks_mn)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -86,6 +106,7 @@ class Datamodels:
     return cls(**checkpoint.load(path))
 
 
+@numerics.pinned()
 def fit_datamodels(
   masks_mn: design.Matrix,
   margins_mt: Margins,
@@ -113,7 +134,9 @@ def fit_datamodels(
     candidates: priors by name. None: no prior, the published method.
     form: of the design, to force one (see `design.plan`).
     tile: targets at a time, to force a number.
-    folder: where finished tiles are kept; a fit that was stopped continues there.
+    folder: where finished tiles are kept; a fit that was stopped continues there. It
+      also holds the plan of the first process that came (form, tile, order), which every
+      other process and every later start follows, whatever memory and devices it has.
     share: (i, N): this is process i of N that fit together, each some tiles of targets,
       and meet in the folder. Each returns all datamodels.
     report: called with a line of text on what was chosen.
@@ -124,30 +147,37 @@ def fit_datamodels(
 
   Raises:
     ValueError: on shapes that do not match, masks that are not 0/1, non-finite
-      margins, too few models to hold any out, or a folder of another fit.
+      margins, too few models to hold any out, a folder of another fit, a share that is
+      none or has no folder to meet in, or too little memory.
   """
+  waiting.check_share(share)
+  if share[1] > 1 and folder is None:
+    raise ValueError(
+      f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
+    )
   if isinstance(margins_mt, store.Matrix) and np.prod(margins_mt.shape) < _AT_ONCE:
     margins_mt = margins_mt[:]
   masks_mn = _checked(masks_mn, margins_mt)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   candidates = dict(candidates or {"none": Prior()})
+  names = tuple(candidates)
   splits = path.folds(m, config)
-  plan = design.plan(m, n, t, is_bool=True, form=form, tile=tile)
-  most = -(-t // share[1])  # A tile for each process at least.
-  if plan.tile > most:
-    plan = design.plan(m, n, t, is_bool=True, form=form, tile=most)
-  report(f"lasso: {plan}")
-  kept = kept_lib.Kept(
-    folder,
-    {
-      **dataclasses.asdict(config),
-      "data": digest(masks_mn, margins_mt),
-      "candidates": {name: prior.digest() for name, prior in candidates.items()},
-    },
-  )
+
+  def planned() -> jobs.FitPlan:
+    made = design.plan(m, n, t, is_bool=True, form=form, tile=tile, processes=share[1])
+    return jobs.FitPlan(made, names)
+
+  plan, order = jobs.agree(folder, planned, index=share[0], form=form, tile=tile)
+  if set(order) == set(names):  # Else `kept` finds that the folder is of another fit.
+    candidates = {name: candidates[name] for name in order}
+  design.check_room(plan, m, n)
+  report(f"lasso: {plan}, {design.peak_bytes(plan, m, n) / 1e9:.2f} GB")
+  # Digests read everything: not for nothing.
+  depends_on = () if folder is None else (masks_mn, margins_mt, config, candidates, plan)
+  kept = kept_lib.Kept(folder, _settings(*depends_on) if depends_on else {})
   parts = list(lasso.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
-  shared = _Shared(kept, share, tasks, progress)
+  shared = jobs.Parts(kept, share, tasks, progress)
   data = {
     name: _Data(masks_mn, margins_mt, prior, parts) for name, prior in candidates.items()
   }
@@ -175,38 +205,31 @@ def fit_datamodels(
     lambdas_t=lambdas_t.astype(np.float32),
     gap_t=whole["gap"].astype(np.float32),
     status_t=whole["status"].astype(np.int8),
-    choice_t=np.full(t, list(candidates).index(name), np.int32),
+    choice_t=np.full(t, names.index(name), np.int32),
   )
 
 
-class _Shared:
-  """Parts of a fit, each made by one of several processes that meet in a folder."""
-
-  def __init__(
-    self,
-    kept: kept_lib.Kept,
-    share: tuple[int, int],
-    tasks: Sequence[int],
-    progress: progress_lib.Progress,
-  ):
-    """Makes nothing yet; `tasks` says how many each call of `make` will have."""
-    self._kept, self._progress = kept, progress
-    self._mine = slice(share[0], None, share[1])
-    self._total = sum(len(range(count)[self._mine]) for count in tasks)
-    self._made: dict[str, dict[str, np.ndarray]] = {}
-
-  def make(self, tasks: Mapping[str, Callable[[], dict[str, np.ndarray]]]) -> None:
-    """Makes this process's share of them; `[key]` has the arrays of all."""
-    for key in list(tasks)[self._mine]:
-      self._made[key] = self._kept(key, tasks[key])
-      self._progress(len(self._made), self._total)
-
-  def __getitem__(self, key: str) -> dict[str, np.ndarray]:
-    return self._made[key] if key in self._made else self._kept.wait_for(key)
+def _settings(
+  masks_mn: design.Matrix,
+  margins_mt: Margins,
+  config: FitConfig,
+  candidates: Mapping[str, Prior],
+  plan: design.Plan,
+) -> dict[str, Any]:
+  """What a fit's parts depend on, as JSON values."""
+  t = margins_mt.shape[1]
+  return {
+    **dataclasses.asdict(config),
+    "masks": identity.digest(masks_mn),
+    "margins": identity.digest(margins_mt),
+    "candidates": {name: prior.digest(t) for name, prior in candidates.items()},
+    "computation": identity.computation(),
+    "plan": list(plan),
+  }
 
 
 def _paths(
-  shared: _Shared,
+  shared: jobs.Parts,
   masks_mn: design.Matrix,
   data: Mapping[str, "_Data"],
   parts: Sequence[slice],
@@ -263,7 +286,7 @@ def _paths(
 
 
 def _fitted(
-  shared: _Shared,
+  shared: jobs.Parts,
   data: "_Data",
   parts: Sequence[slice],
   full: solver_lib.Solver,
@@ -351,26 +374,50 @@ class _Data:
     return outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
 
 
-def predictions(masks_mn: design.Matrix, weights_tn: np.ndarray) -> np.ndarray:
-  """Masks times weights, a block of rows at a time, as float32[m, t]."""
-  weights_nt = weights_tn.T.astype(np.float32)
-  blocks = columns.blocks(masks_mn, np.arange(masks_mn.shape[0]))
-  return np.concatenate([np.asarray(_product(block, weights_nt)) for _, block in blocks])
+@numerics.pinned()
+def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarray:
+  """Masks times weights, as float32[m, t].
+
+  Weights are read once, a tile of targets at a time; masks a block of rows at a time.
+
+  Raises:
+    ValueError: if masks are not [m, n] with the n of the weights.
+  """
+  t, n = weights_tn.shape
+  if len(masks_mn.shape) != 2 or masks_mn.shape[1] != n:
+    raise ValueError(
+      f"masks must be [m, n] with n = {n} as in the weights, got shape "
+      f"{tuple(masks_mn.shape)}"
+    )
+  m = masks_mn.shape[0]
+  guess_mt = np.empty((m, t), np.float32)
+  for part in lasso.tiles(t, _TILE_TARGETS):
+    tile_un = jnp.asarray(weights_tn[part], jnp.float32)
+    for rows, block in columns.blocks(masks_mn, np.arange(m)):
+      guess_mt[rows, part] = _product(block, tile_un)
+  return guess_mt
+
+
+def predictions_by_subset(
+  masks_mn: design.Matrix, weights_tn: design.Matrix
+) -> np.ndarray:
+  """The same as `predictions`; models on the same subset cost one product together."""
+  masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+  if len(masks_mn.shape) == 2:
+    ids_m = quality.subset_ids(masks_mn)
+    _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
+    if len(rows) < len(subset_m):
+      if isinstance(masks_mn, training_sets.PackedMasks):
+        return predictions(masks_mn.take(rows), weights_tn)[subset_m]
+      return predictions(masks_mn[rows], weights_tn)[subset_m]
+  return predictions(masks_mn, weights_tn)
 
 
 @jax.jit
-def _product(block: Array, weights_nt: Array) -> Array:
-  """float32[m, t]."""
-  return jnp.dot(block.astype(jnp.float32), weights_nt, precision="highest")
-
-
-def digest(masks_mn: design.Matrix, margins_mt: Margins) -> str:
-  """Tells different data apart, from at most a thousand of its rows."""
-  rows = np.unique(np.linspace(0, len(margins_mt) - 1, 1000).astype(int))
-  found = hashlib.sha256(repr((masks_mn.shape, margins_mt.shape)).encode())
-  found.update(np.packbits(masks_mn[rows], axis=1).tobytes())
-  found.update(np.ascontiguousarray(margins_mt[rows]).tobytes())
-  return found.hexdigest()
+def _product(block: Array, weights_un: Array) -> Array:
+  """float32[m, u]."""
+  rows = block.astype(jnp.float32)
+  return jnp.einsum("mn,un->mu", rows, weights_un, precision="highest")
 
 
 def _some(numbers: np.ndarray) -> str:

@@ -5,6 +5,7 @@ intercepts are free. Everything here reads X a block of rows at a time.
 """
 
 import functools
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, devices
+from jaxdm import Array, devices, prng
 from jaxdm.columns import BLOCK_BYTES, Columns, Matrix, unit_blocks
 
 Form = Literal["gram", "rows", "bits"]
@@ -88,7 +89,7 @@ def largest_eigenvalue(design: Design, n: int, dtype: Any) -> Array:
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _power_iteration(design: Design, n: int, dtype: Any) -> Array:
   """From below; 5 % are added for what is left."""
-  start = jax.random.normal(jax.random.key(0), (1, n), dtype)
+  start = jax.random.normal(prng.root_key(0), (1, n), dtype)
 
   def step(_: int, vector: Array) -> Array:
     vector = times_gram(design, vector)
@@ -135,9 +136,14 @@ def centred(
 
 
 def make(
-  form: Form, design_mn: Matrix, rows_m: np.ndarray, columns: Columns, dtype: Any
+  form: Form,
+  design_mn: Matrix,
+  rows_m: np.ndarray,
+  columns: Columns,
+  dtype: Any,
+  lanes: int | None = None,
 ) -> Design:
-  """The design in one of its forms, on every device.
+  """The design in one of its forms, on every device that is used.
 
   Args:
     form: 'gram' costs n^2 numbers, 'rows' m * n, 'bits' (of a bool design) m * n / 8
@@ -146,19 +152,21 @@ def make(
     rows_m: which of its rows.
     columns: of those rows.
     dtype: float32, or float64 where that is enabled.
+    lanes: of the targets; see `devices.used`.
   """
   m, mean_n = len(rows_m), columns.mean_n
   parts = unit_blocks(design_mn, rows_m, columns)
   if form == "gram":
-    return devices.everywhere(Gram(gram(design_mn, rows_m, columns, dtype)))
+    return devices.everywhere(Gram(gram(design_mn, rows_m, columns, dtype)), lanes)
   if form == "rows":
     rows = [((part - mean_n) / m**0.5).astype(dtype) for _, part in parts]
-    return devices.everywhere(Rows(np.concatenate(rows)))
+    return devices.everywhere(Rows(np.concatenate(rows)), lanes)
   packed = [np.packbits(part, axis=1) for _, part in parts]
   bits = np.concatenate(packed)
   fill = np.zeros((-m % _BITS_BLOCK_ROWS, bits.shape[1]), np.uint8)
   bits = np.concatenate([bits, fill]).reshape(-1, _BITS_BLOCK_ROWS, bits.shape[1])
-  return devices.everywhere(Bits(bits, mean_n.astype(dtype), np.asarray(m, dtype)))
+  made = Bits(bits, mean_n.astype(dtype), np.asarray(m, dtype))
+  return devices.everywhere(made, lanes)
 
 
 def gram(
@@ -194,21 +202,22 @@ def _centred(total: Array, offset_n: Array, m: Array, dtype: Any) -> Array:
 
 
 class Plan(NamedTuple):
-  """How many lassos of one design will be solved.
+  """How many lassos of one design are solved: it decides the last bits of the results.
+
+  A plan that has been made on one machine can be followed on any other.
 
   Attributes:
     form: of the design.
-    tile: targets at a time, a multiple of `devices.count()`.
-    peak_bytes: expected peak, of the host where devices share its memory, else of
-      one device.
+    tile: targets at a time.
+    lanes: equal parts of a tile, which divide it; each is solved by one device.
   """
 
   form: Form
   tile: int
-  peak_bytes: int
+  lanes: int
 
   def __str__(self) -> str:
-    return f"{self.form}, {self.tile} targets at a time, {self.peak_bytes / 1e9:.2f} GB"
+    return f"{self.form}, {self.tile} targets at a time in {self.lanes} lanes"
 
 
 def plan(
@@ -219,6 +228,7 @@ def plan(
   is_bool: bool,
   form: Form | None = None,
   tile: int | None = None,
+  processes: int = 1,
   free_bytes: int | None = None,
 ) -> Plan:
   """Chooses the form of a design and how many targets fit beside it.
@@ -233,7 +243,11 @@ def plan(
     is_bool: whether X is of zeros and ones.
     form: to force one.
     tile: to force one.
+    processes: that share the targets: a tile for each of them at least.
     free_bytes: that may be used; None: `devices.free_bytes()`.
+
+  Returns:
+    A plan with a lane for each local device.
 
   Raises:
     ValueError: if no form fits beside a single target, or `form` is 'bits' and X real.
@@ -241,21 +255,14 @@ def plan(
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
   if form == "bits" and not is_bool:
     raise ValueError("form bits needs a bool design")
-  count = devices.count()
-  # Each device holds the design, and one more, twice as wide, is there while it is made.
-  copies, share = (count, 1) if devices.share_memory() else (1, count)
-  numbers = {"gram": n * n, "rows": m * n, "bits": m * n // 32}
-  size = {name: (4 * copies + 8) * many for name, many in numbers.items()}
+  lanes = devices.count()
   order: list[Form] = ["gram", "rows"] if 2 * m >= n else ["rows", "gram"]
   if is_bool:
     order.append("bits")
-  order = [form] if form else order
-  one = _TARGET_NUMBERS * n * 4 + 32 * m
-  passing = 2 * min(BLOCK_BYTES, 8 * m * n)
   least = min(t, _LEAST_TILE)
-  for choice in order:
-    room = free_bytes - size[choice] - passing
-    if room >= one * least:
+  for choice in [form] if form else order:
+    room = free_bytes - _fixed_bytes(choice, m, n, lanes)
+    if room >= _target_bytes(m, n) * least:
       break
   else:
     if not form:
@@ -263,6 +270,71 @@ def plan(
         f"a design of {m} x {n} does not fit in {free_bytes / 1e9:.1f} GB in any form"
       )
   if tile is None:
-    tile = min(t, _MOST_TILE, max(1, room // 2 // one * share))
-  tile = -(-tile // count) * count
-  return Plan(choice, tile, size[choice] + passing + one * tile // share)
+    most = room // 2 // _target_bytes(m, n) * _spread_by(lanes)
+    tile = min(_MOST_TILE, max(1, most))
+  tile = min(tile, -(-t // processes))
+  made = Plan(choice, -(-tile // lanes) * lanes, lanes)
+  check_room(made, m, n, free_bytes=free_bytes)
+  return made
+
+
+def check_room(plan: Plan, m: int, n: int, *, free_bytes: int | None = None) -> None:
+  """Warns where a plan needs more memory than is free.
+
+  A plan that was made elsewhere is followed all the same: other tiles would have other
+  names and other bits.
+
+  Args:
+    plan: made anywhere.
+    m: rows.
+    n: columns.
+    free_bytes: that may be used; None: `devices.free_bytes()`.
+
+  Raises:
+    ValueError: if not even a tile of one target in each lane fits beside the design.
+  """
+  free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
+  least = peak_bytes(plan._replace(tile=plan.lanes), m, n)
+  if least > free_bytes:
+    raise ValueError(
+      f"a design of {m} x {n} in form {plan.form} needs {least / 1e9:.2f} GB, and "
+      f"{free_bytes / 1e9:.2f} GB are free; free some, or use a machine with more"
+    )
+  wanted = peak_bytes(plan, m, n)
+  if wanted > free_bytes:
+    warnings.warn(
+      f"the plan ({plan}) needs about {wanted / 1e9:.2f} GB, and "
+      f"{free_bytes / 1e9:.2f} GB are free; it is followed, since another one would "
+      "change the results",
+      stacklevel=2,
+    )
+
+
+def peak_bytes(plan: Plan, m: int, n: int) -> int:
+  """Expected peak memory of this process, of one device where devices have their own.
+
+  Args:
+    plan: to follow.
+    m: rows.
+    n: columns.
+  """
+  per_tile = _target_bytes(m, n) * plan.tile // _spread_by(plan.lanes)
+  return _fixed_bytes(plan.form, m, n, plan.lanes) + per_tile
+
+
+def _fixed_bytes(form: Form, m: int, n: int, lanes: int) -> int:
+  """What the design takes, and a block of its rows on the way there."""
+  # Each device holds the design, and one more, twice as wide, is there while it is made.
+  copies = devices.used(lanes) if devices.share_memory() else 1
+  numbers = {"gram": n * n, "rows": m * n, "bits": m * n // 32}[form]
+  return (4 * copies + 8) * numbers + 2 * min(BLOCK_BYTES, 8 * m * n)
+
+
+def _target_bytes(m: int, n: int) -> int:
+  """What one target takes."""
+  return _TARGET_NUMBERS * n * 4 + 32 * m
+
+
+def _spread_by(lanes: int) -> int:
+  """Devices with memory of their own that share the targets of a tile."""
+  return 1 if devices.share_memory() else devices.used(lanes)

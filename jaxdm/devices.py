@@ -3,11 +3,14 @@
 import functools
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdm import memory
 
 _AXIS = "rows"
 
@@ -30,9 +33,9 @@ def use_all_devices(cache_dir: str | None = None) -> None:
 
 
 @functools.cache
-def _mesh() -> Mesh:
-  """All local devices in a row."""
-  devices = jax.local_devices()
+def _mesh(lanes: int | None) -> Mesh:
+  """The devices that so many lanes are spread over, in a row."""
+  devices = jax.local_devices()[: used(lanes)]
   auto = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((len(devices),), (_AXIS,), axis_types=auto, devices=devices)
 
@@ -42,33 +45,96 @@ def count() -> int:
   return len(jax.local_devices())
 
 
-def everywhere(tree: Any) -> Any:
-  """The arrays of a pytree, whole, on every local device."""
-  return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
+def describe() -> str:
+  """Number and kind of the local devices, such as '2 x cpu'."""
+  return f"{count()} x {jax.local_devices()[0].device_kind}"
 
 
-def by_row(tree: Any) -> Any:
-  """The arrays of a pytree with their first axis split over the local devices."""
-  return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec(_AXIS)))
+def used(lanes: int | None = None) -> int:
+  """Local devices that rows in so many lanes are spread over.
+
+  Lanes are equal parts of the rows. A device works on whole lanes, one after the other,
+  with the same program however many they are, so that the bits of a result depend on the
+  number of lanes and not on that of devices.
+
+  Args:
+    lanes: None: one on each local device.
+
+  Returns:
+    The largest number of devices, at most `count()`, that divides the lanes.
+  """
+  lanes = count() if lanes is None else lanes
+  return max(d for d in range(1, count() + 1) if lanes % d == 0)
 
 
-def spread(fn: Callable[[Any, Any], Any], **jit_options: Any) -> Callable[..., Any]:
+def everywhere(tree: Any, lanes: int | None = None) -> Any:
+  """The arrays of a pytree, whole, on every device that is used for so many lanes."""
+  return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec()))
+
+
+def by_row(tree: Any, lanes: int | None = None) -> Any:
+  """The arrays of a pytree with their first axis, of rows, split over those devices."""
+  return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec(_AXIS)))
+
+
+def spread(
+  fn: Callable[[Any, Any], Any], lanes: int | None = None, **jit_options: Any
+) -> Callable[..., Any]:
   """A compiled fn(shared, rows) that every device calls on its part of the rows.
 
   Args:
     fn: takes two pytrees, the second with rows as the first axis of every array, and
       returns such a pytree. Devices do not wait for each other.
+    lanes: equal parts of the rows, each of which is a call of its own; see `used`. None:
+      one on each local device.
     **jit_options: of `jax.jit`.
 
   Returns:
-    The function of all rows.
+    The function of all rows, a multiple of `lanes`.
   """
   specs = (PartitionSpec(), PartitionSpec(_AXIS))
+  mesh = _mesh(lanes)
   # Nothing is communicated, so there is no replication for check_vma to check.
-  return jax.jit(
-    jax.shard_map(fn, mesh=_mesh(), in_specs=specs, out_specs=specs[1], check_vma=False),
+  compiled = jax.jit(
+    jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False),
     **jit_options,
   )
+  rounds = (lanes or mesh.size) // mesh.size
+  return compiled if rounds == 1 else functools.partial(_in_rounds, compiled, rounds)
+
+
+def _in_rounds(
+  compiled: Callable[[Any, Any], Any], rounds: int, shared: Any, rows: Any
+) -> Any:
+  """The rows' results, with one lane on each device at a time.
+
+  A loop inside of the program would do as well but for its last bits: XLA fuses it in
+  other ways.
+  """
+  parts = [
+    compiled(shared, jax.tree.map(functools.partial(_lane, i, rounds), rows))
+    for i in range(rounds)
+  ]
+  return jax.tree.map(lambda *lanes: _joined(lanes), *parts)
+
+
+def _lane(i: int, rounds: int, array: jax.Array) -> jax.Array:
+  """The i-th of so many equal parts of each device's rows."""
+  size = array.shape[0] // (rounds * len(array.addressable_shards))
+  return _per_device(lambda rows: rows[i * size : (i + 1) * size], [array])
+
+
+def _joined(lanes: Sequence[jax.Array]) -> jax.Array:
+  """Parts of each device's rows, one after the other."""
+  return _per_device(lambda *rows: jnp.concatenate(rows), lanes)
+
+
+def _per_device(fn: Callable[..., jax.Array], arrays: Sequence[jax.Array]) -> jax.Array:
+  """A function of each device's rows, by a program of that device alone; see `row`."""
+  shards = zip(*(array.addressable_shards for array in arrays), strict=True)
+  made = [fn(*(shard.data for shard in of_device)) for of_device in shards]
+  shape = sum(len(rows) for rows in made), *made[0].shape[1:]
+  return jax.make_array_from_single_device_arrays(shape, arrays[0].sharding, made)
 
 
 def row(array: jax.Array, i: int) -> jax.Array:
@@ -93,16 +159,19 @@ def share_memory() -> bool:
 
 
 def free_bytes() -> int:
-  """Memory that the host can still give where devices share it, else one device."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if "bytes_limit" in stats:
-    return int(stats["bytes_limit"] - stats["bytes_in_use"])
-  return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  """Memory that the host can still give where devices share it, else the fullest device.
+
+  Of the host's, page caches are free, and limits of a container count; see `memory`.
+  """
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  if all("bytes_limit" in found for found in stats):
+    return min(int(found["bytes_limit"] - found["bytes_in_use"]) for found in stats)
+  return memory.available_bytes()
 
 
 def peak_bytes() -> int:
   """Most memory that this process has used on a device, on the host where they share."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  if "peak_bytes_in_use" in stats:
-    return int(stats["peak_bytes_in_use"])
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  if all("peak_bytes_in_use" in found for found in stats):
+    return max(int(found["peak_bytes_in_use"]) for found in stats)
   return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -231,31 +231,39 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
 
 
 @functools.cache
-def _compiled() -> tuple[Any, Any]:
-  """`_begin` and `_advance` on every device."""
-  return devices.spread(_begin), devices.spread(_advance)
+def _compiled(lanes: int) -> tuple[Any, Any, Any]:
+  """`_begin`, `_advance` and `design.times_gram` on every device that is used."""
+  spread = functools.partial(devices.spread, lanes=lanes)
+  return spread(_begin), spread(_advance), spread(design.times_gram)
 
 
-def begin(w_tn: Array, gw_tn: Array) -> State:
+def begin(w_tn: Array, gw_tn: Array, lanes: int) -> State:
   """A state at w_tn, whose product with the Gram is known; both spread over devices."""
-  state: State = _compiled()[0](None, (w_tn, gw_tn))
+  state: State = _compiled(lanes)[0](None, (w_tn, gw_tn))
   return state
 
 
-def solve(shared: Shared, problem: Problem, state: State) -> State:
+def times_gram(made: design.Design, w_tn: Array, lanes: int) -> Array:
+  """w_tn times the Gram; both spread over devices."""
+  product_tn: Array = _compiled(lanes)[2](made, w_tn)
+  return product_tn
+
+
+def solve(shared: Shared, problem: Problem, state: State, lanes: int) -> State:
   """Steps until every target is finished or given up.
 
   Once half of the targets are finished, only the others are carried on with.
 
   Args:
     shared: the design and when to stop; on every device.
-    problem: the lassos, a multiple of `devices.count()` of them, spread over devices.
+    problem: the lassos, a multiple of `lanes` of them, spread over devices.
     state: what `begin` made, or `solve` for other penalties.
+    lanes: of `design.Plan`.
 
   Returns:
     Where they end.
   """
-  _, advance = _compiled()
+  _, advance, _ = _compiled(lanes)
   rows, part, whole = None, problem, state
   while True:
     state = advance(shared, (part, state))
@@ -264,7 +272,7 @@ def solve(shared: Shared, problem: Problem, state: State) -> State:
     # A gap that is not a number ends the steps: it will not become one.
     left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))
     size = len(gap_t)
-    while len(left) <= size // 2 >= _LEAST_BUCKET and size % (2 * devices.count()) == 0:
+    while len(left) <= size // 2 >= _LEAST_BUCKET and size % (2 * lanes) == 0:
       size //= 2
     if left.size and size == len(gap_t):
       continue
@@ -273,7 +281,8 @@ def solve(shared: Shared, problem: Problem, state: State) -> State:
     if not left.size:
       return whole
     taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
-    state, part = devices.by_row(jax.block_until_ready(_take((state, part), taken)))
+    taken_on = jax.block_until_ready(_take((state, part), taken))
+    state, part = devices.by_row(taken_on, lanes)
     rows = taken if rows is None else rows[taken]
 
 

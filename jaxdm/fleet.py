@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import hashlib
-import time
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -12,24 +11,35 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, checkpoint, conv, devices, gradients, train, training_sets
-
-_PARTS = 20
-_SHARE_OF_SECONDS = 0.25  # Of what may be lost: the longest part.
+from jaxdm import (
+  Array,
+  checkpoint,
+  conv,
+  devices,
+  gradients,
+  identity,
+  numerics,
+  train,
+  training_sets,
+)
+from jaxdm.shares import share_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speed:
-  """Settings that change how fast models are trained, never what they are.
+  """Settings of speed, which change what models are by rounding alone.
+
+  They are no part of a model's identity: a run may go on with others, on another device.
+  Stores note them (`Fleet.provenance`).
 
   Attributes:
     vmap_width: models that one device trains side by side. 1 measures best on CPU;
       on a GPU it has not been measured, and small networks will want more.
     chunk: models per device and call; results arrive (and are stored) a chunk at
       a time.
-    checkpoint_seconds: what a killed run loses at most, if a step of a chunk takes no
-      longer than a quarter of it; models that take longer to train are kept half-trained.
-      0: never.
+    checkpoint_seconds: seconds of training that a killed run loses at most, if a step of
+      a chunk takes no longer than a fifth of them; models that take longer to train are
+      written to disk half-trained. 0: never.
     conv_backend: the convolution's backend.
   """
 
@@ -64,7 +74,7 @@ class Fleet:
   """Trains chunks of models on every local device, one compiled program for all.
 
   Attributes:
-    rows: models a chunk.
+    num_classes: k.
   """
 
   def __init__(
@@ -77,7 +87,7 @@ class Fleet:
     gradient_dim: int = 1024,
     progress: checkpoint.Progress | None = None,
   ):
-    """Puts the training images on every device.
+    """Uses no device yet.
 
     Args:
       config: the recipe.
@@ -85,21 +95,54 @@ class Fleet:
       num_classes: k.
       speed: how to run it.
       gradient_dim: numbers that an example's gradient is projected to.
-      progress: keeps models that take long to train; None: nothing is kept.
+      progress: writes models that take long to train; None: nothing is written.
     """
     self._progress = progress
-    self._is_long: bool | None = None
-    self._finished: list[str] = []
-    self._config = config
+    self._config, self._pixels, self._speed = config, pixels, speed
+    self.num_classes = num_classes
     self._net = train.network(config, num_classes, speed.conv_backend)
-    self._images = devices.everywhere(train.Images.of(pixels))
-    pixels_digest = hashlib.blake2b(pixels.tobytes()).hexdigest()
-    self._identity = f"{config} {num_classes} {pixels_digest}"
-    self.rows = speed.chunk * devices.count()
     self._gradient_dim = gradient_dim
     self._width = min(speed.vmap_width, speed.chunk)
-    self._programs = self._compiled()
     self._proven: set[str] = set()
+
+  def identity(self) -> dict[str, Any]:
+    """What trained models depend on beside their sets and keys, as JSON values."""
+    return {
+      "train": dataclasses.asdict(self._config),
+      "train_pixels": self._pixels_digest,
+      "num_classes": self.num_classes,
+      "computation": identity.computation(),
+    }
+
+  @property
+  def provenance(self) -> dict[str, str]:
+    """Settings that change rounding; no part of a model's identity, but noted with it."""
+    backend, width = (
+      self._speed.conv_backend,
+      min(self._speed.vmap_width, self._speed.chunk),
+    )
+    return {"conv_backend": backend, "vmap_width": str(width)}
+
+  @functools.cached_property
+  def _pixels_digest(self) -> str:
+    """Of the training images."""
+    return identity.digest(self._pixels)
+
+  @functools.cached_property
+  def rows(self) -> int:
+    """Models a chunk."""
+    return self._speed.chunk * devices.count()
+
+  @functools.cached_property
+  def _images(self) -> train.Images:
+    """The training images, on every device."""
+    images: train.Images = devices.everywhere(train.Images.of(self._pixels))
+    return images
+
+  @functools.cached_property
+  def _programs(self) -> dict[str, Callable[..., Any]]:
+    """See `_compiled`."""
+    return self._compiled()
 
   def _compiled(self) -> dict[str, Callable[..., Any]]:
     """The programs that run a chunk, `self._width` models of a device side by side."""
@@ -141,6 +184,7 @@ class Fleet:
     rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
     return {fn.__name__: on_one_device(fn) for fn in (*rows, class_gradients_row)}
 
+  @numerics.pinned()
   def _run(self, program: str, shared: Any, rows: Any) -> Any:
     """Runs a program; where the memory does not suffice, with half as many side by side.
 
@@ -178,7 +222,7 @@ class Fleet:
     """Trains models and predicts with them, a chunk at a time.
 
     While a caller works on one chunk's outputs the devices train the next, unless chunks
-    take so long that their outputs had better be stored first.
+    take so long that their outputs must be stored first.
 
     Args:
       chunks: training sets and their keys, at most `rows` models each; read one
@@ -196,7 +240,7 @@ class Fleet:
       if ahead is not None:
         yield ahead
       ahead = Outputs(len(sets.counts), logits, features)
-      if self._is_long:
+      if self._progress and self._progress.has_much_to_store():
         yield ahead
         ahead = None
     if ahead is not None:
@@ -214,61 +258,34 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    last = int(np.asarray(until * self._config.num_steps(sets.counts), np.int32).max())
+    last = math.floor(share_of(until, self._config.num_steps(sets.counts).max()))
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run("begin_row", self._images, keys)
-    if self._progress and self._is_long is not False:
-      state = self._advanced_in_parts(
-        self._progress, self._name(sets, keys, until), state, (batch, keys), last
-      )
+    if self._progress:
+      name = self._name(sets, keys, until)
+      advance = functools.partial(self._advanced, (batch, keys))
+      state = self._progress.run(name, state, last, advance)
     else:
-      state = self._advanced(state, (batch, keys), 0, last)
+      state = self._advanced((batch, keys), state, 0, last)
     return self._run("variables_row", self._images, (state, batch))
 
-  def _advanced(self, state: train.State, rows: Any, first: int, stop: int) -> Any:
+  def _advanced(self, rows: Any, state: train.State, first: int, stop: int) -> Any:
     """The chunk after some steps."""
     shared = self._images, (np.int32(first), np.int32(stop))
     return self._run("advance_row", shared, (state, *rows))
 
-  def _advanced_in_parts(
-    self, progress: checkpoint.Progress, name: str, state: Any, rows: Any, last: int
-  ) -> Any:
-    """The chunk after all steps, kept on the way if it takes long.
-
-    It stays kept, finished, until `settle`. Whether chunks take long the first one tells.
-    """
-    start, state = progress.begin(name, state)
-    began, step, size = time.monotonic(), start, max(1, last // _PARTS)
-    while step < last:
-      stop, before = min(step + size, last), time.monotonic()
-      state = jax.block_until_ready(self._advanced(state, rows, step, stop))
-      per_step = (time.monotonic() - before) / (stop - step)
-      fit = int(_SHARE_OF_SECONDS * progress.seconds / max(per_step, 1e-9))
-      size, step = max(1, min(fit, last // _PARTS)), stop
-      if stop < last:
-        progress.keep(name, stop, state)
-    if self._is_long is None:
-      self._is_long = start > 0 or time.monotonic() - began > progress.seconds
-    if self._is_long:
-      if start < last:
-        progress.keep(name, last, state, now=True)
-      self._finished.append(name)
-    return state
-
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
-    """Names a chunk by all that its models depend on."""
-    digest = hashlib.blake2b(self._identity.encode(), digest_size=16)
-    digest.update(np.float64(until).tobytes())
-    for part in (*sets, jax.random.key_data(keys)):
-      digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+    """Names a chunk by all that its models depend on.
+
+    By the software too: half a model by one version and half by another is neither's.
+    """
+    depends_on = self, identity.made_by(), self.provenance, until, sets, keys
+    return identity.digest(depends_on)
 
   def settle(self) -> None:
-    """Forgets finished chunks, once what they said is stored."""
-    for name in self._finished:
-      assert self._progress
-      self._progress.end(name)
-    self._finished.clear()
+    """Removes what was written of finished chunks, once their outputs are stored."""
+    if self._progress:
+      self._progress.settle()
 
   def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""

@@ -1,6 +1,7 @@
 """Parts of a long computation, kept in a folder so that a stopped one continues."""
 
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import waiting, whole
+from jaxdm import identity, sealed, waiting, whole
+
+MANIFEST = "manifest.json"
 
 
 def read(path: epath.Path) -> dict[str, np.ndarray]:
@@ -33,22 +36,40 @@ class Kept:
 
     Args:
       folder: None: nothing is kept.
-      settings: what the arrays depend on; JSON values.
+      settings: all that the arrays depend on; JSON values. Arrays and what else is large
+        stand there as `identity.digest`.
 
     Raises:
-      ValueError: if the folder holds arrays that depend on other settings.
+      ValueError: if the folder holds arrays that depend on other settings, naming them.
+
+    Warns:
+      UserWarning: if other software, or another kind of device, began the folder.
     """
     self._folder = None if folder is None else epath.Path(folder)
     if self._folder is None:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(settings, indent=1, sort_keys=True)
-    manifest = self._folder / "manifest.json"
-    if manifest.exists() and manifest.read_text() != text:
-      raise ValueError(f"{self._folder} holds parts of another fit; remove it")
+    wanted, mine = json.loads(json.dumps(settings)), identity.made_by()
+    manifest = self._folder / MANIFEST
     if not manifest.exists():
-      with whole.writing(manifest, "w") as file:
-        file.write(text)
+      sealed.write(manifest, {"settings": wanted, "made_by": mine}, new=True)
+    try:
+      stored = sealed.read(manifest)
+      settings, maker = stored["settings"], stored["made_by"]
+    except (sealed.StoreError, KeyError) as error:
+      raise ValueError(
+        f"{self._folder} cannot be continued: {error}; remove it"
+      ) from error
+    if wrong := sealed.differences(settings, wanted):
+      raise ValueError(
+        f"{self._folder} holds parts of another fit ({'; '.join(wrong)}); remove it"
+      )
+    if wrong := sealed.differences(maker, mine):
+      warnings.warn(
+        f"{self._folder} was begun otherwise ({'; '.join(wrong)}); its parts are kept, "
+        "and may differ from new ones; remove it to have all made alike",
+        stacklevel=2,
+      )
 
   def __call__(
     self, name: str, make: Callable[[], dict[str, np.ndarray]]

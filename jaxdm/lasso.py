@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm import columns, design
+from jaxdm import columns, design, numerics
 from jaxdm.fit import LassoFit
 from jaxdm.solver import Solver
 
@@ -46,6 +46,7 @@ def check_factors(factors_tn: np.ndarray | None, shape: tuple[int, int]) -> None
     raise ValueError("penalty_factors must be >= 0 and finite")
 
 
+@numerics.pinned()
 def fit_lasso(
   masks: columns.Matrix,
   outcomes: np.ndarray,

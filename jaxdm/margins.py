@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from jaxdm import Array
+from jaxdm import Array, numerics
 
 
+@numerics.pinned()
 def correct_class_margins(logits: Array, labels: Array) -> Array:
   """Correct-class logit minus the largest other one; positive = correct.
 

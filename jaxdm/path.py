@@ -1,15 +1,16 @@
 """The path of lambdas, and the choice among them on held-out models."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array, columns, design, prng, targets
+from jaxdm import Array, columns, devices, prng, targets
 from jaxdm import solver as solver_lib
+from jaxdm.shares import share_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def folds(m: int, config: FitConfig) -> list[Fold]:
   """
   order = prng.generator_for(config.seed, "validation").permutation(m)
   if config.folds == 1:
-    parts = [order[: round(config.validation_share * m)]]
+    parts = [order[: round(share_of(config.validation_share, m))]]
   else:
     parts = np.array_split(order, config.folds)
   if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:
@@ -113,32 +114,38 @@ def errors(
 
 
 def held_out_errors(
-  masks_mn: design.Matrix,
+  masks_mn: columns.Matrix,
   rows_m: np.ndarray,
   margins_mt: np.ndarray,
   solver: solver_lib.Solver,
   tile: targets.Tile,
 ) -> Callable[[Array], np.ndarray]:
   """Mean squared error on some rows of weights for outcomes of variance 1."""
-  fill = len(tile.scale_t) - tile.size
+  fill, lanes = len(tile.scale_t) - tile.size, solver.plan.lanes
   margins_mt = np.pad(margins_mt[rows_m].astype(np.float64), [(0, 0), (0, fill)])
-  unit_mt = ((margins_mt - tile.mean_t) / tile.scale_t).astype(np.float32)
+  unit_tm = ((margins_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
+  mean_n = solver.mean_n.astype(np.float32)
 
   def errors(w_tn: Array) -> np.ndarray:
-    offset_t = w_tn @ solver.mean_n.astype(np.float32)
-    total = np.zeros(len(unit_mt[0]))
+    total = np.zeros(len(unit_tm))
     for part, block in columns.blocks(masks_mn, rows_m):
-      total += np.asarray(
-        _squared_errors(block, w_tn, offset_t, unit_mt[part]), np.float64
-      )
+      shared = devices.everywhere((block, mean_n), lanes)
+      unit = devices.by_row(np.ascontiguousarray(unit_tm[:, part]), lanes)
+      found_t = _squared_errors(lanes)(shared, (w_tn, unit))
+      total += np.asarray(found_t, np.float64)
     found_t = total / len(rows_m) * tile.scale_t**2
     return np.asarray(found_t)[: tile.size]
 
   return errors
 
 
-@jax.jit
-def _squared_errors(block: Array, w_tn: Array, offset_t: Array, unit_mt: Array) -> Array:
-  """Summed over the rows of a block, as float[t]."""
-  fit_mt = block.astype(jnp.float32) @ w_tn.T - offset_t
-  return jnp.sum((unit_mt - fit_mt) ** 2, axis=0)
+@functools.cache
+def _squared_errors(lanes: int) -> Callable[[Any, Any], Array]:
+  """Summed over the rows of a block, as float[t], on every device that is used."""
+
+  def of_lane(shared: Any, rows: Any) -> Array:
+    (block, mean_n), (w_tn, unit_tm) = shared, rows
+    fit_tm = w_tn @ block.astype(jnp.float32).T - (w_tn @ mean_n)[:, None]
+    return jnp.sum((unit_tm - fit_tm) ** 2, axis=1)
+
+  return devices.spread(of_lane, lanes)

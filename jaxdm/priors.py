@@ -6,14 +6,14 @@ such as another method's scores; its scale >= 0 is fitted). The published method
 prior.
 """
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import lasso
+from jaxdm import identity, lasso
 
 _LEAST = 0.05
+_TILE = 256  # A part of the digest: another size has other digests.
 
 
 class Prior(NamedTuple):
@@ -34,13 +34,17 @@ class Prior(NamedTuple):
       raise ValueError("offset must be finite")
     return np.asarray(found, np.float32)
 
-  def digest(self) -> str:
-    """Tells different priors apart, by what they say of the first target."""
-    digest = hashlib.sha256()
-    for part in self:
-      first = lasso.factors_of(part, slice(0, 1))
-      digest.update(b"none" if first is None else np.ascontiguousarray(first).tobytes())
-    return digest.hexdigest()
+  def digest(self, num_targets: int) -> str:
+    """Tells different priors apart, by all that they say of every target.
+
+    Functions are called for a tile of targets at a time.
+    """
+    tiles = list(lasso.tiles(num_targets, _TILE))
+    said = {
+      name: [identity.digest(lasso.factors_of(part, tile)) for tile in tiles]
+      for name, part in self._asdict().items()
+    }
+    return identity.digest(said)
 
 
 def by_class(

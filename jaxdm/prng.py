@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array
+from jaxdm import Array, numerics
 
 _SWAP_ROUNDS = 32
 
@@ -46,13 +46,27 @@ class Seed(NamedTuple):
   number: int
 
 
+def root_key(seed: int) -> Array:
+  """The key of a seed: `jax.random.key(seed)` as it is where no JAX option is changed.
+
+  The generator, the seed's offset and the width of integers, which JAX has options for,
+  do not change it.
+
+  Raises:
+    ValueError: if the seed is not in [0, 2**32).
+  """
+  if not 0 <= seed < 2**32:
+    raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+  data = jnp.asarray([0, seed], jnp.uint32)
+  return jax.random.wrap_key_data(data, impl="threefry2x32")
+
+
+@numerics.pinned()
 def keys_for(root_seed: int, seeds: Sequence[Seed]) -> Array:
   """The key of each named seed, as key[len(seeds)]."""
   families = jnp.asarray([_fold(s.family) for s in seeds], jnp.uint32)
   indices = jnp.asarray([s.number for s in seeds], jnp.uint32)
-  return jax.vmap(functools.partial(key_for, jax.random.key(root_seed)))(
-    families, indices
-  )
+  return jax.vmap(functools.partial(key_for, root_key(root_seed)))(families, indices)
 
 
 def generator_for(seed: int, *path: str | int) -> np.random.Generator:

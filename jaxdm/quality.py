@@ -1,39 +1,47 @@
 """How well predicted margins match those of models that were not fitted to."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import concurrent.futures
+import hashlib
+import os
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 
-from jaxdm import prng
+from jaxdm import columns, intervals, spearman
+from jaxdm.intervals import Interval
 
-_BOOTSTRAPS = 1000
-_BOOTSTRAP_TARGETS = 500
-
-
-class Interval(NamedTuple):
-  """An estimate and its 95 % bootstrap interval."""
-
-  estimate: float
-  low: float
-  high: float
+_TILE_NUMBERS = 2**19
+_ROUNDING = 1e-12
 
 
 class Quality(NamedTuple):
   """How well datamodels predict models that they have not seen.
 
+  Each interval covers a population value: what the score tends to as held-out models are
+  trained on ever more random subsets, for these targets and these predictions. It says
+  nothing of other targets, nor of datamodels fitted to other models.
+
   Attributes:
     lds: linear datamodeling score: Spearman correlation over held-out models of
-      predicted and true margin, per target, then averaged over targets.
+      predicted and true margin, per target, then averaged over targets. A target with
+      constant predictions counts as 0: such predictions rank no model above another.
     pooled_correlation: Pearson correlation over all (model, target) pairs at once.
       Much of it is targets having different mean margins; never compare it to lds.
     r2: share of each target's variance over models that is predicted, averaged over
       targets.
-    ceiling: the lds that the expected margin itself would have, or None. It needs
-      subsets that were trained on more than once.
-    lds_t: float[t], each target's own score.
-    num_models: held-out models.
+    ceiling: an upper bound of the lds of any predictions, or None without subsets that
+      were trained on twice. Two models on one subset have margins that correlate by r,
+      so that each correlates by sqrt(r) with the expected margin (Spearman, 'The proof
+      and measurement of association', 1904). It is the square root of the mean of r
+      over targets. The mean of the targets' square roots is smaller if r differs
+      between targets, but its estimate is biased if single r are near 0.
+    lds_t: float[t], each target's own score; NaN where the target is left out.
+    num_models: held-out models that the scores are computed from.
+    num_subsets: distinct training sets of these models.
+    num_left_out: models that are left out because their margins are not finite.
+    num_targets_left_out: targets that are left out because their margins are not finite
+      in most models, or are the same in all.
   """
 
   lds: Interval
@@ -42,152 +50,309 @@ class Quality(NamedTuple):
   ceiling: Interval | None
   lds_t: np.ndarray
   num_models: int
+  num_subsets: int
+  num_left_out: int
+  num_targets_left_out: int
+
+  @property
+  def left_out(self) -> str:
+    """A sentence on the models and targets that are left out; empty if there are none."""
+    parts = []
+    if self.num_left_out:
+      parts.append(f"{self.num_left_out} held-out models, whose margins are not finite")
+    if self.num_targets_left_out:
+      parts.append(
+        f"{self.num_targets_left_out} of {len(self.lds_t)} targets, whose margins are "
+        "not finite in most models or the same in all"
+      )
+    return f"left out of the scores: {' and '.join(parts)}" if parts else ""
 
 
-def evaluate(
-  predicted_mt: np.ndarray, margins_mt: np.ndarray, masks_mn: np.ndarray, *, seed: int = 0
-) -> Quality:
+def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   """Compares predictions with margins.
 
+  A target is left out if its margins are not finite in at least half of the models that
+  have any finite margin. Of the models, those are left out that have a margin that is
+  not finite for any other target. Then targets are left out whose margins are the same
+  in all models that are left. A warning says how many.
+
+  Intervals are jackknife intervals over subsets: Student's t on Fisher's scale, centred
+  where the estimate's bias is taken away, and corrected for the skewness and the tails of
+  the pseudo-values. The models of one subset are left out of the jackknife together. For
+  Spearman correlations influence functions and the known bias (`jaxdm.spearman`) stand in
+  for the recomputed ranks. With fewer than 5 subsets intervals hold all possible values.
+  `experiments.bench_coverage` prints how often they cover a known truth.
+
   Args:
-    predicted_mt: float.
-    margins_mt: float, of models that the predictions do not stem from.
-    masks_mn: bool, their training sets; models on the same one are kept together when
-      subsets are resampled.
-    seed: of the bootstrap.
+    predicted_mt: float[m, t], finite.
+    margins_mt: float[m, t], of models that the predictions do not stem from.
+    masks_mn: bool[m, n], their training sets, as an array or `training_sets.PackedMasks`.
 
   Returns:
-    Quality; its intervals are over subsets and leave the targets as they are. With more
-    than 500 targets they are taken from 500 of them.
+    Quality.
+
+  Raises:
+    ValueError: on shapes that do not match, on predictions that are not finite, if there
+      are not two models on different subsets, or if every target is left out.
   """
-  packed = np.packbits(masks_mn, axis=1)
-  _, subset_m = np.unique(packed, axis=0, return_inverse=True)
-  num_subsets = int(subset_m.max()) + 1
-  t = margins_mt.shape[1]
-  some = np.unique(np.linspace(0, t - 1, _BOOTSTRAP_TARGETS).astype(int))
-  rng = prng.generator_for(seed, "bootstrap")
-  even = np.full(num_subsets, 1 / num_subsets)
-  drawn = rng.multinomial(num_subsets, even, _BOOTSTRAPS)
-  once = np.ones((1, num_subsets), int)
-  guess, truth = (np.asarray(x, np.float64) for x in (predicted_mt, margins_mt))
-  estimates = _statistics(guess, truth, subset_m, once)
-  draws = _statistics(guess[:, some], truth[:, some], subset_m, drawn)
-  low, high = np.quantile(draws, [0.025, 0.975], axis=1)
-  lds, pooled, r2, ceiling = (
-    Interval(float(estimate), float(a), float(b))
-    for estimate, a, b in zip(estimates[:, 0], low, high, strict=True)
+  predicted_mt, margins_mt = _numbers(predicted_mt), _numbers(margins_mt)
+  masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+  _check_shapes(predicted_mt, margins_mt, masks_mn)
+  models, targets = _finite(margins_mt)
+  subset_m = subset_ids(masks_mn)[models]
+  order = np.argsort(subset_m, kind="stable")
+  starts_s = np.flatnonzero(np.diff(subset_m[order], prepend=-1))
+  if len(starts_s) < 2:
+    raise ValueError(
+      "held-out models must have at least 2 different training sets, got "
+      f"{len(models)} models with finite margins on {len(starts_s)}"
+    )
+  targets = targets[_varies(margins_mt, models)[targets]]
+  if not len(targets):
+    raise ValueError(
+      f"margins of all {margins_mt.shape[1]} targets are the same in all models, or not "
+      "finite in most of them: there is nothing to evaluate"
+    )
+  parts = _parts(predicted_mt, margins_mt, models[order], targets, starts_s)
+  lds_t = np.full(margins_mt.shape[1], np.nan)
+  lds_t[targets] = np.concatenate([part.lds_t for part in parts])
+  quality = Quality(
+    *_intervals(parts, starts_s, len(models)),
+    lds_t,
+    num_models=len(models),
+    num_subsets=len(starts_s),
+    num_left_out=len(margins_mt) - len(models),
+    num_targets_left_out=margins_mt.shape[1] - len(targets),
   )
-  return Quality(
-    lds,
-    pooled,
-    r2,
-    ceiling if num_subsets < len(subset_m) else None,
-    columnwise_spearman(guess, truth),
-    len(truth),
-  )
+  if quality.left_out:
+    warnings.warn(quality.left_out, stacklevel=2)
+  return quality
 
 
 def columnwise_spearman(a_mt: np.ndarray, b_mt: np.ndarray) -> np.ndarray:
   """Spearman correlation of each column pair, as float[t]; 0 where one is constant."""
-  ranks = [scipy.stats.rankdata(x, axis=0) for x in (a_mt, b_mt)]
-  a, b = (r - r.mean(axis=0) for r in ranks)
-  norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-  return np.divide((a * b).sum(axis=0), norm, out=np.zeros_like(norm), where=norm > 0)
+  pairs = zip(np.asarray(a_mt).T, np.asarray(b_mt).T, strict=True)
+  ranks = ((spearman.rank(a_m), spearman.rank(b_m)) for a_m, b_m in pairs)
+  return np.array([spearman.correlate(a, b).score for a, b in ranks])
 
 
-def _statistics(
-  guess_mt: np.ndarray, truth_mt: np.ndarray, subset_m: np.ndarray, drawn_bs: np.ndarray
-) -> np.ndarray:
-  """LDS, pooled correlation, R2 and ceiling of each resample, as float[4, b].
+def subset_ids(masks_mn: columns.Matrix) -> np.ndarray:
+  """Numbers the distinct rows in order of appearance, as int[m]."""
+  found: dict[bytes, int] = {}
+  ids = []
+  for _, block in columns.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+    for row in np.packbits(block != 0, axis=1):
+      digest = hashlib.blake2b(row, digest_size=16).digest()
+      ids.append(found.setdefault(digest, len(found)))
+  return np.array(ids, int)
+
+
+def _numbers(values_mt: Any) -> np.ndarray:
+  """An array of float32 or float64 that holds the values exactly."""
+  values_mt = np.asarray(values_mt)
+  if values_mt.dtype.kind not in "biuf":
+    raise ValueError(
+      f"predictions and margins must be real numbers, got dtype {values_mt.dtype}"
+    )
+  small = values_mt.dtype.kind in "biu" and values_mt.dtype.itemsize <= 2
+  small |= values_mt.dtype.kind == "f" and values_mt.dtype.itemsize <= 4
+  return values_mt.astype(np.float32 if small else np.float64, copy=False)
+
+
+def _check_shapes(
+  predicted_mt: np.ndarray, margins_mt: np.ndarray, masks_mn: columns.Matrix
+) -> None:
+  """Raises ValueError on arrays that do not belong together."""
+  shapes = {"predictions": predicted_mt.shape, "margins": margins_mt.shape}
+  for name, shape in shapes.items():
+    if len(shape) != 2 or not all(shape):
+      raise ValueError(f"{name} must be [m, t] and not empty, got shape {shape}")
+  if predicted_mt.shape != margins_mt.shape:
+    raise ValueError(
+      f"predictions and margins must have the same shape [m, t], got {shapes}"
+    )
+  if len(masks_mn.shape) != 2 or masks_mn.shape[0] != len(margins_mt):
+    raise ValueError(
+      f"masks must be [m, n] with m = {len(margins_mt)} as in margins, got shape "
+      f"{tuple(masks_mn.shape)}"
+    )
+
+
+def _finite(margins_mt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Models and targets all of whose margins are finite, as two int arrays."""
+  finite_mt = np.isfinite(margins_mt)
+  with_margins = np.flatnonzero(finite_mt.any(axis=1))
+  finite_mt = finite_mt[with_margins]
+  targets = np.flatnonzero(2 * finite_mt.sum(axis=0) > len(with_margins))
+  models = with_margins[finite_mt[:, targets].all(axis=1)]
+  if not len(models):
+    raise ValueError(
+      f"margins of all {len(margins_mt)} held-out models are not finite: there is "
+      "nothing to evaluate"
+    )
+  return models, targets
+
+
+def _varies(margins_mt: np.ndarray, models: np.ndarray) -> np.ndarray:
+  """Whether margins differ between some of the models, as bool[t]."""
+  margins_mt = margins_mt if len(models) == len(margins_mt) else margins_mt[models]
+  return np.asarray(margins_mt.max(axis=0) > margins_mt.min(axis=0))
+
+
+class _Part(NamedTuple):
+  """What some targets add to the scores. Models of one subset are neighbours.
+
+  Attributes:
+    lds_t: Spearman correlation of predictions and margins.
+    lds_influence_m: of models on lds_t, summed over these targets.
+    again_t: Spearman correlation of the margins of two models on one subset.
+    again_influence_p: of such models on again_t, summed over these targets.
+    r2: summed over these targets.
+    r2_without_s: the same without one subset.
+    moments_5s: sums of predictions, margins, their product and their squares over these
+      targets and each subset's models.
+  """
+
+  lds_t: np.ndarray
+  lds_influence_m: np.ndarray
+  again_t: np.ndarray
+  again_influence_p: np.ndarray
+  r2: float
+  r2_without_s: np.ndarray
+  moments_5s: np.ndarray
+
+
+def _parts(
+  predicted_mt: np.ndarray,
+  margins_mt: np.ndarray,
+  models: np.ndarray,
+  targets: np.ndarray,
+  starts_s: np.ndarray,
+) -> list[_Part]:
+  """Scores tiles of targets, on all cores.
 
   Args:
-    guess_mt: predictions.
-    truth_mt: margins.
-    subset_m: which subset each model was trained on.
-    drawn_bs: how often each resample holds each subset.
+    predicted_mt: float.
+    margins_mt: float.
+    models: rows to use, with those of one subset as neighbours.
+    targets: columns to use.
+    starts_s: where each subset begins in `models`.
   """
-  counts_bm = drawn_bs[:, subset_m]
-  lds = _mean_spearman(guess_mt, truth_mt, counts_bm)
-  order = np.argsort(subset_m, kind="stable")
-  place = np.searchsorted(subset_m[order], np.arange(drawn_bs.shape[1] + 1))
-  twice = np.flatnonzero(np.diff(place) > 1)
-  first, second = order[place[twice]], order[place[twice] + 1]
-  again = _mean_spearman(
-    truth_mt[first], truth_mt[second], drawn_bs[:, twice], transform=_ceiling
+  size = max(1, _TILE_NUMBERS // len(models))
+  tiles = [targets[i : i + size] for i in range(0, len(targets), size)]
+  firsts = [x[models, targets[0]].astype(np.float64) for x in (predicted_mt, margins_mt)]
+  centres = [float(values.mean()) for values in firsts]
+
+  def score(tile: np.ndarray) -> _Part:
+    rows = models[:, None]
+    guess_tm, truth_tm = (
+      np.ascontiguousarray(x[rows, tile].T) for x in (predicted_mt, margins_mt)
+    )
+    wrong = tile[~np.isfinite(guess_tm).all(axis=1)]
+    if len(wrong):
+      raise ValueError(f"predictions must be finite, and are not of target {wrong[0]}")
+    return _part(guess_tm, truth_tm, starts_s, centres)
+
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+  with concurrent.futures.ThreadPoolExecutor(cores or os.cpu_count()) as pool:
+    return list(pool.map(score, tiles))
+
+
+def _part(
+  guess_tm: np.ndarray, truth_tm: np.ndarray, starts_s: np.ndarray, centres: list[float]
+) -> _Part:
+  """Scores some targets."""
+  m = guess_tm.shape[1]
+  first_s = starts_s[np.diff(starts_s, append=m) > 1]
+  pairs = (first_s[:, None] + np.arange(2)).ravel()
+  lds_t, again_t = np.zeros((2, len(truth_tm)))
+  lds_influence_m, again_influence_p = np.zeros(m), np.zeros(len(pairs))
+  for i, (guess_m, truth_m) in enumerate(zip(guess_tm, truth_tm, strict=True)):
+    ranks = spearman.rank(truth_m)
+    lds_t[i], influence_m = spearman.correlate(spearman.rank(guess_m), ranks)
+    lds_influence_m += influence_m
+    if len(pairs) < m:
+      ranks = spearman.rank(truth_m[pairs])
+    again_t[i], influence_p = spearman.correlate(ranks, spearman.swap_neighbours(ranks))
+    again_influence_p += influence_p
+  guess_tm, truth_tm = (x.astype(np.float64) for x in (guess_tm, truth_tm))
+  r2, r2_without_s = _r2(guess_tm, truth_tm, starts_s)
+  a_tm, b_tm = guess_tm - centres[0], truth_tm - centres[1]
+  moments = (a_tm, b_tm, a_tm * b_tm, a_tm * a_tm, b_tm * b_tm)
+  moments_5s = [np.add.reduceat(x.sum(axis=0), starts_s) for x in moments]
+  return _Part(
+    lds_t,
+    lds_influence_m,
+    again_t,
+    again_influence_p,
+    r2,
+    r2_without_s,
+    np.stack(moments_5s),
   )
-  return np.stack(
-    [
-      lds,
-      _pooled_correlation(guess_mt, truth_mt, counts_bm),
-      _mean_r2(guess_mt, truth_mt, counts_bm),
-      again,
-    ]
+
+
+def _r2(
+  guess_tm: np.ndarray, truth_tm: np.ndarray, starts_s: np.ndarray
+) -> tuple[float, np.ndarray]:
+  """1 - squared error / variance, summed over targets; and the same without a subset."""
+  m = truth_tm.shape[1]
+  count_s = np.diff(starts_s, append=m)
+  centred_tm = truth_tm - truth_tm.mean(axis=1, keepdims=True)
+  error_ts, sum_ts, square_ts = (
+    np.add.reduceat(x, starts_s, axis=1)
+    for x in ((truth_tm - guess_tm) ** 2, centred_tm, centred_tm**2)
+  )
+  error_t1, square_t1 = (x.sum(axis=1, keepdims=True) for x in (error_ts, square_ts))
+  r2_t1 = 1 - error_t1 / square_t1
+  left_ts = square_t1 - square_ts - sum_ts**2 / (m - count_s)
+  # A target that varies in one subset alone has no R2 without it.
+  varies_ts = left_ts > _ROUNDING * square_t1
+  without_ts = 1 - (error_t1 - error_ts) / np.where(varies_ts, left_ts, 1)
+  return float(r2_t1.sum()), np.where(varies_ts, without_ts, r2_t1).sum(axis=0)
+
+
+def _intervals(
+  parts: list[_Part], starts_s: np.ndarray, m: int
+) -> tuple[Interval, Interval, Interval, Interval | None]:
+  """LDS, pooled correlation, R2 and ceiling."""
+  count_s = np.diff(starts_s, append=m)
+  lds_t = np.concatenate([part.lds_t for part in parts])
+  again_t = np.concatenate([part.again_t for part in parts])
+  t, subsets = len(lds_t), len(starts_s)
+  influence_m = np.sum([p.lds_influence_m for p in parts], axis=0)
+  lds_s = np.add.reduceat(influence_m, starts_s) / t
+  lds_bias = spearman.sampling_bias(lds_t, subsets).mean()
+  lds_s = lds_t.mean() - lds_bias + lds_s * _left_out(subsets) * subsets / m
+  pairs = int((count_s > 1).sum())
+  again_p = np.sum([p.again_influence_p for p in parts], axis=0) / t
+  again_bias = spearman.neighbours_bias(again_t, max(pairs, 1)).mean()
+  again_p *= _left_out(pairs)
+  again_s = again_t.mean() - again_bias + again_p.reshape(pairs, 2).mean(axis=1)
+  moments_5s = np.sum([p.moments_5s for p in parts], axis=0)
+  total_51 = moments_5s.sum(axis=1, keepdims=True)
+  pooled = _pearson(total_51, np.array([m * t]))
+  pooled_s = _pearson(total_51 - moments_5s, (m - count_s) * t)
+  r2 = sum(p.r2 for p in parts) / t
+  r2_s = np.sum([p.r2_without_s for p in parts], axis=0) / t
+  again = intervals.of_correlation(float(again_t.mean()), again_s)
+  ceiling = Interval(*np.sqrt(np.maximum(again, 0)).tolist())
+  return (
+    intervals.of_correlation(float(lds_t.mean()), lds_s),
+    intervals.of_correlation(
+      float(pooled[0]), intervals.pseudo_values(pooled[0], pooled_s)
+    ),
+    intervals.of_r2(r2, intervals.pseudo_values(r2, r2_s)),
+    ceiling if pairs > 1 else None,
   )
 
 
-def _ceiling(again_b: np.ndarray) -> np.ndarray:
-  """Correlation of one model's margin with the expected one.
-
-  Two models on one subset correlate by r, so each with their expectation by sqrt(r)
-  (Spearman, 'The proof and measurement of association', 1904).
-  """
-  return np.sqrt(np.maximum(again_b, 0))
+def _left_out(count: int) -> float:
+  """What leaving one of so many out changes, as a multiple of its influence."""
+  return count / max(count - 1, 1)
 
 
-def _mean_spearman(
-  a_mt: np.ndarray,
-  b_mt: np.ndarray,
-  counts_bm: np.ndarray,
-  transform: Callable[[np.ndarray], np.ndarray] = lambda score_b: score_b,
-) -> np.ndarray:
-  """`columnwise_spearman` of resampled rows, transformed and averaged over columns."""
-  total = np.zeros(len(counts_bm))
-  for a_m, b_m in zip(a_mt.T, b_mt.T, strict=True):
-    ranks = _ranks(a_m, counts_bm), _ranks(b_m, counts_bm)
-    total += transform(_correlation(*ranks, counts_bm))
-  return total / a_mt.shape[1]
-
-
-def _ranks(values_m: np.ndarray, counts_bm: np.ndarray) -> np.ndarray:
-  """Mean ranks of values that occur so often, as float[b, m]."""
-  distinct, place_m = np.unique(values_m, return_inverse=True)
-  order = np.argsort(place_m, kind="stable")
-  starts = np.searchsorted(place_m[order], np.arange(len(distinct)))
-  ties = np.add.reduceat(counts_bm[:, order], starts, axis=1)
-  return (np.cumsum(ties, axis=1) - (ties - 1) / 2)[:, place_m]
-
-
-def _correlation(a_bm: np.ndarray, b_bm: np.ndarray, counts_bm: np.ndarray) -> np.ndarray:
-  """Pearson's, of values that occur so often; 0 where one side is constant."""
-  total = np.maximum(counts_bm.sum(axis=1, keepdims=True), 1)
-  a, b = (x - (x * counts_bm).sum(axis=1, keepdims=True) / total for x in (a_bm, b_bm))
-  products = [
-    np.einsum("bm,bm,bm->b", x, y, counts_bm) for x, y in ((a, b), (a, a), (b, b))
-  ]
-  norm = np.sqrt(products[1] * products[2])
-  return np.divide(products[0], norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-def _pooled_correlation(
-  guess_mt: np.ndarray, truth_mt: np.ndarray, counts_bm: np.ndarray
-) -> np.ndarray:
-  """Pearson's over all (model, target) pairs of each resample."""
-  a, b = guess_mt - guess_mt.mean(), truth_mt - truth_mt.mean()
-  sums_m = [x.sum(axis=1) for x in (a, b, a * b, a * a, b * b)]
-  total = counts_bm.sum(axis=1) * a.shape[1]
-  a, b, ab, aa, bb = (counts_bm @ x / total for x in sums_m)
+def _pearson(moments_5s: np.ndarray, count_s: np.ndarray) -> np.ndarray:
+  """Pearson's correlation from the sums of a, b, ab, aa and bb; 0 if one is constant."""
+  a, b, ab, aa, bb = moments_5s / count_s
   norm = np.sqrt(np.maximum((aa - a * a) * (bb - b * b), 0))
   return np.divide(ab - a * b, norm, out=np.zeros_like(norm), where=norm > 0)
-
-
-def _mean_r2(
-  guess_mt: np.ndarray, truth_mt: np.ndarray, counts_bm: np.ndarray
-) -> np.ndarray:
-  """1 - squared error / variance, averaged over the targets that vary."""
-  centred = truth_mt - truth_mt.mean(axis=0)
-  share_bm = counts_bm / counts_bm.sum(axis=1, keepdims=True)
-  variance_bt = share_bm @ centred**2 - (share_bm @ centred) ** 2
-  error_bt = share_bm @ (truth_mt - guess_mt) ** 2
-  varies = variance_bt > 1e-12 * np.maximum(centred.var(axis=0), 1e-300)
-  r2 = np.where(varies, 1 - error_bt / np.where(varies, variance_bt, 1), 0).sum(axis=1)
-  return r2 / np.maximum(varies.sum(axis=1), 1)

@@ -9,6 +9,8 @@ from etils import epath
 
 from jaxdm import whole
 
+_PART_BYTES = 2**22
+
 
 class StoreError(ValueError):
   """A store that does not match, cannot be read or cannot be written."""
@@ -17,6 +19,15 @@ class StoreError(ValueError):
 def digest(content: bytes) -> str:
   """128 bits of a file's content, in hex."""
   return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def file_digest(path: epath.Path) -> str:
+  """`digest` of a file, which is read in parts."""
+  found = hashlib.blake2b(digest_size=16)
+  with path.open("rb") as file:
+    while content := file.read(_PART_BYTES):
+      found.update(content)
+  return found.hexdigest()
 
 
 def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> None:

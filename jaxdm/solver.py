@@ -58,12 +58,15 @@ class Solver:
   def _design(self) -> tuple[design.Design, Array]:
     """The design in float32 on every device, and its Lipschitz constant."""
     made = self._made(np.float32)
+    # On one device, so that their number changes nothing.
+    one = jax.tree.map(lambda x: x.addressable_data(0), made)
     size = self._x.shape[1]
-    return made, np.asarray(design.largest_eigenvalue(made, size, np.float32))
+    return made, np.asarray(design.largest_eigenvalue(one, size, np.float32))
 
   def _made(self, dtype: Any) -> design.Design:
-    """The design on every device."""
-    return design.make(self.plan.form, self._x, self._rows, self._columns, dtype)
+    """The design on every device that is used."""
+    form, lanes = self.plan.form, self.plan.lanes
+    return design.make(form, self._x, self._rows, self._columns, dtype, lanes)
 
   def tile(self, outcomes_mt: np.ndarray, factors_tn: np.ndarray | None = None) -> Tile:
     """Makes at most `plan.tile` targets ready.
@@ -92,7 +95,7 @@ class Solver:
       np.where(finite_t, mean_t, np.nan),
       np.where(finite_t, status_t, Status.NONFINITE),
       problem,
-      devices.by_row(fista.rounded(problem)),
+      devices.by_row(fista.rounded(problem), self.plan.lanes),
       self._columns.common_scale,
     )
 
@@ -147,16 +150,14 @@ class Solver:
       tol: relative gap, by float32's own account.
       limit: steps a target.
     """
-    matrix, lipschitz = self._design
+    (matrix, lipschitz), lanes = self._design, self.plan.lanes
     if start is None:
-      zeros = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32))
-      start = fista.begin(zeros, zeros)
-    lam_t = np.minimum(tile.unit_penalties(lam_t), fista.LARGEST_PENALTY).astype(
-      np.float32
-    )
+      zeros = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32), lanes)
+      start = fista.begin(zeros, zeros, lanes)
+    unit_t = np.minimum(tile.unit_penalties(lam_t), fista.LARGEST_PENALTY)
+    lam_t = devices.by_row(unit_t.astype(np.float32), lanes)
     shared = _shared(matrix, lipschitz, np.float32, tol, limit)
-    rough = tile.rough._replace(lam_t=devices.by_row(lam_t))
-    return fista.solve(shared, rough, start)
+    return fista.solve(shared, tile.rough._replace(lam_t=lam_t), start, lanes)
 
   def finish(
     self,
@@ -258,16 +259,18 @@ class Solver:
     limit: int,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and steps of some targets, carried on from w_tn."""
-    fill = np.repeat(rows[:1], -len(rows) % devices.count())
+    lanes = self.plan.lanes
+    fill = np.repeat(rows[:1], -len(rows) % lanes)
     padded = np.concatenate([rows, fill])
     with jax.enable_x64(True):
       made = self._made(np.float64)
       shared = _shared(made, self._design[1], np.float64, _MARGIN * tol, limit)
       whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
-      problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole))
-      start = devices.by_row(w_tn[padded])
-      gw_tn = jax.jit(design.times_gram)(made, start)
-      state = fista.solve(shared, problem, fista.begin(start, gw_tn))
+      problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole), lanes)
+      start = devices.by_row(w_tn[padded], lanes)
+      gw_tn = fista.times_gram(made, start, lanes)
+      begun = fista.begin(start, gw_tn, lanes)
+      state = fista.solve(shared, problem, begun, lanes)
       size = len(rows)
       return self._usable(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
 

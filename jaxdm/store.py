@@ -10,27 +10,34 @@ A chunk without its marker never happened. JSON files carry a seal, a digest of 
 content, so that every byte of the store is covered: `upkeep` looks at all of them. Chunks
 have numbers, and whoever writes a chunk writes all of it, so that processes which write
 different chunks never meet, and two which write the same rows write the same bytes.
+
+The manifest is the store's identity: whoever opens the store with other settings is
+refused. Manifest and markers also say what software and device wrote them (`made_by`).
+That is no part of the identity, since a long run may outlive a version; a store that
+several versions write to warns of it, and `upkeep.summary` lists them.
 """
 
-import functools
-import importlib.metadata
+import concurrent.futures
 import json
 import os
-import pathlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from jaxdm import sealed, whole
+from jaxdm import identity, sealed, whole
 from jaxdm.sealed import StoreError
 
 CHUNKS = 2**44
-_FORMAT = 2
+_FORMAT = 3
 _TILE_COLUMNS = 256
+_READERS = 16
 _ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+_CRC = {"name": "crc32c"}
+_ZSTD = {"name": "zstd", "configuration": {"level": 3}}
 
 
 class Column(NamedTuple):
@@ -39,10 +46,14 @@ class Column(NamedTuple):
   Attributes:
     dtype: of its numbers, by NumPy's name.
     width: numbers in a row.
+    by_columns: whether some columns can be read without the others.
+    compressed: by zstd.
   """
 
   dtype: str
   width: int
+  by_columns: bool = True
+  compressed: bool = False
 
 
 class Store:
@@ -52,6 +63,7 @@ class Store:
     path: the folder.
     columns: the arrays, by name.
     rows_per_chunk: rows that are written together.
+    settings: what the rows depend on, with the format and the columns.
   """
 
   def __init__(
@@ -61,21 +73,26 @@ class Store:
     columns: Mapping[str, Column],
     settings: Mapping[str, Any],
     rows_per_chunk: int = 32,
+    provenance: Mapping[str, str] | None = None,
   ):
     """Opens a store, or makes one where there is none.
 
     Args:
       path: a folder; gs:// and s3:// work as etils.epath and TensorStore do.
       columns: the arrays by name.
-      settings: what the rows depend on; JSON values.
+      settings: what the rows depend on; JSON values. Large values stand there as
+        `identity.digest`.
       rows_per_chunk: an existing store keeps its own.
+      provenance: added to `identity.made_by` of what is written here.
 
     Raises:
-      StoreError: if the store was made with other settings, naming them, or its
-        description is damaged.
+      StoreError: if the store was made with other settings, naming them, or by a version
+        with another format, or its description is damaged.
     """
     self.path = epath.Path(path)
     self.columns = dict(columns)
+    self._provenance = dict(provenance or {})
+    self._others_looked_for = False
     wanted = {
       "format": _FORMAT,
       "columns": {name: list(column) for name, column in columns.items()},
@@ -85,11 +102,18 @@ class Store:
     if not manifest.exists():
       self._begin(manifest, wanted, rows_per_chunk)
     stored = sealed.read(manifest)
+    check_format(self.path, stored)
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
     if wrong := sealed.differences(stored, wanted):
       raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
+    self.settings = wanted
     self._arrays = {name: self._open(name) for name in columns}
+
+  @property
+  def made_by(self) -> dict[str, str]:
+    """What writes here: `identity.made_by`, and the provenance that was given."""
+    return identity.made_by() | self._provenance
 
   def _begin(
     self, manifest: epath.Path, wanted: Mapping[str, Any], rows_per_chunk: int
@@ -101,7 +125,11 @@ class Store:
     for name in self.columns:
       self._open(name)
       digests[name] = sealed.digest((self.path / name / "zarr.json").read_bytes())
-    own = {"rows_per_chunk": rows_per_chunk, "metadata": digests, "made_by": made_by()}
+    own = {
+      "rows_per_chunk": rows_per_chunk,
+      "metadata": digests,
+      "made_by": self.made_by,
+    }
     sealed.write(manifest, {**wanted, **own}, new=True)
 
   def chunks(self) -> dict[int, int]:
@@ -120,7 +148,12 @@ class Store:
 
     Raises:
       StoreError: if a number is larger than an array's type can hold.
+
+    Warns:
+      UserWarning: at the first chunk, if the store holds chunks that other software or
+        another kind of device wrote.
     """
+    self._warn_of_others()
     [rows] = {len(array) for array in arrays.values()}
     files = {
       f"{name}/{key}": content
@@ -132,7 +165,7 @@ class Store:
     for file, content in files.items():
       write_file(self.path / file, content)
     digests = {file: sealed.digest(content) for file, content in sorted(files.items())}
-    marker = {"files": digests, "made_by": made_by(), **about}
+    marker = {"files": digests, "made_by": self.made_by, **about}
     sealed.write(self._marker_path(chunk, rows), marker)
 
   def read(
@@ -158,6 +191,44 @@ class Store:
     """What the marker of a chunk of so many rows says."""
     return sealed.read(self._marker_path(chunk, rows))
 
+  def identity(self, rows: np.ndarray) -> dict[str, Any]:
+    """What some rows depend on and what they are, without reading them.
+
+    Args:
+      rows: int, their numbers.
+
+    Returns:
+      The settings, the rows, and the digests of the files of each chunk that holds some
+      of them, as its marker has them. They change with every number in a chunk. A file
+      that is changed without its marker is damage, which `upkeep.damage` finds.
+    """
+    there = self.chunks()
+    needed = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
+    if lacking := [chunk for chunk in needed if chunk not in there]:
+      raise StoreError(f"{self.path} lacks chunk {lacking[0]} of the rows asked for")
+    markers = _read_all([self._marker_path(c, there[c]) for c in needed])
+    return {
+      "settings": self.settings,
+      "rows_per_chunk": self.rows_per_chunk,
+      "rows": np.asarray(rows),
+      "files": [marker["files"] for marker in markers],
+    }
+
+  def _warn_of_others(self) -> None:
+    """Warns, once, if others than this process's software have written here."""
+    if self._others_looked_for:
+      return
+    self._others_looked_for = True
+    mine, found = self.made_by, makers(self.path)
+    wrong = {w for other in found for w in sealed.differences(other, mine)}
+    if wrong:
+      warnings.warn(
+        f"{self.path} holds models that were made otherwise than those written now "
+        f"({'; '.join(sorted(wrong))}); they may differ by rounding or more, and nothing "
+        "tells their margins apart but each chunk's marker",
+        stacklevel=3,
+      )
+
   def forget(self, chunk: int) -> None:
     """Makes a chunk one that never happened."""
     for name in self._marker_names(f"{chunk:014d}-"):
@@ -174,6 +245,8 @@ class Store:
     first, dtype = chunk * self.rows_per_chunk, self.columns[name].dtype
     with np.errstate(over="ignore"):
       stored = np.asarray(array, dtype)
+    if stored.dtype.kind != "f" and not np.array_equal(stored, array):
+      raise StoreError(f"{dtype} cannot hold {name} of {array.min()} to {array.max()}")
     if np.isinf(stored[np.isfinite(array)]).any():
       most = np.abs(array[np.isfinite(array)]).max()
       raise StoreError(f"{dtype} cannot hold {name} of {most:.6g}")
@@ -212,8 +285,9 @@ class Store:
     can be read without the others.
     """
     column = self.columns[name]
-    tile = min(column.width, _TILE_COLUMNS)
+    tile = min(column.width, _TILE_COLUMNS) if column.by_columns else column.width
     rows = self.rows_per_chunk
+    codecs = [_ENDIAN, *([_ZSTD] if column.compressed else []), _CRC]
     metadata = {
       "shape": [CHUNKS * rows, column.width],
       "data_type": column.dtype,
@@ -226,8 +300,8 @@ class Store:
           "name": "sharding_indexed",
           "configuration": {
             "chunk_shape": [rows, tile],
-            "codecs": [_ENDIAN, {"name": "crc32c"}],
-            "index_codecs": [_ENDIAN, {"name": "crc32c"}],
+            "codecs": codecs,
+            "index_codecs": [_ENDIAN, _CRC],
           },
         }
       ],
@@ -285,13 +359,49 @@ class Matrix:
     """Some of the rows."""
     return Matrix(self._store, self._name, self._rows[rows], self._columns)
 
+  def identity(self) -> dict[str, Any]:
+    """For `identity.digest`: which numbers these are; see `Store.identity`."""
+    named = {"array": self._name, "columns": self._columns}
+    return named | self._store.identity(self._rows)
 
-@functools.cache
-def made_by() -> dict[str, str]:
-  """What writes rows here: versions, and a digest of this package's own code."""
-  found = {name: importlib.metadata.version(name) for name in ("jaxdm", "jax")}
-  code = sorted(pathlib.Path(__file__).parent.glob("*.py"))
-  return found | {"code": sealed.digest(b"".join(p.read_bytes() for p in code))}
+
+def check_format(path: epath.Path, manifest: Mapping[str, Any]) -> None:
+  """Raises StoreError if a store was written by a version with another format."""
+  if manifest.get("format") != _FORMAT:
+    raise StoreError(
+      f"{path} is a store of format {manifest.get('format')}, and this version of jaxdm "
+      f"reads format {_FORMAT}: use the version that wrote it, or train again in a new "
+      "folder"
+    )
+
+
+def makers(path: epath.Path) -> list[dict[str, str]]:
+  """What has written to a store, each once, the manifest's writer first.
+
+  Files that cannot be read are left out: `upkeep.damage` names them, and other processes
+  may replace chunks at the same time.
+  """
+  markers = sorted((path / "done").glob("*.json"))
+  found: list[dict[str, str]] = []
+  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    for maker in pool.map(_maker, [path / "manifest.json", *markers]):
+      if maker and maker not in found:
+        found.append(maker)
+  return found
+
+
+def _maker(path: epath.Path) -> dict[str, str]:
+  """Who wrote a manifest or marker; nothing if it cannot be read."""
+  try:
+    return dict(sealed.read(path)["made_by"])
+  except (StoreError, KeyError):
+    return {}
+
+
+def _read_all(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
+  """Sealed files; several at once, since a bucket takes its time for each."""
+  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    return list(pool.map(sealed.read, paths))
 
 
 def parse_marker(name: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import optax.contrib
 from jax import lax
 
 from jaxdm import Array, augment, conv, prng, resnet9, training_sets
+from jaxdm.shares import share_of
 
 Variables = dict[str, Any]
 _PREDICT_IMAGES = 512
@@ -35,7 +36,10 @@ class TrainConfig:
       to 0, both linearly.
     peak_at: where the peak stands, as a share of training.
     momentum: of SGD, and of Muon.
-    weight_decay: added to the gradient, for every parameter.
+    weight_decay: this many times a parameter is added to its gradient, as published. A
+      kernel that follows Muon instead shrinks by this many times its own learning rate at
+      every step, beside the orthogonal update ('decoupled'): what is added before it is
+      made orthogonal would have no size.
     muon_rate: 0: SGD for every parameter, as published. More: the kernels of all
       convolutions but the first follow Muon (Jordan, 2024: momentum, made orthogonal)
       with this peak learning rate, on the same schedule.
@@ -83,7 +87,8 @@ class TrainConfig:
   def num_steps(self, count: Any) -> Any:
     """Steps that a model on `count` examples takes; accepts arrays."""
     if self.epoch_examples:
-      return 0 * count + math.ceil(self.epochs * self.epoch_examples / self.batch_size)
+      examples = share_of(self.epochs, self.epoch_examples)
+      return 0 * count + math.ceil(examples / self.batch_size)
     exact = count * (self.epochs / self.batch_size)
     # Rounding up an almost-integer would depend on the float width in use.
     return (exact + (1 - 1e-3)) // 1

@@ -6,13 +6,13 @@ read. All sets of a problem are padded to n slots, so that one compiled program
 trains them all.
 """
 
-import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import prng
+from jaxdm import identity, prng
+from jaxdm.shares import share_of
 
 
 class TrainingSets(NamedTuple):
@@ -64,6 +64,10 @@ class PackedMasks:
     """Some of the masks, packed."""
     return PackedMasks(self.bits[rows], self.shape[1])
 
+  def identity(self) -> identity.Bits:
+    """For `identity.digest`: the masks, which have the digest of the bool array."""
+    return identity.Bits(self.shape, self.bits)
+
 
 def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
   """Training sets from bool[m, n] masks and int[n] or int[m, n] labels."""
@@ -82,7 +86,7 @@ def subset_size(num_train: int, alpha: float) -> int:
   """Examples in an alpha-subset: alpha * n to the nearest integer."""
   if not 0 < alpha < 1:
     raise ValueError(f"alpha must be in (0, 1), got {alpha}")
-  return round(alpha * num_train)
+  return round(share_of(alpha, num_train))
 
 
 def random_masks(
@@ -125,9 +129,8 @@ def relabelled(
 
 def fingerprints(masks_mn: np.ndarray, labels: np.ndarray) -> list[str]:
   """A 128-bit hex digest of each set: its examples, and the labels of just those."""
-  labels_mn = np.broadcast_to(np.asarray(labels, "<i4"), masks_mn.shape)
-  packed = np.packbits(masks_mn, axis=1)
+  labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks_mn.shape)
   return [
-    hashlib.blake2b(bits.tobytes() + row[mask].tobytes(), digest_size=16).hexdigest()
-    for bits, mask, row in zip(packed, masks_mn, labels_mn, strict=True)
+    identity.digest([mask, row[mask]])
+    for mask, row in zip(np.asarray(masks_mn, bool), labels_mn, strict=True)
   ]

@@ -56,7 +56,8 @@ class Summary(NamedTuple):
   Attributes:
     chunks: that are whole.
     rows: in them.
-    made_by: the versions of the software that wrote chunks.
+    made_by: what wrote the manifest and the chunks (`Store.made_by`), each once; more
+      than one mean that the rows may differ by more than their training sets and seeds.
     totals: sums over chunks of every number that their markers tell.
   """
 
@@ -70,7 +71,7 @@ def summary(path: str | epath.PathLike) -> Summary:
   """Reads the manifest and all markers, and no array."""
   root = epath.Path(path)
   first = sealed.read(root / "manifest.json")["made_by"]
-  made_by: list[dict[str, str]] = []
+  made_by: list[dict[str, str]] = [first]
   rows, totals, markers = 0, dict[str, int](), list((root / "done").glob("*.json"))
   for marker in markers:
     rows += store.parse_marker(marker.name)[1]
@@ -126,7 +127,8 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   """
   mine, theirs = epath.Path(path), epath.Path(other)
   manifests = [sealed.read(root / "manifest.json") for root in (mine, theirs)]
-  for manifest in manifests:
+  for root, manifest in zip((mine, theirs), manifests, strict=True):
+    store.check_format(root, manifest)
     manifest.pop("made_by")
   if wrong := sealed.differences(*manifests):
     raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")

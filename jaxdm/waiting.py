@@ -1,11 +1,23 @@
 """How processes of one job wait for what another one leaves on their disk."""
 
+import operator
 import time
 import warnings
 from collections.abc import Callable
 
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 3.0
 _SILENT_SECONDS = 120.0
+
+
+def check_share(share: tuple[int, int]) -> None:
+  """Raises ValueError unless `share` is (i, N): that of process i of N."""
+  try:
+    index, count = map(operator.index, share)
+    is_share = 0 <= index < count
+  except (TypeError, ValueError):
+    is_share = False
+  if not is_share:
+    raise ValueError(f"share must be (i, N), integers with 0 <= i < N, got {share!r}")
 
 
 def until(ready: Callable[[], object], what: str) -> None:

@@ -1,18 +1,63 @@
 """Shared by all tests: every core a device, and a tiny problem."""
 
-from collections.abc import Callable
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 from absl import flags
 
-from jaxdm import devices, train, training_sets
+from experiments import pipeline, train_subsets
+from jaxdm import devices, fleet, train, training_sets
 
 devices.use_all_devices()
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs() -> Iterator[None]:
+  """Fleets of one recipe share their compiled programs, which takes most of the time."""
+  compiled, found = fleet.Fleet._compiled, {}
+
+  def shared(self: fleet.Fleet) -> dict[str, Callable[..., Any]]:
+    key = self._config, self._net, self._gradient_dim, self._width
+    if key not in found:
+      found[key] = compiled(self)
+    return dict(found[key])  # Tests replace some.
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(fleet.Fleet, "_compiled", shared)
+    yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Iterator[pathlib.Path]:
+  """A workdir with the whole pipeline finished, for tests that only read it."""
+  folder = tmp_path_factory.mktemp("finished") / "fashion"
+  programs.start(pipeline.PROGRAM, folder)
+  before = programs.contents(folder)
+  yield folder
+  changed = before.items() ^ programs.contents(folder).items()
+  assert not changed, f"a test changed {sorted({name for name, _ in changed})}"
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path) -> pathlib.Path:
+  """The same, for a test that changes it."""
+  return pathlib.Path(shutil.copytree(finished, tmp_path / "fashion"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> pathlib.Path:
+  """A workdir with the models of `programs.TOY_OF_DRILL`, for tests that only read it."""
+  folder = tmp_path_factory.mktemp("trained") / "run"
+  programs.start(train_subsets.PROGRAM, folder, toy=programs.TOY_OF_DRILL)
+  return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from test_launchers import TOY
+from programs import TOY
 
 from experiments import (
   bank,
@@ -16,7 +16,6 @@ from experiments import (
   explain,
   fit_datamodels,
   label_flip,
-  launcher,
   pipeline,
   plan,
   program,
@@ -137,23 +136,9 @@ TABLE = [
 ]
 
 
-def how(main) -> dict:
-  """How a launcher is started as a program."""
-  if main is status:
-    return {"hold": "not", "opener": launcher.open_workdir}
-  if main is bank:
-    return {"hold": "alone", "opener": bank.open_any}
-  if main is fit_datamodels:
-    return {"hold": "job", "opener": fit_datamodels.open_any}
-  if main is train_subsets:
-    return {"hold": "shared"}
-  together = (brittleness, label_flip, removal_curves, pipeline)
-  return {"hold": "job" if main in together else "alone"}
-
-
-@pytest.mark.parametrize("main,given,message", TABLE, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize("module,given,message", TABLE, ids=lambda v: str(v)[:40])
 def test_one_line_names_the_flag_and_nothing_is_touched(
-  tmp_path, main, given, message
+  tmp_path, module, given, message
 ) -> None:
   folder = tmp_path / "run"
   pattern = "error: " + re.escape(message).replace(r"\.\*", ".*")
@@ -161,7 +146,7 @@ def test_one_line_names_the_flag_and_nothing_is_touched(
     flagsaver.as_parsed(**{"workdir": str(folder), **TOY, **given}),
     pytest.raises(SystemExit) as caught,
   ):
-    launcher.start(main.main, ["prog"], **how(main))
+    module.PROGRAM.start(["prog"])
   text = str(caught.value)
   assert re.match(pattern, text), text
   assert "\n" not in text
@@ -172,7 +157,7 @@ def test_one_line_names_the_flag_and_nothing_is_touched(
 
 def test_the_table_is_long_enough() -> None:
   assert len(TABLE) >= 60
-  assert len({id(main) for main, _, _ in TABLE}) >= 10
+  assert len({module for module, _, _ in TABLE}) >= 10
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 import numpy as np
 
-from jaxdm import bank
+from jaxdm import bank, prng
 
 
 def open_bank(path) -> bank.Bank:
   store = bank.open_store(
-    path, num_targets=5, num_train=19, settings={}, rows_per_chunk=4
+    path, num_targets=5, num_train=19, settings={}, rows_per_chunk=4, label_classes=300
   )
   found = bank.Bank(store)
   found.refresh()
@@ -14,19 +14,24 @@ def open_bank(path) -> bank.Bank:
 
 def rows(count: int, seed: int = 0):
   rng = np.random.default_rng(seed)
-  masks = rng.random((count, 19)) < 0.5
   return (
-    [f"verify/{seed}-{i}" for i in range(count)],
-    masks,
+    [prng.Seed("verify", 100 * seed + i) for i in range(count)],
+    rng.random((count, 19)) < 0.5,
+    rng.integers(0, 300, (count, 19)),
     rng.normal(size=(count, 5)).astype(np.float32),
   )
 
 
+def ids_of(models) -> list[str]:
+  seeds, masks, labels, _ = models
+  return bank.model_ids(masks, labels, seeds)
+
+
 def test_what_is_appended_is_read_back_in_any_order(tmp_path) -> None:
-  store = open_bank(tmp_path)
-  ids, masks, margins = rows(11)
-  store.append(ids[:6], masks[:6], margins[:6])
-  store.append(ids[6:], masks[6:], margins[6:])
+  store, models = open_bank(tmp_path), rows(11)
+  store.append(*(part[:6] for part in models))
+  store.append(*(part[6:] for part in models))
+  ids, margins = ids_of(models), models[-1]
   for opened in (store, open_bank(tmp_path)):
     assert len(opened) == 11 and ids[3] in opened and "verify/99" not in opened
     order = [7, 0, 10, 7]
@@ -35,22 +40,21 @@ def test_what_is_appended_is_read_back_in_any_order(tmp_path) -> None:
 
 def test_two_writers_that_do_not_know_of_each_other_lose_nothing(tmp_path) -> None:
   first, second = open_bank(tmp_path), open_bank(tmp_path)
-  ids, masks, margins = rows(4)
-  more, more_masks, more_margins = rows(3, seed=1)
-  first.append(ids, masks, margins)
-  second.append(more, more_masks, more_margins)
-  second.append(ids, masks, margins)
+  models, more = rows(4), rows(3, seed=1)
+  first.append(*models)
+  second.append(*more)
+  second.append(*models)
   opened = open_bank(tmp_path)
   assert len(opened) == 7
-  np.testing.assert_array_equal(opened.margins(more), more_margins)
-  np.testing.assert_array_equal(opened.margins(ids), margins)
+  for part in (models, more):
+    np.testing.assert_array_equal(opened.margins(ids_of(part)), part[-1])
 
 
 def test_a_model_beyond_half_precision_counts_as_diverged(tmp_path) -> None:
   store = bank.open_store(
     tmp_path, num_targets=2, num_train=19, settings={}, dtype="float16", num_logits=2
   )
-  _, masks, _ = rows(3)
+  masks = rows(3)[1]
   logits = np.array([[[1, 2], [3, 4]], [[9, 7e4], [0, 1]], [[5, 6], [7, 8]]], np.float32)
   margins = logits[..., 0] - 1
   bank.write(store, 0, masks, margins, logits)
@@ -64,7 +68,7 @@ def test_a_model_beyond_half_precision_counts_as_diverged(tmp_path) -> None:
 
 def test_masks_are_stored_eight_to_a_byte_and_diverged_models_counted(tmp_path) -> None:
   store = bank.open_store(tmp_path, num_targets=5, num_train=19, settings={})
-  _, masks, margins = rows(3)
+  _, masks, _, margins = rows(3)
   margins[1, 2] = np.nan
   bank.write(store, 7, masks, margins)
   packed = store.read("masks", slice(7 * 32, 7 * 32 + 3))

@@ -1,9 +1,10 @@
 """What is taken of the models on all data."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from absl.testing import flagsaver
-from test_launchers import finished  # noqa: F401
 
 from experiments import base_models, launcher
 from jaxdm import train, training_sets
@@ -13,7 +14,7 @@ MODELS = 4  # TOY's.
 
 
 @pytest.fixture(scope="module")
-def opened(finished):  # noqa: F811
+def opened(finished):
   with flagsaver.as_parsed(workdir=str(finished)):
     return launcher.open_lab()
 
@@ -66,3 +67,22 @@ def test_trak_multiplies_two_averages_and_influence_averages_products(
     np.testing.assert_allclose(
       found[name], expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()
     )
+
+
+def test_every_part_of_the_identity_is_compared(opened) -> None:
+  base_models.load(opened)
+  e, changed = opened.experiment, dataclasses.replace
+  others = {
+    "seed": changed(e, collect=changed(e.collect, seed=1)),
+    "num_base": changed(e, collect=changed(e.collect, num_base=5)),
+    "gradient": changed(e, gradient=changed(e.gradient, damping=0.25)),
+    "train": changed(e, train=changed(e.train, peak_learning_rate=0.21)),
+  }
+  for name, experiment in others.items():
+    with pytest.raises(ValueError, match=rf"base_models holds other arrays: {name}"):
+      base_models.load(changed(opened, experiment=experiment))
+  images = opened.dataset.train_images.copy()
+  images[-1, -4:, -4:] ^= 255
+  dataset = changed(opened.dataset, train_images=images)
+  with pytest.raises(ValueError, match="dataset: .*--do=repair"):
+    base_models.load(changed(opened, dataset=dataset))

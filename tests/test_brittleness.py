@@ -74,7 +74,7 @@ def test_false_claims_over_ten_thousand_searches_stay_below_the_stated_level() -
       one = np.where(fooled, -1.0, means + luck)
       return np.broadcast_to(one[:, None], (len(seeds), runs))
 
-    found = brittleness.search(cases(runs), retrain, config)
+    found = brittleness.search(cases(runs), retrain, config, skewness_t=np.zeros(runs))
     false = np.mean([not v.censored and v.k < flips_at for v in found])
     assert false <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
     # And the level is used, not merely kept.
@@ -206,6 +206,15 @@ def test_cases_rank_by_score_within_what_is_allowed() -> None:
   np.testing.assert_array_equal(same.ranking, [4, 3])
 
 
+def test_a_share_of_a_class_is_exact() -> None:
+  for percent in range(1, 100):
+    for size in (7, 50, 100, 150, 350, 5000):
+      found = brittleness.largest_change(np.zeros(size, int), 0, percent / 100)
+      assert found == max(1, percent * size // 100)
+  assert brittleness.largest_change(np.zeros(9, int), 0, 1 / 3) == 3
+  assert brittleness.largest_change(np.zeros(9, int), 0, 1 - 1e-9) == 8
+
+
 def test_bad_scores_and_settings_are_named() -> None:
   kwargs = {
     "config": brittleness.SearchConfig(max_share=0.5),
@@ -251,6 +260,48 @@ def test_scores_of_the_wrong_sign_are_noticed_and_noise_is_not() -> None:
   assert len(brittleness.make_cases("m", support, **kwargs)) == 12
   with pytest.raises(ValueError, match="scores of m have the wrong sign"):
     brittleness.make_cases("m", -support, **kwargs)
+
+
+class ReadByTarget:
+  """Scores that note how many targets are read at a time."""
+
+  def __init__(self, scores_tn):
+    self.scores_tn, self.shape, self.dtype = scores_tn, scores_tn.shape, scores_tn.dtype
+    self.read: list[int] = []
+
+  def __getitem__(self, targets):
+    rows = self.scores_tn[targets]
+    self.read.append(len(rows))
+    return rows
+
+
+def test_scores_are_read_a_tile_of_targets_at_a_time(monkeypatch) -> None:
+  monkeypatch.setattr(brittleness, "_TILE_TARGETS", 5)
+  rng = np.random.default_rng(0)
+  labels, target_labels = np.arange(40) % 3, np.arange(23) % 3
+  scores = rng.normal(size=(23, 40)) + (target_labels[:, None] == labels)
+  kwargs = {"config": brittleness.SearchConfig(), "same_class": False}
+  kwargs |= {"labels": labels, "target_labels": target_labels}
+  kwargs |= {"targets": np.array([22, 4])}
+  rows = ReadByTarget(scores)
+  for case, target in zip(
+    brittleness.make_cases("m", rows, **kwargs), (22, 4), strict=True
+  ):
+    size = max(1, (labels == target_labels[target]).sum() // 4)
+    best = sorted(range(40), key=lambda i, t=target: -scores[t, i])[:size]
+    assert case.target == target and case.ranking.tolist() == best
+  assert rows.read == [5, 5, 5, 5, 3, 2]
+  with pytest.raises(ValueError, match="wrong sign"):
+    brittleness.make_cases(
+      "m",
+      ReadByTarget(np.repeat(-scores, 5, axis=1)),
+      **kwargs | {"labels": np.repeat(labels, 5)},
+    )
+  for target, example in ((0, 39), (22, 0), (14, 7)):
+    bad = scores.copy()
+    bad[target, example] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+      brittleness.make_cases("m", ReadByTarget(bad), **kwargs)
 
 
 def test_censored_targets_stay_in_the_denominator() -> None:

@@ -7,13 +7,12 @@ import socket
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from gcp_storage_emulator import exceptions, server
 from gcp_storage_emulator.handlers import objects
-from test_runs import TOY, finished, start, store_of  # noqa: F401
+from programs import TOY_OF_DRILL, start, store_of
 
 from experiments import bank as bank_launcher
-from experiments import fit_datamodels, launcher, status, train_subsets
+from experiments import fit_datamodels, status, train_subsets
 from jaxdm import bank, store, upkeep
 
 _DOWNLOAD = objects.download
@@ -85,32 +84,36 @@ def test_what_is_written_is_read_checked_and_forgotten(bucket) -> None:
 @pytest.mark.slow
 def test_hosts_with_disks_of_their_own_meet_in_a_bucket(
   bucket,
-  finished,  # noqa: F811
+  trained,
   tmp_path,
   capsys,
 ) -> None:
   asked = {"bank_dir": f"{bucket}/run"}
   for index in (1, 0):
     start(
-      train_subsets.main,
+      train_subsets.PROGRAM,
       tmp_path / str(index),
-      hold="shared",
+      toy=TOY_OF_DRILL,
       shard=f"{index}/2",
       **asked,
     )
   folder = tmp_path / "0"
   assert not (folder / "bank").exists()
   # From here on the workdir knows.
-  start(train_subsets.main, folder)
-  start(fit_datamodels.main, folder)
-  start(bank_launcher.main, folder, do="verify")
+  start(train_subsets.PROGRAM, folder, toy=TOY_OF_DRILL)
+  start(fit_datamodels.PROGRAM, folder, toy=TOY_OF_DRILL)
+  start(bank_launcher.PROGRAM, folder, toy=TOY_OF_DRILL, do="verify")
   rows = slice(0, 78)
   for name in ("masks", "margins"):
     found = store_of(folder).read(name, rows)
-    np.testing.assert_array_equal(found, store_of(finished).read(name, rows))
+    np.testing.assert_array_equal(found, store_of(trained).read(name, rows))
   capsys.readouterr()
-  with flagsaver.as_parsed(workdir=str(folder)):
-    launcher.start(status.main, ["prog"], launcher.open_workdir, hold="not")
+  start(status.PROGRAM, folder, toy={})
   assert re.search(r"subsets +78 ", capsys.readouterr().out)
   with pytest.raises(SystemExit, match="--bank_dir: the stores of --workdir=.* in gs:"):
-    start(train_subsets.main, folder, bank_dir=str(tmp_path / "elsewhere"))
+    start(
+      train_subsets.PROGRAM,
+      folder,
+      toy=TOY_OF_DRILL,
+      bank_dir=str(tmp_path / "elsewhere"),
+    )

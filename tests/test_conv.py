@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,18 +56,75 @@ def test_im2col_equals_lax(size, kernel, stride, padding, dtype, tol) -> None:
     np.testing.assert_allclose(a, b, rtol=tol, atol=tol * max(1.0, np.abs(b).max()))
 
 
-def test_a_convolution_that_im2col_cannot_do_is_refused() -> None:
-  fn = conv.convolution("im2col")
-  x, k = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2))
-  with pytest.raises(ValueError, match="without dilation or groups"):
-    fn(
-      x,
-      k,
-      (1, 1),
-      "SAME",
-      feature_group_count=2,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+NHWC = ("NHWC", "HWIO", "NHWC")
+VARIABLE = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+
+
+def whole_numbers(*shape: int, dtype: str = "float32") -> jnp.ndarray:
+  """Numbers whose sums of products are exact, in whatever order they are added."""
+  size = int(np.prod(shape))
+  return jnp.asarray((np.arange(size) * 7 % 11 - 5).reshape(shape).astype(dtype))
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    {},
+    {"window_strides": (2, 1), "padding": "SAME_LOWER"},
+    {"window_strides": [3, 2], "padding": ((1, 0), (0, 2))},
+    {"lhs_dilation": (1, 1), "rhs_dilation": [1, 1], "lhs": (2, 5, 4, 2)},
+    {"dimension_numbers": lax.conv_dimension_numbers((1,) * 4, (1,) * 4, NHWC)},
+    {"feature_group_count": 1, "batch_group_count": 1, "out_sharding": None},
+    {"precision": "highest", "preferred_element_type": None},
+    {"precision": (lax.Precision.HIGH, lax.Precision.DEFAULT)},
+    {"dtype": "int32"},
+  ],
+)
+def test_what_is_accepted_means_what_it_means_to_lax(arguments) -> None:
+  given = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
+  given |= arguments
+  dtype, shape = given.pop("dtype", "float32"), given.pop("lhs", (2, 4, 6, 2))
+  x, k = whole_numbers(*shape, dtype=dtype), whole_numbers(3, 2, 2, 5, dtype=dtype)
+  ours = conv.convolution("im2col")(x, k, **given)
+  theirs = lax.conv_general_dilated(x, k, **given)
+  assert ours.dtype == theirs.dtype
+  np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+  "arguments,named",
+  [
+    ({"feature_group_count": 2}, "feature_group_count"),
+    ({"batch_group_count": 2}, "batch_group_count"),
+    ({"lhs_dilation": (1, 2)}, "lhs_dilation"),
+    ({"rhs_dilation": (2, 1)}, "rhs_dilation"),
+    ({"preferred_element_type": jnp.float32}, "preferred_element_type"),
+    ({"out_sharding": jax.P()}, "out_sharding"),
+    ({"dimension_numbers": None}, "dimension_numbers"),
+    ({"dimension_numbers": ("NHWC", "HWIO", "NWHC")}, "dimension_numbers"),
+    ({"padding": ((-1, 1), (0, 0))}, "padding must be >= 0"),
+    ({"padding": "VALID", "kernel": (5, 1, 2, 2)}, "5 x 1 does not fit"),
+    ({"kernel": (3, 3, 3, 2)}, "as many channels"),
+    ({"dtype": jnp.bfloat16}, "one dtype"),
+  ],
+)
+def test_a_convolution_that_im2col_cannot_do_is_refused(arguments, named) -> None:
+  given = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
+  given |= arguments
+  x = jnp.ones((2, 4, 4, 2), given.pop("dtype", jnp.float32))
+  k = jnp.ones(given.pop("kernel", (3, 3, 2, 2)))
+  with pytest.raises(ValueError, match=named):
+    conv.convolution("im2col")(x, k, **given)
+
+
+def test_no_argument_is_accepted_that_lax_does_not_have() -> None:
+  ours, theirs = (
+    inspect.signature(fn).parameters
+    for fn in (conv.convolution("im2col"), lax.conv_general_dilated)
+  )
+  assert not {parameter.kind for parameter in ours.values()} & VARIABLE
+  for name, parameter in ours.items():
+    assert parameter.default == theirs[name].default
 
 
 def test_unknown_backend_is_named() -> None:

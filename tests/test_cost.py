@@ -4,11 +4,12 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import cost, lab, plan, presets
-from jaxdm import train
+from experiments import cost, plan, presets
+from jaxdm import data, train
 
 
 def test_the_published_networks_operations_are_the_known_number() -> None:
@@ -19,16 +20,90 @@ def test_the_published_networks_operations_are_the_known_number() -> None:
   assert cost.flops_per_sample(train.TrainConfig(), (32, 32, 3), 10) == expected
 
 
-def test_a_presets_stated_size_is_that_of_its_data() -> None:
-  config = presets.PRESETS["fashion"]().data
-  dataset = lab.load_dataset(config, {"data_dir": None, "arrays": None})
-  small = dataset.downscaled(config.downscale)
-  assert cost.SIZES["fashion"] == (
-    len(small.train_labels),
-    len(small.test_labels),
-    small.train_images.shape[1:],
-    small.num_classes,
-  )
+CIFAR10 = cost.Size(50_000, 10_000, (32, 32, 3), 10)
+NOWHERE = {"data_dir": None, "arrays": None}
+PER_CLASS = {
+  "fashion": (2, 100, 60, (7, 7, 1)),
+  "fashion-all": (2, 100, 60, (7, 7, 1)),
+  "cifar10-two": (2, 250, 100, (16, 16, 3)),
+  "cifar10": (10, 5000, 1000, (32, 32, 3)),
+  "cifar10-fast": (10, 5000, 1000, (32, 32, 3)),
+}
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_the_size_of_a_preset_is_its_classes_times_their_examples(preset) -> None:
+  classes, train_each, test_each, shape = PER_CLASS[preset]
+  expected = (classes * train_each, classes * test_each, shape, classes)
+  assert cost.problem_size(presets.PRESETS[preset]()) == expected
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"downscale": 1},
+    {"classes": "", "train_per_class": 40, "test_per_class": 0},
+    {"classes": "pullover,shirt,T-shirt", "train_per_class": 0, "downscale": 2},
+  ],
+)
+def test_a_size_is_that_of_the_data_that_is_loaded(changes) -> None:
+  experiment = presets.PRESETS["fashion"]()
+  config = dataclasses.replace(experiment.data, **changes)
+  dataset = data.load_fashion()
+  names = config.classes.split(",") if config.classes else dataset.class_names
+  k = [dataset.class_names.index(name) for name in names]
+  counts = [
+    min(np.isin(labels, k).sum(), (each or len(labels)) * len(k))
+    for labels, each in (
+      (dataset.train_labels, config.train_per_class),
+      (dataset.test_labels, config.test_per_class),
+    )
+  ]
+  side = dataset.train_images.shape[1] // config.downscale
+  found = cost.problem_size(dataclasses.replace(experiment, data=config))
+  assert found == (*counts, (side, side, 1), len(names))
+
+
+def test_the_size_of_ones_own_data_is_found_by_loading_it(tmp_path) -> None:
+  rng = np.random.default_rng(0)
+  arrays = {"train_labels": np.arange(90) % 3, "test_labels": np.arange(12) % 3}
+  for name, labels in list(arrays.items()):
+    images = rng.integers(0, 256, (len(labels), 8, 6, 3), np.uint8)
+    arrays[name.replace("labels", "images")] = images
+  np.savez(tmp_path / "own.npz", **arrays)
+  experiment = presets.PRESETS["fashion"]()
+  own = presets.DataConfig(dataset="arrays", downscale=2)
+  experiment = dataclasses.replace(experiment, data=own)
+  where = NOWHERE | {"arrays": str(tmp_path / "own.npz")}
+  assert cost.problem_size(experiment, where) == (90, 12, (4, 3, 3), 3)
+
+
+def test_the_description_of_cifar10_is_that_of_tfds() -> None:
+  tfds = pytest.importorskip("tensorflow_datasets")
+  builder = tfds.builder("cifar10", file_format="array_record")
+  features = builder.info.features
+  found = cost.load_blank(presets.PRESETS["cifar10"]().data, NOWHERE)
+  assert found.train_images.shape == (50_000, *features["image"].shape)
+  assert found.num_classes == features["label"].num_classes
+  assert (np.bincount(found.train_labels) == 5000).all()
+  assert (np.bincount(found.test_labels) == 1000).all()
+  if builder.data_path.exists():  # Only a prepared set has names and numbers.
+    assert found.class_names == tuple(features["label"].names)
+    assert builder.info.splits["train"].num_examples == len(found.train_labels)
+    assert builder.info.splits["test"].num_examples == len(found.test_labels)
+
+
+def test_what_a_run_would_refuse_has_no_size() -> None:
+  experiment = presets.PRESETS["cifar10"]()
+  for changes, message in (
+    ({"train_per_class": 5001}, r"train_per_class must be in \[1, 5000\]"),
+    ({"classes": "airplane,shirt"}, "classes must be two or more of airplane"),
+    ({"downscale": 5}, "downscale must divide the image size 32x32"),
+    ({"train_per_class": 50}, "batch_size must be at most alpha"),
+  ):
+    config = dataclasses.replace(experiment.data, **changes)
+    with pytest.raises(ValueError, match=message):
+      cost.problem_size(dataclasses.replace(experiment, data=config))
 
 
 @pytest.fixture
@@ -50,7 +125,7 @@ def cifar10_plan(bench: dict, num_models: int) -> plan.Plan:
   experiment = presets.PRESETS["cifar10"]()
   collect = dataclasses.replace(experiment.collect, num_models=num_models - 64 - 20_000)
   experiment = dataclasses.replace(experiment, collect=collect)
-  return plan.plan(bench, experiment, cost.SIZES["cifar10"])
+  return plan.plan(bench, experiment, CIFAR10)
 
 
 def test_a_plan_is_models_times_images_over_speed(bench) -> None:
@@ -60,6 +135,21 @@ def test_a_plan_is_models_times_images_over_speed(bench) -> None:
   assert made.device_hours == pytest.approx(10 * 1172 * 512 / 1000)
   assert made.store_bytes == 36_000 * (40_000 + 6250)
   assert "scaled" not in made.source
+
+
+def test_a_store_is_as_large_as_its_types(bench) -> None:
+  experiment = presets.PRESETS["cifar10"]()
+  collect = experiment.collect
+  size, models = CIFAR10, 300_000 + 2 * 10_000 + 64
+  for changes, numbers_bytes in (
+    ({}, 4 * 10_000),
+    ({"margin_dtype": "float16"}, 2 * 10_000),
+    ({"margin_dtype": "float16", "keep_logits": True}, 2 * 10_000 * 11),
+  ):
+    changed = dataclasses.replace(collect, **changes)
+    made = plan.plan(bench, dataclasses.replace(experiment, collect=changed), size)
+    assert made.store_bytes == models * (numbers_bytes + 6250)
+    assert made.scores_bytes == 6 * 10_000 * 50_000 * 4
 
 
 def test_another_network_is_scaled_by_its_operations(bench) -> None:
@@ -109,5 +199,15 @@ def test_the_printed_plan_names_every_number_of_devices(bench, tmp_path, capsys)
   with flagsaver.as_parsed(bench=str(path), **given):
     plan.main(["prog"])
   printed = capsys.readouterr().out
+  assert "n = 50,000 examples, t = 10,000 targets" in printed
   assert "1 device: 6,000.64 hours (250.0 days)" in printed
   assert "100 devices: 60.01 hours (2.5 days)" in printed
+
+
+def test_the_plan_follows_the_flags_of_the_data(bench, tmp_path, capsys) -> None:
+  path = tmp_path / "bench.json"
+  path.write_text(json.dumps(bench))
+  given = {"preset": "cifar10-two", "train_per_class": "300", "test_per_class": "7"}
+  with flagsaver.as_parsed(bench=str(path), **given):
+    plan.main(["prog"])
+  assert "n = 600 examples, t = 14 targets" in capsys.readouterr().out

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from jaxdm import datamodels, path, priors, prng
+from jaxdm import columns, datamodels, path, priors, prng, training_sets
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 30)) * (RNG.random((4, 30)) < 0.25)
@@ -213,3 +213,33 @@ def test_bad_input_is_named() -> None:
   ]:
     with pytest.raises(ValueError, match=message):
       datamodels.fit_datamodels(a, b)
+
+
+def test_predictions_are_joined_from_blocks_of_models_and_tiles_of_targets(
+  monkeypatch,
+) -> None:
+  monkeypatch.setattr(datamodels, "_TILE_TARGETS", 3)
+  monkeypatch.setattr(columns, "BLOCK_BYTES", 8 * 30 * 4)
+  masks, weights = RNG.random((10, 30)) < 0.5, RNG.normal(size=(7, 30))
+  expected = np.array([[w[mask].sum() for w in weights] for mask in masks])
+  packed = training_sets.PackedMasks.of([masks])
+  for design_mn in (masks, packed):
+    found = datamodels.predictions(design_mn, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_masks_that_are_there_several_times_are_multiplied_once(monkeypatch) -> None:
+  masks, weights = RNG.random((6, 30)) < 0.5, RNG.normal(size=(4, 30))
+  rows = np.array([3, 0, 1, 2, 3, 4, 5, 0, 3])
+  expected = masks[rows].astype(float) @ weights.T
+  multiplied, product = [], datamodels.predictions
+  monkeypatch.setattr(
+    datamodels, "predictions", lambda x, w: multiplied.append(x.shape[0]) or product(x, w)
+  )
+  packed = training_sets.PackedMasks.of([masks[rows]])
+  found = datamodels.predictions_by_subset(packed, weights)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  zeros_t = np.zeros(4, np.float32)
+  models = datamodels.Datamodels(weights, zeros_t + 2, *[zeros_t] * 4)
+  np.testing.assert_allclose(models.predict(packed), expected + 2, rtol=1e-5, atol=1e-5)
+  assert multiplied == [6, 6]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from absl.testing import flagsaver
-from test_launchers import finished, start  # noqa: F401
+from programs import start
 
-from experiments import efficiency, launcher
+from experiments import efficiency
 
 
 def test_models_needed_lie_between_the_sizes_by_their_logarithms() -> None:
@@ -29,23 +29,23 @@ def test_savings_are_against_the_published_method() -> None:
 
 
 @pytest.mark.slow
-def test_every_way_is_fitted_judged_and_put_to_the_removal_test(finished) -> None:  # noqa: F811
+def test_every_way_is_fitted_judged_and_put_to_the_removal_test(finished_copy) -> None:
   flags = {
     "sizes": "20,40",
     "ways": ",".join(efficiency.WAYS),
     "removals": "published@20,influence@40,random",
   }
-  start(efficiency.main, finished, **flags)
-  record = json.loads((finished / "stages/efficiency.json").read_text())["summary"]
+  start(efficiency.PROGRAM, finished_copy, **flags)
+  record = json.loads((finished_copy / "stages/efficiency.json").read_text())["summary"]
   assert set(record["removals"]["methods"]) == {"published@20", "influence@40", "random"}
   assert set(record["times_fewer_models"]) == {*efficiency.WAYS}
-  lines = (finished / "efficiency.csv").read_text().splitlines()
+  lines = (finished_copy / "efficiency.csv").read_text().splitlines()
   assert len(lines) == 1 + 5 + 2 * len(efficiency.WAYS)
   ways = [line.split(",")[0] for line in lines if line.split(",")[1] == "20"]
   assert ways == [*efficiency.WAYS]
-  assert (finished / "efficiency.png").stat().st_size > 1000
+  assert (finished_copy / "efficiency.png").stat().st_size > 1000
   with pytest.raises(SystemExit, match="--ways: stored"):
-    start(efficiency.main, finished, **flags | {"ways": "none", "removals": ""})
+    start(efficiency.PROGRAM, finished_copy, **flags | {"ways": "none", "removals": ""})
 
 
 @pytest.mark.slow
@@ -58,9 +58,9 @@ def test_every_way_is_fitted_judged_and_put_to_the_removal_test(finished) -> Non
     ("removals", "none@40,none@41", r"--removals must be .*got \['none@41'\]"),
   ],
 )
-def test_bad_flags_are_named(finished, flag, value, message) -> None:  # noqa: F811
+def test_bad_flags_are_named(finished, flag, value, message) -> None:
   with (
     flagsaver.as_parsed(workdir=str(finished), **{flag: value}),
     pytest.raises(SystemExit, match=message),
   ):
-    launcher.start(efficiency.main, ["prog"])
+    efficiency.PROGRAM.start(["prog"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from absl.testing import flagsaver
-from test_launchers import finished, start  # noqa: F401
+from programs import start
 
 from experiments import explain, launcher
 
@@ -22,9 +22,9 @@ def test_outcomes_have_exact_and_student_t_intervals() -> None:
 
 
 @pytest.mark.slow
-def test_a_story_removes_and_relabels_what_each_method_names(finished) -> None:  # noqa: F811
-  start(explain.main, finished, target="3", ks="2,4", explain_models="3")
-  record = json.loads((finished / "stages/explain_3.json").read_text())["summary"]
+def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> None:
+  start(explain.PROGRAM, finished_copy, target="3", ks="2,4", explain_models="3")
+  record = json.loads((finished_copy / "stages/explain_3.json").read_text())["summary"]
   names = [outcome["change"] for outcome in record["outcomes"]]
   kinds = ("removed", "relabelled")
   expected = [
@@ -32,8 +32,8 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished) -> None: 
   ]
   assert names == ["nothing changed", *expected]
   assert all(outcome["models"] <= 4 for outcome in record["outcomes"])
-  assert (finished / "explain_3.png").stat().st_size > 1000
-  with flagsaver.as_parsed(workdir=str(finished)):
+  assert (finished_copy / "explain_3.png").stat().st_size > 1000
+  with flagsaver.as_parsed(workdir=str(finished_copy)):
     opened = launcher.open_lab()
   scores = explain.methods.scores(opened, explain.METHODS)
   for change in explain.changes_of(opened, scores, 3, [2, 4]):
@@ -53,9 +53,9 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished) -> None: 
     ("ks", "few", r"--ks must be numbers in \[1, 24\), got few"),
   ],
 )
-def test_bad_flags_are_named(finished, flag, value, message) -> None:  # noqa: F811
+def test_bad_flags_are_named(finished, flag, value, message) -> None:
   with (
     flagsaver.as_parsed(workdir=str(finished), **{flag: value}),
     pytest.raises(SystemExit, match=message),
   ):
-    launcher.start(explain.main, ["prog"])
+    explain.PROGRAM.start(["prog"])

@@ -47,17 +47,18 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
   variables = models.train_chunk(training_sets.from_masks(masks, labels), keys)
   odds, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
   net = train.network(tiny_config, 2)
+
+  def output(params, mine):
+    logits, _ = train.predict(net, mine | {"params": params}, images, mirror=True)
+    return jnp.log(jax.nn.softmax(logits)[jnp.arange(24), labels]) - jnp.log(
+      jax.nn.softmax(logits)[jnp.arange(24), 1 - labels]
+    )
+
+  values, jacobian = jax.jit(output), jax.jit(jax.jacobian(output))
   for i in range(3):
-    mine = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
-
-    def output(params, mine=mine):
-      logits, _ = train.predict(net, mine | {"params": params}, images, mirror=True)
-      return jnp.log(jax.nn.softmax(logits)[jnp.arange(24), labels]) - jnp.log(
-        jax.nn.softmax(logits)[jnp.arange(24), 1 - labels]
-      )
-
-    np.testing.assert_allclose(odds[i], output(mine["params"]), atol=1e-4)
-    rows = jax.jacobian(output)(mine["params"])
+    mine = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], variables)
+    np.testing.assert_allclose(odds[i], values(mine["params"], mine), atol=1e-4)
+    rows = jacobian(mine["params"], mine)
     dense = [ravel_pytree(jax.tree.map(lambda x, j=j: x[j], rows))[0] for j in (0, 9)]
     dense = np.stack(dense)
     assert dense.shape[1] <= 2**15  # So that the projection loses nothing.

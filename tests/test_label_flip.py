@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments import label_flip as launcher
 from jaxdm import label_flip
 
 
@@ -27,3 +28,12 @@ def test_the_best_class_takes_most_and_is_another() -> None:
   np.testing.assert_array_equal(found, [[2, 2]])
   only = label_flip.best_class(np.array([[[9.0, -5]]]), np.array([0]))
   np.testing.assert_array_equal(only, [[1]])
+
+
+def test_scores_of_some_targets_are_zero_for_all_others() -> None:
+  taken = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+  rows = launcher._of_some(taken, np.array([1, 4, 6]), 8)
+  expected = np.zeros((8, 4), np.float32)
+  expected[1], expected[4], expected[6] = taken
+  np.testing.assert_array_equal(rows[:], expected)
+  np.testing.assert_array_equal(rows[np.array([6, 0, 1])], expected[[6, 0, 1]])

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import time
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from programs import TOY, contents, start
 
 from experiments import (
   brittleness,
@@ -22,6 +22,7 @@ from experiments import (
   launcher,
   pipeline,
   presets,
+  provenance,
   relabel,
   report,
   settings,
@@ -34,55 +35,17 @@ from jaxdm import retrain
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-TOY = {
-  "train_per_class": "24",
-  "test_per_class": "10",
-  "width": "4",
-  "epochs": "1",
-  "batch_size": "8",
-  "num_models": "40",
-  "num_held_out": "8",
-  "held_out_seeds": "2",
-  "num_base": "4",
-  "num_lambdas": "4",
-  "num_targets": "3",
-  "num_sizes": "3",
-  "search_seeds": "2",
-  "verify_seeds": "3",
-  "chunk": "4",
-  "methods": ",".join(presets.METHODS),
-  "priors": ",".join(presets.PRIORS),
-  "gradient_dim": "64",
-}
-
-
-def start(main, workdir, **changes: str) -> None:
-  """Runs a launcher in this process, as the command line would."""
-  given = {"workdir": str(workdir), **TOY, **changes}
-  with flagsaver.as_parsed(**given):
-    launcher.start(main, ["prog"])
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp("run") / "fashion"
-  start(pipeline.main, folder)
-  return folder
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-  return {
-    str(p.relative_to(folder)): p.read_bytes()
-    for p in sorted(folder.rglob("*"))
-    if p.is_file()
-  }
-
 
 @pytest.mark.slow
 def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
   summary = json.loads((finished / "summary.json").read_text())
   assert summary["settings"]["collect"]["num_models"] == 40
   assert summary["train_subsets"]["num_train"] == 48
+  for stage in ("train_subsets", "fit_datamodels", "brittleness", "label_flip"):
+    made = summary["provenance"][stage]
+    assert made["starts"] == 1 and made["seconds"] == summary[stage]["seconds"] > 0
+    assert made["made_by"] == [provenance.maker()] and made["started"].endswith("Z")
+  assert summary["mixtures"] == []
   for name in ("brittleness", "label_flip"):
     rows = list(csv.DictReader((finished / f"{name}.csv").open()))
     methods = [*presets.METHODS, *(["relabel"] if name == "label_flip" else [])]
@@ -126,23 +89,22 @@ def test_settings_of_another_version_are_named() -> None:
 
 
 @pytest.mark.slow
-def test_a_search_whose_budget_ran_out_is_drawn(finished, tmp_path) -> None:
-  folder = tmp_path / "run"
-  shutil.copytree(finished, folder)
+def test_a_search_whose_budget_ran_out_is_drawn(finished_copy) -> None:
+  folder = finished_copy
   (folder / "stages" / "brittleness.json").unlink()
   (folder / "report.html").unlink()
-  start(brittleness.main, folder, budget_models="40", search_seeds="1")
+  start(brittleness.PROGRAM, folder, budget_models="40", search_seeds="1")
   with flagsaver.as_parsed(workdir=str(folder)):
-    launcher.start(report.main, ["prog"])
+    report.PROGRAM.start(["prog"])
   text = (folder / "report.html").read_text()
-  assert "--budget_models ran out: " in text
+  assert "The budget of retrained models ran out: " in text
 
 
 @pytest.mark.slow
 def test_later_stages_remember_the_preset(tmp_path) -> None:
   toy = {name: value for name, value in TOY.items() if name != "num_targets"}
   with flagsaver.as_parsed(workdir=str(tmp_path / "run"), preset="fashion-all", **toy):
-    launcher.start(train_subsets.main, ["prog"])
+    train_subsets.PROGRAM.start(["prog"])
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
     opened = launcher.open_lab()
   assert opened.experiment.search.num_targets == 120
@@ -150,7 +112,7 @@ def test_later_stages_remember_the_preset(tmp_path) -> None:
     flagsaver.as_parsed(workdir=str(tmp_path / "run"), preset="fashion", **toy),
     pytest.raises(SystemExit, match="--preset: stored 'fashion-all', asked 'fashion'"),
   ):
-    launcher.start(train_subsets.main, ["prog"])
+    train_subsets.PROGRAM.start(["prog"])
 
 
 def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> None:
@@ -164,19 +126,19 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
     opened.workdir.run("stage", {"search": {"seed": 0}}, dict)
 
   with flagsaver.as_parsed(**toy, arrays="mine.npz"):
-    launcher.start(stage, ["prog"])
+    launcher.Program(stage).start(["prog"])
   (tmp_path / "elsewhere").mkdir()
   monkeypatch.chdir(tmp_path / "elsewhere")
   found = []
   toy["workdir"] = str(tmp_path / "run")
   with flagsaver.as_parsed(**toy):
-    launcher.start(lambda opened: found.append(opened.dataset), ["prog"])
+    launcher.Program(lambda opened: found.append(opened.dataset)).start(["prog"])
   np.testing.assert_array_equal(found[0].train_labels, labels)
   with (
     flagsaver.as_parsed(**toy, arrays="gone.npz"),
     pytest.raises(SystemExit, match="error: --arrays=.*gone.npz cannot be read"),
   ):
-    launcher.start(stage, ["prog"])
+    launcher.Program(stage).start(["prog"])
   # Nor is what a refused run was given.
   np.savez(tmp_path / "other.npz", **parts, test_images=images, test_labels=labels)
 
@@ -187,10 +149,10 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
     flagsaver.as_parsed(**toy, arrays=str(tmp_path / "other.npz")),
     pytest.raises(SystemExit, match="holds another stage"),
   ):
-    launcher.start(refused, ["prog"])
+    launcher.Program(refused).start(["prog"])
   before = (tmp_path / "run" / "places.json").read_text()
   with flagsaver.as_parsed(**toy):
-    launcher.start(stage, ["prog"])
+    launcher.Program(stage).start(["prog"])
   assert (tmp_path / "run" / "places.json").read_text() == before
   assert "mine.npz" in before
 
@@ -200,45 +162,47 @@ def test_a_place_for_stores_that_cannot_be_used_is_not_remembered(tmp_path) -> N
     opened.workdir.run("stage", {}, dict)
 
   with pytest.raises(SystemExit, match="^error: --bank_dir=/proc/bank cannot be used"):
-    start(stage, tmp_path / "run", bank_dir="/proc/bank")
+    start(launcher.Program(stage), tmp_path / "run", bank_dir="/proc/bank")
   other = tmp_path / "bank"
-  start(stage, tmp_path / "run", bank_dir=str(other))
+  start(launcher.Program(stage), tmp_path / "run", bank_dir=str(other))
   assert other.exists() and not (tmp_path / "run" / "bank").exists()
   other.rmdir()
   with pytest.raises(SystemExit, match="bank cannot be used: the stores .* are not now"):
-    start(lambda opened: opened.workdir.run("next", {}, dict), tmp_path / "run")
+    start(
+      launcher.Program(lambda opened: opened.workdir.run("next", {}, dict)),
+      tmp_path / "run",
+    )
 
 
 @pytest.mark.slow
-def test_finished_stages_are_not_done_again(finished) -> None:
-  before = contents(finished)
+def test_finished_stages_are_not_done_again(finished_copy) -> None:
+  before = contents(finished_copy)
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
-    start(stage.main, finished)
-  assert contents(finished) == before
+    start(stage.PROGRAM, finished_copy)
+  assert contents(finished_copy) == before
   # Flags that are not given take what the workdir holds, not the preset.
-  with flagsaver.as_parsed(workdir=str(finished)):
-    launcher.start(report.main, ["prog"])
-  assert contents(finished)["brittleness.csv"] == before["brittleness.csv"]
+  start(report.PROGRAM, finished_copy, toy={})
+  assert contents(finished_copy)["brittleness.csv"] == before["brittleness.csv"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "main,flag,value,stored",
+  "program,flag,value,stored",
   [
-    (pipeline.main, "alpha", "0.4", "--alpha: stored 0.5, asked 0.4"),
-    (train_subsets.main, "epochs", "2", "--epochs: stored 1.0, asked 2.0"),
-    (fit_datamodels.main, "num_lambdas", "5", "--num_lambdas: stored 4, asked 5"),
-    (brittleness.main, "num_targets", "2", "--num_targets: stored 3, asked 2"),
-    (label_flip.main, "confidence", "0.9", "--confidence: stored 0.95, asked 0.9"),
-    (pipeline.main, "seed", "1", "--seed: stored 0, asked 1"),
+    (pipeline.PROGRAM, "alpha", "0.4", "--alpha: stored 0.5, asked 0.4"),
+    (train_subsets.PROGRAM, "epochs", "2", "--epochs: stored 1.0, asked 2.0"),
+    (fit_datamodels.PROGRAM, "num_lambdas", "5", "--num_lambdas: stored 4, asked 5"),
+    (brittleness.PROGRAM, "num_targets", "2", "--num_targets: stored 3, asked 2"),
+    (label_flip.PROGRAM, "confidence", "0.9", "--confidence: stored 0.95, asked 0.9"),
+    (pipeline.PROGRAM, "seed", "1", "--seed: stored 0, asked 1"),
   ],
 )
 def test_other_settings_stop_with_the_difference(
-  finished, main, flag, value, stored
+  finished, program, flag, value, stored
 ) -> None:
   before = contents(finished)
   with pytest.raises(SystemExit, match=f"^error: .*holds another .*{stored}"):
-    start(main, finished, **{flag: value})
+    start(program, finished, **{flag: value})
   assert contents(finished) == before
 
 
@@ -246,8 +210,8 @@ def test_other_settings_stop_with_the_difference(
 def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None:
   toy = {"classes": "T-shirt,shirt,coat", "methods": "similar", "priors": "none"}
   toy |= {"epochs": "4", "train_per_class": "16"}
-  start(train_subsets.main, tmp_path / "run", **toy)
-  start(fit_datamodels.main, tmp_path / "run", **toy)
+  start(train_subsets.PROGRAM, tmp_path / "run", **toy)
+  start(fit_datamodels.PROGRAM, tmp_path / "run", **toy)
   rows = list(csv.DictReader((tmp_path / "run" / "targets.csv").open()))
   right, wrong = (
     {r["target"]: r["class"] for r in rows if r["right"] == b} for b in ("True", "False")
@@ -261,7 +225,7 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None
     ({"search_targets": next(iter(wrong), "0")}, "search_targets: models on all data"),
   ][: 2 if wrong else 1]:
     with pytest.raises(SystemExit, match=message):
-      start(label_flip.main, tmp_path / "run", **toy, **asked)
+      start(label_flip.PROGRAM, tmp_path / "run", **toy, **asked)
     # So that the right value can be given next.
     assert not (tmp_path / "run" / "stages" / "label_flip.json").exists()
   trained, train = [], retrain.Retrainer.__call__
@@ -272,7 +236,7 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None
     return train(self, masks_mn, seeds, labels_mn=labels_mn, **more)
 
   monkeypatch.setattr(retrain.Retrainer, "__call__", spy)
-  start(label_flip.main, tmp_path / "run", **toy, flip_to="best", search_targets=some)
+  start(label_flip.PROGRAM, tmp_path / "run", **toy, flip_to="best", search_targets=some)
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
     opened = launcher.open_lab()
     targets = np.array([int(target) for target in some.split(",")])
@@ -299,13 +263,13 @@ def test_workdirs_that_cannot_serve_are_named(tmp_path) -> None:
     ("", "--workdir is needed"),
   ]:
     with pytest.raises(SystemExit, match=message):
-      start(pipeline.main, folder)
+      start(pipeline.PROGRAM, folder)
   assert (tmp_path / "full" / "thesis.txt").read_text() == "do not touch"
 
 
 def test_a_stage_before_its_time_says_what_to_run(tmp_path) -> None:
   with pytest.raises(SystemExit, match="run python -m experiments.train_subsets"):
-    start(fit_datamodels.main, tmp_path / "run")
+    start(fit_datamodels.PROGRAM, tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["stages/train_subsets.json", "places.json"])
@@ -314,7 +278,7 @@ def test_a_damaged_note_of_a_workdir_is_named(tmp_path, name) -> None:
   (folder / "stages").mkdir(parents=True)
   (folder / name).write_text('{"complete": tr')
   with pytest.raises(SystemExit, match=f"^error: .*{name} is damaged"):
-    start(pipeline.main, folder)
+    start(pipeline.PROGRAM, folder)
 
 
 def test_logs_tell_how_far_a_process_is(tmp_path) -> None:
@@ -333,10 +297,10 @@ def test_logs_tell_how_far_a_process_is(tmp_path) -> None:
 
 def test_a_second_process_is_kept_out(tmp_path) -> None:
   def again(opened) -> None:
-    start(lambda _: None, tmp_path / "run")
+    start(launcher.Program(lambda _: None), tmp_path / "run")
 
   with pytest.raises(SystemExit, match="in use by another process"):
-    start(again, tmp_path / "run")
+    start(launcher.Program(again), tmp_path / "run")
 
 
 def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path) -> None:
@@ -353,23 +317,7 @@ def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path) -> None:
 @pytest.mark.slow
 def test_diverged_models_end_in_one_line(tmp_path) -> None:
   with pytest.raises(SystemExit, match="--peak_learning_rate is too large: 4 of 4"):
-    start(train_subsets.main, tmp_path / "run", peak_learning_rate="1e30")
-
-
-@pytest.mark.slow
-def test_help_teaches_every_setting() -> None:
-  text = subprocess.run(
-    [sys.executable, "-m", "experiments.pipeline", "--help"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  ).stdout
-  for words in (
-    "--alpha: Share of the training set",
-    "--workdir: Folder",
-    "--max_share: The largest",
-  ):
-    assert words in text
+    start(train_subsets.PROGRAM, tmp_path / "run", peak_learning_rate="1e30")
 
 
 def stored(folder: pathlib.Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import bank, fit_datamodels, launcher
+from experiments import bank, fit_datamodels
 from jaxdm import datamodels
 
 
@@ -33,7 +33,7 @@ def files(tmp_path) -> dict[str, str]:
 
 def start(given: dict[str, str]) -> None:
   with flagsaver.as_parsed(**given):
-    launcher.start(fit_datamodels.main, ["prog"], fit_datamodels.open_any)
+    fit_datamodels.PROGRAM.start(["prog"])
 
 
 def test_files_are_fitted_and_judged(files, tmp_path, capsys) -> None:
@@ -113,9 +113,9 @@ def test_bad_flags_get_one_line(given, message, files, tmp_path) -> None:
   assert not (tmp_path / "run").exists()
 
 
-def look_after(given: dict[str, str], do: str, hold="alone") -> None:
+def look_after(given: dict[str, str], do: str) -> None:
   with flagsaver.as_parsed(**given, do=do):
-    launcher.start(bank.main, ["prog"], bank.open_any, hold=hold)
+    bank.PROGRAM.start(["prog"])
 
 
 def test_imported_models_are_fitted_as_the_files_are(files, tmp_path, capsys) -> None:

@@ -6,7 +6,8 @@ import scipy.stats
 from sklearn import metrics
 from test_datamodels import RNG, models
 
-from jaxdm import datamodels, quality
+from experiments import bench_coverage
+from jaxdm import datamodels, quality, spearman, training_sets
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def test_the_ceiling_is_the_lds_of_the_expected_margin(noise) -> None:
   assert found.ceiling.low < found.ceiling.estimate < found.ceiling.high
 
 
-def test_models_on_one_subset_are_resampled_together() -> None:
+def test_models_on_one_subset_are_left_out_of_the_jackknife_together() -> None:
   masks, margins = models(60, noise=2.0)
   predicted = fitted().predict(masks)
   once = quality.evaluate(predicted, margins, masks).lds
@@ -68,22 +69,272 @@ def test_models_on_one_subset_are_resampled_together() -> None:
   np.testing.assert_allclose(repeated.high - repeated.low, once.high - once.low, rtol=0.1)
 
 
-def test_a_resample_is_scored_as_its_rows_would_be() -> None:
-  rng = np.random.default_rng(0)
-  subset = np.repeat(np.arange(30), 2)
-  guess, truth = rng.normal(size=(2, 60, 3))
-  guess[:, 1] = rng.integers(0, 3, 60)  # Many ties.
-  drawn = rng.multinomial(30, np.full(30, 1 / 30), 5)
-  found = quality._statistics(guess, truth, subset, drawn)
-  for i, counts in enumerate(drawn):
-    rows = np.repeat(np.arange(60), counts[subset])
-    a, b = guess[rows], truth[rows]
-    first, second = (truth[np.repeat(np.arange(30), counts) * 2 + j] for j in (0, 1))
-    again = quality.columnwise_spearman(first, second)
-    expected = [
-      np.mean([scipy.stats.spearmanr(a[:, t], b[:, t])[0] for t in range(3)]),
-      scipy.stats.pearsonr(a.ravel(), b.ravel())[0],
-      metrics.r2_score(b, a),
-      np.sqrt(np.maximum(again, 0)).mean(),
+def _scores(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
+  """LDS, pooled correlation, R2 and mean correlation of two models on one subset."""
+  t = truth.shape[1]
+  swapped = np.stack([truth[1::2], truth[::2]], axis=1).reshape(truth.shape)
+  again = [scipy.stats.spearmanr(truth[:, i], swapped[:, i])[0] for i in range(t)]
+  return np.array(
+    [
+      np.mean([scipy.stats.spearmanr(guess[:, i], truth[:, i])[0] for i in range(t)]),
+      scipy.stats.pearsonr(guess.ravel(), truth.ravel())[0],
+      metrics.r2_score(truth, guess),
+      np.mean(again),
     ]
-    np.testing.assert_allclose(found[:, i], expected, atol=1e-9)
+  )
+
+
+def test_intervals_are_those_of_a_jackknife_that_recomputes_every_score() -> None:
+  rng = np.random.default_rng(0)
+  s, t = 60, 3
+  mean = 2 * rng.normal(size=(s, t))
+  guess = np.repeat(mean + rng.normal(size=(s, t)), 2, axis=0)
+  guess[:, 1] = np.round(guess[:, 1])  # Many ties.
+  truth = np.repeat(mean, 2, axis=0) + rng.normal(size=(2 * s, t)) + np.arange(t)
+  masks = np.repeat(np.eye(s, dtype=bool), 2, axis=0)
+  shuffled = rng.permutation(2 * s)
+  found = quality.evaluate(guess[shuffled], truth[shuffled], masks[shuffled])
+  estimates = _scores(guess, truth)
+  without = [np.delete(np.arange(2 * s), [2 * i, 2 * i + 1]) for i in range(s)]
+  pseudo = s * estimates - (s - 1) * np.array(
+    [_scores(guess[r], truth[r]) for r in without]
+  )
+  slopes = 1 / np.array(
+    [*(1 - estimates[:2] ** 2), 1 - estimates[2], 1 - estimates[3] ** 2]
+  )
+  freedom = 2 * s / (2 + scipy.stats.kurtosis(pseudo))
+  quantile = scipy.stats.t.ppf(0.975, np.minimum(freedom, s - 1))
+  error = scipy.stats.sem(pseudo) * slopes
+  skewness = scipy.stats.skew(pseudo)
+  shift = error * skewness / (6 * np.sqrt(s)) * (1 + 2 * 1.96**2)
+  scales = [np.arctanh, np.arctanh, lambda r2: -np.log(1 - r2), np.arctanh]
+  back = [np.tanh, np.tanh, lambda z: 1 - np.exp(-z), lambda z: np.sqrt(np.tanh(z))]
+  intervals = found.lds, found.pooled_correlation, found.r2, found.ceiling
+  for i, interval in enumerate(intervals):
+    assert interval is not None
+    middle = scales[i](estimates[i]) + (pseudo.mean(axis=0) - estimates)[i] * slopes[i]
+    half = quantile[i] * error[i]
+    low, high = (back[i](middle + shift[i] + side) for side in (-half, half))
+    # Influence functions stand in for recomputed ranks, exact jackknives for the rest.
+    atol = (0.02 if i in (0, 3) else 1e-9) * (high - low)
+    np.testing.assert_allclose(interval[1:], [low, high], atol=atol)
+  np.testing.assert_allclose(found.lds.estimate, estimates[0])
+  np.testing.assert_allclose(found.ceiling.estimate, np.sqrt(estimates[3]))
+
+
+@pytest.mark.parametrize("name", ["4 targets", "high LDS", "low LDS"])
+def test_intervals_cover_the_truth_of_made_up_populations(name) -> None:
+  setting = bench_coverage.SETTINGS[name]
+  made = bench_coverage.population(setting._replace(targets=min(setting.targets, 5)))
+  shares = bench_coverage.coverage(made, bench_coverage.truth(made), 60, 400)
+  # Of 400 samples 376 to 384 are expected; a percentile bootstrap covers 350.
+  assert (shares[0] >= 0.91).all() and (shares[0] <= 0.985).all(), shares
+  assert (shares[1:] <= 0.055).all(), shares
+
+
+@pytest.mark.parametrize("correlation", [0.3, 0.9])
+def test_the_bias_of_spearmans_correlation_is_known(correlation) -> None:
+  rng = np.random.default_rng(0)
+  a = rng.normal(size=(40_000, 9))
+  b = correlation * a + np.sqrt(1 - correlation**2) * rng.normal(size=a.shape)
+  ranks = [scipy.stats.rankdata(x, axis=1) - 5 for x in (a, b)]
+  samples = (ranks[0] * ranks[1]).sum(axis=1) / 60
+  expected = 6 / np.pi * np.arcsin(correlation / 2)
+  np.testing.assert_allclose(
+    samples.mean() - expected,
+    spearman.sampling_bias(np.array(expected), 9),
+    atol=4 * samples.std() / 200,
+  )
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.9])
+def test_the_bias_of_the_correlation_of_models_on_one_subset_is_known(
+  correlation,
+) -> None:
+  rng = np.random.default_rng(0)
+  a = rng.normal(size=(20_000, 30))
+  b = correlation * a + np.sqrt(1 - correlation**2) * rng.normal(size=a.shape)
+  ranks = scipy.stats.rankdata(np.concatenate([a, b], axis=1), axis=1) - 30.5
+  samples = (ranks * np.roll(ranks, 30, axis=1)).sum(axis=1) / (60 * (60**2 - 1) / 12)
+  expected = 6 / np.pi * np.arcsin(correlation / 2)
+  bias = spearman.neighbours_bias(np.array(expected), 30)
+  error = samples.std() / np.sqrt(len(samples))
+  # The bias is known to first order.
+  np.testing.assert_allclose(
+    samples.mean() - expected, bias, atol=4 * error + abs(bias) / 10
+  )
+
+
+def _held_out(m: int = 80, t: int = 5, seed: int = 0):
+  """Predictions, margins and masks; two models on each subset."""
+  rng = np.random.default_rng(seed)
+  masks = np.repeat(rng.random((m // 2, 30)) < 0.5, 2, axis=0)
+  predicted = (masks @ rng.normal(size=(30, t))).astype(np.float32)
+  return predicted, predicted + rng.normal(size=(m, t)).astype(np.float32), masks
+
+
+def _assert_same(found: quality.Quality, expected: quality.Quality) -> None:
+  for a, b in zip(found[:4], expected[:4], strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+  kept = np.isfinite(found.lds_t)
+  np.testing.assert_allclose(found.lds_t[kept], expected.lds_t, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e5])
+def test_models_and_targets_without_margins_are_left_out_and_counted(bad) -> None:
+  predicted, margins, masks = _held_out()
+  margins = margins.astype(np.float16 if bad == 1e5 else np.float32)
+  rows, columns = np.r_[0:10, 20:80], [0, 1, 3, 4]
+  broken = margins.copy()
+  with np.errstate(over="ignore"):
+    broken[10:19] = bad  # Models that diverged.
+    broken[19, 3] = bad  # A model that has one margin too few.
+    broken[:, 2] = bad  # A target without margins.
+  with pytest.warns(UserWarning, match="10 held-out models.*1 of 5 targets") as said:
+    found = quality.evaluate(predicted, broken, masks)
+  assert len(said) == 1
+  assert (found.num_models, found.num_left_out) == (70, 10)
+  assert (found.num_subsets, found.num_targets_left_out) == (35, 1)
+  assert np.isnan(found.lds_t).tolist() == [False, False, True, False, False]
+  kept = np.ix_(rows, columns)
+  _assert_same(found, quality.evaluate(predicted[kept], margins[kept], masks[rows]))
+
+
+def test_a_target_whose_margins_fail_often_costs_no_models() -> None:
+  predicted, margins, masks = _held_out()
+  margins[:41, 1] = np.nan
+  with pytest.warns(UserWarning, match="1 of 5 targets"):
+    found = quality.evaluate(predicted, margins, masks)
+  assert (found.num_left_out, found.num_targets_left_out) == (0, 1)
+
+
+def test_constant_margins_are_left_out_of_every_score() -> None:
+  predicted, margins, masks = _held_out()
+  constant = margins.copy()
+  constant[:, [0, 3]] = 1.5
+  with pytest.warns(UserWarning, match="2 of 5 targets"):
+    found = quality.evaluate(predicted, constant, masks)
+  left = [1, 2, 4]
+  _assert_same(found, quality.evaluate(predicted[:, left], margins[:, left], masks))
+  # Constant only among the models that are left.
+  margins[:, 0] = 1.5
+  margins[5, 0], margins[5, 1] = 2.0, np.nan
+  with pytest.warns(UserWarning, match="1 held-out models.*1 of 5 targets"):
+    found = quality.evaluate(predicted, margins, masks)
+  assert np.isnan(found.lds_t).tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_predictions_count_as_0() -> None:
+  predicted, margins, masks = _held_out()
+  whole = quality.evaluate(predicted, margins, masks)
+  predicted[:, 1] = 7.0
+  found = quality.evaluate(predicted, margins, masks)
+  assert found.lds_t[1] == 0 and found.num_targets_left_out == 0
+  np.testing.assert_allclose(found.lds_t[2:], whole.lds_t[2:])
+  nothing = quality.evaluate(np.zeros_like(predicted), margins, masks)
+  assert nothing.lds == (0, 0, 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_perfect_predictions_have_an_interval_without_width() -> None:
+  _, margins, masks = _held_out()
+  margins[1::2] = margins[::2]
+  found = quality.evaluate(margins, margins, masks)
+  for interval in found[:4]:
+    np.testing.assert_allclose(interval, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "dtype", [">f8", "f2", ">f4", "i1", "i8", "u4", "bool", "g", list]
+)
+def test_every_kind_of_number_gives_the_scores_of_float64(dtype) -> None:
+  predicted, margins, masks = (x[:40] for x in _held_out(m=40, t=3))
+  margins = np.abs(margins)
+  if dtype == "bool":
+    margins = margins > np.median(margins)
+  margins = np.round(margins) if dtype is list else margins.astype(dtype)
+  expected = quality.evaluate(predicted, margins.astype(float), masks)
+  given = margins.tolist() if dtype is list else margins
+  _assert_same(quality.evaluate(predicted.tolist(), given, masks.tolist()), expected)
+  packed = training_sets.PackedMasks.of([masks])
+  _assert_same(quality.evaluate(predicted, given, packed), expected)
+
+
+def test_scores_do_not_depend_on_the_order_of_models_and_targets() -> None:
+  predicted, margins, masks = _held_out()
+  rng = np.random.default_rng(1)
+  rows, columns = rng.permutation(80), rng.permutation(5)
+  found = quality.evaluate(predicted, margins, masks)
+  kept = np.ix_(rows, columns)
+  again = quality.evaluate(predicted[kept], margins[kept], masks[rows])
+  for a, b in zip(again[:4], found[:4], strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_what_cannot_be_evaluated_is_named() -> None:
+  predicted, margins, masks = _held_out()
+  evaluate = quality.evaluate
+  with pytest.raises(ValueError, match="same shape"):
+    evaluate(predicted[:, :3], margins, masks)
+  with pytest.raises(ValueError, match="masks must be .* m = 80"):
+    evaluate(predicted, margins, masks[:79])
+  with pytest.raises(ValueError, match="margins must be .*got shape"):
+    evaluate(predicted, margins[:, 0], masks)
+  with pytest.raises(ValueError, match="not empty"):
+    evaluate(predicted[:0], margins[:0], masks[:0])
+  with pytest.raises(ValueError, match="real numbers"):
+    evaluate(predicted + 1j, margins, masks)
+  with pytest.raises(
+    ValueError, match="at least 2 different training sets, got 1 models"
+  ):
+    evaluate(predicted[:1], margins[:1], masks[:1])
+  with pytest.raises(ValueError, match="got 2 models with finite margins on 1"):
+    evaluate(predicted[:2], margins[:2], masks[:2])
+  with pytest.raises(ValueError, match="all 80 held-out models are not finite"):
+    evaluate(predicted, margins * np.nan, masks)
+  with pytest.raises(ValueError, match="all 5 targets are the same"):
+    evaluate(predicted, margins * 0, masks)
+  predicted[3, 2] = np.inf
+  with pytest.raises(
+    ValueError, match="predictions must be finite, and are not of target 2"
+  ):
+    evaluate(predicted, margins, masks)
+  margins[3] = np.nan  # No one asks what the predictions say of a model without margins.
+  with pytest.warns(UserWarning, match="1 held-out models"):
+    evaluate(predicted, margins, masks)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("subsets", [2, 3, 4])
+def test_few_subsets_say_nothing_of_the_truth(subsets) -> None:
+  predicted, margins, masks = (x[: 2 * subsets] for x in _held_out())
+  found = quality.evaluate(predicted, margins, masks)
+  assert found.lds[1:] == found.pooled_correlation[1:] == (-1, 1)
+  assert found.r2[1:] == (-np.inf, 1) and found.ceiling is not None
+  assert found.ceiling[1:] == (0, 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_interval_holds_its_estimate() -> None:
+  made = bench_coverage.population(
+    bench_coverage.SETTINGS["high LDS"]._replace(targets=3)
+  )
+  for start in range(0, 400, 8):
+    rows = slice(start, start + 8)
+    predicted = np.repeat(made.predicted_st[rows], 2, axis=0)
+    margins = made.margins_s2t[rows].reshape(predicted.shape)
+    masks = np.repeat(np.eye(8, dtype=bool), 2, axis=0)
+    for interval in quality.evaluate(predicted, margins, masks)[:4]:
+      assert interval.low <= interval.estimate <= interval.high
+
+
+def test_datamodels_predict_each_subset_once_and_refuse_other_masks() -> None:
+  fit = fitted()
+  masks = np.repeat(models(20)[0], 3, axis=0)[np.random.default_rng(0).permutation(60)]
+  expected = masks.astype(float) @ fit.weights_tn.T.astype(float) + fit.intercepts_t
+  np.testing.assert_allclose(fit.predict(masks), expected, atol=1e-4)
+  np.testing.assert_allclose(fit.predict(masks.tolist()), expected, atol=1e-4)
+  for wrong in (masks[0], masks[:, 1:]):
+    with pytest.raises(ValueError, match=r"masks must be \[m, n\] with n ="):
+      fit.predict(wrong)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from absl.testing import flagsaver
-from test_launchers import finished, start  # noqa: F401
+from programs import start
 
 from experiments import base_models, launcher, removal_curves
 from jaxdm import prng
@@ -15,12 +15,12 @@ ASKED = {"methods": "influence,random", "curve_sizes": "2,6", "curve_models": "3
 
 
 @pytest.mark.slow
-def test_curves_are_what_retraining_says(finished, capsys) -> None:  # noqa: F811
-  start(removal_curves.main, finished, **ASKED)
+def test_curves_are_what_retraining_says(finished_copy, capsys) -> None:
+  start(removal_curves.PROGRAM, finished_copy, **ASKED)
   assert "influence" in capsys.readouterr().out
-  rows = list(csv.DictReader((finished / "removal_curves.csv").open()))
+  rows = list(csv.DictReader((finished_copy / "removal_curves.csv").open()))
   assert len(rows) == 2 * 2 * 3
-  with flagsaver.as_parsed(workdir=str(finished)):
+  with flagsaver.as_parsed(workdir=str(finished_copy)):
     opened = launcher.open_lab()
   influence = base_models.load(opened).scores["influence"]
   for row in rows[:4]:

@@ -1,9 +1,15 @@
+import html
 import re
+import subprocess
+import sys
 
+import jax
 import numpy as np
+import pytest
 from etils import epath
 
-from jaxdm import brittleness, verdicts
+from experiments import report
+from jaxdm import brittleness, datamodels, verdicts
 from jaxdm.report import figures, page, tables
 
 
@@ -94,6 +100,22 @@ def test_curves_end_at_half_of_a_class() -> None:
   assert fig.axes[0].get_xlim()[1] == 31
 
 
+def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
+  rng = np.random.default_rng(0)
+  numbers = rng.normal(size=5), *np.zeros((4, 5))
+  models = datamodels.Datamodels(rng.normal(size=(5, 30)), *numbers)
+  rankings = [rng.permutation(30)[:9] for _ in VERDICTS]
+  fig = report._calibration(rng.normal(size=(3, 5)), models, VERDICTS, rankings)
+  masks = np.ones((3, 30), bool)
+  for mask, ranking in zip(masks, rankings, strict=True):
+    mask[ranking] = False
+  predicted = models.predict(masks)
+  drawn = np.concatenate([dots.get_offsets() for dots in fig.axes[1].collections])
+  targets = [v.target for v in VERDICTS]
+  np.testing.assert_allclose(drawn[:, 0], predicted[range(3), targets], rtol=1e-4)
+  np.testing.assert_array_equal(drawn[:, 1], [v.largest_margin for v in VERDICTS])
+
+
 def test_pictures_draw_grey_and_colour() -> None:
   for channels in (1, 3):
     images = np.zeros((12, 5, 5, channels), np.uint8)
@@ -102,9 +124,155 @@ def test_pictures_draw_grey_and_colour() -> None:
     assert page.png(fig).startswith(b"\x89PNG")
 
 
+_QUIET = """
+import sys
+import matplotlib
+matplotlib.use("svg")
+matplotlib.rcParams["savefig.facecolor"] = "red"
+before = dict(matplotlib.rcParams)
+import numpy as np
+from jaxdm.report import figures, page, tables
+from experiments import efficiency, explain, removal_curves, report
+fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
+content = page.png(fig)
+assert content.startswith(b"\\x89PNG"), content[:9]
+# Of the size that was asked for, in pixels.
+assert int.from_bytes(content[16:20]) == 7 * 120
+assert dict(matplotlib.rcParams) == before
+assert matplotlib.get_backend() == "svg", matplotlib.get_backend()
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_the_report_leaves_the_settings_of_matplotlib_alone() -> None:
+  subprocess.run([sys.executable, "-c", _QUIET], check=True)
+
+
 def test_the_page_needs_no_other_file_and_escapes_text() -> None:
   fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
   body = page.image(page.png(fig), "alt") + page.table(("a<b",), [("<script>",)])
   text = page.page("title", [("part", body)])
   assert "<script>" not in text and "a&lt;b" in text
   assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+
+
+def summary(**changes) -> dict:
+  """What the report launcher writes, with some settings changed, by 'group.name'."""
+  search = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  lds = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+  removals = {method: {**found, "lds": lds} for method, found in search.items()}
+  found: dict = {
+    "train_subsets": {
+      "num_targets": 60,
+      "base_accuracy": 0.9,
+      "subset_accuracy": 0.8,
+    },
+    "fit_datamodels": {
+      "lds": lds,
+      "pooled_correlation": lds,
+      "lds_ceiling": lds,
+      "held_out_models": 400,
+      "mean_nonzero_weights": 7.0,
+      "bias_on_full_data": 0.1,
+      "models_fitted_to": 1199,
+      "prior": "influence+size",
+    },
+    "brittleness": {"methods": removals, "targets_wrong_on_all_data": 20},
+    "label_flip": {"methods": search, "targets_wrong_on_all_data": 20},
+    "settings": {
+      "collect": {"held_out_seeds": 2, "num_held_out": 200, "alpha": 0.5},
+      "search": {"verify_seeds": 16, "confidence": 0.95},
+      "compare": {"search_targets": ""},
+      "flip": {"flip_to": "runner-up"},
+    },
+    "wrong_targets": [],
+    "mixtures": [],
+    "provenance": {
+      "train_subsets": {
+        "made_by": [{"jax": "0.9.1", "code": "aa"}, {"jax": "0.9.2", "code": "bb"}],
+        "devices": ["8 x H100"],
+        "started": "2001-02-03T04:05:06Z",
+        "finished": "2001-02-04T04:05:06Z",
+        "seconds": 12345.6,
+        "starts": 3,
+        "processes": 4,
+      }
+    },
+  }
+  for name, value in changes.items():
+    group, _, field = name.partition("__")
+    found["settings"][group][field] = value
+  return found
+
+
+def text_of(found: dict) -> str:
+  names = ("brittleness.png", "datamodels.png", "calibration.png")
+  html_text = page.experiment_page(found, dict.fromkeys(names, b""))
+  return html.unescape(re.sub(r"<[^>]*>", " ", html_text))
+
+
+@pytest.mark.parametrize(
+  "changes,said,not_said",
+  [
+    ({}, "under the label of the target's runner-up class", "which takes most"),
+    ({"flip__flip_to": "best"}, "that label, for each of them", "runner-up"),
+    ({"flip__flip_to": "truck"}, "images kept under the label truck", "runner-up"),
+    ({}, "a random sample of 2 of the 40 targets that models", "chosen targets"),
+    ({"compare__search_targets": "1,2"}, "2 chosen targets that models", "sample of"),
+    ({}, "at 95 % confidence", "99.9"),
+    ({"search__confidence": 0.999}, "at 99.9 % confidence", "at 100"),
+    ({"search__verify_seeds": 5}, "up to 5 models", "up to 16"),
+    ({}, "(200 subsets, each trained on 2 times)", "(200 subsets)"),
+    ({"collect__held_out_seeds": 1}, "(200 subsets)", "each trained on"),
+    ({"collect__alpha": 0.125}, "subsets of 12.5 % of", "50 %"),
+  ],
+)
+def test_the_words_follow_the_settings(changes, said, not_said) -> None:
+  text = text_of(summary(**changes))
+  assert said in text
+  assert not_said not in text
+
+
+def test_the_words_follow_the_results() -> None:
+  found = summary()
+  found["brittleness"]["targets_wrong_on_all_data"] = 58
+  assert "all 2 targets that models on all data get right" in text_of(found)
+  assert "The noise ceiling bounds" in text_of(found)
+  found["fit_datamodels"]["lds_ceiling"] = None
+  assert "The noise ceiling bounds" not in text_of(found)
+  assert "removals by datamodel flip  None is flipped." in text_of(found)
+  methods = found["brittleness"]["methods"]
+  del methods["datamodel"]
+  text = text_of(found)
+  assert "beside the removals by random:" in text and "by random flip" in text
+  assert "flipped by removing at most" in text and "flipped by relabelling" in text
+  # Label flips have no LDS: neither a column nor a word of it.
+  assert text.count("LDS of the method's scores") == 1
+  flips = text[text.index("Label flips") : text.index("The targets that fewest")]
+  assert "LDS" not in flips
+
+
+def test_the_page_shows_what_made_the_results_and_not_itself() -> None:
+  found = summary()
+  text = text_of(found)
+  row = text[text.index("Runs") :]
+  for said in (
+    "2001-02-03T04:05:06Z",
+    "12,345.6",
+    "8 x H100",
+    "jax 0.9.1, code aa or jax 0.9.2, code bb",
+  ):
+    assert said in row
+  assert jax.__version__ not in text and jax.devices()[0].device_kind not in text
+  assert "Made by several versions" not in text
+  found["mixtures"] = ["the store subsets was made by 2 versions: jax 0.9.1 or 0.9.2"]
+  text = text_of(found)
+  assert text.index("Made by several versions") < text.index("How few training images")
+  assert "the store subsets was made by 2 versions: jax 0.9.1 or 0.9.2." in text
+
+
+def test_the_upper_axis_says_which_class_it_is_about() -> None:
+  for of in ("a class", "the smallest class"):
+    fig = figures.cumulative_share({"random": VERDICTS[2:]}, {}, class_size=60, of=of)
+    [top] = fig.axes[0].child_axes
+    assert top.get_xlabel() == f"per cent of {of}"

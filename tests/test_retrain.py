@@ -1,3 +1,4 @@
+import pathlib
 from concurrent import futures
 
 import jax
@@ -23,10 +24,7 @@ def lab(tiny_config, tiny_images, tmp_path):
   models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
 
   def build() -> retrain.Retrainer:
-    store = bank.open_store(tmp_path, num_targets=10, num_train=24, settings={})
-    return retrain.Retrainer(
-      models, bank.Bank(store), labels, images[:10], labels[:10], seed=3
-    )
+    return retrain.Retrainer(models, tmp_path, labels, images[:10], labels[:10], seed=3)
 
   return models, build, labels
 
@@ -55,9 +53,9 @@ def test_processes_of_one_job_train_their_parts_and_read_the_others(
 
   def ask(path, share=(0, 1)) -> tuple[np.ndarray, int]:
     models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
-    store = bank.open_store(tmp_path / path, num_targets=10, num_train=24, settings={})
+    targets = images[:10], labels[:10]
     trainer = retrain.Retrainer(
-      models, bank.Bank(store), labels, images[:10], labels[:10], seed=3, share=share
+      models, tmp_path / path, labels, *targets, seed=3, share=share
     )
     return trainer(masks, seeds), models.trained
 
@@ -122,68 +120,70 @@ def test_labels_are_part_of_a_models_identity(lab) -> None:
   assert not np.array_equal(margins[0], margins[1])
 
 
-def collected(lab, path, *shards: tuple[int, int], count: int = 11) -> dict[str, bytes]:
+HALVES = retrain.Subsets(alpha=0.5)
+
+
+def collection(lab, name: str, count: int = 11) -> retrain.Collection:
+  _, build, _ = lab
+  return build().open_subsets(name, HALVES, count, rows_per_chunk=3)
+
+
+def collected(
+  lab, name: str, *shards: tuple[int, int], count: int = 11
+) -> dict[str, bytes]:
   """What is in a store after each of some hosts has done its part."""
   _, build, _ = lab
-  store = bank.open_store(
-    path, num_targets=10, num_train=24, settings={}, rows_per_chunk=3
-  )
+  opened = collection(lab, name, count)
   for shard in shards:
-    chunks = retrain.missing(store, count, shard=shard)
-    masks_of = lambda rows: training_sets.random_masks(0, 24, 0.5, rows)  # noqa: E731
-    build().collect(store, chunks, masks_of, "subset")
+    build().collect(opened, shard=shard)
+  path = pathlib.Path(opened.store.path)
   files = [p for p in path.rglob("*") if p.is_file()]
   return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
-def test_shards_make_the_same_store_in_any_order_and_number(lab, tmp_path) -> None:
-  one = collected(lab, tmp_path / "one", (0, 1))
+def lacking(opened: retrain.Collection) -> list[range]:
+  return retrain.missing(opened.store, opened.models)
+
+
+def test_shards_make_the_same_store_in_any_order_and_number(lab) -> None:
+  one = collected(lab, "one", (0, 1))
   models, _, _ = lab
   assert models.trained == 11
-  three = collected(lab, tmp_path / "three", (2, 3), (0, 3), (1, 3))
+  three = collected(lab, "three", (2, 3), (0, 3), (1, 3))
   # Two of four hosts die, and two others do the rest; one chunk is lost on the way.
-  lost = tmp_path / "lost"
-  collected(lab, lost, (3, 4), (0, 4))
-  assert len(retrain.missing(bank_at(lost), 11)) == 2
-  bank_at(lost).forget(3)
-  mended = collected(lab, lost, (1, 2), (0, 2))
+  collected(lab, "lost", (3, 4), (0, 4))
+  assert len(lacking(collection(lab, "lost"))) == 2
+  collection(lab, "lost").store.forget(3)
+  mended = collected(lab, "lost", (1, 2), (0, 2))
   assert one == three == mended
   assert len(one) == 1 + 2 + 3 * 4
-  assert retrain.missing(bank_at(lost), 11) == []
+  assert lacking(collection(lab, "lost")) == []
 
 
-def bank_at(path):
-  return bank.open_store(
-    path, num_targets=10, num_train=24, settings={}, rows_per_chunk=3
-  )
-
-
-def test_collected_margins_are_those_of_models_asked_for_one_by_one(
-  lab, tmp_path
-) -> None:
+def test_collected_margins_are_those_of_models_asked_for_one_by_one(lab) -> None:
   _, build, _ = lab
-  collected(lab, tmp_path / "store", (0, 1), count=5)
-  masks = training_sets.random_masks(0, 24, 0.5, np.arange(5))
+  collected(lab, "store", (0, 1), count=5)
+  masks = training_sets.random_masks(3, 24, 0.5, np.arange(5))
   asked = build()(masks, [prng.Seed("subset", i) for i in range(5)])
-  found = bank_at(tmp_path / "store").read("margins", slice(0, 5))
-  np.testing.assert_array_equal(found, asked)
+  store = collection(lab, "store").store
+  np.testing.assert_array_equal(store.read("margins", slice(0, 5)), asked)
+  np.testing.assert_array_equal(bank.packed_masks(store, np.arange(5))[:], masks)
 
 
-def test_more_models_keep_those_that_are_there(lab, tmp_path) -> None:
+def test_more_models_keep_those_that_are_there(lab) -> None:
   models, _, _ = lab
-  collected(lab, tmp_path / "store", (0, 1), count=7)
+  collected(lab, "store", (0, 1), count=7)
   before = models.trained
-  collected(lab, tmp_path / "store", (0, 1), count=11)
+  collected(lab, "store", (0, 1), count=11)
   # All of the third chunk, of which there was one row, and the fourth.
   assert models.trained - before == 5
-  assert retrain.missing(bank_at(tmp_path / "store"), 11) == []
+  assert lacking(collection(lab, "store")) == []
 
 
 def test_models_that_take_long_are_kept_until_they_are_stored(
   tiny_config, tiny_images, tmp_path, monkeypatch
 ) -> None:
   images, labels = tiny_images
-  masks_of = lambda rows: training_sets.random_masks(0, 24, 0.5, rows)  # noqa: E731
 
   def build(folder) -> tuple[retrain.Retrainer, list[int]]:
     # Two models a chunk of the fleet, four a chunk of the store.
@@ -191,40 +191,32 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
     speed = fleet.Speed(chunk=1)
     models = fleet.Fleet(tiny_config, images, 2, speed, progress=progress)
     ran, advance = [], models._advanced
-    models._advanced = lambda s, r, a, b: ran.append(a) or advance(s, r, a, b)
-    store = bank.open_store(
-      tmp_path / "changes", num_targets=10, num_train=24, settings={}
-    )
-    trainer = retrain.Retrainer(
-      models, bank.Bank(store), labels, images[:10], labels[:10], seed=3
-    )
+    models._advanced = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
+    targets = images[:10], labels[:10]
+    trainer = retrain.Retrainer(models, tmp_path, labels, *targets, seed=3)
     return trainer, ran
 
   def no_space(*args) -> None:
     raise OSError("No space left on device")
 
-  def collect(folder, path) -> list[int]:
+  def collect(folder, name: str) -> list[int]:
     trainer, ran = build(folder)
-    store = bank.open_store(
-      path, num_targets=10, num_train=24, settings={}, rows_per_chunk=4
-    )
-    trainer.collect(store, retrain.missing(store, 4), masks_of, "subset")
+    trainer.collect(trainer.open_subsets(name, HALVES, 4, rows_per_chunk=4))
     return ran
 
-  monkeypatch.setattr(fleet, "_SHARE_OF_SECONDS", 1e12)  # Else parts are single steps.
-  chunks, last = -(-4 // devices.count()), int(tiny_config.num_steps(12))
-  parts = len(range(0, last, max(1, last // 20)))
-  assert len(collect(tmp_path / "kept-1", tmp_path / "whole")) == parts * chunks
+  monkeypatch.setattr(checkpoint, "_DUE", 1e15)  # Only finished ones are written.
+  chunks = -(-4 // devices.count())
+  assert collect(tmp_path / "kept-1", "whole").count(0) == chunks
   assert list((tmp_path / "kept-1").iterdir()) == []
   monkeypatch.setattr(bank, "write", no_space)
   with pytest.raises(OSError, match="No space"):
-    collect(tmp_path / "kept-2", tmp_path / "again")
+    collect(tmp_path / "kept-2", "again")
   monkeypatch.undo()
   # All of the fleet's chunks were finished, and none is trained again.
-  assert collect(tmp_path / "kept-2", tmp_path / "again") == []
+  assert collect(tmp_path / "kept-2", "again") == []
+  trainer, _ = build(tmp_path / "kept-3")
   whole, again = (
-    bank.open_store(tmp_path / name, num_targets=10, num_train=24, settings={})
-    for name in ("whole", "again")
+    trainer.open_subsets(name, HALVES, 4).store for name in ("whole", "again")
   )
   rows = slice(0, 4)
   np.testing.assert_array_equal(again.read("margins", rows), whole.read("margins", rows))

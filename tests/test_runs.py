@@ -1,6 +1,6 @@
 """Runs that are shared, stopped, damaged and looked after."""
 
-import io
+import functools
 import itertools
 import json
 import os
@@ -13,29 +13,20 @@ import tempfile
 import time
 
 import numpy as np
+import programs
 import pytest
 from absl.testing import flagsaver
+from programs import TOY_OF_DRILL as TOY
+from programs import store_of
 
 from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
 from jaxdm import datamodels, sealed, store, upkeep
 
-TOY = {
-  **{name: str(value) for name, value in drill._TOY.items()},
-  "num_models": "70",
-  "epochs": "1",
-}
+start = functools.partial(programs.start, toy=TOY)
 
 
-def start(main, folder, *, hold="alone", **given: str) -> None:
-  with flagsaver.as_parsed(workdir=str(folder), **{**TOY, **given}):
-    launcher.start(main, ["prog"], hold=hold)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> pathlib.Path:
-  folder = tmp_path_factory.mktemp("run") / "whole"
-  start(train_subsets.main, folder)
-  return folder
+def of_base_models(folder: pathlib.Path) -> dict[str, bytes]:
+  return {p.name: p.read_bytes() for p in (folder / "base_models").iterdir()}
 
 
 def complete(folder: pathlib.Path) -> bool:
@@ -43,21 +34,39 @@ def complete(folder: pathlib.Path) -> bool:
 
 
 @pytest.mark.slow
-def test_shards_meet_in_the_store(finished, tmp_path, capsys) -> None:
+def test_shards_meet_in_the_store(trained, tmp_path, capsys) -> None:
   folder = tmp_path / "run"
-  start(train_subsets.main, folder, hold="shared", shard="1/2")
+  start(train_subsets.PROGRAM, folder, shard="1/2")
   assert "others have 55 models to train" in capsys.readouterr().out
   assert not complete(folder)
   with pytest.raises(SystemExit, match="lacks a finished train_subsets"):
-    start(fit_datamodels.main, folder)
-  start(train_subsets.main, folder, hold="shared", shard="0/2")
+    start(fit_datamodels.PROGRAM, folder)
+  start(train_subsets.PROGRAM, folder, shard="0/2")
   assert complete(folder)
-  assert drill._stored(folder) == drill._stored(finished)
-  assert (folder / "base_models.npz").read_bytes() == (
-    finished / "base_models.npz"
-  ).read_bytes()
+  assert drill._stored(folder) == drill._stored(trained)
+  assert of_base_models(folder) == of_base_models(trained)
   hosts = [line["host"] for line in status.last_lines(epath_of(folder))]
   assert hosts == ["0/2", "1/2"]
+
+
+@pytest.mark.slow
+def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
+  told = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_RANDOM_SEED_OFFSET": "3",
+  }
+  with flagsaver.as_parsed(drill_models="40"):
+    for name, more in (("plain", {}), ("told", told)):
+      more = {**os.environ, **more}
+      drill._finish([drill._start(tmp_path / name, env=more)])
+  plain, other = (drill._stored(tmp_path / name) for name in ("plain", "told"))
+  assert plain == other and len(plain) > 10
+  plain, other = (of_base_models(tmp_path / name) for name in ("plain", "told"))
+  for name in plain.keys() - {"record.json"}:  # Which says what made them.
+    assert plain[name] == other[name]
 
 
 def epath_of(folder: pathlib.Path):
@@ -84,12 +93,12 @@ def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_one_job_of_two_processes_searches_as_one_does(finished, tmp_path) -> None:
+def test_one_job_of_two_processes_searches_as_one_does(trained, tmp_path) -> None:
   some = {"methods": "influence,random"}
   folders = tmp_path / "one", tmp_path / "two"
   for folder in folders:
-    shutil.copytree(finished, folder)
-    start(fit_datamodels.main, folder)
+    shutil.copytree(trained, folder)
+    start(fit_datamodels.PROGRAM, folder)
   more = [f"--{name}={value}" for name, value in {**some, "epochs": "1"}.items()]
   with flagsaver.flagsaver(drill_models=70):
     drill._finish([drill._start(folders[0], *more, launcher="pipeline")])
@@ -158,53 +167,81 @@ def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_bank_is_repaired(finished, tmp_path, capsys) -> None:
+def test_a_damaged_bank_is_repaired(trained, tmp_path, capsys) -> None:
   folder = tmp_path / "run"
-  start(train_subsets.main, folder)
+  shutil.copytree(trained, folder)
   whole = drill._stored(folder)
-  start(bank.main, folder, do="verify")
+  start(bank.PROGRAM, folder, do="verify")
   for name in ("subsets/masks/c/1/0", "subsets/manifest.json"):
     path = folder / "bank" / name
     content = bytearray(path.read_bytes())
     content[5] ^= 1
     path.write_bytes(content)
     with pytest.raises(SystemExit) as caught:
-      start(bank.main, folder, do="verify")
+      start(bank.PROGRAM, folder, do="verify")
     assert caught.value.code == 1
     assert name in capsys.readouterr().out
-    start(bank.main, folder, do="repair")
-    start(train_subsets.main, folder)
+    start(bank.PROGRAM, folder, do="repair")
+    start(train_subsets.PROGRAM, folder)
     assert drill._stored(folder) == whole
 
 
 @pytest.mark.slow
 def test_damage_to_the_models_on_all_data_is_named_and_repaired(
-  finished, tmp_path, capsys
+  trained, tmp_path, capsys
 ) -> None:
   folder = tmp_path / "run"
-  shutil.copytree(finished, folder)
-  path = folder / "base_models.npz"
-  whole = path.read_bytes()
-  content = bytearray(whole)
+  shutil.copytree(trained, folder)
+  whole = of_base_models(folder)
+  path = folder / "base_models" / "logits.npy"
+  content = bytearray(path.read_bytes())
+  content[-5] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(SystemExit, match="logits.npy is damaged: .*--do=repair"):
+    start(fit_datamodels.PROGRAM, folder)
+  path = folder / "base_models" / "trak.npy"
+  content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
-  with pytest.raises(SystemExit, match="base_models.npz is damaged: .*--do=repair"):
-    start(fit_datamodels.main, folder)
   with pytest.raises(SystemExit) as caught:
-    start(bank.main, folder, do="verify")
-  assert caught.value.code == 1 and "base_models.npz" in capsys.readouterr().out
-  start(bank.main, folder, do="repair")
+    start(bank.PROGRAM, folder, do="verify")
+  printed = capsys.readouterr().out
+  assert caught.value.code == 1 and "trak.npy" in printed and "logits.npy" in printed
+  assert "influence.npy" not in printed
+  start(bank.PROGRAM, folder, do="repair")
   assert not path.exists()
-  start(train_subsets.main, folder)
-  with np.load(path) as again, np.load(io.BytesIO(whole)) as before:
-    for name in before.files:
-      np.testing.assert_array_equal(again[name], before[name])
+  start(train_subsets.PROGRAM, folder)
+  assert of_base_models(folder) == whole
+  (folder / "base_models" / "record.json").unlink()
+  with pytest.raises(SystemExit) as caught:
+    start(bank.PROGRAM, folder, do="verify")
+  assert caught.value.code == 1 and "record.json" in capsys.readouterr().out
+  start(bank.PROGRAM, folder, do="repair")
+  assert not complete(folder)
+  start(bank.PROGRAM, folder, do="verify")  # As after a kill: nothing is damaged.
 
 
 @pytest.mark.slow
-def test_training_sets_of_another_seed_are_noticed(finished, tmp_path, capsys) -> None:
+def test_models_on_all_data_of_an_earlier_version_are_refused_and_replaced(
+  trained, tmp_path
+) -> None:
   folder = tmp_path / "run"
-  start(train_subsets.main, folder)
+  shutil.copytree(trained, folder)
+  whole = of_base_models(folder)
+  shutil.rmtree(folder / "base_models")
+  (folder / "base_models.npz").write_bytes(b"an archive")
+  with pytest.raises(SystemExit, match="earlier version; .*--do=repair"):
+    start(fit_datamodels.PROGRAM, folder)
+  start(bank.PROGRAM, folder, do="repair")
+  assert not (folder / "base_models.npz").exists()
+  start(train_subsets.PROGRAM, folder)
+  assert of_base_models(folder) == whole
+
+
+@pytest.mark.slow
+def test_training_sets_of_another_seed_are_noticed(trained, tmp_path, capsys) -> None:
+  folder = tmp_path / "run"
+  shutil.copytree(trained, folder)
   with flagsaver.as_parsed(workdir=str(folder), **TOY):
     collection = launcher.open_lab().collections()[0]
   rows = slice(32, 64)
@@ -213,48 +250,48 @@ def test_training_sets_of_another_seed_are_noticed(finished, tmp_path, capsys) -
   margins = collection.store.read("margins", rows)
   collection.store.write(1, {"masks": masks, "margins": margins}, {"diverged": 0})
   with pytest.raises(SystemExit):
-    start(bank.main, folder, do="verify")
+    start(bank.PROGRAM, folder, do="verify")
   assert "subsets/masks/c/1/0: not the subsets of its seed" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_workdirs_of_one_experiment_are_merged(finished, tmp_path, capsys) -> None:
+def test_workdirs_of_one_experiment_are_merged(trained, tmp_path, capsys) -> None:
   for index in (0, 1):
     folder = tmp_path / str(index)
-    start(train_subsets.main, folder, hold="shared", shard=f"{index}/2")
-  start(bank.main, tmp_path / "0", do="merge", other=str(tmp_path / "1"))
+    start(train_subsets.PROGRAM, folder, shard=f"{index}/2")
+  start(bank.PROGRAM, tmp_path / "0", do="merge", other=str(tmp_path / "1"))
   assert "no model is missing" in capsys.readouterr().out
-  start(train_subsets.main, tmp_path / "0")
-  assert drill._stored(tmp_path / "0") == drill._stored(finished)
+  start(train_subsets.PROGRAM, tmp_path / "0")
+  assert drill._stored(tmp_path / "0") == drill._stored(trained)
   other = tmp_path / "other"
-  start(train_subsets.main, other, hold="shared", shard="1/2", seed="1")
+  start(train_subsets.PROGRAM, other, shard="1/2", seed="1")
   with pytest.raises(SystemExit, match="holds other models: seed: stored 0, asked 1"):
-    start(bank.main, tmp_path / "0", do="merge", other=str(other))
+    start(bank.PROGRAM, tmp_path / "0", do="merge", other=str(other))
 
 
 @pytest.mark.slow
-def test_what_is_exported_can_be_fitted_as_files(finished, tmp_path, capsys) -> None:
-  start(bank.main, finished, do="export", other=str(tmp_path / "npy"))
+def test_what_is_exported_can_be_fitted_as_files(trained, tmp_path, capsys) -> None:
+  start(bank.PROGRAM, trained, do="export", other=str(tmp_path / "npy"))
   masks = np.load(tmp_path / "npy" / "masks.npy")
   margins = np.load(tmp_path / "npy" / "margins.npy")
   assert (masks.shape, masks.dtype) == ((78, 48), bool)
   assert (margins.shape, margins.dtype) == ((78, 20), np.float16)
   assert (masks.sum(axis=1) == 24).all()
-  with flagsaver.as_parsed(workdir=str(finished), **TOY):
+  with flagsaver.as_parsed(workdir=str(trained), **TOY):
     opened = launcher.open_lab()
-    expected = opened.subset_margins()[1][:]
+    expected = opened.fitted_rows().margins_mt[:]
   np.testing.assert_array_equal(margins[:70], expected.astype(np.float16))
   np.testing.assert_array_equal(masks[:70], opened.subset_masks(np.arange(70)))
 
 
 @pytest.mark.slow
-def test_logits_and_half_precision_by_choice(finished, tmp_path) -> None:
+def test_logits_and_half_precision_by_choice(trained, tmp_path) -> None:
   folder = tmp_path / "run"
   asked = {"margin_dtype": "float16", "keep_logits": "true"}
-  start(train_subsets.main, folder, **asked)
-  start(bank.main, folder, do="verify", **asked)
-  start(bank.main, folder, do="export", other=str(tmp_path / "npy"), **asked)
-  whole, half = store_of(finished), store_of(folder, **asked)
+  start(train_subsets.PROGRAM, folder, **asked)
+  start(bank.PROGRAM, folder, do="verify", **asked)
+  start(bank.PROGRAM, folder, do="export", other=str(tmp_path / "npy"), **asked)
+  whole, half = store_of(trained), store_of(folder, **asked)
   expected = whole.read("margins", slice(0, 70))
   margins = half.read("margins", slice(0, 70))
   assert margins.dtype == np.float16
@@ -266,20 +303,14 @@ def test_logits_and_half_precision_by_choice(finished, tmp_path) -> None:
   right = logits[:, np.arange(20), labels] - logits[:, np.arange(20), 1 - labels]
   np.testing.assert_allclose(right, expected, atol=0.02)
   # And what is fitted to them is what is fitted to the others.
-  start(fit_datamodels.main, folder, **asked)
-
-
-def store_of(folder: pathlib.Path, **given: str) -> store.Store:
-  with flagsaver.as_parsed(workdir=str(folder), **TOY, **given):
-    return launcher.open_lab().collections()[0].store
+  start(fit_datamodels.PROGRAM, folder, **asked)
 
 
 @pytest.mark.slow
-def test_show_and_status_tell_what_there_is(finished, capsys) -> None:
-  start(bank.main, finished, do="show")
+def test_show_and_status_tell_what_there_is(trained, capsys) -> None:
+  start(bank.PROGRAM, trained, do="show")
   assert "subsets" in capsys.readouterr().out
-  with flagsaver.as_parsed(workdir=str(finished)):
-    launcher.start(status.main, ["prog"], launcher.open_workdir, hold="not")
+  start(status.PROGRAM, trained, toy={})
   printed = capsys.readouterr().out
   assert "finished" in printed and "78" in printed and "0/1" in printed
 
@@ -324,13 +355,13 @@ def test_opening_and_reading_a_part_do_not_grow_with_the_whole(
 
 
 @pytest.mark.slow
-def test_a_clock_that_jumps_changes_nothing(finished, tmp_path, monkeypatch) -> None:
+def test_a_clock_that_jumps_changes_nothing(trained, tmp_path, monkeypatch) -> None:
   jumps = itertools.cycle([0.0, -1e6, 1e9, 3.0])
   # What tells the time, for logs and for progress bars.
   monkeypatch.setattr(time, "time", lambda: next(jumps))
   monkeypatch.setattr("tqdm.std.time", lambda: next(jumps))
-  start(train_subsets.main, tmp_path / "run")
-  assert drill._stored(tmp_path / "run") == drill._stored(finished)
+  start(train_subsets.PROGRAM, tmp_path / "run")
+  assert drill._stored(tmp_path / "run") == drill._stored(trained)
 
 
 @pytest.mark.slow
@@ -338,7 +369,7 @@ def test_a_clock_that_jumps_changes_nothing(finished, tmp_path, monkeypatch) -> 
   not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode,
   reason="mounting a small disk needs user namespaces",
 )
-def test_a_full_disk_ends_a_run_that_can_be_continued(finished, tmp_path) -> None:
+def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None:
   disk, out = tmp_path / "disk", tmp_path / "out"
   disk.mkdir()
   flags = " ".join(f"--{name}={value}" for name, value in TOY.items())
@@ -358,18 +389,18 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(finished, tmp_path) -> Non
   assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
     upkeep.sweep(path)
-  assert drill._stored(out) == drill._stored(finished)
+  assert drill._stored(out) == drill._stored(trained)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/dev/shm").exists(), reason="needs a second disk")
-def test_stores_may_be_on_another_filesystem(finished, tmp_path) -> None:
+def test_stores_may_be_on_another_filesystem(trained, tmp_path) -> None:
   with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
     folder = tmp_path / "run"
     assert os.stat(other).st_dev != os.stat(tmp_path).st_dev
-    start(train_subsets.main, folder, bank_dir=f"{other}/bank")
+    start(train_subsets.PROGRAM, folder, bank_dir=f"{other}/bank")
     assert not (folder / "bank").exists()
-    assert drill._files(pathlib.Path(other) / "bank") == drill._stored(finished)
+    assert drill._files(pathlib.Path(other) / "bank") == drill._stored(trained)
 
 
 def test_a_signal_ends_what_does_not_end_by_itself() -> None:
@@ -459,12 +490,12 @@ def test_parts_are_collected_again_and_again(tmp_path) -> None:
     return store_of(folder / "run").chunks().__len__()
 
   for i in range(2):
-    start(train_subsets.main, pod / str(i), hold="shared", shard=f"{i}/4")
+    start(train_subsets.PROGRAM, pod / str(i), shard=f"{i}/4")
   first = collected()
   for i in range(2):
-    start(train_subsets.main, pod / str(i), hold="shared", shard=f"{i + 2}/4")
+    start(train_subsets.PROGRAM, pod / str(i), shard=f"{i + 2}/4")
   assert collected() > first
-  start(train_subsets.main, folder / "run")
+  start(train_subsets.PROGRAM, folder / "run")
   assert complete(folder / "run")
 
 
@@ -482,6 +513,6 @@ def test_processes_on_disks_of_their_own_do_not_wait(tmp_path) -> None:
     first, second = drill._job(tmp_path, 2, own_disks=True)
     drill._finish([first, second])
   assert not complete(tmp_path / "0") and not complete(tmp_path / "1")
-  start(bank.main, tmp_path / "0", do="merge", other=str(tmp_path / "1"), epochs="4.0")
-  start(train_subsets.main, tmp_path / "0", epochs="4.0")
+  start(bank.PROGRAM, tmp_path / "0", do="merge", other=str(tmp_path / "1"), epochs="4.0")
+  start(train_subsets.PROGRAM, tmp_path / "0", epochs="4.0")
   assert complete(tmp_path / "0")

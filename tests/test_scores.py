@@ -1,6 +1,9 @@
 """Baselines and priors."""
 
+import math
+
 import numpy as np
+import pytest
 from sklearn.metrics import pairwise
 
 from jaxdm import baselines, priors
@@ -43,6 +46,28 @@ def test_tiles_of_targets_are_joined(monkeypatch) -> None:
   assert sizes == [4, 4, 2]
 
 
+def test_terms_are_added_in_their_order_whatever_the_tile(tmp_path, monkeypatch) -> None:
+  rng = np.random.default_rng(0)
+  train, targets = rng.normal(size=(7, 5)), rng.normal(size=(10, 5))
+  pairs = [
+    (baselines.similarity, -targets),
+    (baselines.closeness, targets),
+    (baselines.similarity, 1e6 * targets),
+  ]
+  terms = [baselines.Term(score, train, rows) for score, rows in pairs]
+  expected = np.ones((10, 7), np.float32)
+  for score, rows in pairs:
+    expected = expected + np.asarray(score(train, rows))
+  for tile in (3, 1024):
+    monkeypatch.setattr(baselines, "_TILE_TARGETS", tile)
+    path = tmp_path / f"{tile}.npy"
+    total = np.lib.format.open_memmap(path, "w+", np.float32, (10, 7))
+    total[:] = 1
+    baselines.add_scores(total, terms)
+    total.flush()
+    np.testing.assert_allclose(np.load(path), expected, rtol=1e-6)
+
+
 def test_dead_features_do_not_make_nan() -> None:
   scores = baselines.similarity(np.zeros((3, 2)), np.ones((2, 2)))
   np.testing.assert_array_equal(scores, np.zeros((2, 3)))
@@ -53,6 +78,40 @@ def test_random_scores_replay_and_differ_between_targets_and_seeds() -> None:
   np.testing.assert_array_equal(a, baselines.random(3, 50, seed=1))
   assert not np.array_equal(a, baselines.random(3, 50, seed=2))
   assert not np.array_equal(a[0].argsort(), a[1].argsort())
+
+
+@pytest.mark.parametrize("num_train", [1, 5, 8, 13])
+def test_rows_of_random_scores_are_those_of_the_whole(num_train) -> None:
+  whole = baselines.random(11, num_train, seed=3)
+  rows = baselines.random_rows(11, num_train, seed=3)
+  assert rows.shape == whole.shape
+  for some in (slice(None), slice(2, 7), np.array([9, 0, 3]), whole[:, 0] > 0.5):
+    np.testing.assert_array_equal(rows[some], whole[some])
+
+
+def test_distances_of_pixels_are_exact_and_ties_are_ties(monkeypatch) -> None:
+  rng = np.random.default_rng(0)
+  train = rng.integers(0, 256, (9, 32, 32, 3), np.uint8)
+  train[4], train[5] = 0, 255
+  targets = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+  targets[1] = 0
+  near = rng.integers(200, 255, (32, 32, 3), np.uint8)
+  targets[0] = near
+  train[:4] = near + rng.integers(-1, 2, (4, 32, 32, 3))  # Large terms, small distances.
+  train[7] = train[2].swapaxes(0, 1)
+  targets[2] = np.minimum(targets[2], targets[2].swapaxes(0, 1))  # As far from 7 as 2.
+  monkeypatch.setattr(baselines, "_BLOCK_EXAMPLES", 4)
+  found = baselines.pixel_rows(train, targets)
+  order = np.array([2, 0, 1])
+  for target, row in zip(order, found[order], strict=True):
+    squares = [
+      sum(
+        (int(a) - int(b)) ** 2 for a, b in zip(x.flat, targets[target].flat, strict=True)
+      )
+      for x in train
+    ]
+    np.testing.assert_array_equal(row, [-np.float32(math.sqrt(s)) for s in squares])
+  assert found[:][2, 7] == found[:][2, 2] and found[:][1, 4] == 0 > found[:][0, 0]
 
 
 def test_factors_are_small_where_weights_are_expected() -> None:

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 from experiments import bench_accuracy, torch_resnet9
 
 
+@pytest.mark.slow
 def test_pytorch_learns_the_tiny_problem(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
   trainer = torch_resnet9.Trainer(tiny_config, images, labels, 2)

@@ -151,6 +151,68 @@ def test_muon_moves_kernels_along_the_gradients_polar_factor(tiny_config) -> Non
     np.testing.assert_allclose(a, 0.5 * b, rtol=1e-4, atol=1e-7)
 
 
+def by_singular_values(matrix: np.ndarray) -> np.ndarray:
+  """What five steps of Newton and Schulz, as Muon takes them, do to singular values."""
+  u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+  s = s / np.linalg.norm(s)
+  for _ in range(5):
+    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+  return (u * s) @ vt
+
+
+@pytest.mark.parametrize("muon_rate", [0.0, 0.05])
+def test_weight_decay_is_what_it_is_said_to_be(
+  tiny_config, monkeypatch, muon_rate
+) -> None:
+  """Against the formulas in NumPy, where gradients are given and decay is large."""
+  config = dataclasses.replace(
+    tiny_config, muon_rate=muon_rate, peak_learning_rate=0.4, weight_decay=0.3
+  )
+  # So that the gradient is what is passed as images.
+  monkeypatch.setattr(
+    train,
+    "loss",
+    lambda params, stats, net, images, *rest: (
+      sum(jax.tree.leaves(jax.tree.map(lambda p, g: (p * g).sum(), params, images))),
+      stats,
+    ),
+  )
+  rng = np.random.default_rng(0)
+  shapes = {
+    ("ConvBlock_0", "kernel"): (3, 3, 1, 4),
+    ("ConvBlock_1", "kernel"): (3, 3, 2, 5),
+    ("ConvBlock_1", "scale"): (5,),
+    ("Dense_0", "kernel"): (5, 3),
+  }
+
+  def tree(values: dict) -> dict:
+    found: dict[str, dict] = {}
+    for (layer, name), value in values.items():
+      found.setdefault(layer, {})[name] = np.asarray(value, np.float32)
+    return found
+
+  weights = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+  memory = {name: np.zeros(shape) for name, shape in shapes.items()}
+  state = train.initial_state(config, {"params": tree(weights), "batch_stats": {}})
+  b = config.momentum
+  for k, rate in enumerate((0.1, 0.4, 0.25), start=1):
+    grads = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    state = train.step(config, None, state, tree(grads), None, rate)
+    for name, w in weights.items():
+      if muon_rate and name == ("ConvBlock_1", "kernel"):
+        memory[name] = b * memory[name] + (1 - b) * grads[name]
+        ahead = b * memory[name] / (1 - b ** (k + 1))
+        ahead = ahead + (1 - b) * grads[name] / (1 - b**k)
+        move = by_singular_values(ahead.reshape(-1, 5)).reshape(w.shape)
+        own_rate = muon_rate * rate / 0.4
+        weights[name] = w - own_rate * (move + 0.3 * w)
+      else:
+        memory[name] = b * memory[name] + grads[name] + 0.3 * w
+        weights[name] = w - rate * memory[name]
+  for (layer, name), w in weights.items():
+    np.testing.assert_allclose(state.params[layer][name], w, atol=2e-5)
+
+
 def test_pixels_are_normalised_by_the_models_own_set(
   tiny_config, tiny_images, mask
 ) -> None:

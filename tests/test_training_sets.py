@@ -37,6 +37,29 @@ def test_sets_hold_the_masked_examples_and_their_labels() -> None:
     np.testing.assert_array_equal(sets.indices[row, :count], np.flatnonzero(mask))
     np.testing.assert_array_equal(sets.labels[row, :count], labels[mask])
 
+    assert not sets.indices[row, count:].any() and not sets.labels[row, count:].any()
+
+
+def test_packed_masks_are_the_masks() -> None:
+  masks = np.random.default_rng(0).random((7, 19)) < 0.5
+  packed = training_sets.PackedMasks.of(iter([masks[:4], masks[4:]]))
+  assert packed.shape == (7, 19) and packed.dtype == bool
+  some = np.array([5, 0, 5])
+  for rows in (slice(None), slice(2, 6), some):
+    np.testing.assert_array_equal(packed[rows], masks[rows])
+  assert packed[some].dtype == bool
+  taken = packed.take(some)
+  assert taken.shape == (3, 19)
+  np.testing.assert_array_equal(taken[:], masks[some])
+
+
+def test_changes_and_labels_that_do_not_fit_together_are_an_error() -> None:
+  labels, one = np.array([0, 1]), [np.array([0])]
+  with pytest.raises(ValueError):
+    training_sets.relabelled(labels, one * 2, one)
+  with pytest.raises(ValueError):
+    training_sets.fingerprints(np.ones((3, 2), bool), np.zeros((2, 2), int))
+
 
 def test_removal_and_relabelling_touch_only_what_they_name() -> None:
   labels = np.array([0, 0, 1, 1])

@@ -7,7 +7,7 @@ from test_brittleness import Simulated, cases
 
 from jaxdm import brittleness, verdicts
 
-TEST = verdicts.SequentialTest(most=16, confidence=0.95)
+TEST = verdicts.SequentialTest(most=16, confidence=0.95, skewness=0)
 
 
 def run(test: verdicts.SequentialTest, margins: np.ndarray) -> tuple[bool, int]:
@@ -28,7 +28,7 @@ def many(test, mean: float, runs: int, seed: int = 0, scale: float = 3.0):
 @pytest.mark.slow
 @pytest.mark.parametrize("most,confidence", [(16, 0.95), (8, 0.9), (2, 0.95), (40, 0.99)])
 def test_false_claims_over_ten_thousand_runs_stay_at_the_level(most, confidence) -> None:
-  test = verdicts.SequentialTest(most=most, confidence=confidence)
+  test = verdicts.SequentialTest(most=most, confidence=confidence, skewness=0)
   false, _ = many(test, 0.0, 10_000)
   level = 1 - confidence
   assert false <= level + 3 * np.sqrt(level * confidence / 10_000)
@@ -47,9 +47,10 @@ class FixedDesign(verdicts.SequentialTest):
 class FixedConfig(brittleness.SearchConfig):
   """Searches with it."""
 
-  @property
-  def test(self) -> verdicts.SequentialTest:
-    return FixedDesign(most=self.verify_seeds, confidence=self.confidence)
+  def test(self, skewness: float = 0) -> verdicts.SequentialTest:
+    return FixedDesign(
+      most=self.verify_seeds, confidence=self.confidence, skewness=skewness
+    )
 
 
 @pytest.mark.slow
@@ -62,7 +63,7 @@ def test_searches_take_half_the_verification_models_of_a_fixed_design() -> None:
   claimed, models = {}, {}
   for name, config in configs.items():
     simulated = Simulated(np.full(2000, 8.0), np.ones(2000), 3.0)
-    found = brittleness.search(cases(2000), simulated, config)
+    found = brittleness.search(cases(2000), simulated, config, skewness_t=np.zeros(2000))
     claimed[name] = np.array([v.k if not v.censored else 99 for v in found])
     models[name] = sum(seed.family == "verify" for _, _, seed in simulated.asked)
     # The margin is 0 at 8: claims below are false.
@@ -71,10 +72,96 @@ def test_searches_take_half_the_verification_models_of_a_fixed_design() -> None:
   assert models["sequential"] <= models["fixed"] / 2
 
 
+@pytest.mark.parametrize(
+  "skewness,runs",
+  [
+    (1.0, 1500),
+    pytest.param(0.5, 5000, marks=pytest.mark.slow),
+  ],
+)
+def test_skewed_margins_pass_no_more_often_than_the_level(skewness, runs) -> None:
+  gamma = scipy.stats.gamma(4 / skewness**2)
+  rows = gamma.rvs((runs, 16), random_state=1) - gamma.mean()
+  test = verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness)
+  error = np.sqrt(0.05 * 0.95 / runs)
+  false, mirrored, naive = (
+    np.mean([run(one, row)[0] for row in sign * rows])
+    for one, sign in ((test, 1), (test, -1), (TEST, 1))
+  )
+  assert 0.04 - 3 * error <= false <= 0.05 + 3 * error
+  assert mirrored <= 0.05
+  assert naive > false + 3 * error * (skewness == 1)  # Levels for normal margins.
+
+
+def test_without_an_estimate_a_test_allows_for_all_skewness_that_was_checked() -> None:
+  default = verdicts.SequentialTest(most=16, confidence=0.95)
+  levels = [
+    verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness).level(16)
+    for skewness in (0, 0.25, 0.5, 1)
+  ]
+  assert levels == sorted(levels, reverse=True) and len(set(levels)) == 4
+  assert default.level(16) == levels[-1]
+  for skewness in (-0.1, 1.1, np.nan):
+    with pytest.raises(ValueError, match="skewness must be in"):
+      verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness)
+
+
+def test_skewness_of_one_kind_of_margins_is_pooled() -> None:
+  rng = np.random.default_rng(0)
+  margins = 3 * (rng.gamma(4, size=(32, 200)) - 4) + np.arange(200)
+  found = verdicts.estimate_skewness(margins)
+  samples = scipy.stats.skew(margins, bias=False)
+  # All targets have skewness 1: what single samples say beside that is noise.
+  assert abs(found.mean() - samples.mean()) < 1e-9
+  assert np.std(found - 1) < np.std(samples - 1) / 1.5
+  margins[3, 5], margins[:, 6] = np.nan, np.inf
+  again = verdicts.estimate_skewness(margins)
+  assert np.isnan(again).tolist() == [t == 6 for t in range(200)]
+  np.testing.assert_allclose(again[:5], found[:5], atol=0.02)
+  assert np.isnan(verdicts.estimate_skewness(margins[:7])).all()
+
+
+def test_skewness_of_targets_that_differ_is_told_apart() -> None:
+  rng = np.random.default_rng(0)
+  margins = np.sign(np.arange(100) - 49.5) * (rng.gamma(1, size=(400, 100)) - 1)
+  found = verdicts.estimate_skewness(margins)
+  samples = scipy.stats.skew(margins, bias=False)
+  np.testing.assert_allclose(found, samples, rtol=0.1)
+
+
+def test_a_search_allows_for_the_skewness_that_it_is_told() -> None:
+  skewness = np.array([-1.5, 0.0, 0.6, 1.7, np.nan])
+  proofs: dict[tuple[int, int], list[float]] = {}
+
+  def retrain(changes, seeds, *, progress):
+    rows = []
+    for (case, k), seed in zip(changes, seeds, strict=True):
+      margin = 8.0 - k + 0.01 * np.sin(seed.number)
+      rows.append(np.full(5, margin))
+      if seed.family == "verify":
+        proofs.setdefault((case.target, k), []).append(margin)
+    return np.array(rows)
+
+  config = brittleness.SearchConfig()
+  found = brittleness.search(cases(5), retrain, config, skewness_t=skewness)
+  assert [v.skewness for v in found] == [-1.5, 0.0, 0.6, 1.7, None]
+  assert [v.level_checked for v in found] == [False, True, True, False, True]
+  for verdict, bound in zip(found, [0.0, 0.0, 0.6, 1.0, 1.0], strict=True):
+    # The bounds of a claim are at the level of its own test.
+    test = verdicts.SequentialTest(most=16, confidence=0.95, skewness=bound)
+    margins = proofs[verdict.target, verdict.k]
+    quantile = scipy.stats.t.ppf(1 - test.level(len(margins)), len(margins) - 1)
+    high = np.mean(margins) + quantile * scipy.stats.sem(margins)
+    np.testing.assert_allclose(verdict.margin_high, high, rtol=1e-9)
+    assert verdict.margin_high <= 0
+  unknown = brittleness.search(cases(1), retrain, config)[0]
+  assert unknown.skewness is None and unknown.level_checked
+
+
 def test_looks_end_at_the_most() -> None:
   assert TEST.looks == (3, 4, 5, 6, 8, 10, 12, 15, 16)
-  assert verdicts.SequentialTest(most=2, confidence=0.9).looks == (2,)
-  fixed = verdicts.SequentialTest(most=3, confidence=0.9)
+  assert verdicts.SequentialTest(most=2, confidence=0.9, skewness=0).looks == (2,)
+  fixed = verdicts.SequentialTest(most=3, confidence=0.9, skewness=0)
   np.testing.assert_allclose(fixed.level(3), 0.1, atol=0.003)
   with pytest.raises(ValueError, match="must be one of"):
     TEST.passed(np.zeros(7))

@@ -3,22 +3,137 @@
 A score says how much an example supports a target: the highest goes first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, prng
+from jaxdm import Array, numerics, prng
 
 _TILE_TARGETS = 1024
+_BLOCK_EXAMPLES = 4096
+# Philox makes four numbers of 64 bits a step, so eight of float32.
+_FLOATS_A_STEP = 8
+_EXACT_TERMS = 2**10
+
+
+class ScoreRows:
+  """Scores float32[t, n] that are computed for the targets that are asked for.
+
+  Attributes:
+    shape: (t, n).
+    dtype: float32.
+  """
+
+  dtype = np.dtype(np.float32)
+
+  def __init__(self, shape: tuple[int, int], rows_of: Callable[[np.ndarray], np.ndarray]):
+    """Computes nothing yet.
+
+    Args:
+      shape: (t, n).
+      rows_of: takes int[u], indices of targets; returns float32[u, n].
+    """
+    self.shape, self._rows_of = shape, rows_of
+
+  def __getitem__(self, targets: slice | np.ndarray) -> np.ndarray:
+    return self._rows_of(np.arange(self.shape[0])[targets])
 
 
 def random(num_targets: int, num_train: int, *, seed: int) -> np.ndarray:
   """Scores without information, as float32[t, n]."""
   rng = prng.generator_for(seed, "random-scores")
   return rng.random((num_targets, num_train), np.float32)
+
+
+def random_rows(num_targets: int, num_train: int, *, seed: int) -> ScoreRows:
+  """The scores of `random`, computed a row at a time."""
+
+  def rows_of(targets: np.ndarray) -> np.ndarray:
+    scores_un = np.empty((len(targets), num_train), np.float32)
+    for row, target in zip(scores_un, targets, strict=True):
+      rng = prng.generator_for(seed, "random-scores")
+      steps, rest = divmod(int(target) * num_train, _FLOATS_A_STEP)
+      rng.bit_generator.advance(steps)  # type: ignore[attr-defined]
+      rng.random(rest, np.float32)
+      rng.random(dtype=np.float32, out=row)
+    return scores_un
+
+  return ScoreRows((num_targets, num_train), rows_of)
+
+
+def pixel_rows(train_images: np.ndarray, target_images: np.ndarray) -> ScoreRows:
+  """Minus the Euclidean distance of images, computed for the targets asked for.
+
+  Squared distances are exact: see `_squared_distances`. So images that are equally far
+  get equal scores.
+
+  Args:
+    train_images: uint8[n, ...].
+    target_images: uint8[t, ...], of the same size.
+  """
+  train_np = train_images.reshape(len(train_images), -1)
+  target_tp = target_images.reshape(len(target_images), -1)
+
+  def rows_of(targets: np.ndarray) -> np.ndarray:
+    scores_un = np.empty((len(targets), len(train_np)), np.float32)
+    for start in range(0, len(train_np), _BLOCK_EXAMPLES):
+      part = slice(start, start + _BLOCK_EXAMPLES)
+      scores_un[:, part] = -np.sqrt(
+        _squared_distances(target_tp[targets], train_np[part])
+      )
+    return scores_un
+
+  return ScoreRows((len(target_tp), len(train_np)), rows_of)
+
+
+def _squared_distances(a_up: np.ndarray, b_np: np.ndarray) -> np.ndarray:
+  """|a - b|^2 of rows of uint8, float64[u, n] without rounding.
+
+  |a|^2 + |b|^2 - 2 a.b, where products of pixels less 128 are at most 2^14. A float32
+  product of matrices holds the sum of 2^10 of them exactly, in any order.
+  """
+  total_un = np.zeros((len(a_up), len(b_np)))
+  for start in range(0, a_up.shape[1], _EXACT_TERMS):
+    part = slice(start, start + _EXACT_TERMS)
+    a, b = (x[:, part].astype(np.float32) - 128 for x in (a_up, b_np))
+    total_un -= 2 * (a @ b.T)
+    for axis, x in enumerate((a, b)):
+      total_un += np.expand_dims(np.einsum("ip,ip->i", x, x), 1 - axis)
+  return total_un
+
+
+class Term(NamedTuple):
+  """One summand of scores.
+
+  Attributes:
+    score: from all training rows and some target rows to float32[t, n].
+    train_rows: [n, ...], what `score` knows of the training examples.
+    target_rows: [t, ...], of the targets.
+  """
+
+  score: Callable[[Array, Array], Array]
+  train_rows: Array
+  target_rows: Array
+
+
+def add_scores(total_tn: np.ndarray, terms: Sequence[Term]) -> None:
+  """Adds terms to scores in place, a tile of targets at a time.
+
+  Each tile is read and written once for all terms, so that the scores may be a memory
+  map. The device never holds more than a tile of a term.
+
+  Args:
+    total_tn: float32, changed.
+    terms: added in this order, whatever the size of a tile.
+  """
+  for start in range(0, len(total_tn), _TILE_TARGETS):
+    tile_un = total_tn[start : start + _TILE_TARGETS]
+    for score, train_rows, target_rows in terms:
+      tile_un += np.asarray(score(train_rows, target_rows[start : start + _TILE_TARGETS]))
 
 
 def by_tile(
@@ -34,12 +149,12 @@ def by_tile(
   Returns:
     float32[t, n], on the host.
   """
-  starts = range(0, len(target_rows), _TILE_TARGETS)
-  return np.concatenate(
-    [np.asarray(score(train_rows, target_rows[s : s + _TILE_TARGETS])) for s in starts]
-  )
+  total_tn = np.zeros((len(target_rows), len(train_rows)), np.float32)
+  add_scores(total_tn, [Term(score, train_rows, target_rows)])
+  return total_tn
 
 
+@numerics.pinned()
 @jax.jit
 def similarity(train_features_nf: Array, target_features_tf: Array) -> Array:
   """Cosine similarity of one model's penultimate features; average it over models.
@@ -55,6 +170,7 @@ def similarity(train_features_nf: Array, target_features_tf: Array) -> Array:
   return jnp.dot(*rows, precision="highest")
 
 
+@numerics.pinned()
 @jax.jit
 def closeness(train_rows_nf: Array, target_rows_tf: Array) -> Array:
   """Minus the Euclidean distance of features, or of pixels, as float32[t, n].

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
-from jaxdm import Array
+from jaxdm import Array, numerics
 
 
 class Gradients(NamedTuple):
@@ -29,12 +29,14 @@ class Gradients(NamedTuple):
   odds_n: Array
 
 
+@numerics.pinned()
 @jax.jit
 def scores(rows_nd: Array, target_td: Array) -> Array:
   """What examples with these rows have to do with targets, as float32[t, n]."""
   return jnp.dot(target_td, rows_nd.T, precision="highest")
 
 
+@numerics.pinned()
 @jax.jit
 def tracin(model: Gradients) -> Array:
   """What one unit of gradient descent on an example adds to a target's log-odds.
@@ -46,6 +48,7 @@ def tracin(model: Gradients) -> Array:
   return model.train_nd * wrong_n[:, None]
 
 
+@numerics.pinned()
 @jax.jit
 def trak(model: Gradients, damping: Array | float) -> Array:
   """TRAK without its factor 1 - p: (Phi' Phi + c I)^-1 phi_n.
@@ -61,6 +64,7 @@ def trak(model: Gradients, damping: Array | float) -> Array:
   return _solve(model.train_nd, model.train_nd, damping).T
 
 
+@numerics.pinned()
 @jax.jit
 def relabel(
   model: Gradients,
@@ -89,6 +93,7 @@ def relabel(
   return (model.target_td @ solved).reshape(-1, *change.shape[:2])
 
 
+@numerics.pinned()
 @jax.jit
 def influence(model: Gradients, damping: Array | float) -> Array:
   """What leaving an example out takes from a target's log-odds, to first order.

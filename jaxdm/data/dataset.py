@@ -1,11 +1,12 @@
 """Images with labels, in memory, and where each of them came from."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxdm import identity
 
 ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -74,13 +75,9 @@ class Dataset:
     return len(self.class_names)
 
   def fingerprint(self) -> str:
-    """A 128-bit hex digest of every pixel and label."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in ARRAY_NAMES:
-      array = np.ascontiguousarray(getattr(self, name))
-      digest.update(f"{name}{array.dtype}{array.shape}".encode())
-      digest.update(array.tobytes())
-    return digest.hexdigest()
+    """A 128-bit hex digest of every pixel and label, and of the classes' names."""
+    names = (*ARRAY_NAMES, "class_names")
+    return identity.digest({name: getattr(self, name) for name in names})
 
   def take(
     self,

@@ -5,9 +5,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-
 from matplotlib import figure as mpl_figure
 
 from jaxdm import verdicts as verdicts_lib
@@ -35,6 +32,7 @@ def cumulative_share(
   flips: Mapping[str, Sequence[verdicts_lib.Verdict]],
   *,
   class_size: int,
+  of: str = "a class",
 ) -> mpl_figure.Figure:
   """Share of targets flipped against the number of examples changed.
 
@@ -43,6 +41,7 @@ def cumulative_share(
     flips: verdicts on label flips by method, drawn dashed beside the first method's
       removals.
     class_size: training examples in a class, for the upper axes.
+    of: which class that is.
 
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
@@ -73,7 +72,7 @@ def cumulative_share(
     top = axes.secondary_xaxis(
       "top", functions=(_times(100 / class_size), _times(class_size / 100))
     )
-    top.set_xlabel("per cent of a class")
+    top.set_xlabel(f"per cent of {of}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
   left.set_ylabel("share of targets flipped (verified)")
@@ -123,21 +122,22 @@ def predicted_against_true(
   Args:
     predicted_mt: float, datamodel predictions for held-out models.
     margins_mt: float, their margins.
-    lds_t: float, each target's score.
+    lds_t: float, each target's score; NaN for targets without one.
   """
   fig = mpl_figure.Figure(figsize=(7, 3.2), layout="constrained")
   left, right = fig.subplots(1, 2)
-  typical = int(np.argsort(lds_t)[len(lds_t) // 2])
+  scored_t = lds_t[np.isfinite(lds_t)]
+  typical = int(np.argsort(lds_t)[len(scored_t) // 2])  # NaN is last.
   left.scatter(predicted_mt[:, typical], margins_mt[:, typical], s=6, color="#c1272d")
   left.set(
     xlabel="predicted margin",
     ylabel="margin of a held-out model",
     title=f"target {typical}, LDS {lds_t[typical]:.2f} (the median)",
   )
-  right.hist(lds_t, bins=20, color="#0000a7")
-  right.axvline(lds_t.mean(), color="black", linewidth=1)
+  right.hist(scored_t, bins=20, color="#0000a7")
+  right.axvline(scored_t.mean(), color="black", linewidth=1)
   right.set(
-    xlabel="LDS of a target", ylabel="targets", title=f"mean {lds_t.mean():.2f} (line)"
+    xlabel="LDS of a target", ylabel="targets", title=f"mean {scored_t.mean():.2f} (line)"
   )
   for axes in (left, right):
     axes.grid(alpha=0.3)

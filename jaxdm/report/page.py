@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import figure as mpl_figure
+from matplotlib.backends import backend_agg
 
-from jaxdm.report import tables
+from jaxdm.report import tables, words
 
 STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
 
 _WRONG = 50
+_DPI = 120
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
@@ -26,9 +28,10 @@ p.note { color: #555; }
 
 
 def png(fig: mpl_figure.Figure) -> bytes:
-  """A figure as PNG bytes."""
+  """A figure as PNG bytes, whatever backend the process draws with."""
   buffer = io.BytesIO()
-  fig.savefig(buffer, format="png", dpi=120)
+  fig.set_dpi(_DPI)
+  backend_agg.FigureCanvasAgg(fig).print_png(buffer)
   return buffer.getvalue()
 
 
@@ -74,43 +77,41 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
   )
 
 
-def _verdict_table(summary: dict[str, Any]) -> str:
+def _verdict_table(summary: dict[str, Any], stage: str) -> str:
   """A stage's methods side by side."""
-  methods = summary["methods"]
-  parts = tables.parts(methods)
+  methods = summary[stage]["methods"]
+  has_lds = any(s.get("lds") for s in methods.values())
   rows = []
   for method, s in methods.items():
-    lds = s.get("lds")
     shares = [f"{share:.2f}" for share in s["share_flipped_within"].values()]
     beyond = f"> {s['largest_k_tried']}"
     median, low, high = (beyond if k is None else f"{k:g}" for k in s["median_k"])
-    rows.append(
-      (
-        method,
-        *shares,
-        f"{s['share_flipped']:.2f}",
-        f"{s['share_mostly_wrong']:.2f}",
-        f"{median} [{low}, {high}]",
-        s["models_used"],
-        f"{lds['estimate']:.3f} [{lds['low']:.3f}, {lds['high']:.3f}]" if lds else "",
-      )
-    )
-  if ceiling := tables.ceiling_of(methods):
-    lds_text = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
-    rows.append(("noise ceiling", *("" for _ in parts), "", "", "", "", lds_text))
-  header = ("method", *parts, "in all", "by accuracy", "median size")
-  targets = next(iter(methods.values()))["targets"]
-  note = paragraph(
-    f"Share of {targets} targets flipped by changing at most such a part of their class "
-    "(so many examples); by accuracy: the share that is flipped by the other definition, "
-    "too, at most half of the models of the proof being right; the median number of "
-    "examples with its 95 % interval, models trained for it, and the LDS of the method's "
-    "scores on held-out models.",
-    note=True,
-  )
+    row = [
+      method,
+      *shares,
+      f"{s['share_flipped']:.2f}",
+      f"{s['share_mostly_wrong']:.2f}",
+      f"{median} [{low}, {high}]",
+      s["models_used"],
+    ]
+    rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))
+  header = ["method", *tables.parts(methods), "in all", "by accuracy", "median size"]
+  header += ["models used"] + (["LDS"] if has_lds else [])
+  if has_lds and (ceiling := tables.ceiling_of(methods)):
+    rows.append(["noise ceiling", *([""] * (len(header) - 2)), _estimate(ceiling)])
+  note = paragraph(words.columns(summary, stage), note=True)
   if left := sum(s["unfinished"] for s in methods.values()):
-    note += paragraph(f"--budget_models ran out: {left} searches are not finished.")
-  return table((*header, "models used", "LDS"), rows) + note
+    note += paragraph(
+      f"The budget of retrained models ran out: {left} searches are not finished."
+    )
+  if unchecked := tables.unchecked(methods):
+    note += paragraph(f"{unchecked}.")
+  return table(header, rows) + note
+
+
+def _estimate(found: Mapping[str, float] | None) -> str:
+  """An estimate with its interval, where there is one."""
+  return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**found) if found else ""
 
 
 def _ends(interval: Mapping[str, float]) -> str:
@@ -149,6 +150,36 @@ def _wrong_table(summary: dict[str, Any]) -> str:
   return paragraph(note, note=True) + table(header, rows)
 
 
+def _mixtures(sentences: Sequence[str]) -> str:
+  """What to know of results that not one and the same software made."""
+  return "".join(paragraph(f"{sentence}.") for sentence in sentences)
+
+
+def _run_table(provenance: Mapping[str, Mapping[str, Any]]) -> str:
+  """What made each stage."""
+  header = ("stage", "begun", "finished", "seconds", "starts", "processes", "devices")
+  rows = [
+    (
+      stage,
+      made["started"] or "not recorded",
+      made["finished"],
+      f"{made['seconds']:,.1f}",
+      made["starts"],
+      made["processes"],
+      " or ".join(made["devices"]),
+      " or ".join(
+        ", ".join(f"{name} {version}" for name, version in maker.items())
+        for maker in made["made_by"]
+      ),
+    )
+    for stage, made in provenance.items()
+  ]
+  note = (
+    "Seconds are those of all starts and all processes together, killed ones included."
+  )
+  return table((*header, "versions"), rows) + paragraph(note, note=True)
+
+
 def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
   """The page on one experiment.
 
@@ -158,7 +189,6 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
   """
   trained, fit = summary["train_subsets"], summary["fit_datamodels"]
   lds, pooled, top = fit["lds"], fit["pooled_correlation"], fit["lds_ceiling"]
-  config = summary["settings"]["search"]
   quality_rows = [
     ("accuracy of models on all data", f"{trained['base_accuracy']:.1%}", ""),
     ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
@@ -169,54 +199,36 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       [("noise ceiling of the LDS", f"{top['estimate']:.3f}", _ends(top))] if top else []
     ),
     ("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""),
+    ("models that were fitted to", f"{fit['models_fitted_to']:,}", ""),
+    ("prior that they chose", fit["prior"], ""),
   ]
   stories = [image(data, n) for n, data in pictures.items() if "target" in n]
+  method = words.story_method(summary["brittleness"]["methods"])
   sections = [
     (
       "How few training images hold a prediction up",
       image(pictures["brittleness.png"], "share of targets flipped by size")
-      + paragraph(
-        "Share of the sampled targets, all right under models on all data, that "
-        "a change of at most so many training images makes wrong, with 95 % "
-        "bands over targets. Solid: images removed. Dashed: images kept under the "
-        "runner-up's label. Every step is "
-        f"verified on up to {config['verify_seeds']} models with fresh seeds, at "
-        f"{config['confidence']:.0%} confidence; a target that no tried change "
-        "flips stays in the denominator."
-      ),
+      + paragraph(words.shares(summary)),
     ),
-    ("Removals", _verdict_table(summary["brittleness"])),
-    ("Label flips", _verdict_table(summary["label_flip"])),
-    ("The targets that fewest removals flip", "".join(stories)),
+    ("Removals", _verdict_table(summary, "brittleness")),
+    ("Label flips", _verdict_table(summary, "label_flip")),
+    (
+      f"The targets that fewest removals by {method} flip",
+      "".join(stories) or paragraph("None is flipped."),
+    ),
     (
       "How good the datamodels are",
-      table(("on held-out models", "value", "95 % interval"), quality_rows)
+      table(("", "value", "95 % interval"), quality_rows)
       + image(pictures["datamodels.png"], "predicted and true margins")
-      + paragraph(
-        "LDS is the Spearman correlation of predicted and true margin over "
-        f"{fit['held_out_models']} held-out models, computed per target and averaged. "
-        "The noise ceiling is what the expected margin itself would reach. The pooled "
-        "correlation is Pearson's over all pairs of model and target; it is high "
-        "whenever targets differ in difficulty, and is not comparable to the LDS.",
-        note=True,
-      )
+      + paragraph(words.quality(summary), note=True)
       + image(pictures["calibration.png"], "margins predicted and found by retraining")
-      + paragraph(
-        "Datamodels are fitted on random subsets and extrapolate: to all data on the "
-        "left, on the right to all data less the largest removal of each search, which "
-        "no margin has chosen.",
-        note=True,
-      ),
+      + paragraph(words.extrapolation(summary), note=True),
     ),
     *_extras(pictures),
     ("Targets that models on all data get wrong", _wrong_table(summary)),
     ("Settings", settings_table(summary["settings"])),
-    (
-      "Run",
-      paragraph(
-        f"{summary['date']}, {summary['device']}, JAX {summary['jax']}; seconds: "
-        + ", ".join(f"{s} {summary[s]['seconds']}" for s in STAGES)
-      ),
-    ),
+    ("Runs", _run_table(summary["provenance"])),
   ]
+  if summary["mixtures"]:
+    sections.insert(0, ("Made by several versions", _mixtures(summary["mixtures"])))
   return page("What these predictions hang on", sections)

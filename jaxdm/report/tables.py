@@ -1,6 +1,7 @@
 """Verdicts as CSV files, one row a target and method, and their summary."""
 
 import csv
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from etils import epath
 
 from jaxdm import brittleness, whole
 from jaxdm import verdicts as verdicts_lib
+from jaxdm.shares import share_of
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
 CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -74,11 +76,18 @@ def read_verdicts(
   path: epath.Path,
 ) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
   """Verdicts and the ranking of each, int[largest]; the first k_tried were changed."""
-  parse: dict[Any, Any] = {bool: lambda text: text == "True"}
+  parse: dict[Any, Any] = {
+    bool: lambda text: text == "True",
+    float | None: lambda text: float(text) if text else None,
+  }
   verdicts, rankings = [], []
   with path.open("r") as file:
     for row in csv.DictReader(file):
-      fields = {name: parse.get(kind, kind)(row[name]) for name, kind in _VERDICT.items()}
+      fields = {
+        name: parse.get(kind, kind)(row[name])
+        for name, kind in _VERDICT.items()
+        if name in row  # Tables of earlier versions have no skewness.
+      }
       verdicts.append(verdicts_lib.Verdict(**fields))
       rankings.append(np.array(row["examples"].split(), int))
   return verdicts, rankings
@@ -109,8 +118,21 @@ def text(summary: dict[str, Any]) -> str:
     lines.append(f"{method:<28}" + "".join(f"{cell:>14}" for cell in cells))
   if ceiling := ceiling_of(summary):
     ends = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
-    lines.append(f"the expected margin itself would have the LDS {ends}")
+    lines.append(f"noise ceiling, an upper bound of the LDS: {ends}")
+  lines += [note] if (note := unchecked(summary)) else []
   return "\n".join(lines)
+
+
+def unchecked(summary: dict[str, Any]) -> str:
+  """A sentence on claims whose confidence was not checked; empty if there are none."""
+  count = sum(s.get("claims_at_unchecked_skewness", 0) for s in summary.values())
+  if not count:
+    return ""
+  most = verdicts_lib.MOST_SKEWNESS
+  return (
+    f"{count} claims are about targets whose margins have a skewness outside "
+    f"[{-most:g}, {most:g}], where the test's level was not checked (column skewness)"
+  )
 
 
 def parts(summary: dict[str, Any]) -> list[str]:
@@ -118,7 +140,9 @@ def parts(summary: dict[str, Any]) -> list[str]:
   first = next(iter(summary.values()))
   sizes, found = first["class_sizes"], []
   for part, name in zip(CLASS_SHARES, first["share_flipped_within"], strict=True):
-    counts = "-".join(f"{int(part * size)}" for size in dict.fromkeys(sizes))
+    counts = "-".join(
+      f"{math.floor(share_of(part, size))}" for size in dict.fromkeys(sizes)
+    )
     found.append(f"<= {name} ({counts})")
   return found
 
@@ -142,7 +166,8 @@ def summarise(
     classes), share_flipped, share_flipped_within (by the change's share of the target's
     class), share_mostly_wrong (the other definition as well: those flipped that at most
     half of the models of the proof get right), median_k with its 95 % interval (None
-    where censored), largest_k_tried, models_used, unfinished.
+    where censored), largest_k_tried, models_used, unfinished,
+    claims_at_unchecked_skewness (see `unchecked`).
   """
   summary = {}
   for method, group in by_method(verdicts).items():
@@ -165,5 +190,8 @@ def summarise(
       "largest_k_tried": largest,
       "models_used": sum(v.models_used for v in group),
       "unfinished": sum(not v.finished for v in group),
+      "claims_at_unchecked_skewness": sum(
+        not (v.censored or v.level_checked) for v in group
+      ),
     }
   return summary

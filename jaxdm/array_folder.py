@@ -1,0 +1,182 @@
+"""Named arrays in a folder, one .npy file each, that are read as memory maps.
+
+On disk:
+
+  record.json   what the arrays depend on; type, shape and digest of each; written last
+  NAME.npy      as NumPy writes it
+
+A folder without a record holds nothing: its writer was killed. Opening an array checks
+its file's type, shape and size; `damage` compares every byte with the record.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxdm import identity as identity_lib
+from jaxdm import sealed
+from jaxdm.sealed import StoreError
+
+RECORD = "record.json"
+
+
+def create(
+  folder: str | epath.PathLike, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.memmap]:
+  """Arrays of zeros in new files, to be filled in place.
+
+  Args:
+    folder: on a local disk; made if there is none. A record in it is removed first.
+    shapes: of the arrays, by name.
+
+  Returns:
+    By name, float32 memory maps. Files take up disk as they are filled.
+  """
+  root = epath.Path(folder)
+  root.mkdir(parents=True, exist_ok=True)
+  (root / RECORD).unlink(missing_ok=True)
+  return {
+    name: np.lib.format.open_memmap(
+      os.fspath(root / f"{name}.npy"), mode="w+", dtype=np.float32, shape=shape
+    )
+    for name, shape in shapes.items()
+  }
+
+
+def finish(
+  folder: str | epath.PathLike,
+  arrays: Mapping[str, np.memmap],
+  identity: Mapping[str, Any],
+) -> None:
+  """Makes arrays durable, and then writes the record.
+
+  Args:
+    folder: where `create` has made them.
+    arrays: all of them, filled.
+    identity: what they depend on; JSON values.
+  """
+  root, about = epath.Path(folder), {}
+  for name, array in arrays.items():
+    array.flush()
+    path = root / f"{name}.npy"
+    with path.open("rb") as file:
+      os.fsync(file.fileno())
+    about[name] = {**_header(array), "digest": sealed.file_digest(path)}
+  content = {
+    "identity": dict(identity),
+    "arrays": about,
+    "made_by": identity_lib.made_by(),
+  }
+  sealed.write(root / RECORD, content)
+
+
+def _header(array: np.ndarray) -> dict[str, Any]:
+  """Type and shape of an array, as JSON values."""
+  return {"dtype": str(array.dtype), "shape": list(array.shape)}
+
+
+def exists(folder: str | epath.PathLike) -> bool:
+  """Whether a folder has a record, and a file for each array that the record lists.
+
+  Raises:
+    StoreError: if the record is damaged.
+  """
+  root = epath.Path(folder)
+  if not (root / RECORD).exists():
+    return False
+  arrays = sealed.read(root / RECORD)["arrays"]
+  return all((root / f"{name}.npy").exists() for name in arrays)
+
+
+class ArrayFolder(Mapping[str, np.ndarray]):
+  """The arrays of a folder by name; each is opened when it is asked for.
+
+  The arrays are read-only memory maps: indexing reads only the pages that it needs.
+  """
+
+  def __init__(self, folder: str | epath.PathLike, identity: Mapping[str, Any]):
+    """Reads the record.
+
+    Args:
+      folder: that `finish` has written.
+      identity: what the arrays must depend on; JSON values.
+
+    Raises:
+      StoreError: if the record is missing or damaged, or names another identity.
+    """
+    self._folder = epath.Path(folder)
+    if not (self._folder / RECORD).exists():
+      raise StoreError(f"{self._folder} holds no finished arrays: it lacks {RECORD}")
+    record = sealed.read(self._folder / RECORD)
+    self._arrays: dict[str, dict[str, Any]] = record["arrays"]
+    asked = json.loads(json.dumps(identity))
+    if wrong := sealed.differences(record["identity"], asked):
+      raise StoreError(f"{self._folder} holds other arrays: {'; '.join(wrong)}")
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    """One array.
+
+    Raises:
+      KeyError: if there is none of that name.
+      StoreError: if its file is missing or has another type, shape or size.
+    """
+    expected, path = self._arrays[name], self._folder / f"{name}.npy"
+    try:
+      array = np.load(os.fspath(path), mmap_mode="r")
+    except Exception as error:  # NumPy raises many kinds on a damaged header.
+      raise StoreError(f"{path} is damaged: {error}") from error
+    found = {**_header(array), "bytes": os.path.getsize(path)}
+    expected = {key: expected[key] for key in ("dtype", "shape")}
+    expected["bytes"] = array.offset + array.nbytes
+    if wrong := sealed.differences(expected, found):
+      raise StoreError(f"{path} is damaged: {'; '.join(wrong)}")
+    return np.asarray(array)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._arrays)
+
+  def __len__(self) -> int:
+    return len(self._arrays)
+
+  def identity(self) -> dict[str, Any]:
+    """For `identity.digest`: type, shape and digest of each array, from the record."""
+    return dict(self._arrays)
+
+  def verified(self, name: str) -> np.ndarray:
+    """One array, after its bytes have been compared with the record.
+
+    Raises:
+      StoreError: if they differ.
+    """
+    array, path = self[name], self._folder / f"{name}.npy"
+    if sealed.file_digest(path) != self._arrays[name]["digest"]:
+      raise StoreError(f"{path} is damaged: its digest is not the recorded one")
+    return array
+
+
+def damage(
+  folder: str | epath.PathLike, identity: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+  """Compares every byte of a folder with its record.
+
+  Args:
+    folder: that `finish` has written.
+    identity: what the arrays must depend on; JSON values.
+
+  Yields:
+    File name and fault of each file that is not what was written.
+  """
+  try:
+    arrays = ArrayFolder(folder, identity)
+  except StoreError as error:
+    yield RECORD, str(error)
+    return
+  for name in arrays:
+    try:
+      arrays.verified(name)
+    except StoreError as error:
+      yield f"{name}.npy", str(error)

@@ -1,0 +1,121 @@
+"""Work that the processes of one job share in a folder: who makes which part, and how."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from jaxdm import design, sealed, waiting, whole
+from jaxdm import kept as kept_lib
+from jaxdm import progress as progress_lib
+
+_FILE = "plan.json"
+
+
+class FitPlan(NamedTuple):
+  """What the processes of a fit must do alike, since parts have its names and its bits.
+
+  Attributes:
+    design: form, targets a tile, lanes.
+    candidates: the priors' names, in the order in which their parts are counted.
+  """
+
+  design: design.Plan
+  candidates: tuple[str, ...]
+
+
+def agree(
+  folder: str | epath.PathLike | None,
+  make: Callable[[], FitPlan],
+  *,
+  index: int = 0,
+  form: design.Form | None = None,
+  tile: int | None = None,
+) -> FitPlan:
+  """The plan that a folder holds; where there is none, one that is made and written.
+
+  Of several processes that come at the same time one writes its plan, and all read it.
+
+  Args:
+    folder: where the processes meet, now and in every later start; None: nowhere.
+    make: makes a plan from what this process finds.
+    index: of this process. In a bucket, where nothing can be written exclusively,
+      process 0 makes the plan and the others wait for it.
+    form: that this process was asked for.
+    tile: the same.
+
+  Raises:
+    ValueError: if the folder's plan was made for another form or tile than those asked
+      for, or the folder holds parts without a plan.
+  """
+  if folder is None:
+    return make()
+  path = epath.Path(folder) / _FILE
+  # In this order, since other processes write the plan first.
+  has_parts = (path.parent / kept_lib.MANIFEST).exists()
+  if not path.exists():
+    if has_parts:
+      raise ValueError(f"{folder} holds parts of another fit, without a plan; remove it")
+    if index and whole.is_remote(path):
+      waiting.until(path.exists, str(path))
+    else:
+      _write(path, make(), form, tile)
+  stored = sealed.read(path)
+  asked = {"form": form, "tile": tile}
+  for name, value in asked.items():
+    if value not in (None, stored[name], stored["asked"][name]):
+      raise ValueError(
+        f"{name} must be {stored[name]}, with which {folder} was begun, got {value}; "
+        "leave it out, or name another folder"
+      )
+  found = design.Plan(stored["form"], stored["tile"], stored["lanes"])
+  return FitPlan(found, tuple(stored["candidates"]))
+
+
+def _write(
+  path: epath.Path, made: FitPlan, form: design.Form | None, tile: int | None
+) -> None:
+  """Writes a plan, and what had been asked for, unless there is one."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  asked = {"form": form, "tile": tile}
+  content: dict[str, Any] = {
+    **made.design._asdict(),
+    "candidates": list(made.candidates),
+    "asked": asked,
+  }
+  sealed.write(path, content, new=True)
+
+
+class Parts:
+  """Named parts of a computation, each made by one of several processes."""
+
+  def __init__(
+    self,
+    kept: kept_lib.Kept,
+    share: tuple[int, int],
+    counts: Sequence[int],
+    progress: progress_lib.Progress,
+  ):
+    """Makes nothing yet.
+
+    Args:
+      kept: where the processes meet.
+      share: (i, N): this is process i of N.
+      counts: how many parts each call of `make` will name.
+      progress: called with (parts made here, parts to make here).
+    """
+    self._kept, self._progress = kept, progress
+    self._mine = slice(share[0], None, share[1])
+    self._total = sum(len(range(count)[self._mine]) for count in counts)
+    self._made: dict[str, dict[str, np.ndarray]] = {}
+
+  def make(self, parts: Mapping[str, Callable[[], dict[str, np.ndarray]]]) -> None:
+    """Makes this process's share of some parts, which all processes name in one order."""
+    for key in list(parts)[self._mine]:
+      self._made[key] = self._kept(key, parts[key])
+      self._progress(len(self._made), self._total)
+
+  def __getitem__(self, key: str) -> dict[str, np.ndarray]:
+    """The arrays of a part; waits where another process makes it."""
+    return self._made[key] if key in self._made else self._kept.wait_for(key)

@@ -1,0 +1,109 @@
+"""Experiments whose models are planted: nothing is trained, and the truth is known.
+
+A target's margin is linear in the training set, plus noise that depends on the model's
+key alone. An example supports a target by its weight, and takes as much from it under
+another label.
+"""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import base_models, lab, launcher, relabel
+from jaxdm import fleet
+
+NUM_TRAIN, NUM_TARGETS, NUM_MODELS, NUM_HELD_OUT, REPEATS = 48, 20, 150, 24, 3
+NOISE = 1.0
+FLAGS = {
+  "train_per_class": str(NUM_TRAIN // 2),
+  "test_per_class": str(NUM_TARGETS // 2),
+  "batch_size": "8",
+  "num_models": str(NUM_MODELS),
+  "num_held_out": str(NUM_HELD_OUT),
+  "held_out_seeds": str(REPEATS),
+  "num_base": "2",
+  "num_lambdas": "4",
+  "folds": "1",
+  "priors": "none",
+  "methods": "datamodel,influence,random",
+  "num_targets": "6",
+  "num_sizes": "4",
+  "search_seeds": "2",
+  "verify_seeds": "8",
+}
+
+
+def weights(opened: lab.Lab) -> np.ndarray:
+  """The planted ones, float[t, n]: examples of a target's own class support it more."""
+  noise = np.random.default_rng(0).normal(size=(NUM_TARGETS, NUM_TRAIN))
+  own = opened.target_labels[:, None] == opened.labels
+  return 0.3 * noise + np.where(own, 0.12, -0.02)
+
+
+def expected_margins(
+  opened: lab.Lab, masks_mn: np.ndarray, labels_mn: np.ndarray
+) -> np.ndarray:
+  """Margins float[m, t] of models on these sets, less their noise."""
+  signs_mn = np.where(labels_mn == opened.labels, 1, -1) * masks_mn
+  return signs_mn @ weights(opened).T
+
+
+def _train_models(
+  self: fleet.Fleet, chunks: Iterable, pixels: np.ndarray, *, opened: lab.Lab
+) -> Iterator[fleet.Outputs]:
+  """In place of `Fleet.train_models`."""
+  for sets, keys in chunks:
+    m = len(sets.counts)
+    masks_mn = np.zeros((m, NUM_TRAIN), bool)
+    labels_mn = np.zeros((m, NUM_TRAIN), int)
+    noise_mt = np.zeros((m, NUM_TARGETS))
+    for row, count in enumerate(sets.counts):
+      used = sets.indices[row, :count]
+      masks_mn[row, used] = True
+      labels_mn[row, used] = sets.labels[row, :count]
+      rng = np.random.default_rng(jax.random.key_data(keys[row]).tolist())
+      noise_mt[row] = NOISE * rng.normal(size=NUM_TARGETS)
+    logits = np.zeros((m, NUM_TARGETS, 2), np.float32)
+    margins_mt = expected_margins(opened, masks_mn, labels_mn) + noise_mt
+    logits[:, np.arange(NUM_TARGETS), opened.target_labels] = margins_mt
+    yield fleet.Outputs(m, jax.numpy.asarray(logits), None)
+
+
+def _base_models(opened: lab.Lab) -> base_models.BaseModels:
+  """In place of `base_models.load`: the influence of each example is its weight."""
+  everything = np.ones((2, NUM_TRAIN), bool)
+  margins_rt = expected_margins(opened, everything, opened.labels)
+  logits_rtk = np.zeros((2, NUM_TARGETS, 2))
+  logits_rtk[:, np.arange(NUM_TARGETS), opened.target_labels] = margins_rt
+  scores = {"influence": weights(opened).astype(np.float32)}
+  return base_models.BaseModels(margins_rt, logits_rtk, scores)
+
+
+def _relabel_scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
+  """In place of `relabel.scores`."""
+  taken_un = 2 * weights(opened)[targets]
+  other_nk = opened.labels[:, None] != np.arange(2)
+  return (taken_un[..., None] * other_nk).astype(np.float32)
+
+
+@contextlib.contextmanager
+def experiment(folder: pathlib.Path, **changes: str) -> Iterator[lab.Lab]:
+  """An experiment whose stages can be run until the context ends."""
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    flagsaver.as_parsed(workdir=str(folder), **(FLAGS | changes)),
+  ):
+    opened = launcher.open_lab()
+    train_models = functools.partialmethod(_train_models, opened=opened)
+    patch.setattr(fleet.Fleet, "train_models", train_models)
+    patch.setattr(base_models, "exist", lambda _: True)
+    patch.setattr(base_models, "load", _base_models)
+    patch.setattr(relabel, "scores", _relabel_scores)
+    with opened.workdir.locked():
+      yield opened

@@ -1,0 +1,71 @@
+"""Launchers on toy sizes, started in this process as the command line would."""
+
+import os
+import pathlib
+
+from absl.testing import flagsaver
+
+from experiments import drill, launcher, presets
+from jaxdm import store
+
+TOY = {
+  "train_per_class": "24",
+  "test_per_class": "10",
+  "width": "4",
+  "epochs": "1",
+  "batch_size": "8",
+  "num_models": "40",
+  "num_held_out": "8",
+  "held_out_seeds": "2",
+  "num_base": "4",
+  "num_lambdas": "4",
+  "num_targets": "3",
+  "num_sizes": "3",
+  "search_seeds": "2",
+  "verify_seeds": "3",
+  "chunk": "4",
+  "methods": ",".join(presets.METHODS),
+  "priors": ",".join(presets.PRIORS),
+  "gradient_dim": "64",
+}
+
+# What `experiments.drill` runs in other processes.
+TOY_OF_DRILL = {
+  **{name: str(value) for name, value in drill._TOY.items()},
+  "num_models": "70",
+  "epochs": "1",
+}
+
+
+def start(
+  program: launcher.Program,
+  workdir: str | os.PathLike,
+  *,
+  toy: dict[str, str] = TOY,
+  **changes: str,
+) -> None:
+  """Runs a launcher's PROGRAM on a workdir.
+
+  Args:
+    program: the launcher's.
+    workdir: of the experiment.
+    toy: its settings; {}: those that the workdir holds.
+    **changes: further flags.
+  """
+  with flagsaver.as_parsed(**{"workdir": os.fspath(workdir), **toy, **changes}):
+    program.start(["prog"])
+
+
+def store_of(folder: pathlib.Path, **given: str) -> store.Store:
+  """The models on random subsets of an experiment with the settings of the drill."""
+  with flagsaver.as_parsed(workdir=str(folder), **TOY_OF_DRILL, **given):
+    return launcher.open_lab().collections()[0].store
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  """Every file of a folder, by its path there."""
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in sorted(folder.rglob("*"))
+    if p.is_file()
+  }

@@ -1,0 +1,122 @@
+"""Arrays in a folder: whole, of the right identity, and opened one by one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxdm import array_folder, sealed
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+  "a": RNG.normal(size=(5, 3)).astype(np.float32),
+  "b": RNG.normal(size=(2, 4, 3)).astype(np.float32),
+}
+IDENTITY = {"seed": 1, "train": {"rates": (0.1, 0.2), "width": 8}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+  path = tmp_path / "arrays"
+  made = array_folder.create(path, {name: x.shape for name, x in ARRAYS.items()})
+  for name, array in ARRAYS.items():
+    np.testing.assert_array_equal(made[name], 0)
+    made[name][:] = array
+  array_folder.finish(path, made, IDENTITY)
+  return path
+
+
+def test_arrays_come_back_as_read_only_memory_maps(folder) -> None:
+  found = array_folder.ArrayFolder(folder, IDENTITY)
+  assert list(found) == ["a", "b"] and len(found) == 2
+  for name, array in ARRAYS.items():
+    np.testing.assert_array_equal(np.load(folder / f"{name}.npy"), array)
+    np.testing.assert_array_equal(found[name], array)
+    assert isinstance(found[name].base, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+      found[name][0] = 0
+  with pytest.raises(KeyError):
+    found["c"]
+
+
+def test_an_array_is_opened_when_it_is_asked_for(folder) -> None:
+  (folder / "b.npy").unlink()
+  found = array_folder.ArrayFolder(folder, IDENTITY)
+  np.testing.assert_array_equal(found["a"], ARRAYS["a"])
+  with pytest.raises(sealed.StoreError, match="b.npy is damaged"):
+    found["b"]
+  assert not array_folder.exists(folder)
+
+
+def test_another_identity_is_refused_by_name(folder) -> None:
+  for other, message in (
+    (IDENTITY | {"seed": 2}, "seed: stored 1, asked 2"),
+    ({**IDENTITY, "train": {"rates": (0.1, 0.3), "width": 8}}, r"train: .*0.3"),
+    ({"seed": 1}, "train: .* asked None"),
+    (IDENTITY | {"new": 0}, "new: stored None"),
+  ):
+    with pytest.raises(sealed.StoreError, match=message):
+      array_folder.ArrayFolder(folder, other)
+
+
+def test_a_folder_without_a_record_holds_nothing(folder) -> None:
+  assert array_folder.exists(folder)
+  array_folder.create(folder, {"a": (5, 3)})  # Begun again, and killed.
+  assert not array_folder.exists(folder)
+  with pytest.raises(sealed.StoreError, match="record.json"):
+    array_folder.ArrayFolder(folder, IDENTITY)
+
+
+@pytest.mark.parametrize("kind", ["short", "long", "dtype", "shape", "header"])
+def test_type_shape_and_size_are_checked_when_an_array_is_opened(folder, kind) -> None:
+  path = folder / "a.npy"
+  content = path.read_bytes()
+  if kind == "dtype":
+    np.save(path, ARRAYS["a"].astype(np.int32))
+  elif kind == "shape":
+    np.save(path, ARRAYS["a"].reshape(3, 5))
+  else:
+    changed = {"short": content[:-1], "long": content + b"0", "header": b"no array"}
+    path.write_bytes(changed[kind])
+  found = array_folder.ArrayFolder(folder, IDENTITY)
+  with pytest.raises(sealed.StoreError, match="a.npy is damaged"):
+    found["a"]
+  np.testing.assert_array_equal(found["b"], ARRAYS["b"])
+  [(file, _)] = array_folder.damage(folder, IDENTITY)
+  assert file == "a.npy"
+
+
+def test_every_changed_byte_is_found_and_its_file_named(folder) -> None:
+  assert list(array_folder.damage(folder, IDENTITY)) == []
+  for name in ("a.npy", "b.npy", "record.json"):
+    content = (folder / name).read_bytes()
+    for place in np.linspace(0, len(content) - 1, 40).astype(int):
+      changed = bytearray(content)
+      changed[place] ^= 1
+      (folder / name).write_bytes(changed)
+      assert [file for file, _ in array_folder.damage(folder, IDENTITY)] == [name]
+    (folder / name).write_bytes(content)
+  assert list(array_folder.damage(folder, IDENTITY)) == []
+
+
+def test_a_verified_array_has_the_recorded_bytes(folder) -> None:
+  found = array_folder.ArrayFolder(folder, IDENTITY)
+  np.testing.assert_array_equal(found.verified("a"), ARRAYS["a"])
+  path = folder / "a.npy"
+  path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+  with pytest.raises(sealed.StoreError, match="digest"):
+    found.verified("a")
+
+
+def test_a_digest_of_a_file_is_that_of_its_content(tmp_path, monkeypatch) -> None:
+  monkeypatch.setattr(sealed, "_PART_BYTES", 7)
+  path = array_folder.epath.Path(tmp_path / "file")
+  for size in (0, 6, 7, 20):
+    content = RNG.bytes(size)
+    path.write_bytes(content)
+    assert sealed.file_digest(path) == sealed.digest(content)
+
+
+def test_the_record_says_what_made_the_arrays(folder) -> None:
+  record = json.loads((folder / "record.json").read_text())
+  assert record["made_by"]["jaxdm"] and record["identity"]["seed"] == 1

@@ -1,0 +1,27 @@
+"""Where a search draws the line between margins that fell and those that did not."""
+
+import numpy as np
+import pytest
+
+from jaxdm import brittleness
+
+
+@pytest.mark.parametrize("above", [1e-3, 0.05, 0.5])
+@pytest.mark.parametrize("size", [3, 11, 40])
+def test_the_first_size_whose_margin_is_not_positive_is_found(size, above) -> None:
+  """One removal fewer leaves a margin just above 0, and may not be proposed.
+
+  Proofs lead down to what the probes propose, and keep the last that held: a proposal too
+  small by one would end with a larger size.
+  """
+  sizes = np.arange(1, 65)
+  case = brittleness.Case(0, "method", np.arange(64), sizes)
+  rng = np.random.default_rng(0)
+
+  def retrain(changes, seeds, *, progress) -> np.ndarray:
+    k = np.array([k for _, k in changes])
+    means = np.where(k < size, above + (size - 1 - k), -1e-3 - (k - size))
+    return (means + 1e-9 * rng.normal(size=len(k)))[:, None]
+
+  [verdict] = brittleness.search([case], retrain, brittleness.SearchConfig())
+  assert verdict.k == size and not verdict.censored

@@ -1,0 +1,142 @@
+"""What `python -m experiments.NAME` runs, seen from outside.
+
+Other tests start each launcher's PROGRAM in their own process; these see that PROGRAM
+says what it must, and that the module runs it.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from experiments import workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
+ALONE = ("bank", "efficiency", "explain", "report")
+JOB = ("brittleness", "fit_datamodels", "label_flip", "pipeline", "removal_curves")
+READS_FILES = ("bank", "fit_datamodels")
+LAUNCHERS = (*ALONE, *JOB, "status", "train_subsets")
+TAKES_SETTINGS = ("bench_accuracy", "bench_host", "bench_trainer", "plan")
+# Flags of their own; bench_accuracy needs PyTorch.
+OTHERS = {
+  "bench_coverage": "--simulations",
+  "bench_host": "--scale",
+  "bench_lasso": "--shapes",
+  "bench_trainer": "--scaling",
+  "cut_fashion": "--source",
+  "drill": "--drill_times",
+  "plan": "--bench",
+}
+if importlib.util.find_spec("torch"):
+  OTHERS["bench_accuracy"] = "--num_base"
+
+# Module, arguments, and what its one line on stderr says.
+ONE_LINE = [
+  *(
+    (name, "--shard=0/2", "--shard and --distributed are for programs") for name in ALONE
+  ),
+  ("status", "--shard=0/2", "--shard and --distributed are for programs"),
+  *((name, "--shard=0/2", "--shard: processes that work together must") for name in JOB),
+  *((name, "--own_disk", "--own_disk is for train_subsets") for name in JOB),
+  ("train_subsets", "--shard=2/2", "--shard must be i/N with 0 <= i < N, got '2/2'"),
+  # Whom the workdir is held against: here, a process that does not share its work.
+  *((name, "--workdir=HELD", "--workdir=HELD is in use by another") for name in ALONE),
+  ("pipeline", "--workdir=HELD", "--workdir=HELD is in use by another"),
+  ("train_subsets", "--workdir=HELD --shard=0/2", "--workdir=HELD is in use by another"),
+  # What is opened.
+  ("fit_datamodels", "--masks=no.npy --margins=no.npy", "--masks=no.npy is not a whole"),
+  ("bank", "--do=import", "--masks and --margins are needed"),
+  ("status", "--workdir=NONE --alpha=2", "--workdir=NONE holds no experiment"),
+  ("report", "--workdir=NONE --alpha=2", "--alpha must be in (0, 1), got 2.0"),
+  ("plan", "", "--bench must name a JSON file"),
+  ("bench_trainer", "--rows=w9", "--rows must be some of"),
+  ("drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, str]:
+  """What HELD and NONE stand for: a workdir that this process holds, and no folder."""
+  folder = tmp_path_factory.mktemp("programs")
+  return {"HELD": str(folder / "held"), "NONE": str(folder / "none")}
+
+
+@pytest.fixture(scope="module")
+def ran(places) -> dict[tuple[str, str], dict[str, Any]]:
+  """What every program did, by its module and arguments."""
+  asked = [(name, arguments) for name, arguments, _ in ONE_LINE]
+  asked += [(name, "--help") for name in (*LAUNCHERS, *OTHERS)]
+  asked += [("status", "--workdir=HELD")]
+  parts = []
+  for name, text in asked:
+    for word, path in places.items():
+      text = text.replace(word, path)
+    if "--workdir" not in text and name in LAUNCHERS:
+      text += f" --workdir={places['NONE']}"
+    parts.append([name, text.split()])
+  held = workdir.Workdir(places["HELD"])
+  with held.locked():
+    done = subprocess.run(
+      [sys.executable, str(ROOT / "tests" / "fork_programs.py")],
+      input=json.dumps(parts),
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+      env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+  assert done.returncode == 0, done.stderr
+  return dict(zip(asked, json.loads(done.stdout), strict=True))
+
+
+def test_every_program_is_looked_at() -> None:
+  mark = 'if __name__ == "__main__":'
+  files = (ROOT / "experiments").glob("*.py")
+  programs = {path.stem for path in files if mark in path.read_text()}
+  assert programs - {"bench_accuracy"} == {*LAUNCHERS, *OTHERS} - {"bench_accuracy"}
+
+
+@pytest.mark.parametrize("name", [*LAUNCHERS, *OTHERS])
+def test_help_lists_the_flags_that_a_program_has(ran, name) -> None:
+  text = ran[name, "--help"]["out"]
+  expected = {
+    "--workdir": name in (*LAUNCHERS, *TAKES_SETTINGS),
+    "--alpha": name in (*LAUNCHERS, *TAKES_SETTINGS),
+    "--shard": name in (*JOB, "train_subsets"),
+    "--own_disk": name in (*JOB, "train_subsets"),
+    "--margins": name in READS_FILES,
+    OTHERS.get(name, "--seed"): True,
+  }
+  found = {
+    flag: f"\n  {flag}:" in text or f"\n  --[no]{flag[2:]}:" in text for flag in expected
+  }
+  assert found == expected
+
+
+def test_help_teaches_every_setting(ran) -> None:
+  for words in (
+    "--alpha: Share of the training set",
+    "--workdir: Folder",
+    "--max_share: The largest",
+  ):
+    assert words in ran["pipeline", "--help"]["out"]
+
+
+@pytest.mark.parametrize("name,arguments,message", ONE_LINE)
+def test_bad_input_ends_in_one_line(ran, places, name, arguments, message) -> None:
+  done = ran[name, arguments]
+  for word, path in places.items():
+    message = message.replace(word, path)
+  assert done["status"] == 1, done
+  [line] = done["err"].splitlines()
+  assert line.startswith(f"error: {message}")
+  assert not pathlib.Path(places["NONE"]).exists()
+
+
+def test_status_reads_a_workdir_that_is_in_use(ran) -> None:
+  done = ran["status", "--workdir=HELD"]
+  assert done["status"] == 0 and "store" in done["out"], done

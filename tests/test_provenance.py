@@ -1,0 +1,168 @@
+"""What results say of how they were made."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from experiments import bank, hosts, launcher, provenance, status, workdir
+from jaxdm import devices, identity, store
+
+SETTINGS = {"group": {"size": 3}}
+
+
+def run(folder, stage: str = "stage", settings=SETTINGS, work=dict) -> dict:
+  opened = workdir.Workdir(str(folder))
+  with opened.locked():
+    return opened.run(stage, settings, work)
+
+
+def other_version(monkeypatch) -> dict[str, str]:
+  """From here on, results are made by another version, which is returned."""
+  other = {**identity.made_by(), "code": "0123456789abcdef", "jax": "0.0.1"}
+  monkeypatch.setattr(identity, "made_by", lambda: other)
+  return other
+
+
+_KILLED = """
+import sys, time
+from absl import flags
+flags.FLAGS(["killed"])
+from experiments import provenance
+import test_provenance
+provenance._WRITE_SECONDS = 0.1
+test_provenance.run(sys.argv[1], work=lambda: time.sleep(600))
+"""
+
+
+def test_the_seconds_of_a_killed_start_count(tmp_path) -> None:
+  folder = tmp_path / "run"
+  env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+  process = subprocess.Popen([sys.executable, "-c", _KILLED, str(folder)], env=env)
+  deadline = time.monotonic() + 120
+  while not list(folder.glob("starts/*.json")) and time.monotonic() < deadline:
+    time.sleep(0.02)
+  began = time.monotonic()
+  time.sleep(1.5)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  killed_after = time.monotonic() - began
+  before = workdir.Workdir(str(folder)).stage_provenance()["stage"]
+  assert killed_after - 1.0 < before.seconds < killed_after + 1.0
+  assert before.starts == 1
+  summary = run(folder, work=lambda: time.sleep(0.3) or {})
+  record = json.loads((folder / "stages" / "stage.json").read_text())
+  assert record["starts"] == 2 and record["processes"] == 1
+  assert before.seconds + 0.3 <= record["seconds"] <= before.seconds + 0.3 + 5
+  assert summary["seconds"] == record["seconds"]
+  assert record["started"] == before.started <= record["finished"]
+  assert record["made_by"] == [identity.made_by()]
+  # The process that was killed had one device.
+  assert record["devices"] == provenance.distinct(["1 x cpu", devices.describe()])
+
+
+def test_a_finished_stage_stays_as_it_was_made(tmp_path, monkeypatch) -> None:
+  run(tmp_path)
+  before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+  other_version(monkeypatch)
+  run(tmp_path)
+  assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+
+
+def test_only_starts_on_the_same_result_count(tmp_path) -> None:
+  run(tmp_path)
+  run(tmp_path, "stage_2")
+  (tmp_path / "stages" / "stage.json").unlink()
+  run(tmp_path, settings={"group": {"size": 4}})
+  found = workdir.Workdir(str(tmp_path)).stage_provenance()
+  assert [made.starts for made in found.values()] == [1, 1]
+  assert len(list((tmp_path / "starts").iterdir())) == 3
+
+
+def test_a_damaged_start_is_not_counted_and_ends_nothing(tmp_path) -> None:
+  run(tmp_path)
+  [path] = (tmp_path / "starts").iterdir()
+  path.write_bytes(path.read_bytes()[:-20])
+  workdir.Workdir(str(tmp_path)).reopen("stage")
+  with pytest.warns(UserWarning, match="this start is not counted"):
+    run(tmp_path)
+  record = json.loads((tmp_path / "stages" / "stage.json").read_text())
+  assert record["complete"] and record["starts"] == 1
+
+
+def test_processes_of_a_job_are_summed(tmp_path, monkeypatch) -> None:
+  with provenance.Start(workdir.epath.Path(tmp_path), "stage", {}):
+    time.sleep(0.2)
+  monkeypatch.setattr(hosts, "mine", lambda: (1, 2))
+  with provenance.Start(workdir.epath.Path(tmp_path), "stage", {}):
+    time.sleep(0.2)
+  found = provenance.of_stage(workdir.epath.Path(tmp_path), "stage", {})
+  assert (found.starts, found.processes) == (2, 2) and found.seconds >= 0.4
+
+
+def mixed(folder, monkeypatch) -> None:
+  """A workdir whose store and one of whose stages are of two versions."""
+  opened = workdir.Workdir(str(folder))
+
+  def write(chunk: int) -> dict:
+    columns = {"margins": store.Column("float32", 3)}
+    made = store.Store(opened.bank / "subsets", columns=columns, settings={})
+    made.write(chunk, {"margins": np.zeros((2, 3))})
+    return {workdir.UNFINISHED: 1 - chunk}
+
+  run(folder, "first")
+  run(folder, "second", work=lambda: write(0))
+  assert opened.mixtures() == []
+  other_version(monkeypatch)
+  run(folder, "second", work=lambda: write(1))
+
+
+def test_several_versions_are_named_by_status_and_verify(
+  tmp_path, monkeypatch, capsys
+) -> None:
+  mine, folder = identity.made_by(), tmp_path / "run"
+  mixed(folder, monkeypatch)
+  codes = sorted([mine["code"][:12], "0123456789ab"])
+  how = f"jax 0.0.1 or {mine['jax']}; code {' or '.join(codes)}"
+  expected = [
+    f"the store subsets was made by 2 versions: {how}",
+    f"the stage second was made by 2 versions: {how}",
+  ]
+  assert workdir.Workdir(str(folder)).mixtures() == expected
+  record = json.loads((folder / "stages" / "second.json").read_text())
+  assert record["made_by"] == [mine, identity.made_by()]
+  with flagsaver.as_parsed(workdir=str(folder)):
+    launcher.start(status.main, ["prog"], launcher.open_workdir, hold="not")
+    printed = capsys.readouterr().out
+    assert all(f"note: {line}" in printed for line in expected)
+    bank.verify(bank.Imported(launcher.open_workdir()), repair=False)
+  printed = capsys.readouterr().out
+  assert all(f"note: {line}" in printed for line in expected)
+  assert "every byte is as it was written" in printed
+
+
+def test_stages_of_one_version_each_may_differ_from_each_other(
+  tmp_path, monkeypatch
+) -> None:
+  run(tmp_path, "first")
+  other_version(monkeypatch)
+  run(tmp_path, "second")
+  [line] = workdir.Workdir(str(tmp_path)).mixtures()
+  assert line.startswith("the workdir, stage by stage, was made by 2 versions: jax ")
+
+
+def test_starts_of_another_workdir_are_taken_over(tmp_path) -> None:
+  for name in ("mine", "other"):
+    run(tmp_path / name)
+  mine, other = (workdir.epath.Path(tmp_path / name) for name in ("mine", "other"))
+  for _ in range(2):  # The second time they are there.
+    provenance.take_over(mine, other)
+    assert (
+      provenance.of_stage(mine, "stage", {"settings": SETTINGS, "inputs": {}}).starts == 2
+    )
