@@ -32,6 +32,7 @@ from experiments import (
   lab,
   launcher,
   margin_files,
+  program,
   provenance,
   train_subsets,
   workdir,
@@ -49,7 +50,7 @@ Opened = lab.Lab | margin_files.Files | Imported
 
 _DOINGS = ("show", "verify", "repair", "merge", "export", "import")
 DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
-OTHER = flags.DEFINE_string(
+OTHER = program.define_path(
   "other", None, "merge: the workdir to take models from; export: the folder to write."
 )
 _BLOCK_ROWS = 4096
@@ -204,7 +205,7 @@ def take_in(files: margin_files.Files) -> None:
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
     raise ValueError(f"margins must be float16 or float32 to be imported, got {dtype}")
-  if any(path.name != "imported" for path in files.workdir.bank.glob("*")):
+  if any(path.name != "imported" for path in whole.find(files.workdir.bank, "*")):
     raise ValueError(f"workdir={files.workdir.path} holds other models; name a new one")
 
   digest = files.settings["files"]["digest"]
@@ -231,7 +232,7 @@ def take_in(files: margin_files.Files) -> None:
 
 def _stores(folder: workdir.Workdir) -> list[epath.Path]:
   """Folders of stores."""
-  found = sorted(path for path in folder.bank.glob("*") if path.is_dir())
+  found = [path for path in whole.find(folder.bank, "*") if path.is_dir()]
   if not found:
     raise ValueError(f"workdir={folder.path} holds no models yet")
   return found

@@ -11,7 +11,9 @@ from typing import Any
 
 from absl import flags
 
-JSON = flags.DEFINE_string("json", None, "File for the full results.")
+from experiments import program
+
+JSON = program.define_path("json", None, "File for the full results.")
 SIDES = flags.DEFINE_list("sides", None, "Only these sides; all by default.")
 CHILD = flags.DEFINE_list("child", None, "Internal: what this process is to measure.")
 

@@ -52,6 +52,7 @@ from jaxdm import (
   lasso,
   quality,
   retrain,
+  whole,
 )
 from jaxdm import brittleness as search_lib
 from jaxdm.report import tables
@@ -166,7 +167,7 @@ def _write_models(
     shares = models.stop <= fitted and m == store.rows_per_chunk
     margins_mt = shared_mt if shares else rng.standard_normal((m, t), np.float32)
     bank.write(store, chunk, masks[:, :n].astype(bool), margins_mt)
-    [path] = (store.path / "margins" / "c" / str(chunk)).glob("*")
+    [path] = whole.find(store.path / "margins" / "c" / str(chunk), "*")
     if shares and first:
       path.unlink()
       os.link(first, path)

@@ -12,12 +12,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import program
 
-_SOURCE = flags.DEFINE_string("source", ".", "Folder of the four .gz files.")
-_OUT = flags.DEFINE_string("out", "jaxdm/embedded/fashion.npz", "File to write.")
+_SOURCE = program.define_path("source", ".", "Folder of the four .gz files.")
+_OUT = program.define_path("out", "jaxdm/data/embedded/fashion.npz", "File to write.")
 
 _CLASSES = {0: "T-shirt", 2: "pullover", 4: "coat", 6: "shirt"}
 _PER_CLASS = {"train": 600, "t10k": 150}

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,10 +75,11 @@ def progress_bar(
 
 
 def load_dataset(
-  config: presets.DataConfig, where: dict[str, str | None]
+  config: presets.DataConfig, where: Mapping[str, str | None]
 ) -> data.Dataset:
   """The dataset that a config describes, images at their native size."""
-  return select(data.load(config.dataset, **where), config)
+  loaded = data.load(config.dataset, background=config.background, **where)
+  return select(loaded, config)
 
 
 def select(full: data.Dataset, config: presets.DataConfig) -> data.Dataset:

@@ -13,15 +13,15 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from experiments import launcher, presets, settings, workdir
+from experiments import launcher, presets, program, settings, workdir
 from jaxdm import bank, datamodels, identity, retrain, store, training_sets
 
-MASKS = flags.DEFINE_string(
+MASKS = program.define_path(
   "masks",
   None,
   "Instead of models of one's own: an .npy of bool [m, n] training masks to fit to.",
 )
-MARGINS = flags.DEFINE_string("margins", None, "With --masks: an .npy of float [m, t].")
+MARGINS = program.define_path("margins", None, "With --masks: an .npy of float [m, t].")
 TARGETS = flags.DEFINE_string("targets", None, "Fit only targets a:b of such models.")
 DROP_NONFINITE = flags.DEFINE_bool(
   "drop_nonfinite", False, "Leave out such models whose margins are not finite."

@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import base_models, cost, presets, program, settings
 
-BENCH = flags.DEFINE_string("bench", None, "JSON that bench_trainer wrote.")
+BENCH = program.define_path("bench", None, "JSON that bench_trainer wrote.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
 
 

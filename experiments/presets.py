@@ -18,6 +18,7 @@ class DataConfig:
     train_per_class: training examples kept of each class, the first ones; 0 for all.
     test_per_class: targets kept of each class, the first ones; 0 for all.
     downscale: average images over blocks of this many pixels a side before training.
+    background: colour behind transparent parts of image files, as white or #808080.
   """
 
   dataset: str = "fashion"
@@ -25,6 +26,7 @@ class DataConfig:
   train_per_class: int = 0
   test_per_class: int = 0
   downscale: int = 1
+  background: str = "white"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

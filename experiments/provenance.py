@@ -106,7 +106,7 @@ class Start:
 
 def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> Provenance:
   """What all starts on a stage's result tell together; see `Start` for the arguments."""
-  paths = sorted((folder / _FOLDER).glob(f"{stage}.*.json"))
+  paths = whole.find(folder / _FOLDER, f"{stage}.*.json")
   result = _digest(depends_on)
   found = [start for start in map(_read, paths) if start.get("result") == result]
   found.sort(key=lambda start: start["started"])
@@ -124,7 +124,7 @@ def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> P
 def take_over(folder: epath.Path, other: epath.Path) -> None:
   """Copies the starts of another workdir, some of whose results have been taken over."""
   (folder / _FOLDER).mkdir(exist_ok=True)
-  for path in (other / _FOLDER).glob("*.json"):
+  for path in whole.find(other / _FOLDER, "*.json"):
     sealed.read(path)
     whole.write_new(folder / _FOLDER / path.name, path.read_bytes())
 
@@ -158,7 +158,7 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
     stages: what made each stage, by name.
   """
   makers = {}
-  for path in sorted(path.parent for path in bank.glob("*/manifest.json")):
+  for path in [path.parent for path in whole.find(bank, "*/manifest.json")]:
     makers[f"the store {path.name}"] = upkeep.summary(path).made_by
   for stage, found in stages.items():
     makers[f"the stage {stage}"] = found.made_by

@@ -106,7 +106,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   (folder / "figures").mkdir(exist_ok=True)
   for name, data in pictures:
     (folder / "figures" / name).write_bytes(data)
-  pictures += [(p.name, p.read_bytes()) for p in sorted(folder.glob("*.png"))]
+  pictures += [(p.name, p.read_bytes()) for p in whole.find(folder, "*.png")]
   with (folder / "targets.csv").open() as file:
     wrong = [row for row in csv.DictReader(file) if row["right"] == "False"]
   settings = opened.settings(

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import presets
+from experiments import presets, program
 from jaxdm import fleet
 
 _DEFINE: dict[Any, Any] = {
@@ -24,10 +24,10 @@ _DEFINE: dict[Any, Any] = {
   str: flags.DEFINE_string,
 }
 
-WORKDIR = flags.DEFINE_string(
+WORKDIR = program.define_path(
   "workdir", None, "Folder for everything the experiment makes; continued if it exists."
 )
-BANK_DIR = flags.DEFINE_string(
+BANK_DIR = program.define_path(
   "bank_dir",
   None,
   "Folder, or gs:// bucket, for the stores of models; default: bank in the workdir.",
@@ -38,13 +38,13 @@ PRESET = flags.DEFINE_enum(
   list(presets.PRESETS),
   "Experiment to start from; default: the one the workdir was begun with, else fashion.",
 )
-DATA_DIR = flags.DEFINE_string(
+DATA_DIR = program.define_path(
   "data_dir",
   None,
   "Where TFDS datasets are prepared; with --dataset=folder: a folder of train/CLASS/FILE "
   "and test/CLASS/FILE, image files of one size. The workdir remembers it.",
 )
-ARRAYS = flags.DEFINE_string(
+ARRAYS = program.define_path(
   "arrays",
   None,
   "With --dataset=arrays: an .npz of train_images, train_labels, test_images, "

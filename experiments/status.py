@@ -12,13 +12,13 @@ from typing import Any
 from etils import epath
 
 from experiments import launcher, workdir
-from jaxdm import upkeep
+from jaxdm import upkeep, whole
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   """The newest line of each process's log; what cannot be read is left out."""
   found = []
-  for path in sorted((folder / "logs").glob("*.jsonl")):
+  for path in whole.find(folder / "logs", "*.jsonl"):
     for text in reversed(path.read_text().splitlines()):
       try:
         found.append(json.loads(text))
@@ -46,7 +46,7 @@ def main(opened: workdir.Workdir) -> None:
     raise ValueError(f"workdir={folder} holds no experiment")
   print("\n".join(stages(opened)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
-  for path in sorted(p.parent for p in opened.bank.glob("*/manifest.json")):
+  for path in [p.parent for p in whole.find(opened.bank, "*/manifest.json")]:
     found = upkeep.summary(path)
     print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"

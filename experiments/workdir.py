@@ -65,7 +65,7 @@ class Workdir:
     self._given = _absolute({"bank_dir": bank_dir})
     kept = self._kept_places().get("bank_dir") or os.path.abspath(self.path / "bank")
     self.bank = epath.Path(self._given.get("bank_dir") or kept)
-    if os.fspath(self.bank) != kept and any(epath.Path(kept).glob("*/manifest.json")):
+    if os.fspath(self.bank) != kept and whole.find(epath.Path(kept), "*/manifest.json"):
       raise WorkdirError(
         f"bank_dir: the stores of --workdir={path} are in {kept}, not in {bank_dir}"
       )
@@ -83,7 +83,7 @@ class Workdir:
 
   def _check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
-    begun = any(self._stages.glob("*.json"))
+    begun = bool(whole.find(self._stages, "*.json"))
     try:
       if begun and not whole.is_remote(self.bank) and not self.bank.exists():
         raise OSError("the stores of this workdir were there, and are not now")
@@ -176,7 +176,7 @@ class Workdir:
   def settings(self) -> dict[str, dict[str, Any]]:
     """The settings of all stages begun here, by group."""
     merged: dict[str, dict[str, Any]] = {}
-    for path in sorted(self._stages.glob("*.json")):
+    for path in whole.find(self._stages, "*.json"):
       merged |= self._record(path.stem)["settings"]
     return merged
 
@@ -290,7 +290,7 @@ class Workdir:
   def stage_provenance(self) -> dict[str, provenance.Provenance]:
     """What made the stages that were begun here, by name: all their starts so far."""
     found = {}
-    for path in sorted(self._stages.glob("*.json")):
+    for path in whole.find(self._stages, "*.json"):
       record = self._record(path.stem)
       depends_on = {name: record[name] for name in ("settings", "inputs")}
       found[path.stem] = provenance.of_stage(self.path, path.stem, depends_on)

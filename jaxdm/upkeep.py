@@ -39,7 +39,7 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
     metadata = {}
   for name, digest in metadata.items():
     yield from _compare(None, root, f"{name}/zarr.json", digest)
-  for marker in sorted((root / "done").glob("*.json")):
+  for marker in whole.find(root / "done", "*.json"):
     chunk, _ = store.parse_marker(marker.name)
     try:
       files = sealed.read(marker)["files"]
@@ -72,7 +72,7 @@ def summary(path: str | epath.PathLike) -> Summary:
   root = epath.Path(path)
   first = sealed.read(root / "manifest.json")["made_by"]
   made_by: list[dict[str, str]] = [first]
-  rows, totals, markers = 0, dict[str, int](), list((root / "done").glob("*.json"))
+  rows, totals, markers = 0, dict[str, int](), whole.find(root / "done", "*.json")
   for marker in markers:
     rows += store.parse_marker(marker.name)[1]
     about = sealed.read(marker)
@@ -92,7 +92,7 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
   """
   root = epath.Path(path)
   if damage.chunk is not None:
-    for marker in (root / "done").glob(f"{damage.chunk:014d}-*.json"):
+    for marker in whole.find(root / "done", f"{damage.chunk:014d}-*.json"):
       marker.unlink(missing_ok=True)
   (root / damage.file).unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ def sweep(path: str | epath.PathLike) -> None:
   if whole.is_remote(root):
     return  # There is nothing half-written in a bucket.
   for places in ("*", "*/*", "*/c/*/*"):
-    for partial in root.glob(f"{places}.partial"):
+    for partial in whole.find(root, f"{places}.partial"):
       partial.unlink(missing_ok=True)
 
 
@@ -133,10 +133,10 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   if wrong := sealed.differences(*manifests):
     raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")
   have = dict(
-    store.parse_marker(marker.name) for marker in (mine / "done").glob("*.json")
+    store.parse_marker(marker.name) for marker in whole.find(mine / "done", "*.json")
   )
   copied = left = 0
-  for marker in sorted((theirs / "done").glob("*.json")):
+  for marker in whole.find(theirs / "done", "*.json"):
     chunk, rows = store.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
@@ -148,7 +148,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     for file, digest in about["files"].items():
       if sealed.digest(contents[file]) != digest:
         raise StoreError(f"{theirs / file} is damaged: its digest differs")
-    for old in (mine / "done").glob(f"{chunk:014d}-*.json"):
+    for old in whole.find(mine / "done", f"{chunk:014d}-*.json"):
       old.unlink(missing_ok=True)
     for file, content in contents.items():
       store.write_file(mine / file, content)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import pathlib
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -64,6 +65,18 @@ def write_json(path: epath.Path, value: Any) -> None:
   """Writes a JSON file."""
   with writing(path, "w") as file:
     file.write(json.dumps(value, indent=1))
+
+
+def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
+  """Paths below a folder that match a pattern, in order.
+
+  Only `pattern` may hold wildcards: brackets, stars and question marks in the folder's
+  own path stand for themselves.
+  """
+  if is_remote(folder):
+    return sorted(folder.glob(pattern))
+  found = pathlib.Path(os.fspath(folder)).glob(pattern)
+  return sorted(epath.Path(path) for path in found)
 
 
 def is_remote(path: epath.Path) -> bool:

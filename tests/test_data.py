@@ -1,6 +1,10 @@
+import io
+import json
 import os
 import pathlib
+import re
 import shutil
+import struct
 import sys
 import types
 
@@ -8,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from jaxdm import data
 
@@ -101,9 +106,49 @@ def with_nan() -> np.ndarray:
   "changes,message",
   [
     ({"train_labels": np.zeros(11, int)}, "12 train_images but 11 train_labels"),
-    ({"test_labels": np.full(6, 7)}, r"test_labels must be in \[0, 3\), got 7 to 7"),
-    ({"train_labels": np.arange(12) - 1}, "train_labels must be in"),
-    ({"train_labels": np.zeros(12)}, "train_labels must be integers"),
+    (
+      {"test_labels": np.full(6, 7)},
+      "test_labels must be among the 3 train_labels 0, 1, 2, got 7 as well",
+    ),
+    ({"train_labels": np.zeros(12)}, "train_labels must be integers or text"),
+    ({"train_labels": np.eye(12)}, r"one-hot; give train_labels.argmax\(axis=1\)"),
+    ({"train_labels": np.array(list("abc" * 4))}, "must be of one kind"),
+    ({"train_labels": np.full(12, 2**64 - 1, np.uint64)}, r"must be below 2\*\*63"),
+    ({"train_labels": np.array([b"\xff"] * 12)}, "train_labels must be text or bytes in"),
+    ({"train_labels": np.zeros((12, 2), int)}, "train_labels must be integers or text"),
+    ({"class_names": np.array(["a", "b"])}, "one for each of the 3 labels 0, 1, 2, got"),
+    ({"class_names": np.array(["a", "b", "a"])}, "must differ from each other, got a"),
+    ({"class_names": np.array([b"a", b"b", b"\xe9"])}, "class_names must be text or byt"),
+    (
+      {"class_names": np.array([[1, 2, 3]])},
+      r"class_names must be text \[k\], got int64",
+    ),
+    ({"class_names": np.array([1.5, 2, 3])}, "class_names must be text"),
+    ({"class_names": np.array(["a", "b", None])}, "class_names cannot be read: Object"),
+    (
+      {"train_images": np.zeros((12, 3, 8, 8), np.uint8)},
+      r"look as if train_images.transpose\(0, 2, 3, 1\)",
+    ),
+    (
+      {"train_images": np.zeros((8, 8, 3, 12), np.uint8)},
+      r"look as if train_images.transpose\(3, 0, 1, 2\)",
+    ),
+    (
+      {"train_images": np.zeros((3, 8, 8, 12), np.uint8)},
+      r"look as if train_images.transpose\(3, 1, 2, 0\)",
+    ),
+    (
+      {"train_images": np.zeros((8, 9, 12), np.uint8)},
+      r"look as if train_images.transpose\(2, 0, 1\)",
+    ),
+    (
+      {"train_images": np.zeros((12, 3072), np.uint8)},
+      r"train_images.reshape\(-1, 3, 32, 32\).transpose\(0, 2, 3, 1\)",
+    ),
+    (
+      {"train_images": np.zeros((12, 784), np.uint8)},
+      r"train_images.reshape\(-1, 28, 28\)",
+    ),
     ({"train_images": with_nan()}, "NaN or infinite pixels, first in image 5"),
     ({"train_images": arrays()["train_images"] / 1.0}, r"in \[0, 1\] when float"),
     ({"train_images": arrays()["train_images"].astype(int)}, "must be uint8 or float"),
@@ -112,7 +157,7 @@ def with_nan() -> np.ndarray:
       r"train images are \[6, 4, 3\] but",
     ),
     ({"train_images": np.zeros((12, 24), np.uint8)}, r"uint8\[number, height"),
-    ({"train_images": np.array([{}] * 12)}, "cannot be read"),
+    ({"train_images": np.array([{}] * 12)}, "train_images cannot be read: Object"),
   ],
 )
 def test_bad_arrays_are_named(tmp_path, changes, message) -> None:
@@ -233,6 +278,125 @@ def test_a_set_prepared_as_tfrecords_says_what_to_do(monkeypatch, tmp_path) -> N
   fake_tfds(monkeypatch, tmp_path, refuse)
   with pytest.raises(data.DataError, match="TFRECORD.*array_record"):
     data.load("anything")
+
+
+def write_tfds(
+  folder: pathlib.Path, *, label=None, shards: int = 2
+) -> list[pathlib.Path]:
+  """A set of grey 4x3 images, image i of value i and label i % 2, as TFRecord files."""
+  label = label or tfds.features.ClassLabel(names=["cat", "dog"])
+  image = tfds.features.Image(shape=(4, 3, 1))
+  folder.mkdir(parents=True)
+  tfds.features.FeaturesDict({"image": image, "label": label}).save_config(folder)
+  template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+  splits = [
+    {"name": split, "shardLengths": ["4"] * shards, "filepathTemplate": template}
+    for split in ("train", "test")
+  ]
+  about = {"name": folder.parent.name, "version": folder.name, "fileFormat": "tfrecord"}
+  (folder / "dataset_info.json").write_text(json.dumps(about | {"splits": splits}))
+  files = []
+  for split in ("train", "test"):
+    for shard in range(shards):
+      name = f"{folder.parent.name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
+      records = [example(4 * shard + i) for i in range(4)]
+      (folder / name).write_bytes(b"".join(map(framed, records)))
+      files.append(folder / name)
+  return files
+
+
+def example(i: int) -> bytes:
+  """A tf.train.Example, made by protobuf."""
+  buffer = io.BytesIO()
+  PIL.Image.fromarray(np.full((4, 3), i, np.uint8)).save(buffer, "PNG")
+  feature = tf_feature_pb2.Feature
+  image = feature(bytes_list=tf_feature_pb2.BytesList(value=[buffer.getvalue()]))
+  label = feature(int64_list=tf_feature_pb2.Int64List(value=[i % 2]))
+  features = tf_feature_pb2.Features(feature={"image": image, "label": label})
+  return tf_example_pb2.Example(features=features).SerializeToString()
+
+
+def framed(record: bytes) -> bytes:
+  """A record as a TFRecord file has it, with a checksum by the bit."""
+
+  def checksum(data: bytes) -> bytes:
+    crc = 0xFFFFFFFF
+    for byte in data:
+      crc ^= byte
+      for _ in range(8):
+        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+  size = struct.pack("<Q", len(record))
+  return size + checksum(size) + record + checksum(record)
+
+
+def test_sets_prepared_as_tfrecords_are_read_without_tensorflow(tmp_path) -> None:
+  write_tfds(tmp_path / "pets" / "1.0.0")
+  loaded = data.load("pets", data_dir=str(tmp_path))
+  np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(8))
+  np.testing.assert_array_equal(loaded.test_labels, [0, 1] * 4)
+  assert loaded.class_names == ("cat", "dog")
+  assert loaded.train_sources[5] == "pets/1.0.0:train[5]"
+  assert "tensorflow" not in sys.modules
+
+
+def test_another_prepared_version_is_read_as_well(tmp_path) -> None:
+  write_tfds(tmp_path / "cifar10" / "2.5.0")
+  write_tfds(tmp_path / "cifar10" / "2.10.0")
+  newest = data.load("cifar10", data_dir=str(tmp_path))
+  assert newest.train_sources[0] == "cifar10/2.10.0:train[0]"
+  older = data.load("cifar10:2.5.0", data_dir=str(tmp_path))
+  assert older.train_sources[0] == "cifar10/2.5.0:train[0]"
+  with pytest.raises(data.DataError, match="cifar10:3.0.2' is not prepared.*2.10.0, 2.5"):
+    data.load("cifar10:3.0.2", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  "label",
+  [tfds.features.Scalar(np.int64), tfds.features.ClassLabel(num_classes=2)],
+)
+def test_tfds_labels_without_names_are_their_own(tmp_path, label) -> None:
+  write_tfds(tmp_path / "pets" / "1.0.0", label=label)
+  loaded = data.load("pets", data_dir=str(tmp_path))
+  assert loaded.class_names == ("0", "1")
+  np.testing.assert_array_equal(loaded.train_labels, [0, 1] * 4)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("harm", ["missing", "cut", "cut between records", "one bit"])
+def test_a_damaged_shard_is_named(tmp_path, harm, split) -> None:
+  files = write_tfds(tmp_path / "pets" / "1.0.0")
+  [path] = [file for file in files if f"{split}.tfrecord-00001" in file.name]
+  content = bytearray(path.read_bytes())
+  if harm == "missing":
+    path.unlink()
+  elif harm == "one bit":
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+  else:
+    size = 16 + int.from_bytes(content[:8], "little") if harm.endswith("records") else 20
+    path.write_bytes(content[:size])
+  with pytest.raises(data.DataError) as error:
+    data.load("pets", data_dir=str(tmp_path))
+  assert str(path) in str(error.value) and "prepare it again" in str(error.value)
+
+
+def test_the_remedy_for_a_set_that_is_not_prepared_prepares_it(
+  tmp_path, monkeypatch
+) -> None:
+  with pytest.raises(data.DataError) as error:
+    data.load("cifar10", data_dir=str(tmp_path))
+  code = re.search(r'-c "(.*)"', str(error.value))[1]
+  prepared = []
+  monkeypatch.setattr(
+    tfds.core.DatasetBuilder,
+    "download_and_prepare",
+    lambda builder: prepared.append(builder.data_path),
+  )
+  exec(code)
+  assert [os.fspath(path) for path in prepared] == [f"{tmp_path}/cifar10/3.0.2"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from matplotlib import figure as figure_lib
 
 from experiments import report
 from jaxdm import brittleness, datamodels, verdicts
@@ -276,3 +277,15 @@ def test_the_upper_axis_says_which_class_it_is_about() -> None:
     fig = figures.cumulative_share({"random": VERDICTS[2:]}, {}, class_size=60, of=of)
     [top] = fig.axes[0].child_axes
     assert top.get_xlabel() == f"per cent of {of}"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_images_of_any_number_of_channels_are_drawn_as_they_are(channels) -> None:
+  image = np.zeros((4, 4, channels), np.uint8)
+  image[..., 0] = np.arange(16).reshape(4, 4) * 4 + 100  # Not the whole range.
+  figure = figure_lib.Figure()
+  axes = figure.subplots()
+  figures._draw(axes, image, "")
+  [drawn] = axes.images
+  shown = drawn.to_rgba(drawn.get_array(), bytes=True)[..., 0]
+  np.testing.assert_array_equal(shown, image[..., 0])

@@ -248,8 +248,8 @@ def story(
 
 
 def _draw(axes: Any, image: np.ndarray, title: str) -> None:
-  """One image without axes."""
-  grey = image.shape[-1] == 1
-  axes.imshow(image[..., 0] if grey else image, cmap="gray_r" if grey else None)
+  """One image without axes; of many channels the first three, as red, green and blue."""
+  shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+  axes.imshow(np.pad(shown, [(0, 0), (0, 0), (0, 3 - shown.shape[-1])]))
   axes.set_title(title, fontsize="x-small")
   axes.set_axis_off()

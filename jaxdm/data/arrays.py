@@ -1,0 +1,132 @@
+"""A user's own images and labels, from a NumPy .npz archive."""
+
+import numpy as np
+from etils import epath
+
+from jaxdm.data import labels as labels_lib
+from jaxdm.data.dataset import ARRAY_NAMES, DataError, Dataset
+
+_CHANNELS = (1, 3, 4)  # Of images as they are mostly stored.
+
+
+def load_arrays(path: str | epath.PathLike) -> Dataset:
+  """Reads a user's own data from a NumPy .npz archive.
+
+  Args:
+    path: an archive of train_images, train_labels, test_images, test_labels and,
+      if wanted, class_names. Images are [number, height, width(, channels)], uint8
+      or float in [0, 1], of any number of channels. Labels are integers or text
+      (`labels.number_labels`).
+
+  Raises:
+    DataError: naming the array and what is wrong with it.
+  """
+  name = f"arrays={path}"
+  arrays = _read(name, epath.Path(path))
+  missing = [key for key in ARRAY_NAMES if key not in arrays]
+  if missing:
+    raise DataError(
+      f"{name} lacks {', '.join(missing)}; it needs {', '.join(ARRAY_NAMES)}"
+    )
+  names = None
+  if "class_names" in arrays:
+    names = labels_lib.text_of(f"{name}: class_names", arrays["class_names"])
+  images = {
+    split: _as_uint8(
+      arrays[f"{split}_images"], len(arrays[f"{split}_labels"]), f"{name}: {split}_images"
+    )
+    for split in ("train", "test")
+  }
+  for split, part in images.items():
+    if len(part) != len(arrays[f"{split}_labels"]):
+      count = len(arrays[f"{split}_labels"])
+      raise DataError(f"{name}: {len(part)} {split}_images but {count} {split}_labels")
+  labels = labels_lib.number_labels(
+    name, arrays["train_labels"], arrays["test_labels"], names
+  )
+  return Dataset(
+    name=name,
+    train_images=images["train"],
+    train_labels=labels.train,
+    test_images=images["test"],
+    test_labels=labels.test,
+    class_names=labels.class_names,
+    train_sources=_rows("train_images", len(images["train"])),
+    test_sources=_rows("test_images", len(images["test"])),
+  )
+
+
+def _read(name: str, path: epath.Path) -> dict[str, np.ndarray]:
+  """The arrays of an archive."""
+  arrays = {}
+  try:
+    with path.expanduser().open("rb") as file, np.load(file) as archive:
+      for key in archive.files:
+        if key not in (*ARRAY_NAMES, "class_names"):
+          continue
+        try:
+          arrays[key] = np.atleast_1d(archive[key])
+        except ValueError as error:
+          if "Object arrays" not in str(error):
+            raise
+          raise DataError(
+            f"{name}: {key} cannot be read: Object arrays hold Python objects; save it "
+            "as numbers or as text (dtype=str)"
+          ) from error
+  except DataError:
+    raise
+  except Exception as error:  # zipfile and NumPy raise a dozen kinds.
+    raise DataError(f"{name} cannot be read: {error}") from error
+  return arrays
+
+
+def _rows(key: str, count: int) -> tuple[str, ...]:
+  """Which row of which array each example is."""
+  return tuple(f"{key}[{row}]" for row in range(count))
+
+
+def _as_uint8(images: np.ndarray, count: int, name: str) -> np.ndarray:
+  """Checked images of so many labels, as uint8[number, height, width, channels]."""
+  _check_layout(images, count, name)
+  if images.ndim == 3:
+    images = images[..., None]
+  if images.dtype == np.uint8:
+    return images
+  if not np.issubdtype(images.dtype, np.floating):
+    raise DataError(f"{name} must be uint8 or float in [0, 1], got {images.dtype}")
+  bad = np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))
+  if bad.size:
+    raise DataError(f"{name} has NaN or infinite pixels, first in image {bad[0]}")
+  if images.size and (images.min() < 0 or images.max() > 1):
+    raise DataError(
+      f"{name} must be in [0, 1] when float, got {images.min()} to {images.max()}; "
+      "divide by the largest value, or give uint8"
+    )
+  return np.round(images * 255).astype(np.uint8)
+
+
+def _check_layout(images: np.ndarray, count: int, name: str) -> None:
+  """Raises DataError, with the transpose to use, on axes that are in another order."""
+  key, shape = name.split()[-1], images.shape
+  advice = None
+  if shape and shape[0] != count and shape[-1] == count and len(shape) in (3, 4):
+    order = (2, 0, 1) if len(shape) == 3 else (3, 0, 1, 2)
+    if len(shape) == 4 and shape[0] in _CHANNELS and shape[2] not in _CHANNELS:
+      order = (3, 1, 2, 0)
+    advice = f"{key}.transpose{order}"
+  elif len(shape) == 4 and shape[1] in _CHANNELS and min(shape[2:]) > max(_CHANNELS):
+    advice = f"{key}.transpose(0, 2, 3, 1)"
+  elif len(shape) == 2:
+    side = {c: (shape[1] / c) ** 0.5 for c in _CHANNELS[:2]}
+    for channels, length in side.items():
+      if length >= 2 and length == int(length):
+        axes = (channels, int(length), int(length))
+        advice = f"{key}.reshape(-1, {', '.join(map(str, axes))}).transpose(0, 2, 3, 1)"
+        if channels == 1:
+          advice = f"{key}.reshape(-1, {int(length)}, {int(length)})"
+        break
+  if advice:
+    raise DataError(
+      f"{name} must be [number, height, width, channels], got {list(shape)}; its axes "
+      f"look as if {advice} brought them into that order"
+    )

@@ -1,0 +1,140 @@
+"""Images with labels, in memory, and where each of them came from."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdm import identity
+
+ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+class DataError(ValueError):
+  """Data that cannot be used, with what is wrong and what is accepted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """Training examples and the targets whose predictions are studied.
+
+  Attributes:
+    name: where it came from.
+    train_images: uint8[n, h, w, c].
+    train_labels: int32[n], in [0, k).
+    test_images: uint8[t, h, w, c].
+    test_labels: int32[t], in [0, k).
+    class_names: k of them.
+    train_sources: which file, array row or TFDS row each training example is; by default
+      its number in the split.
+    test_sources: the same of the targets.
+  """
+
+  name: str
+  train_images: np.ndarray
+  train_labels: np.ndarray
+  test_images: np.ndarray
+  test_labels: np.ndarray
+  class_names: tuple[str, ...]
+  train_sources: tuple[str, ...] = ()
+  test_sources: tuple[str, ...] = ()
+
+  def __post_init__(self) -> None:
+    for split in ("train", "test"):
+      labels = getattr(self, f"{split}_labels")
+      if not getattr(self, f"{split}_sources"):
+        sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
+        object.__setattr__(self, f"{split}_sources", sources)
+      images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+      if images.ndim != 4 or images.dtype != np.uint8:
+        raise DataError(
+          f"{self.name}: {split}_images must be uint8[number, height, width, "
+          f"channels], got {images.dtype}{list(images.shape)}"
+        )
+      if len(images) != len(labels):
+        raise DataError(
+          f"{self.name}: {len(images)} {split}_images but {len(labels)} {split}_labels"
+        )
+      if not len(labels):
+        raise DataError(f"{self.name}: {split} split is empty")
+      if labels.min() < 0 or labels.max() >= len(self.class_names):
+        raise DataError(
+          f"{self.name}: {split}_labels must be in [0, {len(self.class_names)}), "
+          f"got {labels.min()} to {labels.max()}"
+        )
+    if self.train_images.shape[1:] != self.test_images.shape[1:]:
+      raise DataError(
+        f"{self.name}: train images are {list(self.train_images.shape[1:])} but "
+        f"test images are {list(self.test_images.shape[1:])}"
+      )
+
+  @property
+  def num_classes(self) -> int:
+    """K."""
+    return len(self.class_names)
+
+  def fingerprint(self) -> str:
+    """A 128-bit hex digest of every pixel and label, and of the classes' names."""
+    names = (*ARRAY_NAMES, "class_names")
+    return identity.digest({name: getattr(self, name) for name in names})
+
+  def take(
+    self,
+    classes: Sequence[str] | None,
+    train_per_class: int | None,
+    test_per_class: int | None,
+  ) -> "Dataset":
+    """The first examples of some classes, in the order they stand; None = all.
+
+    Raises:
+      DataError: on an unknown class, or more examples asked than there are.
+    """
+    names = self.class_names if classes is None else tuple(classes)
+    unknown = [name for name in names if name not in self.class_names]
+    if unknown or len(set(names)) != len(names) or len(names) < 2:
+      raise DataError(
+        f"classes must be two or more of {', '.join(self.class_names)}; got "
+        f"{', '.join(names)}"
+      )
+    old = [self.class_names.index(name) for name in names]
+    parts: dict[str, Any] = {}
+    for split, per_class in (("train", train_per_class), ("test", test_per_class)):
+      labels = getattr(self, f"{split}_labels")
+      rows = [np.flatnonzero(labels == label) for label in old]
+      fewest = min(len(r) for r in rows)
+      if per_class is not None and not 1 <= per_class <= fewest:
+        raise DataError(
+          f"{split}_per_class must be in [1, {fewest}] for these classes of "
+          f"{self.name}, got {per_class}"
+        )
+      kept = np.sort(np.concatenate([r[:per_class] for r in rows]))
+      new_label = np.full(self.num_classes, -1, np.int32)
+      new_label[old] = np.arange(len(old))
+      parts[f"{split}_images"] = getattr(self, f"{split}_images")[kept]
+      parts[f"{split}_labels"] = new_label[labels[kept]]
+      sources = getattr(self, f"{split}_sources")
+      parts[f"{split}_sources"] = tuple(sources[row] for row in kept)
+    return dataclasses.replace(self, class_names=names, **parts)
+
+  def downscaled(self, factor: int) -> "Dataset":
+    """Images averaged over factor x factor blocks."""
+    height, width = self.train_images.shape[1:3]
+    if factor < 1 or height % factor or width % factor:
+      raise DataError(
+        f"downscale must divide the image size {height}x{width}, got {factor}"
+      )
+    if factor == 1:
+      return self
+    return dataclasses.replace(
+      self,
+      train_images=_block_means(self.train_images, factor),
+      test_images=_block_means(self.test_images, factor),
+    )
+
+
+def _block_means(images: np.ndarray, factor: int) -> np.ndarray:
+  """uint8 means of factor x factor blocks."""
+  n, h, w, c = images.shape
+  blocks = images.reshape(n, h // factor, factor, w // factor, factor, c)
+  return np.round(blocks.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
