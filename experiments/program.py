@@ -7,6 +7,9 @@ from typing import Any
 
 from absl import app, flags
 
+# Flags are those of the module that calls `define_path`, also for `--help`.
+flags.disclaim_key_flags()
+
 
 class _PathParser(flags.ArgumentParser):
   """Takes a path; `~` is the user's home, which shells leave alone in --flag=~/path."""
