@@ -257,7 +257,7 @@ def _write(opened: lab.Lab, points: list[Point]) -> None:
   (opened.workdir.path / "efficiency.png").write_bytes(picture)
 
 
-PROGRAM = launcher.Program(main)
+PROGRAM = launcher.Program(main, flag_modules=(brittleness,))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -37,6 +37,12 @@ OWN_DISK = flags.DEFINE_bool(
 _SLOWEST_SECONDS = 10**7
 
 
+def check() -> None:
+  """Raises ValueError on flags that have no effect together."""
+  if OWN_DISK.value and not DISTRIBUTED.value:
+    raise ValueError("own_disk is for processes of one job, --distributed")
+
+
 def asked() -> bool:
   """Whether the flags ask for a part of the work."""
   return SHARD.value is not None or DISTRIBUTED.value

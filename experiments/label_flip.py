@@ -80,7 +80,7 @@ def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
   return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
 
 
-PROGRAM = launcher.Program(main, hold="job")
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals,))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -71,6 +71,7 @@ def start(
       raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
     if hold == "job":
       hosts.check_one_job()
+    hosts.check()
     if hold in ("shared", "job"):
       hosts.start()
     elif hosts.asked():
@@ -108,7 +109,25 @@ class Program(NamedTuple):
 
   def start(self, argv: Sequence[str]) -> None:
     """Runs it with flags that are parsed; see `start`."""
+    if unused := self._unused_flags():
+      sys.exit(f"error: --{unused[0]} has no effect in this program; see --help")
     start(self.main, argv, self.opener, hold=self.hold)
+
+  def _unused_flags(self) -> list[str]:
+    """Flags that are given, and belong to other programs."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    own = self.main.__module__
+    modules = [own if own != "__main__" else sys.argv[0]]
+    modules += [module.__name__ for module in self.flag_modules]
+    # Programs without a part in a job refuse those with a reason of their own.
+    modules += [hosts.__name__] + [name for name in by_module if name.startswith("absl")]
+    used = {flag.name for name in modules for flag in by_module.get(name, [])}
+    if self.opener is open_workdir:
+      used |= {settings.WORKDIR.name, settings.BANK_DIR.name}
+    else:
+      used |= {flag.name for flag in by_module[settings.__name__]}
+    given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
+    return sorted(given - used)
 
   def run(self) -> None:
     """Parses the command line and runs it in a process of its own."""

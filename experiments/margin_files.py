@@ -80,6 +80,9 @@ def open_files() -> Files:
   Raises:
     ValueError: on anything in flags, files or store that cannot be fitted.
   """
+  for flag in (settings.ARRAYS, settings.DATA_DIR):
+    if flag.value:
+      raise ValueError(f"{flag.name} has no effect on models that others trained")
   folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})

@@ -32,7 +32,7 @@ def main(opened: lab.Lab) -> None:
   print(f"read {opened.workdir.path / 'report.html'}")
 
 
-PROGRAM = launcher.Program(main, hold="job")
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness,))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -123,6 +123,8 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
   groups = {}
   for name, config in _GROUPS.items():
     base, given = stored.get(name), _given(config)
+    if name == "data" and ARRAYS.value:
+      given = {"dataset": "arrays"} | given  # What the file is for.
     if base is None:
       base = dataclasses.asdict(getattr(start, name))
       base |= {field: known[field] for field in base if field in known}
@@ -134,4 +136,23 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
         f"workdir was begun with another version, which had {', '.join(sorted(unknown))}"
       )
     groups[name] = config(**{**base, **given})
+  _check_sources(groups["data"])
   return presets.Experiment(**groups)
+
+
+def _check_sources(config: presets.DataConfig) -> None:
+  """Raises ValueError on a flag that says nothing of the dataset that is used."""
+  dataset = config.dataset
+  if ARRAYS.value and dataset != "arrays":
+    raise ValueError(f"arrays is for --dataset=arrays, got --dataset={dataset}")
+  if dataset not in ("fashion", "arrays"):
+    return
+  if DATA_DIR.value:
+    raise ValueError(
+      "data_dir is for --dataset=folder and for the names of TFDS sets, such as "
+      f"--dataset=cifar10; got --dataset={dataset}"
+    )
+  if config.background != presets.DataConfig.background:
+    raise ValueError(
+      f"background is for image files; got --dataset={dataset}, which has none"
+    )

@@ -141,9 +141,10 @@ def test_one_line_names_the_flag_and_nothing_is_touched(
   tmp_path, module, given, message
 ) -> None:
   folder = tmp_path / "run"
+  toy = {} if module is status else TOY  # Which takes no settings.
   pattern = "error: " + re.escape(message).replace(r"\.\*", ".*")
   with (
-    flagsaver.as_parsed(**{"workdir": str(folder), **TOY, **given}),
+    flagsaver.as_parsed(**{"workdir": str(folder), **toy, **given}),
     pytest.raises(SystemExit) as caught,
   ):
     module.PROGRAM.start(["prog"])
