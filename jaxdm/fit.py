@@ -34,7 +34,8 @@ class LassoFit(NamedTuple):
       residuals in float64. What rounding may hide is added: 7e-15 (1 + a)^2, with a the
       sum of the weights' sizes for outcomes of variance 1 and columns scaled to a
       variance of about 1 (bool columns as they are); without a penalty, 7e-15 (1 + a) to
-      the square root. Infinite if UNCERTIFIED.
+      the square root. Combinations of unpenalised columns whose singular value is below
+      eps max(m, n) times the largest count as rounding. Infinite if UNCERTIFIED.
     steps: int[t], proximal-gradient steps taken.
     status: int[t] of `Status`. CONSTANT outcomes get zero weights; NONFINITE ones too,
       and an intercept and a gap that are not numbers.

@@ -130,13 +130,6 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   return quality
 
 
-def columnwise_spearman(a_mt: np.ndarray, b_mt: np.ndarray) -> np.ndarray:
-  """Spearman correlation of each column pair, as float[t]; 0 where one is constant."""
-  pairs = zip(np.asarray(a_mt).T, np.asarray(b_mt).T, strict=True)
-  ranks = ((spearman.rank(a_m), spearman.rank(b_m)) for a_m, b_m in pairs)
-  return np.array([spearman.correlate(a, b).score for a, b in ranks])
-
-
 def subset_ids(masks_mn: columns.Matrix) -> np.ndarray:
   """Numbers the distinct rows in order of appearance, as int[m]."""
   found: dict[bytes, int] = {}

@@ -103,11 +103,12 @@ class Solver:
     """Penalty factors of weights of columns with units of their own, padded."""
     if factors_tn is None:
       factors_tn = np.ones((count, 1))
-    ratio_n = self._columns.common_scale / self._columns.scale_n
-    ratio_n = np.where(self._columns.constant_n, 1.0, ratio_n)
-    if (ratio_n != 1).any():
-      with np.errstate(over="ignore"):
-        factors_tn = np.minimum(factors_tn * ratio_n, np.finfo(np.float64).max)
+    most = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):
+      ratio_n = np.minimum(self._columns.common_scale / self._columns.scale_n, most)
+      ratio_n = np.where(self._columns.constant_n, 1.0, ratio_n)
+      if (ratio_n != 1).any():
+        factors_tn = np.minimum(factors_tn * ratio_n, most)
     return np.pad(np.asarray(factors_tn, float), [(0, fill), (0, 0)], mode="edge")
 
   def _free(self, factors_tn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,11 +186,13 @@ class Solver:
       shape = tile.size, w_tn.shape[1]
       offset_tn = np.pad(np.broadcast_to(offset_tn, shape), fill)
       return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32, offset_tn)
-    fit = self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32)
-    enough_t = np.maximum(tol, 2 * reached_t[: tile.size])
-    if (fit.gap > enough_t).any():  # Float32 cannot hold these weights.
-      return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float64)
-    return fit
+    if tol >= _FLOAT32_GAP:
+      fit = self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32)
+      enough_t = np.maximum(tol, 2 * reached_t[: tile.size])
+      if not (fit.gap > enough_t).any():
+        return fit
+    # Float32 cannot hold these weights, or not to the tolerance.
+    return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float64)
 
   def _fit(
     self,

@@ -41,10 +41,10 @@ def test_the_lds_interval_covers_fresh_estimates() -> None:
 
 
 def test_a_constant_prediction_scores_zero_and_not_nan() -> None:
-  a = np.column_stack([np.zeros(5), np.arange(5)])
-  np.testing.assert_array_equal(
-    quality.columnwise_spearman(a, np.column_stack([np.arange(5)] * 2)), [0, 1]
-  )
+  guess = np.column_stack([np.zeros(5), np.arange(5)])
+  margins = np.column_stack([np.arange(5.0)] * 2)
+  found = quality.evaluate(guess, margins, np.eye(5, dtype=bool))
+  np.testing.assert_allclose(found.lds_t, [0, 1], atol=1e-12)
 
 
 @pytest.mark.slow

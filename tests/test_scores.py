@@ -40,9 +40,9 @@ def test_tiles_of_targets_are_joined(monkeypatch) -> None:
     sizes.append(len(rows))
     return baselines.similarity(train_rows, rows)
 
-  np.testing.assert_allclose(
-    baselines.by_tile(score, train, targets), whole, rtol=1e-6, atol=1e-7
-  )
+  found = np.zeros((10, 7), np.float32)
+  baselines.add_scores(found, [baselines.Term(score, train, targets)])
+  np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-7)
   assert sizes == [4, 4, 2]
 
 

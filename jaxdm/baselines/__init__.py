@@ -136,24 +136,6 @@ def add_scores(total_tn: np.ndarray, terms: Sequence[Term]) -> None:
       tile_un += np.asarray(score(train_rows, target_rows[start : start + _TILE_TARGETS]))
 
 
-def by_tile(
-  score: Callable[[Array, Array], Array], train_rows: Array, target_rows: Array
-) -> np.ndarray:
-  """Scores of all targets, of which the device never holds more than a tile.
-
-  Args:
-    score: from the rows of all training examples and of some targets to float32[t, n].
-    train_rows: what `score` knows of the training examples.
-    target_rows: [t, ...], of the targets.
-
-  Returns:
-    float32[t, n], on the host.
-  """
-  total_tn = np.zeros((len(target_rows), len(train_rows)), np.float32)
-  add_scores(total_tn, [Term(score, train_rows, target_rows)])
-  return total_tn
-
-
 @numerics.pinned()
 @jax.jit
 def similarity(train_features_nf: Array, target_features_tf: Array) -> Array:
