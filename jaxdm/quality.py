@@ -4,11 +4,12 @@ import concurrent.futures
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import columns, intervals, spearman
+from jaxdm import columns, intervals, spearman, training_sets
 from jaxdm.intervals import Interval
 
 _TILE_NUMBERS = 2**19
@@ -133,12 +134,19 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
 def subset_ids(masks_mn: columns.Matrix) -> np.ndarray:
   """Numbers the distinct rows in order of appearance, as int[m]."""
   found: dict[bytes, int] = {}
-  ids = []
+  digests = (
+    hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in _packed(masks_mn)
+  )
+  return np.array([found.setdefault(digest, len(found)) for digest in digests], int)
+
+
+def _packed(masks_mn: columns.Matrix) -> Iterator[np.ndarray]:
+  """Each row of some masks, eight examples to a byte."""
+  if isinstance(masks_mn, training_sets.PackedMasks):
+    yield from np.ascontiguousarray(masks_mn.bits)
+    return
   for _, block in columns.blocks(masks_mn, np.arange(masks_mn.shape[0])):
-    for row in np.packbits(block != 0, axis=1):
-      digest = hashlib.blake2b(row, digest_size=16).digest()
-      ids.append(found.setdefault(digest, len(found)))
-  return np.array(ids, int)
+    yield from np.packbits(block != 0, axis=1)
 
 
 def _numbers(values_mt: Any) -> np.ndarray:
