@@ -77,7 +77,7 @@ def _write(
   path: epath.Path, made: FitPlan, form: design.Form | None, tile: int | None
 ) -> None:
   """Writes a plan, and what had been asked for, unless there is one."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  whole.make_folder(path.parent)
   asked = {"form": form, "tile": tile}
   content: dict[str, Any] = {
     **made.design._asdict(),

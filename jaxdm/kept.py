@@ -48,7 +48,7 @@ class Kept:
     self._folder = None if folder is None else epath.Path(folder)
     if self._folder is None:
       return
-    self._folder.mkdir(parents=True, exist_ok=True)
+    whole.make_folder(self._folder)
     wanted, mine = json.loads(json.dumps(settings)), identity.made_by()
     manifest = self._folder / MANIFEST
     if not manifest.exists():

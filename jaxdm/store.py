@@ -120,7 +120,7 @@ class Store:
   ) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
-    (self.path / "done").mkdir(parents=True, exist_ok=True)
+    whole.make_folder(self.path / "done")
     digests = {}
     for name in self.columns:
       self._open(name)
@@ -415,7 +415,7 @@ def parse_marker(name: str) -> tuple[int, int]:
 
 def write_file(path: epath.Path, content: bytes) -> None:
   """Writes a chunk's file, and makes its folder."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  whole.make_folder(path.parent)
   with whole.writing(path) as file:
     file.write(content)
 

@@ -34,11 +34,29 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
   except BaseException:
     partial.unlink(missing_ok=True)
     raise
-  folder = os.open(path.parent, os.O_RDONLY)
+  _sync(path.parent)  # Else a later file may outlive a crash that this one does not.
+
+
+def make_folder(path: epath.Path) -> None:
+  """Makes a folder, and those above it, so that they outlive a crash."""
+  if path.exists():
+    return
+  if is_remote(path):
+    path.mkdir(parents=True, exist_ok=True)
+    return
+  make_folder(path.parent)
+  with contextlib.suppress(FileExistsError):  # Another process was faster.
+    os.mkdir(path)
+  _sync(path.parent)
+
+
+def _sync(folder: epath.Path) -> None:
+  """Makes the names in a folder durable."""
+  descriptor = os.open(folder, os.O_RDONLY)
   try:
-    os.fsync(folder)  # Else a later file may outlive a crash that this one does not.
+    os.fsync(descriptor)
   finally:
-    os.close(folder)
+    os.close(descriptor)
 
 
 def write_new(path: epath.Path, content: bytes) -> None:

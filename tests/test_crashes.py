@@ -27,7 +27,8 @@ class Change(NamedTuple):
   """One change of the disk.
 
   Attributes:
-    kind: sync, place (a file gets a name, or takes over another's) or remove.
+    kind: sync, place (a file gets a name, or takes over another's), make (a folder) or
+      remove.
     path: the file, or the folder that is synced.
     source: the name that a file had before it was placed.
   """
@@ -85,6 +86,11 @@ def watch(tmp_path, monkeypatch) -> Callable[..., Disk]:
 
       return remove
 
+    def make(path, *args, function=os.mkdir, **options) -> None:
+      function(path, *args, **options)
+      if pathlib.Path(path).is_relative_to(disk.folder):
+        disk.note("make", path)
+
     def sync(descriptor: int, function=os.fsync) -> None:
       function(descriptor)
       disk.note("sync", os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -94,6 +100,7 @@ def watch(tmp_path, monkeypatch) -> Callable[..., Disk]:
         patch.setattr(os, name, placing(name))
       for name in ("unlink", "remove"):
         patch.setattr(os, name, removing(getattr(os, name)))
+      patch.setattr(os, "mkdir", make)
       patch.setattr(os, "fsync", sync)
       disk.copy()
       work()
@@ -177,6 +184,9 @@ def check_power_cut(disk: Disk, last: Callable[[pathlib.Path], bool]) -> None:
     some = disk.changes[first:stop]
     return any(change.kind == "sync" and change.path == path for change in some)
 
+  for i, change in enumerate(disk.changes):
+    if change.kind == "make":
+      assert synced(change.path.parent, i, end), f"{change.path} may have no name"
   for i in named:
     change = disk.changes[i]
     assert synced(change.source, 0, i), f"{change.path} may be empty"
