@@ -72,9 +72,9 @@ def search_all(
       predicted_full_t=(predicted_full or {}).get(method),
     )
   bar, budget = opened.bar(stage), BUDGET.value
-  skewness_t = verdicts_lib.estimate_skewness(margins_rt)
+  skewness = verdicts_lib.estimate_skewness(margins_rt)
   verdicts = brittleness.search(
-    cases, retrain, config, budget=budget, skewness_t=skewness_t, progress=bar
+    cases, retrain, config, budget=budget, skewness=skewness, progress=bar
   )
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"

@@ -16,7 +16,13 @@ import scipy.special
 from jaxdm import design, prng
 from jaxdm import progress as progress_lib
 from jaxdm.shares import share_of
-from jaxdm.verdicts import MOST_SKEWNESS, SequentialTest, Verdict, mean_bounds
+from jaxdm.verdicts import (
+  MOST_SKEWNESS,
+  SequentialTest,
+  Skewness,
+  Verdict,
+  mean_bounds,
+)
 
 _TILE_TARGETS = 1024
 _WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
@@ -272,10 +278,10 @@ class _Search:
   true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
   """
 
-  def __init__(self, case: Case, config: SearchConfig, skewness: float | None):
+  def __init__(self, case: Case, config: SearchConfig, skewness: Skewness | None):
     self.case, self._config = case, config
-    bound = MOST_SKEWNESS if skewness is None else skewness
-    self._test = config.test(float(np.clip(bound, 0, MOST_SKEWNESS)))
+    estimate = np.nan if skewness is None else float(skewness.estimate_t[case.target])
+    self._test = config.test(*([skewness.allowed(case.target)] if skewness else []))
     self.sizes = case.sizes
     self._last = len(self.sizes) - 1
     self._not_flipped, self._flipped = -1, len(self.sizes)
@@ -296,7 +302,7 @@ class _Search:
       largest_margin=np.nan,
       models_used=0,
       finished=False,
-      skewness=skewness,
+      skewness=None if np.isnan(estimate) else estimate,
     )
 
   @property
@@ -403,7 +409,7 @@ def search(
   config: SearchConfig,
   *,
   budget: int | None = None,
-  skewness_t: np.ndarray | None = None,
+  skewness: Skewness | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
@@ -418,19 +424,16 @@ def search(
     config: how hard to look.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
-    skewness_t: float, of each target's margins, as `verdicts.estimate_skewness` finds it
-      from other models, for instance those on all data. The test of a target allows for
-      this skewness. Where it is NaN or not given, the test allows for a skewness of up to
-      1 and needs up to a quarter more models than for normal margins.
+    skewness: of each target's margins, as `verdicts.estimate_skewness` finds it from
+      other models, for instance those on all data. The test of a target allows for it.
+      Where it is unknown or not given, the test allows for a skewness of up to 1 and
+      needs up to a quarter more models than for normal margins.
     progress: called with (models asked for so far, models expected in all).
 
   Returns:
     One Verdict a case, in order.
   """
-  known = {}
-  if skewness_t is not None:
-    known = {t: float(x) for t, x in enumerate(skewness_t) if not np.isnan(x)}
-  searches = [_Search(case, config, known.get(case.target)) for case in cases]
+  searches = [_Search(case, config, skewness) for case in cases]
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[prng.Seed] = []

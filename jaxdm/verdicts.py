@@ -161,7 +161,28 @@ def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> 
   return float(np.quantile(least, 1 - confidence - 2 * error))
 
 
-def estimate_skewness(margins_rt: np.ndarray) -> np.ndarray:
+class Skewness(NamedTuple):
+  """What other models say of the skewness of each target's margins.
+
+  Attributes:
+    estimate_t: float; NaN where it is unknown.
+    error_t: float, standard deviation of the skewness around the estimate.
+  """
+
+  estimate_t: np.ndarray
+  error_t: np.ndarray
+
+  def allowed(self, target: int) -> float:
+    """What a test of this target allows for: one error above the estimate, in [0, 1].
+
+    A bound that is too small costs confidence, one that is too large only models. With
+    the estimate itself, targets of skewness 1 among others of 0 pass too often.
+    """
+    bound = self.estimate_t[target] + self.error_t[target]
+    return MOST_SKEWNESS if np.isnan(bound) else float(np.clip(bound, 0, MOST_SKEWNESS))
+
+
+def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   """Skewness of each target's margins, drawn towards the mean over all targets.
 
   A sample's own skewness (Fisher and Pearson's, without bias for normal margins) is
@@ -173,15 +194,15 @@ def estimate_skewness(margins_rt: np.ndarray) -> np.ndarray:
       count.
 
   Returns:
-    float[t]; NaN where there are fewer than 8 models.
+    Skewness, unknown where there are fewer than 8 models.
   """
   margins_rt = np.asarray(margins_rt, np.float64)
   finite_rt = np.isfinite(margins_rt)
   r = finite_rt.sum(axis=0)
   enough = r >= _LEAST_FOR_SKEWNESS
-  found_t = np.full(margins_rt.shape[1], np.nan)
+  found = Skewness(*np.full((2, margins_rt.shape[1]), np.nan))
   if not enough.any():
-    return found_t
+    return found
   margins_rt, finite_rt, r = margins_rt[:, enough], finite_rt[:, enough], r[enough]
   mean_t = np.where(finite_rt, margins_rt, 0).sum(axis=0) / r
   centred_rt = np.where(finite_rt, margins_rt - mean_t, 0)
@@ -191,8 +212,10 @@ def estimate_skewness(margins_rt: np.ndarray) -> np.ndarray:
   noise_t = 6 * r * (r - 1) / ((r - 2) * (r + 1) * (r + 3))
   spread = max(float(sample_t.var() - noise_t.mean()), 0.0)
   weight_t = spread / (spread + noise_t)
-  found_t[enough] = sample_t.mean() + weight_t * (sample_t - sample_t.mean())
-  return found_t
+  mean = sample_t.mean()
+  found.estimate_t[enough] = mean + weight_t * (sample_t - mean)
+  found.error_t[enough] = np.sqrt(weight_t * noise_t)
+  return found
 
 
 def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
