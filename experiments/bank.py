@@ -29,6 +29,7 @@ from etils import epath
 
 from experiments import (
   base_models,
+  imported,
   lab,
   launcher,
   margin_files,
@@ -136,7 +137,7 @@ def verify(opened: Opened, *, repair: bool) -> None:
     sys.exit(1)
   for path, damage in found:
     upkeep.forget(path, damage)
-  stage, how = margin_files.IMPORT, "the same --do=import brings back"
+  stage, how = imported.STAGE, "the same --do=import brings back"
   if isinstance(opened, lab.Lab):
     stage = train_subsets.STAGE
     how = f"python -m experiments.{stage} --workdir={opened.workdir.path} trains again"
@@ -205,29 +206,30 @@ def take_in(files: margin_files.Files) -> None:
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
     raise ValueError(f"margins must be float16 or float32 to be imported, got {dtype}")
-  if any(path.name != "imported" for path in whole.find(files.workdir.bank, "*")):
+  if any(path.name != imported.NAME for path in whole.find(files.workdir.bank, "*")):
     raise ValueError(f"workdir={files.workdir.path} holds other models; name a new one")
 
   digest = files.settings["files"]["digest"]
 
   def work() -> dict[str, Any]:
     made = bank.open_store(
-      margin_files.store_path(files.workdir),
+      imported.path(files.workdir),
       num_targets=t,
       num_train=n,
-      settings=margin_files.store_settings(digest),
+      settings=imported.store_settings(digest),
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
     bar = lab.progress_bar("models imported", folder=files.workdir)
     for chunk in retrain.missing(made, m):
       rows = slice(chunk.start, chunk.stop)
-      bank.write(made, chunk.start // _IMPORTED_ROWS, masks[rows], margins_mt[rows])
+      bank.write_from(made, chunk.start, masks[rows], margins_mt[rows])
       bar(chunk.stop, m)
+    held = np.bitwise_count(masks.bits).sum(dtype=np.int64)
     about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
-    return about | {"digest": digest}
+    return about | {"alpha": float(held / (m * n)), "digest": digest}
 
-  files.workdir.run(margin_files.IMPORT, {"imported": files.settings["files"]}, work)
+  files.workdir.run(imported.STAGE, {"imported": files.settings["files"]}, work)
 
 
 def _stores(folder: workdir.Workdir) -> list[epath.Path]:
@@ -245,7 +247,7 @@ def open_any() -> Opened:
       raise ValueError("masks and --margins are needed for --do=import")
     return margin_files.open_files()
   folder = launcher.open_workdir()
-  return Imported(folder) if margin_files.imported(folder) else launcher.open_lab()
+  return Imported(folder) if imported.exist(folder) else launcher.open_lab()
 
 
 def main(opened: Opened) -> None:

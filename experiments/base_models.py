@@ -29,7 +29,6 @@ from jaxdm.baselines import gradient
 
 # The middles of the thirds of training, where TracIn looks.
 _CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
-FOLDER = "base_models"
 METHODS = ("similar", "close", "tracin", "trak", "influence")
 _LOGITS = "logits"
 _TILE_TARGETS = 1024
@@ -69,6 +68,11 @@ def load(opened: lab.Lab) -> BaseModels:
   try:
     arrays = array_folder.ArrayFolder(_folder(opened), opened.base_models_identity())
     logits = arrays.verified(_LOGITS)
+  except array_folder.OtherArraysError as error:
+    raise ValueError(
+      f"{error}; run python -m experiments.train_subsets "
+      f"--workdir={opened.workdir.path}, with the same settings, first"
+    ) from error
   except (sealed.StoreError, KeyError) as error:
     raise ValueError(f"{error}; {again}") from error
   base_margins = margins.correct_class_margins(logits, opened.target_labels)
@@ -76,8 +80,8 @@ def load(opened: lab.Lab) -> BaseModels:
 
 
 def exist(opened: lab.Lab) -> bool:
-  """Whether `train_all` has written them."""
-  return array_folder.exists(_folder(opened))
+  """Whether `train_all` has written those that the settings ask for."""
+  return array_folder.exists(_folder(opened), opened.base_models_identity())
 
 
 def damage(opened: lab.Lab, *, complete: bool) -> Iterator[tuple[str, str]]:
@@ -94,7 +98,7 @@ def damage(opened: lab.Lab, *, complete: bool) -> Iterator[tuple[str, str]]:
     yield _OLD_FILE, "it is of an earlier version"
   elif complete or (_folder(opened) / array_folder.RECORD).exists():
     for file, why in array_folder.damage(_folder(opened), opened.base_models_identity()):
-      yield f"{FOLDER}/{file}", why
+      yield f"{lab.BASE_MODELS}/{file}", why
 
 
 def searched_targets(opened: lab.Lab) -> np.ndarray:
@@ -228,7 +232,7 @@ def gradients(
 
 def _folder(opened: lab.Lab) -> epath.Path:
   """Where the models on all data leave their logits and scores."""
-  return opened.workdir.path / FOLDER
+  return opened.workdir.path / lab.BASE_MODELS
 
 
 def _old_file(opened: lab.Lab) -> epath.Path:

@@ -156,15 +156,20 @@ def _record(
 def _write_models(
   opened: lab.Lab, collection: retrain.Collection, rng: np.random.Generator
 ) -> None:
-  """Fills a store; chunks of models that are fitted to share one file of margins."""
+  """Fills a store; chunks of models that are fitted to share one file of margins.
+
+  A held-out subset is the same in all stores.
+  """
   n, t, store = len(opened.labels), len(opened.target_labels), collection.store
   fitted = opened.experiment.collect.num_models - collection.subsets.first
   shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
   first = None
   for models in retrain.missing(store, collection.models):
     chunk, m = models.start // store.rows_per_chunk, len(models)
-    masks = np.unpackbits(rng.integers(0, 256, (m, -(-n // 8)), np.uint8), axis=1)
     shares = models.stop <= fitted and m == store.rows_per_chunk
+    drawn = [rng] * m if shares else [_of_subset(collection, i) for i in models]
+    bits = [one.integers(0, 256, -(-n // 8), np.uint8) for one in drawn]
+    masks = np.unpackbits(np.array(bits), axis=1)
     margins_mt = shared_mt if shares else rng.standard_normal((m, t), np.float32)
     bank.write(store, chunk, masks[:, :n].astype(bool), margins_mt)
     [path] = whole.find(store.path / "margins" / "c" / str(chunk), "*")
@@ -175,12 +180,17 @@ def _write_models(
       first = path
 
 
+def _of_subset(collection: retrain.Collection, number: int) -> np.random.Generator:
+  """Draws a model's subset."""
+  return np.random.default_rng(collection.subsets.first + number)
+
+
 def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
   """Random scores, and logits that are right about every target."""
   t, n = len(opened.target_labels), len(opened.labels)
   shapes: dict[str, tuple[int, ...]] = dict.fromkeys(base_models.METHODS, (t, n))
   k, r = opened.dataset.num_classes, opened.experiment.collect.num_base
-  folder = opened.workdir.path / base_models.FOLDER
+  folder = opened.workdir.path / lab.BASE_MODELS
   arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
   for name in base_models.METHODS:
     for part in lasso.tiles(t, _TILE_TARGETS):

@@ -113,7 +113,7 @@ def removals(opened: lab.Lab) -> brittleness.Retrain:
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies removals."""
-  opened.workdir.summary("fit_datamodels")
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
   targets = base_models.searched_targets(opened)
 
   def work() -> dict[str, Any]:
@@ -131,7 +131,6 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       judged=methods.judged(opened, scores),
     )
 
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 

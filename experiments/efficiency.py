@@ -32,12 +32,14 @@ from experiments import (
   presets,
   workdir,
 )
-from jaxdm import datamodels, design, kept, priors, training_sets
+from jaxdm import datamodels, design, identity, kept, priors, training_sets
 from jaxdm.report import figures, page
 
 STAGE = "efficiency"
-GROUPS = ("data", "collect", "train", "gradient", "fit")
+GROUPS = ("fit",)
 OTHERS = ("published", "ridge", "components", "adaptive", "denoised", "half-ridge")
+# Of a digest, to tell the parts of one study from another's.
+_NAME_DIGITS = 16
 WAYS = (*OTHERS[:1], *presets.PRIORS, *OTHERS[1:])
 
 SIZES = flags.DEFINE_list(
@@ -193,17 +195,15 @@ def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
-  opened.workdir.summary("train_subsets")
+  settings, inputs = opened.settings(*GROUPS), opened.inputs("train_subsets")
   sizes, ways = _asked(opened)
-  settings = opened.settings(*GROUPS)
-  inputs = opened.inputs("train_subsets")
-  depends_on = settings | inputs
+  # Of one fit, beside the models that it is fitted to.
+  depends_on = settings | {"base_models": inputs["base_models"]}
 
   def work() -> dict[str, Any]:
     scores = base_models.load(opened).scores
     masks, margins_mt = fit_datamodels.finite_rows(opened)
     held_out = fit_datamodels.held_out_rows(opened)
-    made = kept.Kept(opened.workdir.path / "efficiency.parts", depends_on)
     fits: dict[str, np.ndarray] = {}
     # Not relabel, which scores another change.
     names = [name for name in scores if name in presets.METHODS]
@@ -212,7 +212,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
       rows = np.arange(min(size, len(margins_mt)))
       problem = Problem(opened, scores, masks.take(rows), margins_mt[rows])
-      name = f"{way}@{size}"
+      made, name = _parts(problem, depends_on), f"{way}@{size}"
       found = made(name, functools.partial(weights, way, problem))
       if name in REMOVALS.value:  # The others would fill the memory.
         fits[name] = found["weights"]
@@ -242,6 +242,14 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   fitted = opened.workdir.outputs(fit) if "datamodel" in REMOVALS.value else {}
   settings = settings | search | {"efficiency": asked}
   return opened.workdir.run(STAGE, settings, work, inputs | fitted)
+
+
+def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> kept.Kept:
+  """Where fits to these models are kept; those to others, or of other settings, stay."""
+  rows = identity.digest([problem.masks, problem.margins_mt])
+  of = {**depends_on, "rows": rows}
+  folder = problem.opened.workdir.path / "efficiency.parts"
+  return kept.Kept(folder / identity.digest(of)[:_NAME_DIGITS], of)
 
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:

@@ -160,7 +160,6 @@ def _picture(
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Trains, sums up, draws."""
-  opened.workdir.summary("fit_datamodels")
   target, ks = _asked(opened)
   stage = f"explain_{target}"
 
@@ -181,9 +180,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     return {"softmax": confidence, "outcomes": [o._asdict() for o in found]}
 
   asked = {"target": target, "ks": ks, "explain_models": MODELS.value}
-  settings = opened.settings("data", "collect", "train", "fit")
   inputs = opened.inputs("train_subsets", "fit_datamodels")
-  return opened.workdir.run(stage, settings | {"explain": asked}, work, inputs)
+  return opened.workdir.run(stage, {"explain": asked}, work, inputs)
 
 
 PROGRAM = launcher.Program(main)

@@ -18,12 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from experiments import base_models, hosts, lab, launcher, margin_files, workdir
+from experiments import (
+  base_models,
+  hosts,
+  imported,
+  lab,
+  launcher,
+  margin_files,
+  workdir,
+)
 from jaxdm import datamodels, identity, priors, store, training_sets
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
 _OUTPUT = "datamodels"
+# Of a digest, to tell the parts of one fit from another's.
+_NAME_DIGITS = 16
 
 
 def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
@@ -78,19 +88,20 @@ def prior_of(
 
 def _fit(
   folder: workdir.Workdir,
+  name: str,
   config: datamodels.FitConfig,
   masks: training_sets.PackedMasks,
   margins_mt: datamodels.Margins,
   candidates: dict[str, priors.Prior],
 ) -> tuple[datamodels.Datamodels, dict[str, Any]]:
-  """Fits and saves; continues what a killed run left."""
+  """Fits and saves; continues what a killed run left under the name."""
   parts = folder.path / "datamodels.parts"
   models = datamodels.fit_datamodels(
     masks,
     margins_mt,
     config=config,
     candidates=candidates,
-    folder=parts,
+    folder=parts / name,
     share=hosts.mine(),
     report=print,
     progress=lab.progress_bar("datamodels", unit="tile", folder=folder),
@@ -130,24 +141,21 @@ def _judged(
 
 def _main_files(files: margin_files.Files) -> dict[str, Any]:
   """Fits what the files hold."""
-
-  def work() -> dict[str, Any]:
-    count = len(files.margins_mt) - files.experiment.collect.num_held_out
-    rows = np.arange(len(files.margins_mt))
-    models, summary = _fit(
-      files.workdir,
-      files.experiment.fit,
-      files.masks.take(rows[:count]),
-      files.margins(rows[:count]),
-      {"none": priors.Prior()},
-    )
-    held_out = files.masks.take(rows[count:]), files.margins_mt[rows[count:]]
-    return summary | _judged(models, *held_out)
-
   asked = files.settings | {
     "fit": dataclasses.asdict(files.experiment.fit),
     "collect": dataclasses.asdict(files.experiment.collect),
   }
+
+  def work() -> dict[str, Any]:
+    models, summary = _fit(
+      files.workdir,
+      identity.digest(asked)[:_NAME_DIGITS],
+      files.experiment.fit,
+      *files.fitted,
+      {"none": priors.Prior()},
+    )
+    return summary | _judged(models, *files.held_out)
+
   return files.workdir.run(STAGE, asked, work)
 
 
@@ -155,13 +163,14 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   """Fits, judges on held-out models, and saves."""
   if isinstance(opened, margin_files.Files):
     return _main_files(opened)
-  opened.workdir.summary("train_subsets")
+  settings, inputs = opened.settings(*GROUPS), opened.inputs("train_subsets")
 
   def work() -> dict[str, Any]:
     base = base_models.load(opened)
     names = opened.experiment.prior.priors.split(",")
     models, summary = _fit(
       opened.workdir,
+      identity.digest([settings, inputs])[:_NAME_DIGITS],
       opened.experiment.fit,
       *finite_rows(opened),
       {name: prior_of(name, opened, base.scores) for name in names},
@@ -171,8 +180,7 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
     bias = float((full - base.margins_rt.mean(axis=0)).mean())
     return summary | {"bias_on_full_data": bias}
 
-  inputs = opened.inputs("train_subsets")
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
+  return opened.workdir.run(STAGE, settings, work, inputs)
 
 
 def open_any() -> lab.Lab | margin_files.Files:
@@ -180,7 +188,8 @@ def open_any() -> lab.Lab | margin_files.Files:
   if not margin_files.wanted():
     return launcher.open_lab()
   files = margin_files.open_files()
-  margin_files.check_held_out(files)
+  held_out = files.experiment.collect.num_held_out
+  imported.check_held_out(held_out, len(files.margins_mt))
   return files
 
 

@@ -8,21 +8,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
+from etils import epath
 
-from experiments import hosts, presets, stopping, workdir
+from experiments import hosts, imported, presets, stopping, workdir
 from jaxdm import (
+  array_folder,
   bank,
   checkpoint,
   data,
   fleet,
   identity,
   label_flip,
+  resnet9,
+  sealed,
   train,
   training_sets,
+  whole,
 )
 from jaxdm import progress as progress_lib
 from jaxdm import retrain as retrain_lib
 from jaxdm import store as store_lib
+
+# In the workdir, what is kept of the models on all data.
+BASE_MODELS = "base_models"
 
 
 class Rows(NamedTuple):
@@ -90,20 +98,73 @@ def select(full: data.Dataset, config: presets.DataConfig) -> data.Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-  """One experiment in its workdir."""
+  """One experiment in its workdir.
+
+  Attributes:
+    workdir: where its results are.
+    experiment: what they depend on.
+    speed: what they do not.
+    dataset: images at their native size.
+    preset: the experiment's, by name.
+    imported: models on random subsets that others trained, instead of models of one's
+      own.
+  """
 
   workdir: workdir.Workdir
   experiment: presets.Experiment
   speed: fleet.Speed
   dataset: data.Dataset
   preset: str = ""
+  imported: retrain_lib.Collection | None = None
 
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint."""
     chosen = {g: dataclasses.asdict(getattr(self.experiment, g)) for g in groups}
     if "data" in chosen:
       chosen["data"]["fingerprint"] = self.dataset.fingerprint()
+    if "collect" in chosen:  # Where it stays if there are more models later.
+      first = int(self.experiment.collect.held_out_numbers[0])
+      chosen["collect"]["held_out_from"] = first
     return chosen
+
+  def model_settings(self) -> dict[str, dict[str, Any]]:
+    """The settings that no model of a workdir may differ in, by group."""
+    found = self.settings("data", "collect", "train")
+    for name in presets.GROWING:
+      del found["collect"][name]
+    return found | {"start": {"preset": self.preset}}
+
+  def holds_models(self) -> bool:
+    """Whether the workdir holds a model that was trained for it."""
+    if (self.workdir.path / BASE_MODELS / array_folder.RECORD).exists():
+      return True
+    return any(whole.find(path / "done", "*.json") for path in self._own_stores())
+
+  def forget_empty_stores(self) -> None:
+    """Removes stores of one's own that hold no model; nobody may be writing to them."""
+    for path in self._own_stores():
+      if not whole.find(path / "done", "*.json"):
+        path.rmtree()
+
+  def _own_stores(self) -> list[epath.Path]:
+    """Folders of models that were trained for this workdir."""
+    found = [path for path in whole.find(self.workdir.bank, "*") if path.is_dir()]
+    return [path for path in found if path.name != imported.NAME]
+
+  def check_models(self) -> None:
+    """Raises WorkdirError if other settings made the workdir's models, naming those."""
+    stored = self.workdir.stage_settings("train_subsets")
+    wrong = [
+      f"--{difference}"
+      for group, values in self.model_settings().items()
+      if group in stored
+      for difference in sealed.differences(_of(stored[group], values), values)
+    ]
+    if wrong and self.holds_models():
+      raise workdir.WorkdirError(
+        f"workdir={self.workdir.path} holds other models ({'; '.join(wrong)}); give the "
+        "stored values, or name another --workdir"
+      )
 
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
     """A progress bar that the workdir logs."""
@@ -176,19 +237,20 @@ class Lab:
 
   def collections(self) -> list[retrain_lib.Collection]:
     """Models on random subsets: all of them, then the held-out ones' further seeds."""
+    if self.imported:
+      return [self.imported]
     config = self.experiment.collect
+    first = int(config.held_out_numbers[0])
     kept: dict[str, Any] = {
       "dtype": config.margin_dtype,
       "keep_logits": config.keep_logits,
     }
     subsets = retrain_lib.Subsets(alpha=config.alpha)
-    models = config.num_models + config.num_held_out
+    models = 1 + int(max(config.fitted_numbers[-1], config.held_out_numbers[-1]))
     found = [self.retrain.open_subsets("subsets", subsets, models, **kept)]
     for repeat in range(1, config.held_out_seeds):
-      name = f"held-out-{config.num_models}-{repeat}"
-      again = dataclasses.replace(
-        subsets, first=config.num_models, family=f"subset-{repeat}"
-      )
+      name = f"held-out-{first}-{repeat}"
+      again = dataclasses.replace(subsets, first=first, family=f"subset-{repeat}")
       found.append(self.retrain.open_subsets(name, again, config.num_held_out, **kept))
     return found
 
@@ -208,9 +270,7 @@ class Lab:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    return self._rows(
-      self.collections()[0], np.arange(self.experiment.collect.num_models)
-    )
+    return self._rows(self.collections()[0], self.experiment.collect.fitted_numbers)
 
   def held_out_rows(self) -> list[Rows]:
     """The models that fits are judged on; every subset as often as it was trained on.
@@ -219,8 +279,7 @@ class Lab:
       WorkdirError: if some of them are missing.
     """
     subsets, *repeats = self.collections()
-    numbers = np.arange(self.experiment.collect.num_models, subsets.models)
-    found = [self._rows(subsets, numbers)]
+    found = [self._rows(subsets, self.experiment.collect.held_out_numbers)]
     return found + [self._rows(again, np.arange(again.models)) for again in repeats]
 
   def base_models_identity(self) -> dict[str, Any]:
@@ -237,7 +296,8 @@ class Lab:
       *stages: finished ones, whose outputs it reads too.
 
     Raises:
-      WorkdirError: if models or one of the stages are missing.
+      WorkdirError: if models or one of the stages are missing, or a stage has read
+        something else than is there now.
     """
     held_out = [rows.margins_mt for rows in self.held_out_rows()]
     found = {
@@ -246,6 +306,7 @@ class Lab:
       "held_out_rows": identity.digest(held_out),
     }
     for stage in stages:
+      self.workdir.check_inputs(stage, found)
       found |= self.workdir.outputs(stage)
     return found
 
@@ -255,15 +316,27 @@ class Lab:
     if lacking:
       count = sum(len(chunk) for chunk in lacking)
       raise workdir.WorkdirError(
-        f"{collection.store.path} lacks {count} of {collection.models} models; "
-        f"run python -m experiments.train_subsets --workdir={self.workdir.path}"
+        f"{collection.store.path} lacks {count} of {collection.models} models; run "
+        f"python -m experiments.train_subsets --workdir={self.workdir.path}, with the "
+        "same settings"
       )
     return Rows(collection.store, numbers)
 
 
+def _of(stored: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+  """Some of the stored values."""
+  return {name: value for name, value in stored.items() if name in names}
+
+
 def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
   """Raises ValueError where settings and data do not go together."""
-  dataset.downscaled(experiment.data.downscale)
+  small = dataset.downscaled(experiment.data.downscale)
+  height, width = small.train_images.shape[1:3]
+  if min(height, width) < resnet9.MIN_PIXELS:
+    raise ValueError(
+      f"downscale={experiment.data.downscale} leaves images of {height}x{width} pixels; "
+      f"the network needs {resnet9.MIN_PIXELS} a side"
+    )
   n, alpha = len(dataset.train_labels), experiment.collect.alpha
   size = training_sets.subset_size(n, alpha)
   if size < experiment.train.batch_size:

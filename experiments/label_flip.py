@@ -21,7 +21,7 @@ GROUPS = ("search", "compare", "flip")
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies label flips."""
-  opened.workdir.summary("fit_datamodels")
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
   targets = base_models.searched_targets(opened)
   same = _same_for_all(opened, targets)
 
@@ -45,7 +45,6 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
     return removals.search_all(opened, STAGE, targets, scores, retrain, of_all_classes=())
 
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from absl import flags, logging
 
-from experiments import hosts, lab, program, settings, stopping, workdir
+from experiments import hosts, imported, lab, program, settings, stopping, workdir
 from jaxdm import devices, numerics
 
 Hold = Literal["alone", "shared", "job", "not"]
@@ -30,10 +30,14 @@ def open_lab() -> lab.Lab:
   """
   folder = open_workdir()
   stored = folder.settings()
+  imported.check_named(folder, stored)
   where = folder.places(data_dir=settings.DATA_DIR.value, arrays=settings.ARRAYS.value)
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = settings.experiment(stored)
   dataset = lab.load_dataset(experiment.data, where)
+  models = imported.collection(folder) if imported.exist(folder) else None
+  if models:
+    experiment = imported.adapted(experiment, models, dataset)
   lab.check(experiment, dataset)
   if fingerprint not in (None, dataset.fingerprint()) and dataclasses.asdict(
     experiment.data
@@ -43,9 +47,8 @@ def open_lab() -> lab.Lab:
       f"--workdir={folder.path} was begun with"
     )
   preset = settings.preset(stored)
-  opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset)
-  for stage in ("train_subsets", "fit_datamodels"):  # What all others build on.
-    folder.check(stage, opened.settings(*folder.groups(stage)))
+  opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset, models)
+  opened.check_models()
   return opened
 
 

@@ -8,13 +8,13 @@ The layout of the files is that of the public CIFAR-10 bank: bool [m, n] masks a
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from absl import flags
-from etils import epath
 
-from experiments import launcher, presets, program, settings, workdir
-from jaxdm import bank, datamodels, identity, retrain, store, training_sets
+from experiments import imported, launcher, presets, program, settings, workdir
+from jaxdm import bank, datamodels, identity, store, training_sets
 
 MASKS = program.define_path(
   "masks",
@@ -26,7 +26,6 @@ TARGETS = flags.DEFINE_string("targets", None, "Fit only targets a:b of such mod
 DROP_NONFINITE = flags.DEFINE_bool(
   "drop_nonfinite", False, "Leave out such models whose margins are not finite."
 )
-IMPORT = "import"
 _BLOCK_ROWS = 4096
 
 
@@ -46,32 +45,32 @@ class Files:
   experiment: presets.Experiment
   masks: training_sets.PackedMasks
   margins_mt: datamodels.Margins
-  settings: dict[str, dict[str, object]]
+  settings: dict[str, dict[str, Any]]
 
-  def margins(self, rows: np.ndarray) -> datamodels.Margins:
-    """Some models' margins; those in a store stay there."""
-    return _take(self.margins_mt, rows)
+  @property
+  def num_fitted(self) -> int:
+    """Models that are fitted to; the others are held out."""
+    return len(self.margins_mt) - self.experiment.collect.num_held_out
+
+  @property
+  def fitted(self) -> tuple[training_sets.PackedMasks, datamodels.Margins]:
+    """Masks and margins to fit to; those in a store stay there."""
+    rows = np.arange(self.num_fitted)
+    return self.masks.take(rows), _take(self.margins_mt, rows)
+
+  @property
+  def held_out(self) -> tuple[training_sets.PackedMasks, np.ndarray]:
+    """Masks and margins to judge on."""
+    rows = np.arange(self.num_fitted, len(self.margins_mt))
+    return self.masks.take(rows), self.margins_mt[rows]
 
 
 def wanted() -> bool:
-  """Whether flags or workdir ask for somebody else's models."""
-  given = (MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)
-  return any(given) or imported(launcher.open_workdir())
-
-
-def imported(folder: workdir.Workdir) -> bool:
-  """Whether a workdir holds a store of imported models."""
-  return (store_path(folder) / "manifest.json").exists()
-
-
-def store_path(folder: workdir.Workdir) -> epath.Path:
-  """Where imported models are."""
-  return folder.bank / "imported"
-
-
-def store_settings(digest: object) -> dict[str, object]:
-  """What imported models depend on, of which the files' digest is all that is known."""
-  return {"law": "somebody else's, as imported", "files": digest}
+  """Whether flags or workdir ask for somebody else's models, without their images."""
+  if any((MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)):
+    return True
+  folder = launcher.open_workdir()
+  return imported.without_images(folder, folder.settings())
 
 
 def open_files() -> Files:
@@ -86,12 +85,21 @@ def open_files() -> Files:
   folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})
+  if "train" in stored:
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} is an experiment on images; name a new --workdir"
+    )
+  if bool(MASKS.value) != bool(MARGINS.value):
+    raise ValueError("masks and --margins are needed together")
   experiment = settings.experiment(stored)
+  where = folder.places(masks=MASKS.value, margins=MARGINS.value)
+  targets = TARGETS.value or "{}:{}".format(*files.get("targets", ("", "")))
+  drop = DROP_NONFINITE.value or files.get("drop_nonfinite", False)
   margins_mt: datamodels.Margins
-  if imported(folder) and not (MASKS.value or MARGINS.value):
-    packed, margins_mt, start, of = _from_store(folder)
-  elif MASKS.value and MARGINS.value:
-    packed, margins_mt, start, of = _from_files()
+  if imported.exist(folder) and not (MASKS.value or MARGINS.value):
+    packed, margins_mt, start, of = _from_store(folder, targets)
+  elif where["masks"] and where["margins"]:
+    packed, margins_mt, start, of = _from_files(where["masks"], where["margins"], targets)
   else:
     raise ValueError("masks and --margins are needed together")
   (m, n), stop = packed.shape, start + margins_mt.shape[1]
@@ -102,7 +110,7 @@ def open_files() -> Files:
     f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
   )
   bad = datamodels.nonfinite_rows(margins_mt)
-  if bad.size and not DROP_NONFINITE.value:
+  if bad.size and not drop:
     rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
     raise ValueError(
       f"margins of {bad.size} models are not finite: rows {rows}; "
@@ -112,60 +120,45 @@ def open_files() -> Files:
     print(f"{bad.size} models left out: their margins are not finite")
     rows_m = np.setdiff1d(np.arange(m), bad)
     packed, margins_mt = packed.take(rows_m), _take(margins_mt, rows_m)
-  now: dict[str, object] = {
+  now: dict[str, Any] = {
     "masks": [*packed.shape],
     "digest": identity.digest([packed, margins_mt]),
     "targets": [start, stop],
+    "drop_nonfinite": drop,
   }
-  if files and files != now:
+  same = all(now[name] == files.get(name) for name in ("targets", "drop_nonfinite"))
+  if files and (now["masks"][1] != files["masks"][1] or (same and now != files)):
     raise workdir.WorkdirError(
-      f"workdir={folder.path} was begun with other files or --targets; name a new one"
+      f"workdir={folder.path} was begun with other files; name a new one"
     )
   return Files(folder, experiment, packed, margins_mt, {"files": now})
 
 
-def check_held_out(files: Files) -> None:
-  """Raises ValueError where models are too few to be judged on others of them."""
-  held_out, models = files.experiment.collect.num_held_out, len(files.margins_mt)
-  if held_out > models - 4:
-    raise ValueError(
-      f"num_held_out must leave some of {models} models to fit to, got {held_out}"
-    )
-
-
-def _from_files() -> tuple[training_sets.PackedMasks, np.ndarray, int, int]:
+def _from_files(
+  masks: str, margins: str, targets: str
+) -> tuple[training_sets.PackedMasks, np.ndarray, int, int]:
   """Masks, margins of the targets asked for, the first of those, and targets in all."""
-  masks_mn, margins_mt = _array("masks", MASKS.value), _array("margins", MARGINS.value)
+  masks_mn, margins_mt = _array("masks", masks), _array("margins", margins)
   if len(margins_mt) != len(masks_mn):
     rows = len(margins_mt), len(masks_mn)
     raise ValueError(f"margins has {rows[0]} rows but --masks has {rows[1]}")
   if margins_mt.dtype.kind != "f":
     raise ValueError(f"margins must hold floats, got {margins_mt.dtype}")
-  start, stop = _slice(margins_mt.shape[1])
+  start, stop = _slice(targets, margins_mt.shape[1])
   packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
   return packed, margins_mt[:, start:stop], start, margins_mt.shape[1]
 
 
 def _from_store(
-  folder: workdir.Workdir,
+  folder: workdir.Workdir, targets: str
 ) -> tuple[training_sets.PackedMasks, store.Matrix, int, int]:
   """The same of what was imported."""
-  about = folder.summary(IMPORT, "bank --do=import")
-  opened = bank.open_store(
-    store_path(folder),
-    num_targets=about["targets"],
-    num_train=about["examples"],
-    settings=store_settings(about["digest"]),
-    dtype=about["dtype"],
-  )
-  if retrain.missing(opened, about["models"]):
-    raise workdir.WorkdirError(
-      f"workdir={folder.path} lacks imported models; run the import again"
-    )
-  start, stop = _slice(about["targets"])
-  rows = np.arange(about["models"])
+  opened, _, count = imported.collection(folder)
+  of = int(opened.settings["num_targets"])
+  start, stop = _slice(targets, of)
+  rows = np.arange(count)
   margins_mt = store.Matrix(opened, "margins", rows, range(start, stop))
-  return bank.packed_masks(opened, rows), margins_mt, start, about["targets"]
+  return bank.packed_masks(opened, rows), margins_mt, start, of
 
 
 def _take(margins_mt: datamodels.Margins, rows: np.ndarray) -> datamodels.Margins:
@@ -173,10 +166,10 @@ def _take(margins_mt: datamodels.Margins, rows: np.ndarray) -> datamodels.Margin
   return margins_mt[rows] if isinstance(margins_mt, np.ndarray) else margins_mt.take(rows)
 
 
-def _array(name: str, path: str | None) -> np.ndarray:
+def _array(name: str, path: str) -> np.ndarray:
   """A matrix in a file, mapped into memory; never a pickle."""
   try:
-    array = np.load(str(path), mmap_mode="r", allow_pickle=False)
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
     raise ValueError(f"{name}={path} is not a whole .npy file: {error}") from error
   if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
@@ -198,11 +191,8 @@ def _checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
     yield numbers.astype(bool)
 
 
-def _slice(num_targets: int) -> tuple[int, int]:
-  """What --targets=a:b asks for."""
-  text = TARGETS.value
-  if text is None:
-    return 0, num_targets
+def _slice(text: str, num_targets: int) -> tuple[int, int]:
+  """The targets a:b that are asked for."""
   match = re.fullmatch(r"(\d*):(\d*)", text)
   if not match:
     raise ValueError(f"targets must be a:b, got {text!r}")

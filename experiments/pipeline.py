@@ -23,8 +23,6 @@ from experiments import (
 def main(opened: lab.Lab) -> None:
   """Runs every stage in order."""
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
-    opened.workdir.check(stage.STAGE, opened.settings(*stage.GROUPS))
-  for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     stage.main(opened)
   if hosts.follows():
     return

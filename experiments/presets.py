@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+import numpy as np
+
 from jaxdm import brittleness, datamodels, train
 
 
@@ -37,6 +39,8 @@ class CollectConfig:
     alpha: share of the training set that each random subset holds.
     num_models: models on random subsets that datamodels are fitted to.
     num_held_out: further subsets, that datamodels are judged on.
+    held_out_from: number of the first held-out subset; default: num_models, where it
+      stays when there are more models later.
     held_out_seeds: models trained on each of those; 2 and more tell how well the
       expected margin itself would do (the noise ceiling of the LDS).
     num_base: models on the full training set.
@@ -51,6 +55,7 @@ class CollectConfig:
   alpha: float = 0.5
   num_models: int = 1000
   num_held_out: int = 200
+  held_out_from: int | None = None
   held_out_seeds: int = 2
   num_base: int = 32
   equal_steps: bool = False
@@ -64,10 +69,29 @@ class CollectConfig:
     for name in ("num_models", "num_held_out", "num_base"):
       if getattr(self, name) < 2:
         raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+    if self.held_out_from is not None and self.held_out_from < 0:
+      raise ValueError(f"held_out_from must be >= 0, got {self.held_out_from}")
     if self.held_out_seeds < 1:
       raise ValueError(f"held_out_seeds must be >= 1, got {self.held_out_seeds}")
     if not 0 <= self.seed < 2**32:
       raise ValueError(f"seed must be in [0, 2**32), got {self.seed}")
+
+  @property
+  def held_out_numbers(self) -> np.ndarray:
+    """The held-out subsets, as int[...]."""
+    first = self.num_models if self.held_out_from is None else self.held_out_from
+    return first + np.arange(self.num_held_out)
+
+  @property
+  def fitted_numbers(self) -> np.ndarray:
+    """The subsets whose models are fitted to, as int[...]: the first others."""
+    numbers = np.arange(self.num_models + self.num_held_out)
+    return np.setdiff1d(numbers, self.held_out_numbers)[: self.num_models]
+
+
+# Fields of CollectConfig that may change while models are there: those that they ask for
+# beside them are trained.
+GROWING = ("num_models", "num_held_out", "held_out_from", "held_out_seeds", "num_base")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

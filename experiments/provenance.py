@@ -78,7 +78,7 @@ class Start:
       "pid": os.getpid(),
       "made_by": maker(),
       "devices": devices.describe(),
-      "started": _now(),
+      "started": now(),
     }
 
   def __enter__(self) -> None:
@@ -101,7 +101,7 @@ class Start:
   def _write(self) -> None:
     """Writes how long it has taken so far."""
     seconds = round(time.monotonic() - self._began, 3)
-    sealed.write(self._path, {**self._content, "finished": _now(), "seconds": seconds})
+    sealed.write(self._path, {**self._content, "finished": now(), "seconds": seconds})
 
 
 def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> Provenance:
@@ -186,7 +186,7 @@ def _digest(depends_on: Mapping[str, Any]) -> str:
   return sealed.digest(json.dumps(depends_on, sort_keys=True).encode())
 
 
-def _now() -> str:
+def now() -> str:
   """Date and time, in UTC, so that they sort."""
   now = datetime.datetime.now(datetime.UTC)
   return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -128,7 +128,7 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Trains, writes the table, sums it up."""
-  opened.workdir.summary("fit_datamodels")
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
   targets = base_models.searched_targets(opened)
   sizes = _sizes(opened, targets)
 
@@ -150,7 +150,6 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   groups = opened.settings("search", "compare").values()
   asked = {key: value for group in groups for key, value in group.items()}
   asked |= {"curve_sizes": sizes, "curve_models": MODELS.value}
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
   return opened.workdir.run(STAGE, {STAGE: asked}, work, inputs)
 
 

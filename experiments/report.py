@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import base_models, fit_datamodels, lab, launcher
+from experiments import (
+  base_models,
+  fit_datamodels,
+  imported,
+  lab,
+  launcher,
+  margin_files,
+  workdir,
+)
 from jaxdm import data as data_lib
 from jaxdm import datamodels, quality, whole
 from jaxdm.report import figures, page, tables, words
@@ -72,9 +80,56 @@ def _calibration(
   return figures.calibration((full_t, base_margins_rt.mean(axis=0)), removed)
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def _main_files(files: margin_files.Files) -> dict[str, Any]:
+  """Writes what there is to say without images."""
+  folder = files.workdir.path
+  stage = fit_datamodels.STAGE
+  fit = files.workdir.summary(stage)
+  settings = files.workdir.stage_settings(stage)
+  if settings.get("files") != files.settings["files"]:
+    raise workdir.WorkdirError(
+      f"workdir={folder} holds a fit to other models; run python -m experiments.{stage} "
+      f"--workdir={folder} first"
+    )
+  masks, margins_mt = files.held_out
+  subsets = len(np.unique(masks.bits, axis=0))
+  held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
+  guess_mt = fit_datamodels.fitted(files.workdir).predict(masks)
+  lds_t = quality.evaluate(guess_mt, margins_mt, masks).lds_t
+  picture = page.png(figures.predicted_against_true(guess_mt, margins_mt, lds_t))
+  summary = {
+    **_provenance(files.workdir),
+    "settings": settings | {"collect": held_out},
+    stage: fit,
+  }
+  (folder / "figures").mkdir(exist_ok=True)
+  (folder / "figures" / "datamodels.png").write_bytes(picture)
+  missing = (
+    "Nothing is known of the images, so that no removal and no label flip can be tried. "
+    f"{imported.HOW_TO_GO_ON}"
+  )
+  whole.write_json(folder / "summary.json", summary)
+  (folder / "report.html").write_text(page.fit_page(summary, picture, missing))
+  return summary
+
+
+def _provenance(folder: workdir.Workdir) -> dict[str, Any]:
+  """What made the stages, for summary and page."""
+  made = folder.stage_provenance().items()
+  return {
+    "provenance": {stage: one._asdict() for stage, one in made},
+    "mixtures": folder.mixtures(),
+  }
+
+
+def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
+  if isinstance(opened, margin_files.Files):
+    return _main_files(opened)
   folder = opened.workdir.path
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  for stage in _SEARCHES:
+    opened.workdir.check_inputs(stage, inputs, partial=True)
   # A search whose budget ran out is drawn as far as it has come.
   summaries = {
     stage: opened.workdir.summary(stage, partial=stage in _SEARCHES)
@@ -113,10 +168,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     "data", "collect", "train", "gradient", "prior", "fit", "search", "compare", "flip"
   )
   summary = {
-    "provenance": {
-      stage: made._asdict() for stage, made in opened.workdir.stage_provenance().items()
-    },
-    "mixtures": opened.workdir.mixtures(),
+    **_provenance(opened.workdir),
     "settings": settings,
     "wrong_targets": wrong,
     **summaries,
@@ -126,7 +178,12 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return summary
 
 
-PROGRAM = launcher.Program(main)
+def open_any() -> lab.Lab | margin_files.Files:
+  """The workdir's experiment, or the files, or imports, that it was begun with."""
+  return margin_files.open_files() if margin_files.wanted() else launcher.open_lab()
+
+
+PROGRAM = launcher.Program(main, open_any)
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -103,6 +103,12 @@ def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
   return PRESET.value or stored.get("start", {}).get("preset", "fashion")
 
 
+def names_images(stored: Mapping[str, Mapping[str, Any]]) -> bool:
+  """Whether the command line or a workdir says which images are used."""
+  given = (DATA_DIR.value, ARRAYS.value, PRESET.value, flags.FLAGS["dataset"].value)
+  return any(given) or "data" in stored
+
+
 def speed() -> fleet.Speed:
   """Speed settings: they may change between runs of one experiment."""
   return fleet.Speed(**_given(fleet.Speed))

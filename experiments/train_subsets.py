@@ -36,6 +36,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   shard = hosts.mine()
 
   def work() -> dict[str, Any]:
+    if shard[1] == 1 and not opened.holds_models():
+      opened.forget_empty_stores()  # Which other settings may have begun.
     opened.open_stores()
     if shard[0] == 0 and not base_models.exist(opened):
       base_models.train_all(opened)
@@ -52,7 +54,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
   inputs = {"models": identity.digest(opened.retrain.identity())}
-  return opened.workdir.run(STAGE, settings, work, inputs)
+  return opened.workdir.run(
+    STAGE, settings, work, inputs, left_something=opened.holds_models
+  )
 
 
 def _summary(opened: lab.Lab) -> dict[str, Any]:

@@ -174,11 +174,14 @@ class Workdir:
     return update
 
   def settings(self) -> dict[str, dict[str, Any]]:
-    """The settings of all stages begun here, by group."""
-    merged: dict[str, dict[str, Any]] = {}
-    for path in whole.find(self._stages, "*.json"):
-      merged |= self._record(path.stem)["settings"]
-    return merged
+    """The settings of all stages begun here, by group; the last that were asked for."""
+    records = [self._record(path.stem) for path in whole.find(self._stages, "*.json")]
+    records.sort(key=lambda record: record.get("asked", ""))
+    return {k: v for record in records for k, v in record["settings"].items()}
+
+  def stage_settings(self, stage: str) -> dict[str, dict[str, Any]]:
+    """The settings that a stage was begun with, by group; none if it was not."""
+    return dict(self._record(stage).get("settings", {}))
 
   def summary(
     self, stage: str, launcher: str = "", *, partial: bool = False
@@ -213,25 +216,25 @@ class Workdir:
     """Whether a stage has been done to its end."""
     return bool(self._record(stage).get("complete"))
 
-  def groups(self, stage: str) -> list[str]:
-    """The groups of an experiment's settings that a stage was begun with; none if new."""
-    stored = self._record(stage).get("settings", {})
-    return [group for group in stored if group in presets.Experiment.__annotations__]
+  def check_inputs(
+    self, stage: str, inputs: Mapping[str, str], *, partial: bool = False
+  ) -> None:
+    """Raises WorkdirError unless a stage is finished and has read what is there now.
 
-  def check(self, stage: str, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises WorkdirError if the stage was begun with other settings, naming them."""
-    stored = self._record(stage).get("settings")
-    if stored is None:
-      return
-    wrong = [
-      f"--{difference}"
-      for group, values in settings.items()
-      for difference in sealed.differences(stored.get(group, values), values)
-    ]
+    Args:
+      stage: its name.
+      inputs: digests of what is there, by name; those that the stage has not read do
+        not count.
+      partial: one that has ended before it was finished will do.
+    """
+    self.summary(stage, partial=partial)
+    recorded = self._record(stage)["inputs"]
+    both = recorded.keys() & inputs.keys()
+    wrong = [name for name in sorted(both) if recorded[name] != inputs[name]]
     if wrong:
       raise WorkdirError(
-        f"workdir={self.path} holds another {stage} ({'; '.join(wrong)}); give the "
-        "stored values, or name another --workdir"
+        f"workdir={self.path} holds other {', '.join(wrong)} than {stage} has read; run "
+        f"python -m experiments.{stage} --workdir={self.path} again first"
       )
 
   def run(
@@ -240,47 +243,54 @@ class Workdir:
     settings: Mapping[str, Mapping[str, Any]],
     work: Callable[[], dict[str, Any]],
     inputs: Mapping[str, str] = {},
+    *,
+    left_something: Callable[[], bool] = lambda: False,
   ) -> dict[str, Any]:
     """Runs a stage unless it is finished, records it, and prints its summary.
 
-    One that is finished is done again if it has read something else than is there now.
+    One that is finished is done again if settings or what it reads have changed. One that
+    fails has not happened: the workdir is what it was, and so are its settings.
 
     Args:
       stage: its name.
       settings: all settings that its result depends on, by group; JSON values.
       work: does it, continuing what a killed run left; returns a summary.
       inputs: digests of what it reads, by name (see `Lab.inputs`).
+      left_something: whether a stage that fails has made what others must agree with.
 
     Returns:
       The summary.
     """
-    self.check(stage, settings)
-    record = self._record(stage)
-    inputs = dict(inputs)
-    changed = sealed.differences(record.get("inputs", inputs), inputs)
-    if record.get("complete") and not changed:
-      return _told(stage, record["summary"])
-    if record.get("complete"):
-      print(
-        f"{stage}: done again, since what it reads has changed ({'; '.join(changed)})"
-      )
-    depends_on = {"settings": settings, "inputs": inputs}
+    before = self._record(stage)
+    depends_on = {"settings": dict(settings), "inputs": dict(inputs)}
+    changed = _changes(before, depends_on) if before else []
+    if before.get("complete") and not changed:
+      return _told(stage, before["summary"])
+    if before.get("complete"):
+      print(f"{stage}: done again with what is there, since: {'; '.join(changed)}")
     if hosts.follows():
-      with provenance.Start(self.path, stage, depends_on):
+      with provenance.Start(self.path, stage, _result(depends_on)):
         summary = work()
       if not summary.get(UNFINISHED):
-        hosts.wait_until(lambda: self._finished(stage, inputs), f"the record of {stage}")
+        wanted = lambda: self._finished(stage, depends_on)  # noqa: E731
+        hosts.wait_until(wanted, f"the record of {stage}")
       return summary
     self._check_bank()
-    places = self._kept_places() | self._given
-    if places != self._kept_places():
-      sealed.write(self.path / _PLACES, places)
-    path = self._stages / f"{stage}.json"
-    begun = {"format": _FORMAT, "settings": settings, "inputs": inputs}
+    path, note = self._stages / f"{stage}.json", self.path / _PLACES
+    places = self._kept_places()
+    if places | self._given != places:
+      sealed.write(note, places | self._given)
+    begun = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
     sealed.write(path, {**begun, "complete": False})
-    with provenance.Start(self.path, stage, depends_on):
-      summary = work()
-    made = provenance.of_stage(self.path, stage, depends_on)
+    try:
+      with provenance.Start(self.path, stage, _result(depends_on)):
+        summary = work()
+    except Exception:
+      if not left_something():
+        for file, content in ((path, before), (note, places)):
+          sealed.write(file, content) if content else file.unlink(missing_ok=True)
+      raise
+    made = provenance.of_stage(self.path, stage, _result(depends_on))
     summary["seconds"] = made.seconds
     complete = not summary.get(UNFINISHED)
     record = {**begun, "complete": complete, "summary": summary}
@@ -291,9 +301,8 @@ class Workdir:
     """What made the stages that were begun here, by name: all their starts so far."""
     found = {}
     for path in whole.find(self._stages, "*.json"):
-      record = self._record(path.stem)
-      depends_on = {name: record[name] for name in ("settings", "inputs")}
-      found[path.stem] = provenance.of_stage(self.path, path.stem, depends_on)
+      result = _result(self._record(path.stem))
+      found[path.stem] = provenance.of_stage(self.path, path.stem, result)
     return found
 
   def mixtures(self) -> list[str]:
@@ -319,10 +328,32 @@ class Workdir:
       )
     return record
 
-  def _finished(self, stage: str, inputs: Mapping[str, str]) -> bool:
-    """Whether another process has finished a stage that reads what this one reads."""
+  def _finished(self, stage: str, depends_on: Mapping[str, Any]) -> bool:
+    """Whether another process has finished a stage that depends on the same."""
     record = self._record(stage)
-    return bool(record.get("complete")) and record["inputs"] == inputs
+    return bool(record.get("complete")) and not _changes(record, depends_on)
+
+
+def _changes(record: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[str]:
+  """In which settings and inputs a stage differs from its record, a phrase each."""
+  stored, asked = record["settings"], depends_on["settings"]
+  found = [
+    difference
+    for group, values in asked.items()
+    for difference in sealed.differences(stored.get(group, {}), values)
+  ]
+  before, now = record["inputs"], depends_on["inputs"]
+  names = sorted(before.keys() | now.keys())
+  return found + [f"new {name}" for name in names if before.get(name) != now.get(name)]
+
+
+def _result(record: Mapping[str, Any]) -> dict[str, Any]:
+  """What tells a stage's result from others, to which further models may be added."""
+  settings = {
+    group: {k: v for k, v in values.items() if k not in presets.GROWING}
+    for group, values in record["settings"].items()
+  }
+  return {"settings": settings, "inputs": record["inputs"]}
 
 
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -24,6 +24,10 @@ from jaxdm.sealed import StoreError
 RECORD = "record.json"
 
 
+class OtherArraysError(StoreError):
+  """A folder of arrays that depend on something else."""
+
+
 def create(
   folder: str | epath.PathLike, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.memmap]:
@@ -91,8 +95,12 @@ def _header(array: np.ndarray) -> dict[str, Any]:
   return {"dtype": str(array.dtype), "shape": list(array.shape)}
 
 
-def exists(folder: str | epath.PathLike) -> bool:
+def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
   """Whether a folder has a record, and a file for each array that the record lists.
+
+  Args:
+    folder: that `finish` may have written.
+    identity: what the arrays must depend on, JSON values; others do not count.
 
   Raises:
     StoreError: if the record is damaged.
@@ -100,7 +108,10 @@ def exists(folder: str | epath.PathLike) -> bool:
   root = epath.Path(folder)
   if not (root / RECORD).exists():
     return False
-  arrays = sealed.read(root / RECORD)["arrays"]
+  try:
+    arrays = ArrayFolder(root, identity)
+  except OtherArraysError:
+    return False
   return all((root / f"{name}.npy").exists() for name in arrays)
 
 
@@ -118,7 +129,8 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       identity: what the arrays must depend on; JSON values.
 
     Raises:
-      StoreError: if the record is missing or damaged, or names another identity.
+      StoreError: if the record is missing or damaged.
+      OtherArraysError: if it names another identity.
     """
     self._folder = epath.Path(folder)
     if not (self._folder / RECORD).exists():
@@ -127,7 +139,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
     asked = json.loads(json.dumps(identity))
     if wrong := sealed.differences(record["identity"], asked):
-      raise StoreError(f"{self._folder} holds other arrays: {'; '.join(wrong)}")
+      raise OtherArraysError(f"{self._folder} holds other arrays: {'; '.join(wrong)}")
 
   def __getitem__(self, name: str) -> np.ndarray:
     """One array.

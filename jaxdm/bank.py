@@ -94,6 +94,33 @@ def write(
   store.write(chunk, arrays, {"diverged": diverged, **about})
 
 
+def write_from(
+  store: store_lib.Store,
+  first: int,
+  masks_mn: np.ndarray,
+  margins_mt: np.ndarray,
+  logits_mtk: np.ndarray | None = None,
+) -> None:
+  """Writes models by number, to the end of a chunk whose first rows may be there.
+
+  Args:
+    store: of `open_store`, without labels.
+    first: number of the first one; those before it in its chunk are in the store.
+    masks_mn: see `write`.
+    margins_mt: see `write`.
+    logits_mtk: see `write`.
+  """
+  chunk, there = divmod(first, store.rows_per_chunk)
+  rows = np.arange(first - there, first)
+  if there:
+    masks_mn = np.concatenate([packed_masks(store, rows)[:], masks_mn])
+    margins_mt = np.concatenate([store.read("margins", rows), margins_mt])
+  if there and logits_mtk is not None and "logits" in store.columns:
+    stored = store.read("logits", rows).reshape(there, *logits_mtk.shape[1:])
+    logits_mtk = np.concatenate([stored, logits_mtk])
+  write(store, chunk, masks_mn, margins_mt, logits_mtk)
+
+
 def packed_masks(store: store_lib.Store, rows: np.ndarray) -> training_sets.PackedMasks:
   """The training sets of some models, as they were stored with their margins.
 

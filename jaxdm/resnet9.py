@@ -10,6 +10,9 @@ from jax import lax
 
 from jaxdm import Array, conv
 
+# A side; the stride and the pool leave nothing of smaller images.
+MIN_PIXELS = 3
+
 _LOGIT_SCALE = 0.2
 _EPSILON = 1e-5
 _MOMENTUM = 0.9
@@ -108,13 +111,20 @@ class ResNet9(nn.Module):
     """Logits and penultimate features of normalised images.
 
     Args:
-      images: float[b, h, w, c], h and w at least 4.
+      images: float[b, h, w, c], h and w at least `MIN_PIXELS`.
       train: whether batch norm uses the batch's statistics (and updates the
         running ones in the 'batch_stats' collection) or the running ones.
 
     Returns:
       float32[b, k] logits and float32[b, 2 * width] features.
+
+    Raises:
+      ValueError: if images are too small.
     """
+    if min(images.shape[1:3]) < MIN_PIXELS:
+      raise ValueError(
+        f"images must have {MIN_PIXELS} pixels a side at least, got shape {images.shape}"
+      )
 
     def block(
       x: Array, features: int, kernel: int = 3, stride: int = 1, padding: Any = 1

@@ -266,10 +266,10 @@ class Retrainer:
     for logits_mtk in self._trained(asked()):
       waiting_logits.extend(logits_mtk)
       while left and len(left[0]) <= len(waiting_logits):
-        chunk, rows = left[0].start // store.rows_per_chunk, len(left.pop(0))
+        first, rows = left[0].start, len(left.pop(0))
         logits_mtk = np.array(waiting_logits[:rows])
         masks_mn, margins_mt = np.array(waiting_masks[:rows]), self._margins(logits_mtk)
-        bank.write(store, chunk, masks_mn, margins_mt, logits_mtk)
+        bank.write_from(store, first, masks_mn, margins_mt, logits_mtk)
         del waiting_masks[:rows], waiting_logits[:rows]
         if not waiting_logits:
           self._models.settle()
@@ -308,13 +308,13 @@ def missing(
       is depends on nothing else, so hosts need not talk, and their number may change.
 
   Returns:
-    The numbers of the models of each chunk.
+    The numbers of the models that each such chunk lacks, at its end.
   """
   size, whole = store.rows_per_chunk, store.chunks()
   index, of = shard
   found = []
   for chunk in range(index, -(-count // size), of):
-    numbers = range(chunk * size, min((chunk + 1) * size, count))
-    if whole.get(chunk, 0) < len(numbers):
+    numbers = range(chunk * size + whole.get(chunk, 0), min((chunk + 1) * size, count))
+    if numbers:
       found.append(numbers)
   return found

@@ -93,11 +93,17 @@ def _relabel_scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def experiment(folder: pathlib.Path, **changes: str) -> Iterator[lab.Lab]:
-  """An experiment whose stages can be run until the context ends."""
+def experiment(folder: pathlib.Path, **changes: str | None) -> Iterator[lab.Lab]:
+  """An experiment whose stages can be run until the context ends.
+
+  Args:
+    folder: its workdir.
+    **changes: to `FLAGS`; None: the flag is not given.
+  """
+  given = {k: v for k, v in (FLAGS | changes).items() if v is not None}
   with (
     pytest.MonkeyPatch.context() as patch,
-    flagsaver.as_parsed(workdir=str(folder), **(FLAGS | changes)),
+    flagsaver.as_parsed(workdir=str(folder), **given),
   ):
     opened = launcher.open_lab()
     train_models = functools.partialmethod(_train_models, opened=opened)

@@ -45,7 +45,7 @@ def test_an_array_is_opened_when_it_is_asked_for(folder) -> None:
   np.testing.assert_array_equal(found["a"], ARRAYS["a"])
   with pytest.raises(sealed.StoreError, match="b.npy is damaged"):
     found["b"]
-  assert not array_folder.exists(folder)
+  assert not array_folder.exists(folder, IDENTITY)
 
 
 def test_another_identity_is_refused_by_name(folder) -> None:
@@ -57,12 +57,13 @@ def test_another_identity_is_refused_by_name(folder) -> None:
   ):
     with pytest.raises(sealed.StoreError, match=message):
       array_folder.ArrayFolder(folder, other)
+    assert not array_folder.exists(folder, other)
 
 
 def test_a_folder_without_a_record_holds_nothing(folder) -> None:
-  assert array_folder.exists(folder)
+  assert array_folder.exists(folder, IDENTITY)
   array_folder.create(folder, {"a": (5, 3)})  # Begun again, and killed.
-  assert not array_folder.exists(folder)
+  assert not array_folder.exists(folder, IDENTITY)
   with pytest.raises(sealed.StoreError, match="record.json"):
     array_folder.ArrayFolder(folder, IDENTITY)
 

@@ -573,7 +573,7 @@ def base_model_arrays() -> Entry:
     if base_models.exist(opened):
       base_models.load(opened)
       return False
-    path = opened.workdir.path / base_models.FOLDER
+    path = opened.workdir.path / lab.BASE_MODELS
     arrays = array_folder.create(path, {"logits": (2, T, 2), "trak": (T, N)})
     array_folder.finish(path, arrays, opened.base_models_identity())
     return True
@@ -650,9 +650,13 @@ def efficiency_parts() -> Entry:
 
   base = parts()
   changed = changed_inputs(base)
+  # Weights are not made anew because others judge them.
+  judges = [name for name in changed if name.startswith(f"margins_mt[{FITTED}")]
+  unchanged = {name: changed.pop(name) for name in judges}
+  assert unchanged
   for name, other in changed_configs(base.fit):
     changed[f"fit.{name}"] = base._replace(fit=other)
-  return Entry(use, base, changed, {})
+  return Entry(use, base, changed, unchanged)
 
 
 def stage_record(
@@ -723,7 +727,7 @@ TABLE: dict[str, Callable[[], Entry]] = {
     curve_models=["4", "5"],
   ),
   "record of explain": stage_record(
-    explain.main, "fit", ks=["1", "2"], explain_models=["4", "5"]
+    explain.main, ks=["1", "2"], explain_models=["4", "5"]
   ),
   "record of efficiency": stage_record(
     efficiency.main,

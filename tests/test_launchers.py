@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,11 +144,14 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
   np.savez(tmp_path / "other.npz", **parts, test_images=images, test_labels=labels)
 
   def refused(opened) -> None:
-    opened.workdir.run("stage", {"search": {"seed": 1}}, dict)
+    def work() -> dict[str, Any]:
+      raise ValueError("width is wrong")
+
+    opened.workdir.run("next", {}, work)
 
   with (
     flagsaver.as_parsed(**toy, arrays=str(tmp_path / "other.npz")),
-    pytest.raises(SystemExit, match="holds another stage"),
+    pytest.raises(SystemExit, match="--width is wrong"),
   ):
     launcher.Program(refused).start(["prog"])
   before = (tmp_path / "run" / "places.json").read_text()
@@ -191,17 +195,18 @@ def test_finished_stages_are_not_done_again(finished_copy) -> None:
   [
     (pipeline.PROGRAM, "alpha", "0.4", "--alpha: stored 0.5, asked 0.4"),
     (train_subsets.PROGRAM, "epochs", "2", "--epochs: stored 1.0, asked 2.0"),
-    (fit_datamodels.PROGRAM, "num_lambdas", "5", "--num_lambdas: stored 4, asked 5"),
-    (brittleness.PROGRAM, "num_targets", "2", "--num_targets: stored 3, asked 2"),
-    (label_flip.PROGRAM, "confidence", "0.9", "--confidence: stored 0.95, asked 0.9"),
+    (fit_datamodels.PROGRAM, "width", "8", "--width: stored 4, asked 8"),
+    (brittleness.PROGRAM, "test_per_class", "9", "--test_per_class: stored 10, asked 9"),
+    (label_flip.PROGRAM, "margin_dtype", "float16", "--margin_dtype: stored 'float32'"),
     (pipeline.PROGRAM, "seed", "1", "--seed: stored 0, asked 1"),
+    (pipeline.PROGRAM, "preset", "cifar10", "--preset: stored 'fashion', asked 'cif"),
   ],
 )
-def test_other_settings_stop_with_the_difference(
+def test_settings_of_other_models_stop_with_the_difference(
   finished, program, flag, value, stored
 ) -> None:
   before = contents(finished)
-  with pytest.raises(SystemExit, match=f"^error: .*holds another .*{stored}"):
+  with pytest.raises(SystemExit, match=f"^error: .*holds other models .*{stored}"):
     start(program, finished, **{flag: value})
   assert contents(finished) == before
 

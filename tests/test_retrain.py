@@ -175,9 +175,14 @@ def test_more_models_keep_those_that_are_there(lab) -> None:
   collected(lab, "store", (0, 1), count=7)
   before = models.trained
   collected(lab, "store", (0, 1), count=11)
-  # All of the third chunk, of which there was one row, and the fourth.
-  assert models.trained - before == 5
+  # The rest of the third chunk, of which there was one row, and the fourth.
+  assert models.trained - before == 4
   assert lacking(collection(lab, "store")) == []
+  collected(lab, "at once", (0, 1), count=11)
+  grown, at_once = (collection(lab, name).store for name in ("store", "at once"))
+  for column in ("margins", "masks"):
+    rows = slice(0, 11)
+    np.testing.assert_array_equal(grown.read(column, rows), at_once.read(column, rows))
 
 
 def test_models_that_take_long_are_kept_until_they_are_stored(

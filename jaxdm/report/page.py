@@ -180,6 +180,47 @@ def _run_table(provenance: Mapping[str, Mapping[str, Any]]) -> str:
   return table((*header, "versions"), rows) + paragraph(note, note=True)
 
 
+def _fit_rows(fit: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """What a fit's summary says of it, and 95 % intervals."""
+  lds, pooled, top = fit["lds"], fit["pooled_correlation"], fit["lds_ceiling"]
+  found = [
+    ("LDS", f"{lds['estimate']:.3f}", _ends(lds)),
+    ("pooled correlation", f"{pooled['estimate']:.3f}", _ends(pooled)),
+    ("weights that are not 0, mean", f"{fit['mean_nonzero_weights']:.0f}", ""),
+  ]
+  if top:
+    found.append(("noise ceiling of the LDS", f"{top['estimate']:.3f}", _ends(top)))
+  if "bias_on_full_data" in fit:
+    found.append(("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""))
+  found.append(("models that were fitted to", f"{fit['models_fitted_to']:,}", ""))
+  return [*found, ("prior that they chose", fit["prior"], "")]
+
+
+def fit_page(summary: dict[str, Any], picture: bytes, missing: str) -> str:
+  """The page on datamodels of models that others trained, without their images.
+
+  Args:
+    summary: what the report launcher writes to summary.json.
+    picture: a PNG of predicted and true margins.
+    missing: a sentence on what the rest of a report would need.
+  """
+  fit = summary["fit_datamodels"]
+  sections = [
+    (
+      "How good the datamodels are",
+      table(("", "value", "95 % interval"), _fit_rows(fit))
+      + image(picture, "predicted and true margins")
+      + paragraph(words.quality(summary), note=True),
+    ),
+    ("What is not here", paragraph(missing)),
+    ("Settings", settings_table(summary["settings"])),
+    ("Runs", _run_table(summary["provenance"])),
+  ]
+  if summary["mixtures"]:
+    sections.insert(0, ("Made by several versions", _mixtures(summary["mixtures"])))
+  return page("How well training sets predict margins", sections)
+
+
 def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
   """The page on one experiment.
 
@@ -187,20 +228,11 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     summary: what the report launcher writes to summary.json.
     pictures: PNG bytes by file name; those of targets have 'target' in it.
   """
-  trained, fit = summary["train_subsets"], summary["fit_datamodels"]
-  lds, pooled, top = fit["lds"], fit["pooled_correlation"], fit["lds_ceiling"]
+  trained = summary["train_subsets"]
   quality_rows = [
     ("accuracy of models on all data", f"{trained['base_accuracy']:.1%}", ""),
     ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
-    ("LDS", f"{lds['estimate']:.3f}", _ends(lds)),
-    ("pooled correlation", f"{pooled['estimate']:.3f}", _ends(pooled)),
-    ("weights that are not 0, mean", f"{fit['mean_nonzero_weights']:.0f}", ""),
-    *(
-      [("noise ceiling of the LDS", f"{top['estimate']:.3f}", _ends(top))] if top else []
-    ),
-    ("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""),
-    ("models that were fitted to", f"{fit['models_fitted_to']:,}", ""),
-    ("prior that they chose", fit["prior"], ""),
+    *_fit_rows(summary["fit_datamodels"]),
   ]
   stories = [image(data, n) for n, data in pictures.items() if "target" in n]
   method = words.story_method(summary["brittleness"]["methods"])
