@@ -299,6 +299,8 @@ class Lab:
       WorkdirError: if models or one of the stages are missing, or a stage has read
         something else than is there now.
     """
+    for stage in reversed(stages):
+      self.workdir.summary(stage)
     held_out = [rows.margins_mt for rows in self.held_out_rows()]
     found = {
       "models": identity.digest(self.retrain.identity()),

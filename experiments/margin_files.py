@@ -99,7 +99,8 @@ def open_files() -> Files:
   if imported.exist(folder) and not (MASKS.value or MARGINS.value):
     packed, margins_mt, start, of = _from_store(folder, targets)
   elif where["masks"] and where["margins"]:
-    packed, margins_mt, start, of = _from_files(where["masks"], where["margins"], targets)
+    masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
+    packed, margins_mt, start, of = _from_files(masks, margins, targets)
   else:
     raise ValueError("masks and --margins are needed together")
   (m, n), stop = packed.shape, start + margins_mt.shape[1]

@@ -127,14 +127,14 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   if isinstance(opened, margin_files.Files):
     return _main_files(opened)
   folder = opened.workdir.path
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  for stage in _SEARCHES:
-    opened.workdir.check_inputs(stage, inputs, partial=True)
   # A search whose budget ran out is drawn as far as it has come.
   summaries = {
     stage: opened.workdir.summary(stage, partial=stage in _SEARCHES)
     for stage in page.STAGES
   }
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  for stage in _SEARCHES:
+    opened.workdir.check_inputs(stage, inputs, partial=True)
   removed, rankings = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened.workdir)

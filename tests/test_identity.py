@@ -651,8 +651,12 @@ def efficiency_parts() -> Entry:
   base = parts()
   changed = changed_inputs(base)
   # Weights are not made anew because others judge them.
-  judges = [name for name in changed if name.startswith(f"margins_mt[{FITTED}")]
-  unchanged = {name: changed.pop(name) for name in judges}
+  rows = {
+    f"margins_mt{[row, t]}"
+    for row in range(FITTED, len(base.margins_mt))
+    for t in range(T)
+  }
+  unchanged = {name: changed.pop(name) for name in rows & changed.keys()}
   assert unchanged
   for name, other in changed_configs(base.fit):
     changed[f"fit.{name}"] = base._replace(fit=other)

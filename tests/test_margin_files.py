@@ -178,5 +178,5 @@ def test_an_import_continues_and_ends_with_the_same_bytes(files, tmp_path) -> No
 def test_other_files_in_a_used_workdir_are_refused(files) -> None:
   start(files)
   damaged(files, "margins", lambda a: a + 1)
-  with pytest.raises(SystemExit, match="begun with other files or --targets"):
+  with pytest.raises(SystemExit, match="begun with other files"):
     start(files)
