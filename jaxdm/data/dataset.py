@@ -46,11 +46,18 @@ class Dataset:
       if not getattr(self, f"{split}_sources"):
         sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
         object.__setattr__(self, f"{split}_sources", sources)
+    for field in ("class_names", "train_sources", "test_sources"):
+      object.__setattr__(self, field, tuple(map(_writable, getattr(self, field))))
+    for split in ("train", "test"):
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
       if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(
           f"{self.name}: {split}_images must be uint8[number, height, width, "
           f"channels], got {images.dtype}{list(images.shape)}"
+        )
+      if 0 in images.shape[1:]:
+        raise DataError(
+          f"{self.name}: {split}_images must have pixels, got {list(images.shape)}"
         )
       if len(images) != len(labels):
         raise DataError(
@@ -103,6 +110,12 @@ class Dataset:
       labels = getattr(self, f"{split}_labels")
       rows = [np.flatnonzero(labels == label) for label in old]
       fewest = min(len(r) for r in rows)
+      if per_class is not None and not fewest:
+        lacking = names[[len(r) for r in rows].index(0)]
+        raise DataError(
+          f"{split}_per_class must be 0, for all, where a class has no {split} examples, "
+          f"as {lacking} of {self.name}; or leave it out by --classes"
+        )
       if per_class is not None and not 1 <= per_class <= fewest:
         raise DataError(
           f"{split}_per_class must be in [1, {fewest}] for these classes of "
@@ -131,6 +144,11 @@ class Dataset:
       train_images=_block_means(self.train_images, factor),
       test_images=_block_means(self.test_images, factor),
     )
+
+
+def _writable(text: str) -> str:
+  """A name as text that can be written in UTF-8: file names may be any bytes."""
+  return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _block_means(images: np.ndarray, factor: int) -> np.ndarray:
