@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 
@@ -26,8 +27,9 @@ def write_tfds(
   shards: int = 2,
   examples: int = 4,
   pixels: Callable[[int], np.ndarray] = grey,
+  file_format: str = "tfrecord",
 ) -> list[pathlib.Path]:
-  """A set of grey 4x3 images, image i of value i and label i % 2, as TFRecord files.
+  """A set of grey 4x3 images, image i of value i and label i % 2.
 
   Args:
     folder: data_dir / name / version.
@@ -37,6 +39,7 @@ def write_tfds(
     shards: files a split.
     examples: in each file.
     pixels: the image of example i.
+    file_format: 'tfrecord' or 'array_record'.
 
   Returns:
     The files.
@@ -54,15 +57,21 @@ def write_tfds(
     }
     for split in ("train", "test")
   ]
-  about = {"name": folder.parent.name, "version": folder.name, "fileFormat": "tfrecord"}
+  about = {"name": folder.parent.name, "version": folder.name, "fileFormat": file_format}
   (folder / "dataset_info.json").write_text(json.dumps(about | {"splits": splits}))
   files = []
   for split in ("train", "test"):
     for shard in range(shards):
-      name = f"{folder.parent.name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
+      name = f"{folder.parent.name}-{split}.{file_format}-{shard:05d}-of-{shards:05d}"
       rows = range(examples * shard, examples * (shard + 1))
       records = [example(pixels(i), i % 2, label_name) for i in rows]
-      (folder / name).write_bytes(b"".join(map(framed, records)))
+      if file_format == "tfrecord":
+        (folder / name).write_bytes(b"".join(map(framed, records)))
+      else:
+        writer = array_record_module.ArrayRecordWriter(str(folder / name), "group_size:1")
+        for record in records:
+          writer.write(record)
+        writer.close()
       files.append(folder / name)
   return files
 

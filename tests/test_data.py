@@ -287,6 +287,18 @@ def test_sets_prepared_as_tfrecords_are_read_without_tensorflow(tmp_path) -> Non
   assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.parametrize("name", ["[0:4]", "a*?", "#%20", "ü ü", "gs:", "a:b,c", "~"])
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_sets_of_either_format_are_read_from_any_folder(
+  tmp_path, monkeypatch, name, file_format
+) -> None:
+  write_tfds(tmp_path / name / "pets" / "1.0.0", file_format=file_format)
+  monkeypatch.chdir(tmp_path)
+  for spelling in (f"{tmp_path}/{name}", f"./{name}/./", tmp_path / name):
+    loaded = data.load("pets", data_dir=spelling)
+    np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(8))
+
+
 def test_another_prepared_version_is_read_as_well(tmp_path) -> None:
   write_tfds(tmp_path / "cifar10" / "2.5.0")
   write_tfds(tmp_path / "cifar10" / "2.10.0")

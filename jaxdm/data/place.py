@@ -10,6 +10,9 @@ Place: TypeAlias = epath.Path | pathlib.Path
 
 
 def place(path: str | os.PathLike[str]) -> Place:
-  """A path with `~` looked up. Only one with :// leads into a bucket: /s3 is a folder."""
+  """A path from the root, with `~` looked up.
+
+  Only one with :// leads into a bucket: /s3/x is in a folder.
+  """
   text = os.path.expanduser(os.fspath(path))
-  return epath.Path(text) if "://" in text else pathlib.Path(text)
+  return epath.Path(text) if "://" in text else pathlib.Path(text).absolute()

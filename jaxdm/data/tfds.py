@@ -1,5 +1,8 @@
 """Prepared TensorFlow Datasets image classification sets, read without TensorFlow."""
 
+import contextlib
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,6 +12,7 @@ import numpy as np
 from jaxdm.data import decode, tfrecord
 from jaxdm.data import labels as labels_lib
 from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.place import place
 
 _SPLITS = ("train", "test")
 
@@ -25,6 +29,8 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   Raises:
     DataError: if it is unknown, not prepared, damaged, or not image classification.
   """
+  if data_dir:  # TFDS takes ./~x for ~x.
+    data_dir = os.fspath(place(data_dir))
   builder = _builder(name, data_dir)
   splits, features = builder.info.splits, builder.info.features
   named = list(features) if isinstance(features, Iterable) else []
@@ -97,7 +103,8 @@ def _builder(name: str, data_dir: str | None) -> Any:
   except Exception as error:  # JSON, protobuf and TFDS raise many kinds.
     unread = error
   try:
-    builder = tfds.builder(name, data_dir=data_dir)
+    with contextlib.redirect_stderr(io.StringIO()):  # A banner where TensorFlow lacks.
+      builder = tfds.builder(name, data_dir=data_dir)
   except Exception as error:  # Names are parsed, and modules of datasets imported.
     not_found = tfds.core.DatasetNotFoundError  # Said of what is not there to be read.
     cause = error if isinstance(unread, not_found) else unread
@@ -108,7 +115,8 @@ def _builder(name: str, data_dir: str | None) -> Any:
       ) from error
     raise DataError(
       f"dataset {name!r} cannot be loaded: {_first_line(cause)}; give a name such as "
-      "cifar10 or cifar10:3.0.2, and prepare a damaged set again, in an empty folder"
+      "cifar10 or cifar10:3.0.2, and remove what is damaged of that set from "
+      f"{data_dir or tfds.core.constants.DATA_DIR}. {_remedy(name, data_dir)}"
     ) from error
   if not builder.data_path.exists():
     folder = builder.data_path.parent
