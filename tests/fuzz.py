@@ -1,4 +1,4 @@
-"""Many cases of one test, always the same ones, in a folder that costs little."""
+"""Many cases of one test, in a folder that costs little."""
 
 import contextlib
 import os
@@ -21,10 +21,7 @@ def quick_and_all(few: int) -> pytest.MarkDecorator:
 def check(cases: st.SearchStrategy, body: Callable[[Any], None], count: int) -> None:
   """Runs a test's body on so many cases."""
   settings = hypothesis.settings(
-    max_examples=count,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    max_examples=count, suppress_health_check=list(hypothesis.HealthCheck)
   )
   settings(hypothesis.given(cases)(body))()
 

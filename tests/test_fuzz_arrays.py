@@ -247,6 +247,7 @@ def strange_names(draw, arrays, key, images, labels, pixels, own) -> tuple[str, 
     np.array([[f"{i}" for i in range(k)]]),
     np.array([b"\xff%d" % i for i in range(k)]),
     np.array([{}] * k, object),
+    np.array([f"\udce9{i}" for i in range(k)]),
   ]
   arrays["class_names"] = wrong[draw(st.integers(0, len(wrong) - 1))]
   return ("class_names",)

@@ -511,6 +511,20 @@ def write(folder: pathlib.Path, case: Case) -> None:
         (own / name).symlink_to(path)
 
 
+def in_bytes(names: tuple[str, str]) -> list[bytes]:
+  """By what files are in order, whatever the locale."""
+  return [os.fsencode(name) for name in names]
+
+
+def as_text(name: bytes) -> str:
+  """What can be written: bytes that are no letters as their numbers."""
+  try:
+    return name.decode()
+  except UnicodeDecodeError as error:
+    start, end = error.start, error.end
+    return name[:start].decode() + f"\\x{name[start]:02x}" + as_text(name[end:])
+
+
 def check(case: Case) -> None:
   with fuzz.scratch() as folder:
     write(folder, case)
@@ -527,20 +541,20 @@ def check(case: Case) -> None:
   every = [picture for files in case.files.values() for picture in files.values()]
   channels = 1 if all(picture.grey_over(colour) for picture in every) else 3
   written = [
-    name.encode("utf-8", "backslashreplace").decode()
-    for name in sorted({label for label, _ in case.files["train"]})
+    as_text(os.fsencode(name))
+    for name in sorted({label for label, _ in case.files["train"]}, key=os.fsencode)
   ]
   assert loaded.class_names == tuple(written)
   for split, files in case.files.items():
     images, labels = (getattr(loaded, f"{split}_{x}") for x in ("images", "labels"))
     sources = getattr(loaded, f"{split}_sources")
     assert images.shape == (len(files), HEIGHT, WIDTH, channels)
-    for row, (label, name) in enumerate(sorted(files)):
+    for row, (label, name) in enumerate(sorted(files, key=in_bytes)):
       picture = files[label, name]
       expected = picture.over(colour)[..., :channels]
       difference = np.abs(images[row] - expected).max()
       assert difference <= picture.error, (difference, label, name)
-      source = f"{split}/{label}/{name}".encode("utf-8", "backslashreplace").decode()
+      source = as_text(os.fsencode(f"{split}/{label}/{name}"))
       assert sources[row] == source and source.split("/")[1] == written[labels[row]]
 
 

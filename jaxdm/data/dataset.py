@@ -41,14 +41,13 @@ class Dataset:
   test_sources: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
+    _check_text(f"{self.name}: class_names", self.class_names)
     for split in ("train", "test"):
       labels = getattr(self, f"{split}_labels")
       if not getattr(self, f"{split}_sources"):
         sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
         object.__setattr__(self, f"{split}_sources", sources)
-    for field in ("class_names", "train_sources", "test_sources"):
-      object.__setattr__(self, field, tuple(map(_writable, getattr(self, field))))
-    for split in ("train", "test"):
+      _check_text(f"{self.name}: {split}_sources", getattr(self, f"{split}_sources"))
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
       if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(
@@ -146,9 +145,13 @@ class Dataset:
     )
 
 
-def _writable(text: str) -> str:
-  """A name as text that can be written in UTF-8: file names may be any bytes."""
-  return text.encode("utf-8", "backslashreplace").decode()
+def _check_text(name: str, texts: Sequence[str]) -> None:
+  """Raises DataError on text that cannot be written, which has a lone surrogate."""
+  try:
+    "".join(texts).encode()
+  except UnicodeEncodeError as error:
+    wrong = error.object[error.start : error.end]
+    raise DataError(f"{name} must be text that UTF-8 can hold, got {wrong!a}") from error
 
 
 def _block_means(images: np.ndarray, factor: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import PIL.ImageCms
 import PIL.ImageColor
 import PIL.ImageFile
 
+from jaxdm.data.dataset import DataError
 from jaxdm.data.place import Place
 
 _GREY = ("1", "L", "LA", "La")
@@ -32,12 +33,12 @@ def parse_colour(text: str) -> tuple[int, int, int]:
   """Red, green and blue of a colour such as 'white', '#808080' or 'rgb(0, 0, 0)'.
 
   Raises:
-    ValueError: if it is none that Pillow knows.
+    DataError: if it is none that Pillow knows.
   """
   try:
     red, green, blue = PIL.ImageColor.getrgb(text)[:3]
   except ValueError as error:
-    raise ValueError(
+    raise DataError(
       f"background must be a colour such as white, black or #808080, got {text!r}"
     ) from error
   return min(red, 255), min(green, 255), min(blue, 255)

@@ -27,14 +27,11 @@ def load_folder(
   """
   if not path:
     raise DataError("dataset 'folder' needs one: data_dir=FOLDER, of train/ and test/")
-  try:
-    colour = decode.parse_colour(background)
-  except ValueError as error:
-    raise DataError(str(error)) from error
+  colour = decode.parse_colour(background)
   root = place(path)
   files = {split: _image_files(root / split) for split in ("train", "test")}
-  class_names = tuple(sorted({file.parent.name for file in files["train"]}))
-  numbers = {name: number for number, name in enumerate(class_names)}
+  folders = sorted({file.parent.name for file in files["train"]}, key=os.fsencode)
+  numbers = {name: number for number, name in enumerate(folders)}
   unknown = [f for f in files["test"] if f.parent.name not in numbers]
   if unknown:
     raise DataError(
@@ -58,9 +55,15 @@ def load_folder(
     parts[f"{split}_images"] = np.stack(stack)
     parts[f"{split}_labels"] = np.array(labels, np.int32)
     parts[f"{split}_sources"] = tuple(
-      f"{split}/{file.parent.name}/{file.name}" for file in files[split]
+      _text(f"{split}/{file.parent.name}/{file.name}") for file in files[split]
     )
+  class_names = tuple(map(_text, folders))
   return Dataset(name=f"data_dir={path}", class_names=class_names, **parts)
+
+
+def _text(name: str) -> str:
+  """A file's name as text, whatever the locale: UTF-8, bytes that are none as \\xff."""
+  return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _image_files(split: Place) -> list[Place]:
@@ -83,7 +86,7 @@ def _image_files(split: Place) -> list[Place]:
       )
   if not files:
     raise DataError(f"data_dir: {split} holds no CLASS/FILE")
-  return sorted(files, key=lambda file: (file.parent.name, file.name))
+  return sorted(files, key=lambda f: (os.fsencode(f.parent.name), os.fsencode(f.name)))
 
 
 def _visible(folder: Place) -> list[Place]:
