@@ -79,7 +79,7 @@ def _image_files(split: Place) -> list[Place]:
     elif not folder.exists():
       raise DataError(f"data_dir: {folder} is a link to nothing; mend it, or take it out")
   for file in files:
-    if not file.is_file():
+    if file.exists() and not file.is_file():
       raise DataError(
         f"data_dir: {file} is no file; images must be in {split}/CLASS, without folders "
         "below"
