@@ -3,6 +3,7 @@
 import json
 import re
 
+import bad_data
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -133,15 +134,103 @@ TABLE = [
   (bank, {"do": "merge"}, "--other is for --do=merge and --do=export, which need it"),
   (bank, {"do": "show", "other": "x"}, "--other is for --do=merge and --do=export"),
   (status, {}, "--workdir=.* holds no experiment"),
+  # Images of one's own; MADE is the folder of `bad_data`.
+  *(
+    (train_subsets, {"dataset": "folder", "data_dir": f"MADE/{name}"}, message)
+    for name, message in [
+      ("text", "--data_dir: MADE/text/train/a/Thumbs.db is no image that can be used"),
+      ("deep", "--data_dir: MADE/deep/test/b/1.png is no image that can be used: pixels"),
+      ("unequal", "--data_dir: MADE/unequal/test/b/1.png is 4x6 pixels but the first"),
+      ("nested", "--data_dir: MADE/nested/train/a/more is no file; images must be in"),
+      ("dangling", "--data_dir: MADE/dangling/train/c is a link to nothing; mend it"),
+      ("cut", "--data_dir: MADE/cut/test/a/0.png is no image that can be used"),
+      ("other", "--data_dir: MADE/other/test/c/0.png is of a class that MADE/other/tr"),
+      ("text/train/a", "--data_dir: MADE/text/train/a/train cannot be read"),
+      ("table.npz", "--data_dir: MADE/table.npz/train cannot be read"),
+      ("tfds", "--data_dir: MADE/tfds/train cannot be read"),
+    ]
+  ),
+  (
+    train_subsets,
+    {"dataset": "folder", "data_dir": "MADE/text", "background": "whitish"},
+    "--background must be a colour such as white",
+  ),
+  *(
+    (train_subsets, {"arrays": f"MADE/{name}.npz"}, f"--arrays=MADE/{name}.npz{message}")
+    for name, message in [
+      ("beyond", ": train_images must be in [0, 1] when float, got 255.0 to 255.0; "),
+      ("first", ": test_images must be .*as if test_images.transpose(0, 2, 3, 1) br"),
+      ("wide", ": train_images must be uint8 or float in [0, 1], got int64; give"),
+      ("none", ": train_images must have pixels, got [6, 0, 6, 3]"),
+      ("objects", ": train_images cannot be read: Object arrays hold Python objects"),
+      ("table", " cannot be read: File is not a zip file; it must be an .npz"),
+      # Labels.
+      ("one-hot", ": train_labels are one-hot; give train_labels.argmax(axis=1)"),
+      ("floats", ": train_labels must be integers .*; give train_labels.astype(int)"),
+      ("unknown", ": test_labels must be among the 2 train_labels 0, 1, got 7 as well"),
+      ("mixed", ": train_labels and test_labels must be of one kind"),
+      ("uncounted", ": 6 train_images but 5 train_labels"),
+      ("names", ": class_names must differ from each other, got one twice"),
+      ("too-large", ": train_labels must be below 2**63, got 9223372036854775808"),
+    ]
+  ),
+  (train_subsets, {"arrays": "MADE/single.npz"}, "--classes must be two or more of 0"),
+  # Flags that would have no effect.
+  (train_subsets, {"arrays": "x", "dataset": "cifar10"}, "--arrays is for --dataset=arr"),
+  (train_subsets, {"arrays": "x", "dataset": "fashion"}, "--arrays is for --dataset=arr"),
+  (
+    train_subsets,
+    {"data_dir": "MADE/text"},
+    "--data_dir is for --dataset=folder and for",
+  ),
+  (pipeline, {"data_dir": "x", "arrays": "MADE/wide.npz"}, "--data_dir is for --dataset"),
+  (pipeline, {"background": "black"}, "--background is for image files; got --dataset=f"),
+  (pipeline, {"masks": "x", "margins": "x"}, "--margins has no effect in this program"),
+  (train_subsets, {"targets": "0:3"}, "--targets has no effect in this program"),
+  (brittleness, {"drop_nonfinite": "true"}, "--drop_nonfinite has no effect in this"),
+  (fit_datamodels, {"budget_models": "9"}, "--budget_models has no effect in this"),
+  (report, {"other": "x"}, "--other has no effect in this program"),
+  (status, {"width": "3"}, "--width has no effect in this program"),
+  # Prepared sets.
+  *(
+    (train_subsets, {"dataset": name, "data_dir": "MADE/tfds"}, message)
+    for name, message in [
+      ("no_such_set", "--dataset 'no_such_set' is none that TFDS knows: "),
+      ("../mine", "--dataset '../mine' cannot be loaded: Parsing builder name string"),
+      ("", "--dataset '' cannot be loaded: Parsing builder name string"),
+      ("mnist", "--dataset 'mnist' is not prepared in MADE/tfds/mnist. Prepare it once"),
+      ("cifar10", "--dataset 'cifar10' is not prepared in MADE/tfds/cifar10. Prepare"),
+      ("cut:2.0.0", "--dataset 'cut:2.0.0' is none that TFDS knows"),
+      ("damaged_info", "--dataset 'damaged_info' cannot be loaded: Failed to "),
+      ("damaged_features", "--dataset 'damaged_features' cannot be loaded: "),
+      ("lost", "--dataset 'lost' cannot be read: MADE/tfds/lost/1.0.0/lost-train.tfre"),
+      ("cut", "--dataset 'cut' cannot be read: MADE/tfds/cut/1.0.0/cut-test.tfrecord-0"),
+      ("without_labels", "--dataset 'without_labels' needs features image and label"),
+      ("without_test", "--dataset 'without_test' needs features image and label and sp"),
+      ("empty", "--dataset 'empty' has no examples in its split train"),
+      ("unequal", "--dataset 'unequal' has images of unequal shapes, such as (1, 3, 1)"),
+      ("deep", "--dataset 'deep' needs images of uint8, and has "),
+    ]
+  ),
 ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> str:
+  """The folder of `bad_data`."""
+  folder = tmp_path_factory.mktemp("made")
+  bad_data.write(folder)
+  return str(folder)
 
 
 @pytest.mark.parametrize("module,given,message", TABLE, ids=lambda v: str(v)[:40])
 def test_one_line_names_the_flag_and_nothing_is_touched(
-  tmp_path, module, given, message
+  tmp_path, made, module, given, message
 ) -> None:
   folder = tmp_path / "run"
   toy = {} if module is status else TOY  # Which takes no settings.
+  given = {name: value.replace("MADE", made) for name, value in given.items()}
+  message = message.replace("MADE", made)
   pattern = "error: " + re.escape(message).replace(r"\.\*", ".*")
   with (
     flagsaver.as_parsed(**{"workdir": str(folder), **toy, **given}),
@@ -157,7 +246,7 @@ def test_one_line_names_the_flag_and_nothing_is_touched(
 
 
 def test_the_table_is_long_enough() -> None:
-  assert len(TABLE) >= 60
+  assert len(TABLE) >= 130
   assert len({module for module, _, _ in TABLE}) >= 10
 
 

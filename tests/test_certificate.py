@@ -160,6 +160,23 @@ def test_a_long_first_step_that_overshoots_is_no_optimum(rows) -> None:
   assert 1e-4 < over - least <= short.gap[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one column", "one column ten times as large"])
+def test_outcomes_along_the_only_large_column_are_solved(kind) -> None:
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(200, 20)) * np.where(np.arange(20) == 0, 10, 1)
+  y, lam = x[:, :1] + 0.3 * rng.normal(size=(200, 1)), 0.05
+  if kind == "one column":
+    x = rng.random((200, 1)) < 0.5
+    y, lam = 3.0 * x + 0.1 * rng.normal(size=(200, 1)), 0.01
+  fit = jaxdm.fit_lasso(x, y, lam)
+  assert fit.status[0] == Status.CONVERGED
+  ours = objective(x, y[:, 0], fit.weights[0], fit.intercepts[0], lam)
+  assert ours - best_objective(x, y[:, 0], lam) <= fit.gap[0] <= 1e-4
+  peer = linear_model.Lasso(alpha=lam, tol=1e-12).fit(x, y[:, 0])
+  assert abs(fit.weights[0].sum() - peer.coef_.sum()) < 0.01 * abs(peer.coef_.sum())
+
+
 def test_weights_added_to_an_offset_are_certified_as_they_are_rounded() -> None:
   rng = np.random.default_rng(0)
   x = rng.random((400, 30)) < 0.5
@@ -252,8 +269,8 @@ def test_a_gap_that_cannot_be_is_a_status_of_its_own(monkeypatch, wrong) -> None
   assert fit.status[1] in (Status.CONVERGED, Status.LIMIT) and np.isfinite(fit.gap[1])
 
 
-@pytest.mark.parametrize("x_scale", [1e-200, 1e-30, 1e20, 1e150])
-@pytest.mark.parametrize("y_scale", [1e-30, 1e20, 1e150])
+@pytest.mark.parametrize("x_scale", [1e-200, 1e-30, 1.0, 1e20, 1e150])
+@pytest.mark.parametrize("y_scale", [1e-30, 1.0, 1e20, 1e150])
 def test_units_change_nothing_but_the_weights_units(x_scale, y_scale) -> None:
   rng = np.random.default_rng(0)
   x = rng.normal(size=(60, 8))

@@ -1,10 +1,7 @@
-import io
-import json
 import os
 import pathlib
 import re
 import shutil
-import struct
 import sys
 import types
 
@@ -12,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+from prepared import write_tfds
 
 from jaxdm import data
 
@@ -280,58 +277,6 @@ def test_a_set_prepared_as_tfrecords_says_what_to_do(monkeypatch, tmp_path) -> N
     data.load("anything")
 
 
-def write_tfds(
-  folder: pathlib.Path, *, label=None, shards: int = 2
-) -> list[pathlib.Path]:
-  """A set of grey 4x3 images, image i of value i and label i % 2, as TFRecord files."""
-  label = label or tfds.features.ClassLabel(names=["cat", "dog"])
-  image = tfds.features.Image(shape=(4, 3, 1))
-  folder.mkdir(parents=True)
-  tfds.features.FeaturesDict({"image": image, "label": label}).save_config(folder)
-  template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-  splits = [
-    {"name": split, "shardLengths": ["4"] * shards, "filepathTemplate": template}
-    for split in ("train", "test")
-  ]
-  about = {"name": folder.parent.name, "version": folder.name, "fileFormat": "tfrecord"}
-  (folder / "dataset_info.json").write_text(json.dumps(about | {"splits": splits}))
-  files = []
-  for split in ("train", "test"):
-    for shard in range(shards):
-      name = f"{folder.parent.name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}"
-      records = [example(4 * shard + i) for i in range(4)]
-      (folder / name).write_bytes(b"".join(map(framed, records)))
-      files.append(folder / name)
-  return files
-
-
-def example(i: int) -> bytes:
-  """A tf.train.Example, made by protobuf."""
-  buffer = io.BytesIO()
-  PIL.Image.fromarray(np.full((4, 3), i, np.uint8)).save(buffer, "PNG")
-  feature = tf_feature_pb2.Feature
-  image = feature(bytes_list=tf_feature_pb2.BytesList(value=[buffer.getvalue()]))
-  label = feature(int64_list=tf_feature_pb2.Int64List(value=[i % 2]))
-  features = tf_feature_pb2.Features(feature={"image": image, "label": label})
-  return tf_example_pb2.Example(features=features).SerializeToString()
-
-
-def framed(record: bytes) -> bytes:
-  """A record as a TFRecord file has it, with a checksum by the bit."""
-
-  def checksum(data: bytes) -> bytes:
-    crc = 0xFFFFFFFF
-    for byte in data:
-      crc ^= byte
-      for _ in range(8):
-        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
-
-  size = struct.pack("<Q", len(record))
-  return size + checksum(size) + record + checksum(record)
-
-
 def test_sets_prepared_as_tfrecords_are_read_without_tensorflow(tmp_path) -> None:
   write_tfds(tmp_path / "pets" / "1.0.0")
   loaded = data.load("pets", data_dir=str(tmp_path))
@@ -340,6 +285,18 @@ def test_sets_prepared_as_tfrecords_are_read_without_tensorflow(tmp_path) -> Non
   assert loaded.class_names == ("cat", "dog")
   assert loaded.train_sources[5] == "pets/1.0.0:train[5]"
   assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["[0:4]", "a*?", "#%20", "ü ü", "gs:", "a:b,c", "~"])
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_sets_of_either_format_are_read_from_any_folder(
+  tmp_path, monkeypatch, name, file_format
+) -> None:
+  write_tfds(tmp_path / name / "pets" / "1.0.0", file_format=file_format)
+  monkeypatch.chdir(tmp_path)
+  for spelling in (f"{tmp_path}/{name}", f"./{name}/./", tmp_path / name):
+    loaded = data.load("pets", data_dir=spelling)
+    np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(8))
 
 
 def test_another_prepared_version_is_read_as_well(tmp_path) -> None:

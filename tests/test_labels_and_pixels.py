@@ -2,6 +2,7 @@
 
 import pathlib
 
+import fuzz
 import hypothesis
 import numpy as np
 import PIL.Image
@@ -62,7 +63,7 @@ def test_names_go_with_labels(tmp_path, train, names, expected) -> None:
   assert [loaded.class_names[i] for i in loaded.train_labels] == expected
 
 
-@hypothesis.settings(max_examples=500, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=500)
 @hypothesis.given(
   st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=9),
@@ -82,6 +83,90 @@ def test_numbering_keeps_what_is_equal_and_orders_what_is_not(values, count) -> 
   assert [found.class_names[i] for i in found.train] == [str(v) for v in values]
   order = sorted(set(values))
   assert [order[i] for i in found.train] == values
+
+
+INTEGERS = [order + kind + size for order in "<>" for kind in "iu" for size in "1248"]
+
+
+@st.composite
+def label_arrays(draw) -> tuple[np.ndarray, list, np.ndarray]:
+  """Labels of some type, which they are as Python sees them, and which of them are test.
+
+  Either in an array [n] or in one [n, 1].
+  """
+  dtype = draw(st.sampled_from([*INTEGERS, "?", "<U", ">U", "S", "<U60"]))
+  if dtype == "?":
+    values = st.booleans()
+  elif dtype[-1].isdigit() and dtype in INTEGERS:
+    info = np.iinfo(dtype)
+    values = st.integers(int(info.min), min(int(info.max), 2**63 - 1))
+  else:
+    letters = st.characters(codec="utf-8", exclude_characters="\0")
+    values = st.text(letters, max_size=9)
+  plain = draw(st.lists(values, min_size=1, max_size=9))
+  given = [text.encode() for text in plain] if dtype == "S" else plain
+  array = np.array(given).astype(dtype)
+  chosen = draw(st.lists(st.integers(0, len(plain) - 1), min_size=1, max_size=5))
+  return array[:, None] if draw(st.booleans()) else array, plain, np.array(chosen)
+
+
+def check_numbers(case: tuple[np.ndarray, list, np.ndarray]) -> None:
+  array, plain, chosen = case
+  found = labels.number_labels("mine", array, array[chosen])
+  order = sorted(set(plain))
+  assert found.class_names == tuple(str(value) for value in order)
+  assert [order[i] for i in found.train] == plain
+  assert [order[i] for i in found.test] == [plain[i] for i in chosen]
+  assert found.train.dtype == found.test.dtype == np.int32
+
+
+@fuzz.quick_and_all(50)
+def test_labels_of_every_type_are_numbered_alike(count) -> None:
+  fuzz.check(label_arrays(), check_numbers, count)
+
+
+@st.composite
+def refused_labels(draw) -> tuple[np.ndarray, np.ndarray, str]:
+  """Labels in train and test that cannot be numbered, and what the message says."""
+  array, plain, _ = draw(label_arrays())
+  test = array[:1]
+  n, kind = len(plain), array.dtype.kind
+  other = np.array([["x"], [5]][kind in "US"])
+  wrong = [
+    (array, other, "be of one kind" if kind != "b" else ""),
+    (np.full(n, 2**63, draw(st.sampled_from(["<u8", ">u8"]))), test, "below 2**63"),
+    (np.arange(n).astype(draw(st.sampled_from(["<f2", ">f8"]))), test, "astype(int)"),
+    (np.arange(n) + 0.5, test, "integers or text"),
+    (np.eye(3, dtype=draw(st.sampled_from("?if")))[np.arange(n) % 3], test, "one-hot"),
+    (np.stack([array.ravel()] * 2, 1), test, "integers or text"),
+    (array[:0], test, "not be empty"),
+    (array, test[:0], "not be empty"),
+    (array.astype(object), test, "integers or text"),
+    (np.arange(n).astype("M8[s]"), test, "integers or text"),
+    (np.array([b"\xff"] * n), test, "text or bytes in UTF-8"),
+  ]
+  if kind in "iu" and 7 not in plain:
+    wrong.append((array, np.array([7]), "must be among"))
+  if kind in "US" and "seven" not in plain:
+    wrong.append((array, np.array([b"seven"]), "must be among"))
+  return wrong[draw(st.integers(0, len(wrong) - 1))]
+
+
+def check_refused(case: tuple[np.ndarray, np.ndarray, str]) -> None:
+  train, test, words = case
+  with pytest.raises(data.DataError) as caught:
+    labels.number_labels("mine", train, test)
+  fuzz.assert_one_line(caught.value, "mine: ", "labels", words)
+
+
+@fuzz.quick_and_all(50)
+def test_labels_that_cannot_be_numbered_are_refused_in_a_line(count) -> None:
+  fuzz.check(refused_labels(), check_refused, count)
+
+
+def test_some_examples_of_labels_from_1_can_be_taken(tmp_path) -> None:
+  some = load(tmp_path, [1, 2, 1, 2], [2, 1]).take(None, 1, None)
+  assert some.class_names == ("1", "2") and some.train_labels.tolist() == [0, 1]
 
 
 def show(folder: pathlib.Path, image: PIL.Image.Image, name="a.png", **options) -> tuple:

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -27,6 +29,7 @@ from experiments import (
   relabel,
   report,
   settings,
+  status,
   train_subsets,
   workdir,
 )
@@ -187,6 +190,39 @@ def test_finished_stages_are_not_done_again(finished_copy) -> None:
   # Flags that are not given take what the workdir holds, not the preset.
   start(report.PROGRAM, finished_copy, toy={})
   assert contents(finished_copy)["brittleness.csv"] == before["brittleness.csv"]
+
+
+def flipped_again(folder: pathlib.Path) -> bytes:
+  """The table of label flips of a finished workdir, made once more."""
+  (folder / "stages" / "label_flip.json").unlink()
+  (folder / "label_flip.csv").unlink()
+  start(label_flip.PROGRAM, folder)
+  return (folder / "label_flip.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_wildcards_in_a_workdirs_path_stand_for_themselves(
+  finished, tmp_path, capsys
+) -> None:
+  folder = tmp_path / "[a]*? {b}" / "run[0-9]"
+  shutil.copytree(finished, folder)
+  assert flipped_again(folder) == (finished / "label_flip.csv").read_bytes()
+  capsys.readouterr()
+  start(status.PROGRAM, folder, toy={})
+  said = capsys.readouterr().out
+  for path in (*finished.glob("stages/*.json"), *finished.glob("bank/*")):
+    assert f"\n{path.stem} " in said, (path, said)
+
+
+@pytest.mark.slow
+def test_jaxs_doubles_change_no_label_flip(finished, finished_copy) -> None:
+  shutil.rmtree(finished_copy / "bank" / "changes")  # So that models are trained.
+  jax.config.update("jax_enable_x64", True)
+  try:
+    found = flipped_again(finished_copy)
+  finally:
+    jax.config.update("jax_enable_x64", False)
+  assert found == (finished / "label_flip.csv").read_bytes()
 
 
 @pytest.mark.slow

@@ -41,16 +41,22 @@ class Dataset:
   test_sources: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
+    _check_text(f"{self.name}: class_names", self.class_names)
     for split in ("train", "test"):
       labels = getattr(self, f"{split}_labels")
       if not getattr(self, f"{split}_sources"):
         sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
         object.__setattr__(self, f"{split}_sources", sources)
+      _check_text(f"{self.name}: {split}_sources", getattr(self, f"{split}_sources"))
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
       if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(
           f"{self.name}: {split}_images must be uint8[number, height, width, "
           f"channels], got {images.dtype}{list(images.shape)}"
+        )
+      if 0 in images.shape[1:]:
+        raise DataError(
+          f"{self.name}: {split}_images must have pixels, got {list(images.shape)}"
         )
       if len(images) != len(labels):
         raise DataError(
@@ -103,6 +109,12 @@ class Dataset:
       labels = getattr(self, f"{split}_labels")
       rows = [np.flatnonzero(labels == label) for label in old]
       fewest = min(len(r) for r in rows)
+      if per_class is not None and not fewest:
+        lacking = names[[len(r) for r in rows].index(0)]
+        raise DataError(
+          f"{split}_per_class must be 0, for all, where a class has no {split} examples, "
+          f"as {lacking} of {self.name}; or leave it out by --classes"
+        )
       if per_class is not None and not 1 <= per_class <= fewest:
         raise DataError(
           f"{split}_per_class must be in [1, {fewest}] for these classes of "
@@ -131,6 +143,15 @@ class Dataset:
       train_images=_block_means(self.train_images, factor),
       test_images=_block_means(self.test_images, factor),
     )
+
+
+def _check_text(name: str, texts: Sequence[str]) -> None:
+  """Raises DataError on text that cannot be written, which has a lone surrogate."""
+  try:
+    "".join(texts).encode()
+  except UnicodeEncodeError as error:
+    wrong = error.object[error.start : error.end]
+    raise DataError(f"{name} must be text that UTF-8 can hold, got {wrong!a}") from error
 
 
 def _block_means(images: np.ndarray, factor: int) -> np.ndarray:

@@ -1,16 +1,17 @@
 """A user's own image files: train/CLASS/FILE and test/CLASS/FILE."""
 
+import os
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from jaxdm.data import decode
 from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.place import Place, place
 
 
 def load_folder(
-  path: str | epath.PathLike | None, *, background: str = "white"
+  path: str | os.PathLike[str] | None, *, background: str = "white"
 ) -> Dataset:
   """Reads a user's own image files, as PNG, JPEG and all else that Pillow reads.
 
@@ -26,16 +27,17 @@ def load_folder(
   """
   if not path:
     raise DataError("dataset 'folder' needs one: data_dir=FOLDER, of train/ and test/")
-  try:
-    colour = decode.parse_colour(background)
-  except ValueError as error:
-    raise DataError(str(error)) from error
-  root = epath.Path(path).expanduser()
+  colour = decode.parse_colour(background)
+  root = place(path)
   files = {split: _image_files(root / split) for split in ("train", "test")}
-  class_names = tuple(sorted({file.parent.name for file in files["train"]}))
-  unknown = [f for f in files["test"] if f.parent.name not in class_names]
+  folders = sorted({file.parent.name for file in files["train"]}, key=os.fsencode)
+  numbers = {name: number for number, name in enumerate(folders)}
+  unknown = [f for f in files["test"] if f.parent.name not in numbers]
   if unknown:
-    raise DataError(f"data_dir: {unknown[0]} is of a class that {path}/train lacks")
+    raise DataError(
+      f"data_dir: {unknown[0]} is of a class that {path}/train lacks; "
+      "add training images of it, or take it out"
+    )
   images = {split: [_pixels(f, colour) for f in files[split]] for split in files}
   is_colour = any(image.ndim == 3 for part in images.values() for image in part)
   shape = images["train"][0].shape[:2]
@@ -49,34 +51,61 @@ def load_folder(
         )
     channels = 3 if is_colour else 1
     stack = [np.broadcast_to(np.atleast_3d(i), (*shape, channels)) for i in part]
-    labels = [class_names.index(file.parent.name) for file in files[split]]
+    labels = [numbers[file.parent.name] for file in files[split]]
     parts[f"{split}_images"] = np.stack(stack)
     parts[f"{split}_labels"] = np.array(labels, np.int32)
     parts[f"{split}_sources"] = tuple(
-      f"{split}/{file.parent.name}/{file.name}" for file in files[split]
+      _text(f"{split}/{file.parent.name}/{file.name}") for file in files[split]
     )
+  class_names = tuple(map(_text, folders))
   return Dataset(name=f"data_dir={path}", class_names=class_names, **parts)
 
 
-def _image_files(split: epath.Path) -> list[epath.Path]:
-  """CLASS/FILE in a folder, hidden files left out.
+def _text(name: str) -> str:
+  """A file's name as text, whatever the locale: UTF-8, bytes that are none as \\xff."""
+  return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _image_files(split: Place) -> list[Place]:
+  """CLASS/FILE in a folder, hidden ones and what lies beside the classes left out.
 
   Raises:
-    DataError: if there are none.
+    DataError: if there are none, or something there is neither a folder nor a file.
   """
-  try:
-    classes = [c for c in split.iterdir() if c.is_dir() and not c.name.startswith(".")]
-    files = [f for c in classes for f in c.iterdir() if not f.name.startswith(".")]
-  except OSError as error:
-    raise DataError(f"data_dir: {split} cannot be read: {error}") from error
+  files = []
+  for folder in _visible(split):
+    if folder.is_dir():
+      files += _visible(folder)
+    elif not folder.exists():
+      raise DataError(f"data_dir: {folder} is a link to nothing; mend it, or take it out")
+  for file in files:
+    if file.exists() and not file.is_file():
+      raise DataError(
+        f"data_dir: {file} is no file; images must be in {split}/CLASS, without folders "
+        "below"
+      )
   if not files:
     raise DataError(f"data_dir: {split} holds no CLASS/FILE")
-  return sorted(files, key=lambda file: (file.parent.name, file.name))
+  return sorted(files, key=lambda f: (os.fsencode(f.parent.name), os.fsencode(f.name)))
 
 
-def _pixels(path: epath.Path, background: tuple[int, int, int]) -> np.ndarray:
+def _visible(folder: Place) -> list[Place]:
+  """What is in a folder, hidden files left out."""
+  try:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+  except Exception as error:  # Buckets raise many kinds.
+    raise DataError(
+      f"data_dir: {folder} cannot be read: {error}; it must be a folder, of "
+      "train/CLASS/FILE and test/CLASS/FILE"
+    ) from error
+
+
+def _pixels(path: Place, background: tuple[int, int, int]) -> np.ndarray:
   """A file's image, uint8[h, w] if it is grey, else [h, w, 3]."""
   try:
     return decode.decode(path, background)
   except Exception as error:  # Pillow raises many kinds.
-    raise DataError(f"data_dir: {path} is no image that can be used: {error}") from error
+    raise DataError(
+      f"data_dir: {path} is no image that can be used: {error}; save it as a PNG of 8 "
+      "bits a channel, or take it out"
+    ) from error

@@ -88,8 +88,12 @@ def _checked(name: str, labels: np.ndarray) -> np.ndarray:
   if _are_one_hot(labels):
     raise DataError(f"{name} are one-hot; give {name.split()[-1]}.argmax(axis=1)")
   if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
+    finite = labels.dtype.kind == "f" and bool(np.isfinite(labels).all())
+    whole = finite and bool((labels % 1 == 0).all())
+    remedy = f"; give {name.split()[-1]}.astype(int)" if whole else ""
     raise DataError(
       f"{name} must be integers or text [number], got {labels.dtype}{list(labels.shape)}"
+      + remedy
     )
   if not labels.size:
     raise DataError(f"{name} must not be empty")

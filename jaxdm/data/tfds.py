@@ -1,7 +1,10 @@
 """Prepared TensorFlow Datasets image classification sets, read without TensorFlow."""
 
+import contextlib
+import io
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ import numpy as np
 from jaxdm.data import decode, tfrecord
 from jaxdm.data import labels as labels_lib
 from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.place import place
 
 _SPLITS = ("train", "test")
 
@@ -25,48 +29,59 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   Raises:
     DataError: if it is unknown, not prepared, damaged, or not image classification.
   """
+  if data_dir:  # TFDS takes ./~x for ~x.
+    data_dir = os.fspath(place(data_dir))
   builder = _builder(name, data_dir)
-  missing = [split for split in _SPLITS if split not in builder.info.splits]
-  if missing or not {"image", "label"} <= set(builder.info.features):
+  splits, features = builder.info.splits, builder.info.features
+  named = list(features) if isinstance(features, Iterable) else []
+  if not {"image", "label"} <= set(named) or not set(_SPLITS) <= set(splits):
     raise DataError(
       f"dataset {name!r} needs features image and label and splits train and test; it "
-      f"has {', '.join(builder.info.features)} and {', '.join(builder.info.splits)}"
+      f"has {', '.join(named) or 'none'} and {', '.join(splits) or 'none'}"
     )
+  dtype = getattr(features["image"], "np_dtype", np.uint8)
+  if dtype != np.uint8:
+    raise DataError(f"dataset {name!r} needs images of uint8, and has {dtype}")
   parts: dict[str, Any] = {}
   labels = {}
   for split in _SPLITS:
     try:
-      images, labels[split] = zip(
-        *((row["image"], row["label"]) for row in _rows(builder, split)), strict=True
-      )
+      rows = [(row["image"], row["label"]) for row in _rows(builder, split)]
+      images = [np.asarray(image) for image, _ in rows]
+      labels[split] = np.array([label for _, label in rows])
     except NotImplementedError as error:
       remedy = _remedy(name, data_dir)
       raise DataError(f"dataset {name!r} cannot be read: {error}. {remedy}") from error
     except Exception as error:  # TFDS and array_record raise many kinds.
       raise DataError(
-        f"dataset {name!r} cannot be read: {error}. Remove {builder.data_path} and "
-        f"prepare it again. {_remedy(name, data_dir)}"
+        f"dataset {name!r} cannot be read: {_first_line(error)}. Remove "
+        f"{builder.data_path} and prepare it again. {_remedy(name, data_dir)}"
       ) from error
-    shapes = {image.shape for image in images}
+    if not rows:
+      raise DataError(f"dataset {name!r} has no examples in its split {split}")
+    shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
-      raise DataError(f"dataset {name!r} has images of unequal shapes, such as {shapes}")
+      raise DataError(
+        f"dataset {name!r} has images of unequal shapes, such as {shapes[0]} and "
+        f"{shapes[1]}; bring them to one size, as files for --dataset=folder"
+      )
     stack = np.stack(images)
-    if stack.shape[-1] == 4:
+    if stack.ndim == 4 and stack.shape[-1] == 4:
       stack = decode.opaque(stack, decode.parse_colour(background))
     parts[f"{split}_images"] = stack
     full_name = getattr(builder.info, "full_name", name)
     parts[f"{split}_sources"] = tuple(
       f"{full_name}:{split}[{row}]" for row in range(len(stack))
     )
-  names = getattr(builder.info.features["label"], "names", None)
+  names = getattr(features["label"], "names", None)
   numbered = labels_lib.number_labels(
     f"dataset {name!r}",
-    np.array(labels["train"]),
-    np.array(labels["test"]),
+    labels["train"],
+    labels["test"],
     tuple(names) if names else None,
   )
   return Dataset(
-    name=name,
+    name=f"dataset {name!r}",
     class_names=numbered.class_names,
     train_labels=numbered.train,
     test_labels=numbered.test,
@@ -85,21 +100,38 @@ def _builder(name: str, data_dir: str | None) -> Any:
 
   try:
     return read_only_builder.builder_from_files(name, data_dir=data_dir)
-  except (tfds.core.DatasetNotFoundError, ValueError, OSError, KeyError):
-    pass  # Nothing is prepared under that name; does TFDS know it at all?
+  except Exception as error:  # JSON, protobuf and TFDS raise many kinds.
+    unread = error
   try:
-    builder = tfds.builder(name, data_dir=data_dir)
+    with contextlib.redirect_stderr(io.StringIO()):  # A banner where TensorFlow lacks.
+      builder = tfds.builder(name, data_dir=data_dir)
   except Exception as error:  # Names are parsed, and modules of datasets imported.
-    first_line = str(error).strip().splitlines()[0]
-    raise DataError(f"dataset {name!r} is none that TFDS knows: {first_line}") from error
+    not_found = tfds.core.DatasetNotFoundError  # Said of what is not there to be read.
+    cause = error if isinstance(unread, not_found) else unread
+    if isinstance(cause, not_found):
+      raise DataError(
+        f"dataset {name!r} is none that TFDS knows: {_first_line(cause)}; images of your "
+        "own are --dataset=folder or --dataset=arrays"
+      ) from error
+    raise DataError(
+      f"dataset {name!r} cannot be loaded: {_first_line(cause)}; give a name such as "
+      "cifar10 or cifar10:3.0.2, and remove what is damaged of that set from "
+      f"{data_dir or tfds.core.constants.DATA_DIR}. {_remedy(name, data_dir)}"
+    ) from error
   if not builder.data_path.exists():
     folder = builder.data_path.parent
-    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     others = f" (prepared are {', '.join(found)})" if found else ""
     raise DataError(
       f"dataset {name!r} is not prepared in {folder}{others}. {_remedy(name, data_dir)}"
     )
   return builder
+
+
+def _first_line(error: Exception) -> str:
+  """What an error says, at its shortest."""
+  lines = [line.strip(" .:") for line in str(error).splitlines()]
+  return next(filter(None, lines), type(error).__name__)
 
 
 def _remedy(name: str, data_dir: str | None) -> str:
