@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,11 @@ from jaxdm import devices, fleet, train, training_sets
 
 devices.use_all_devices()
 flags.FLAGS.mark_as_parsed()
+
+# The same examples in every run; a hunt for others: `--hypothesis-profile=random`.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("random", derandomize=False, deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,7 +62,7 @@ def test_names_go_with_labels(tmp_path, train, names, expected) -> None:
   assert [loaded.class_names[i] for i in loaded.train_labels] == expected
 
 
-@hypothesis.settings(max_examples=500, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=500)
 @hypothesis.given(
   st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=9),
