@@ -31,10 +31,13 @@ def shared_programs() -> Iterator[None]:
   compiled, found = fleet.Fleet._compiled, {}
 
   def shared(self: fleet.Fleet) -> dict[str, Callable[..., Any]]:
-    key = self._config, self._net, self._gradient_dim, self._width
-    if key not in found:
-      found[key] = compiled(self)
-    return dict(found[key])  # Tests replace some.
+    recipe = self._config, self._net, self._width
+    return {
+      name: found.setdefault(
+        (name, *recipe, self._gradient_dim if "gradients" in name else None), program
+      )
+      for name, program in compiled(self).items()
+    }
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(fleet.Fleet, "_compiled", shared)
