@@ -1,5 +1,6 @@
 """Shared by all tests: every core a device, and a tiny problem."""
 
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ flags.FLAGS.mark_as_parsed()
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("random", derandomize=False, deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_files() -> Iterator[None]:
+  """No test cuts the power, so that none waits for the disk; files must be open."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(os, "fsync", os.fstat)
+    yield
 
 
 @pytest.fixture(scope="session", autouse=True)
