@@ -309,6 +309,13 @@ def test_scores_do_not_depend_on_the_order_of_models_and_targets() -> None:
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_scores_do_not_depend_on_the_unit_of_margins(unit) -> None:
+  predicted, margins, masks = (x.astype(float) for x in _held_out())
+  found = quality.evaluate(predicted * unit, margins * unit, masks)
+  _assert_same(found, quality.evaluate(predicted, margins, masks))
+
+
 def test_what_cannot_be_evaluated_is_named() -> None:
   predicted, margins, masks = _held_out()
   evaluate = quality.evaluate
