@@ -113,7 +113,7 @@ class SequentialTest:
     """Numbers of models after which the test may end."""
     found = [min(_LEAST_MODELS, self.most)]
     while found[-1] < self.most:
-      found.append(min(max(found[-1] + 1, round(_GROWTH * found[-1])), self.most))
+      found.append(min(round(_GROWTH * found[-1]), self.most))
     return tuple(found)
 
   def level(self, models: int) -> float:

@@ -1,5 +1,6 @@
 """Shared by all tests: every core a device, and a tiny problem."""
 
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,15 +27,26 @@ hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def unsynced_files() -> Iterator[None]:
+  """No test cuts the power, so that none waits for the disk; files must be open."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(os, "fsync", os.fstat)
+    yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def shared_programs() -> Iterator[None]:
   """Fleets of one recipe share their compiled programs, which takes most of the time."""
   compiled, found = fleet.Fleet._compiled, {}
 
   def shared(self: fleet.Fleet) -> dict[str, Callable[..., Any]]:
-    key = self._config, self._net, self._gradient_dim, self._width
-    if key not in found:
-      found[key] = compiled(self)
-    return dict(found[key])  # Tests replace some.
+    recipe = self._config, self._net, self._width
+    return {
+      name: found.setdefault(
+        (name, *recipe, self._gradient_dim if "gradients" in name else None), program
+      )
+      for name, program in compiled(self).items()
+    }
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(fleet.Fleet, "_compiled", shared)

@@ -9,13 +9,14 @@ Reads a JSON list of [module, arguments]; writes a list of {status, out, err}.
 import importlib
 import json
 import os
+import pathlib
 import pkgutil
 import resource
 import runpy
 import sys
 import tempfile
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import tqdm  # noqa: F401
 
@@ -40,26 +41,52 @@ def exit_status(module: str, arguments: list[str]) -> int:
   return 0
 
 
-def forked(module: str, arguments: list[str]) -> dict[str, Any]:
+class Fork(NamedTuple):
+  """A program that runs.
+
+  Attributes:
+    process: its number.
+    place: what the names of files with its output begin with.
+  """
+
+  process: int
+  place: str
+
+
+def start(module: str, arguments: list[str], place: str) -> Fork:
   """Runs it in a fork."""
-  with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-    process = os.fork()
-    if not process:
-      resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
-      os.dup2(out.fileno(), 1)
-      os.dup2(err.fileno(), 2)
-      status = exit_status(module, arguments)
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    out.seek(0)
-    err.seek(0)
-    return {"status": status, "out": out.read(), "err": err.read()}
+  process = os.fork()
+  if not process:
+    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
+    for descriptor, name in ((1, "out"), (2, "err")):
+      os.dup2(os.open(f"{place}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+    status = exit_status(module, arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  return Fork(process, place)
+
+
+def end(fork: Fork) -> dict[str, Any]:
+  """Waits for it."""
+  status = os.waitstatus_to_exitcode(os.waitpid(fork.process, 0)[1])
+  out, err = (pathlib.Path(f"{fork.place}.{name}").read_text() for name in ("out", "err"))
+  return {"status": status, "out": out, "err": err}
+
+
+def run(asked: list[tuple[str, list[str]]], folder: str) -> list[dict[str, Any]]:
+  """Runs programs, as many at a time as there are cores."""
+  forks: list[Fork] = []
+  results: list[dict[str, Any]] = []
+  for module, arguments in asked:
+    if len(forks) - len(results) == (os.cpu_count() or 1):
+      results.append(end(forks[len(results)]))
+    forks.append(start(module, arguments, os.path.join(folder, str(len(forks)))))
+  return results + [end(fork) for fork in forks[len(results) :]]
 
 
 if __name__ == "__main__":
   for found in pkgutil.walk_packages(jaxdm.__path__, "jaxdm."):
     importlib.import_module(found.name)
-  asked = json.load(sys.stdin)
-  json.dump([forked(module, arguments) for module, arguments in asked], sys.stdout)
+  with tempfile.TemporaryDirectory() as folder:
+    json.dump(run(json.load(sys.stdin), folder), sys.stdout)

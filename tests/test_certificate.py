@@ -108,7 +108,7 @@ def best_objective(x, y, lam) -> float:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Objective did not converge", "ignore:.*alpha=0.*")
-@hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=150)
 @hypothesis.given(
   shape=st.sampled_from(SHAPES),
   kind=st.sampled_from(KINDS),

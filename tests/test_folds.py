@@ -40,3 +40,41 @@ def test_another_seed_divides_otherwise(folds) -> None:
   assert abs(len(np.intersect1d(first, other)) - 40) < 5 * 5.1
   # Nor are they neighbours: a random fifth has a fifth of its followers.
   assert abs(len(np.intersect1d(first, first + 1)) - 40) < 5 * 5.1
+
+
+@pytest.mark.parametrize(
+  "m,folds,share,enough",
+  [(10, 1, 0.1, False), (10, 1, 0.2, True), (3, 1, 0.6, False), (4, 1, 0.5, True)]
+  + [(9, 5, 0.2, False), (10, 5, 0.2, True), (3, 2, 0.2, False), (4, 2, 0.2, True)],
+)
+def test_two_models_at_least_are_fitted_to_and_two_are_checked_on(
+  m, folds, share, enough
+) -> None:
+  config = path.FitConfig(folds=folds, validation_share=share)
+  if enough:
+    sizes = [size for fold in path.folds(m, config) for size in map(len, fold)]
+    assert min(sizes) >= 2
+  else:
+    with pytest.raises(ValueError, match=f"{m} models are too few"):
+      path.folds(m, config)
+
+
+@pytest.mark.parametrize("field", ["num_lambdas", "folds", "patience", "max_steps"])
+def test_counts_begin_at_one(field) -> None:
+  assert getattr(path.FitConfig(**{field: 1}), field) == 1
+  with pytest.raises(ValueError, match=f"{field} must be >= 1, got 0"):
+    path.FitConfig(**{field: 0})
+
+
+@pytest.mark.parametrize("field", ["lambda_min_ratio", "validation_share"])
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
+def test_shares_are_between_0_and_1(field, value) -> None:
+  with pytest.raises(ValueError, match=rf"{field} must be in \(0, 1\)"):
+    path.FitConfig(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["tol", "path_tol"])
+@pytest.mark.parametrize("value", [0.0, -1e-9, np.nan])
+def test_tolerances_are_positive(field, value) -> None:
+  with pytest.raises(ValueError, match=f"{field} must be positive"):
+    path.FitConfig(**{field: value})

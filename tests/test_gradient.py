@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from jax.flatten_util import ravel_pytree
 from sklearn import linear_model
@@ -79,6 +80,47 @@ def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) ->
     np.testing.assert_allclose(a[0], b, atol=1e-5)
 
 
+def fit_softmax(x: np.ndarray, labels: np.ndarray, k: int, strength: float) -> np.ndarray:
+  """Ridge-penalised softmax regression by Newton's method, float64[k, d]."""
+  n, d = x.shape
+  w, one_hot = np.zeros((k, d)), np.eye(k)[labels]
+  for _ in range(30):
+    p = np.exp(x @ w.T)
+    p /= p.sum(axis=1, keepdims=True)
+    slope = strength * w + (p - one_hot).T @ x
+    if np.abs(slope).max() < 1e-12 * n:
+      return w
+    spread = p[:, :, None] * np.eye(k) - p[:, :, None] * p[:, None]
+    hessian = np.einsum("njk,nd,ne->jdke", spread, x, x, optimize=True)
+    hessian = hessian.reshape(k * d, k * d) + strength * np.eye(k * d)
+    w = w - np.linalg.solve(hessian, slope.ravel()).reshape(k, d)
+  raise AssertionError("Newton's method has not converged")
+
+
+def fit_logistic(x: np.ndarray, signs: np.ndarray, strength: float) -> np.ndarray:
+  """The same of two classes, with one row of weights, penalised as such."""
+  # Two rows that differ by w have half of its norm each.
+  one, other = fit_softmax(x, (signs > 0).astype(int), 2, 2 * strength)
+  return other - one
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_newtons_method_fits_as_scikit_learn_does(k) -> None:
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(60, 5))
+  labels = (x[:, :k] + rng.normal(size=(60, k))).argmax(axis=1)
+  for strength in (0.1, 3.0):
+    peer = linear_model.LogisticRegression(
+      C=1 / strength, fit_intercept=False, tol=1e-10, max_iter=10_000
+    )
+    expected = peer.fit(x, labels).coef_
+    if k == 2:
+      found = fit_logistic(x, 2 * labels - 1, strength)[None]
+    else:
+      found = fit_softmax(x, labels, k, strength)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def logistic(strength: float, n: int = 60, seed: int = 0):
   """A ridge-penalised logistic regression, its gradients, and how it is fitted."""
   rng = np.random.default_rng(seed)
@@ -86,10 +128,7 @@ def logistic(strength: float, n: int = 60, seed: int = 0):
   signs = np.where(x @ rng.normal(size=5) + rng.normal(size=n) > 0, 1, -1)
 
   def fit(rows: np.ndarray) -> np.ndarray:
-    peer = linear_model.LogisticRegression(
-      C=1 / strength, fit_intercept=False, tol=1e-10, max_iter=10_000
-    )
-    return peer.fit(x[rows], signs[rows]).coef_[0]
+    return fit_logistic(x[rows], signs[rows], strength)
 
   targets, target_signs = rng.normal(size=(4, 5)), np.array([1, -1, 1, 1])
   weights = fit(np.arange(n))
@@ -126,13 +165,10 @@ def test_relabelling_is_refitting_with_the_other_label_to_first_order() -> None:
   x = rng.normal(size=(n, 5))
   signs = np.where(x @ rng.normal(size=5) + rng.normal(size=n) > 0, 1, -1)
 
-  def fit(y: np.ndarray) -> np.ndarray:
-    options = {"C": 1 / strength, "fit_intercept": False, "tol": 1e-10}
-    return linear_model.LogisticRegression(**options).fit(x, y).coef_[0]
-
-  whole = fit(signs)
+  whole = fit_logistic(x, signs, strength)
   flips = np.where(np.eye(n, dtype=bool), -signs, signs)
-  exact_n = np.array([fit(y) for y in flips]) @ -x[0] + whole @ x[0]
+  refits = np.array([fit_logistic(x, y, strength) for y in flips])
+  exact_n = refits @ -x[0] + whole @ x[0]
   phi = x * signs[:, None]
   p = 1 / (1 + np.exp(-phi @ whole))
   scale = np.mean(p * (1 - p) * (phi**2).sum(axis=1))
@@ -154,11 +190,11 @@ def test_relabelling_among_three_classes_ranks_as_refitting_does() -> None:
   x = rng.normal(size=(n, 4))
   labels = (x @ rng.normal(size=(4, k)) + rng.normal(size=(n, k))).argmax(axis=1)
 
-  def odds(y: np.ndarray) -> np.ndarray:
-    """Of every example as a target."""
-    peer = linear_model.LogisticRegression(C=1 / strength, fit_intercept=False, tol=1e-8)
-    p = peer.fit(x, y).predict_proba(x)[np.arange(n), labels]
-    return np.log(p / (1 - p)), peer.coef_
+  def odds(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every example as a target, and the weights."""
+    weights = fit_softmax(x, y, k, strength)
+    p = scipy.special.softmax(x @ weights.T, axis=1)[np.arange(n), labels]
+    return np.log(p / (1 - p)), weights
 
   whole, weights = odds(labels)
   logits_nkd = np.einsum("kj,nd->nkjd", np.eye(k), x).reshape(n, k, -1)
@@ -188,13 +224,13 @@ def test_relabelling_among_three_classes_ranks_as_refitting_does() -> None:
 
 def test_gradients_of_logits_make_those_of_log_odds(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
-  models = fleet.Fleet(tiny_config, images, 3, fleet.Speed(chunk=2), gradient_dim=64)
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), gradient_dim=2**15)
   keys = prng.keys_for(0, [prng.Seed("m", 0)])
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
   variables = models.train_chunk(sets, keys)
   _, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
   logits_bkd = np.asarray(models.class_gradients_chunk(variables, images, keys)[0])
-  assert logits_bkd.shape == (24, 3, 64)
+  assert logits_bkd.shape == (24, 2, 2**15)
   logits, _ = models.predict_chunk(variables, images)
   rows = jax.vmap(jax.grad(gradients.log_odds))(logits[0], labels)
   made = np.einsum("bk,bkd->bd", np.asarray(rows), logits_bkd)

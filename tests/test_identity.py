@@ -79,7 +79,7 @@ def text_of(value: object) -> str:
 
 
 @given(VALUES, VALUES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_values_have_the_same_digest_only_if_they_are_the_same(a, b) -> None:
   assert (identity.digest(a) == identity.digest(b)) == (text_of(a) == text_of(b))
 

@@ -51,7 +51,7 @@ FACTORS = ("ones", "different", "free", "0-1-100")
 
 # Few shapes, so that few programs are compiled.
 @pytest.mark.slow
-@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=60)
 @hypothesis.given(
   shape=st.sampled_from([(60, 8, 3), (25, 40, 3), (30, 30, 3), (40, 1, 1)]),
   alpha=st.floats(0.1, 0.9),

@@ -200,12 +200,49 @@ def test_models_and_targets_without_margins_are_left_out_and_counted(bad) -> Non
   _assert_same(found, quality.evaluate(predicted[kept], margins[kept], masks[rows]))
 
 
-def test_a_target_whose_margins_fail_often_costs_no_models() -> None:
+@pytest.mark.parametrize("failed,models,targets", [(41, 0, 1), (40, 0, 1), (39, 39, 0)])
+def test_a_target_whose_margins_fail_often_costs_no_models(
+  failed, models, targets
+) -> None:
   predicted, margins, masks = _held_out()
-  margins[:41, 1] = np.nan
-  with pytest.warns(UserWarning, match="1 of 5 targets"):
+  margins[:failed, 1] = np.nan
+  with pytest.warns(UserWarning, match=r"\d+ (of 5 targets|held-out models)"):
     found = quality.evaluate(predicted, margins, masks)
-  assert (found.num_left_out, found.num_targets_left_out) == (0, 1)
+  assert (found.num_left_out, found.num_targets_left_out) == (models, targets)
+
+
+def test_tiles_of_targets_change_no_score(monkeypatch) -> None:
+  predicted, margins, masks = _held_out()
+  whole = quality.evaluate(predicted, margins, masks)
+  for numbers in (160, 1):  # Two targets at a time, and one.
+    monkeypatch.setattr(quality, "_TILE_NUMBERS", numbers)
+    _assert_same(quality.evaluate(predicted, margins, masks), whole)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "f8"])
+def test_numbers_that_float32_cannot_tell_apart_are_ranked(dtype) -> None:
+  ranks = np.random.default_rng(0).permutation(60)[:, None]
+  margins = (2**26 + ranks).astype(dtype)
+  found = quality.evaluate(ranks, margins, np.eye(60, dtype=bool))
+  np.testing.assert_allclose(found.lds_t, 1)
+  np.testing.assert_allclose(found.pooled_correlation.estimate, 1)
+
+
+def test_the_ceiling_needs_two_subsets_and_takes_two_models_of_each() -> None:
+  predicted, margins, _ = _held_out(m=12)
+  subsets = np.eye(12, dtype=bool)
+
+  def ceiling(subset_of: list[int], margins: np.ndarray = margins):
+    return quality.evaluate(predicted, margins, subsets[subset_of]).ceiling
+
+  assert ceiling([*range(11), 0]) is None
+  assert ceiling([*range(10), 0, 1]) is not None
+  subset_of = [0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
+  changed = margins.copy()
+  changed[[2, 5]] *= -1
+  assert ceiling(subset_of) == ceiling(subset_of, changed)
+  changed[1] *= -1
+  assert ceiling(subset_of) != ceiling(subset_of, changed)
 
 
 def test_constant_margins_are_left_out_of_every_score() -> None:
@@ -270,6 +307,13 @@ def test_scores_do_not_depend_on_the_order_of_models_and_targets() -> None:
   again = quality.evaluate(predicted[kept], margins[kept], masks[rows])
   for a, b in zip(again[:4], found[:4], strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_scores_do_not_depend_on_the_unit_of_margins(unit) -> None:
+  predicted, margins, masks = (x.astype(float) for x in _held_out())
+  found = quality.evaluate(predicted * unit, margins * unit, masks)
+  _assert_same(found, quality.evaluate(predicted, margins, masks))
 
 
 def test_what_cannot_be_evaluated_is_named() -> None:

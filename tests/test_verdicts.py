@@ -108,6 +108,13 @@ def test_without_an_estimate_a_test_allows_for_all_skewness_that_was_checked() -
       verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness)
 
 
+def test_a_level_that_cannot_be_simulated_is_refused() -> None:
+  for confidence in (0.5, 0.99995, 1.0, np.nan):
+    with pytest.raises(ValueError, match=r"confidence must be in \(0.5, 0.9999\], got"):
+      verdicts.SequentialTest(most=16, confidence=confidence)
+  assert verdicts.SequentialTest(most=16, confidence=0.9999).looks
+
+
 def test_skewness_of_one_kind_of_margins_is_pooled() -> None:
   rng = np.random.default_rng(0)
   margins = 3 * (rng.gamma(4, size=(32, 200)) - 4) + np.arange(200)
@@ -130,6 +137,27 @@ def test_skewness_of_targets_that_differ_is_told_apart() -> None:
   found = verdicts.estimate_skewness(margins).estimate_t
   samples = scipy.stats.skew(margins, bias=False)
   np.testing.assert_allclose(found, samples, rtol=0.1)
+
+
+def test_estimates_keep_the_share_of_their_variance_that_is_no_noise() -> None:
+  rng = np.random.default_rng(0)
+  margins = rng.gamma(0.2, size=(20, 60)) * np.sign(np.arange(60) % 2 - 0.5)
+  margins[8:, 40:] = np.nan
+  samples = scipy.stats.skew(margins, bias=False, nan_policy="omit")
+  # The noise of normal margins, by simulation.
+  by_count = {
+    r: scipy.stats.skew(rng.normal(size=(r, 50_000)), bias=False).var() for r in (20, 8)
+  }
+  noise = np.repeat([by_count[20], by_count[8]], [40, 20])
+  spread = samples.var() - noise.mean()
+  weights = spread / (spread + noise)
+  found, error = verdicts.estimate_skewness(margins)
+  expected = samples.mean() + weights * (samples - samples.mean())
+  np.testing.assert_allclose(found, expected, atol=0.02)
+  np.testing.assert_allclose(error, np.sqrt(weights * noise), rtol=0.03)
+  np.testing.assert_array_equal(
+    verdicts.estimate_skewness(0 * margins[:, :3]).estimate_t, 0
+  )
 
 
 def test_a_search_allows_for_the_skewness_that_it_is_told() -> None:
@@ -171,10 +199,20 @@ def test_looks_end_at_the_most() -> None:
     TEST.passed(np.zeros(7))
 
 
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_a_simulated_level_is_on_the_safe_side(confidence) -> None:
+  """With one look the level is known: no simulation may promise less."""
+  one_look = verdicts.SequentialTest(most=3, confidence=confidence, skewness=0)
+  level = 1 - confidence
+  error = np.sqrt(level * confidence / 200_000)
+  assert level - 4 * error < one_look.level(3) < level
+
+
 def test_clear_cases_end_at_once_and_nan_never_passes() -> None:
   assert run(TEST, np.linspace(-9, -8.9, 16)) == (True, 3)
   assert run(TEST, np.linspace(1, 2, 16)) == (False, 3)
   assert TEST.passed(np.array([-9, np.nan, -9.0])) is False
+  assert TEST.passed(np.zeros(3)) is True  # A mean of 0 is at most 0.
 
 
 def test_bounds_are_student_t_and_decide() -> None:
@@ -206,6 +244,11 @@ def _verdict(k: int) -> verdicts.Verdict:
   )
 
 
+def test_levels_were_checked_at_a_skewness_of_up_to_1() -> None:
+  for skewness, checked in [(None, True), (-1.0, True), (1.0, True), (1.01, False)]:
+    assert _verdict(3)._replace(skewness=skewness).level_checked == checked
+
+
 def test_medians_and_shares_have_intervals() -> None:
   found = [_verdict(k) for k in (3, 5, -1, 4, 4, 8, 5, -1, 2)]
   median, low, high = verdicts.median_k(found)
@@ -220,6 +263,17 @@ def test_medians_and_shares_have_intervals() -> None:
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(ends, [count / 9, exact.low, exact.high], atol=1e-9)
   assert verdicts.median_k([_verdict(-1)] * 3) == (np.inf,) * 3
+  assert verdicts.median_k([_verdict(k) for k in (2, 2, 7, -1)])[0] == 2
+
+
+def test_the_interval_of_a_median_is_that_of_all_resamples() -> None:
+  """The median of 101 drawn from 1 to 101 is at most j if 51 or more of them are."""
+  numbers = np.arange(1, 102)
+  at_most = scipy.stats.binom(101, numbers / 101).sf(50)
+  exact = [numbers[at_most >= share][0] for share in (0.025, 0.975)]
+  median, *ends = verdicts.median_k([_verdict(int(k)) for k in numbers])
+  assert median == 51
+  np.testing.assert_allclose(ends, exact, atol=1)
 
 
 @pytest.mark.slow
