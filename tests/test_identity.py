@@ -640,7 +640,7 @@ def efficiency_parts() -> Entry:
 
     base = base_models.BaseModels(np.zeros((2, T)), np.zeros((2, T, 2)), scores_of(of))
     (folder / "stages/efficiency.json").unlink(missing_ok=True)
-    with pytest.MonkeyPatch.context() as patch, flagsaver.as_parsed(sizes="12"):
+    with pytest.MonkeyPatch.context() as patch, flagsaver.as_parsed(sizes=str(FITTED)):
       patch.setattr(efficiency, "weights", weights)
       patch.setattr(efficiency, "judged", lambda *a: efficiency.Point("x", 1, 0, 0, 0))
       patch.setattr(efficiency, "_write", lambda *a: None)
