@@ -93,6 +93,16 @@ def test_bad_selections_are_named(tmp_path, args, message) -> None:
     load(tmp_path).take(*args)
 
 
+def test_a_class_without_targets_is_named_where_some_of_each_are_asked_for(
+  tmp_path,
+) -> None:
+  lacking = load(tmp_path, test_labels=np.array([0, 2] * 3))
+  assert len(lacking.take(None, 1, None).test_labels) == 6
+  message = "test_per_class must be 0, for all, where a class has no test .*, as 1 of"
+  with pytest.raises(data.DataError, match=message):
+    lacking.take(None, None, 1)
+
+
 def with_nan() -> np.ndarray:
   images = arrays()["train_images"] / 255.0
   images[5, 0, 0, 0] = np.nan

@@ -1,6 +1,7 @@
 """A user's own image files: train/CLASS/FILE and test/CLASS/FILE."""
 
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,9 @@ def _image_files(split: Place) -> list[Place]:
     elif not folder.exists():
       raise DataError(f"data_dir: {folder} is a link to nothing; mend it, or take it out")
   for file in files:
-    if file.exists() and not file.is_file():
+    # In a bucket each look takes a while, and there are no pipes, which never end.
+    local = isinstance(file, pathlib.Path)
+    if local and file.exists() and not file.is_file():
       raise DataError(
         f"data_dir: {file} is no file; images must be in {split}/CLASS, without folders "
         "below"
