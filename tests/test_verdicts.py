@@ -220,6 +220,8 @@ def test_bounds_are_student_t_and_decide() -> None:
   mean, low, high = verdicts.mean_bounds(values, 0.975)
   interval = scipy.stats.t.interval(0.95, 8, values.mean(), scipy.stats.sem(values))
   np.testing.assert_allclose([mean, low, high], [values.mean(), *interval])
+  assert verdicts.mean_bounds(values[:1], 0.9) == (values[0], -np.inf, np.inf)
+  assert np.isfinite(verdicts.mean_bounds(values[:2], 0.9)).all()
   for shift in (-3.0, -0.6):
     margins = np.random.default_rng(1).normal(size=8) + shift
     assert TEST.passed(margins) == (True if TEST.bounds(margins)[2] <= 0 else None)
