@@ -199,13 +199,20 @@ def test_looks_end_at_the_most() -> None:
     TEST.passed(np.zeros(7))
 
 
-@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
-def test_a_simulated_level_is_on_the_safe_side(confidence) -> None:
-  """With one look the level is known: no simulation may promise less."""
-  one_look = verdicts.SequentialTest(most=3, confidence=confidence, skewness=0)
-  level = 1 - confidence
-  error = np.sqrt(level * confidence / 200_000)
-  assert level - 4 * error < one_look.level(3) < level
+@pytest.mark.parametrize(
+  "confidence,skewness", [(0.9, 0), (0.95, 0), (0.99, 0), (0.95, 0.25), (0.95, 0.5)]
+)
+def test_a_simulated_level_is_on_the_safe_side(confidence, skewness) -> None:
+  """With one look it is the probability of t below its own quantile."""
+  one_look = verdicts.SequentialTest(most=3, confidence=confidence, skewness=skewness)
+  exact, share = 1 - confidence, 1 - confidence
+  if skewness:
+    gamma = scipy.stats.gamma(4 / skewness**2)
+    rows = gamma.rvs((400_000, 3), random_state=1) - gamma.mean()
+    t = rows.mean(axis=1) / scipy.stats.sem(rows, axis=1)
+    exact = np.quantile(scipy.stats.t.cdf(t, 2), share)
+  error = np.sqrt(share * confidence / 200_000)
+  assert exact - 5 * error < one_look.level(3) < exact
 
 
 def test_clear_cases_end_at_once_and_nan_never_passes() -> None:
@@ -264,6 +271,10 @@ def test_medians_and_shares_have_intervals() -> None:
   ):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(ends, [count / 9, exact.low, exact.high], atol=1e-9)
+  ends = verdicts.share_flipped([_verdict(2)] * 9, np.array([1, 2])).T
+  for count, found in zip((0, 9), ends, strict=True):
+    exact = scipy.stats.binomtest(count, 9).proportion_ci()
+    np.testing.assert_allclose(found, [count / 9, exact.low, exact.high], atol=1e-9)
   assert verdicts.median_k([_verdict(-1)] * 3) == (np.inf,) * 3
   assert verdicts.median_k([_verdict(k) for k in (2, 2, 7, -1)])[0] == 2
 
