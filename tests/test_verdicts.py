@@ -96,16 +96,16 @@ def test_skewed_margins_pass_no_more_often_than_the_level(skewness, runs) -> Non
 
 
 def test_without_an_estimate_a_test_allows_for_all_skewness_that_was_checked() -> None:
-  default = verdicts.SequentialTest(most=16, confidence=0.95)
+  default = verdicts.SequentialTest(most=8, confidence=0.95)
   levels = [
-    verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness).level(16)
+    verdicts.SequentialTest(most=8, confidence=0.95, skewness=skewness).level(8)
     for skewness in (0, 0.25, 0.5, 1)
   ]
   assert levels == sorted(levels, reverse=True) and len(set(levels)) == 4
-  assert default.level(16) == levels[-1]
+  assert default.level(8) == levels[-1]
   for skewness in (-0.1, 1.1, np.nan):
     with pytest.raises(ValueError, match="skewness must be in"):
-      verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness)
+      verdicts.SequentialTest(most=8, confidence=0.95, skewness=skewness)
 
 
 def test_a_level_that_cannot_be_simulated_is_refused() -> None:
