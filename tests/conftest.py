@@ -18,6 +18,8 @@ from experiments import pipeline, train_subsets
 from jaxdm import devices, fleet, train, training_sets
 
 devices.use_all_devices()
+# Many tests compile the same small programs.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 flags.FLAGS.mark_as_parsed()
 
 # The same examples in every run; a hunt for others: `--hypothesis-profile=random`.

@@ -134,6 +134,19 @@ def test_progress_ends_at_its_total() -> None:
   assert all(done <= total for done, total in seen)
 
 
+def test_the_models_expected_are_about_those_that_are_asked_for() -> None:
+  seen = []
+  simulated = Simulated(np.full(50, 8.0), np.ones(50), 3.0)
+  brittleness.search(
+    cases(50), simulated, brittleness.SearchConfig(), progress=lambda *x: seen.append(x)
+  )
+  end = len(simulated.asked)
+  first, *later = (total for _, total in seen)
+  assert first > 50 * 3  # All may be hopeless, which the first probe of each tells.
+  assert min(later) > 0.9 * end and max(later) < 2.5 * end
+  assert max(total for done, total in seen if done > end / 2) < 1.4 * end
+
+
 def test_a_search_whose_budget_runs_out_can_be_continued() -> None:
   def run(budget: int | None) -> list[verdicts.Verdict]:
     # The same change and seed give the same margin, as a bank's models do.

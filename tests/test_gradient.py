@@ -69,7 +69,7 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
 
 def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) -> None:
   images, labels = tiny_images
-  models = fleet.Fleet(tiny_config, images, 2)
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2))
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
   keys = prng.keys_for(0, [prng.Seed("m", 0)])
   half = models.train_chunk(sets, keys, until=0.5)

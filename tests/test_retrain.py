@@ -191,9 +191,9 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
   images, labels = tiny_images
 
   def build(folder) -> tuple[retrain.Retrainer, list[int]]:
-    # Two models a chunk of the fleet, four a chunk of the store.
+    # Two models a device in a chunk of the fleet, eight in a chunk of the store.
     progress = checkpoint.Progress(folder, 1e-9)
-    speed = fleet.Speed(chunk=1)
+    speed = fleet.Speed(chunk=2)
     models = fleet.Fleet(tiny_config, images, 2, speed, progress=progress)
     ran, advance = [], models._advanced
     models._advanced = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
@@ -206,11 +206,11 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
 
   def collect(folder, name: str) -> list[int]:
     trainer, ran = build(folder)
-    trainer.collect(trainer.open_subsets(name, HALVES, 4, rows_per_chunk=4))
+    trainer.collect(trainer.open_subsets(name, HALVES, 8, rows_per_chunk=8))
     return ran
 
   monkeypatch.setattr(checkpoint, "_DUE", 1e15)  # Only finished ones are written.
-  chunks = -(-4 // devices.count())
+  chunks = -(-8 // (2 * devices.count()))
   assert collect(tmp_path / "kept-1", "whole").count(0) == chunks
   assert list((tmp_path / "kept-1").iterdir()) == []
   monkeypatch.setattr(bank, "write", no_space)
@@ -221,7 +221,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
   assert collect(tmp_path / "kept-2", "again") == []
   trainer, _ = build(tmp_path / "kept-3")
   whole, again = (
-    trainer.open_subsets(name, HALVES, 4).store for name in ("whole", "again")
+    trainer.open_subsets(name, HALVES, 8).store for name in ("whole", "again")
   )
-  rows = slice(0, 4)
+  rows = slice(0, 8)
   np.testing.assert_array_equal(again.read("margins", rows), whole.read("margins", rows))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from jaxdm import sealed, upkeep
 from jaxdm import store as store_lib
-from jaxdm import upkeep
 
 COLUMNS = {"a": store_lib.Column("float32", 600), "b": store_lib.Column("uint8", 3)}
 
@@ -112,6 +112,7 @@ def test_a_matrix_reads_what_is_indexed_and_no_more(tmp_path, monkeypatch) -> No
   matrix = store_lib.Matrix(store, "a", rows, range(300, 590))
   expected = whole[rows, 300:590]
   assert matrix.shape == expected.shape and len(matrix) == len(expected)
+  assert matrix.ndim == expected.ndim
   for key in (slice(None), slice(2, 5), np.array([3, 0]), (slice(None), slice(10, 40))):
     np.testing.assert_array_equal(matrix[key], expected[key])
   some = np.array([4, 2])
@@ -125,6 +126,40 @@ def test_a_matrix_reads_what_is_indexed_and_no_more(tmp_path, monkeypatch) -> No
   [(found_rows, found_columns)] = asked
   assert found_rows.tolist() == rows[some].tolist()
   assert (found_columns.start, found_columns.stop) == (305, 308)
+
+
+def test_rows_depend_on_the_files_of_their_chunks(tmp_path) -> None:
+  store = open_store(tmp_path)
+  for chunk in range(3):
+    store.write(chunk, arrays(seed=chunk))
+  found = store.identity(np.array([11, 5, 6]))
+  assert found["rows"].tolist() == [11, 5, 6] and found["rows_per_chunk"] == 4
+  assert found["settings"]["seed"] == 0
+  assert found["files"] == [store.about(chunk, 4)["files"] for chunk in (1, 2)]
+  with pytest.raises(store_lib.StoreError, match="lacks chunk 3 of the rows asked for"):
+    store.identity(np.array([0, 13]))
+
+
+def test_of_two_processes_that_make_a_store_the_first_one_writes_its_manifest(
+  tmp_path, monkeypatch
+) -> None:
+  write = sealed.write
+
+  def late(*args, **options) -> None:
+    monkeypatch.setattr(sealed, "write", write)
+    store_lib.Store(
+      tmp_path,
+      columns=COLUMNS,
+      settings={"seed": 0, "train": {"width": 8}},
+      rows_per_chunk=4,
+      provenance={"process": "first"},
+    )
+    write(*args, **options)
+
+  monkeypatch.setattr(sealed, "write", late)
+  open_store(tmp_path)
+  [maker] = store_lib.makers(store_lib.epath.Path(tmp_path))
+  assert maker["process"] == "first"
 
 
 def test_other_settings_are_named_and_nothing_is_touched(tmp_path) -> None:

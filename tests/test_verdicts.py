@@ -96,16 +96,16 @@ def test_skewed_margins_pass_no_more_often_than_the_level(skewness, runs) -> Non
 
 
 def test_without_an_estimate_a_test_allows_for_all_skewness_that_was_checked() -> None:
-  default = verdicts.SequentialTest(most=16, confidence=0.95)
+  default = verdicts.SequentialTest(most=8, confidence=0.95)
   levels = [
-    verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness).level(16)
+    verdicts.SequentialTest(most=8, confidence=0.95, skewness=skewness).level(8)
     for skewness in (0, 0.25, 0.5, 1)
   ]
   assert levels == sorted(levels, reverse=True) and len(set(levels)) == 4
-  assert default.level(16) == levels[-1]
+  assert default.level(8) == levels[-1]
   for skewness in (-0.1, 1.1, np.nan):
     with pytest.raises(ValueError, match="skewness must be in"):
-      verdicts.SequentialTest(most=16, confidence=0.95, skewness=skewness)
+      verdicts.SequentialTest(most=8, confidence=0.95, skewness=skewness)
 
 
 def test_a_level_that_cannot_be_simulated_is_refused() -> None:
@@ -199,13 +199,20 @@ def test_looks_end_at_the_most() -> None:
     TEST.passed(np.zeros(7))
 
 
-@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
-def test_a_simulated_level_is_on_the_safe_side(confidence) -> None:
-  """With one look the level is known: no simulation may promise less."""
-  one_look = verdicts.SequentialTest(most=3, confidence=confidence, skewness=0)
-  level = 1 - confidence
-  error = np.sqrt(level * confidence / 200_000)
-  assert level - 4 * error < one_look.level(3) < level
+@pytest.mark.parametrize(
+  "confidence,skewness", [(0.9, 0), (0.95, 0), (0.99, 0), (0.95, 0.25), (0.95, 0.5)]
+)
+def test_a_simulated_level_is_on_the_safe_side(confidence, skewness) -> None:
+  """With one look it is the probability of t below its own quantile."""
+  one_look = verdicts.SequentialTest(most=3, confidence=confidence, skewness=skewness)
+  exact, share = 1 - confidence, 1 - confidence
+  if skewness:
+    gamma = scipy.stats.gamma(4 / skewness**2)
+    rows = gamma.rvs((400_000, 3), random_state=1) - gamma.mean()
+    t = rows.mean(axis=1) / scipy.stats.sem(rows, axis=1)
+    exact = np.quantile(scipy.stats.t.cdf(t, 2), share)
+  error = np.sqrt(share * confidence / 200_000)
+  assert exact - 5 * error < one_look.level(3) < exact
 
 
 def test_clear_cases_end_at_once_and_nan_never_passes() -> None:
@@ -220,6 +227,8 @@ def test_bounds_are_student_t_and_decide() -> None:
   mean, low, high = verdicts.mean_bounds(values, 0.975)
   interval = scipy.stats.t.interval(0.95, 8, values.mean(), scipy.stats.sem(values))
   np.testing.assert_allclose([mean, low, high], [values.mean(), *interval])
+  assert verdicts.mean_bounds(values[:1], 0.9) == (values[0], -np.inf, np.inf)
+  assert np.isfinite(verdicts.mean_bounds(values[:2], 0.9)).all()
   for shift in (-3.0, -0.6):
     margins = np.random.default_rng(1).normal(size=8) + shift
     assert TEST.passed(margins) == (True if TEST.bounds(margins)[2] <= 0 else None)
@@ -262,6 +271,10 @@ def test_medians_and_shares_have_intervals() -> None:
   ):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(ends, [count / 9, exact.low, exact.high], atol=1e-9)
+  ends = verdicts.share_flipped([_verdict(2)] * 9, np.array([1, 2])).T
+  for count, found in zip((0, 9), ends, strict=True):
+    exact = scipy.stats.binomtest(count, 9).proportion_ci()
+    np.testing.assert_allclose(found, [count / 9, exact.low, exact.high], atol=1e-9)
   assert verdicts.median_k([_verdict(-1)] * 3) == (np.inf,) * 3
   assert verdicts.median_k([_verdict(k) for k in (2, 2, 7, -1)])[0] == 2
 
