@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdm import Array, design, fista
+from jaxdm.columns import part_of
 
 # Of sums of products whose terms are near 1.
 _ROUNDING = 32 * np.finfo(np.float64).eps
@@ -44,7 +45,7 @@ def judge(
     rows_m: which of its rows.
     columns: of those rows.
     problem: float64, with penalties.
-    outcomes_mt: float64, of mean 0 and variance 1.
+    outcomes_mt: float64, of mean 0 and variance 1, times the roots of the rows' weights.
     w_tn: float64, weights of columns in units of their own.
     direct: int, the targets without a penalty; their bound is the part of the residual
       that lies among the columns.
@@ -57,7 +58,8 @@ def judge(
   with jax.enable_x64(True):
     sums = jnp.zeros(w_tn.shape), *(jnp.zeros(len(w_tn)) for _ in range(3))
     for part, block in design.unit_blocks(design_mn, rows_m, columns):
-      sums = _add_residuals(sums, block, columns.mean_n, outcomes_mt[part], w_tn)
+      mean_n, root_m = columns.mean_n, part_of(columns.root_m, part)
+      sums = _add_residuals(sums, block, mean_n, root_m, outcomes_mt[part], w_tn)
     slope_tn, mean_t, aligned_t, square_t = (np.array(x) / m for x in sums)
     slope_tn[:, columns.constant_n] = 0
     square_t -= mean_t**2
@@ -76,15 +78,21 @@ def judge(
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add_residuals(
-  sums: Any, block: Array, mean_n: Array, outcomes_mt: Array, w_tn: Array
+  sums: Any,
+  block: Array,
+  mean_n: Array,
+  root_m: Array | None,
+  outcomes_mt: Array,
+  w_tn: Array,
 ) -> Any:
   """Adds one block's part of residual times X, residual, its product with y, square."""
   slope_tn, total_t, aligned_t, square_t = sums
   x = block.astype(jnp.float64) - mean_n
+  x = x if root_m is None else x * root_m[:, None]
   r = outcomes_mt - jnp.einsum("mn,tn->mt", x, w_tn)
   return (
     slope_tn + jnp.einsum("mt,mn->tn", r, x),
-    total_t + r.sum(axis=0),
+    total_t + (r if root_m is None else r * root_m[:, None]).sum(axis=0),
     aligned_t + jnp.sum(r * outcomes_mt, axis=0),
     square_t + jnp.sum(r**2, axis=0),
   )

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -61,23 +61,32 @@ class Datamodels:
   status_t: np.ndarray
   choice_t: np.ndarray
 
-  def predict(self, masks_mn: design.Matrix) -> np.ndarray:
-    """Expected margins, as float32[m, t], of models trained on these subsets.
+  def predict(self, masks_mn: Any) -> np.ndarray:
+    """Expected margins of models trained on these subsets.
 
+    Args:
+      masks_mn: bool or real[m, n]: whatever `fit_datamodels` takes. Or one mask, [n].
+
+    Returns:
+      float32[m, t]; float32[t] of one mask.
 
     Raises:
-      ValueError: if masks are not [m, n] with the n of the weights.
+      ValueError: on masks with another n than the weights.
     """
-    predicted_mt = predictions_by_subset(masks_mn, self.weights_tn)
+    masks = columns.as_real("masks", masks_mn)
+    if masks.shape == self.weights_tn.shape[1:]:
+      [predicted_t] = self.predict(masks[None])
+      return predicted_t
+    predicted_mt = predictions_by_subset(masks, self.weights_tn)
     predicted_mt += self.intercepts_t
     return predicted_mt
 
-  def evaluate(self, masks_mn: design.Matrix, margins_mt: np.ndarray) -> quality.Quality:
+  def evaluate(self, masks_mn: Any, margins_mt: Any) -> quality.Quality:
     """Scores the predictions on held-out models.
 
     Args:
       masks_mn: bool, subsets of models that the fit has not seen.
-      margins_mt: float, their margins.
+      margins_mt: real[m, t], their margins; a vector [m] is one target.
 
     Returns:
       Quality.
@@ -85,8 +94,9 @@ class Datamodels:
     Raises:
       ValueError: see `quality.evaluate`; and on masks with another number of examples.
     """
-    masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
-    return quality.evaluate(self.predict(masks_mn), margins_mt, masks_mn)
+    masks = columns.as_matrix("masks", masks_mn)
+    margins = columns.as_columns("margins", margins_mt)
+    return quality.evaluate(self.predict(masks), margins[:], masks)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -108,9 +118,10 @@ class Datamodels:
 
 @numerics.pinned()
 def fit_datamodels(
-  masks_mn: design.Matrix,
-  margins_mt: Margins,
+  masks_mn: Any,
+  margins_mt: Any,
   *,
+  sample_weight: Any = None,
   config: FitConfig = FitConfig(),
   candidates: Mapping[str, Prior] | None = None,
   form: design.Form | None = None,
@@ -126,10 +137,19 @@ def fit_datamodels(
   target keeps the lambda, and all targets together the candidate, with the smallest
   squared error on the rest; the fit is then repeated on all.
 
+  Arrays are NumPy arrays of any real dtype, or what NumPy makes such an array of: lists,
+  DataFrames and Series.
+
   Args:
-    masks_mn: bool, which examples each model was trained on. A memory map and
-      `training_sets.PackedMasks` are read a block of rows at a time.
-    margins_mt: float, correct-class margins in logits; finite.
+    masks_mn: bool[m, n], or numbers 0 and 1, which examples each model was trained on. A
+      memory map of bool and `training_sets.PackedMasks` are read a block of rows at a
+      time; a SciPy sparse array and what is not bool is packed first.
+    margins_mt: real[m, t], correct-class margins in logits; finite. A vector [m] is one
+      target, t = 1: what is returned always has an axis of targets.
+    sample_weight: real[m] >= 0, what each model's squared error counts, relative to the
+      others: in the fits (see `lasso.fit_lasso`), in the choice of lambda and prior, and
+      in the scales of a prior's offset. A model of weight 0 is left out, whatever its
+      margins. A number is the same for all models, and so is None.
     config: of the path and the choice.
     candidates: priors by name. None: no prior, the published method.
     form: of the design, to force one (see `design.plan`).
@@ -147,21 +167,19 @@ def fit_datamodels(
 
   Raises:
     ValueError: on shapes that do not match, masks that are not 0/1, non-finite
-      margins, too few models to hold any out, a folder of another fit, a share that is
-      none or has no folder to meet in, or too little memory.
+      margins, bad weights or priors, too few models to hold any out, a folder of another
+      fit, a share that is none or has no folder to meet in, or too little memory.
   """
   waiting.check_share(share)
   if share[1] > 1 and folder is None:
     raise ValueError(
       f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
     )
-  if isinstance(margins_mt, store.Matrix) and np.prod(margins_mt.shape) < _AT_ONCE:
-    margins_mt = margins_mt[:]
-  masks_mn = _checked(masks_mn, margins_mt)
+  candidates = _checked_candidates(candidates)
+  masks_mn, margins_mt, weights_m = _checked(masks_mn, margins_mt, sample_weight)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
-  candidates = dict(candidates or {"none": Prior()})
   names = tuple(candidates)
-  splits = path.folds(m, config)
+  splits = path.folds(m, config, weights_m)
 
   def planned() -> jobs.FitPlan:
     made = design.plan(m, n, t, is_bool=True, form=form, tile=tile, processes=share[1])
@@ -173,19 +191,19 @@ def fit_datamodels(
   design.check_room(plan, m, n)
   report(f"lasso: {plan}, {design.peak_bytes(plan, m, n) / 1e9:.2f} GB")
   # Digests read everything: not for nothing.
-  depends_on = () if folder is None else (masks_mn, margins_mt, config, candidates, plan)
+  data_of_fit = masks_mn, margins_mt, weights_m
+  depends_on = () if folder is None else (*data_of_fit, config, candidates, plan)
   kept = kept_lib.Kept(folder, _settings(*depends_on) if depends_on else {})
   parts = list(lasso.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = jobs.Parts(kept, share, tasks, progress)
-  data = {
-    name: _Data(masks_mn, margins_mt, prior, parts) for name, prior in candidates.items()
-  }
-  full = solver_lib.Solver(masks_mn, np.arange(m), plan)
+  data = {name: _Data(*data_of_fit, prior, parts) for name, prior in candidates.items()}
+  full = solver_lib.Solver(masks_mn, np.arange(m), plan, weights_m)
 
   grids, errors = _paths(shared, masks_mn, data, parts, full, splits, config)
   checked = np.concatenate([fold.check for fold in splits])
-  null = sum(margins_mt[checked, p].astype(np.float64).var(axis=0).sum() for p in parts)
+  counts = columns.part_of(weights_m, checked)
+  null = sum(_variance(margins_mt[checked, part], counts).sum() for part in parts)
   left = {name: found.min(axis=0).sum() for name, found in errors.items()}
   for name, sum_of_squares in left.items():
     report(f"prior {name}: validation R2 {1 - sum_of_squares / null:.4f}")
@@ -212,17 +230,19 @@ def fit_datamodels(
 def _settings(
   masks_mn: design.Matrix,
   margins_mt: Margins,
+  weights_m: np.ndarray | None,
   config: FitConfig,
   candidates: Mapping[str, Prior],
   plan: design.Plan,
 ) -> dict[str, Any]:
   """What a fit's parts depend on, as JSON values."""
-  t = margins_mt.shape[1]
+  shape = margins_mt.shape[1], masks_mn.shape[1]
   return {
     **dataclasses.asdict(config),
     "masks": identity.digest(masks_mn),
     "margins": identity.digest(margins_mt),
-    "candidates": {name: prior.digest(t) for name, prior in candidates.items()},
+    "sample_weight": identity.digest(weights_m),
+    "candidates": {name: prior.digest(shape) for name, prior in candidates.items()},
     "computation": identity.computation(),
     "plan": list(plan),
   }
@@ -259,7 +279,7 @@ def _paths(
     top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
     grid_lt = path.lambdas(top_t, config)
     targets = solver.tile(outcomes_mt[fold.fit], factors_tn)
-    held_out = path.held_out_errors(masks_mn, fold.check, outcomes_mt, solver, targets)
+    held_out = path.held_out_errors(masks_mn, fold, outcomes_mt, solver, targets)
     errors = path.errors(solver, targets, grid_lt, held_out, config)
     return {"grid": grid_lt, "errors": errors}
 
@@ -268,7 +288,7 @@ def _paths(
 
   pairs = list(itertools.product(data, parts))
   for i, fold in enumerate(splits):
-    solver = solver_lib.Solver(masks_mn, fold.fit, full.plan)
+    solver = solver_lib.Solver(masks_mn, fold.fit, full.plan, fold.fit_weights)
     shared.make(
       {
         key(i, name, part): functools.partial(judged, solver, fold, data[name], part)
@@ -277,10 +297,10 @@ def _paths(
     )
   shape = config.num_lambdas, parts[-1].stop
   grids, errors = ({name: np.zeros(shape) for name in data} for _ in range(2))
-  checked = sum(len(fold.check) for fold in splits)
+  checked = sum(fold.check_weight for fold in splits)
   for (i, fold), (name, part) in itertools.product(enumerate(splits), pairs):
     found = shared[key(i, name, part)]
-    errors[name][:, part] += found["errors"] * (len(fold.check) / checked)
+    errors[name][:, part] += found["errors"] * (fold.check_weight / checked)
     grids[name][:, part] = found["grid"]
   return grids, errors
 
@@ -323,19 +343,23 @@ class _Data:
     self,
     masks_mn: design.Matrix,
     margins_mt: Margins,
+    weights_m: np.ndarray | None,
     prior: Prior,
     parts: Sequence[slice],
   ):
     self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
+    self._shape = margins_mt.shape[1], masks_mn.shape[1]
     self._scales = np.zeros(2)
     if prior.offset is None:
       return
     # Two numbers for all targets, by least squares: they cost no degree of freedom.
     aligned, power = np.zeros(2), np.zeros(2)
+    root_m = None if weights_m is None else np.sqrt(weights_m)
     for part in parts:
-      margins = margins_mt[:, part].astype(np.float64)
+      margins = columns.scale_rows(margins_mt[:, part].astype(np.float64), root_m)
       for i, guess_mt in enumerate(self._guesses(part)):
-        guess_mt = guess_mt - guess_mt.mean(axis=0)
+        mean_t = np.average(guess_mt, axis=0, weights=weights_m)
+        guess_mt = columns.scale_rows(guess_mt - mean_t, root_m)
         aligned[i] += np.sum(guess_mt * margins)
         power[i] += np.sum(guess_mt**2)
     known = power > _ROUNDING * power.max()
@@ -343,7 +367,7 @@ class _Data:
 
   def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
     """The offset less its mean, and its mean, before they are scaled."""
-    offset_tn = self._prior.offset_of(part)
+    offset_tn = self._prior.offset_of(part, self._shape)
     mean_t1 = offset_tn.mean(axis=1, keepdims=True)
     return offset_tn - mean_t1, np.broadcast_to(mean_t1, offset_tn.shape)
 
@@ -353,10 +377,8 @@ class _Data:
     return [predictions(self._masks, one).astype(np.float64) for one in offsets]
 
   def factors(self, part: slice) -> np.ndarray | None:
-    """Penalty factors, checked."""
-    factors_tn = lasso.factors_of(self._prior.factors, part)
-    lasso.check_factors(factors_tn, (part.stop - part.start, self._masks.shape[1]))
-    return factors_tn
+    """Penalty factors; None: 1."""
+    return self._prior.factors_of(part, self._shape)
 
   def offset(self, part: slice) -> np.ndarray:
     """What weights are shrunk to, as float32[t, n]; 0 where there is no offset."""
@@ -402,7 +424,7 @@ def predictions_by_subset(
   masks_mn: design.Matrix, weights_tn: design.Matrix
 ) -> np.ndarray:
   """The same as `predictions`; models on the same subset cost one product together."""
-  masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
+  masks_mn = columns.as_real("masks", masks_mn)
   if len(masks_mn.shape) == 2:
     ids_m = quality.subset_ids(masks_mn)
     _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
@@ -426,30 +448,72 @@ def _some(numbers: np.ndarray) -> str:
   return ", ".join(str(number) for number in numbers[:10]) + dots
 
 
-def _checked(masks_mn: design.Matrix, margins_mt: Margins) -> design.Matrix:
-  """The masks as bool; raises ValueError on what cannot be fitted."""
-  if len(masks_mn.shape) != 2 or margins_mt.ndim != 2:
+def _variance(values_mt: np.ndarray, weights_m: np.ndarray | None) -> np.ndarray:
+  """Of each column, float64[t]."""
+  values_mt = values_mt.astype(np.float64)
+  values_mt -= np.average(values_mt, axis=0, weights=weights_m)
+  return np.average(values_mt**2, axis=0, weights=weights_m)
+
+
+def _checked_candidates(candidates: Any) -> dict[str, Prior]:
+  """Priors by name; raises ValueError on anything else."""
+  candidates = {"none": Prior()} if candidates is None else candidates
+  if not isinstance(candidates, Mapping):
+    kind = type(candidates).__name__
+    raise ValueError(f"candidates must map names to Prior, got {kind}")
+  for name, prior in candidates.items():
+    if not isinstance(prior, Prior):
+      kind = type(prior).__name__
+      raise ValueError(f"candidates must map names to Prior, got {kind} as {name!r}")
+  return dict(candidates or {"none": Prior()})
+
+
+def _checked(
+  masks_mn: Any, margins_mt: Any, sample_weight: Any
+) -> tuple[design.Matrix, Margins, np.ndarray | None]:
+  """Models that count: masks of bool, margins, and weights as `columns.as_weights`.
+
+  Raises:
+    ValueError: on what cannot be fitted.
+  """
+  masks = columns.as_matrix("masks", masks_mn)
+  margins = _as_margins(margins_mt)
+  m = masks.shape[0]
+  if not min(*masks.shape, margins.shape[1]):
     raise ValueError(
-      "masks must be [m, n] and margins [m, t], "
-      f"got shapes {masks_mn.shape} and {margins_mt.shape}"
+      f"masks and margins must not be empty, got {masks.shape}, {margins.shape}"
     )
-  m = masks_mn.shape[0]
-  if not min(*masks_mn.shape, margins_mt.shape[1]):
-    raise ValueError(
-      f"masks and margins must not be empty, got {masks_mn.shape}, {margins_mt.shape}"
-    )
-  if m != len(margins_mt):
-    raise ValueError(f"masks have {m} rows, margins {len(margins_mt)}")
-  if masks_mn.dtype != bool:
-    masks_mn = np.asarray(masks_mn[np.arange(m)])
-    wrong = np.flatnonzero(~np.isin(masks_mn, (0, 1)).all(axis=1))
-    if wrong.size:
-      raise ValueError(f"masks must be 0 or 1, and are not in rows {_some(wrong)}")
-    masks_mn = masks_mn.astype(bool)
-  bad = nonfinite_rows(margins_mt)
+  if m != len(margins):
+    raise ValueError(f"masks have {m} rows, margins {len(margins)}")
+  rows, weights_m = columns.as_weights(sample_weight, m)
+  masks = _as_bool(masks)
+  bad = np.intersect1d(nonfinite_rows(margins), rows)
   if bad.size:
     raise ValueError(f"margins of {bad.size} models are not finite: rows {_some(bad)}")
-  return masks_mn
+  return columns.take_rows(masks, rows), columns.take_rows(margins, rows), weights_m
+
+
+def _as_margins(margins_mt: Any) -> Margins:
+  """Margins as an array, unless they are many and in a store."""
+  if isinstance(margins_mt, store.Matrix):
+    return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
+  found = columns.as_columns("margins", margins_mt)
+  return found if isinstance(found, np.ndarray) else np.asarray(found[:])
+
+
+def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
+  """Masks of bool as they are; others checked, and packed."""
+  if masks_mn.dtype == bool and not isinstance(masks_mn, columns.SparseRows):
+    return masks_mn
+
+  def checked() -> Iterator[np.ndarray]:
+    for rows, block in columns.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+      wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
+      if wrong.size:
+        raise ValueError(f"masks must be 0 or 1, and are not in rows {_some(wrong)}")
+      yield block.astype(bool)
+
+  return training_sets.PackedMasks.of(checked())
 
 
 def nonfinite_rows(margins_mt: Margins) -> np.ndarray:

@@ -1,12 +1,13 @@
 """The design X that many lassos share: its Gram, its rows, or its rows as bits.
 
 Columns have units of their own (`columns.Columns`), and are centred, because the lassos'
-intercepts are free. Everything here reads X a block of rows at a time.
+intercepts are free. Rows that have weights count as often (see `columns.Columns`).
+Everything here reads X a block of rows at a time.
 """
 
 import functools
 import warnings
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,14 @@ import numpy as np
 from jax import lax
 
 from jaxdm import Array, devices, prng
-from jaxdm.columns import BLOCK_BYTES, Columns, Matrix, unit_blocks
+from jaxdm.columns import (
+  BLOCK_BYTES,
+  Columns,
+  Matrix,
+  centred_blocks,
+  scale_rows,
+  unit_blocks,
+)
 
 Form = Literal["gram", "rows", "bits"]
 _BITS_BLOCK_ROWS = 512
@@ -45,11 +53,13 @@ class Bits(NamedTuple):
     bits: uint8[blocks, rows, n / 8]; rows of zeros fill the last block.
     mean_n: of X's columns.
     num_rows: m.
+    weights: float[blocks, rows], the rows' weights; None: 1.
   """
 
   bits: Array
   mean_n: Array
   num_rows: Array
+  weights: Array | None = None
 
 
 Design = Gram | Rows | Bits
@@ -70,13 +80,16 @@ def _times_gram_of_bits(design: Bits, weights_tn: Array) -> jax.Array:
   n, dtype = weights_tn.shape[1], weights_tn.dtype
   offset_t = weights_tn @ design.mean_n
 
-  def add(total_tn: jax.Array, bits: Any) -> tuple[jax.Array, None]:
+  def add(total_tn: jax.Array, block: Any) -> tuple[jax.Array, None]:
+    bits, weights = block
     rows = jnp.unpackbits(bits, axis=1, count=n).astype(dtype)
     fit = jnp.einsum("tn,mn->tm", weights_tn, rows, precision=_EXACT) - offset_t[:, None]
+    fit = fit if weights is None else fit * weights
     return total_tn + jnp.dot(fit, rows, precision=_EXACT), None
 
   # Rows of zeros beyond the last contribute nothing to the product with X.
-  total_tn, _ = lax.scan(add, jnp.zeros_like(weights_tn), design.bits)
+  blocks = design.bits, design.weights
+  total_tn, _ = lax.scan(add, jnp.zeros_like(weights_tn), blocks)
   # Centring the second factor too would subtract sum(fit) * mean, and sum(fit) is 0.
   return total_tn / design.num_rows
 
@@ -108,8 +121,10 @@ def correlations(
     design_mn: X.
     rows_m: which of its rows.
     columns: of those rows.
-    outcomes_mt: float64, centred, one row for each of `rows_m`.
+    outcomes_mt: float64, centred, one row for each of `rows_m`, times the root of its
+      weight.
   """
+  outcomes_mt = scale_rows(outcomes_mt, columns.root_m)
   with jax.enable_x64(True):
     total = jnp.zeros((outcomes_mt.shape[1], design_mn.shape[1]))
     for part, block in unit_blocks(design_mn, rows_m, columns):
@@ -128,9 +143,10 @@ def _add_correlation(total: Array, outcomes: Array, block: Array) -> Array:
 def centred(
   design_mn: Matrix, rows_m: np.ndarray, columns: Columns, some: Any = slice(None)
 ) -> np.ndarray:
-  """Some of the centred columns in memory, as float64[m, z]."""
+  """Some of the centred columns in memory, as float64[m, z]; rows are weighted."""
   parts = [block[:, some] for _, block in unit_blocks(design_mn, rows_m, columns)]
   found_mz = np.concatenate(parts).astype(np.float64) - columns.mean_n[some]
+  found_mz = scale_rows(found_mz, columns.root_m)
   found_mz[:, columns.constant_n[some]] = 0
   return found_mz
 
@@ -154,32 +170,39 @@ def make(
     dtype: float32, or float64 where that is enabled.
     lanes: of the targets; see `devices.used`.
   """
-  m, mean_n = len(rows_m), columns.mean_n
-  parts = unit_blocks(design_mn, rows_m, columns)
+  m, part = len(rows_m), (design_mn, rows_m, columns)
   if form == "gram":
-    return devices.everywhere(Gram(gram(design_mn, rows_m, columns, dtype)), lanes)
+    return devices.everywhere(Gram(gram(*part, dtype)), lanes)
   if form == "rows":
-    rows = [((part - mean_n) / m**0.5).astype(dtype) for _, part in parts]
+    rows = [(block / m**0.5).astype(dtype) for _, block in centred_blocks(*part)]
     return devices.everywhere(Rows(np.concatenate(rows)), lanes)
-  packed = [np.packbits(part, axis=1) for _, part in parts]
+  packed = [np.packbits(block, axis=1) for _, block in unit_blocks(*part)]
   bits = np.concatenate(packed)
   fill = np.zeros((-m % _BITS_BLOCK_ROWS, bits.shape[1]), np.uint8)
   bits = np.concatenate([bits, fill]).reshape(-1, _BITS_BLOCK_ROWS, bits.shape[1])
-  made = Bits(bits, mean_n.astype(dtype), np.asarray(m, dtype))
+  weights = None
+  if columns.root_m is not None:
+    weights = np.pad(columns.root_m**2, (0, len(fill))).astype(dtype)
+    weights = weights.reshape(-1, _BITS_BLOCK_ROWS)
+  made = Bits(bits, columns.mean_n.astype(dtype), np.asarray(m, dtype), weights)
   return devices.everywhere(made, lanes)
 
 
 def gram(
   design_mn: Matrix, rows_m: np.ndarray, columns: Columns, dtype: Any
 ) -> jax.Array:
-  """Centred X'X / m. Of zeros and ones the counts are exact; they are centred last."""
-  n, m, mean_n = design_mn.shape[1], len(rows_m), columns.mean_n
-  exact = design_mn.dtype == bool and m < 2**24
+  """Centred X'X / m. Of zeros and ones without weights the counts are exact.
+
+  Those are centred last.
+  """
+  n, m = design_mn.shape[1], len(rows_m)
+  exact = design_mn.dtype == bool and columns.root_m is None and m < 2**24
+  blocks = unit_blocks if exact else centred_blocks
   with jax.enable_x64(True):
     total = jnp.zeros((n, n), jnp.float32 if exact else jnp.float64)
-    for _, block in unit_blocks(design_mn, rows_m, columns):
-      total = _add_gram(total, block if exact else block - mean_n)
-    offset_n = mean_n if exact else np.zeros(n)
+    for _, block in blocks(design_mn, rows_m, columns):
+      total = _add_gram(total, block)
+    offset_n = columns.mean_n if exact else np.zeros(n)
     return _centred(total, offset_n, float(m), jnp.dtype(dtype))
 
 
@@ -220,6 +243,17 @@ class Plan(NamedTuple):
     return f"{self.form}, {self.tile} targets at a time in {self.lanes} lanes"
 
 
+def check_count(name: str, value: Any, least: int = 1) -> int:
+  """A whole number as int; raises ValueError on anything else, or if it is too small."""
+  try:
+    count = int(value)
+  except (TypeError, ValueError, OverflowError):
+    count = least - 1
+  if count < least or count != value:
+    raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+  return count
+
+
 def plan(
   m: int,
   n: int,
@@ -250,9 +284,13 @@ def plan(
     A plan with a lane for each local device.
 
   Raises:
-    ValueError: if no form fits beside a single target, or `form` is 'bits' and X real.
+    ValueError: if no form fits beside a single target, `form` is 'bits' and X real, or
+      form or tile is none.
   """
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
+  if form not in (None, *get_args(Form)):
+    raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
+  tile = None if tile is None else check_count("tile", tile)
   if form == "bits" and not is_bool:
     raise ValueError("form bits needs a bool design")
   lanes = devices.count()

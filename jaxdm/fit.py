@@ -30,12 +30,13 @@ class LassoFit(NamedTuple):
       float64 where float32 cannot hold weights of the tolerance asked for.
     intercepts: float64[t].
     gap: float64[t], duality gap of these weights over the objective at w = 0, which is
-      var(y) / 2: an upper bound on how far they are from the optimum. It comes from
-      residuals in float64. What rounding may hide is added: 7e-15 (1 + a)^2, with a the
-      sum of the weights' sizes for outcomes of variance 1 and columns scaled to a
-      variance of about 1 (bool columns as they are); without a penalty, 7e-15 (1 + a) to
-      the square root. Combinations of unpenalised columns whose singular value is below
-      eps max(m, n) times the largest count as rounding. Infinite if UNCERTIFIED.
+      var(y) / 2, a weighted variance where rows have weights: an upper bound on how far
+      they are from the optimum. It comes from residuals in float64. What rounding may
+      hide is added: 7e-15 (1 + a)^2, with a the sum of the weights' sizes for outcomes of
+      variance 1 and columns scaled to a variance of about 1 (bool columns as they are);
+      without a penalty, 7e-15 (1 + a) to the square root. Combinations of unpenalised
+      columns whose singular value is below eps max(m, n) times the largest count as
+      rounding. Infinite if UNCERTIFIED.
     steps: int[t], proximal-gradient steps taken.
     status: int[t] of `Status`. CONSTANT outcomes get zero weights; NONFINITE ones too,
       and an intercept and a gap that are not numbers.

@@ -4,6 +4,10 @@ Objective per target, as in scikit-learn's `Lasso(alpha=lam)` when v = 1:
 
   ||y_t - X w_t - b_t||^2 / (2 m)  +  lam_t * sum_n v[t, n] |w[t, n]|
 
+or, where rows have weights s, as in its `fit(X, y, sample_weight=s)`:
+
+  sum_m s[m] (y[m, t] - X[m] w_t - b_t)^2 / (2 sum_m s[m])  +  the same
+
 Every step for all targets is one matrix product.
 """
 
@@ -16,7 +20,8 @@ from jaxdm import columns, design, numerics
 from jaxdm.fit import LassoFit
 from jaxdm.solver import Solver
 
-Factors = np.ndarray | Callable[[slice], np.ndarray] | None
+# A number, real[n], real[t, n], or a function of a slice of targets; None: nothing.
+Factors = Any
 
 
 def tiles(num_targets: int, size: int) -> Iterator[slice]:
@@ -25,33 +30,70 @@ def tiles(num_targets: int, size: int) -> Iterator[slice]:
     yield slice(start, min(start + size, num_targets))
 
 
-def factors_of(penalty_factors: Factors, part: slice) -> np.ndarray | None:
-  """The penalty factors of a tile; None where all are 1."""
-  if penalty_factors is None:
+def rows_of(
+  name: str, values: Factors, part: slice, shape: tuple[int, int]
+) -> np.ndarray | None:
+  """Finite numbers for the targets of a tile and all columns.
+
+  Args:
+    name: of the argument, for the error.
+    values: of all targets.
+    part: the tile.
+    shape: (t, n), of all targets.
+
+  Returns:
+    real[u, n]; None if values is None.
+
+  Raises:
+    ValueError: on another shape, or numbers that are not finite.
+  """
+  if values is None:
     return None
-  if callable(penalty_factors):
-    return np.asarray(penalty_factors(part))
-  return np.asarray(penalty_factors)[part]
-
-
-def check_factors(factors_tn: np.ndarray | None, shape: tuple[int, int]) -> None:
-  """Raises ValueError unless the factors are >= 0, finite and of that shape."""
-  if factors_tn is None:
-    return
-  if factors_tn.shape != shape:
+  t, n = shape
+  if callable(values):
+    values, t, part = values(part), part.stop - part.start, slice(None)
+  found = columns.as_real(name, values)
+  if tuple(found.shape) not in ((), (n,), (t, n)):
     raise ValueError(
-      f"penalty_factors must have shape [t, n] = {shape}, got {factors_tn.shape}"
+      f"{name} must have shape [t, n] = {(t, n)} or [n] = ({n},), got {found.shape}"
     )
-  if not ((factors_tn >= 0) & np.isfinite(factors_tn)).all():
-    raise ValueError("penalty_factors must be >= 0 and finite")
+  found_un = np.asarray(found[part] if len(found.shape) == 2 else found)
+  if not np.isfinite(found_un).all():
+    raise ValueError(f"{name} must be finite")
+  return np.broadcast_to(found_un, (len(range(t)[part]), n))
+
+
+def factors_of(
+  name: str, factors: Factors, part: slice, shape: tuple[int, int]
+) -> np.ndarray | None:
+  """Penalty factors for the targets of a tile, as `rows_of`; ValueError unless >= 0."""
+  factors_un = rows_of(name, factors, part, shape)
+  if factors_un is not None and not (factors_un >= 0).all():
+    raise ValueError(f"{name} must be >= 0 and finite, got {factors_un.min()}")
+  return factors_un
+
+
+def penalties(lam: Any, t: int) -> np.ndarray:
+  """One penalty a target, as float64[t]; ValueError unless they are >= 0 and finite."""
+  found = columns.as_real("lam", lam)
+  if found.shape not in ((), (1,), (t,)):
+    raise ValueError(
+      f"lam must be a number or have shape [t] = ({t},), got {found.shape}"
+    )
+  lam_t = np.broadcast_to(np.asarray(found, np.float64), (t,))
+  wrong_t = ~((lam_t >= 0) & np.isfinite(lam_t))
+  if wrong_t.any():
+    raise ValueError(f"lam must be >= 0 and finite, got {lam_t[wrong_t][0]}")
+  return lam_t
 
 
 @numerics.pinned()
 def fit_lasso(
   masks: columns.Matrix,
-  outcomes: np.ndarray,
-  lam: float | np.ndarray,
+  outcomes: Any,
+  lam: Any,
   *,
+  sample_weight: Any = None,
   penalty_factors: Factors = None,
   tol: float = 1e-4,
   max_steps: int = 20_000,
@@ -61,48 +103,57 @@ def fit_lasso(
 ) -> LassoFit:
   """Fits one lasso per outcome, all on the same design.
 
+  Arrays are NumPy arrays of any real dtype, or what NumPy makes such an array of: lists,
+  DataFrames and Series.
+
   Args:
-    masks: the design, bool or real[m, n], such as training masks. A memory map and
-      `training_sets.PackedMasks` are read a block of rows at a time.
-    outcomes: real[m, t], such as margins in logits.
-    lam: penalty >= 0, a scalar or float[t], in units of outcomes.
-    penalty_factors: v >= 0 as float[t, n], or a function that makes the rows of a slice
-      of targets. 0 leaves a weight unpenalised; meant for a few columns a target. None
-      means 1.
+    masks: the design, bool or real[m, n], such as training masks. A memory map,
+      `training_sets.PackedMasks` and a SciPy sparse array are read a block of rows at a
+      time.
+    outcomes: real[m, t], such as margins in logits. A vector [m] is one target, t = 1:
+      what is returned always has an axis of targets.
+    lam: penalty >= 0, a number or real[t], in units of outcomes.
+    sample_weight: real[m] >= 0, what each row's squared error counts, relative to the
+      others: 0 leaves a row out, unread, and 2 counts it twice. A number is the same for
+      all rows, and so is None. The means and variances of the fit are weighted, too.
+    penalty_factors: v >= 0, a number, real[n], real[t, n], or a function that makes such
+      an array for a slice of targets. 0 leaves a weight unpenalised; meant for a few
+      columns a target. None means 1.
     tol: duality gap to reach, relative to the objective at w = 0. Below 2e-6 the fit
       ends in float64, and so do the weights.
     max_steps: proximal-gradient steps a target, at most.
     form: of the design: 'gram', 'rows' or 'bits'; None: by shape and free memory.
-    tile: targets at a time; None: by free memory.
+    tile: targets at a time, >= 1; None: by free memory.
     report: called with a line that says what was chosen.
 
   Returns:
     LassoFit.
 
   Raises:
-    ValueError: on shapes that do not match, a design that is not finite, bad penalties.
+    ValueError: on shapes that do not match, a design that is not finite, bad penalties or
+      weights; the message begins with the argument's name.
   """
   masks = columns.as_matrix("masks", masks)
-  outcomes = np.asarray(columns.as_matrix("outcomes", outcomes)[:], np.float64)
-  (m, n), (rows, t) = masks.shape, outcomes.shape
-  if m != rows:
-    raise ValueError(f"masks have {m} rows but outcomes have {rows}")
+  outcomes = np.asarray(columns.as_columns("outcomes", outcomes)[:], np.float64)
+  (m, n), t = masks.shape, outcomes.shape[1]
+  if m != len(outcomes):
+    raise ValueError(f"masks have {m} rows but outcomes have {len(outcomes)}")
   if min(m, n, t) < 1:
     raise ValueError(f"masks and outcomes must not be empty, got {(m, n)}, {(m, t)}")
-  lam_t = np.broadcast_to(np.asarray(lam, np.float64), (t,))
-  if not ((lam_t >= 0) & np.isfinite(lam_t)).all():
-    raise ValueError(f"lam must be >= 0 and finite, got {lam}")
+  lam_t = penalties(lam, t)
   if not tol > 0:
     raise ValueError(f"tol must be positive, got {tol}")
-  plan = design.plan(m, n, t, is_bool=masks.dtype == bool, form=form, tile=tile)
+  limit = design.check_count("max_steps", max_steps, 0)
+  rows, weights_m = columns.as_weights(sample_weight, m)
+  masks, outcomes = columns.take_rows(masks, rows), columns.take_rows(outcomes, rows)
+  plan = design.plan(len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile)
   report(f"lasso: {plan}")
-  solver = Solver(masks, np.arange(m), plan)
+  solver = Solver(masks, np.arange(len(rows)), plan, weights_m)
   fits = []
   for part in tiles(t, plan.tile):
-    factors_tn = factors_of(penalty_factors, part)
-    check_factors(factors_tn, (part.stop - part.start, n))
+    factors_tn = factors_of("penalty_factors", penalty_factors, part, (t, n))
     ready = solver.tile(outcomes[:, part], factors_tn)
-    fits.append(solver.finish(ready, lam_t[part], tol=tol, limit=max_steps))
+    fits.append(solver.finish(ready, lam_t[part], tol=tol, limit=limit))
   return joined(fits)
 
 

@@ -60,13 +60,20 @@ def lambdas(top_t: np.ndarray, config: FitConfig) -> np.ndarray:
 
 
 class Fold(NamedTuple):
-  """Rows to fit on and rows to check on."""
+  """Rows to fit on and rows to check on, and their weights; None: all are 1."""
 
   fit: np.ndarray
   check: np.ndarray
+  fit_weights: np.ndarray | None = None
+  check_weights: np.ndarray | None = None
+
+  @property
+  def check_weight(self) -> float:
+    """What the rows to check on count together."""
+    return len(self.check) if self.check_weights is None else self.check_weights.sum()
 
 
-def folds(m: int, config: FitConfig) -> list[Fold]:
+def folds(m: int, config: FitConfig, weights_m: np.ndarray | None = None) -> list[Fold]:
   """The split, or one a fold.
 
   Raises:
@@ -79,7 +86,10 @@ def folds(m: int, config: FitConfig) -> list[Fold]:
     parts = np.array_split(order, config.folds)
   if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:
     raise ValueError(f"{m} models are too few to hold {len(parts[0])} out for validation")
-  return [Fold(np.setdiff1d(order, part), np.sort(part)) for part in parts]
+  pairs = [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
+  return [
+    Fold(*pair, *(columns.part_of(weights_m, rows) for rows in pair)) for pair in pairs
+  ]
 
 
 def errors(
@@ -115,25 +125,26 @@ def errors(
 
 def held_out_errors(
   masks_mn: columns.Matrix,
-  rows_m: np.ndarray,
-  margins_mt: np.ndarray,
+  fold: Fold,
+  outcomes_mt: np.ndarray,
   solver: solver_lib.Solver,
   tile: targets.Tile,
 ) -> Callable[[Array], np.ndarray]:
-  """Mean squared error on some rows of weights for outcomes of variance 1."""
+  """Mean squared error on the rows to check, for outcomes of variance 1."""
   fill, lanes = len(tile.scale_t) - tile.size, solver.plan.lanes
-  margins_mt = np.pad(margins_mt[rows_m].astype(np.float64), [(0, 0), (0, fill)])
-  unit_tm = ((margins_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
+  held_mt = np.pad(outcomes_mt[fold.check].astype(np.float64), [(0, 0), (0, fill)])
+  unit_tm = ((held_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
   mean_n = solver.mean_n.astype(np.float32)
 
   def errors(w_tn: Array) -> np.ndarray:
     total = np.zeros(len(unit_tm))
-    for part, block in columns.blocks(masks_mn, rows_m):
-      shared = devices.everywhere((block, mean_n), lanes)
+    for part, block in columns.blocks(masks_mn, fold.check):
+      weights_m = columns.part_of(fold.check_weights, part)
+      shared = devices.everywhere((block, mean_n, weights_m), lanes)
       unit = devices.by_row(np.ascontiguousarray(unit_tm[:, part]), lanes)
       found_t = _squared_errors(lanes)(shared, (w_tn, unit))
       total += np.asarray(found_t, np.float64)
-    found_t = total / len(rows_m) * tile.scale_t**2
+    found_t = total / fold.check_weight * tile.scale_t**2
     return np.asarray(found_t)[: tile.size]
 
   return errors
@@ -144,8 +155,9 @@ def _squared_errors(lanes: int) -> Callable[[Any, Any], Array]:
   """Summed over the rows of a block, as float[t], on every device that is used."""
 
   def of_lane(shared: Any, rows: Any) -> Array:
-    (block, mean_n), (w_tn, unit_tm) = shared, rows
+    (block, mean_n, weights_m), (w_tn, unit_tm) = shared, rows
     fit_tm = w_tn @ block.astype(jnp.float32).T - (w_tn @ mean_n)[:, None]
-    return jnp.sum((unit_tm - fit_tm) ** 2, axis=1)
+    squares_tm = (unit_tm - fit_tm) ** 2
+    return jnp.sum(squares_tm if weights_m is None else squares_tm * weights_m, axis=1)
 
   return devices.spread(of_lane, lanes)

@@ -17,7 +17,10 @@ _TILE = 256  # A part of the digest: another size has other digests.
 
 
 class Prior(NamedTuple):
-  """One belief; `lasso.Factors` are float[t, n], or a function of a slice of targets.
+  """One belief.
+
+  Both are a number, real[n], real[t, n], or a function that makes such an array for a
+  slice of targets.
 
   Attributes:
     factors: v >= 0; None: 1.
@@ -27,21 +30,22 @@ class Prior(NamedTuple):
   factors: lasso.Factors = None
   offset: lasso.Factors = None
 
-  def offset_of(self, part: slice) -> np.ndarray:
-    """The offset of some targets, as float32[t, n]."""
-    found = lasso.factors_of(self.offset, part)
-    if found is None or not np.isfinite(found).all():
-      raise ValueError("offset must be finite")
-    return np.asarray(found, np.float32)
+  def factors_of(self, part: slice, shape: tuple[int, int]) -> np.ndarray | None:
+    """Penalty factors of some of (t, n), as real[u, n]; None where all are 1."""
+    return lasso.factors_of("factors", self.factors, part, shape)
 
-  def digest(self, num_targets: int) -> str:
-    """Tells different priors apart, by all that they say of every target.
+  def offset_of(self, part: slice, shape: tuple[int, int]) -> np.ndarray:
+    """The offset of some of (t, n), as float32[u, n]."""
+    return np.asarray(lasso.rows_of("offset", self.offset, part, shape), np.float32)
+
+  def digest(self, shape: tuple[int, int]) -> str:
+    """Tells different priors apart, by all that they say of every one of (t, n).
 
     Functions are called for a tile of targets at a time.
     """
-    tiles = list(lasso.tiles(num_targets, _TILE))
+    tiles = list(lasso.tiles(shape[0], _TILE))
     said = {
-      name: [identity.digest(lasso.factors_of(part, tile)) for tile in tiles]
+      name: [identity.digest(lasso.rows_of(name, part, tile, shape)) for tile in tiles]
       for name, part in self._asdict().items()
     }
     return identity.digest(said)

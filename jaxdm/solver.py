@@ -29,20 +29,28 @@ class Solver:
     plan: the design's form, targets a tile, and the memory that takes.
   """
 
-  def __init__(self, design_mn: design.Matrix, rows_m: np.ndarray, plan: design.Plan):
+  def __init__(
+    self,
+    design_mn: design.Matrix,
+    rows_m: np.ndarray,
+    plan: design.Plan,
+    weights_m: np.ndarray | None = None,
+  ):
     """Reads nothing yet.
 
     Args:
       design_mn: bool or real.
       rows_m: int, which of its rows.
       plan: of `design.plan`.
+      weights_m: float64 > 0, a weight for each of those rows; None: 1.
     """
     self._x, self._rows, self.plan = design_mn, rows_m, plan
+    self._weights = weights_m
 
   @functools.cached_property
   def _columns(self) -> columns_lib.Columns:
     """Shifts, scales and means of the columns, and whether each is constant."""
-    return columns_lib.describe(self._x, self._rows)
+    return columns_lib.describe(self._x, self._rows, self._weights)
 
   @property
   def mean_n(self) -> np.ndarray:
@@ -78,12 +86,14 @@ class Solver:
     count = outcomes_mt.shape[1]
     fill = self.plan.tile - count
     outcomes_mt = np.pad(np.asarray(outcomes_mt, np.float64), [(0, 0), (0, fill)])
+    outcomes_mt = np.ascontiguousarray(outcomes_mt)  # Else their layout would matter.
     factors_tn = self._factors(factors_tn, count, fill)
     finite_t = np.isfinite(outcomes_mt).all(axis=0)
     outcomes_mt = np.where(finite_t, outcomes_mt, 0.0)
     varies_t = outcomes_mt.max(axis=0) > outcomes_mt.min(axis=0)
     status_t = np.where(varies_t, Status.CONVERGED, Status.CONSTANT)
-    unit_mt, mean_t, scale_t = standardise(outcomes_mt, varies_t)
+    root_m = self._columns.root_m
+    unit_mt, mean_t, scale_t = standardise(outcomes_mt, varies_t, root_m)
     corr_tn = design.correlations(self._x, self._rows, self._columns, unit_mt)
     corr_tn[:, self.constant_columns] = 0.0
     lam_t = np.zeros(len(corr_tn))
@@ -305,4 +315,5 @@ def _shared(
 ) -> fista.Shared:
   """What all targets have in common, in one precision."""
   numbers = np.asarray(lipschitz, dtype), np.asarray(tol, dtype)
+  limit = min(limit, np.iinfo(np.int32).max)
   return fista.Shared(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import fista
+from jaxdm import columns, fista
 from jaxdm.fit import Status
 
 
@@ -15,7 +15,7 @@ class Tile(NamedTuple):
 
   Attributes:
     size: targets before the padding.
-    outcomes_mt: float64.
+    outcomes_mt: float64, times the roots of the rows' weights.
     scale_t: float64, standard deviations before.
     mean_t: float64, means before.
     status_t: CONVERGED, CONSTANT or NONFINITE.
@@ -56,18 +56,27 @@ class Tile(NamedTuple):
 
 
 def standardise(
-  outcomes_mt: np.ndarray, varies_t: np.ndarray
+  outcomes_mt: np.ndarray, varies_t: np.ndarray, root_m: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Outcomes of mean 0 and variance 1, and their means and standard deviations before.
 
   Scaled by powers of two first, so that no sum or square overflows or vanishes.
+
+  Args:
+    outcomes_mt: float64, finite.
+    varies_t: bool; where False, outcomes become 0.
+    root_m: float64, roots of the rows' weights, with which means are taken and by which
+      the outcomes returned are multiplied; None: 1.
   """
+  weights_m = None if root_m is None else root_m**2
   _, exponent_t = np.frexp(np.abs(outcomes_mt).max(axis=0))
   unit_mt = np.ldexp(outcomes_mt, -exponent_t)
-  mean_t = unit_mt.mean(axis=0)
+  mean_t = np.average(unit_mt, axis=0, weights=weights_m)
   unit_mt = unit_mt - mean_t
-  rest_t = unit_mt.mean(axis=0)
-  unit_mt = np.where(varies_t, unit_mt - rest_t, 0.0)
-  scale_t = np.where(varies_t, np.sqrt(np.mean(unit_mt**2, axis=0)), 1.0)
+  rest_t = np.average(unit_mt, axis=0, weights=weights_m)
+  unit_mt = columns.scale_rows(np.where(varies_t, unit_mt - rest_t, 0.0), root_m)
+  scale_t = np.sqrt(np.mean(unit_mt**2, axis=0))
+  # It vanishes where only rows of next to no weight differ.
+  scale_t = np.where(varies_t & (scale_t > 0), scale_t, 1.0)
   means_t = np.where(varies_t, np.ldexp(mean_t + rest_t, exponent_t), outcomes_mt[0])
   return unit_mt / scale_t, means_t, np.where(varies_t, np.ldexp(scale_t, exponent_t), 1)

@@ -45,6 +45,81 @@ def test_the_choice_of_lambda_equals_scikit_learns_on_the_same_split() -> None:
     np.testing.assert_allclose(fit.lambdas_t[t], grid[int(np.argmin(errors))], rtol=1e-4)
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_weighted_models_choose_as_those_of_scikit_learn(folds) -> None:
+  masks, margins = models(200, noise=2.0)
+  order = prng.generator_for(0, "validation").permutation(200)
+  s = 10.0 ** np.random.default_rng(1).uniform(-1, 1, 200)
+  s[order[:40]] *= 20  # So that folds count differently.
+  config = datamodels.FitConfig(
+    num_lambdas=12, path_tol=1e-6, patience=12, folds=folds, tol=1e-6
+  )
+  fit = datamodels.fit_datamodels(masks, margins, config=config, sample_weight=s)
+  x, y = masks.astype(float), margins.astype(float)
+  centred_x, centred_y = (a - np.average(a, axis=0, weights=s) for a in (x, y))
+  top = np.abs((centred_x.T * s) @ centred_y).max(axis=0) / s.sum()
+  parts = [order[:40]] if folds == 1 else np.array_split(order, folds)
+  for t in range(4):
+    grid, errors = top[t] * np.geomspace(1, config.lambda_min_ratio, 12), np.zeros(12)
+    for part in parts:
+      rest = np.setdiff1d(order, part)
+      for i, lam in enumerate(grid):
+        peer = linear_model.Lasso(alpha=lam, tol=1e-8, max_iter=50_000)
+        peer.fit(x[rest], y[rest, t], sample_weight=s[rest])
+        errors[i] += s[part] @ (peer.predict(x[part]) - y[part, t]) ** 2
+    lam = grid[errors.argmin()]
+    np.testing.assert_allclose(fit.lambdas_t[t], lam, rtol=1e-4)
+    peer = linear_model.Lasso(alpha=lam, tol=1e-10, max_iter=50_000)
+    peer.fit(x, y[:, t], sample_weight=s)
+    np.testing.assert_allclose(fit.weights_tn[t], peer.coef_, atol=0.01)
+    np.testing.assert_allclose(fit.intercepts_t[t], peer.intercept_, atol=0.01)
+
+
+def test_models_of_weight_0_are_left_out_whatever_their_margins(tmp_path) -> None:
+  masks, margins = models(100, noise=1.0)
+  weights = np.where(np.arange(100) % 4 == 1, 0, np.arange(100) % 3 + 1)
+  used = weights > 0
+  broken = np.where(used[:, None], margins, np.nan)
+  packed = training_sets.PackedMasks.of([masks])
+  for prior in (priors.Prior(), priors.Prior(offset=WEIGHTS)):
+    for sizes in (weights, used):
+      expected = datamodels.fit_datamodels(
+        masks[used],
+        margins[used],
+        sample_weight=sizes[used],
+        candidates={"": prior},
+      )
+      for given in (masks, packed):
+        fit = datamodels.fit_datamodels(
+          given, broken, sample_weight=sizes, candidates={"": prior}
+        )
+        for name, value in vars(expected).items():
+          np.testing.assert_array_equal(getattr(fit, name), value)
+  broken[2, 1] = np.nan
+  with pytest.raises(ValueError, match="margins of 1 models are not finite: rows 2"):
+    datamodels.fit_datamodels(masks, broken, sample_weight=weights)
+
+
+def test_an_offset_is_scaled_by_the_models_that_count() -> None:
+  """Half of the models follow twice the offset, and half, which weigh little, none."""
+  masks, margins = models(400, noise=0.1)
+  light = np.arange(400) % 2 == 0
+  margins[light] = RNG.normal(size=(200, 4))
+  margins[~light] = 2 * (margins[~light] - 0.7)
+  fits = [
+    datamodels.fit_datamodels(
+      masks,
+      margins,
+      sample_weight=weights,
+      candidates={"": priors.Prior(offset=WEIGHTS)},
+      config=datamodels.FitConfig(num_lambdas=1),  # All that is left is the offset.
+    )
+    for weights in (None, np.where(light, 1e-4, 1.0))
+  ]
+  np.testing.assert_allclose(fits[0].weights_tn, WEIGHTS, atol=0.3)
+  np.testing.assert_allclose(fits[1].weights_tn, 2 * WEIGHTS, atol=0.2)
+
+
 @pytest.mark.parametrize(
   "informed",
   [

@@ -403,20 +403,26 @@ def fit_parts() -> Entry:
     "f4"
   )
   factors = rng.random((300, 9)) + 0.5
+  weights = rng.random(1500) + 0.5
   config = datamodels.FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
 
   def use(folder, of: tuple[Any, ...]) -> bool:
-    masks, margins, config, candidates = of
+    masks, margins, config, weights, candidates = of
     before = set(folder.glob("*.npz"))
     datamodels.fit_datamodels(
-      masks, margins, config=config, candidates=candidates, folder=folder
+      masks,
+      margins,
+      config=config,
+      sample_weight=weights,
+      candidates=candidates,
+      folder=folder,
     )
     return set(folder.glob("*.npz")) != before
 
   def candidates(factors, offset=None) -> dict[str, priors.Prior]:
     return {"a": priors.Prior(lambda part: factors[part], offset)}
 
-  base = masks, margins, config, candidates(factors)
+  base = masks, margins, config, weights, candidates(factors)
   places = (0, 0), (750, 4), (751, 4), (1499, 8)
   changed = {
     f"masks{list(place)}": (other, *base[1:])
@@ -424,22 +430,27 @@ def fit_parts() -> Entry:
   }
   places = (0, 0), (751, 150), (1499, 299)
   for place, other in zip(places, with_one_changed(margins, *places), strict=True):
-    changed[f"margins{list(place)}"] = (masks, other, config, base[3])
+    changed[f"margins{list(place)}"] = (masks, other, *base[2:])
+  places = (0,), (750,), (1499,)
+  for place, other in zip(places, with_one_changed(weights, *places), strict=True):
+    changed[f"weights{list(place)}"] = (*base[:3], other, base[4])
   places = (0, 0), (150, 4), (299, 8)
   for place, other in zip(places, with_one_changed(factors, *places), strict=True):
-    changed[f"factors{list(place)}"] = (*base[:3], candidates(other))
+    changed[f"factors{list(place)}"] = (*base[:4], candidates(other))
   for name, other in changed_configs(config):
-    changed[f"fit.{name}"] = (masks, margins, other, base[3])
+    changed[f"fit.{name}"] = (masks, margins, other, *base[3:])
   changed |= {
-    "offset": (*base[:3], candidates(factors, factors)),
-    "names": (*base[:3], {"b": base[3]["a"]}),
-    "one more candidate": (*base[:3], base[3] | {"b": priors.Prior()}),
-    "margins in float64": (masks, margins.astype(float), config, base[3]),
+    "no weights": (*base[:3], None, base[4]),
+    "offset": (*base[:4], candidates(factors, factors)),
+    "names": (*base[:4], {"b": base[4]["a"]}),
+    "one more candidate": (*base[:4], base[4] | {"b": priors.Prior()}),
+    "margins in float64": (masks, margins.astype(float), *base[2:]),
   }
   packed = training_sets.PackedMasks(np.packbits(masks, axis=1), 9)
   same = {
     "packed": (packed, *base[1:]),
-    "array": (*base[:3], {"a": priors.Prior(factors)}),
+    "all weights doubled": (*base[:3], 2 * weights, base[4]),
+    "array": (*base[:4], {"a": priors.Prior(factors)}),
   }
   return Entry(use, base, changed, same)
 

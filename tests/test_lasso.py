@@ -254,11 +254,110 @@ def test_the_form_follows_shape_and_memory() -> None:
     design.plan(60, 15, 10, is_bool=False, form="bits")
 
 
+def weighted(m=300, seed=0):
+  """Weights of rows: one by one, and as many copies of a row."""
+  rng = np.random.default_rng(seed)
+  return rng.exponential(size=m), rng.integers(0, 4, m)
+
+
+@pytest.mark.parametrize("form", ["gram", "rows", "bits", "real"])
+def test_weights_of_rows_are_those_of_scikit_learn(form) -> None:
+  x, margins = planted()
+  if form == "real":
+    x, form = 5 + np.random.default_rng(1).normal(size=x.shape), "gram"
+  weights, counts = weighted()
+  factors = np.random.default_rng(2).uniform(0.5, 2, 40)
+  for v, s in ((np.ones(40), weights), (factors, counts + 1)):
+    fit = lasso.fit_lasso(
+      x, margins, 0.02, penalty_factors=v, sample_weight=s, tol=1e-11, form=form
+    )
+    assert (fit.status == Status.CONVERGED).all()
+    for t in range(5):
+      peer = linear_model.Lasso(alpha=0.02, tol=1e-12, max_iter=100_000)
+      peer.fit(x / v, margins[:, t].astype(float), sample_weight=s)
+      np.testing.assert_allclose(fit.weights[t], peer.coef_ / v, atol=1e-5)
+      np.testing.assert_allclose(fit.intercepts[t], peer.intercept_, atol=1e-4)
+
+
+def test_a_row_of_weight_0_is_left_out_whatever_it_holds() -> None:
+  masks, margins = planted()
+  _, counts = weighted()
+  left = counts > 0
+  for x, broken in (
+    (masks, masks),
+    (masks * 1.0, np.where(left[:, None], masks, np.inf)),
+  ):
+    expected = lasso.fit_lasso(x[left], margins[left], 0.02, sample_weight=counts[left])
+    outcomes = np.where(left[:, None], margins, np.nan)
+    fit = lasso.fit_lasso(broken, outcomes, 0.02, sample_weight=counts)
+    packed = training_sets.PackedMasks.of([masks])
+    np.testing.assert_array_equal(fit.weights, expected.weights)
+    np.testing.assert_array_equal(fit.intercepts, expected.intercepts)
+  again = lasso.fit_lasso(packed, outcomes, 0.02, sample_weight=counts, form="gram")
+  fit = lasso.fit_lasso(masks, outcomes, 0.02, sample_weight=counts, form="gram")
+  np.testing.assert_array_equal(again.weights, fit.weights)
+
+
+def test_whole_weights_are_rows_that_are_there_several_times() -> None:
+  masks, margins = planted()
+  _, counts = weighted()
+  rows = np.repeat(np.arange(300), counts)
+  repeated = lasso.fit_lasso(masks[rows], margins[rows], 0.02, tol=1e-12)
+  fit = lasso.fit_lasso(masks, margins, 0.02, sample_weight=counts, tol=1e-12)
+  np.testing.assert_allclose(fit.weights, repeated.weights, atol=1e-6)
+  np.testing.assert_allclose(fit.intercepts, repeated.intercepts, atol=1e-5)
+
+
+def test_equal_weights_change_no_bit() -> None:
+  masks, margins = planted()
+  plain = lasso.fit_lasso(masks, margins, 0.02)
+  for weights in (1, 0.3, np.full(300, 7), np.full(300, 1e308), np.full(300, 5e-324)):
+    assert columns.as_weights(weights, 300)[1] is None  # As fast, too.
+    fit = lasso.fit_lasso(masks, margins, 0.02, sample_weight=weights)
+    for ours, expected in zip(fit, plain, strict=True):
+      np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.05])
+def test_without_a_penalty_weighted_rows_are_fitted_by_least_squares(lam) -> None:
+  masks, margins = planted()
+  weights, _ = weighted()
+  factors = np.where(np.arange(40) < 3, 0, 1e6 if lam else 1)
+  fit = lasso.fit_lasso(
+    masks, margins, lam, penalty_factors=factors, sample_weight=weights, tol=1e-12
+  )
+  free = np.arange(40) < (3 if lam else 40)
+  x = np.column_stack([masks[:, free], np.ones(300)]) * np.sqrt(weights)[:, None]
+  expected = np.linalg.lstsq(x, margins * np.sqrt(weights)[:, None])[0]
+  assert (fit.status == Status.CONVERGED).all()
+  np.testing.assert_allclose(fit.weights[:, free], expected[:-1].T, atol=1e-5)
+  assert not fit.weights[:, ~free].any()
+  np.testing.assert_allclose(fit.intercepts, expected[-1], atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_weights_as_far_apart_as_float64_allows_are_no_error() -> None:
+  masks, margins = planted()
+  without = lasso.fit_lasso(masks[1:], margins[1:], 0.02)
+  for least in (1e-320, 1e-300, 1e-160, 1e-30):
+    weights = np.where(np.arange(300) < 1, least, 1.0)
+    fit = lasso.fit_lasso(masks, margins, 0.02, sample_weight=weights)
+    assert (fit.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(fit.weights, without.weights, atol=1e-3)
+    # Only the lightest row differs: no variance is left that float64 can hold.
+    outcomes = np.where(np.arange(300) < 1, 1.001, 1.0)[:, None] * np.ones(5)
+    for rows in (2, 300):
+      one = weights[:rows]
+      fit = lasso.fit_lasso(masks[:rows], outcomes[:rows], 0.02, sample_weight=one)
+      np.testing.assert_allclose(fit.intercepts, 1, atol=1e-6)
+      assert not fit.weights.any() and (fit.gap >= 0).all()
+
+
 def test_bad_input_is_named() -> None:
   masks, margins = planted()
   for x, outcomes, lam, factors, message in [
     (masks[:-1], margins, 0.1, None, "299 rows but outcomes have 300"),
-    (masks, margins[:, 0], 0.1, None, "outcomes must be a matrix"),
+    (masks, margins[None], 0.1, None, "outcomes must be a matrix"),
     (masks[:, :0], margins, 0.1, None, "must not be empty"),
     (masks, margins, -0.1, None, "lam must be >= 0"),
     (masks, margins, np.nan, None, "lam must be >= 0"),

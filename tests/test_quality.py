@@ -379,6 +379,7 @@ def test_datamodels_predict_each_subset_once_and_refuse_other_masks() -> None:
   expected = masks.astype(float) @ fit.weights_tn.T.astype(float) + fit.intercepts_t
   np.testing.assert_allclose(fit.predict(masks), expected, atol=1e-4)
   np.testing.assert_allclose(fit.predict(masks.tolist()), expected, atol=1e-4)
-  for wrong in (masks[0], masks[:, 1:]):
+  np.testing.assert_allclose(fit.predict(masks[0]), expected[0], atol=1e-4)
+  for wrong in (masks[0, 1:], masks[:, 1:]):
     with pytest.raises(ValueError, match=r"masks must be \[m, n\] with n ="):
       fit.predict(wrong)
