@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from experiments import base_models, hosts, lab, launcher, margin_files, workdir
-from jaxdm import datamodels, identity, priors, store, training_sets
+from jaxdm import datamodels, identity, priors, store, training_sets, whole
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -99,7 +99,7 @@ def _fit(
   if index == 0:
     models.save(folder.path / "datamodels", overwrite=True)
   if processes == 1:  # Others may still be reading them.
-    parts.rmtree()
+    whole.remove_folder(parts)
   return models, {
     "models_fitted_to": len(margins_mt),
     "prior": list(candidates)[int(models.choice_t[0])],

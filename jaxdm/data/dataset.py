@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from jaxdm import identity
+from jaxdm.errors import UserError
 
 ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-class DataError(ValueError):
+class DataError(UserError):
   """Data that cannot be used, with what is wrong and what is accepted."""
 
 
@@ -41,11 +42,13 @@ class Dataset:
   test_sources: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
+    _check_text(f"{self.name}: class_names", self.class_names)
     for split in ("train", "test"):
       labels = getattr(self, f"{split}_labels")
       if not getattr(self, f"{split}_sources"):
         sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
         object.__setattr__(self, f"{split}_sources", sources)
+      _check_text(f"{self.name}: {split}_sources", getattr(self, f"{split}_sources"))
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
       if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(
@@ -131,6 +134,15 @@ class Dataset:
       train_images=_block_means(self.train_images, factor),
       test_images=_block_means(self.test_images, factor),
     )
+
+
+def _check_text(name: str, texts: Sequence[str]) -> None:
+  """Raises DataError on text that cannot be written, which has a lone surrogate."""
+  try:
+    "".join(texts).encode()
+  except UnicodeEncodeError as error:
+    wrong = error.object[error.start : error.end]
+    raise DataError(f"{name} must be text that UTF-8 can hold, got {wrong!a}") from error
 
 
 def _block_means(images: np.ndarray, factor: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A user's own image files: train/CLASS/FILE and test/CLASS/FILE."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ def load_folder(
     raise DataError(str(error)) from error
   root = epath.Path(path).expanduser()
   files = {split: _image_files(root / split) for split in ("train", "test")}
-  class_names = tuple(sorted({file.parent.name for file in files["train"]}))
-  unknown = [f for f in files["test"] if f.parent.name not in class_names]
+  folders = sorted({file.parent.name for file in files["train"]}, key=os.fsencode)
+  unknown = [f for f in files["test"] if f.parent.name not in folders]
   if unknown:
     raise DataError(f"data_dir: {unknown[0]} is of a class that {path}/train lacks")
   images = {split: [_pixels(f, colour) for f in files[split]] for split in files}
@@ -49,13 +50,19 @@ def load_folder(
         )
     channels = 3 if is_colour else 1
     stack = [np.broadcast_to(np.atleast_3d(i), (*shape, channels)) for i in part]
-    labels = [class_names.index(file.parent.name) for file in files[split]]
+    labels = [folders.index(file.parent.name) for file in files[split]]
     parts[f"{split}_images"] = np.stack(stack)
     parts[f"{split}_labels"] = np.array(labels, np.int32)
     parts[f"{split}_sources"] = tuple(
-      f"{split}/{file.parent.name}/{file.name}" for file in files[split]
+      _text(f"{split}/{file.parent.name}/{file.name}") for file in files[split]
     )
+  class_names = tuple(map(_text, folders))
   return Dataset(name=f"data_dir={path}", class_names=class_names, **parts)
+
+
+def _text(name: str) -> str:
+  """A file's name as text, whatever the locale: UTF-8, bytes that are none as \\xff."""
+  return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _image_files(split: epath.Path) -> list[epath.Path]:
@@ -71,7 +78,7 @@ def _image_files(split: epath.Path) -> list[epath.Path]:
     raise DataError(f"data_dir: {split} cannot be read: {error}") from error
   if not files:
     raise DataError(f"data_dir: {split} holds no CLASS/FILE")
-  return sorted(files, key=lambda file: (file.parent.name, file.name))
+  return sorted(files, key=lambda f: (os.fsencode(f.parent.name), os.fsencode(f.name)))
 
 
 def _pixels(path: epath.Path, background: tuple[int, int, int]) -> np.ndarray:

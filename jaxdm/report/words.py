@@ -1,6 +1,6 @@
 """Sentences of the page, as the settings of the experiment have them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Summary = Mapping[str, Any]
@@ -101,6 +101,11 @@ def extrapolation(summary: Summary) -> str:
     "and extrapolate: to all data on the left, on the right to all data less the largest "
     "removal of each search, which no margin has chosen."
   )
+
+
+def caption(target_source: str, sources: Sequence[str]) -> str:
+  """Where the images of a picture came from: the target, and training images in order."""
+  return f"Target: {target_source}. Training images, in order: {'; '.join(sources)}."
 
 
 def story_method(methods: Mapping[str, Any]) -> str:
