@@ -18,12 +18,15 @@ from experiments import (
   report,
   train_subsets,
 )
+from jaxdm import path
 
 
 def main(opened: lab.Lab) -> None:
   """Runs every stage in order."""
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     opened.workdir.check(stage.STAGE, opened.settings(*stage.GROUPS))
+  # Raises UserError on fewer models than a fit needs.
+  path.folds(opened.experiment.collect.num_models, opened.experiment.fit)
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     stage.main(opened)
   if hosts.follows():

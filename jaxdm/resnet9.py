@@ -10,6 +10,7 @@ from jax import lax
 
 from jaxdm import Array, conv
 
+LEAST_PIXELS = 3  # A side; of less the pooling leaves nothing.
 _LOGIT_SCALE = 0.2
 _EPSILON = 1e-5
 _MOMENTUM = 0.9
@@ -108,7 +109,7 @@ class ResNet9(nn.Module):
     """Logits and penultimate features of normalised images.
 
     Args:
-      images: float[b, h, w, c], h and w at least 4.
+      images: float[b, h, w, c], h and w at least LEAST_PIXELS.
       train: whether batch norm uses the batch's statistics (and updates the
         running ones in the 'batch_stats' collection) or the running ones.
 

@@ -3,7 +3,8 @@
 That process has imported the library, which takes longer than most of what programs are
 asked here. A program's own module, its flags and the command line are the fork's own.
 
-Reads a JSON list of [module, arguments]; writes a list of {status, out, err}.
+Reads a JSON list of [module, arguments, value of JAX_PLATFORMS]; writes a list of
+{status, out, err}.
 """
 
 import importlib
@@ -17,6 +18,7 @@ import tempfile
 import traceback
 from typing import Any
 
+import jax
 import tqdm  # noqa: F401
 
 import jaxdm
@@ -40,7 +42,7 @@ def exit_status(module: str, arguments: list[str]) -> int:
   return 0
 
 
-def forked(module: str, arguments: list[str]) -> dict[str, Any]:
+def forked(module: str, arguments: list[str], platforms: str) -> dict[str, Any]:
   """Runs it in a fork."""
   with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
     process = os.fork()
@@ -48,6 +50,9 @@ def forked(module: str, arguments: list[str]) -> dict[str, Any]:
       resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
       os.dup2(out.fileno(), 1)
       os.dup2(err.fileno(), 2)
+      if platforms:
+        os.environ["JAX_PLATFORMS"] = platforms
+        jax.config.update("jax_platforms", platforms)  # Else read at the import.
       status = exit_status(module, arguments)
       sys.stdout.flush()
       sys.stderr.flush()
@@ -62,4 +67,4 @@ if __name__ == "__main__":
   for found in pkgutil.walk_packages(jaxdm.__path__, "jaxdm."):
     importlib.import_module(found.name)
   asked = json.load(sys.stdin)
-  json.dump([forked(module, arguments) for module, arguments in asked], sys.stdout)
+  json.dump([forked(*one) for one in asked], sys.stdout)
