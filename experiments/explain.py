@@ -89,8 +89,8 @@ def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
   if size < 2:
     name = opened.dataset.class_names[opened.target_labels[target]]
     raise UserError(
-      f"target={target} is of the class {name}, which has one training image, and one "
-      "must stay; name another target"
+      f"target={target} is of the class {name}, which has 1 training image, and 1 must "
+      "stay; name another target"
     )
   default = {max(1, size // 20), min(max(2, size // 10), size - 1)}
   texts = KS.value or [str(k) for k in sorted(default)]

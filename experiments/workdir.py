@@ -55,6 +55,8 @@ class Workdir:
     self.path = epath.Path(path)
     self._stages = self.path / "stages"
     try:
+      with contextlib.suppress(FileNotFoundError):
+        os.stat(self.path)  # `exists` hides why a path cannot be looked at.
       foreign = (
         not self._stages.exists() and self.path.exists() and any(self.path.iterdir())
       )
