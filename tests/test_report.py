@@ -128,7 +128,7 @@ def test_the_page_says_which_files_its_pictures_show() -> None:
 
 
 def test_names_are_drawn_as_text_and_not_as_formulas() -> None:
-  images, name = np.zeros((2, 5, 5, 1), np.uint8), "$5 and $\\wrong{$"
+  images, name = np.zeros((2, 5, 5, 1), np.uint8), "5 $ \\wrong{ $"
   fig = figures.story(images[0], images, title=name, removed_titles=[name] * 2)
   assert page.png(fig).startswith(b"\x89PNG")
   numbers = np.full((1, 3), 0.5)
