@@ -207,11 +207,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     tables.write_rows(opened.workdir.path / f"{stage}.csv", header, rows)
     with whole.writing(opened.workdir.path / f"{stage}.png") as file:
       file.write(_picture(opened, target, confidence, first, found))
-    sources = [opened.dataset.train_sources[i] for i in first.removed[:_SHOWN]]
     return {
       "softmax": confidence,
       "outcomes": [o._asdict() for o in found],
-      "caption": words.caption(opened.dataset.test_sources[target], sources),
+      "caption": words.caption(opened.dataset, target, first.removed[:_SHOWN]),
     }
 
   asked = {"target": target, "ks": ks, "explain_models": MODELS.value}

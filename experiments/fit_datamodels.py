@@ -33,10 +33,14 @@ def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
     WorkdirError: if the stage is not finished, or what it wrote has changed.
   """
   expected = folder.outputs(STAGE)[_OUTPUT]
-  found = datamodels.Datamodels.load(folder.path / "datamodels")
-  if identity.digest(found) != expected:
+  path, found, why = folder.path / "datamodels", None, "its digest is another one"
+  try:
+    found = datamodels.Datamodels.load(path)
+  except Exception as error:  # Orbax raises many kinds.
+    why = str(error)
+  if found is None or identity.digest(found) != expected:
     raise workdir.WorkdirError(
-      f"{folder.path / 'datamodels'} is not what {STAGE} wrote; remove "
+      f"{path} is not what {STAGE} wrote ({why}); remove "
       f"{folder.path / 'stages' / STAGE}.json, and run python -m experiments.{STAGE} "
       f"--workdir={folder.path} again"
     )

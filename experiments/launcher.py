@@ -38,8 +38,8 @@ def open_lab() -> lab.Lab:
     experiment.data
   ) == stored.get("data"):
     raise workdir.WorkdirError(
-      f"the images of --dataset={experiment.data.dataset} are not those that "
-      f"--workdir={folder.path} was begun with"
+      f"workdir={folder.path} was begun with other images than the set "
+      f"{experiment.data.dataset} has now"
     )
   preset = settings.preset(stored)
   opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset)

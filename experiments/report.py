@@ -57,8 +57,7 @@ def _stories(
     )
     file = f"target_{verdict.target}.png"
     pictures[file] = page.png(fig)
-    sources = [data.train_sources[e] for e in examples]
-    captions[file] = words.caption(data.test_sources[verdict.target], sources)
+    captions[file] = words.caption(data, verdict.target, examples)
   return pictures, captions
 
 

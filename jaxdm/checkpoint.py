@@ -1,5 +1,7 @@
 """Arrays on disk through Orbax: the one place that knows its API."""
 
+import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -20,9 +22,16 @@ def save(
 
   Raises:
     ValueError: if there is one already and `overwrite` is not set.
+    OSError: if the disk fails or is full.
   """
-  with _checkpointer() as checkpointer:
-    checkpointer.save(epath.Path(path).absolute(), arrays, force=overwrite)
+  try:
+    with _checkpointer() as checkpointer:
+      checkpointer.save(epath.Path(path).absolute(), arrays, force=overwrite)
+  except ValueError as error:  # TensorStore's, whatever has failed.
+    if not (found := re.search(r"os_error_code='(\d+)'", str(error))):
+      raise
+    number = int(found[1])
+    raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:

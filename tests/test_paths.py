@@ -294,6 +294,31 @@ def test_read_only_workdirs_are_read(finished, tmp_path) -> None:
   assert "--out=" in found[5]["err"]
 
 
+_FULL = """
+import sys, numpy as np
+from jaxdm import checkpoint
+try:
+  checkpoint.save(sys.argv[1] + "/x", {"x": np.random.default_rng(0).random(10**6)})
+except OSError as error:
+  print("number", error.errno)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CAN_MOUNT, reason="mounting needs user namespaces")
+def test_a_full_disk_is_no_fault_of_the_code(tmp_path) -> None:
+  """Orbax and TensorStore raise ValueError, and say there what it was."""
+  script = f'mount -t tmpfs -o size=1m none "{tmp_path}" && "$0" -c "$1" "{tmp_path}"'
+  done = subprocess.run(
+    ["unshare", "-rm", "sh", "-c", script, sys.executable, _FULL],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+  )
+  assert done.stdout == f"number {errno.ENOSPC}\n", done.stderr
+
+
 @pytest.mark.slow
 def test_the_report_may_be_elsewhere(finished, tmp_path) -> None:
   """And says which files its pictures show."""

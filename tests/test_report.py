@@ -14,6 +14,7 @@ from matplotlib import figure as figure_lib
 
 from experiments import report
 from jaxdm import brittleness, data, datamodels, verdicts
+from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
 
 
@@ -113,6 +114,27 @@ def test_every_index_leads_back_to_its_file(tmp_path) -> None:
     assert json.loads(row["changed_sources"]) == changed
     assert [int(i) for i in row["examples"].split()] == ranking[: v.largest].tolist()
   assert tables.read_verdicts(found)[0] == VERDICTS
+
+
+@pytest.mark.parametrize("damage", ["gone", "edited", "cut", "binary", "folder"])
+def test_tables_that_cannot_be_read_are_named(tmp_path, damage) -> None:
+  path = epath.Path(tmp_path / "found.csv")
+  labels, cases = np.repeat([0, 1, 2], 20), []
+  for v in VERDICTS:
+    cases.append(brittleness.Case(v.target, v.method, np.arange(20), np.array([9])))
+  tables.write_verdicts(path, cases, VERDICTS, np.ones((2, 3)), dataset(labels, labels))
+  text = path.read_text()
+  path.unlink()
+  if damage == "edited":
+    path.write_text(text.replace("datamodel,3", "datamodel,three"))
+  elif damage == "cut":
+    path.write_text(text[: text.index("datamodel") + 9])
+  elif damage == "binary":
+    path.write_bytes(b"\xff\x00" + text.encode())
+  elif damage == "folder":
+    path.mkdir()
+  with pytest.raises(UserError, match="found.csv (cannot be read|is not as it was)"):
+    tables.read_verdicts(path)
 
 
 def test_the_page_says_which_files_its_pictures_show() -> None:

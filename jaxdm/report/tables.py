@@ -12,6 +12,7 @@ from etils import epath
 
 from jaxdm import brittleness, data, whole
 from jaxdm import verdicts as verdicts_lib
+from jaxdm.errors import UserError
 from jaxdm.shares import share_of
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
@@ -28,9 +29,16 @@ _EXTRA = (
 
 
 def read_rows(path: epath.Path) -> list[dict[str, str]]:
-  """The rows of a table by the names of its columns."""
-  with open(path, encoding="utf-8", newline="") as file:
-    return list(csv.DictReader(file))
+  """The rows of a table by the names of its columns.
+
+  Raises:
+    UserError: if it is not there or no table.
+  """
+  try:
+    with open(path, encoding="utf-8", newline="") as file:
+      return list(csv.DictReader(file))
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def write_rows(
@@ -125,20 +133,27 @@ def write_targets(
 def read_verdicts(
   path: epath.Path,
 ) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
-  """Verdicts and the ranking of each, int[largest]; the first k_tried were changed."""
+  """Verdicts and the ranking of each, int[largest]; the first k_tried were changed.
+
+  Raises:
+    UserError: if the file is not there, or not as `write_verdicts` writes it.
+  """
   parse: dict[Any, Any] = {
     bool: lambda text: text == "True",
     float | None: lambda text: float(text) if text else None,
   }
   verdicts, rankings = [], []
   for row in read_rows(path):
-    fields = {
-      name: parse.get(kind, kind)(row[name])
-      for name, kind in _VERDICT.items()
-      if name in row  # Tables of earlier versions have no skewness.
-    }
-    verdicts.append(verdicts_lib.Verdict(**fields))
-    rankings.append(np.array(row["examples"].split(), int))
+    try:
+      fields = {
+        name: parse.get(kind, kind)(row[name])
+        for name, kind in _VERDICT.items()
+        if name in row  # Tables of earlier versions have no skewness.
+      }
+      verdicts.append(verdicts_lib.Verdict(**fields))
+      rankings.append(np.array(row["examples"].split(), int))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise UserError(f"{path} is not as it was written: {error!r}") from error
   return verdicts, rankings
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxdm import data
+
 Summary = Mapping[str, Any]
 
 
@@ -103,9 +105,13 @@ def extrapolation(summary: Summary) -> str:
   )
 
 
-def caption(target_source: str, sources: Sequence[str]) -> str:
-  """Where the images of a picture came from: the target, and training images in order."""
-  return f"Target: {target_source}. Training images, in order: {'; '.join(sources)}."
+def caption(dataset: data.Dataset, target: int, examples: Sequence[int]) -> str:
+  """Which target and, in order, which training examples a picture shows."""
+  images = "; ".join(f"{i}: {dataset.train_sources[i]}" for i in examples)
+  return (
+    f"Target {target}: {dataset.test_sources[target]}. Training images, in order, by "
+    f"index: {images}."
+  )
 
 
 def story_method(methods: Mapping[str, Any]) -> str:
