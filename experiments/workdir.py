@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -351,13 +352,12 @@ class Workdir:
 
 
 def _check_utf8(flag: str, path: str) -> None:
-  """Raises WorkdirError on a path that TensorStore cannot take."""
-  try:
-    os.path.abspath(path).encode()
-  except UnicodeEncodeError as error:
-    raise WorkdirError(
-      f"{flag} must be a path in UTF-8, got {os.path.abspath(path)!a}"
-    ) from error
+  """Raises WorkdirError on a path that TensorStore, which encodes it as UTF-8, misses."""
+  text, encoding = os.path.abspath(path), sys.getfilesystemencoding()
+  if os.fsencode(text) == text.encode("utf-8", "surrogatepass"):
+    return
+  advice = "" if encoding == "utf-8" else f"; {encoding} is read so with PYTHONUTF8=1"
+  raise WorkdirError(f"{flag} must be a path in UTF-8, got {text!a}{advice}")
 
 
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from etils import epath
 from test_report import dataset, read_twice
 
 from experiments import launcher, report, status, workdir
-from jaxdm import bank, data, sealed, upkeep, whole
+from jaxdm import array_folder, bank, checkpoint, data, kept, sealed, upkeep, whole
+from jaxdm import store as store_lib
 from jaxdm.report import tables
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -59,6 +61,11 @@ def images(root: pathlib.Path) -> list[str]:
           PIL.Image.new("L", (4, 4), 10 * place).save(opened, "png")
         texts.append(f"{split.decode()}/{NAMES[name]}/{NAMES[file]}.png")
   return texts
+
+
+def open_store(path: pathlib.Path) -> store_lib.Store:
+  """A store of chunks of 4 models on 9 examples, with 3 targets."""
+  return bank.open_store(path, num_targets=3, num_train=9, settings={}, rows_per_chunk=4)
 
 
 def test_names_in_any_encoding_are_read_and_come_back(tmp_path) -> None:
@@ -122,6 +129,51 @@ def test_locale_and_terminal_change_no_byte_and_end_no_run(tmp_path) -> None:
     fingerprint = done.stdout.split()[0]
     found.append((fingerprint, programs.contents(folder)))
   assert len(found[0][1]) == 3 and all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize(
+  "name", ["[1] *?", "a\\b", "\u00e4 \u2265", "two\nlines", "100%s {0}"]
+)
+def test_all_that_is_kept_may_be_in_any_folder(tmp_path, name) -> None:
+  folder, values = tmp_path / name, np.arange(12, dtype=np.float32).reshape(4, 3)
+  bank.write(open_store(folder / "store"), 0, np.eye(4, 9, dtype=bool), values)
+  found = open_store(folder / "store").read("margins", slice(0, 4))
+  np.testing.assert_array_equal(found, values)
+  assert list(upkeep.damage(folder / "store")) == []
+  for _ in range(2):
+    checkpoint.save(folder / "fit", {"values": values}, overwrite=True)
+  np.testing.assert_array_equal(checkpoint.load(folder / "fit")["values"], values)
+  parts = kept.Kept(folder / "parts", {})
+  np.testing.assert_array_equal(parts("x", lambda: {"x": values})["x"], values)
+  arrays = array_folder.create(folder / "arrays", {"x": (4, 3)})
+  arrays["x"][:] = values
+  array_folder.finish(folder / "arrays", arrays, {})
+  read = array_folder.ArrayFolder(folder / "arrays", {}).verified("x")
+  np.testing.assert_array_equal(read, values)
+
+
+def test_paths_that_tensorstore_would_miss_are_refused(tmp_path, monkeypatch) -> None:
+  """It encodes a path as UTF-8, and all others as the locale says."""
+  workdir.Workdir(str(tmp_path / "\u00e4 \u2265"))
+  with pytest.raises(workdir.WorkdirError, match=r"^workdir must .* got '.*\\udce4'$"):
+    workdir.Workdir(str(tmp_path / "\udce4"))
+  monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+  monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))
+  workdir.Workdir(str(tmp_path / "a"), str(tmp_path / "b"))
+  with pytest.raises(workdir.WorkdirError, match="^bank_dir must .* PYTHONUTF8=1"):
+    workdir.Workdir(str(tmp_path / "a"), str(tmp_path / "\u00e4"))
+
+
+def test_a_flag_that_nobody_gave_is_not_named(tmp_path) -> None:
+  first = workdir.Workdir(str(tmp_path / "run"))
+  with first.locked():
+    first.run("stage", {}, dict)
+  (tmp_path / "run" / "bank").rmdir()
+  again = workdir.Workdir(str(tmp_path / "run"))
+  with pytest.raises(workdir.WorkdirError) as caught, again.locked():
+    again.run("next", {}, dict)
+  assert re.match("workdir: .*/run/bank cannot be used: the stores .*", str(caught.value))
+  assert "bank_dir" not in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["class_names", "train_sources", "test_sources"])
@@ -188,9 +240,7 @@ def test_stores_need_no_hard_links(tmp_path, monkeypatch, number) -> None:
   rng = np.random.default_rng(0)
   masks, margins = rng.random((4, 9)) < 0.5, rng.normal(size=(4, 3)).astype(np.float32)
   for _ in range(2):
-    store = bank.open_store(
-      tmp_path / "store", num_targets=3, num_train=9, settings={}, rows_per_chunk=4
-    )
+    store = open_store(tmp_path / "store")
     bank.write(store, 0, masks, margins)
   np.testing.assert_array_equal(store.read("margins", slice(0, 4)), margins)
   assert list(upkeep.damage(tmp_path / "store")) == []

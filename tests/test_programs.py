@@ -55,6 +55,7 @@ ONE_LINE = [
   ("status", "--workdir=NONE", "--workdir=NONE holds no experiment"),
   ("status", "--workdir=NONE --alpha=2", "--alpha has no effect in this program"),
   ("pipeline", "--masks=m.npy", "--masks has no effect in this program"),
+  ("pipeline", "--out=NONE", "--out has no effect in this program"),
   ("removal_curves", "--budget_models=3", "--budget_models has no effect in this"),
   ("train_subsets", "--own_disk", "--own_disk is for processes of one job"),
   ("train_subsets", "--arrays=NONE", "--arrays=NONE cannot be read"),
