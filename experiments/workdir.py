@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +51,6 @@ class Workdir:
     """
     if not path:
       raise WorkdirError("workdir is needed: a folder for the experiment's results")
-    _check_utf8("workdir", path)
     self.path = epath.Path(path)
     self._stages = self.path / "stages"
     try:
@@ -67,7 +65,6 @@ class Workdir:
       raise WorkdirError(
         f"workdir={path} is not empty and holds no experiment; name a new folder"
       )
-    _check_utf8("bank_dir", bank_dir or "")
     self._given = _absolute({"bank_dir": bank_dir})
     kept = self._kept_places().get("bank_dir") or os.path.abspath(self.path / "bank")
     self.bank = epath.Path(self._given.get("bank_dir") or kept)
@@ -349,15 +346,6 @@ class Workdir:
     """Whether another process has finished a stage that reads what this one reads."""
     record = self._record(stage)
     return bool(record.get("complete")) and record["inputs"] == inputs
-
-
-def _check_utf8(flag: str, path: str) -> None:
-  """Raises WorkdirError on a path that TensorStore, which encodes it as UTF-8, misses."""
-  text, encoding = os.path.abspath(path), sys.getfilesystemencoding()
-  if os.fsencode(text) == text.encode("utf-8", "surrogatepass"):
-    return
-  advice = "" if encoding == "utf-8" else f"; {encoding} is read so with PYTHONUTF8=1"
-  raise WorkdirError(f"{flag} must be a path in UTF-8, got {text!a}{advice}")
 
 
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -1,12 +1,10 @@
 """Arrays on disk through Orbax: the one place that knows its API."""
 
-import contextlib
 import os
 import re
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,8 +27,8 @@ def save(
     OSError: if the disk fails or is full.
   """
   try:
-    with _plain(path) as place, _checkpointer() as checkpointer:
-      checkpointer.save(place, arrays, force=overwrite)
+    with _checkpointer() as checkpointer:
+      checkpointer.save(_place(path), arrays, force=overwrite)
   except ValueError as error:  # TensorStore's, whatever has failed.
     if not (found := re.search(r"os_error_code='(\d+)'", str(error))):
       raise
@@ -44,26 +42,22 @@ def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
   Raises:
     FileNotFoundError: if there is none.
   """
-  if not epath.Path(path).exists():
+  place = _place(path)
+  if not place.exists():
     raise FileNotFoundError(f"no checkpoint at {path}")
-  with _plain(path) as place, _checkpointer() as checkpointer:
+  with _checkpointer() as checkpointer:
     meta = dict(checkpointer.metadata(place).item_metadata)
     template = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in meta.items()}
     tree = checkpointer.restore(place, template)
   return {name: np.asarray(value) for name, value in tree.items()}
 
 
-@contextlib.contextmanager
-def _plain(path: str | epath.PathLike) -> Iterator[epath.Path]:
-  """An absolute path to the same place in which Orbax, which globs, sees no wildcards."""
+def _place(path: str | epath.PathLike) -> epath.Path:
+  """An absolute path as Orbax takes it."""
   place = epath.Path(path).absolute()
-  if whole.is_remote(place) or not set("*?[\\") & set(os.fspath(place)):
-    yield place
-    return
-  whole.make_folder(place.parent)
-  with tempfile.TemporaryDirectory() as folder:
-    os.symlink(place.parent, os.path.join(folder, "link"))
-    yield epath.Path(folder) / "link" / place.name
+  if whole.is_remote(place):
+    return place
+  return epath.Path(whole.plain_path(place.parent)) / place.name
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

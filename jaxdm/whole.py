@@ -3,11 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import functools
+import hashlib
 import io
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
@@ -147,6 +150,28 @@ def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
     return sorted(folder.glob(pattern))
   found = pathlib.Path(os.fspath(folder)).glob(pattern)
   return sorted(epath.Path(path) for path in found)
+
+
+def plain_path(folder: epath.Path) -> str:
+  """An absolute path of a local folder that TensorStore and Orbax take for what it is.
+
+  They know paths in UTF-8 only, and take backslashes for slashes and stars and brackets
+  for wildcards. Such a folder gets a symbolic link, as long as this process lives.
+  """
+  text = os.path.abspath(folder)
+  name = os.fsencode(text)
+  if name == text.encode("utf-8", "surrogatepass") and not set("*?[\\") & set(text):
+    return text
+  link = os.path.join(_links().name, hashlib.sha256(name).hexdigest()[:32])
+  with contextlib.suppress(FileExistsError):
+    os.symlink(text, link)
+  return link
+
+
+@functools.cache
+def _links() -> "tempfile.TemporaryDirectory[str]":
+  """The folder for `plain_path`, which is removed when the process ends."""
+  return tempfile.TemporaryDirectory(prefix="jaxdm-")
 
 
 def is_remote(path: epath.Path) -> bool:

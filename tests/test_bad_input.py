@@ -81,13 +81,8 @@ TABLE = [
   (train_subsets, {"workdir": "/dev/null"}, "--workdir=/dev/null cannot be read"),
   (train_subsets, {"workdir": "/dev/null/run"}, "--workdir=/dev/null/run cannot be read"),
   (train_subsets, {"workdir": f"/tmp/{'x' * 300}"}, "--workdir=/tmp/x.*x cannot be read"),
-  (pipeline, {"workdir": "/\udcff"}, "--workdir must be a path in UTF-8, got '/\\udcff'"),
-  (status, {"workdir": "/\udcff"}, "--workdir must be a path in UTF-8, got '/\\udcff'"),
-  (
-    pipeline,
-    {"bank_dir": "/\udce4"},
-    "--bank_dir must be a path in UTF-8, got",
-  ),
+  (status, {"workdir": "/\udcff"}, "--workdir=/\udcff holds no experiment"),
+  (train_subsets, {"workdir": "/proc/\udce4"}, "--workdir=/proc/\udce4 cannot be writ"),
   (train_subsets, {"bank_dir": "/dev/null"}, "--bank_dir=/dev/null cannot be used: "),
   (
     pipeline,
