@@ -1,7 +1,9 @@
 """Sentences of the page, as the settings of the experiment have them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from jaxdm import data
 
@@ -105,7 +107,7 @@ def extrapolation(summary: Summary) -> str:
   )
 
 
-def caption(dataset: data.Dataset, target: int, examples: Sequence[int]) -> str:
+def caption(dataset: data.Dataset, target: int, examples: np.ndarray) -> str:
   """Which target and, in order, which training examples a picture shows."""
   images = "; ".join(f"{i}: {dataset.train_sources[i]}" for i in examples)
   return (
