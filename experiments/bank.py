@@ -39,6 +39,7 @@ from experiments import (
   workdir,
 )
 from jaxdm import bank, retrain, upkeep, whole
+from jaxdm.errors import UserError
 
 
 class Imported(NamedTuple):
@@ -151,7 +152,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
   for folder in _stores(workdir.Workdir(str(other))):
     mine = opened.workdir.bank / folder.name
     if not mine.exists():
-      raise ValueError(f"other={other} has {folder.name}, which this experiment has not")
+      raise UserError(f"other={other} has {folder.name}, which this experiment has not")
     copied, torn = upkeep.merge(mine, folder)
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
@@ -166,10 +167,13 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
   subsets = opened.collections()[0]
   lacking = retrain.missing(subsets.store, subsets.models)
   if lacking:
-    raise ValueError(
+    raise UserError(
       f"workdir={opened.workdir.path} lacks models; run train_subsets to the end first"
     )
-  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    whole.check_writable(folder)
+  except OSError as error:
+    raise UserError(f"other={folder} cannot be written: {error}") from error
   m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   # Margins first, whose file is then named last: with them all is there.
@@ -178,7 +182,7 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
     shapes["logits"] = ((m, t, opened.small.num_classes), np.float16)
   for name in shapes:
     if (folder / f"{name}.npy").exists():
-      raise ValueError(f"other={folder} holds {name}.npy already; name a new folder")
+      raise UserError(f"other={folder} holds {name}.npy already; name a new folder")
   with contextlib.ExitStack() as stack:
     files: dict[str, Any] = {}
     for name, (shape, dtype) in shapes.items():
@@ -192,7 +196,7 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
         if name == "masks":
           numbers = np.unpackbits(numbers, axis=1, count=n)
         elif np.abs(numbers[np.isfinite(numbers)]).max(initial=0) > _FLOAT16:
-          raise ValueError(
+          raise UserError(
             f"float16 cannot hold {name} of this run; export is not possible"
           )
         files[name].write(numbers.astype(dtype).tobytes())
@@ -205,9 +209,9 @@ def take_in(files: margin_files.Files) -> None:
   (m, n), t = masks.shape, margins_mt.shape[1]
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
-    raise ValueError(f"margins must be float16 or float32 to be imported, got {dtype}")
+    raise UserError(f"margins must be float16 or float32 to be imported, got {dtype}")
   if any(path.name != imported.NAME for path in whole.find(files.workdir.bank, "*")):
-    raise ValueError(f"workdir={files.workdir.path} holds other models; name a new one")
+    raise UserError(f"workdir={files.workdir.path} holds other models; name a new one")
 
   digest = files.settings["files"]["digest"]
 
@@ -236,7 +240,7 @@ def _stores(folder: workdir.Workdir) -> list[epath.Path]:
   """Folders of stores."""
   found = [path for path in whole.find(folder.bank, "*") if path.is_dir()]
   if not found:
-    raise ValueError(f"workdir={folder.path} holds no models yet")
+    raise UserError(f"workdir={folder.path} holds no models yet")
   return found
 
 
@@ -244,16 +248,21 @@ def open_any() -> Opened:
   """An experiment, a workdir of imported models, or the files that are to be imported."""
   if DO.value == "import":
     if not margin_files.MASKS.value:
-      raise ValueError("masks and --margins are needed for --do=import")
+      raise UserError("masks and --margins are needed for --do=import")
     return margin_files.open_files()
   folder = launcher.open_workdir()
   return Imported(folder) if imported.exist(folder) else launcher.open_lab()
 
 
+def _hold() -> launcher.Hold:
+  """What only reads must work where nothing can be written."""
+  return "reading" if DO.value in ("show", "verify", "export") else "alone"
+
+
 def main(opened: Opened) -> None:
   """Does what --do says."""
   if (OTHER.value is None) != (DO.value not in ("merge", "export")):
-    raise ValueError(
+    raise UserError(
       f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
   if isinstance(opened, lab.Lab) and DO.value != "merge":
@@ -265,14 +274,14 @@ def main(opened: Opened) -> None:
   elif DO.value in ("verify", "repair"):
     verify(opened, repair=DO.value == "repair")
   elif isinstance(opened, Imported):
-    raise ValueError(f"do={DO.value} is for models of one's own, not imported ones")
+    raise UserError(f"do={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(opened, epath.Path(OTHER.value))
   else:
     export(opened, epath.Path(OTHER.value))
 
 
-PROGRAM = launcher.Program(main, open_any, flag_modules=(margin_files,))
+PROGRAM = launcher.Program(main, open_any, _hold, flag_modules=(margin_files,))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -26,6 +26,7 @@ from jaxdm import (
   training_sets,
 )
 from jaxdm.baselines import gradient
+from jaxdm.errors import UserError
 
 # The middles of the thirds of training, where TracIn looks.
 _CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
@@ -64,17 +65,17 @@ def load(opened: lab.Lab) -> BaseModels:
     "and experiments.train_subsets trains these models again"
   )
   if _old_file(opened).exists() and not _folder(opened).exists():
-    raise ValueError(f"{_old_file(opened)} is of an earlier version; {again}")
+    raise UserError(f"{_old_file(opened)} is of an earlier version; {again}")
   try:
     arrays = array_folder.ArrayFolder(_folder(opened), opened.base_models_identity())
     logits = arrays.verified(_LOGITS)
   except array_folder.OtherArraysError as error:
-    raise ValueError(
+    raise UserError(
       f"{error}; run python -m experiments.train_subsets "
       f"--workdir={opened.workdir.path}, with the same settings, first"
     ) from error
   except (sealed.StoreError, KeyError) as error:
-    raise ValueError(f"{error}; {again}") from error
+    raise UserError(f"{error}; {again}") from error
   base_margins = margins.correct_class_margins(logits, opened.target_labels)
   return BaseModels(np.asarray(base_margins), logits, arrays)
 
@@ -112,11 +113,14 @@ def searched_targets(opened: lab.Lab) -> np.ndarray:
   if asked.size:
     wrong = asked[~brittleness.right_targets(margins_rt)[asked]]
     if wrong.size:
-      raise ValueError(f"search_targets: models on all data get {wrong.tolist()} wrong")
+      raise UserError(f"search_targets: models on all data get {wrong.tolist()} wrong")
     return asked
   targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
   if not targets.size:
-    raise ValueError("num_targets: models on all data get no target right")
+    raise UserError(
+      "models on all data get no target right, so that none can be searched; train "
+      "longer (--epochs) or on more examples, in a new workdir"
+    )
   return targets
 
 
@@ -144,7 +148,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
     done += len(models)
     bar(done, m)
   if len(logits) < 2:
-    raise ValueError(
+    raise UserError(
       f"peak_learning_rate is too large: {m - len(logits)} of {m} models on all "
       f"data diverged at {opened.recipe.peak_learning_rate}"
     )

@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from experiments import program
+from jaxdm.errors import UserError
 
 JSON = program.define_path("json", None, "File for the full results.")
 SIDES = flags.DEFINE_list("sides", None, "Only these sides; all by default.")
@@ -26,7 +27,7 @@ def chosen_sides(known: list[str]) -> list[str]:
   """
   sides = SIDES.value or known
   if unknown := set(sides) - set(known):
-    raise ValueError(f"sides must be some of {', '.join(known)}, got {unknown}")
+    raise UserError(f"sides must be some of {', '.join(known)}, got {unknown}")
   return sides
 
 
@@ -62,11 +63,21 @@ def forget_peak() -> int:
   """Gives freed memory back and resets VmHWM; returns the bytes that remain."""
   gc.collect()
   ctypes.CDLL(None).malloc_trim(0)
-  pathlib.Path("/proc/self/clear_refs").write_text("5")
+  pathlib.Path("/proc/self/clear_refs").write_bytes(b"5")
   return status_bytes("VmRSS")
+
+
+def check() -> None:
+  """Raises UserError, before anything is measured, if --json cannot be written."""
+  if not JSON.value:
+    return
+  try:
+    open(JSON.value, "ab").close()
+  except OSError as error:
+    raise UserError(f"json={JSON.value} cannot be written: {error}") from error
 
 
 def write(results: Any) -> None:
   """Writes what --json asks for."""
   if JSON.value:
-    pathlib.Path(JSON.value).write_text(json.dumps(results, indent=1))
+    pathlib.Path(JSON.value).write_text(json.dumps(results, indent=1), encoding="utf-8")

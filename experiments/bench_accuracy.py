@@ -7,7 +7,6 @@ accuracies: their means, and the difference with its 95 % interval (Welch's t). 
 settings of the experiment are flags, as for `experiments.pipeline`.
 """
 
-import sys
 import tempfile
 
 import numpy as np
@@ -17,6 +16,7 @@ from absl import flags, logging
 
 from experiments import base_models, bench, lab, program, settings, torch_resnet9, workdir
 from jaxdm import devices
+from jaxdm.errors import UserError
 
 
 def torch_accuracies(opened: lab.Lab, count: int) -> np.ndarray:
@@ -36,18 +36,18 @@ def torch_accuracies(opened: lab.Lab, count: int) -> np.ndarray:
   return np.array(accuracies)
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Trains both, and prints one line each and the difference."""
   logging.set_verbosity(logging.WARNING)
-  try:
-    if argv[1:]:
-      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-    experiment = settings.experiment({})
-    where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
-    dataset = lab.load_dataset(experiment.data, where)
-    lab.check(experiment, dataset)
-  except (ValueError, OSError) as error:
-    sys.exit(f"error: {error}")
+  if argv[1:]:
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  bench.check()
+  experiment = settings.experiment({})
+  where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
+  dataset = lab.load_dataset(experiment.data, where)
+  lab.check(experiment, dataset)
+  devices.check()
   with tempfile.TemporaryDirectory() as folder:
     opened = lab.Lab(workdir.Workdir(folder), experiment, settings.speed(), dataset)
     ours = (base_models.train_all(opened).margins_rt > 0).mean(axis=1)

@@ -22,6 +22,7 @@ from absl import flags
 
 from experiments import bench, program
 from jaxdm import quality, verdicts
+from jaxdm.errors import UserError
 
 SIMULATIONS = flags.DEFINE_integer(
   "simulations", 2000, "Samples of held-out models for each row of the first table.", 1
@@ -322,14 +323,13 @@ def measure_full_size() -> dict[str, float]:
   return result
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Prints the tables that --sides asks for."""
-  try:
-    if argv[1:]:
-      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-    sides = bench.chosen_sides(SIDES)
-  except ValueError as error:
-    sys.exit(f"error: {error}")
+  if argv[1:]:
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  bench.check()
+  sides = bench.chosen_sides(SIDES)
   print_side = {
     "intervals": print_intervals,
     "levels": print_levels,

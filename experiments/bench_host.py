@@ -55,6 +55,7 @@ from jaxdm import (
   whole,
 )
 from jaxdm import brittleness as search_lib
+from jaxdm.errors import UserError
 from jaxdm.report import tables
 
 SCALE = flags.DEFINE_float(
@@ -87,7 +88,7 @@ def open_lab(folder: str) -> lab.Lab:
   where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
   blank, scale = cost.load_blank(experiment.data, where), SCALE.value
   if not scale > 0:
-    raise ValueError(f"scale must be in (0, 1], got {scale}")
+    raise UserError(f"scale must be in (0, 1], got {scale}")
   each = [
     max(2, round(scale * int(np.bincount(labels).min())))
     for labels in (blank.train_labels, blank.test_labels)
@@ -286,9 +287,8 @@ def _searches(opened: lab.Lab) -> Work:
 
   def work() -> None:
     targets, base = base_models.searched_targets(opened), base_models.load(opened)
-    names = [opened.dataset.class_names[label] for label in opened.target_labels]
     path = opened.workdir.path / "targets.csv"
-    tables.write_targets(path, base.margins_rt, names)
+    tables.write_targets(path, base.margins_rt, opened.dataset)
     models = fit_datamodels.fitted(opened.workdir)
     scores = methods.scores(opened, _names(opened), models)
     full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
@@ -415,28 +415,25 @@ def _size(opened: lab.Lab) -> str:
   )
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
-  try:
-    if argv[1:]:
-      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-    chosen = STEPS.value or list(_STEPS)
-    if unknown := set(chosen) - set(_STEPS):
-      raise ValueError(
-        f"--steps must be some of {', '.join(_STEPS)}, got {sorted(unknown)}"
-      )
-    if bench.CHILD.value:
-      logging.set_verbosity(logging.WARNING)  # Orbax reports every file.
-      devices.use_all_devices()
-      print(json.dumps(measure(*bench.CHILD.value)))
-      return
-    with contextlib.ExitStack() as stack:
-      made = tempfile.TemporaryDirectory
-      folder = settings.WORKDIR.value or stack.enter_context(made())
-      print(_size(open_lab(folder)), flush=True)
-      results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
-  except (ValueError, OSError) as error:
-    sys.exit(f"error: {error}")
+  if argv[1:]:
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  bench.check()
+  chosen = STEPS.value or list(_STEPS)
+  if unknown := set(chosen) - set(_STEPS):
+    raise UserError(f"steps must be some of {', '.join(_STEPS)}, got {sorted(unknown)}")
+  if bench.CHILD.value:
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file.
+    devices.use_all_devices()
+    print(json.dumps(measure(*bench.CHILD.value)))
+    return
+  with contextlib.ExitStack() as stack:
+    made = tempfile.TemporaryDirectory
+    folder = settings.WORKDIR.value or stack.enter_context(made())
+    print(_size(open_lab(folder)), flush=True)
+    results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
   print(table(results))
   bench.write(results)
 

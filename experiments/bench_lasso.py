@@ -35,6 +35,7 @@ import numpy as np
 from absl import flags
 
 from experiments import bench, program
+from jaxdm.errors import UserError
 
 SHAPES = flags.DEFINE_list(
   "shapes",
@@ -347,16 +348,15 @@ def table(results: list[dict[str, Any]]) -> str:
   return "\n".join(f"| {line} |" for line in lines)
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
-    sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
-  try:
-    sides = bench.chosen_sides(list(_SIDES))
-    if not bench.SIDES.value:
-      sides.remove("saga")
-  except ValueError as error:
-    sys.exit(f"error: --{error}")
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  bench.check()
+  sides = bench.chosen_sides(list(_SIDES))
+  if not bench.SIDES.value:
+    sides.remove("saga")
   if bench.CHILD.value:
     side, shape, distance, path = bench.CHILD.value
     if side == "jaxdm":

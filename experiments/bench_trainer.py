@@ -33,6 +33,7 @@ from absl import flags, logging
 
 from experiments import bench, bench_sides, cost, lab, presets, program, settings, workdir
 from jaxdm import devices, prng, training_sets
+from jaxdm.errors import UserError
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Least duration of one timing.", 0.01)
@@ -200,10 +201,12 @@ def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, list[prng.Seed]]:
   return masks, [prng.Seed("bench", i % _SEEDS) for i in range(m)]
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
-    sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  bench.check()
   logging.set_verbosity(logging.WARNING)
   # Several processes look at one GPU here; none may take all of its memory.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -214,13 +217,10 @@ def main(argv: list[str]) -> None:
     row = bench_sides.all_rows()[name]
     print(json.dumps(bench_sides.SIDES[side](row, SECONDS.value, settings.speed())))
     return
-  try:
-    bench.chosen_sides(_COMPARED)
-    known = bench_sides.all_rows()
-    if unknown := set(ROWS.value or ()) - known.keys():
-      raise ValueError(f"rows must be some of {', '.join(known)}, got {unknown}")
-  except ValueError as error:
-    sys.exit(f"error: --{error}")
+  bench.chosen_sides(_COMPARED)
+  known = bench_sides.all_rows()
+  if unknown := set(ROWS.value or ()) - known.keys():
+    raise UserError(f"rows must be some of {', '.join(known)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]
   found = {"machine": machine(), **(scale(sizes) if sizes else compare())}
   bench.write(found)

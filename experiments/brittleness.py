@@ -78,7 +78,7 @@ def search_all(
   )
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
-  tables.write_verdicts(path, cases, verdicts, margins_rt, class_sizes)
+  tables.write_verdicts(path, cases, verdicts, margins_rt, opened.dataset)
   found = tables.summarise(verdicts, class_sizes)
   for method, q in (judged or {}).items():
     found[method]["lds"] = q.lds._asdict()

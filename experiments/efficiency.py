@@ -13,9 +13,9 @@ split. 'none' is the same with the preset's folds. 'ridge' and 'components' (rid
 principal components of the margins) need scikit-learn: pip install -e '.[bench]'.
 """
 
-import csv
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,8 +32,9 @@ from experiments import (
   presets,
   workdir,
 )
-from jaxdm import datamodels, design, identity, kept, priors, training_sets
-from jaxdm.report import figures, page
+from jaxdm import datamodels, design, identity, kept, priors, training_sets, whole
+from jaxdm.errors import UserError
+from jaxdm.report import figures, page, tables
 
 STAGE = "efficiency"
 GROUPS = ("fit",)
@@ -179,17 +180,21 @@ def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
   Raises:
     ValueError: on any that cannot be fitted or compared.
   """
-  most = opened.experiment.collect.num_models
-  texts = SIZES.value or [str(max(10, most // 2**i)) for i in range(5)]
+  most, fit = opened.experiment.collect.num_models, opened.experiment.fit
+  if most < 10:
+    raise UserError(f"num_models={most} of this workdir are too few; 10 are needed")
+  share = min(fit.validation_share, 1 - fit.validation_share)
+  least = min(most, max(10, 2 * fit.folds, math.ceil(2 / share)))
+  texts = SIZES.value or [str(max(least, most // 2**i)) for i in range(5)]
   if not all(text.isdecimal() and 10 <= int(text) <= most for text in texts):
-    raise ValueError(f"sizes must be numbers from 10 to num_models={most}, got {texts}")
+    raise UserError(f"sizes must be numbers from 10 to num_models={most}, got {texts}")
   unknown = set(CHOSEN.value) - set(WAYS)
   if unknown:
-    raise ValueError(f"ways must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
+    raise UserError(f"ways must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
   fits = {f"{way}@{size}" for way in CHOSEN.value for size in texts}
   unknown = set(REMOVALS.value) - fits - set(presets.METHODS)
   if unknown:
-    raise ValueError(f"removals must be way@models or methods, got {sorted(unknown)}")
+    raise UserError(f"removals must be way@models or methods, got {sorted(unknown)}")
   return sorted({int(text) for text in texts}), CHOSEN.value
 
 
@@ -254,15 +259,13 @@ def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> kept.Kept:
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:
   """The table, on the screen and as efficiency.csv, and the figure."""
-  with (opened.workdir.path / "efficiency.csv").open("w") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Point._fields)
-    writer.writerows(points)
+  tables.write_rows(opened.workdir.path / "efficiency.csv", Point._fields, points)
   for p in points:
     judged = f"{p.lds:.3f} [{p.low:.3f}, {p.high:.3f}]"
     print(f"{p.way:>16} {p.models:>7} models: LDS {judged}")
   picture = page.png(figures.efficiency([p._asdict() for p in points]))
-  (opened.workdir.path / "efficiency.png").write_bytes(picture)
+  with whole.writing(opened.workdir.path / "efficiency.png") as file:
+    file.write(picture)
 
 
 PROGRAM = launcher.Program(main, flag_modules=(brittleness,))

@@ -4,7 +4,8 @@
 
 Trains models without the first k images that its datamodel names, and without as many
 most similar and random images of its class, and with their labels flipped; says how
-often each group of models is right, with intervals, and draws explain_7.png.
+often each group of models is right, with intervals, draws explain_7.png, and writes to
+explain_7.csv which images these are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ import scipy.stats
 from absl import flags
 
 from experiments import base_models, lab, launcher, methods
-from jaxdm import brittleness, design, label_flip, prng, training_sets, verdicts
-from jaxdm.report import figures, page
+from jaxdm import brittleness, design, label_flip, prng, training_sets, verdicts, whole
+from jaxdm.errors import UserError
+from jaxdm.report import figures, page, tables, words
 
 TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
 KS = flags.DEFINE_list(
@@ -78,15 +80,22 @@ def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
   """Target and sizes of the flags.
 
   Raises:
-    ValueError: on a target that does not exist, or sizes that its class does not hold.
+    UserError: on a target that does not exist, or sizes that its class does not hold.
   """
   target, count = TARGET.value, len(opened.target_labels)
   if not 0 <= target < count:
-    raise ValueError(f"target must be in [0, {count}), got {target}")
+    raise UserError(f"target must be in [0, {count}), got {target}")
   size = int(np.sum(opened.labels == opened.target_labels[target]))
-  texts = KS.value or [str(max(1, size // 20)), str(max(2, size // 10))]
+  if size < 2:
+    name = opened.dataset.class_names[opened.target_labels[target]]
+    raise UserError(
+      f"target={target} is of the class {name}, which has 1 training image, and 1 must "
+      "stay; name another target"
+    )
+  default = {max(1, size // 20), min(max(2, size // 10), size - 1)}
+  texts = KS.value or [str(k) for k in sorted(default)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
-    raise ValueError(f"ks must be numbers in [1, {size}), got {','.join(texts)}")
+    raise UserError(f"ks must be numbers in [1, {size}), got {','.join(texts)}")
   return target, [int(text) for text in texts]
 
 
@@ -138,6 +147,22 @@ def trained(
   return [outcome(change.name, margins) for change, margins in pairs]
 
 
+def _images(opened: lab.Lab, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
+  """A row for each image of each change: its place, and what and from where it is."""
+  data = opened.dataset
+  return [
+    (
+      change.name,
+      place,
+      example,
+      data.class_names[data.train_labels[example]],
+      data.train_sources[example],
+    )
+    for change in changes
+    for place, example in enumerate([*change.removed, *change.relabelled])
+  ]
+
+
 def _picture(
   opened: lab.Lab, target: int, confidence: float, first: Change, found: list[Outcome]
 ) -> bytes:
@@ -175,9 +200,17 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
     softmax = scipy.special.softmax(base.logits_rtk[:, target], axis=-1)
     confidence = float(softmax[:, opened.target_labels[target]].mean())
-    picture = _picture(opened, target, confidence, changes[len(ks) - 1], found)
-    (opened.workdir.path / f"{stage}.png").write_bytes(picture)
-    return {"softmax": confidence, "outcomes": [o._asdict() for o in found]}
+    first = changes[len(ks) - 1]
+    header = ("change", "place", "index", "class", "source")
+    rows = _images(opened, changes)
+    tables.write_rows(opened.workdir.path / f"{stage}.csv", header, rows)
+    with whole.writing(opened.workdir.path / f"{stage}.png") as file:
+      file.write(_picture(opened, target, confidence, first, found))
+    return {
+      "softmax": confidence,
+      "outcomes": [o._asdict() for o in found],
+      "caption": words.caption(opened.dataset, target, first.removed[:_SHOWN]),
+    }
 
   asked = {"target": target, "ks": ks, "explain_models": MODELS.value}
   inputs = opened.inputs("train_subsets", "fit_datamodels")

@@ -27,7 +27,7 @@ from experiments import (
   margin_files,
   workdir,
 )
-from jaxdm import datamodels, identity, priors, store, training_sets
+from jaxdm import datamodels, identity, priors, store, training_sets, whole
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -43,10 +43,14 @@ def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
     WorkdirError: if the stage is not finished, or what it wrote has changed.
   """
   expected = folder.outputs(STAGE)[_OUTPUT]
-  found = datamodels.Datamodels.load(folder.path / "datamodels")
-  if identity.digest(found) != expected:
+  path, found, why = folder.path / "datamodels", None, "its digest is another one"
+  try:
+    found = datamodels.Datamodels.load(path)
+  except Exception as error:  # Orbax raises many kinds.
+    why = str(error)
+  if found is None or identity.digest(found) != expected:
     raise workdir.WorkdirError(
-      f"{folder.path / 'datamodels'} is not what {STAGE} wrote; remove "
+      f"{path} is not what {STAGE} wrote ({why}); remove "
       f"{folder.path / 'stages' / STAGE}.json, and run python -m experiments.{STAGE} "
       f"--workdir={folder.path} again"
     )
@@ -110,7 +114,7 @@ def _fit(
   if index == 0:
     models.save(folder.path / "datamodels", overwrite=True)
   if processes == 1:  # Others may still be reading them.
-    parts.rmtree()
+    whole.remove_folder(parts)
   return models, {
     "models_fitted_to": len(margins_mt),
     "prior": list(candidates)[int(models.choice_t[0])],

@@ -14,6 +14,7 @@ from etils import epath
 
 from experiments import presets, settings, workdir
 from jaxdm import bank, data, retrain
+from jaxdm.errors import UserError
 
 STAGE = "import"
 # Of the store, in the bank.
@@ -94,7 +95,7 @@ def collection(folder: workdir.Workdir) -> retrain.Collection:
 def check_held_out(held_out: int, models: int) -> None:
   """Raises ValueError where models are too few to be judged on others of them."""
   if held_out > models - 4:
-    raise ValueError(
+    raise UserError(
       f"num_held_out must leave some of {models} models to fit to, got {held_out}"
     )
 
@@ -109,11 +110,11 @@ def adapted(
   """
   for name in _SETTLED:
     if flags.FLAGS[name].value is not None:
-      raise ValueError(f"{name} has no effect on imported models")
+      raise UserError(f"{name} has no effect on imported models")
   sizes = models.store.settings["num_train"], models.store.settings["num_targets"]
   found = len(dataset.train_labels), len(dataset.test_labels)
   if sizes != found:
-    raise ValueError(
+    raise UserError(
       f"dataset={experiment.data.dataset} has {found[0]} training and {found[1]} test "
       f"images, but the imported models are of {sizes[0]} and {sizes[1]}"
     )

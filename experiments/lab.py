@@ -28,6 +28,7 @@ from jaxdm import (
 from jaxdm import progress as progress_lib
 from jaxdm import retrain as retrain_lib
 from jaxdm import store as store_lib
+from jaxdm.errors import UserError
 
 # In the workdir, what is kept of the models on all data.
 BASE_MODELS = "base_models"
@@ -332,37 +333,36 @@ def _of(stored: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
   """Raises ValueError where settings and data do not go together."""
-  small = dataset.downscaled(experiment.data.downscale)
-  height, width = small.train_images.shape[1:3]
-  if min(height, width) < resnet9.MIN_PIXELS:
-    raise ValueError(
-      f"downscale={experiment.data.downscale} leaves images of {height}x{width} pixels; "
-      f"the network needs {resnet9.MIN_PIXELS} a side"
-    )
+  height, width = dataset.downscaled(experiment.data.downscale).train_images.shape[1:3]
+  if min(height, width) < resnet9.LEAST_PIXELS:
+    factor = experiment.data.downscale
+    place = f"downscale={factor} leaves" if factor > 1 else "dataset has"
+    least = "x".join([str(resnet9.LEAST_PIXELS)] * 2)
+    raise UserError(f"{place} images of {height}x{width} pixels; {least} are needed")
   n, alpha = len(dataset.train_labels), experiment.collect.alpha
   size = training_sets.subset_size(n, alpha)
   if size < experiment.train.batch_size:
-    raise ValueError(
+    raise UserError(
       f"batch_size must be at most alpha * n = {alpha} * {n} = {size}, "
       f"got {experiment.train.batch_size}"
     )
   wrong = [i for i in experiment.compare.target_list if i >= len(dataset.test_labels)]
   if wrong:
-    raise ValueError(
+    raise UserError(
       f"search_targets must be in [0, {len(dataset.test_labels)}), got {wrong}"
     )
   flip_to = experiment.flip.flip_to
   if flip_to not in ("runner-up", "best", *dataset.class_names):
-    raise ValueError(
+    raise UserError(
       "flip_to must be runner-up, best or one of "
       f"{', '.join(dataset.class_names)}, got {flip_to!r}"
     )
   if flip_to in dataset.class_names:
     asked = dataset.test_labels[list(experiment.compare.target_list)]
     if not asked.size:
-      raise ValueError(
+      raise UserError(
         f"flip_to={flip_to} needs targets of other classes, by --search_targets"
       )
     label_flip.given_class(dataset.class_names.index(flip_to), asked)
   if size >= n:
-    raise ValueError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")
+    raise UserError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")

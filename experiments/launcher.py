@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -13,8 +11,9 @@ from absl import flags, logging
 
 from experiments import hosts, imported, lab, program, settings, stopping, workdir
 from jaxdm import devices, numerics
+from jaxdm.errors import UserError
 
-Hold = Literal["alone", "shared", "job", "not"]
+Hold = Literal["alone", "shared", "job", "reading", "not"]
 
 
 def open_workdir() -> workdir.Workdir:
@@ -43,8 +42,8 @@ def open_lab() -> lab.Lab:
     experiment.data
   ) == stored.get("data"):
     raise workdir.WorkdirError(
-      f"the images of --dataset={experiment.data.dataset} are not those that "
-      f"--workdir={folder.path} was begun with"
+      f"workdir={folder.path} was begun with other images than the set "
+      f"{experiment.data.dataset} has now"
     )
   preset = settings.preset(stored)
   opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset, models)
@@ -66,32 +65,30 @@ def start(
     argv: the program's name, and what is left when flags are parsed.
     opener: reads the flags.
     hold: whom the workdir is locked against: all other processes, all but those that
-      share the work (see `hosts`) or are one job, or none, for programs that only read.
+      share the work (see `hosts`) or are one job, all others but without a change to the
+      workdir, which may be read-only, or none.
   """
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-  try:
+  with program.one_line_errors():
     if argv[1:]:
-      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
+      raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
     if hold == "job":
       hosts.check_one_job()
     hosts.check()
     if hold in ("shared", "job"):
       hosts.start()
     elif hosts.asked():
-      raise ValueError("shard and --distributed are for programs whose --help has them")
+      raise UserError("shard and --distributed are for programs whose --help has them")
     opened = opener()
+    if opener is not open_workdir:  # Else nothing is computed.
+      devices.check()
     with contextlib.ExitStack() as stack:
-      if hold != "not":
+      if hold == "reading":
+        stack.enter_context(opened.workdir.locked_for_reading())
+      elif hold != "not":
         stack.enter_context(opened.workdir.locked(*hosts.mine()))
       with numerics.pinned():  # What a launcher computes by itself.
         main(opened)
-  except (ValueError, OSError) as error:
-    message = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-      message = "workdir's disk is full; make room, and the same command continues"
-    first = re.match(r"\w*", message)
-    prefix = "--" if first and first.group() in flags.FLAGS else ""
-    sys.exit(f"error: {prefix}{message}")
 
 
 class Program(NamedTuple):
@@ -100,21 +97,22 @@ class Program(NamedTuple):
   Attributes:
     main: see `start`.
     opener: see `start`.
-    hold: see `start`.
+    hold: see `start`; or a function that says it when flags are parsed.
     flag_modules: modules whose flags `--help` lists, beside the experiment's settings and
       the launcher's own.
   """
 
   main: Callable[[Any], Any]
   opener: Callable[[], Any] = open_lab
-  hold: Hold = "alone"
+  hold: Hold | Callable[[], Hold] = "alone"
   flag_modules: tuple[ModuleType, ...] = ()
 
   def start(self, argv: Sequence[str]) -> None:
     """Runs it with flags that are parsed; see `start`."""
     if unused := self._unused_flags():
       sys.exit(f"error: --{unused[0]} has no effect in this program; see --help")
-    start(self.main, argv, self.opener, hold=self.hold)
+    hold = self.hold() if callable(self.hold) else self.hold
+    start(self.main, argv, self.opener, hold=hold)
 
   def _unused_flags(self) -> list[str]:
     """Flags that are given, and belong to other programs."""

@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import imported, launcher, presets, program, settings, workdir
 from jaxdm import bank, datamodels, identity, store, training_sets
+from jaxdm.errors import UserError
 
 MASKS = program.define_path(
   "masks",
@@ -81,7 +82,7 @@ def open_files() -> Files:
   """
   for flag in (settings.ARRAYS, settings.DATA_DIR):
     if flag.value:
-      raise ValueError(f"{flag.name} has no effect on models that others trained")
+      raise UserError(f"{flag.name} has no effect on models that others trained")
   folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})
@@ -90,7 +91,7 @@ def open_files() -> Files:
       f"workdir={folder.path} is an experiment on images; name a new --workdir"
     )
   if bool(MASKS.value) != bool(MARGINS.value):
-    raise ValueError("masks and --margins are needed together")
+    raise UserError("masks and --margins are needed together")
   experiment = settings.experiment(stored)
   where = folder.places(masks=MASKS.value, margins=MARGINS.value)
   targets = TARGETS.value or "{}:{}".format(*files.get("targets", ("", "")))
@@ -102,7 +103,7 @@ def open_files() -> Files:
     masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
     packed, margins_mt, start, of = _from_files(masks, margins, targets)
   else:
-    raise ValueError("masks and --margins are needed together")
+    raise UserError("masks and --margins are needed together")
   (m, n), stop = packed.shape, start + margins_mt.shape[1]
   sizes = np.bitwise_count(packed.bits).sum(axis=1, dtype=np.int64)
   distinct = len(np.unique(packed.bits, axis=0))
@@ -113,7 +114,7 @@ def open_files() -> Files:
   bad = datamodels.nonfinite_rows(margins_mt)
   if bad.size and not drop:
     rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
-    raise ValueError(
+    raise UserError(
       f"margins of {bad.size} models are not finite: rows {rows}; "
       "--drop_nonfinite leaves them out"
     )
@@ -142,9 +143,9 @@ def _from_files(
   masks_mn, margins_mt = _array("masks", masks), _array("margins", margins)
   if len(margins_mt) != len(masks_mn):
     rows = len(margins_mt), len(masks_mn)
-    raise ValueError(f"margins has {rows[0]} rows but --masks has {rows[1]}")
+    raise UserError(f"margins has {rows[0]} rows but --masks has {rows[1]}")
   if margins_mt.dtype.kind != "f":
-    raise ValueError(f"margins must hold floats, got {margins_mt.dtype}")
+    raise UserError(f"margins must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
   packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
   return packed, margins_mt[:, start:stop], start, margins_mt.shape[1]
@@ -172,23 +173,23 @@ def _array(name: str, path: str) -> np.ndarray:
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
-    raise ValueError(f"{name}={path} is not a whole .npy file: {error}") from error
+    raise UserError(f"{name}={path} is not a whole .npy file: {error}") from error
   if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
-    raise ValueError(f"{name}={path} must hold one matrix that is not empty")
+    raise UserError(f"{name}={path} must hold one matrix that is not empty")
   return array
 
 
 def _checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
   """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
   if masks_mn.dtype.kind not in "bui":
-    raise ValueError(f"masks must hold bool, or 0 and 1, got {masks_mn.dtype}")
+    raise UserError(f"masks must hold bool, or 0 and 1, got {masks_mn.dtype}")
   for start in range(0, len(masks_mn), _BLOCK_ROWS):
     block = np.asarray(masks_mn[start : start + _BLOCK_ROWS])
     # A bool in a file may be a byte other than 0 and 1.
     numbers = block.view(np.uint8) if block.dtype == bool else block
     wrong = np.flatnonzero(((numbers != 0) & (numbers != 1)).any(axis=1))
     if wrong.size:
-      raise ValueError(f"masks must be 0 or 1, and are not in row {start + wrong[0]}")
+      raise UserError(f"masks must be 0 or 1, and are not in row {start + wrong[0]}")
     yield numbers.astype(bool)
 
 
@@ -196,8 +197,8 @@ def _slice(text: str, num_targets: int) -> tuple[int, int]:
   """The targets a:b that are asked for."""
   match = re.fullmatch(r"(\d*):(\d*)", text)
   if not match:
-    raise ValueError(f"targets must be a:b, got {text!r}")
+    raise UserError(f"targets must be a:b, got {text!r}")
   start, stop = int(match[1] or 0), int(match[2] or num_targets)
   if not start < stop <= num_targets:
-    raise ValueError(f"targets must lie in 0:{num_targets}, got {text!r}")
+    raise UserError(f"targets must lie in 0:{num_targets}, got {text!r}")
   return start, stop

@@ -18,10 +18,13 @@ from experiments import (
   report,
   train_subsets,
 )
+from jaxdm import path
 
 
 def main(opened: lab.Lab) -> None:
   """Runs every stage in order."""
+  # Raises UserError on fewer models than a fit needs.
+  path.folds(opened.experiment.collect.num_models, opened.experiment.fit)
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     stage.main(opened)
   if hosts.follows():

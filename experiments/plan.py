@@ -10,13 +10,13 @@ Settings of the experiment are flags, as for `experiments.pipeline`: --num_model
 import dataclasses
 import json
 import pathlib
-import sys
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import base_models, cost, presets, program, settings
+from jaxdm.errors import UserError
 
 BENCH = program.define_path("bench", None, "JSON that bench_trainer wrote.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
@@ -66,7 +66,7 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
   samples = cost.samples_per_model(experiment, size.num_train)
   rows = [r for r in bench["results"] if r["side"] == "fleet"]
   if not rows:
-    raise ValueError("bench holds no row of the side fleet")
+    raise UserError("bench holds no row of the side fleet")
   wanted = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
   row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / wanted)))
   ratio = wanted / row["flops_per_sample"]
@@ -90,30 +90,30 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
 def _read(path: str) -> dict[str, Any]:
   """What bench_trainer wrote, or an error that says it is not that."""
   try:
-    bench = json.loads(pathlib.Path(path).read_text())
+    bench = json.loads(pathlib.Path(path).read_bytes())
+  except OSError as error:
+    raise UserError(f"bench={path} cannot be read: {error}") from error
   except ValueError as error:
-    raise ValueError(f"--bench={path} is not JSON: {error}") from error
+    raise UserError(f"bench={path} is not JSON: {error}") from error
   if not isinstance(bench, dict) or not {"machine", "results"} <= bench.keys():
-    raise ValueError(f"--bench={path} was not written by bench_trainer")
+    raise UserError(f"bench={path} was not written by bench_trainer")
   return bench
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Prints the plan."""
-  try:
-    if argv[1:]:
-      raise ValueError(f"arguments must be flags, got {argv[1]!r}; see --help")
-    if BENCH.value is None:
-      raise ValueError("--bench must name a JSON file of bench_trainer")
-    if not all(count.isdecimal() and int(count) for count in DEVICES.value):
-      raise ValueError(f"--devices must be whole numbers >= 1, got {DEVICES.value}")
-    preset = settings.preset({})
-    experiment = settings.experiment({})
-    where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
-    size = cost.problem_size(experiment, where)
-    made = plan(_read(BENCH.value), experiment, size)
-  except (ValueError, OSError) as error:
-    sys.exit(f"error: {error}")
+  if argv[1:]:
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  if BENCH.value is None:
+    raise UserError("bench must name a JSON file of bench_trainer")
+  if not all(count.isdecimal() and int(count) for count in DEVICES.value):
+    raise UserError(f"devices must be whole numbers >= 1, got {DEVICES.value}")
+  preset = settings.preset({})
+  experiment = settings.experiment({})
+  where = {"data_dir": settings.DATA_DIR.value, "arrays": settings.ARRAYS.value}
+  size = cost.problem_size(experiment, where)
+  made = plan(_read(BENCH.value), experiment, size)
   print(f"{made.num_models:,} models of the preset {preset}")
   print(f"  n = {size.num_train:,} examples, t = {size.num_targets:,} targets")
   print(f"  each trains on {made.samples_per_model:,} images")

@@ -1,11 +1,33 @@
-"""How every program parses its flags: an error in them is one line."""
+"""How every program parses its flags and fails: what its user can mend is one line."""
 
+import contextlib
+import errno
+import functools
+import importlib.metadata
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags
+
+from jaxdm.errors import UserError
+
+# What a machine refuses where nothing is wrong with the code: rights, room, broken disks.
+_OF_THE_MACHINE = {
+  errno.EACCES,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EIO,
+  errno.EMFILE,
+  errno.ENAMETOOLONG,
+  errno.ENFILE,
+  errno.ENOSPC,
+  errno.EPERM,
+  errno.EROFS,
+  errno.ESTALE,
+}
 
 # Flags are those of the module that calls `define_path`, also for `--help`.
 flags.disclaim_key_flags()
@@ -33,7 +55,12 @@ def define_path(name: str, default: str | None, text: str) -> flags.FlagHolder[s
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
-  """Parses the command line and runs `main` on what is left of it."""
+  """Parses the command line and runs `main` on what is left of it.
+
+  Names that the terminal's encoding lacks are printed with escapes.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
   app.run(main, flags_parser=parse)
 
 
@@ -43,3 +70,44 @@ def parse(argv: Sequence[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     sys.exit(f"error: {' '.join(str(error).split())}; see --help")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+  """Ends the program with one line on what its user can mend; also a decorator.
+
+  All other exceptions keep their traceback, and say where to report it.
+  """
+  try:
+    yield
+  except Exception as error:
+    if not isinstance(error, UserError) and (
+      not isinstance(error, OSError) or error.errno not in _OF_THE_MACHINE
+    ):
+      error.add_note(_where_to_report())
+      raise
+    sys.exit(f"error: {_message(error)}")
+
+
+def _message(error: Exception) -> str:
+  """One line that begins with the flag, if it begins with the name of one."""
+  if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    return "--workdir's disk is full; make room, and the same command continues"
+  message = " ".join(str(error).split())
+  first = re.match(r"\w*", message)
+  return f"--{message}" if first and first.group() in flags.FLAGS else message
+
+
+@functools.cache
+def _where_to_report() -> str:
+  """What stands below a traceback; the address is that of the package's description."""
+  where, version = "the people from whom you have it", ""
+  with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+    about = importlib.metadata.metadata("jaxdm")
+    version = f" {about['Version']}"
+    named = [url.partition(", ")[2] for url in about.get_all("Project-URL", [])]
+    where = next(iter([*named, *about.get_all("Home-page", [])]), where)
+  return (
+    f"This is a fault of jaxdm{version}, which none of its messages foresees. Please "
+    f"report it, with all lines above, to {where}."
+  )

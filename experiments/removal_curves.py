@@ -10,7 +10,6 @@ prints the mean over targets, and each method's difference from the first one wi
 standard error: targets are the sample.
 """
 
-import csv
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,9 @@ from absl import flags
 
 from experiments import base_models, brittleness, lab, launcher, methods
 from jaxdm import brittleness as search_lib
-from jaxdm import prng, whole
+from jaxdm import prng
+from jaxdm.errors import UserError
+from jaxdm.report import tables
 
 SIZES = flags.DEFINE_list(
   "curve_sizes",
@@ -60,9 +61,14 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   labels, share = opened.target_labels[targets], opened.experiment.search.max_share
   size = int(np.bincount(opened.labels)[labels].min())
   most = min(search_lib.largest_change(opened.labels, k, share) for k in set(labels))
+  if size < 2:
+    raise UserError(
+      "search_targets must be of classes with two training images and more, one of which "
+      "stays; here is a target whose class has one"
+    )
   texts = SIZES.value or [str(max(1, most // 2)), str(most)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
-    raise ValueError(f"curve_sizes must be numbers in [1, {size}), got {','.join(texts)}")
+    raise UserError(f"curve_sizes must be numbers in [1, {size}), got {','.join(texts)}")
   return sorted({int(text) for text in texts})
 
 
@@ -134,10 +140,12 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     rows = trained(opened, targets, sizes)
-    with whole.writing(opened.workdir.path / f"{STAGE}.csv", "w") as file:
-      writer = csv.writer(file, lineterminator="\n")
-      writer.writerow(Row._fields)
-      writer.writerows(rows)
+    sources = opened.dataset.test_sources
+    tables.write_rows(
+      opened.workdir.path / f"{STAGE}.csv",
+      (*Row._fields, "target_source"),
+      [(*row, sources[row.target]) for row in rows],
+    )
     summary = summarise(rows)
     print(f"{'method':<12}{'removed':>8}{'margin':>9}{'flipped':>9}  less the first's")
     for s in summary:

@@ -1,12 +1,15 @@
 """Draws what the other stages found: figures, summary.json and report.html.
 
 python -m experiments.report --workdir=runs/fashion
+
+They are written to the workdir, or to another folder (--out); then the workdir is only
+read.
 """
 
-import csv
 from typing import Any
 
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 from experiments import (
@@ -16,13 +19,18 @@ from experiments import (
   lab,
   launcher,
   margin_files,
+  program,
   workdir,
 )
 from jaxdm import data as data_lib
 from jaxdm import datamodels, quality, whole
+from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables, words
 from jaxdm.verdicts import Verdict
 
+OUT = program.define_path(
+  "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
+)
 _STORIES = 4
 _SEARCHES = ("brittleness", "label_flip")
 
@@ -32,8 +40,8 @@ def _stories(
   base_margins_rt: np.ndarray,
   verdicts: list[Verdict],
   rankings: list[np.ndarray],
-) -> list[tuple[str, bytes]]:
-  """Pictures of the targets that fewest removals flip, as (name, PNG)."""
+) -> tuple[dict[str, bytes], dict[str, str]]:
+  """Pictures of the targets that fewest removals flip, and captions, by file name."""
   method = words.story_method(tables.by_method(verdicts))
   found = [
     (v, ranking[: v.k])
@@ -41,7 +49,7 @@ def _stories(
     if v.method == method and not v.censored
   ]
   found.sort(key=lambda pair: pair[0].k)
-  pictures = []
+  pictures, captions = {}, {}
   for verdict, examples in found[:_STORIES]:
     before = (base_margins_rt[:, verdict.target] > 0).mean()
     name = data.class_names[data.test_labels[verdict.target]]
@@ -56,8 +64,40 @@ def _stories(
       ),
       removed_titles=[data.class_names[data.train_labels[e]] for e in examples],
     )
-    pictures.append((f"target_{verdict.target}.png", page.png(fig)))
-  return pictures
+    file = f"target_{verdict.target}.png"
+    pictures[file] = page.png(fig)
+    captions[file] = words.caption(data, verdict.target, examples)
+  return pictures, captions
+
+
+def _others(folder: workdir.Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
+  """What the launchers beside the pipeline have drawn, and captions, by file name."""
+  pictures = {path.name: path.read_bytes() for path in whole.find(folder.path, "*.png")}
+  stages = {name: name.removesuffix(".png") for name in pictures}
+  captions = {
+    name: folder.summary(stage).get("caption", "")
+    for name, stage in stages.items()
+    if folder.is_finished(stage)
+  }
+  return pictures, captions
+
+
+def _out(opened: lab.Lab | margin_files.Files) -> epath.Path:
+  """The folder to write to.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
+  place = f"out={OUT.value}" if OUT.value else f"workdir={opened.workdir.path}"
+  folder = epath.Path(OUT.value) if OUT.value else opened.workdir.path
+  try:
+    whole.check_writable(folder / "figures")
+  except OSError as error:
+    raise UserError(
+      f"{place} cannot be written: {error}; python -m experiments.report --out=FOLDER "
+      f"--workdir={opened.workdir.path} draws in another folder"
+    ) from error
+  return folder
 
 
 def _calibration(
@@ -102,15 +142,25 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
     "settings": settings | {"collect": held_out},
     stage: fit,
   }
-  (folder / "figures").mkdir(exist_ok=True)
-  (folder / "figures" / "datamodels.png").write_bytes(picture)
   missing = (
     "Nothing is known of the images, so that no removal and no label flip can be tried. "
     f"{imported.HOW_TO_GO_ON}"
   )
-  whole.write_json(folder / "summary.json", summary)
-  (folder / "report.html").write_text(page.fit_page(summary, picture, missing))
+  text = page.fit_page(summary, picture, missing)
+  _write(_out(files), summary, text, {"datamodels.png": picture})
   return summary
+
+
+def _write(
+  out: epath.Path, summary: dict[str, Any], text: str, pictures: dict[str, bytes]
+) -> None:
+  """Writes figures, summary.json and report.html, each whole or not at all."""
+  for name, picture in pictures.items():
+    with whole.writing(out / "figures" / name) as file:
+      file.write(picture)
+  whole.write_json(out / "summary.json", summary)
+  with whole.writing(out / "report.html", "w") as file:
+    file.write(text)
 
 
 def _provenance(folder: workdir.Workdir) -> dict[str, Any]:
@@ -135,6 +185,7 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   inputs = opened.inputs("train_subsets", "fit_datamodels")
   for stage in _SEARCHES:
     opened.workdir.check_inputs(stage, inputs, partial=True)
+  out = _out(opened)
   removed, rankings = tables.read_verdicts(folder / "brittleness.csv")
   flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened.workdir)
@@ -152,29 +203,26 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
   base_margins_rt = base_models.load(opened).margins_rt
   calibration = _calibration(base_margins_rt, models, removed, rankings)
-  pictures = [
-    ("brittleness.png", page.png(curves)),
-    ("datamodels.png", page.png(fit)),
-    ("calibration.png", page.png(calibration)),
-  ]
-  pictures += _stories(opened.dataset, base_margins_rt, removed, rankings)
-  (folder / "figures").mkdir(exist_ok=True)
-  for name, data in pictures:
-    (folder / "figures" / name).write_bytes(data)
-  pictures += [(p.name, p.read_bytes()) for p in whole.find(folder, "*.png")]
-  with (folder / "targets.csv").open() as file:
-    wrong = [row for row in csv.DictReader(file) if row["right"] == "False"]
+  stories, captions = _stories(opened.dataset, base_margins_rt, removed, rankings)
+  drawn = {
+    "brittleness.png": page.png(curves),
+    "datamodels.png": page.png(fit),
+    "calibration.png": page.png(calibration),
+    **stories,
+  }
+  others, their_captions = _others(opened.workdir)
+  targets = tables.read_rows(folder / "targets.csv")
   settings = opened.settings(
     "data", "collect", "train", "gradient", "prior", "fit", "search", "compare", "flip"
   )
   summary = {
     **_provenance(opened.workdir),
     "settings": settings,
-    "wrong_targets": wrong,
+    "wrong_targets": [row for row in targets if row["right"] == "False"],
+    "captions": captions | their_captions,
     **summaries,
   }
-  whole.write_json(folder / "summary.json", summary)
-  (folder / "report.html").write_text(page.experiment_page(summary, dict(pictures)))
+  _write(out, summary, page.experiment_page(summary, drawn | others), drawn)
   return summary
 
 
@@ -183,7 +231,7 @@ def open_any() -> lab.Lab | margin_files.Files:
   return margin_files.open_files() if margin_files.wanted() else launcher.open_lab()
 
 
-PROGRAM = launcher.Program(main, open_any)
+PROGRAM = launcher.Program(main, open_any, "reading")
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -16,6 +16,7 @@ from absl import flags
 
 from experiments import presets, program
 from jaxdm import fleet
+from jaxdm.errors import UserError
 
 _DEFINE: dict[Any, Any] = {
   bool: flags.DEFINE_bool,
@@ -138,7 +139,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
       base = {}  # The preset's choice of classes and sizes is about other images.
     unknown = base.keys() - {field.name for field in dataclasses.fields(config)}
     if unknown:
-      raise ValueError(
+      raise UserError(
         f"workdir was begun with another version, which had {', '.join(sorted(unknown))}"
       )
     groups[name] = config(**{**base, **given})
@@ -150,15 +151,15 @@ def _check_sources(config: presets.DataConfig) -> None:
   """Raises ValueError on a flag that says nothing of the dataset that is used."""
   dataset = config.dataset
   if ARRAYS.value and dataset != "arrays":
-    raise ValueError(f"arrays is for --dataset=arrays, got --dataset={dataset}")
+    raise UserError(f"arrays is for --dataset=arrays, got --dataset={dataset}")
   if dataset not in ("fashion", "arrays"):
     return
   if DATA_DIR.value:
-    raise ValueError(
+    raise UserError(
       "data_dir is for --dataset=folder and for the names of TFDS sets, such as "
       f"--dataset=cifar10; got --dataset={dataset}"
     )
   if config.background != presets.DataConfig.background:
-    raise ValueError(
+    raise UserError(
       f"background is for image files; got --dataset={dataset}, which has none"
     )

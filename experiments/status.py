@@ -13,13 +13,14 @@ from etils import epath
 
 from experiments import launcher, workdir
 from jaxdm import upkeep, whole
+from jaxdm.errors import UserError
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   """The newest line of each process's log; what cannot be read is left out."""
   found = []
   for path in whole.find(folder / "logs", "*.jsonl"):
-    for text in reversed(path.read_text().splitlines()):
+    for text in reversed(path.read_bytes().splitlines()):
       try:
         found.append(json.loads(text))
       except ValueError:
@@ -43,7 +44,7 @@ def main(opened: workdir.Workdir) -> None:
   """Prints the stages, the stores, the processes, and what several versions made."""
   folder = opened.path
   if not (folder / "stages").exists():
-    raise ValueError(f"workdir={folder} holds no experiment")
+    raise UserError(f"workdir={folder} holds no experiment")
   print("\n".join(stages(opened)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
   for path in [p.parent for p in whole.find(opened.bank, "*/manifest.json")]:

@@ -1,7 +1,7 @@
 """Ends a run in good order when the machine is taken away.
 
-SIGTERM, or SIGINT once, lets the models that are being trained finish if they do so in a
-few seconds, and else abandons them. Whatever is in the stores stays valid either way, as
+One of `SIGNALS` lets the models that are being trained finish if they do so in a few
+seconds, and else abandons them. Whatever is in the stores stays valid either way, as
 after kill -9; the same command continues. The exit code tells a scheduler that the job is
 worth running again.
 """
@@ -13,6 +13,8 @@ import socket
 import sys
 import threading
 
+# SIGUSR1 and SIGUSR2 are what SLURM is mostly told to send before a job's time is over.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h.
 GRACE_SECONDS = 8.0
 _LAST_SECONDS = 1.5
@@ -21,13 +23,13 @@ _last = threading.Event()
 
 
 def listen() -> None:
-  """Starts listening to both signals; call it from the main thread."""
+  """Starts listening to the signals; call it from the main thread."""
   receiver, sender = socket.socketpair()
   sender.setblocking(False)
   # The wakeup comes even while the main thread is inside a long computation, where
   # Python's own handlers would have to wait.
   signal.set_wakeup_fd(sender.detach())
-  for number in (signal.SIGTERM, signal.SIGINT):
+  for number in SIGNALS:
     signal.signal(number, lambda *_: None)
   threading.Thread(target=_wait, args=(receiver,), daemon=True).start()
 

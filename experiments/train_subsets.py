@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments import base_models, hosts, lab, launcher, workdir
-from jaxdm import datamodels, identity, retrain
+from jaxdm import datamodels, identity, retrain, whole
 from jaxdm.report import tables
 
 STAGE = "train_subsets"
@@ -39,6 +39,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     if shard[1] == 1 and not opened.holds_models():
       opened.forget_empty_stores()  # Which other settings may have begun.
     opened.open_stores()
+    if shard[0] == 0:
+      tables.write_examples(opened.workdir.path / "examples.csv", opened.dataset)
     if shard[0] == 0 and not base_models.exist(opened):
       base_models.train_all(opened)
     for collection in opened.collections():
@@ -49,7 +51,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
       return {workdir.UNFINISHED: left}
     # Of hosts that did not come back.
-    (opened.workdir.path / "checkpoints").rmtree(missing_ok=True)
+    whole.remove_folder(opened.workdir.path / "checkpoints")
     return _summary(opened)
 
   settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
@@ -62,15 +64,15 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 def _summary(opened: lab.Lab) -> dict[str, Any]:
   """Says how good the models are, and lists the targets."""
   base = base_models.load(opened)
-  names = [opened.dataset.class_names[label] for label in opened.target_labels]
-  tables.write_targets(opened.workdir.path / "targets.csv", base.margins_rt, names)
+  path = opened.workdir.path / "targets.csv"
+  tables.write_targets(path, base.margins_rt, opened.dataset)
   parts = [opened.fitted_rows(), *opened.held_out_rows()]
   right = diverged = 0
   for margins_mt in itertools.chain(*(_blocks(part.margins_mt) for part in parts)):
     finite = np.isfinite(margins_mt).all(axis=1)
     diverged += int((~finite).sum())
     right += int((margins_mt[finite] > 0).sum())
-  whole = sum(len(part.numbers) for part in parts) - diverged
+  converged = sum(len(part.numbers) for part in parts) - diverged
   missing = opened.experiment.collect.num_base - len(base.margins_rt)
   if missing or diverged:
     print(
@@ -81,7 +83,7 @@ def _summary(opened: lab.Lab) -> dict[str, Any]:
     "num_train": len(opened.labels),
     "num_targets": len(opened.target_labels),
     "base_accuracy": float((base.margins_rt > 0).mean()),
-    "subset_accuracy": right / max(1, whole * len(opened.target_labels)),
+    "subset_accuracy": right / max(1, converged * len(opened.target_labels)),
     "diverged_models": missing + diverged,
     workdir.OUTPUTS: {"base_models": identity.digest([base.logits_rtk, base.scores])},
   }

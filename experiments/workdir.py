@@ -7,12 +7,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
 from experiments import hosts, presets, provenance
 from jaxdm import devices, progress, sealed, upkeep, whole
+from jaxdm.errors import UserError
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
@@ -23,10 +24,10 @@ _LOG_SECONDS = 10.0
 _PLACES = "places.json"
 
 # Tables, which a stage prints in its own way.
-_LONG = ("methods", "removals", "curves", OUTPUTS)
+_LONG = ("methods", "removals", "curves", "caption", OUTPUTS)
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
   """A workdir that cannot serve this call; nothing in it was changed."""
 
 
@@ -53,6 +54,8 @@ class Workdir:
     self.path = epath.Path(path)
     self._stages = self.path / "stages"
     try:
+      with contextlib.suppress(FileNotFoundError):
+        os.stat(self.path)  # `exists` hides why a path cannot be looked at.
       foreign = (
         not self._stages.exists() and self.path.exists() and any(self.path.iterdir())
       )
@@ -87,12 +90,11 @@ class Workdir:
     try:
       if begun and not whole.is_remote(self.bank) and not self.bank.exists():
         raise OSError("the stores of this workdir were there, and are not now")
-      self.bank.mkdir(parents=True, exist_ok=True)
-      trial = self.bank / f".{os.getpid()}-{hosts.mine()[0]}.trial"
-      trial.write_text("")
-      trial.unlink()
+      whole.check_writable(self.bank)
     except Exception as error:  # Buckets raise many kinds.
-      raise WorkdirError(f"bank_dir={self.bank} cannot be used: {error}") from error
+      own = os.fspath(self.bank) == os.path.abspath(self.path / "bank")
+      place = f"workdir: {self.bank}" if own else f"bank_dir={self.bank}"
+      raise WorkdirError(f"{place} cannot be used: {error}") from error
 
   def _kept_places(self) -> dict[str, str]:
     """What earlier runs were given."""
@@ -117,24 +119,45 @@ class Workdir:
       for name, kind in wanted.items():
         try:
           self._stages.mkdir(parents=True, exist_ok=True)
-          file = stack.enter_context(open(self.path / name, "a"))
+          file = stack.enter_context(open(self.path / name, "ab"))
         except OSError as error:
           raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
-        try:
-          fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-          raise WorkdirError(
-            f"workdir={self.path} is in use by another process; wait for it to end"
-          ) from error
-        except OSError as error:
-          warnings.warn(
-            f"the disk of {self.path} has no locks ({error}): nothing keeps a second "
-            "run out of it",
-            stacklevel=2,
-          )
+        self._lock(file, kind)
       if count == 1:
         upkeep.sweep(self.path)
       yield
+
+  @contextlib.contextmanager
+  def locked_for_reading(self) -> Iterator[None]:
+    """Holds the folder like `locked`, and neither makes nor changes anything.
+
+    One that was never written by a process has no lock, and is not held.
+
+    Raises:
+      WorkdirError: if another process holds it.
+    """
+    lock = self.path / ".lock"
+    with contextlib.ExitStack() as stack:
+      with contextlib.suppress(OSError):
+        # Some network disks lock only what is open for writing.
+        mode = "r+" if os.access(lock, os.W_OK) else "r"
+        self._lock(stack.enter_context(open(lock, mode)), fcntl.LOCK_EX)
+      yield
+
+  def _lock(self, file: IO[Any], kind: int) -> None:
+    """Locks an open file, where the disk has locks."""
+    try:
+      fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise WorkdirError(
+        f"workdir={self.path} is in use by another process; wait for it to end"
+      ) from error
+    except OSError as error:
+      warnings.warn(
+        f"the disk of {self.path} has no locks ({error}): nothing keeps a second run out "
+        "of it",
+        stacklevel=3,
+      )
 
   def log(self, name: str, diverged: Callable[[], int] = lambda: 0) -> progress.Progress:
     """Keeps a JSON line every few seconds of how far this process is, for `status`.
@@ -168,7 +191,7 @@ class Workdir:
         "memory_bytes": devices.peak_bytes(),
       }
       path.parent.mkdir(exist_ok=True)
-      with path.open("a") as file:
+      with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
     return update

@@ -15,6 +15,7 @@ import scipy.special
 
 from jaxdm import design, prng
 from jaxdm import progress as progress_lib
+from jaxdm.errors import UserError
 from jaxdm.shares import share_of
 from jaxdm.verdicts import (
   MOST_SKEWNESS,
@@ -59,12 +60,12 @@ class SearchConfig:
 
   def __post_init__(self) -> None:
     if not 0 < self.max_share < 1:
-      raise ValueError(f"max_share must be in (0, 1), got {self.max_share}")
+      raise UserError(f"max_share must be in (0, 1), got {self.max_share}")
     least = {"num_sizes": 1, "search_seeds": 1, "verify_seeds": 2}
     least |= {"max_verifications": 1, "num_targets": 1}
     for name, low in least.items():
       if getattr(self, name) < low:
-        raise ValueError(f"{name} must be >= {low}, got {getattr(self, name)}")
+        raise UserError(f"{name} must be >= {low}, got {getattr(self, name)}")
     _ = self.test()  # Checks the confidence.
 
   def test(self, skewness: float = MOST_SKEWNESS) -> SequentialTest:

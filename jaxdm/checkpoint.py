@@ -1,5 +1,7 @@
 """Arrays on disk through Orbax: the one place that knows its API."""
 
+import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -9,6 +11,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+
+from jaxdm import whole
 
 
 def save(
@@ -20,9 +24,16 @@ def save(
 
   Raises:
     ValueError: if there is one already and `overwrite` is not set.
+    OSError: if the disk fails or is full.
   """
-  with _checkpointer() as checkpointer:
-    checkpointer.save(epath.Path(path).absolute(), arrays, force=overwrite)
+  try:
+    with _checkpointer() as checkpointer:
+      checkpointer.save(_place(path), arrays, force=overwrite)
+  except ValueError as error:  # TensorStore's, whatever has failed.
+    if not (found := re.search(r"os_error_code='(\d+)'", str(error))):
+      raise
+    number = int(found[1])
+    raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
 def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
@@ -31,14 +42,22 @@ def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
   Raises:
     FileNotFoundError: if there is none.
   """
-  path = epath.Path(path).absolute()
-  if not path.exists():
+  place = _place(path)
+  if not place.exists():
     raise FileNotFoundError(f"no checkpoint at {path}")
   with _checkpointer() as checkpointer:
-    meta = dict(checkpointer.metadata(path).item_metadata)
+    meta = dict(checkpointer.metadata(place).item_metadata)
     template = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in meta.items()}
-    tree = checkpointer.restore(path, template)
+    tree = checkpointer.restore(place, template)
   return {name: np.asarray(value) for name, value in tree.items()}
+
+
+def _place(path: str | epath.PathLike) -> epath.Path:
+  """An absolute path as Orbax takes it."""
+  place = epath.Path(path).absolute()
+  if whole.is_remote(place):
+    return place
+  return epath.Path(whole.plain_path(place.parent)) / place.name
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

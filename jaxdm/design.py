@@ -23,6 +23,7 @@ from jaxdm.columns import (
   scale_rows,
   unit_blocks,
 )
+from jaxdm.errors import UserError
 
 Form = Literal["gram", "rows", "bits"]
 _BITS_BLOCK_ROWS = 512
@@ -304,7 +305,7 @@ def plan(
       break
   else:
     if not form:
-      raise ValueError(
+      raise UserError(
         f"a design of {m} x {n} does not fit in {free_bytes / 1e9:.1f} GB in any form"
       )
   if tile is None:
@@ -334,7 +335,7 @@ def check_room(plan: Plan, m: int, n: int, *, free_bytes: int | None = None) -> 
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
   least = peak_bytes(plan._replace(tile=plan.lanes), m, n)
   if least > free_bytes:
-    raise ValueError(
+    raise UserError(
       f"a design of {m} x {n} in form {plan.form} needs {least / 1e9:.2f} GB, and "
       f"{free_bytes / 1e9:.2f} GB are free; free some, or use a machine with more"
     )

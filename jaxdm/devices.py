@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdm import memory
+from jaxdm.errors import UserError
 
 _AXIS = "rows"
+_PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
 
 
 def use_all_devices(cache_dir: str | None = None) -> None:
@@ -30,6 +32,24 @@ def use_all_devices(cache_dir: str | None = None) -> None:
   cache_dir = cache_dir or os.path.join(home, "jaxdm", "xla")
   jax.config.update("jax_compilation_cache_dir", cache_dir)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def check() -> None:
+  """Starts the devices.
+
+  Raises:
+    UserError: if there are none, or not those that the environment names.
+  """
+  try:
+    jax.local_devices()
+  except (RuntimeError, AssertionError) as error:  # The second: CUDA without a GPU.
+    named = [f"{name}={os.environ[name]}" for name in _PLATFORMS if os.environ.get(name)]
+    if not named:
+      raise UserError(f"JAX finds no device to compute with: {error}") from error
+    raise UserError(
+      f"{named[0]} names what this machine, or this installation of JAX, does not have; "
+      f"unset it, or name others, such as JAX_PLATFORMS=cpu. {error}"
+    ) from error
 
 
 @functools.cache

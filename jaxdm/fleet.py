@@ -22,6 +22,7 @@ from jaxdm import (
   train,
   training_sets,
 )
+from jaxdm.errors import UserError
 from jaxdm.shares import share_of
 
 
@@ -51,9 +52,9 @@ class Speed:
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):
       if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        raise UserError(f"{name} must be >= 1, got {getattr(self, name)}")
     if not self.checkpoint_seconds >= 0:
-      raise ValueError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
+      raise UserError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
 
 
 class Outputs(NamedTuple):
@@ -202,7 +203,7 @@ class Fleet:
         if "RESOURCE_EXHAUSTED" not in str(error):
           raise
         if self._width == 1:
-          raise ValueError(
+          raise UserError(
             "chunk, --width or --batch_size must be smaller: the device's memory does "
             "not hold one model at a time"
           ) from error

@@ -9,6 +9,7 @@ from etils import epath
 from jaxdm import design, sealed, waiting, whole
 from jaxdm import kept as kept_lib
 from jaxdm import progress as progress_lib
+from jaxdm.errors import UserError
 
 _FILE = "plan.json"
 
@@ -56,7 +57,7 @@ def agree(
   has_parts = (path.parent / kept_lib.MANIFEST).exists()
   if not path.exists():
     if has_parts:
-      raise ValueError(f"{folder} holds parts of another fit, without a plan; remove it")
+      raise UserError(f"{folder} holds parts of another fit, without a plan; remove it")
     if index and whole.is_remote(path):
       waiting.until(path.exists, str(path))
     else:
@@ -65,7 +66,7 @@ def agree(
   asked = {"form": form, "tile": tile}
   for name, value in asked.items():
     if value not in (None, stored[name], stored["asked"][name]):
-      raise ValueError(
+      raise UserError(
         f"{name} must be {stored[name]}, with which {folder} was begun, got {value}; "
         "leave it out, or name another folder"
       )

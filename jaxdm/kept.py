@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from jaxdm import identity, sealed, waiting, whole
+from jaxdm.errors import UserError
 
 MANIFEST = "manifest.json"
 
@@ -25,7 +26,7 @@ def read(path: epath.Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file, np.load(file) as arrays:
       return dict(arrays)
   except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
+    raise UserError(f"{path} is damaged: {error}") from error
 
 
 class Kept:
@@ -57,11 +58,11 @@ class Kept:
       stored = sealed.read(manifest)
       settings, maker = stored["settings"], stored["made_by"]
     except (sealed.StoreError, KeyError) as error:
-      raise ValueError(
+      raise UserError(
         f"{self._folder} cannot be continued: {error}; remove it"
       ) from error
     if wrong := sealed.differences(settings, wanted):
-      raise ValueError(
+      raise UserError(
         f"{self._folder} holds parts of another fit ({'; '.join(wrong)}); remove it"
       )
     if wrong := sealed.differences(maker, mine):
@@ -91,7 +92,7 @@ class Kept:
     try:
       return read(path)
     except ValueError as error:
-      raise ValueError(f"{error}; remove it, and it is made again") from error
+      raise UserError(f"{error}; remove it, and it is made again") from error
 
   def _path(self, name: str) -> epath.Path:
     """Where the arrays of that name are kept."""

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from jaxdm.errors import UserError
+
 
 def runner_up_class(base_logits_rtk: np.ndarray, target_labels: np.ndarray) -> np.ndarray:
   """The class, other than its own, that full-data models give a target most.
@@ -26,7 +28,7 @@ def given_class(label: int, target_labels: np.ndarray) -> np.ndarray:
   """
   same = np.flatnonzero(np.asarray(target_labels) == label)
   if same.size:
-    raise ValueError(
+    raise UserError(
       f"flip_to must not be the class of a target; it is that of {same.size} "
       f"of {len(target_labels)}"
     )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdm import columns, intervals, spearman, training_sets
+from jaxdm.errors import UserError
 from jaxdm.intervals import Interval
 
 _TILE_NUMBERS = 2**19
@@ -105,13 +106,13 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   order = np.argsort(subset_m, kind="stable")
   starts_s = np.flatnonzero(np.diff(subset_m[order], prepend=-1))
   if len(starts_s) < 2:
-    raise ValueError(
+    raise UserError(
       "held-out models must have at least 2 different training sets, got "
       f"{len(models)} models with finite margins on {len(starts_s)}"
     )
   targets = targets[_varies(margins_mt, models)[targets]]
   if not len(targets):
-    raise ValueError(
+    raise UserError(
       f"margins of all {margins_mt.shape[1]} targets are the same in all models, or not "
       "finite in most of them: there is nothing to evaluate"
     )
@@ -188,7 +189,7 @@ def _finite(margins_mt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   targets = np.flatnonzero(2 * finite_mt.sum(axis=0) > len(with_margins))
   models = with_margins[finite_mt[:, targets].all(axis=1)]
   if not len(models):
-    raise ValueError(
+    raise UserError(
       f"margins of all {len(margins_mt)} held-out models are not finite: there is "
       "nothing to evaluate"
     )

@@ -10,8 +10,7 @@ from jax import lax
 
 from jaxdm import Array, conv
 
-# A side; the stride and the pool leave nothing of smaller images.
-MIN_PIXELS = 3
+LEAST_PIXELS = 3  # A side; of less the pooling leaves nothing.
 
 _LOGIT_SCALE = 0.2
 _EPSILON = 1e-5
@@ -111,7 +110,7 @@ class ResNet9(nn.Module):
     """Logits and penultimate features of normalised images.
 
     Args:
-      images: float[b, h, w, c], h and w at least `MIN_PIXELS`.
+      images: float[b, h, w, c], h and w at least LEAST_PIXELS.
       train: whether batch norm uses the batch's statistics (and updates the
         running ones in the 'batch_stats' collection) or the running ones.
 
@@ -121,9 +120,9 @@ class ResNet9(nn.Module):
     Raises:
       ValueError: if images are too small.
     """
-    if min(images.shape[1:3]) < MIN_PIXELS:
+    if min(images.shape[1:3]) < LEAST_PIXELS:
       raise ValueError(
-        f"images must have {MIN_PIXELS} pixels a side at least, got shape {images.shape}"
+        f"images must have {LEAST_PIXELS} pixels a side or more, got shape {images.shape}"
       )
 
     def block(

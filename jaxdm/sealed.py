@@ -8,11 +8,12 @@ from typing import Any
 from etils import epath
 
 from jaxdm import whole
+from jaxdm.errors import UserError
 
 _PART_BYTES = 2**22
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
   """A store that does not match, cannot be read or cannot be written."""
 
 

@@ -422,7 +422,6 @@ def write_file(path: epath.Path, content: bytes) -> None:
 
 def _kvstore(folder: epath.Path) -> str | dict[str, str]:
   """TensorStore's name for a local or remote folder."""
-  text = os.fspath(folder)
   if whole.is_remote(folder):
-    return text + "/"
-  return {"driver": "file", "path": os.path.abspath(text) + "/"}
+    return os.fspath(folder) + "/"
+  return {"driver": "file", "path": f"{whole.plain_path(folder.parent)}/{folder.name}/"}

@@ -13,6 +13,7 @@ import optax.contrib
 from jax import lax
 
 from jaxdm import Array, augment, conv, prng, resnet9, training_sets
+from jaxdm.errors import UserError
 from jaxdm.shares import share_of
 
 Variables = dict[str, Any]
@@ -69,18 +70,18 @@ class TrainConfig:
   def __post_init__(self) -> None:
     for name in ("width", "epochs", "batch_size", "peak_learning_rate"):
       if not 0 < getattr(self, name) < float("inf"):
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        raise UserError(f"{name} must be positive, got {getattr(self, name)}")
     for name in ("momentum", "label_smoothing"):
       if not 0 <= getattr(self, name) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
     if not 0 < self.peak_at < 1:
-      raise ValueError(f"peak_at must be in (0, 1), got {self.peak_at}")
+      raise UserError(f"peak_at must be in (0, 1), got {self.peak_at}")
     least_0 = "epoch_examples", "muon_rate", "weight_decay"
     for name in (*least_0, "translate_pixels", "cutout_pixels"):
       if not getattr(self, name) >= 0:
-        raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        raise UserError(f"{name} must be >= 0, got {getattr(self, name)}")
     if self.compute_dtype not in ("float32", "bfloat16"):
-      raise ValueError(
+      raise UserError(
         f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
       )
 

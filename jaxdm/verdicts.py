@@ -10,6 +10,7 @@ import numpy as np
 import scipy.special
 
 from jaxdm import prng
+from jaxdm.errors import UserError
 
 _SIMULATIONS = 200_000
 _LEAST_MODELS = 3
@@ -102,9 +103,9 @@ class SequentialTest:
 
   def __post_init__(self) -> None:
     if not 0 <= self.skewness <= MOST_SKEWNESS:
-      raise ValueError(f"skewness must be in [0, {MOST_SKEWNESS}], got {self.skewness}")
+      raise UserError(f"skewness must be in [0, {MOST_SKEWNESS}], got {self.skewness}")
     if not 0.5 < self.confidence <= 1 - _LEAST_LEVEL:
-      raise ValueError(
+      raise UserError(
         f"confidence must be in (0.5, {1 - _LEAST_LEVEL}], got {self.confidence}"
       )
 

@@ -1,32 +1,44 @@
 """Files that are either whole or what they were before, also after a crash."""
 
 import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
 import io
 import json
 import os
 import pathlib
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
 
+# How file systems say that they lack an operation, such as FAT hard links.
+_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
 
 @contextlib.contextmanager
 def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
   """A file to write to, which takes the place of `path` once it is closed and durable.
 
-  An object in a bucket is there when all of it is, and has no other name before.
+  Text is UTF-8 whatever the locale, and keeps its line ends. An object in a bucket is
+  there when all of it is, and has no other name before.
   """
+  as_text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
   if is_remote(path):
-    buffer = io.StringIO() if mode == "w" else io.BytesIO()
+    content = io.BytesIO()
+    buffer = io.TextIOWrapper(content, **as_text) if as_text else content
     yield buffer
-    with path.open(mode) as file:
-      file.write(buffer.getvalue())
+    buffer.flush()
+    path.write_bytes(content.getvalue())
     return
   partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
   try:
-    with partial.open(mode) as file:
+    with open(partial, mode, **as_text) as file:
       yield file
       file.flush()
       os.fsync(file.fileno())
@@ -51,18 +63,44 @@ def make_folder(path: epath.Path) -> None:
 
 
 def _sync(folder: epath.Path) -> None:
-  """Makes the names in a folder durable."""
+  """Makes the names in a folder durable, where the file system can."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)
+  except OSError as error:
+    if error.errno not in _LACKING:
+      raise
   finally:
     os.close(descriptor)
+
+
+def check_writable(folder: epath.Path) -> None:
+  """Makes a folder, and a file in it that is removed again.
+
+  Raises:
+    Exception: of many kinds in a bucket, else OSError, where that cannot be done.
+  """
+  make_folder(folder)
+  trial = folder / f".{uuid.uuid4().hex[:12]}.trial"
+  trial.write_bytes(b"")
+  trial.unlink()
+
+
+def remove_folder(path: epath.Path) -> None:
+  """Removes a folder with all that is in it, also one that is a symbolic link."""
+  local = pathlib.Path(os.fspath(path))
+  if local.is_symlink():
+    shutil.rmtree(local.resolve(), ignore_errors=True)
+    local.unlink()
+  elif local.exists():
+    shutil.rmtree(local)
 
 
 def write_new(path: epath.Path, content: bytes) -> None:
   """Writes a file unless there is one; of several at once, one wins.
 
-  In a bucket the last one may.
+  In a bucket the last one may. A file system without hard links needs locks instead,
+  which few keep between machines.
   """
   if is_remote(path):
     if not path.exists():
@@ -75,8 +113,25 @@ def write_new(path: epath.Path, content: bytes) -> None:
     os.link(mine, path)
   except FileExistsError:
     pass
+  except OSError as error:
+    if error.errno not in _LACKING:
+      raise
+    _rename_new(mine, path)
   finally:
-    mine.unlink()
+    mine.unlink(missing_ok=True)
+  _sync(path.parent)
+
+
+def _rename_new(source: epath.Path, path: epath.Path) -> None:
+  """Renames a file unless there is one of that name; of several at once, one wins."""
+  descriptor = os.open(path.parent, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):  # The last one wins where there are no locks.
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if not path.exists():
+      os.rename(source, path)
+  finally:
+    os.close(descriptor)
 
 
 def write_json(path: epath.Path, value: Any) -> None:
@@ -95,6 +150,28 @@ def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
     return sorted(folder.glob(pattern))
   found = pathlib.Path(os.fspath(folder)).glob(pattern)
   return sorted(epath.Path(path) for path in found)
+
+
+def plain_path(folder: epath.Path) -> str:
+  """An absolute path of a local folder that TensorStore and Orbax take for what it is.
+
+  They know paths in UTF-8 only, and take backslashes for slashes and stars and brackets
+  for wildcards. Such a folder gets a symbolic link, as long as this process lives.
+  """
+  text = os.path.abspath(folder)
+  name = os.fsencode(text)
+  if name == text.encode("utf-8", "surrogatepass") and not set("*?[\\") & set(text):
+    return text
+  link = os.path.join(_links().name, hashlib.sha256(name).hexdigest()[:32])
+  with contextlib.suppress(FileExistsError):
+    os.symlink(text, link)
+  return link
+
+
+@functools.cache
+def _links() -> "tempfile.TemporaryDirectory[str]":
+  """The folder for `plain_path`, which is removed when the process ends."""
+  return tempfile.TemporaryDirectory(prefix="jaxdm-")
 
 
 def is_remote(path: epath.Path) -> bool:

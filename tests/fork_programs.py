@@ -3,7 +3,8 @@
 That process has imported the library, which takes longer than most of what programs are
 asked here. A program's own module, its flags and the command line are the fork's own.
 
-Reads a JSON list of [module, arguments]; writes a list of {status, out, err}.
+Reads a JSON list of [module, arguments, value of JAX_PLATFORMS]; writes a list of
+{status, out, err}.
 """
 
 import importlib
@@ -18,6 +19,7 @@ import tempfile
 import traceback
 from typing import Any, NamedTuple
 
+import jax
 import tqdm  # noqa: F401
 
 import jaxdm
@@ -53,13 +55,16 @@ class Fork(NamedTuple):
   place: str
 
 
-def start(module: str, arguments: list[str], place: str) -> Fork:
+def start(module: str, arguments: list[str], platforms: str, place: str) -> Fork:
   """Runs it in a fork."""
   process = os.fork()
   if not process:
     resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
     for descriptor, name in ((1, "out"), (2, "err")):
       os.dup2(os.open(f"{place}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+    if platforms:
+      os.environ["JAX_PLATFORMS"] = platforms
+      jax.config.update("jax_platforms", platforms)  # Else read at the import.
     status = exit_status(module, arguments)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -74,14 +79,15 @@ def end(fork: Fork) -> dict[str, Any]:
   return {"status": status, "out": out, "err": err}
 
 
-def run(asked: list[tuple[str, list[str]]], folder: str) -> list[dict[str, Any]]:
+def run(asked: list[tuple[str, list[str], str]], folder: str) -> list[dict[str, Any]]:
   """Runs programs, as many at a time as there are cores."""
   forks: list[Fork] = []
   results: list[dict[str, Any]] = []
-  for module, arguments in asked:
+  for module, arguments, platforms in asked:
     if len(forks) - len(results) == (os.cpu_count() or 1):
       results.append(end(forks[len(results)]))
-    forks.append(start(module, arguments, os.path.join(folder, str(len(forks)))))
+    place = os.path.join(folder, str(len(forks)))
+    forks.append(start(module, arguments, platforms, place))
   return results + [end(fork) for fork in forks[len(results) :]]
 
 

@@ -1,12 +1,16 @@
 """LDS by the number of models."""
 
+import dataclasses
 import json
+import types
 
 import pytest
 from absl.testing import flagsaver
 from programs import start
 
 from experiments import efficiency
+from jaxdm import datamodels, path
+from jaxdm.errors import UserError
 
 
 def test_models_needed_lie_between_the_sizes_by_their_logarithms() -> None:
@@ -26,6 +30,29 @@ def test_savings_are_against_the_published_method() -> None:
     "published": {100: 1.0, 400: 1.0},
     "other": {100: 1.0, 400: 2.0},
   }
+
+
+@pytest.mark.parametrize("folds,share", [(1, 0.2), (1, 0.01), (5, 0.2), (9, 0.2)])
+@pytest.mark.parametrize("models", [2, 9, 10, 17, 40, 300])
+def test_default_sizes_can_be_split(models, folds, share) -> None:
+  config = datamodels.FitConfig(folds=folds, validation_share=share)
+  collect = types.SimpleNamespace(num_models=models)
+  experiment = types.SimpleNamespace(collect=collect, fit=config)
+  opened = types.SimpleNamespace(experiment=experiment)
+  if models < 10:
+    with pytest.raises(UserError, match=f"^num_models={models} of this workdir are"):
+      efficiency._asked(opened)
+    return
+  sizes, _ = efficiency._asked(opened)
+  assert sizes[-1] == models
+  for size in sizes[:-1]:  # All models are all that there are.
+    for one in (config, dataclasses.replace(config, folds=1)):
+      assert min(len(fold.check) for fold in path.folds(size, one)) >= 2
+  with (
+    flagsaver.flagsaver(sizes=["9"]),
+    pytest.raises(UserError, match="^sizes must be numbers from 10"),
+  ):
+    efficiency._asked(opened)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """One target's story."""
 
+import csv
 import json
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from absl.testing import flagsaver
 from programs import start
 
 from experiments import explain, launcher
+from jaxdm.errors import UserError
 
 
 def test_outcomes_have_exact_and_student_t_intervals() -> None:
@@ -19,6 +22,31 @@ def test_outcomes_have_exact_and_student_t_intervals() -> None:
   # Clopper and Pearson: the upper end for 3 of 4 solves P(at most 3) = .025.
   assert found.accuracy[0] == 0.75 and found.models == 4
   np.testing.assert_allclose(scipy.stats.binom.cdf(3, 4, found.accuracy[2]), 0.025)
+
+
+@pytest.mark.parametrize("size", [*range(1, 45), 199, 200, 5000])
+def test_default_sizes_fit_every_class(size) -> None:
+  labels = np.repeat([0, 1], [size, 7])
+  opened = types.SimpleNamespace(
+    labels=labels,
+    target_labels=np.array([0]),
+    dataset=types.SimpleNamespace(class_names=("small", "other")),
+  )
+  if size == 1:
+    with pytest.raises(UserError, match="^target=0 is of the class small, which has 1"):
+      explain._asked(opened)
+    return
+  target, ks = explain._asked(opened)
+  assert target == 0 and ks == sorted(set(ks)) and len(ks) in (1, 2)
+  assert set(ks) <= set(range(1, size))
+  if size >= 40:
+    assert ks == [size // 20, size // 10]
+  # What a user gives is still checked, and named.
+  with (
+    flagsaver.flagsaver(ks=[str(size)]),
+    pytest.raises(UserError, match=rf"^ks must be numbers in \[1, {size}\)"),
+  ):
+    explain._asked(opened)
 
 
 @pytest.mark.slow
@@ -36,8 +64,17 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
   with flagsaver.as_parsed(workdir=str(finished_copy)):
     opened = launcher.open_lab()
   scores = explain.methods.scores(opened, explain.METHODS)
+  with open(finished_copy / "explain_3.csv", newline="", encoding="utf-8") as file:
+    table = list(csv.DictReader(file))
+  assert record["caption"].startswith(f"Target 3: {opened.dataset.test_sources[3]}.")
+  for row in table:
+    index = int(row["index"])
+    assert row["source"] == opened.dataset.train_sources[index]
+    assert row["class"] == opened.dataset.class_names[opened.labels[index]]
   for change in explain.changes_of(opened, scores, 3, [2, 4]):
     label = opened.target_labels[3]
+    named = [int(row["index"]) for row in table if row["change"] == change.name]
+    assert named == [*change.removed, *change.relabelled]
     assert len(change.removed) + len(change.relabelled) in (2, 4)
     assert (opened.labels[change.relabelled] == label).all()
     if "datamodel" not in change.name:

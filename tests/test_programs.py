@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
+import jax
 import pytest
 
 from experiments import workdir
@@ -54,6 +55,7 @@ ONE_LINE = [
   ("status", "--workdir=NONE", "--workdir=NONE holds no experiment"),
   ("status", "--workdir=NONE --alpha=2", "--alpha has no effect in this program"),
   ("pipeline", "--masks=m.npy", "--masks has no effect in this program"),
+  ("pipeline", "--out=NONE", "--out has no effect in this program"),
   ("removal_curves", "--budget_models=3", "--budget_models has no effect in this"),
   ("train_subsets", "--own_disk", "--own_disk is for processes of one job"),
   ("train_subsets", "--arrays=NONE", "--arrays=NONE cannot be read"),
@@ -68,6 +70,18 @@ ONE_LINE = [
 ]
 
 
+# What JAX_PLATFORMS may say on a machine without accelerators, and in all programs that
+# compute.
+MACHINES = [
+  ("train_subsets", "cuda"),
+  ("pipeline", "rocm"),
+  ("report", "tpu"),
+  ("bank", "no_such_thing"),
+  ("brittleness", "cpu,no_such_thing"),
+  ("explain", "CPU"),
+]
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory) -> dict[str, str]:
   """What HELD and NONE stand for: a workdir that this process holds, and no folder."""
@@ -76,18 +90,19 @@ def places(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def ran(places) -> dict[tuple[str, str], dict[str, Any]]:
-  """What every program did, by its module and arguments."""
+def ran(places) -> dict[tuple[str, ...], dict[str, Any]]:
+  """What every program did, by its module, arguments and JAX_PLATFORMS, if it is set."""
   asked = [(name, arguments) for name, arguments, _ in ONE_LINE]
   asked += [(name, "--help") for name in (*LAUNCHERS, *OTHERS)]
-  asked += [("status", "--workdir=HELD")]
+  asked += [("status", "--workdir=HELD"), ("status", "--workdir=HELD", "cuda")]
+  asked += [(name, "", platforms) for name, platforms in MACHINES]
   parts = []
-  for name, text in asked:
+  for name, text, *platforms in asked:
     for word, path in places.items():
       text = text.replace(word, path)
     if "--workdir" not in text and name in LAUNCHERS:
       text += f" --workdir={places['NONE']}"
-    parts.append([name, text.split()])
+    parts.append([name, text.split(), *(platforms or [""])])
   held = workdir.Workdir(places["HELD"])
   with held.locked():
     done = subprocess.run(
@@ -149,3 +164,18 @@ def test_bad_input_ends_in_one_line(ran, places, name, arguments, message) -> No
 def test_status_reads_a_workdir_that_is_in_use(ran) -> None:
   done = ran["status", "--workdir=HELD"]
   assert done["status"] == 0 and "store" in done["out"], done
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="here JAX finds accelerators")
+@pytest.mark.parametrize("name,platforms", MACHINES)
+def test_devices_that_are_not_there_are_one_line(ran, places, name, platforms) -> None:
+  done = ran[name, "", platforms]
+  assert done["status"] == 1, done
+  [line] = done["err"].splitlines()
+  assert line.startswith(f"error: JAX_PLATFORMS={platforms} names what this machine, or")
+  assert "unset it, or name others" in line
+  assert not pathlib.Path(places["NONE"]).exists()
+
+
+def test_status_needs_no_device(ran) -> None:
+  assert ran["status", "--workdir=HELD", "cuda"]["status"] == 0

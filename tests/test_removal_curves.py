@@ -1,6 +1,7 @@
 """Equal numbers of removals by every method."""
 
 import csv
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from programs import start
 
 from experiments import base_models, launcher, removal_curves
 from jaxdm import prng
+from jaxdm.errors import UserError
 
 ASKED = {"methods": "influence,random", "curve_sizes": "2,6", "curve_models": "3"}
 
@@ -31,6 +33,29 @@ def test_curves_are_what_retraining_says(finished_copy, capsys) -> None:
     margins = opened.retrain(np.tile(mask, (3, 1)), seeds)[:, target]
     assert row["method"] == "influence" and row["models"] == "3"
     np.testing.assert_allclose(float(row["mean_margin"]), margins.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.25, 0.5, 0.999999])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 9, 100])
+def test_default_sizes_fit_every_class(size, share) -> None:
+  search = types.SimpleNamespace(max_share=share)
+  opened = types.SimpleNamespace(
+    labels=np.repeat([0, 1], [size, 101]),
+    target_labels=np.array([0, 1]),
+    experiment=types.SimpleNamespace(search=search),
+  )
+  targets = np.array([0, 1])
+  if size == 1:
+    with pytest.raises(UserError, match="^search_targets must be of classes with two"):
+      removal_curves._sizes(opened, targets)
+    return
+  sizes = removal_curves._sizes(opened, targets)
+  assert sizes and set(sizes) <= set(range(1, size))
+  with (
+    flagsaver.flagsaver(curve_sizes=[str(size)]),
+    pytest.raises(UserError, match="^curve_sizes must be numbers in"),
+  ):
+    removal_curves._sizes(opened, targets)
 
 
 def test_differences_are_paired_by_target() -> None:

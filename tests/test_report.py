@@ -1,16 +1,20 @@
+import csv
 import html
+import json
 import re
 import subprocess
 import sys
 
 import jax
 import numpy as np
+import pandas
 import pytest
 from etils import epath
 from matplotlib import figure as figure_lib
 
 from experiments import report
-from jaxdm import brittleness, datamodels, verdicts
+from jaxdm import brittleness, data, datamodels, verdicts
+from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
 
 
@@ -40,6 +44,128 @@ VERDICTS = [
 ]
 
 
+def dataset(train: np.ndarray, test: np.ndarray, **more) -> data.Dataset:
+  """Blank images with some labels."""
+  images = (np.zeros((len(labels), 4, 4, 1), np.uint8) for labels in (train, test))
+  names = tuple(f"class {label}" for label in range(1 + max(train)))
+  parts = zip(("train", "test"), images, (train, test), strict=True)
+  arrays = {}
+  for split, pixels, labels in parts:
+    arrays |= {f"{split}_images": pixels, f"{split}_labels": labels.astype(np.int32)}
+  return data.Dataset(**({"name": "mine", "class_names": names} | arrays | more))
+
+
+# Names of files as people have them, and worse.
+NAMES = [
+  "a b.png",
+  "a,b.png",
+  'say "a".png',
+  "two\nlines.png",
+  "two\rlines.png",
+  "both\r\nends.png",
+  "'quoted'.png",
+  "\u00e4\u2265\u732b.png",
+  " .png ",
+  "a;b\t.png",
+  "=1+1.png",
+  "\\xff.png",
+]
+
+
+def read_twice(path: epath.Path) -> list[dict[str, str]]:
+  """The rows of a table as the csv module reads it, which pandas must read alike."""
+  with open(path, encoding="utf-8", newline="") as file:
+    header, *rows = csv.reader(file)
+  frame = pandas.read_csv(path, dtype=str, keep_default_na=False)
+  assert frame.columns.tolist() == header
+  assert frame.to_numpy().tolist() == rows
+  return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_every_index_leads_back_to_its_file(tmp_path) -> None:
+  n = len(NAMES)
+  mine = dataset(
+    np.arange(n) % 2,
+    np.arange(n) % 2,
+    class_names=('t-shirt, "red"', "two\r\nlines"),
+    train_sources=tuple(f"train/{name}" for name in NAMES),
+    test_sources=tuple(f"test/{name}" for name in NAMES[::-1]),
+  )
+  examples, targets, found = (epath.Path(tmp_path / f"{i}.csv") for i in range(3))
+  tables.write_examples(examples, mine)
+  rows = read_twice(examples)
+  assert [row["source"] for row in rows[:n]] == [f"train/{name}" for name in NAMES]
+  assert [row["source"] for row in rows[n:]] == [f"test/{name}" for name in NAMES[::-1]]
+  assert [row["split"] for row in rows] == ["train"] * n + ["test"] * n
+  assert [row["index"] for row in rows] == 2 * [str(i) for i in range(n)]
+  assert {(row["label"], row["class"]) for row in rows} == {
+    ("0", 't-shirt, "red"'),
+    ("1", "two\r\nlines"),
+  }
+  tables.write_targets(targets, np.ones((2, n)), mine)
+  rows = read_twice(targets)
+  assert [row["source"] for row in rows] == [f"test/{name}" for name in NAMES[::-1]]
+  ranking = np.random.default_rng(0).permutation(n)
+  cases = [brittleness.Case(v.target, v.method, ranking, np.array([9])) for v in VERDICTS]
+  tables.write_verdicts(found, cases, VERDICTS, np.ones((2, n)), mine)
+  for row, v in zip(read_twice(found), VERDICTS, strict=True):
+    assert row["target_source"] == f"test/{NAMES[::-1][v.target]}"
+    changed = [f"train/{NAMES[i]}" for i in ranking[: v.k_tried]]
+    assert json.loads(row["changed_sources"]) == changed
+    assert [int(i) for i in row["examples"].split()] == ranking[: v.largest].tolist()
+  assert tables.read_verdicts(found)[0] == VERDICTS
+
+
+@pytest.mark.parametrize("damage", ["gone", "edited", "cut", "binary", "folder"])
+def test_tables_that_cannot_be_read_are_named(tmp_path, damage) -> None:
+  path = epath.Path(tmp_path / "found.csv")
+  labels, cases = np.repeat([0, 1, 2], 20), []
+  for v in VERDICTS:
+    cases.append(brittleness.Case(v.target, v.method, np.arange(20), np.array([9])))
+  tables.write_verdicts(path, cases, VERDICTS, np.ones((2, 3)), dataset(labels, labels))
+  text = path.read_text()
+  path.unlink()
+  if damage == "edited":
+    path.write_text(text.replace("datamodel,3", "datamodel,three"))
+  elif damage == "cut":
+    path.write_text(text[: text.index("datamodel") + 9])
+  elif damage == "binary":
+    path.write_bytes(b"\xff\x00" + text.encode())
+  elif damage == "folder":
+    path.mkdir()
+  with pytest.raises(UserError, match="found.csv (cannot be read|is not as it was)"):
+    tables.read_verdicts(path)
+
+
+def test_the_page_says_which_files_its_pictures_show() -> None:
+  found = summary()
+  found["captions"] = {"target_1.png": "Target: <a>.png", "explain_2.png": "Target: b"}
+  wrong = {"target": "4", "class": "x", "source": "test/x/4.png"}
+  wrong |= {"base_accuracy": "0.25", "base_mean_margin": "-1.0"}
+  found["wrong_targets"] = [wrong]
+  names = ("brittleness.png", "datamodels.png", "calibration.png", "target_1.png")
+  page_text = page.experiment_page(found, dict.fromkeys((*names, "explain_2.png"), b""))
+  for said in ("Target: &lt;a&gt;.png", "Target: b", "test/x/4.png"):
+    assert page_text.count(said) == 1
+
+
+def test_names_are_drawn_as_text_and_not_as_formulas() -> None:
+  images, name = np.zeros((2, 5, 5, 1), np.uint8), "5 $ \\wrong{ $"
+  fig = figures.story(images[0], images, title=name, removed_titles=[name] * 2)
+  assert page.png(fig).startswith(b"\x89PNG")
+  numbers = np.full((1, 3), 0.5)
+  fig = figures.explanation(
+    images[0],
+    images,
+    title=name,
+    image_titles=[name] * 2,
+    names=["nothing"],
+    accuracies=numbers,
+    margins=numbers,
+  )
+  assert page.png(fig).startswith(b"\x89PNG")
+
+
 def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
   path = epath.Path(tmp_path / "b.csv")
   cases = [
@@ -47,13 +173,13 @@ def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
     for v in VERDICTS
   ]
   base = np.array([[0, 1.0, -1.0], [0, 2.0, 3.0]])
-  tables.write_verdicts(path, cases, VERDICTS, base, np.array([50, 60, 90]))
+  labels = np.repeat([0, 1, 2], [50, 60, 90])
+  tables.write_verdicts(path, cases, VERDICTS, base, dataset(labels, np.arange(3)))
   found, rankings = tables.read_verdicts(path)
   assert found == VERDICTS
   for ranking in rankings:
     np.testing.assert_array_equal(ranking, np.arange(10, 19))
-  header, first = path.read_text().splitlines()[:2]
-  row = dict(zip(header.split(","), first.split(","), strict=True))
+  row = read_twice(path)[0]
   assert float(row["base_accuracy"]) == 1.0 and float(row["base_mean_margin"]) == 1.5
   assert float(row["share_of_class"]) == 3 / 60
 

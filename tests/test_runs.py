@@ -113,7 +113,7 @@ def test_one_job_of_two_processes_searches_as_one_does(trained, tmp_path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
   run = tmp_path / "run"
   with flagsaver.as_parsed(drill_models="5000"):
@@ -403,7 +403,8 @@ def test_stores_may_be_on_another_filesystem(trained, tmp_path) -> None:
     assert drill._files(pathlib.Path(other) / "bank") == drill._stored(trained)
 
 
-def test_a_signal_ends_what_does_not_end_by_itself() -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_ends_what_does_not_end_by_itself(name) -> None:
   code = "from experiments import stopping; import time; stopping.GRACE_SECONDS = 0.5; "
   code += "stopping.listen(); print('ready', flush=True); time.sleep(60)"
   process = subprocess.Popen(
@@ -413,9 +414,9 @@ def test_a_signal_ends_what_does_not_end_by_itself() -> None:
     text=True,
   )
   assert process.stdout and process.stdout.readline() == "ready\n"
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(signal.Signals[name])
   assert process.wait(10) == 75
-  assert process.stderr and "SIGTERM: ending within" in process.stderr.read()
+  assert process.stderr and f"{name}: ending within" in process.stderr.read()
 
 
 ROOT = pathlib.Path(__file__).parents[1]

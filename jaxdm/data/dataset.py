@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from jaxdm import identity
+from jaxdm.errors import UserError
 
 ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-class DataError(ValueError):
+class DataError(UserError):
   """Data that cannot be used, with what is wrong and what is accepted."""
 
 

@@ -215,7 +215,7 @@ def explanation(
     axes.grid(alpha=0.3)
   left.set(xlim=(0, 1), yticks=places, yticklabels=names)
   right.axvline(0, color="black", linewidth=1)
-  fig.suptitle(title, fontsize="medium", x=0.01, ha="left")
+  fig.suptitle(title, fontsize="medium", x=0.01, ha="left", parse_math=False)
   return fig
 
 
@@ -243,7 +243,7 @@ def story(
   for place, (image, name) in enumerate(pairs):
     cell = grid[place // columns, 2 + place % columns]
     _draw(fig.add_subplot(cell), image, name)
-  fig.suptitle(title, fontsize="medium", x=0.01, ha="left")
+  fig.suptitle(title, fontsize="medium", x=0.01, ha="left", parse_math=False)
   return fig
 
 
@@ -251,5 +251,5 @@ def _draw(axes: Any, image: np.ndarray, title: str) -> None:
   """One image without axes; of many channels the first three, as red, green and blue."""
   shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
   axes.imshow(np.pad(shown, [(0, 0), (0, 0), (0, 3 - shown.shape[-1])]))
-  axes.set_title(title, fontsize="x-small")
+  axes.set_title(title, fontsize="x-small", parse_math=False)
   axes.set_axis_off()

@@ -119,10 +119,24 @@ def _ends(interval: Mapping[str, float]) -> str:
   return f"{interval['low']:.3f} to {interval['high']:.3f}"
 
 
-def _extras(pictures: Mapping[str, bytes]) -> list[tuple[str, str]]:
+def _stories(
+  summary: dict[str, Any], pictures: Mapping[str, bytes], beginning: str
+) -> str:
+  """The pictures of single targets whose names begin so, and where their images are."""
+  captions = summary.get("captions", {})
+  return "".join(
+    image(data, name) + paragraph(captions.get(name, ""), note=True)
+    for name, data in pictures.items()
+    if name.startswith(beginning)
+  )
+
+
+def _extras(
+  summary: dict[str, Any], pictures: Mapping[str, bytes]
+) -> list[tuple[str, str]]:
   """What the launchers beside the pipeline have drawn."""
-  stories = [image(data, n) for n, data in pictures.items() if n.startswith("explain_")]
-  found = [("Targets one by one, by retraining", "".join(stories))] if stories else []
+  stories = _stories(summary, pictures, "explain_")
+  found = [("Targets one by one, by retraining", stories)] if stories else []
   if "efficiency.png" in pictures:
     picture = image(pictures["efficiency.png"], "LDS by the number of models")
     found.append(("How many models a good datamodel takes", picture))
@@ -134,11 +148,12 @@ def _wrong_table(summary: dict[str, Any]) -> str:
   wrong = summary["wrong_targets"]
   if not wrong:
     return paragraph("None.")
-  header = ("target", "class", "accuracy", "mean margin")
+  header = ("target", "class", "source", "accuracy", "mean margin")
   rows = [
     (
       row["target"],
       row["class"],
+      row.get("source", ""),  # Tables of earlier versions have none.
       f"{float(row['base_accuracy']):.2f}",
       f"{float(row['base_mean_margin']):.2f}",
     )
@@ -226,7 +241,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
 
   Args:
     summary: what the report launcher writes to summary.json.
-    pictures: PNG bytes by file name; those of targets have 'target' in it.
+    pictures: PNG bytes by file name; those of targets begin with 'target_'.
   """
   trained = summary["train_subsets"]
   quality_rows = [
@@ -234,7 +249,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
     *_fit_rows(summary["fit_datamodels"]),
   ]
-  stories = [image(data, n) for n, data in pictures.items() if "target" in n]
+  stories = _stories(summary, pictures, "target_")
   method = words.story_method(summary["brittleness"]["methods"])
   sections = [
     (
@@ -246,7 +261,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     ("Label flips", _verdict_table(summary, "label_flip")),
     (
       f"The targets that fewest removals by {method} flip",
-      "".join(stories) or paragraph("None is flipped."),
+      stories or paragraph("None is flipped."),
     ),
     (
       "How good the datamodels are",
@@ -256,7 +271,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       + image(pictures["calibration.png"], "margins predicted and found by retraining")
       + paragraph(words.extrapolation(summary), note=True),
     ),
-    *_extras(pictures),
+    *_extras(summary, pictures),
     ("Targets that models on all data get wrong", _wrong_table(summary)),
     ("Settings", settings_table(summary["settings"])),
     ("Runs", _run_table(summary["provenance"])),

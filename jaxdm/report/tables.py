@@ -1,20 +1,76 @@
-"""Verdicts as CSV files, one row a target and method, and their summary."""
+"""Examples, targets and verdicts as CSV files, and a summary of verdicts."""
 
 import csv
+import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from jaxdm import brittleness, whole
+from jaxdm import brittleness, data, whole
 from jaxdm import verdicts as verdicts_lib
+from jaxdm.errors import UserError
 from jaxdm.shares import share_of
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
 CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
-_EXTRA = ("base_accuracy", "base_mean_margin", "share_of_class", "examples")
+_OF_EXAMPLES = ("labels", "sources")
+_EXTRA = (
+  "base_accuracy",
+  "base_mean_margin",
+  "share_of_class",
+  "examples",
+  "target_source",
+  "changed_sources",
+)
+
+
+def read_rows(path: epath.Path) -> list[dict[str, str]]:
+  """The rows of a table by the names of its columns.
+
+  Raises:
+    UserError: if it is not there or no table.
+  """
+  try:
+    with open(path, encoding="utf-8", newline="") as file:
+      return list(csv.DictReader(file))
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def write_rows(
+  path: epath.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+  """Writes a table, whole or not at all."""
+  with whole.writing(path, "w") as file:
+    for cells in (header, *rows):
+      file.write(_line(cells))
+
+
+def _line(cells: Sequence[Any]) -> str:
+  """A line of a table; cells that hold line ends of any kind are quoted."""
+  buffer = io.StringIO()
+  # A writer is only sure to quote the characters that end its own lines.
+  csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+  return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def write_examples(path: epath.Path, dataset: data.Dataset) -> None:
+  """Writes where every training example and target came from, a row each.
+
+  Args:
+    path: of the CSV file.
+    dataset: whose indices all other tables use.
+  """
+  rows = []
+  for split in ("train", "test"):
+    labels, sources = (getattr(dataset, f"{split}_{name}") for name in _OF_EXAMPLES)
+    for index, (label, source) in enumerate(zip(labels, sources, strict=True)):
+      rows.append((split, index, dataset.class_names[label], label, source))
+  write_rows(path, ("split", "index", "class", "label", "source"), rows)
 
 
 def write_verdicts(
@@ -22,67 +78,73 @@ def write_verdicts(
   cases: Sequence[brittleness.Case],
   verdicts: Sequence[verdicts_lib.Verdict],
   base_margins_rt: np.ndarray,
-  class_sizes_t: np.ndarray,
+  dataset: data.Dataset,
 ) -> None:
   """Writes verdicts with what is needed to read and to replay them.
 
-  Their `examples` are the ranking, of which the first `k_tried` were changed.
+  Their `examples` are the ranking, of which the first `k_tried` were changed; those are
+  the `changed_sources`, a JSON list of text.
 
   Args:
     path: of the CSV file.
     cases: what was searched.
     verdicts: what was found, in the same order.
     base_margins_rt: float, margins of r models on all data.
-    class_sizes_t: int, training examples in each target's class.
+    dataset: the examples and targets.
   """
-  with whole.writing(path, "w") as file:
-    writer = csv.DictWriter(file, [*_VERDICT, *_EXTRA], lineterminator="\n")
-    writer.writeheader()
-    for case, verdict in zip(cases, verdicts, strict=True):
-      base = base_margins_rt[:, verdict.target]
-      writer.writerow(
-        verdict._asdict()
-        | {
-          "base_accuracy": float((base > 0).mean()),
-          "base_mean_margin": float(base.mean()),
-          "share_of_class": verdict.k_tried / int(class_sizes_t[verdict.target]),
-          "examples": " ".join(map(str, case.ranking[: verdict.largest])),
-        }
-      )
+  class_sizes_t = np.bincount(dataset.train_labels)[dataset.test_labels]
+  rows = []
+  for case, verdict in zip(cases, verdicts, strict=True):
+    base = base_margins_rt[:, verdict.target]
+    changed = [dataset.train_sources[i] for i in case.ranking[: verdict.k_tried]]
+    extra = (
+      float((base > 0).mean()),
+      float(base.mean()),
+      verdict.k_tried / int(class_sizes_t[verdict.target]),
+      " ".join(map(str, case.ranking[: verdict.largest])),
+      dataset.test_sources[verdict.target],
+      json.dumps(changed, ensure_ascii=False),
+    )
+    rows.append((*verdict, *extra))
+  write_rows(path, (*_VERDICT, *_EXTRA), rows)
 
 
 def write_targets(
-  path: epath.Path, base_margins_rt: np.ndarray, class_names: Sequence[str]
+  path: epath.Path, base_margins_rt: np.ndarray, dataset: data.Dataset
 ) -> None:
   """Writes what models on all data make of every target, a row each.
 
   Args:
     path: of the CSV file.
     base_margins_rt: float, margins of r models on all data.
-    class_names: t, the targets' classes.
+    dataset: whose targets they are.
   """
   right = brittleness.right_targets(base_margins_rt)
-  with whole.writing(path, "w") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("target", "class", "base_accuracy", "base_mean_margin", "right"))
-    for target, (name, margins) in enumerate(
-      zip(class_names, base_margins_rt.T, strict=True)
-    ):
-      accuracy, mean = float((margins > 0).mean()), float(margins.mean())
-      writer.writerow((target, name, accuracy, mean, bool(right[target])))
+  rows = []
+  for target, margins in enumerate(base_margins_rt.T):
+    name = dataset.class_names[dataset.test_labels[target]]
+    accuracy, mean = float((margins > 0).mean()), float(margins.mean())
+    found = accuracy, mean, bool(right[target]), dataset.test_sources[target]
+    rows.append((target, name, *found))
+  header = ("target", "class", "base_accuracy", "base_mean_margin", "right", "source")
+  write_rows(path, header, rows)
 
 
 def read_verdicts(
   path: epath.Path,
 ) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
-  """Verdicts and the ranking of each, int[largest]; the first k_tried were changed."""
+  """Verdicts and the ranking of each, int[largest]; the first k_tried were changed.
+
+  Raises:
+    UserError: if the file is not there, or not as `write_verdicts` writes it.
+  """
   parse: dict[Any, Any] = {
     bool: lambda text: text == "True",
     float | None: lambda text: float(text) if text else None,
   }
   verdicts, rankings = [], []
-  with path.open("r") as file:
-    for row in csv.DictReader(file):
+  for row in read_rows(path):
+    try:
       fields = {
         name: parse.get(kind, kind)(row[name])
         for name, kind in _VERDICT.items()
@@ -90,6 +152,8 @@ def read_verdicts(
       }
       verdicts.append(verdicts_lib.Verdict(**fields))
       rankings.append(np.array(row["examples"].split(), int))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise UserError(f"{path} is not as it was written: {error!r}") from error
   return verdicts, rankings
 
 

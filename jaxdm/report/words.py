@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from jaxdm import data
+
 Summary = Mapping[str, Any]
 
 
@@ -100,6 +104,15 @@ def extrapolation(summary: Summary) -> str:
     f"Datamodels are fitted on random subsets of {percent(alpha)} of the training set, "
     "and extrapolate: to all data on the left, on the right to all data less the largest "
     "removal of each search, which no margin has chosen."
+  )
+
+
+def caption(dataset: data.Dataset, target: int, examples: np.ndarray) -> str:
+  """Which target and, in order, which training examples a picture shows."""
+  images = "; ".join(f"{i}: {dataset.train_sources[i]}" for i in examples)
+  return (
+    f"Target {target}: {dataset.test_sources[target]}. Training images, in order, by "
+    f"index: {images}."
   )
 
 
