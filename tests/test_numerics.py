@@ -47,6 +47,9 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
   design, outcomes = rng.random((60, 9)) < 0.5, rng.normal(size=(60, 4))
   config = datamodels.FitConfig(num_lambdas=3)
   fit = datamodels.fit_datamodels(design, outcomes, config=config)
+  weighted = datamodels.fit_datamodels(
+    design, outcomes, config=config, sample_weight=rng.random(60)
+  )
   lasso = fit_lasso(design, outcomes, 0.1)
   found = {
     "keys": jax.random.key_data(keys),
@@ -60,6 +63,7 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
     "similar": baselines.similarity(features[0], features[0]),
     "close": baselines.closeness(features[0], features[0]),
     "fit": fit.weights_tn,
+    "weighted": weighted.weights_tn,
     "predictions": fit.predict(design),
     "lasso": lasso.weights,
   }

@@ -6,13 +6,15 @@ from typing import TypeAlias
 
 from etils import epath
 
+_BUCKETS = ("gs://", "s3://", "az://", "hf://")  # What epath reads.
+
 Place: TypeAlias = epath.Path | pathlib.Path
 
 
 def place(path: str | os.PathLike[str]) -> Place:
   """A path from the root, with `~` looked up.
 
-  Only one with :// leads into a bucket: /s3/x is in a folder.
+  Only what begins with gs:// or its like is in a bucket: /s3/x and ./gs://x are folders.
   """
   text = os.path.expanduser(os.fspath(path))
-  return epath.Path(text) if "://" in text else pathlib.Path(text).absolute()
+  return epath.Path(text) if text.startswith(_BUCKETS) else pathlib.Path(text).absolute()
