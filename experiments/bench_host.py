@@ -50,6 +50,7 @@ from jaxdm import (
   devices,
   identity,
   lasso,
+  margins,
   quality,
   retrain,
   whole,
@@ -224,7 +225,7 @@ def _fit(opened: lab.Lab) -> Work:
 
 def _fit_margins(opened: lab.Lab) -> Work:
   """The part of that which looks for margins that are not finite."""
-  return lambda: datamodels.nonfinite_rows(opened.fitted_rows().margins_mt)
+  return lambda: margins.usable(opened.fitted_rows().margins_mt)
 
 
 def _held_out(opened: lab.Lab) -> Work:

@@ -27,7 +27,7 @@ from experiments import (
   margin_files,
   workdir,
 )
-from jaxdm import datamodels, identity, priors, store, training_sets, whole
+from jaxdm import datamodels, identity, margins, priors, store, training_sets, whole
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -60,8 +60,8 @@ def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
 def finite_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, store.Matrix]:
   """Masks and margins of the models to fit to, without those that diverged."""
   rows = opened.fitted_rows()
-  diverged = datamodels.nonfinite_rows(rows.margins_mt)
-  found = rows._replace(numbers=np.delete(rows.numbers, diverged))
+  models, _ = margins.usable(rows.margins_mt)
+  found = rows._replace(numbers=rows.numbers[models])
   return found.masks, found.margins_mt
 
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import imported, launcher, presets, program, settings, workdir
 from jaxdm import bank, datamodels, identity, store, training_sets
+from jaxdm import margins as margins_lib
 from jaxdm.errors import UserError
 
 MASKS = program.define_path(
@@ -111,7 +112,10 @@ def open_files() -> Files:
     f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {n:,} examples, "
     f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
   )
-  bad = datamodels.nonfinite_rows(margins_mt)
+  models, with_margins = margins_lib.usable(margins_mt)
+  bad = np.setdiff1d(np.arange(m), models)
+  if lost := margins_mt.shape[1] - len(with_margins):
+    print(f"{lost} targets without margins, or with those of few models, are left out")
   if bad.size and not drop:
     rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
     raise UserError(
@@ -120,8 +124,7 @@ def open_files() -> Files:
     )
   if bad.size:
     print(f"{bad.size} models left out: their margins are not finite")
-    rows_m = np.setdiff1d(np.arange(m), bad)
-    packed, margins_mt = packed.take(rows_m), _take(margins_mt, rows_m)
+    packed, margins_mt = packed.take(models), _take(margins_mt, models)
   now: dict[str, Any] = {
     "masks": [*packed.shape],
     "digest": identity.digest([packed, margins_mt]),

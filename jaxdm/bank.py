@@ -75,18 +75,18 @@ def write(
 ) -> None:
   """Writes a chunk of models, with logits and labels where the store keeps them.
 
-  A model that diverged is a row of NaN. So is one whose numbers the store's type, if it
-  is float16, cannot hold: they would not come back as they are.
+  A model that diverged is a row of NaN. So is one with numbers that are infinite or that
+  the store's type, if it is float16, cannot hold: they would not come back as they are.
   """
   arrays = {"margins": margins_mt}
   if "logits" in store.columns:
     assert logits_mtk is not None
     arrays["logits"] = logits_mtk.reshape(len(logits_mtk), -1)
   most = np.finfo(store.columns["margins"].dtype).max
-  lost_m = np.any([~(np.abs(a) <= most).all(axis=1) for a in arrays.values()], axis=0)
+  lost_m = np.any([(np.abs(a) > most).any(axis=1) for a in arrays.values()], axis=0)
   for name, array in arrays.items():
     arrays[name] = np.where(lost_m[:, None], np.nan, array)
-  diverged = int(lost_m.sum())
+  diverged = int(np.isnan(arrays["margins"]).all(axis=1).sum())
   arrays["masks"] = np.packbits(masks_mn, axis=1)
   if "labels" in store.columns:
     assert labels_mn is not None

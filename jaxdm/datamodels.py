@@ -27,8 +27,10 @@ from jaxdm import (
   waiting,
 )
 from jaxdm import kept as kept_lib
+from jaxdm import margins as margins_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
+from jaxdm.fit import Status
 from jaxdm.path import FitConfig
 from jaxdm.priors import Prior
 
@@ -50,7 +52,8 @@ class Datamodels:
     intercepts_t: float32, in logits.
     lambdas_t: float32, the penalty chosen for each target.
     gap_t: float32, relative duality gap reached.
-    status_t: int8 of `fit.Status`.
+    status_t: int8 of `fit.Status`; NONFINITE for targets without margins, whose weights
+      are 0 and whose intercepts, lambdas and gaps are NaN.
     choice_t: int32, which candidate prior was chosen.
   """
 
@@ -95,8 +98,12 @@ class Datamodels:
       ValueError: see `quality.evaluate`; and on masks with another number of examples.
     """
     masks = columns.as_matrix("masks", masks_mn)
-    margins = columns.as_columns("margins", margins_mt)
-    return quality.evaluate(self.predict(masks), margins[:], masks)
+    margins = np.asarray(columns.as_columns("margins", margins_mt)[:])
+    lost = np.flatnonzero(self.status_t == Status.NONFINITE)
+    if lost.size:
+      margins = margins.astype(np.promote_types(margins.dtype, np.float32))
+      margins[:, lost] = np.nan
+    return quality.evaluate(self.predict(masks), margins, masks)
 
   def top(self, target: int, k: int) -> np.ndarray:
     """The k training examples that support a target most, strongest first."""
@@ -144,8 +151,9 @@ def fit_datamodels(
     masks_mn: bool[m, n], or numbers 0 and 1, which examples each model was trained on. A
       memory map of bool and `training_sets.PackedMasks` are read a block of rows at a
       time; a SciPy sparse array and what is not bool is packed first.
-    margins_mt: real[m, t], correct-class margins in logits; finite. A vector [m] is one
-      target, t = 1: what is returned always has an axis of targets.
+    margins_mt: real[m, t], correct-class margins in logits; finite, but for targets that
+      at most half of the models have a margin of, which get no datamodel. A vector [m] is
+      one target, t = 1: what is returned always has an axis of targets.
     sample_weight: real[m] >= 0, what each model's squared error counts, relative to the
       others: in the fits (see `lasso.fit_lasso`), in the choice of lambda and prior, and
       in the scales of a prior's offset. A model of weight 0 is left out, whatever its
@@ -176,7 +184,7 @@ def fit_datamodels(
       f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
     )
   candidates = _checked_candidates(candidates)
-  masks_mn, margins_mt, weights_m = _checked(masks_mn, margins_mt, sample_weight)
+  masks_mn, margins_mt, weights_m, lost_t = _checked(masks_mn, margins_mt, sample_weight)
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   names = tuple(candidates)
   splits = path.folds(m, config, weights_m)
@@ -197,13 +205,17 @@ def fit_datamodels(
   parts = list(lasso.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = jobs.Parts(kept, share, tasks, progress)
-  data = {name: _Data(*data_of_fit, prior, parts) for name, prior in candidates.items()}
+  data = {
+    name: _Data(*data_of_fit, lost_t, prior, parts) for name, prior in candidates.items()
+  }
   full = solver_lib.Solver(masks_mn, np.arange(m), plan, weights_m)
 
   grids, errors = _paths(shared, masks_mn, data, parts, full, splits, config)
   checked = np.concatenate([fold.check for fold in splits])
   counts = columns.part_of(weights_m, checked)
-  null = sum(_variance(margins_mt[checked, part], counts).sum() for part in parts)
+  null = sum(
+    _variance(margins_mt[checked, part][:, ~lost_t[part]], counts).sum() for part in parts
+  )
   left = {name: found.min(axis=0).sum() for name, found in errors.items()}
   for name, sum_of_squares in left.items():
     report(f"prior {name}: validation R2 {1 - sum_of_squares / null:.4f}")
@@ -217,6 +229,16 @@ def fit_datamodels(
       f"{len(full.constant_columns)} examples are in all training sets or in none, and "
       f"get no weight of their own: {_some(full.constant_columns)}"
     )
+  if lost_t.any():
+    lost = np.flatnonzero(lost_t)
+    report(
+      f"{len(lost)} targets get no datamodel, since at most half of the models have "
+      f"margins of them: {_some(lost)}"
+    )
+    whole["weights"][lost] = 0
+    whole["status"][lost] = Status.NONFINITE
+    for numbers_t in (whole["intercepts"], whole["gap"], lambdas_t):
+      numbers_t[lost] = np.nan
   return Datamodels(
     weights_tn=whole["weights"].astype(np.float32),
     intercepts_t=whole["intercepts"].astype(np.float32),
@@ -344,10 +366,12 @@ class _Data:
     masks_mn: design.Matrix,
     margins_mt: Margins,
     weights_m: np.ndarray | None,
+    lost_t: np.ndarray,
     prior: Prior,
     parts: Sequence[slice],
   ):
     self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
+    self._lost_t = lost_t
     self._shape = margins_mt.shape[1], masks_mn.shape[1]
     self._scales = np.zeros(2)
     if prior.offset is None:
@@ -356,7 +380,7 @@ class _Data:
     aligned, power = np.zeros(2), np.zeros(2)
     root_m = None if weights_m is None else np.sqrt(weights_m)
     for part in parts:
-      margins = columns.scale_rows(margins_mt[:, part].astype(np.float64), root_m)
+      margins = columns.scale_rows(self._known(margins_mt[:, part], part), root_m)
       for i, guess_mt in enumerate(self._guesses(part)):
         mean_t = np.average(guess_mt, axis=0, weights=weights_m)
         guess_mt = columns.scale_rows(guess_mt - mean_t, root_m)
@@ -388,12 +412,16 @@ class _Data:
     return (self._scales[0] * apart + self._scales[1] * mean).astype(np.float32)
 
   def outcomes(self, part: slice) -> np.ndarray:
-    """float64[m, t]."""
+    """float64[m, t]; 0 for targets without margins."""
     outcomes_mt = self._margins[:, part].astype(np.float64)
-    if not self._scales.any():
-      return outcomes_mt
-    apart, mean = self._guesses(part)
-    return outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
+    if self._scales.any():
+      apart, mean = self._guesses(part)
+      outcomes_mt = outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
+    return self._known(outcomes_mt, part)
+
+  def _known(self, values_mt: np.ndarray, part: slice) -> np.ndarray:
+    """Values of targets as float64[m, t], 0 for those without margins."""
+    return np.where(self._lost_t[part], 0.0, values_mt.astype(np.float64))
 
 
 @numerics.pinned()
@@ -470,8 +498,10 @@ def _checked_candidates(candidates: Any) -> dict[str, Prior]:
 
 def _checked(
   masks_mn: Any, margins_mt: Any, sample_weight: Any
-) -> tuple[design.Matrix, Margins, np.ndarray | None]:
-  """Models that count: masks of bool, margins, and weights as `columns.as_weights`.
+) -> tuple[design.Matrix, Margins, np.ndarray | None, np.ndarray]:
+  """Models that count, and bool[t], which targets have no margins.
+
+  Models are masks of bool, margins, and weights as `columns.as_weights`.
 
   Raises:
     ValueError: on what cannot be fitted.
@@ -487,10 +517,14 @@ def _checked(
     raise ValueError(f"masks have {m} rows, margins {len(margins)}")
   rows, weights_m = columns.as_weights(sample_weight, m)
   masks = _as_bool(masks)
-  bad = np.intersect1d(nonfinite_rows(margins), rows)
+  margins = columns.take_rows(margins, rows)
+  models, targets = margins_lib.usable(margins)
+  bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
   if bad.size:
     raise ValueError(f"margins of {bad.size} models are not finite: rows {_some(bad)}")
-  return columns.take_rows(masks, rows), columns.take_rows(margins, rows), weights_m
+  lost_t = np.ones(margins.shape[1], bool)
+  lost_t[targets] = False
+  return columns.take_rows(masks, rows), margins, weights_m, lost_t
 
 
 def _as_margins(margins_mt: Any) -> Margins:
@@ -514,12 +548,3 @@ def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
       yield block.astype(bool)
 
   return training_sets.PackedMasks.of(checked())
-
-
-def nonfinite_rows(margins_mt: Margins) -> np.ndarray:
-  """Models with a margin that is not finite, as int[...]."""
-  found = []
-  for start in range(0, len(margins_mt), 4096):
-    block = margins_mt[start : start + 4096]
-    found.append(start + np.flatnonzero(~np.isfinite(block).all(axis=1)))
-  return np.concatenate(found)

@@ -1,9 +1,14 @@
 """From logits to what datamodels predict."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdm import Array, numerics
+
+_BLOCK_ROWS = 4096
 
 
 @numerics.pinned()
@@ -24,3 +29,35 @@ def correct_class_margins(logits: Array, labels: Array) -> Array:
   correct = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)
   other = jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=-1)
   return correct - other
+
+
+def usable(margins_mt: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Models and targets all of whose margins are finite.
+
+  First targets are left out that at most half of the models with any margin have one of;
+  then models that lack one of another target.
+
+  Args:
+    margins_mt: float[m, t], read a block of rows at a time; NaN marks what is missing.
+
+  Returns:
+    Numbers of the models and of the targets, int[...], ascending.
+  """
+  m, t = margins_mt.shape
+  starts = range(0, m, _BLOCK_ROWS)
+
+  def finite(start: int) -> np.ndarray:
+    return np.isfinite(margins_mt[start : start + _BLOCK_ROWS])
+
+  any_m, all_m, count_t = np.zeros(m, bool), np.zeros(m, bool), np.zeros(t, int)
+  for start in starts:
+    found = finite(start)
+    rows = slice(start, start + len(found))
+    any_m[rows], all_m[rows] = found.any(axis=1), found.all(axis=1)
+    count_t += found.sum(axis=0)
+  targets = np.flatnonzero(2 * count_t > any_m.sum())
+  if len(targets) < t:
+    for start in starts:
+      found = finite(start)
+      all_m[start : start + len(found)] = found[:, targets].all(axis=1)
+  return np.flatnonzero(any_m & all_m), targets

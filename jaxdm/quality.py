@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import columns, intervals, spearman, training_sets
+from jaxdm import columns, intervals, margins, spearman, training_sets
 from jaxdm.errors import UserError
 from jaxdm.intervals import Interval
 
@@ -101,7 +101,12 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   predicted_mt, margins_mt = _numbers(predicted_mt), _numbers(margins_mt)
   masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)
   _check_shapes(predicted_mt, margins_mt, masks_mn)
-  models, targets = _finite(margins_mt)
+  models, targets = margins.usable(margins_mt)
+  if not len(models):
+    raise UserError(
+      f"margins of all {len(margins_mt)} held-out models are not finite: there is "
+      "nothing to evaluate"
+    )
   subset_m = subset_ids(masks_mn)[models]
   order = np.argsort(subset_m, kind="stable")
   starts_s = np.flatnonzero(np.diff(subset_m[order], prepend=-1))
@@ -179,21 +184,6 @@ def _check_shapes(
       f"masks must be [m, n] with m = {len(margins_mt)} as in margins, got shape "
       f"{tuple(masks_mn.shape)}"
     )
-
-
-def _finite(margins_mt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Models and targets all of whose margins are finite, as two int arrays."""
-  finite_mt = np.isfinite(margins_mt)
-  with_margins = np.flatnonzero(finite_mt.any(axis=1))
-  finite_mt = finite_mt[with_margins]
-  targets = np.flatnonzero(2 * finite_mt.sum(axis=0) > len(with_margins))
-  models = with_margins[finite_mt[:, targets].all(axis=1)]
-  if not len(models):
-    raise UserError(
-      f"margins of all {len(margins_mt)} held-out models are not finite: there is "
-      "nothing to evaluate"
-    )
-  return models, targets
 
 
 def _varies(margins_mt: np.ndarray, models: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, fit_datamodels
-from jaxdm import datamodels
+from jaxdm import datamodels, fit
 
 
 @pytest.fixture
@@ -64,6 +64,39 @@ def test_models_without_finite_margins_are_named_and_can_be_dropped(files, capsy
     start(files)
   start({**files, "drop_nonfinite": "true"})
   assert "2 models left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("do", ["fit", "import"])
+def test_a_target_without_margins_leaves_the_others_usable(
+  files, tmp_path, capsys, do
+) -> None:
+  margins = np.load(files["margins"])
+  start({**files, "workdir": str(tmp_path / "others")})
+  lost = np.insert(margins, 1, np.nan, axis=1)
+  lost[7:20, 1] = 1.0  # A few models have one.
+  np.save(files["margins"], lost)
+  asked = files
+  if do == "import":
+    look_after({name: files[name] for name in ("workdir", "masks", "margins")}, "import")
+    asked = {k: v for k, v in files.items() if k not in ("masks", "margins")}
+  with pytest.warns(UserWarning, match="left out of the scores: 1 of 5 targets"):
+    start(asked)
+  assert "1 targets without margins" in capsys.readouterr().out
+  found, others = (
+    datamodels.Datamodels.load(tmp_path / name / "datamodels")
+    for name in ("run", "others")
+  )
+  known = [0, 2, 3, 4]
+  np.testing.assert_array_equal(found.weights_tn[known], others.weights_tn)
+  np.testing.assert_array_equal(found.intercepts_t[known], others.intercepts_t)
+  assert not found.weights_tn[1].any() and np.isnan(found.intercepts_t[1])
+  assert found.status_t[1] == fit.Status.NONFINITE
+  one, two = (
+    json.loads((tmp_path / name / "stages/fit_datamodels.json").read_text())["summary"]
+    for name in ("run", "others")
+  )
+  assert one["lds"] == two["lds"] and one["held_out_models"] == 60
+  assert (one["targets_left_out"], two["targets_left_out"]) == (1, 0)
 
 
 def damaged(files, name, change) -> None:
