@@ -304,12 +304,15 @@ def test_read_only_workdirs_are_read(finished, tmp_path) -> None:
     ("bank", ["--do=repair"]),
   ]
   parts = [[name, [f"--workdir={folder}", *more], ""] for name, more in asked]
+  # One after the other: each keeps the others out.
+  alone = "import os, runpy; os.cpu_count = lambda: 1; "
+  alone += "runpy.run_path('tests/fork_programs.py', run_name='__main__')"
   script = f"""
     mount --bind '{finished}' '{folder}' && mount -o remount,ro,bind '{folder}' &&
-    {sys.executable} {ROOT}/tests/fork_programs.py
+    "$0" -c "$1"
   """
   done = subprocess.run(
-    ["unshare", "-rm", "sh", "-c", script],
+    ["unshare", "-rm", "sh", "-c", script, sys.executable, alone],
     input=json.dumps(parts),
     capture_output=True,
     text=True,
