@@ -30,7 +30,6 @@ def main(opened: lab.Lab) -> None:
   if hosts.follows():
     return
   report.main(opened)
-  print(f"read {opened.workdir.path / 'report.html'}")
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness,))

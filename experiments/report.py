@@ -161,6 +161,7 @@ def _write(
   whole.write_json(out / "summary.json", summary)
   with whole.writing(out / "report.html", "w") as file:
     file.write(text)
+  print(f"read {out / 'report.html'}")
 
 
 def _provenance(folder: workdir.Workdir) -> dict[str, Any]:
