@@ -144,6 +144,7 @@ def test_the_models_expected_are_about_those_that_are_asked_for() -> None:
   first, *later = (total for _, total in seen)
   assert first > 50 * 3  # All may be hopeless, which the first probe of each tells.
   assert min(later) > 0.9 * end and max(later) < 2.5 * end
+  assert len(set(later[:3])) == 1  # Bisection is as long as it is said to be.
   assert max(total for done, total in seen if done > end / 2) < 1.4 * end
 
 
