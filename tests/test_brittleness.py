@@ -45,6 +45,7 @@ def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
     assert verdict.censored == (not enough.size)
     assert verdict.k == (enough[0] if enough.size else -1)
     assert verdict.k_tried == (enough[0] if enough.size else 64)
+    assert verdict.accuracy == (margin > verdict.k_tried)
 
 
 def test_verification_seeds_are_fresh_and_models_are_counted() -> None:
