@@ -45,6 +45,7 @@ def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
     assert verdict.censored == (not enough.size)
     assert verdict.k == (enough[0] if enough.size else -1)
     assert verdict.k_tried == (enough[0] if enough.size else 64)
+    assert verdict.accuracy == (margin > verdict.k_tried)
 
 
 def test_verification_seeds_are_fresh_and_models_are_counted() -> None:
@@ -144,6 +145,7 @@ def test_the_models_expected_are_about_those_that_are_asked_for() -> None:
   first, *later = (total for _, total in seen)
   assert first > 50 * 3  # All may be hopeless, which the first probe of each tells.
   assert min(later) > 0.9 * end and max(later) < 2.5 * end
+  assert len(set(later[:3])) == 1  # Bisection is as long as it is said to be.
   assert max(total for done, total in seen if done > end / 2) < 1.4 * end
 
 

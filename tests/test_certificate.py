@@ -178,6 +178,8 @@ def test_a_long_first_step_that_overshoots_is_no_optimum(rows) -> None:
   np.testing.assert_allclose(fit.weights[0], peer.coef_, atol=0.02)
   short = jaxdm.fit_lasso(x, y, 0.01, max_steps=1)
   assert short.status[0] == Status.LIMIT
+  share = np.linalg.norm(short.weights[0]) / np.linalg.norm(peer.coef_)
+  assert 0.8 < share < 1.4
   over = objective(x, y[:, 0], short.weights[0], short.intercepts[0], 0.01)
   least = objective(x, y[:, 0], peer.coef_, peer.intercept_, 0.01)
   assert 1e-4 < over - least <= short.gap[0]
