@@ -277,9 +277,11 @@ class Retrainer:
         progress(done, len(numbers))
 
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
-    """float32[m, t]; notes models that diverged."""
-    found = np.asarray(margins.correct_class_margins(logits_mtk, self._target_labels))
-    self.diverged += int((~np.isfinite(found).all(axis=1)).sum())
+    """float32[m, t]; models that diverged are noted, and rows of NaN."""
+    found = np.array(margins.correct_class_margins(logits_mtk, self._target_labels))
+    diverged_m = ~np.isfinite(found).all(axis=1)
+    self.diverged += int(diverged_m.sum())
+    found[diverged_m] = np.nan
     return found
 
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:

@@ -69,10 +69,14 @@ def test_a_model_beyond_half_precision_counts_as_diverged(tmp_path) -> None:
 def test_masks_are_stored_eight_to_a_byte_and_diverged_models_counted(tmp_path) -> None:
   store = bank.open_store(tmp_path, num_targets=5, num_train=19, settings={})
   _, masks, _, margins = rows(3)
-  margins[1, 2] = np.nan
+  margins[1] = np.nan
+  margins[0, 2] = np.inf
+  margins[2, 2] = np.nan  # Only of this target: the others' stay.
   bank.write(store, 7, masks, margins)
   packed = store.read("masks", slice(7 * 32, 7 * 32 + 3))
   found = np.unpackbits(packed, axis=1, count=19).astype(bool)
   np.testing.assert_array_equal(found, masks)
-  assert np.isnan(store.read("margins", np.array([7 * 32 + 1]))).all()
-  assert store.about(7, 3)["diverged"] == 1
+  stored = store.read("margins", slice(7 * 32, 7 * 32 + 3))
+  assert np.isnan(stored[:2]).all()
+  np.testing.assert_array_equal(stored[2], margins[2])
+  assert store.about(7, 3)["diverged"] == 2

@@ -84,5 +84,5 @@ def test_every_part_of_the_identity_is_compared(opened) -> None:
   images = opened.dataset.train_images.copy()
   images[-1, -4:, -4:] ^= 255
   dataset = changed(opened.dataset, train_images=images)
-  with pytest.raises(ValueError, match="train_pixels: .*--do=repair"):
+  with pytest.raises(ValueError, match="train_pixels: .*train_subsets"):
     base_models.load(changed(opened, dataset=dataset))

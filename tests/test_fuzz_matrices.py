@@ -142,7 +142,7 @@ def check(case: Case) -> None:
         return
       files = fit_datamodels.open_any()
       part = case.targets[1] if case.targets else slice(None)
-      found = files.margins(np.arange(len(case.margins)))
+      found = files.margins_mt[np.arange(len(case.margins))]
       np.testing.assert_array_equal(files.masks[:], case.masks.astype(bool))
       np.testing.assert_array_equal(found, case.margins[:, part])
     assert not (folder / "run").exists()
