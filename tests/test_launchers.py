@@ -36,6 +36,7 @@ from experiments import (
 from jaxdm import brittleness as brittleness_lib
 from jaxdm import label_flip as label_flip_lib
 from jaxdm import retrain
+from jaxdm.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -148,7 +149,7 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
 
   def refused(opened) -> None:
     def work() -> dict[str, Any]:
-      raise ValueError("width is wrong")
+      raise UserError("width is wrong")
 
     opened.workdir.run("next", {}, work)
 
