@@ -28,6 +28,10 @@ TARGETS = flags.DEFINE_string("targets", None, "Fit only targets a:b of such mod
 DROP_NONFINITE = flags.DEFINE_bool(
   "drop_nonfinite", False, "Leave out such models whose margins are not finite."
 )
+# Of the settings, what a fit to them depends on.
+_USED = {field.name for field in dataclasses.fields(datamodels.FitConfig)} | {
+  "num_held_out"
+}
 _BLOCK_ROWS = 4096
 
 
@@ -81,9 +85,10 @@ def open_files() -> Files:
   Raises:
     ValueError: on anything in flags, files or store that cannot be fitted.
   """
-  for flag in (settings.ARRAYS, settings.DATA_DIR):
-    if flag.value:
-      raise UserError(f"{flag.name} has no effect on models that others trained")
+  unused = settings.given_fields() - _USED
+  unused |= {flag.name for flag in (settings.ARRAYS, settings.DATA_DIR) if flag.value}
+  if unused:
+    raise UserError(f"{min(unused)} has no effect on models that others trained")
   folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})

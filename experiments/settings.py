@@ -99,6 +99,11 @@ def _given(config: type) -> dict[str, Any]:
   return {name: value for name, value in values.items() if value is not None}
 
 
+def given_fields() -> set[str]:
+  """The fields of all configs that the command line sets."""
+  return {name for config in (*_GROUPS.values(), fleet.Speed) for name in _given(config)}
+
+
 def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
   """The name of the preset that the command line, or else a workdir, asks for."""
   return PRESET.value or stored.get("start", {}).get("preset", "fashion")

@@ -21,6 +21,7 @@ from experiments import (
   train_subsets,
   workdir,
 )
+from jaxdm import retrain
 
 MORE = {"num_models": "180", "num_held_out": "30", "held_out_seeds": "4"}
 
@@ -170,6 +171,26 @@ def test_a_stage_that_failed_has_not_happened(tmp_path, monkeypatch) -> None:
   assert contents(folder / "stages") == before
   opened = run(folder, num_lambdas=None)
   assert opened.experiment.fit.num_lambdas == 4
+
+
+def test_a_first_stage_that_was_killed_binds_nothing(tmp_path, monkeypatch) -> None:
+  """Its stores are there, for models of its settings, and empty."""
+  folder = tmp_path / "run"
+
+  def killed(*_, **__) -> None:
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(retrain.Retrainer, "collect", killed)
+    with pytest.raises(KeyboardInterrupt):
+      run(folder, train_subsets, width="5", keep_logits="true")
+  assert list((folder / "bank").glob("*/manifest.json"))
+  opened = run(folder, train_subsets, fit_datamodels, width="4", keep_logits=None)
+  assert opened.experiment.train.width == 4
+  with pytest.raises(
+    workdir.WorkdirError, match="holds other models .*--width: stored 4"
+  ):
+    run(folder, width="5")
 
 
 def test_a_fit_with_other_settings_follows_one_that_was_stopped(

@@ -133,6 +133,12 @@ def test_a_truncated_file_is_named(files, tmp_path) -> None:
   "given,message",
   [
     ({"targets": "2:9"}, "--targets must lie in 0:4, got '2:9'"),
+    ({"epochs": "3"}, "--epochs has no effect on models that others trained"),
+    ({"num_models": "200"}, "--num_models has no effect on models that others"),
+    ({"dataset": "fashion"}, "--dataset has no effect on models that others trained"),
+    ({"methods": "random"}, "--methods has no effect on models that others trained"),
+    ({"vmap_width": "2"}, "--vmap_width has no effect on models that others trained"),
+    ({"arrays": "x.npz"}, "--arrays has no effect on models that others trained"),
     ({"targets": "3"}, "--targets must be a:b, got '3'"),
     ({"masks": None}, "--masks and --margins are needed together"),
     ({"masks": "none.npy"}, "--masks=none.npy is not a whole .npy file"),
