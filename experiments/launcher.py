@@ -38,15 +38,15 @@ def open_lab() -> lab.Lab:
   if models:
     experiment = imported.adapted(experiment, models, dataset)
   lab.check(experiment, dataset)
-  if fingerprint not in (None, dataset.fingerprint()) and dataclasses.asdict(
-    experiment.data
-  ) == stored.get("data"):
+  preset = settings.preset(stored)
+  opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset, models)
+  same = dataclasses.asdict(experiment.data) == stored.get("data")
+  others = fingerprint not in (None, dataset.fingerprint())
+  if same and others and opened.holds_models():
     raise workdir.WorkdirError(
       f"workdir={folder.path} was begun with other images than the set "
       f"{experiment.data.dataset} has now"
     )
-  preset = settings.preset(stored)
-  opened = lab.Lab(folder, experiment, settings.speed(), dataset, preset, models)
   opened.check_models()
   return opened
 

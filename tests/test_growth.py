@@ -1,6 +1,7 @@
 """Workdirs that are asked for more, or for something else, than they were begun with."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -21,7 +22,7 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import retrain
+from jaxdm import data, retrain
 
 MORE = {"num_models": "180", "num_held_out": "30", "held_out_seeds": "4"}
 
@@ -191,6 +192,29 @@ def test_a_first_stage_that_was_killed_binds_nothing(tmp_path, monkeypatch) -> N
     workdir.WorkdirError, match="holds other models .*--width: stored 4"
   ):
     run(folder, width="5")
+
+
+def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
+  folder, load = tmp_path / "run", lab.load_dataset
+
+  def changed(*args) -> data.Dataset:
+    found = load(*args)
+    images = found.train_images.copy()
+    images[-1, -1, -1] ^= 1
+    return dataclasses.replace(found, train_images=images)
+
+  def killed(*_, **__) -> None:
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(retrain.Retrainer, "collect", killed)
+    with pytest.raises(KeyboardInterrupt):
+      run(folder, train_subsets)
+  monkeypatch.setattr(lab, "load_dataset", changed)
+  run(folder, train_subsets)
+  monkeypatch.setattr(lab, "load_dataset", load)
+  with pytest.raises(workdir.WorkdirError, match="was begun with other images"):
+    run(folder)
 
 
 def test_a_fit_with_other_settings_follows_one_that_was_stopped(
