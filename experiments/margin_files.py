@@ -85,6 +85,9 @@ def open_files() -> Files:
   Raises:
     ValueError: on anything in flags, files or store that cannot be fitted.
   """
+  for flag in (settings.ARRAYS, settings.DATA_DIR):
+    if flag.value:
+      raise UserError(f"{flag.name} has no effect on models that others trained")
   folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})
@@ -113,9 +116,7 @@ def open_files() -> Files:
     f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {n:,} examples, "
     f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
   )
-  unused = settings.given_fields() - _USED
-  unused |= {flag.name for flag in (settings.ARRAYS, settings.DATA_DIR) if flag.value}
-  if unused:
+  if unused := settings.given_fields() - _USED:
     raise UserError(f"{min(unused)} has no effect on models that others trained")
   models, with_margins = margins_lib.usable(margins_mt)
   bad = np.setdiff1d(np.arange(m), models)
