@@ -5,12 +5,13 @@ import json
 import types
 
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.stats
 from absl.testing import flagsaver
-from programs import start
+from programs import TOY, start
 
-from experiments import explain, launcher
+from experiments import explain, fit_datamodels, launcher, train_subsets
 from jaxdm.errors import UserError
 
 
@@ -96,3 +97,25 @@ def test_bad_flags_are_named(finished, flag, value, message) -> None:
     pytest.raises(SystemExit, match=message),
   ):
     explain.PROGRAM.start(["prog"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [5])
+def test_images_of_any_number_of_channels_are_trained_on_and_drawn(
+  tmp_path, channels
+) -> None:
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split, count in (("train", 24), ("test", 8)):
+    arrays[f"{split}_images"] = rng.integers(0, 256, (count, 8, 8, channels), np.uint8)
+    arrays[f"{split}_labels"] = np.arange(count) % 2
+  np.savez(tmp_path / "mine.npz", **arrays)
+  toy = TOY | {"num_models": "24", "folds": "1", "priors": "none"}
+  toy = {k: v for k, v in toy.items() if not k.endswith("_per_class")}
+  toy["arrays"] = str(tmp_path / "mine.npz")
+  for stage in (train_subsets, fit_datamodels):
+    start(stage.PROGRAM, tmp_path / "run", toy=toy)
+  more = {"target": "0", "ks": "1", "explain_models": "2"}
+  start(explain.PROGRAM, tmp_path / "run", toy=more)
+  with PIL.Image.open(tmp_path / "run" / "explain_0.png") as picture:
+    assert picture.width > 300 and len(set(picture.convert("L").getdata())) > 9
