@@ -28,6 +28,7 @@ from experiments import (
   workdir,
 )
 from jaxdm import datamodels, identity, margins, priors, store, training_sets, whole
+from jaxdm.fit import Status
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -115,12 +116,13 @@ def _fit(
     models.save(folder.path / "datamodels", overwrite=True)
   if processes == 1:  # Others may still be reading them.
     whole.remove_folder(parts)
+  gaps = models.gap_t[models.status_t != Status.NONFINITE]
   return models, {
     "models_fitted_to": len(margins_mt),
     "prior": list(candidates)[int(models.choice_t[0])],
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
-    "largest_relative_gap": float(models.gap_t.max()),
-    "unconverged_targets": int((~(models.gap_t <= config.tol)).sum()),
+    "largest_relative_gap": float(gaps.max()),
+    "unconverged_targets": int((~(gaps <= config.tol)).sum()),
     workdir.OUTPUTS: {_OUTPUT: identity.digest(models)},
   }
 

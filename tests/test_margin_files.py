@@ -97,6 +97,8 @@ def test_a_target_without_margins_leaves_the_others_usable(
   )
   assert one["lds"] == two["lds"] and one["held_out_models"] == 60
   assert (one["targets_left_out"], two["targets_left_out"]) == (1, 0)
+  assert one["largest_relative_gap"] == two["largest_relative_gap"]
+  assert one["unconverged_targets"] == 0
 
 
 def damaged(files, name, change) -> None:
