@@ -39,8 +39,6 @@ from jaxdm.report import figures, page, tables
 STAGE = "efficiency"
 GROUPS = ("fit",)
 OTHERS = ("published", "ridge", "components", "adaptive", "denoised", "half-ridge")
-# Of a digest, to tell the parts of one study from another's.
-_NAME_DIGITS = 16
 WAYS = (*OTHERS[:1], *presets.PRIORS, *OTHERS[1:])
 
 SIZES = flags.DEFINE_list(
@@ -254,7 +252,7 @@ def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> kept.Kept:
   rows = identity.digest([problem.masks, problem.margins_mt])
   of = {**depends_on, "rows": rows}
   folder = problem.opened.workdir.path / "efficiency.parts"
-  return kept.Kept(folder / identity.digest(of)[:_NAME_DIGITS], of)
+  return kept.Kept(folder / kept.name_of(of), of)
 
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:

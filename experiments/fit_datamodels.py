@@ -27,14 +27,22 @@ from experiments import (
   margin_files,
   workdir,
 )
-from jaxdm import datamodels, identity, margins, priors, store, training_sets, whole
+from jaxdm import (
+  datamodels,
+  identity,
+  kept,
+  margins,
+  priors,
+  store,
+  training_sets,
+  whole,
+)
 from jaxdm.fit import Status
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
 _OUTPUT = "datamodels"
-# Of a digest, to tell the parts of one fit from another's.
-_NAME_DIGITS = 16
+_PARTS = "datamodels.parts"
 
 
 def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
@@ -99,23 +107,17 @@ def _fit(
   margins_mt: datamodels.Margins,
   candidates: dict[str, priors.Prior],
 ) -> tuple[datamodels.Datamodels, dict[str, Any]]:
-  """Fits and saves; continues what a killed run left under the name."""
-  parts = folder.path / "datamodels.parts"
+  """Fits; continues what a killed run left under the name."""
   models = datamodels.fit_datamodels(
     masks,
     margins_mt,
     config=config,
     candidates=candidates,
-    folder=parts / name,
+    folder=folder.path / _PARTS / name,
     share=hosts.mine(),
     report=print,
     progress=lab.progress_bar("datamodels", unit="tile", folder=folder),
   )
-  index, processes = hosts.mine()
-  if index == 0:
-    models.save(folder.path / "datamodels", overwrite=True)
-  if processes == 1:  # Others may still be reading them.
-    whole.remove_folder(parts)
   gaps = models.gap_t[models.status_t != Status.NONFINITE]
   return models, {
     "models_fitted_to": len(margins_mt),
@@ -125,6 +127,15 @@ def _fit(
     "unconverged_targets": int((~(gaps <= config.tol)).sum()),
     workdir.OUTPUTS: {_OUTPUT: identity.digest(models)},
   }
+
+
+def _save(folder: workdir.Workdir, models: datamodels.Datamodels) -> None:
+  """Writes datamodels that have been judged, in the place of those before."""
+  index, processes = hosts.mine()
+  if index == 0:
+    models.save(folder.path / "datamodels", overwrite=True)
+  if processes == 1:  # Others may still be reading them.
+    whole.remove_folder(folder.path / _PARTS)
 
 
 def _judged(
@@ -155,12 +166,14 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     models, summary = _fit(
       files.workdir,
-      identity.digest(asked)[:_NAME_DIGITS],
+      kept.name_of(asked),
       files.experiment.fit,
       *files.fitted,
       {"none": priors.Prior()},
     )
-    return summary | _judged(models, *files.held_out)
+    summary |= _judged(models, *files.held_out)
+    _save(files.workdir, models)
+    return summary
 
   return files.workdir.run(STAGE, asked, work)
 
@@ -176,15 +189,16 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
     names = opened.experiment.prior.priors.split(",")
     models, summary = _fit(
       opened.workdir,
-      identity.digest([settings, inputs])[:_NAME_DIGITS],
+      kept.name_of([settings, inputs]),
       opened.experiment.fit,
       *finite_rows(opened),
       {name: prior_of(name, opened, base.scores) for name in names},
     )
     summary |= _judged(models, *held_out_rows(opened))
     full = models.predict(np.ones((1, len(opened.labels)), bool))[0]
-    bias = float((full - base.margins_rt.mean(axis=0)).mean())
-    return summary | {"bias_on_full_data": bias}
+    summary["bias_on_full_data"] = float((full - base.margins_rt.mean(axis=0)).mean())
+    _save(opened.workdir, models)
+    return summary
 
   return opened.workdir.run(STAGE, settings, work, inputs)
 

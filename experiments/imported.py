@@ -19,11 +19,6 @@ from jaxdm.errors import UserError
 STAGE = "import"
 # Of the store, in the bank.
 NAME = "imported"
-HOW_TO_GO_ON = (
-  "With models imported by python -m experiments.bank --do=import, and images named by "
-  "--dataset, --arrays or --data_dir, python -m experiments.train_subsets trains the "
-  "models on all data, and everything else can follow."
-)
 # Settings of models that are there already.
 _SETTLED = (
   "alpha",
@@ -55,18 +50,29 @@ def without_images(folder: workdir.Workdir, stored: Mapping[str, Any]) -> bool:
   return (exist(folder) or "files" in stored) and not settings.names_images(stored)
 
 
+def how_to_go_on(folder: workdir.Workdir) -> str:
+  """What makes more of others' models than a fit."""
+  images = (
+    "python -m experiments.train_subsets, with their images named by --dataset, --arrays "
+    "or --data_dir, trains models on all data, and everything else can follow"
+  )
+  if exist(folder):
+    return images
+  return f"python -m experiments.bank --do=import stores them in a new workdir; {images}"
+
+
 def check_named(folder: workdir.Workdir, stored: Mapping[str, Any]) -> None:
-  """Raises WorkdirError where what retrains models has none, or no images, to do so."""
+  """Raises WorkdirError on a workdir of others' models that lacks these, or images."""
   if "files" in stored and not exist(folder):
     raise workdir.WorkdirError(
-      f"workdir={folder.path} holds datamodels of --masks and --margins, and no models. "
-      f"{HOW_TO_GO_ON}"
+      f"workdir={folder.path} holds datamodels of others' models, and none of these; "
+      f"{how_to_go_on(folder)}"
     )
   if without_images(folder, stored):
     about = folder.summary(STAGE, "bank --do=import")
     raise workdir.WorkdirError(
       f"workdir={folder.path} holds imported models of {about['examples']} examples and "
-      f"{about['targets']} targets, and no images. {HOW_TO_GO_ON}"
+      f"{about['targets']} targets, and no images; {how_to_go_on(folder)}"
     )
 
 

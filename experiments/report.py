@@ -143,8 +143,8 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
     stage: fit,
   }
   missing = (
-    "Nothing is known of the images, so that no removal and no label flip can be tried. "
-    f"{imported.HOW_TO_GO_ON}"
+    "Removals and label flips, for which models must be retrained on the images: "
+    f"{imported.how_to_go_on(files.workdir)}."
   )
   text = page.fit_page(summary, picture, missing)
   _write(_out(files), summary, text, {"datamodels.png": picture})

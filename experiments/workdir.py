@@ -382,7 +382,9 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
 def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:
   """The paths that are given, as they are called from any folder."""
   return {
-    name: path.rstrip("/") if "://" in path else os.path.abspath(os.path.expanduser(path))
+    name: path.rstrip("/")
+    if whole.is_remote(path)
+    else os.path.abspath(os.path.expanduser(path))
     for name, path in given.items()
     if path
   }

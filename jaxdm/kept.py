@@ -29,6 +29,15 @@ def read(path: epath.Path) -> dict[str, np.ndarray]:
     raise UserError(f"{path} is damaged: {error}") from error
 
 
+def name_of(depends_on: Any) -> str:
+  """Of a folder for parts that lies beside those of computations on something else.
+
+  Args:
+    depends_on: what `identity.digest` takes.
+  """
+  return identity.digest(depends_on)[:16]
+
+
 class Kept:
   """Arrays by name: made when first asked for, and kept in a folder if there is one."""
 

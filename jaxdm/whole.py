@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from etils import epath
 
+_BUCKETS = ("gs://", "s3://", "az://", "hf://")  # What epath reads.
 # How file systems say that they lack an operation, such as FAT hard links.
 _LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 
@@ -174,6 +175,6 @@ def _links() -> "tempfile.TemporaryDirectory[str]":
   return tempfile.TemporaryDirectory(prefix="jaxdm-")
 
 
-def is_remote(path: epath.Path) -> bool:
-  """Whether a path leads into a bucket."""
-  return "://" in os.fspath(path)
+def is_remote(path: str | os.PathLike[str]) -> bool:
+  """Whether a path leads into a bucket: /s3/x and ./gs://x are folders."""
+  return os.fspath(path).startswith(_BUCKETS)

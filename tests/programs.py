@@ -1,12 +1,20 @@
 """Launchers on toy sizes, started in this process as the command line would."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 from absl.testing import flagsaver
 
 from experiments import drill, launcher, presets
 from jaxdm import store
+
+ROOT = pathlib.Path(__file__).parents[1]
+FORKS = str(ROOT / "tests" / "fork_programs.py")
 
 TOY = {
   "train_per_class": "24",
@@ -54,6 +62,27 @@ def start(
   """
   with flagsaver.as_parsed(**{"workdir": os.fspath(workdir), **toy, **changes}):
     program.start(["prog"])
+
+
+def in_forks(
+  asked: list[list[Any]], command: Sequence[str] = (sys.executable, FORKS)
+) -> list[dict[str, Any]]:
+  """Runs programs as `fork_programs` does.
+
+  Args:
+    asked: module, arguments and value of JAX_PLATFORMS of each.
+    command: that runs `fork_programs`.
+  """
+  done = subprocess.run(
+    command,
+    input=json.dumps(asked),
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
 
 
 def store_of(folder: pathlib.Path, **given: str) -> store.Store:

@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 from hypothesis import strategies as st
 
 from experiments import launcher
-from jaxdm import data
+from jaxdm import data, whole
 from jaxdm.data import place
 
 NAMES = [
@@ -143,6 +143,7 @@ def test_folders_that_are_called_like_buckets_are_folders(root) -> None:
   assert os.fspath(place.place(f"{root}/x")) == f"{root}/x"
   assert os.fspath(place.place(f"{root}//x")) == f"{root}/x"
   assert os.fspath(place.place("gs://bucket/x")) == "gs://bucket/x"
+  assert not whole.is_remote("runs/gs://x") and not whole.is_remote("a://b")
 
 
 @pytest.mark.parametrize("path", ["http://x/y", "file:///x", "ftp://x", "\0", "x" * 5000])

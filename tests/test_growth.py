@@ -156,20 +156,21 @@ def test_a_study_of_other_sizes_is_a_study_beside_the_first(tmp_path, stage) -> 
   assert set(before[f"{stage.STAGE}.csv"].decode().splitlines()) < set(lines)
 
 
-def test_a_stage_that_failed_has_not_happened(tmp_path, monkeypatch) -> None:
-  """Its settings and places are those of the last one that has."""
+@pytest.mark.parametrize("where", ["_fit", "_judged"])
+def test_a_stage_that_failed_has_not_happened(tmp_path, monkeypatch, where) -> None:
+  """Settings, places and results are those of the last one that has."""
   folder = tmp_path / "run"
   run(folder, train_subsets, fit_datamodels)
-  before = contents(folder / "stages")
+  before = {name: contents(folder / name) for name in ("stages", "datamodels")}
 
   def fail(*_, **__) -> None:
     raise ValueError("tol is not what I like")
 
   with monkeypatch.context() as patch:
-    patch.setattr(fit_datamodels, "_fit", fail)
+    patch.setattr(fit_datamodels, where, fail)
     with pytest.raises(ValueError, match="tol is not"):
       run(folder, fit_datamodels, num_lambdas="5")
-  assert contents(folder / "stages") == before
+  assert {name: contents(folder / name) for name in before} == before
   opened = run(folder, num_lambdas=None)
   assert opened.experiment.fit.num_lambdas == 4
 

@@ -311,16 +311,8 @@ def test_read_only_workdirs_are_read(finished, tmp_path) -> None:
     mount --bind '{finished}' '{folder}' && mount -o remount,ro,bind '{folder}' &&
     "$0" -c "$1"
   """
-  done = subprocess.run(
-    ["unshare", "-rm", "sh", "-c", script, sys.executable, alone],
-    input=json.dumps(parts),
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
-  )
-  assert done.returncode == 0, done.stderr
-  found = json.loads(done.stdout)
+  command = ["unshare", "-rm", "sh", "-c", script, sys.executable, alone]
+  found = programs.in_forks(parts, command)
   for one, (name, more) in zip(found[:5], asked, strict=False):
     assert one["status"] == 0, (name, more, one)
   assert "every byte is as it was written" in found[2]["out"]

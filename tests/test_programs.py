@@ -5,14 +5,11 @@ says what it must, and that the module runs it.
 """
 
 import importlib.util
-import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import jax
+import programs
 import pytest
 
 from experiments import workdir
@@ -105,16 +102,7 @@ def ran(places) -> dict[tuple[str, ...], dict[str, Any]]:
     parts.append([name, text.split(), *(platforms or [""])])
   held = workdir.Workdir(places["HELD"])
   with held.locked():
-    done = subprocess.run(
-      [sys.executable, str(ROOT / "tests" / "fork_programs.py")],
-      input=json.dumps(parts),
-      capture_output=True,
-      text=True,
-      cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-  assert done.returncode == 0, done.stderr
-  return dict(zip(asked, json.loads(done.stdout), strict=True))
+    return dict(zip(asked, programs.in_forks(parts), strict=True))
 
 
 def test_every_program_is_looked_at() -> None:

@@ -6,15 +6,12 @@ from typing import TypeAlias
 
 from etils import epath
 
-_BUCKETS = ("gs://", "s3://", "az://", "hf://")  # What epath reads.
+from jaxdm import whole
 
 Place: TypeAlias = epath.Path | pathlib.Path
 
 
 def place(path: str | os.PathLike[str]) -> Place:
-  """A path from the root, with `~` looked up.
-
-  Only what begins with gs:// or its like is in a bucket: /s3/x and ./gs://x are folders.
-  """
+  """A path from the root, with `~` looked up; of epath only where it is in a bucket."""
   text = os.path.expanduser(os.fspath(path))
-  return epath.Path(text) if text.startswith(_BUCKETS) else pathlib.Path(text).absolute()
+  return epath.Path(text) if whole.is_remote(text) else pathlib.Path(text).absolute()
