@@ -260,7 +260,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     ("Removals", _verdict_table(summary, "brittleness")),
     ("Label flips", _verdict_table(summary, "label_flip")),
     (
-      f"The targets that fewest removals by {method} flip",
+      f"Targets that the fewest removals flip, chosen by {method}",
       stories or paragraph("None is flipped."),
     ),
     (
