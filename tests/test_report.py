@@ -367,15 +367,15 @@ def test_the_words_follow_the_results() -> None:
   assert "The noise ceiling bounds" in text_of(found)
   found["fit_datamodels"]["lds_ceiling"] = None
   assert "The noise ceiling bounds" not in text_of(found)
-  assert "removals by datamodel flip  None is flipped." in text_of(found)
+  assert "fewest removals flip, chosen by datamodel  None is flipped." in text_of(found)
   methods = found["brittleness"]["methods"]
   del methods["datamodel"]
   text = text_of(found)
-  assert "beside the removals by random:" in text and "by random flip" in text
+  assert "beside the removals by random:" in text and "chosen by random" in text
   assert "flipped by removing at most" in text and "flipped by relabelling" in text
   # Label flips have no LDS: neither a column nor a word of it.
   assert text.count("LDS of the method's scores") == 1
-  flips = text[text.index("Label flips") : text.index("The targets that fewest")]
+  flips = text[text.index("Label flips") : text.index("Targets that the fewest")]
   assert "LDS" not in flips
 
 
