@@ -38,8 +38,9 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import bank, retrain, upkeep, whole
+from jaxdm import retrain
 from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io, bank, verify
 
 
 class Imported(NamedTuple):
@@ -65,7 +66,7 @@ def show(folder: workdir.Workdir, collections: list[retrain.Collection]) -> None
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
   for path in _stores(folder):
-    found = upkeep.summary(path)
+    found = verify.summary(path)
     makers = [
       ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
       for maker in found.made_by
@@ -76,14 +77,14 @@ def show(folder: workdir.Workdir, collections: list[retrain.Collection]) -> None
     print(f"{path.name:<24}{counts}  {made}")
 
 
-def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
+def problems(opened: Opened) -> Iterator[tuple[epath.Path, verify.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(opened.workdir)
-  broken = [(path, found) for path in paths for found in upkeep.damage(path)]
+  broken = [(path, found) for path in paths for found in verify.damage(path)]
   if isinstance(opened, lab.Lab):
     root = opened.workdir.path
     found = base_models.damage(opened, complete=_trained(opened))
-    broken += [(root, upkeep.Damage(None, file, why)) for file, why in found]
+    broken += [(root, verify.Damage(None, file, why)) for file, why in found]
   yield from broken
   if broken or not isinstance(opened, lab.Lab):
     return  # What is damaged may not be readable; after a repair it is looked at.
@@ -93,7 +94,7 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, upkeep.Damage]]:
   if any(path.name == retrain.CHANGES for path in paths):
     changes = opened.retrain.changes
     for chunk, why in changes.wrong_chunks():
-      yield changes.path, upkeep.Damage(chunk, f"masks/c/{chunk}/0", why)
+      yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
 
 
 def _trained(opened: lab.Lab) -> bool:
@@ -107,17 +108,17 @@ def _trained(opened: lab.Lab) -> bool:
 
 def _wrong_masks(
   opened: lab.Lab, collection: retrain.Collection
-) -> Iterator[upkeep.Damage]:
+) -> Iterator[verify.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
     drawn = collection.subsets.masks(opened.seed, len(opened.labels), numbers)
     stored = bank.packed_masks(collection.store, numbers)
     if (stored.bits != np.packbits(drawn, axis=1)).any():
-      yield upkeep.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
+      yield verify.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
-def verify(opened: Opened, *, repair: bool) -> None:
+def check(opened: Opened, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
   found = list(problems(opened))
   if not found:  # Else what tells the versions may be damaged.
@@ -125,7 +126,7 @@ def verify(opened: Opened, *, repair: bool) -> None:
       print(f"note: {line}")
   if repair:
     for path in _stores(opened.workdir):
-      upkeep.sweep(path)
+      verify.sweep(path)
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
   if not found:
@@ -137,7 +138,7 @@ def verify(opened: Opened, *, repair: bool) -> None:
   if not repair:
     sys.exit(1)
   for path, damage in found:
-    upkeep.forget(path, damage)
+    verify.forget(path, damage)
   stage, how = imported.STAGE, "the same --do=import brings back"
   if isinstance(opened, lab.Lab):
     stage = train_subsets.STAGE
@@ -153,7 +154,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
     mine = opened.workdir.bank / folder.name
     if not mine.exists():
       raise UserError(f"other={other} has {folder.name}, which this experiment has not")
-    copied, torn = upkeep.merge(mine, folder)
+    copied, torn = verify.merge(mine, folder)
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
       print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
@@ -171,7 +172,7 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
       f"workdir={opened.workdir.path} lacks models; run train_subsets to the end first"
     )
   try:
-    whole.check_writable(folder)
+    atomic_io.check_writable(folder)
   except OSError as error:
     raise UserError(f"other={folder} cannot be written: {error}") from error
   m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
@@ -186,7 +187,7 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
   with contextlib.ExitStack() as stack:
     files: dict[str, Any] = {}
     for name, (shape, dtype) in shapes.items():
-      files[name] = stack.enter_context(whole.writing(folder / f"{name}.npy"))
+      files[name] = stack.enter_context(atomic_io.writing(folder / f"{name}.npy"))
       header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "shape": shape}
       np.lib.format.write_array_header_1_0(files[name], header | {"fortran_order": False})
     for start in range(0, m, _BLOCK_ROWS):
@@ -210,7 +211,7 @@ def take_in(files: margin_files.Files) -> None:
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
     raise UserError(f"margins must be float16 or float32 to be imported, got {dtype}")
-  if any(path.name != imported.NAME for path in whole.find(files.workdir.bank, "*")):
+  if any(path.name != imported.NAME for path in atomic_io.find(files.workdir.bank, "*")):
     raise UserError(f"workdir={files.workdir.path} holds other models; name a new one")
 
   digest = files.settings["files"]["digest"]
@@ -238,7 +239,7 @@ def take_in(files: margin_files.Files) -> None:
 
 def _stores(folder: workdir.Workdir) -> list[epath.Path]:
   """Folders of stores."""
-  found = [path for path in whole.find(folder.bank, "*") if path.is_dir()]
+  found = [path for path in atomic_io.find(folder.bank, "*") if path.is_dir()]
   if not found:
     raise UserError(f"workdir={folder.path} holds no models yet")
   return found
@@ -272,7 +273,7 @@ def main(opened: Opened) -> None:
   elif DO.value == "show":
     show(opened.workdir, opened.collections() if isinstance(opened, lab.Lab) else [])
   elif DO.value in ("verify", "repair"):
-    verify(opened, repair=DO.value == "repair")
+    check(opened, repair=DO.value == "repair")
   elif isinstance(opened, Imported):
     raise UserError(f"do={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":

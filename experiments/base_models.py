@@ -14,19 +14,18 @@ from etils import epath
 from experiments import lab
 from jaxdm import (
   Array,
-  array_folder,
   baselines,
   brittleness,
   devices,
   lasso,
   margins,
   prng,
-  sealed,
   train,
   training_sets,
 )
 from jaxdm.baselines import gradient
 from jaxdm.errors import UserError
+from jaxdm.storage import array_folder, checksummed_json
 
 # The middles of the thirds of training, where TracIn looks.
 _CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
@@ -74,7 +73,7 @@ def load(opened: lab.Lab) -> BaseModels:
       f"{error}; run python -m experiments.train_subsets "
       f"--workdir={opened.workdir.path}, with the same settings, first"
     ) from error
-  except (sealed.StoreError, KeyError) as error:
+  except (checksummed_json.StoreError, KeyError) as error:
     raise UserError(f"{error}; {again}") from error
   base_margins = margins.correct_class_margins(logits, opened.target_labels)
   return BaseModels(np.asarray(base_margins), logits, arrays)

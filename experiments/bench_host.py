@@ -41,23 +41,11 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import (
-  array_folder,
-  bank,
-  baselines,
-  data,
-  datamodels,
-  devices,
-  identity,
-  lasso,
-  margins,
-  quality,
-  retrain,
-  whole,
-)
+from jaxdm import baselines, data, datamodels, devices, lasso, margins, quality, retrain
 from jaxdm import brittleness as search_lib
 from jaxdm.errors import UserError
 from jaxdm.report import tables
+from jaxdm.storage import array_folder, atomic_io, bank, identity
 
 SCALE = flags.DEFINE_float(
   "scale", 1.0, "Share of the preset's examples, targets and models.", 0, 1
@@ -174,7 +162,7 @@ def _write_models(
     masks = np.unpackbits(np.array(bits), axis=1)
     margins_mt = shared_mt if shares else rng.standard_normal((m, t), np.float32)
     bank.write(store, chunk, masks[:, :n].astype(bool), margins_mt)
-    [path] = whole.find(store.path / "margins" / "c" / str(chunk), "*")
+    [path] = atomic_io.find(store.path / "margins" / "c" / str(chunk), "*")
     if shares and first:
       path.unlink()
       os.link(first, path)

@@ -41,7 +41,8 @@ from absl import flags
 
 from experiments import hosts, lab, program
 from experiments.launcher import open_lab
-from jaxdm import bank, devices, retrain, store, upkeep
+from jaxdm import devices, retrain
+from jaxdm.storage import bank, store, verify
 
 WHAT = flags.DEFINE_enum(
   "drill",
@@ -153,9 +154,9 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     content = bytearray(whole[name])
     content[rng.integers(len(content))] ^= 1 << rng.integers(8)
     (path / name).write_bytes(content)
-    found = list(upkeep.damage(path))
+    found = list(verify.damage(path))
     _check([damage.file for damage in found] == [name], f"{name}: {found}")
-    upkeep.forget(path, found[0])
+    verify.forget(path, found[0])
     [collection, *_] = opened.collections()
     lost = retrain.missing(collection.store, collection.models)
     _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
@@ -235,7 +236,7 @@ def writers(folder: pathlib.Path, seconds: float) -> None:
   for process in processes:
     process.join()
   opened = _open(folder / "store")
-  _check(not list(upkeep.damage(opened.path)), "a chunk is torn")
+  _check(not list(verify.damage(opened.path)), "a chunk is torn")
   chunks = opened.chunks()
   names = list((pathlib.Path(opened.path) / "done").glob("*.json"))
   _check(len(names) == len(chunks), "a chunk is there twice")

@@ -32,9 +32,10 @@ from experiments import (
   presets,
   workdir,
 )
-from jaxdm import datamodels, design, identity, kept, priors, training_sets, whole
+from jaxdm import datamodels, design, priors, training_sets
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
+from jaxdm.storage import atomic_io, cache, identity
 
 STAGE = "efficiency"
 GROUPS = ("fit",)
@@ -247,12 +248,12 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return opened.workdir.run(STAGE, settings, work, inputs | fitted)
 
 
-def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> kept.Kept:
+def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> cache.Kept:
   """Where fits to these models are kept; those to others, or of other settings, stay."""
   rows = identity.digest([problem.masks, problem.margins_mt])
   of = {**depends_on, "rows": rows}
   folder = problem.opened.workdir.path / "efficiency.parts"
-  return kept.Kept(folder / kept.name_of(of), of)
+  return cache.Kept(folder / cache.name_of(of), of)
 
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:
@@ -262,7 +263,7 @@ def _write(opened: lab.Lab, points: list[Point]) -> None:
     judged = f"{p.lds:.3f} [{p.low:.3f}, {p.high:.3f}]"
     print(f"{p.way:>16} {p.models:>7} models: LDS {judged}")
   picture = page.png(figures.efficiency([p._asdict() for p in points]))
-  with whole.writing(opened.workdir.path / "efficiency.png") as file:
+  with atomic_io.writing(opened.workdir.path / "efficiency.png") as file:
     file.write(picture)
 
 

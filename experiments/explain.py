@@ -17,9 +17,10 @@ import scipy.stats
 from absl import flags
 
 from experiments import base_models, lab, launcher, methods
-from jaxdm import brittleness, design, label_flip, prng, training_sets, verdicts, whole
+from jaxdm import brittleness, design, label_flip, prng, training_sets, verdicts
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables, words
+from jaxdm.storage import atomic_io
 
 TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
 KS = flags.DEFINE_list(
@@ -204,7 +205,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     header = ("change", "place", "index", "class", "source")
     rows = _images(opened, changes)
     tables.write_rows(opened.workdir.path / f"{stage}.csv", header, rows)
-    with whole.writing(opened.workdir.path / f"{stage}.png") as file:
+    with atomic_io.writing(opened.workdir.path / f"{stage}.png") as file:
       file.write(_picture(opened, target, confidence, first, found))
     return {
       "softmax": confidence,

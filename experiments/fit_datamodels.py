@@ -27,17 +27,9 @@ from experiments import (
   margin_files,
   workdir,
 )
-from jaxdm import (
-  datamodels,
-  identity,
-  kept,
-  margins,
-  priors,
-  store,
-  training_sets,
-  whole,
-)
+from jaxdm import datamodels, margins, priors, training_sets
 from jaxdm.fit import Status
+from jaxdm.storage import atomic_io, cache, identity, store
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -135,7 +127,7 @@ def _save(folder: workdir.Workdir, models: datamodels.Datamodels) -> None:
   if index == 0:
     models.save(folder.path / "datamodels", overwrite=True)
   if processes == 1:  # Others may still be reading them.
-    whole.remove_folder(folder.path / _PARTS)
+    atomic_io.remove_folder(folder.path / _PARTS)
 
 
 def _judged(
@@ -166,7 +158,7 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     models, summary = _fit(
       files.workdir,
-      kept.name_of(asked),
+      cache.name_of(asked),
       files.experiment.fit,
       *files.fitted,
       {"none": priors.Prior()},
@@ -189,7 +181,7 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
     names = opened.experiment.prior.priors.split(",")
     models, summary = _fit(
       opened.workdir,
-      kept.name_of([settings, inputs]),
+      cache.name_of([settings, inputs]),
       opened.experiment.fit,
       *finite_rows(opened),
       {name: prior_of(name, opened, base.scores) for name in names},

@@ -14,8 +14,8 @@ import jax
 from absl import flags
 
 from experiments import stopping
-from jaxdm import waiting
 from jaxdm.errors import UserError
+from jaxdm.storage import polling
 
 SHARD = flags.DEFINE_string(
   "shard",
@@ -111,7 +111,7 @@ def follows() -> bool:
 def wait_until(ready: Callable[[], object], what: str) -> None:
   """Waits for the other processes of one job, if this is one that shares its disk."""
   if DISTRIBUTED.value and not OWN_DISK.value:
-    waiting.until(ready, what)
+    polling.until(ready, what)
 
 
 def _shard() -> tuple[int, int]:

@@ -13,8 +13,9 @@ from absl import flags
 from etils import epath
 
 from experiments import presets, settings, workdir
-from jaxdm import bank, data, retrain
+from jaxdm import data, retrain
 from jaxdm.errors import UserError
+from jaxdm.storage import bank
 
 STAGE = "import"
 # Of the store, in the bank.

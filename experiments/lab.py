@@ -11,24 +11,19 @@ import tqdm
 from etils import epath
 
 from experiments import hosts, imported, presets, stopping, workdir
-from jaxdm import (
-  array_folder,
-  bank,
-  checkpoint,
-  data,
-  fleet,
-  identity,
-  label_flip,
-  resnet9,
-  sealed,
-  train,
-  training_sets,
-  whole,
-)
+from jaxdm import data, fleet, label_flip, resnet9, train, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm import retrain as retrain_lib
-from jaxdm import store as store_lib
 from jaxdm.errors import UserError
+from jaxdm.storage import (
+  array_folder,
+  atomic_io,
+  bank,
+  checkpoint,
+  checksummed_json,
+  identity,
+)
+from jaxdm.storage import store as store_lib
 
 # In the workdir, what is kept of the models on all data.
 BASE_MODELS = "base_models"
@@ -139,17 +134,17 @@ class Lab:
     """Whether the workdir holds a model that was trained for it."""
     if (self.workdir.path / BASE_MODELS / array_folder.RECORD).exists():
       return True
-    return any(whole.find(path / "done", "*.json") for path in self._own_stores())
+    return any(atomic_io.find(path / "done", "*.json") for path in self._own_stores())
 
   def forget_empty_stores(self) -> None:
     """Removes stores of one's own that hold no model; nobody may be writing to them."""
     for path in self._own_stores():
-      if not whole.find(path / "done", "*.json"):
+      if not atomic_io.find(path / "done", "*.json"):
         path.rmtree()
 
   def _own_stores(self) -> list[epath.Path]:
     """Folders of models that were trained for this workdir."""
-    found = [path for path in whole.find(self.workdir.bank, "*") if path.is_dir()]
+    found = [path for path in atomic_io.find(self.workdir.bank, "*") if path.is_dir()]
     return [path for path in found if path.name != imported.NAME]
 
   def check_models(self) -> None:
@@ -159,7 +154,7 @@ class Lab:
       f"--{difference}"
       for group, values in self.model_settings().items()
       if group in stored
-      for difference in sealed.differences(_of(stored[group], values), values)
+      for difference in checksummed_json.differences(_of(stored[group], values), values)
     ]
     if wrong and self.holds_models():
       raise workdir.WorkdirError(

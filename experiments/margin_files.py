@@ -14,9 +14,10 @@ import numpy as np
 from absl import flags
 
 from experiments import imported, launcher, presets, program, settings, workdir
-from jaxdm import bank, datamodels, identity, store, training_sets
+from jaxdm import datamodels, training_sets
 from jaxdm import margins as margins_lib
 from jaxdm.errors import UserError
+from jaxdm.storage import bank, identity, store
 
 MASKS = program.define_path(
   "masks",

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from experiments import hosts
-from jaxdm import devices, identity, sealed, upkeep, whole
+from jaxdm import devices
+from jaxdm.storage import atomic_io, checksummed_json, identity, verify
 
 _FOLDER = "starts"
 _WRITE_SECONDS = 10.0
@@ -101,12 +102,14 @@ class Start:
   def _write(self) -> None:
     """Writes how long it has taken so far."""
     seconds = round(time.monotonic() - self._began, 3)
-    sealed.write(self._path, {**self._content, "finished": now(), "seconds": seconds})
+    checksummed_json.write(
+      self._path, {**self._content, "finished": now(), "seconds": seconds}
+    )
 
 
 def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> Provenance:
   """What all starts on a stage's result tell together; see `Start` for the arguments."""
-  paths = whole.find(folder / _FOLDER, f"{stage}.*.json")
+  paths = atomic_io.find(folder / _FOLDER, f"{stage}.*.json")
   result = _digest(depends_on)
   found = [start for start in map(_read, paths) if start.get("result") == result]
   found.sort(key=lambda start: start["started"])
@@ -124,9 +127,9 @@ def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> P
 def take_over(folder: epath.Path, other: epath.Path) -> None:
   """Copies the starts of another workdir, some of whose results have been taken over."""
   (folder / _FOLDER).mkdir(exist_ok=True)
-  for path in whole.find(other / _FOLDER, "*.json"):
-    sealed.read(path)
-    whole.write_new(folder / _FOLDER / path.name, path.read_bytes())
+  for path in atomic_io.find(other / _FOLDER, "*.json"):
+    checksummed_json.read(path)
+    atomic_io.write_new(folder / _FOLDER / path.name, path.read_bytes())
 
 
 def distinct(values: Any) -> list[Any]:
@@ -158,8 +161,8 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
     stages: what made each stage, by name.
   """
   makers = {}
-  for path in [path.parent for path in whole.find(bank, "*/manifest.json")]:
-    makers[f"the store {path.name}"] = upkeep.summary(path).made_by
+  for path in [path.parent for path in atomic_io.find(bank, "*/manifest.json")]:
+    makers[f"the store {path.name}"] = verify.summary(path).made_by
   for stage, found in stages.items():
     makers[f"the stage {stage}"] = found.made_by
   # Stages that are each of one make may still differ from each other.
@@ -175,15 +178,15 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
 def _read(path: epath.Path) -> dict[str, Any]:
   """What a start has written; nothing if it is damaged, which ends no work."""
   try:
-    return sealed.read(path)
-  except sealed.StoreError as error:
+    return checksummed_json.read(path)
+  except checksummed_json.StoreError as error:
     warnings.warn(f"{error}; this start is not counted", stacklevel=2)
     return {}
 
 
 def _digest(depends_on: Mapping[str, Any]) -> str:
   """Tells different results apart."""
-  return sealed.digest(json.dumps(depends_on, sort_keys=True).encode())
+  return checksummed_json.digest(json.dumps(depends_on, sort_keys=True).encode())
 
 
 def now() -> str:

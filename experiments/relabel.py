@@ -3,8 +3,9 @@
 import numpy as np
 
 from experiments import base_models, hosts, lab
-from jaxdm import devices, kept, training_sets
+from jaxdm import devices, training_sets
 from jaxdm.baselines import gradient
+from jaxdm.storage import cache
 
 _BLOCK_EXAMPLES = 1024
 
@@ -24,13 +25,13 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   """
   folder = opened.workdir.path / "relabel.parts"
   depends_on = opened.base_models_identity() | {"targets": targets.tolist()}
-  parts = kept.Kept(folder, depends_on)
+  parts = cache.Kept(folder, depends_on)
   if hosts.follows():
     return parts.wait_for("mean")["scores"]
   return parts("mean", lambda: {"scores": _mean(opened, targets, parts)})["scores"]
 
 
-def _mean(opened: lab.Lab, targets: np.ndarray, parts: kept.Kept) -> np.ndarray:
+def _mean(opened: lab.Lab, targets: np.ndarray, parts: cache.Kept) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
   count = opened.experiment.collect.num_base
   total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))

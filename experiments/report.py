@@ -23,9 +23,10 @@ from experiments import (
   workdir,
 )
 from jaxdm import data as data_lib
-from jaxdm import datamodels, quality, whole
+from jaxdm import datamodels, quality
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables, words
+from jaxdm.storage import atomic_io
 from jaxdm.verdicts import Verdict
 
 OUT = program.define_path(
@@ -72,7 +73,9 @@ def _stories(
 
 def _others(folder: workdir.Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   """What the launchers beside the pipeline have drawn, and captions, by file name."""
-  pictures = {path.name: path.read_bytes() for path in whole.find(folder.path, "*.png")}
+  pictures = {
+    path.name: path.read_bytes() for path in atomic_io.find(folder.path, "*.png")
+  }
   stages = {name: name.removesuffix(".png") for name in pictures}
   captions = {
     name: folder.summary(stage).get("caption", "")
@@ -91,7 +94,7 @@ def _out(opened: lab.Lab | margin_files.Files) -> epath.Path:
   place = f"out={OUT.value}" if OUT.value else f"workdir={opened.workdir.path}"
   folder = epath.Path(OUT.value) if OUT.value else opened.workdir.path
   try:
-    whole.check_writable(folder / "figures")
+    atomic_io.check_writable(folder / "figures")
   except OSError as error:
     raise UserError(
       f"{place} cannot be written: {error}; python -m experiments.report --out=FOLDER "
@@ -156,10 +159,10 @@ def _write(
 ) -> None:
   """Writes figures, summary.json and report.html, each whole or not at all."""
   for name, picture in pictures.items():
-    with whole.writing(out / "figures" / name) as file:
+    with atomic_io.writing(out / "figures" / name) as file:
       file.write(picture)
-  whole.write_json(out / "summary.json", summary)
-  with whole.writing(out / "report.html", "w") as file:
+  atomic_io.write_json(out / "summary.json", summary)
+  with atomic_io.writing(out / "report.html", "w") as file:
     file.write(text)
   print(f"read {out / 'report.html'}")
 

@@ -12,14 +12,14 @@ from typing import Any
 from etils import epath
 
 from experiments import launcher, workdir
-from jaxdm import upkeep, whole
 from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io, verify
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   """The newest line of each process's log; what cannot be read is left out."""
   found = []
-  for path in whole.find(folder / "logs", "*.jsonl"):
+  for path in atomic_io.find(folder / "logs", "*.jsonl"):
     for text in reversed(path.read_bytes().splitlines()):
       try:
         found.append(json.loads(text))
@@ -47,8 +47,8 @@ def main(opened: workdir.Workdir) -> None:
     raise UserError(f"workdir={folder} holds no experiment")
   print("\n".join(stages(opened)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
-  for path in [p.parent for p in whole.find(opened.bank, "*/manifest.json")]:
-    found = upkeep.summary(path)
+  for path in [p.parent for p in atomic_io.find(opened.bank, "*/manifest.json")]:
+    found = verify.summary(path)
     print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
   print(f"\n{'host':<8}{columns}  at")

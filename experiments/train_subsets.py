@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from experiments import base_models, hosts, lab, launcher, workdir
-from jaxdm import datamodels, identity, retrain, whole
+from jaxdm import datamodels, retrain
 from jaxdm.report import tables
+from jaxdm.storage import atomic_io, identity
 
 STAGE = "train_subsets"
 GROUPS = ("data", "collect", "train", "gradient")
@@ -51,7 +52,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
       return {workdir.UNFINISHED: left}
     # Of hosts that did not come back.
-    whole.remove_folder(opened.workdir.path / "checkpoints")
+    atomic_io.remove_folder(opened.workdir.path / "checkpoints")
     return _summary(opened)
 
   settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}

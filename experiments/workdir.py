@@ -12,8 +12,9 @@ from typing import IO, Any
 from etils import epath
 
 from experiments import hosts, presets, provenance
-from jaxdm import devices, progress, sealed, upkeep, whole
+from jaxdm import devices, progress
 from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io, checksummed_json, verify
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
@@ -68,7 +69,9 @@ class Workdir:
     self._given = _absolute({"bank_dir": bank_dir})
     kept = self._kept_places().get("bank_dir") or os.path.abspath(self.path / "bank")
     self.bank = epath.Path(self._given.get("bank_dir") or kept)
-    if os.fspath(self.bank) != kept and whole.find(epath.Path(kept), "*/manifest.json"):
+    if os.fspath(self.bank) != kept and atomic_io.find(
+      epath.Path(kept), "*/manifest.json"
+    ):
       raise WorkdirError(
         f"bank_dir: the stores of --workdir={path} are in {kept}, not in {bank_dir}"
       )
@@ -86,11 +89,11 @@ class Workdir:
 
   def _check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
-    begun = bool(whole.find(self._stages, "*.json"))
+    begun = bool(atomic_io.find(self._stages, "*.json"))
     try:
-      if begun and not whole.is_remote(self.bank) and not self.bank.exists():
+      if begun and not atomic_io.is_remote(self.bank) and not self.bank.exists():
         raise OSError("the stores of this workdir were there, and are not now")
-      whole.check_writable(self.bank)
+      atomic_io.check_writable(self.bank)
     except Exception as error:  # Buckets raise many kinds.
       own = os.fspath(self.bank) == os.path.abspath(self.path / "bank")
       place = f"workdir: {self.bank}" if own else f"bank_dir={self.bank}"
@@ -99,7 +102,7 @@ class Workdir:
   def _kept_places(self) -> dict[str, str]:
     """What earlier runs were given."""
     note = self.path / _PLACES
-    return sealed.read(note) if note.exists() else {}
+    return checksummed_json.read(note) if note.exists() else {}
 
   @contextlib.contextmanager
   def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
@@ -124,7 +127,7 @@ class Workdir:
           raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
         self._lock(file, kind)
       if count == 1:
-        upkeep.sweep(self.path)
+        verify.sweep(self.path)
       yield
 
   @contextlib.contextmanager
@@ -198,7 +201,7 @@ class Workdir:
 
   def settings(self) -> dict[str, dict[str, Any]]:
     """The settings of all stages begun here, by group; the last that were asked for."""
-    records = [self._record(path.stem) for path in whole.find(self._stages, "*.json")]
+    records = [self._record(path.stem) for path in atomic_io.find(self._stages, "*.json")]
     records.sort(key=lambda record: record.get("asked", ""))
     return {k: v for record in records for k, v in record["settings"].items()}
 
@@ -302,28 +305,30 @@ class Workdir:
     path, note = self._stages / f"{stage}.json", self.path / _PLACES
     places = self._kept_places()
     if places | self._given != places:
-      sealed.write(note, places | self._given)
+      checksummed_json.write(note, places | self._given)
     begun = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
-    sealed.write(path, {**begun, "complete": False})
+    checksummed_json.write(path, {**begun, "complete": False})
     try:
       with provenance.Start(self.path, stage, _result(depends_on)):
         summary = work()
     except Exception:
       if not left_something():
         for file, content in ((path, before), (note, places)):
-          sealed.write(file, content) if content else file.unlink(missing_ok=True)
+          checksummed_json.write(file, content) if content else file.unlink(
+            missing_ok=True
+          )
       raise
     made = provenance.of_stage(self.path, stage, _result(depends_on))
     summary["seconds"] = made.seconds
     complete = not summary.get(UNFINISHED)
     record = {**begun, "complete": complete, "summary": summary}
-    sealed.write(path, record | made._asdict())
+    checksummed_json.write(path, record | made._asdict())
     return _told(stage, summary)
 
   def stage_provenance(self) -> dict[str, provenance.Provenance]:
     """What made the stages that were begun here, by name: all their starts so far."""
     found = {}
-    for path in whole.find(self._stages, "*.json"):
+    for path in atomic_io.find(self._stages, "*.json"):
       result = _result(self._record(path.stem))
       found[path.stem] = provenance.of_stage(self.path, path.stem, result)
     return found
@@ -336,14 +341,14 @@ class Workdir:
     """Makes a stage one that is not finished, so that it looks for what is missing."""
     record = self._record(stage)
     if record:
-      sealed.write(self._stages / f"{stage}.json", record | {"complete": False})
+      checksummed_json.write(self._stages / f"{stage}.json", record | {"complete": False})
 
   def _record(self, stage: str) -> dict[str, Any]:
     """A stage's record, empty before it was begun."""
     path = self._stages / f"{stage}.json"
     if not path.exists():
       return {}
-    record = sealed.read(path)
+    record = checksummed_json.read(path)
     if record.get("format") != _FORMAT:
       raise WorkdirError(
         f"workdir={self.path} was begun by a version of jaxdm with other records "
@@ -363,7 +368,7 @@ def _changes(record: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[s
   found = [
     difference
     for group, values in asked.items()
-    for difference in sealed.differences(stored.get(group, {}), values)
+    for difference in checksummed_json.differences(stored.get(group, {}), values)
   ]
   before, now = record["inputs"], depends_on["inputs"]
   names = sorted(before.keys() | now.keys())
@@ -383,7 +388,7 @@ def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:
   """The paths that are given, as they are called from any folder."""
   return {
     name: path.rstrip("/")
-    if whole.is_remote(path)
+    if atomic_io.is_remote(path)
     else os.path.abspath(os.path.expanduser(path))
     for name, path in given.items()
     if path

@@ -13,26 +13,23 @@ from etils import epath
 
 from jaxdm import (
   Array,
-  checkpoint,
   columns,
   design,
-  identity,
   jobs,
   lasso,
   numerics,
   path,
   quality,
-  store,
   training_sets,
-  waiting,
 )
-from jaxdm import kept as kept_lib
 from jaxdm import margins as margins_lib
 from jaxdm import progress as progress_lib
 from jaxdm import solver as solver_lib
 from jaxdm.fit import Status
 from jaxdm.path import FitConfig
 from jaxdm.priors import Prior
+from jaxdm.storage import cache as kept_lib
+from jaxdm.storage import checkpoint, identity, polling, store
 
 # Of m models on t targets; those in a store are read a tile of targets at a time.
 Margins = np.ndarray | store.Matrix
@@ -178,7 +175,7 @@ def fit_datamodels(
       margins, bad weights or priors, too few models to hold any out, a folder of another
       fit, a share that is none or has no folder to meet in, or too little memory.
   """
-  waiting.check_share(share)
+  polling.check_share(share)
   if share[1] > 1 and folder is None:
     raise ValueError(
       f"share={share} needs a folder: the {share[1]} processes exchange tiles there"

@@ -11,19 +11,10 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxdm import (
-  Array,
-  checkpoint,
-  conv,
-  devices,
-  gradients,
-  identity,
-  numerics,
-  train,
-  training_sets,
-)
+from jaxdm import Array, conv, devices, gradients, numerics, train, training_sets
 from jaxdm.errors import UserError
 from jaxdm.shares import share_of
+from jaxdm.storage import checkpoint, identity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

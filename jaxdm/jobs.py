@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from jaxdm import design, sealed, waiting, whole
-from jaxdm import kept as kept_lib
+from jaxdm import design
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io, checksummed_json, polling
+from jaxdm.storage import cache as kept_lib
 
 _FILE = "plan.json"
 
@@ -58,11 +59,11 @@ def agree(
   if not path.exists():
     if has_parts:
       raise UserError(f"{folder} holds parts of another fit, without a plan; remove it")
-    if index and whole.is_remote(path):
-      waiting.until(path.exists, str(path))
+    if index and atomic_io.is_remote(path):
+      polling.until(path.exists, str(path))
     else:
       _write(path, make(), form, tile)
-  stored = sealed.read(path)
+  stored = checksummed_json.read(path)
   asked = {"form": form, "tile": tile}
   for name, value in asked.items():
     if value not in (None, stored[name], stored["asked"][name]):
@@ -78,14 +79,14 @@ def _write(
   path: epath.Path, made: FitPlan, form: design.Form | None, tile: int | None
 ) -> None:
   """Writes a plan, and what had been asked for, unless there is one."""
-  whole.make_folder(path.parent)
+  atomic_io.make_folder(path.parent)
   asked = {"form": form, "tile": tile}
   content: dict[str, Any] = {
     **made.design._asdict(),
     "candidates": list(made.candidates),
     "asked": asked,
   }
-  sealed.write(path, content, new=True)
+  checksummed_json.write(path, content, new=True)
 
 
 class Parts:

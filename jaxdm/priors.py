@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import identity, lasso
+from jaxdm import lasso
+from jaxdm.storage import identity
 
 _LEAST = 0.05
 _TILE = 256  # A part of the digest: another size has other digests.

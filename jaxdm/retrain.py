@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from jaxdm import Array, bank, fleet, identity, margins, prng, training_sets, waiting
+from jaxdm import Array, fleet, margins, prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm import store as store_lib
+from jaxdm.storage import bank, identity, polling
+from jaxdm.storage import store as store_lib
 
 CHANGES = "changes"
 
@@ -104,7 +105,7 @@ class Retrainer:
     Raises:
       ValueError: if `share` is none.
     """
-    waiting.check_share(share)
+    polling.check_share(share)
     self._share = share
     self._models, self._folder = models, epath.Path(folder)
     self._labels = np.asarray(labels, np.int32)
@@ -229,7 +230,7 @@ class Retrainer:
       self._models.settle()
       ended = tell()
     if not ended:
-      waiting.until(stored, "its share of the models")
+      polling.until(stored, "its share of the models")
     return store.margins(ids)
 
   def collect(

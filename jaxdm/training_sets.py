@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import identity, prng
+from jaxdm import prng
 from jaxdm.shares import share_of
+from jaxdm.storage import identity
 
 
 class TrainingSets(NamedTuple):

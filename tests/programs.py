@@ -11,7 +11,7 @@ from typing import Any
 from absl.testing import flagsaver
 
 from experiments import drill, launcher, presets
-from jaxdm import store
+from jaxdm.storage import store
 
 ROOT = pathlib.Path(__file__).parents[1]
 FORKS = str(ROOT / "tests" / "fork_programs.py")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxdm import array_folder, sealed
+from jaxdm.storage import array_folder, checksummed_json
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -43,7 +43,7 @@ def test_an_array_is_opened_when_it_is_asked_for(folder) -> None:
   (folder / "b.npy").unlink()
   found = array_folder.ArrayFolder(folder, IDENTITY)
   np.testing.assert_array_equal(found["a"], ARRAYS["a"])
-  with pytest.raises(sealed.StoreError, match="b.npy is damaged"):
+  with pytest.raises(checksummed_json.StoreError, match="b.npy is damaged"):
     found["b"]
   assert not array_folder.exists(folder, IDENTITY)
 
@@ -55,7 +55,7 @@ def test_another_identity_is_refused_by_name(folder) -> None:
     ({"seed": 1}, "train: .* asked None"),
     (IDENTITY | {"new": 0}, "new: stored None"),
   ):
-    with pytest.raises(sealed.StoreError, match=message):
+    with pytest.raises(checksummed_json.StoreError, match=message):
       array_folder.ArrayFolder(folder, other)
     assert not array_folder.exists(folder, other)
 
@@ -64,7 +64,7 @@ def test_a_folder_without_a_record_holds_nothing(folder) -> None:
   assert array_folder.exists(folder, IDENTITY)
   array_folder.create(folder, {"a": (5, 3)})  # Begun again, and killed.
   assert not array_folder.exists(folder, IDENTITY)
-  with pytest.raises(sealed.StoreError, match="record.json"):
+  with pytest.raises(checksummed_json.StoreError, match="record.json"):
     array_folder.ArrayFolder(folder, IDENTITY)
 
 
@@ -80,7 +80,7 @@ def test_type_shape_and_size_are_checked_when_an_array_is_opened(folder, kind) -
     changed = {"short": content[:-1], "long": content + b"0", "header": b"no array"}
     path.write_bytes(changed[kind])
   found = array_folder.ArrayFolder(folder, IDENTITY)
-  with pytest.raises(sealed.StoreError, match="a.npy is damaged"):
+  with pytest.raises(checksummed_json.StoreError, match="a.npy is damaged"):
     found["a"]
   np.testing.assert_array_equal(found["b"], ARRAYS["b"])
   [(file, _)] = array_folder.damage(folder, IDENTITY)
@@ -105,17 +105,17 @@ def test_a_verified_array_has_the_recorded_bytes(folder) -> None:
   np.testing.assert_array_equal(found.verified("a"), ARRAYS["a"])
   path = folder / "a.npy"
   path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-  with pytest.raises(sealed.StoreError, match="digest"):
+  with pytest.raises(checksummed_json.StoreError, match="digest"):
     found.verified("a")
 
 
 def test_a_digest_of_a_file_is_that_of_its_content(tmp_path, monkeypatch) -> None:
-  monkeypatch.setattr(sealed, "_PART_BYTES", 7)
+  monkeypatch.setattr(checksummed_json, "_PART_BYTES", 7)
   path = array_folder.epath.Path(tmp_path / "file")
   for size in (0, 6, 7, 20):
     content = RNG.bytes(size)
     path.write_bytes(content)
-    assert sealed.file_digest(path) == sealed.digest(content)
+    assert checksummed_json.file_digest(path) == checksummed_json.digest(content)
 
 
 def test_the_record_says_what_made_the_arrays(folder) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 
-from jaxdm import bank, prng
+from jaxdm import prng
+from jaxdm.storage import bank
 
 
 def open_bank(path) -> bank.Bank:

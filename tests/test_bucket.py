@@ -13,7 +13,7 @@ from programs import TOY_OF_DRILL, start, store_of
 
 from experiments import bank as bank_launcher
 from experiments import fit_datamodels, status, train_subsets
-from jaxdm import bank, store, upkeep
+from jaxdm.storage import bank, store, verify
 
 _DOWNLOAD = objects.download
 
@@ -68,14 +68,14 @@ def test_what_is_written_is_read_checked_and_forgotten(bucket) -> None:
   assert opened().chunks() == {0: 4, 1: 4, 2: 4}
   found = opened().read("margins", slice(4, 8), slice(250, 300))
   np.testing.assert_array_equal(found, margins[1][:, 250:300])
-  assert list(upkeep.damage(path)) == [] and upkeep.summary(path).rows == 12
+  assert list(verify.damage(path)) == [] and verify.summary(path).rows == 12
   file = opened().path / "margins/c/1/0"
   content = bytearray(file.read_bytes())
   content[7] ^= 1
   file.write_bytes(bytes(content))
-  [damage] = upkeep.damage(path)
+  [damage] = verify.damage(path)
   assert (damage.chunk, damage.file) == (1, "margins/c/1/0")
-  upkeep.forget(path, damage)
+  verify.forget(path, damage)
   assert opened().chunks() == {0: 4, 2: 4}
   names = sorted(p.name for p in (opened().path / "done").glob("*"))
   assert names == ["00000000000000-4.json", "00000000000002-4.json"]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import checkpoint
+from jaxdm.storage import checkpoint
 
 SECONDS = 300.0
 

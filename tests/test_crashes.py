@@ -17,8 +17,9 @@ import pytest
 from etils import epath
 
 from experiments import workdir
-from jaxdm import bank, kept, prng, sealed, upkeep, whole
-from jaxdm import store as store_lib
+from jaxdm import prng
+from jaxdm.storage import atomic_io, bank, cache, checksummed_json, verify
+from jaxdm.storage import store as store_lib
 
 ROWS, TARGETS, EXAMPLES = 4, 600, 20
 
@@ -131,7 +132,7 @@ def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
 def margins_of(path: pathlib.Path, chunk: int) -> np.ndarray | None:
   """Those of one chunk, if it is known to be whole; everything known must be."""
   store = open_store(path)
-  assert list(upkeep.damage(path)) == []
+  assert list(verify.damage(path)) == []
   known = store.chunks()
   for number, count in known.items():
     first = number * ROWS
@@ -216,7 +217,7 @@ def test_what_is_appended_to_a_bank_is_durable_when_it_returns(tmp_path, watch) 
   for copy in disk.copies:
     again = bank.Bank(open_store(copy, label_classes=3))
     again.refresh()
-    assert list(upkeep.damage(copy)) == []
+    assert list(verify.damage(copy)) == []
     if ids[0] in again:
       np.testing.assert_array_equal(again.margins(ids), margins)
   assert len(again) == ROWS
@@ -230,25 +231,25 @@ def test_a_file_is_what_it_was_or_what_it_becomes(tmp_path, watch, kind) -> None
 
   def write(value: int) -> None:
     if kind == "halves":
-      with whole.writing(path, "w") as file:
+      with atomic_io.writing(path, "w") as file:
         file.write('{"value":')
         file.flush()
         os.fsync(file.fileno())  # So that a copy is made here, too.
         file.write(f" {value}}}")
     elif kind == "json":
-      whole.write_json(path, {"value": value})
+      atomic_io.write_json(path, {"value": value})
     elif kind == "checksummed":
-      sealed.write(path, {"value": value})
+      checksummed_json.write(path, {"value": value})
     else:
-      with whole.writing(path) as file:
+      with atomic_io.writing(path) as file:
         np.savez(file, value=np.full(1000, value))
 
   def read(file: epath.Path) -> int:
     if kind == "arrays":
-      found = kept.read(file)["value"]
+      found = cache.read(file)["value"]
       assert (found == found[0]).all() and len(found) == 1000
       return int(found[0])
-    return sealed.read(file)["value"] if kind == "checksummed" else _json(file)
+    return checksummed_json.read(file)["value"] if kind == "checksummed" else _json(file)
 
   write(1)
   disk = watch(folder, lambda: write(2))
@@ -267,7 +268,7 @@ def test_a_stage_is_finished_once_its_work_is_done(tmp_path, watch) -> None:
   opened = workdir.Workdir(str(folder))
 
   def work() -> dict[str, int]:
-    with whole.writing(folder / "result", "w") as file:
+    with atomic_io.writing(folder / "result", "w") as file:
       file.write("42")
     return {"answer": 42}
 

@@ -14,8 +14,9 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import launcher, program, workdir
-from jaxdm import data, fleet, sealed, train
+from jaxdm import data, fleet, train
 from jaxdm.errors import UserError
+from jaxdm.storage import checksummed_json
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -41,7 +42,7 @@ def raises(error: BaseException):
     (UserError("alpha is wrong"), "error: --alpha is wrong"),
     (UserError("no flag's\n  name"), "error: no flag's name"),
     (data.DataError("data_dir: x"), "error: --data_dir: x"),
-    (sealed.StoreError("x is damaged"), "error: x is damaged"),
+    (checksummed_json.StoreError("x is damaged"), "error: x is damaged"),
     (workdir.WorkdirError("workdir=x"), "error: --workdir=x"),
     (OSError(errno.EACCES, "Permission denied", "/x"), "error: [Errno 13] Permission"),
     (OSError(errno.EROFS, "Read-only file system", "/x"), "error: [Errno 30] Read-only"),
@@ -136,7 +137,7 @@ def test_what_programs_and_configs_refuse_is_a_users_error() -> None:
 
 
 def test_text_is_written_and_read_as_utf8() -> None:
-  """Whatever the locale; `whole.writing` sees to it for its callers."""
+  """Whatever the locale; `atomic_io.writing` sees to it for its callers."""
   wrong = []
   for folder in ("jaxdm", "experiments"):
     for path in (ROOT / folder).rglob("*.py"):

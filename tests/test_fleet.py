@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import checkpoint, devices, fleet, prng, training_sets
+from jaxdm import devices, fleet, prng, training_sets
+from jaxdm.storage import checkpoint
 
 
 def problem(tiny_images, m: int = 6):

@@ -12,8 +12,9 @@ from absl.testing import flagsaver
 from hypothesis import strategies as st
 
 from experiments import launcher
-from jaxdm import data, whole
+from jaxdm import data
 from jaxdm.data import place
+from jaxdm.storage import atomic_io
 
 NAMES = [
   *("a", "ünï", "u\u0308", "日本", "[a-z]", "*", "?", "%20", "#1", "a:b", "s3"),
@@ -143,7 +144,7 @@ def test_folders_that_are_called_like_buckets_are_folders(root) -> None:
   assert os.fspath(place.place(f"{root}/x")) == f"{root}/x"
   assert os.fspath(place.place(f"{root}//x")) == f"{root}/x"
   assert os.fspath(place.place("gs://bucket/x")) == "gs://bucket/x"
-  assert not whole.is_remote("runs/gs://x") and not whole.is_remote("a://b")
+  assert not atomic_io.is_remote("runs/gs://x") and not atomic_io.is_remote("a://b")
 
 
 @pytest.mark.parametrize("path", ["http://x/y", "file:///x", "ftp://x", "\0", "x" * 5000])

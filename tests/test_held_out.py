@@ -10,7 +10,8 @@ from absl.testing import flagsaver
 from planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
 from experiments import efficiency, fit_datamodels, lab, methods, train_subsets
-from jaxdm import bank, retrain
+from jaxdm import retrain
+from jaxdm.storage import bank
 
 
 @pytest.fixture(scope="module")

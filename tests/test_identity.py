@@ -34,22 +34,9 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import (
-  array_folder,
-  bank,
-  data,
-  datamodels,
-  fleet,
-  identity,
-  priors,
-  prng,
-  retrain,
-  store,
-  train,
-  training_sets,
-  upkeep,
-)
 from jaxdm import brittleness as brittleness_lib
+from jaxdm import data, datamodels, fleet, priors, prng, retrain, train, training_sets
+from jaxdm.storage import array_folder, bank, identity, store, verify
 
 # What a digest takes in.
 
@@ -878,7 +865,7 @@ def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   assert not recwarn.list
   mine = identity.made_by()
   assert {"jaxdm", "jax", "jaxlib", "flax", "optax", "code", "device"} <= set(mine)
-  assert upkeep.summary(tmp_path).made_by == [mine]
+  assert verify.summary(tmp_path).made_by == [mine]
   other = mine | {"jax": "0.0.1", "XLA_FLAGS": "--xla_x"}
   with monkeypatch.context() as patch:
     patch.setattr(identity, "made_by", lambda: other)
@@ -890,7 +877,7 @@ def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   # And whoever comes back to it hears of what came between.
   with pytest.warns(UserWarning, match="conv_backend: .* jax: stored '0.0.1'"):
     opened().write(4, row)
-  found = upkeep.summary(tmp_path).made_by
+  found = verify.summary(tmp_path).made_by
   assert found == [mine, other | {"conv_backend": "lax"}]
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxdm import checkpoint, fleet, prng, retrain, train, training_sets
+from jaxdm import fleet, prng, retrain, train, training_sets
+from jaxdm.storage import checkpoint
 
 
 class Named(Exception):  # noqa: N818

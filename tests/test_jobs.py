@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from jaxdm import datamodels, design, devices, fista, jobs, path, priors, waiting
+from jaxdm import datamodels, design, devices, fista, jobs, path, priors
+from jaxdm.storage import polling
 
 M, N, T = 100, 30, 200
 CONFIG = datamodels.FitConfig(num_lambdas=4)
@@ -49,7 +50,7 @@ def in_turns(calls: list) -> list:
 
   found: dict[int, object] = {}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(waiting, "until", until)
+    patch.setattr(polling, "until", until)
     for i in itertools.islice(itertools.cycle(range(len(calls))), 6 * len(calls)):
       if i not in found:
         try:

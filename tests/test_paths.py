@@ -21,9 +21,18 @@ from etils import epath
 from test_report import dataset, read_twice
 
 from experiments import launcher, report, status, workdir
-from jaxdm import array_folder, bank, checkpoint, data, kept, sealed, upkeep, whole
-from jaxdm import store as store_lib
+from jaxdm import data
 from jaxdm.report import tables
+from jaxdm.storage import (
+  array_folder,
+  atomic_io,
+  bank,
+  cache,
+  checkpoint,
+  checksummed_json,
+  verify,
+)
+from jaxdm.storage import store as store_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 CAN_MOUNT = (
@@ -85,14 +94,15 @@ _IN_A_LOCALE = """
 import sys
 from etils import epath
 from experiments import program
-from jaxdm import data, whole
+from jaxdm import data
+from jaxdm.storage import atomic_io
 from jaxdm.report import page, tables
 
 def main(argv):
   found = data.load_folder(sys.argv[1])
   tables.write_examples(epath.Path("examples.csv"), found)
-  whole.write_json(epath.Path("names.json"), found.class_names)
-  with whole.writing(epath.Path("page.html"), "w") as file:
+  atomic_io.write_json(epath.Path("names.json"), found.class_names)
+  with atomic_io.writing(epath.Path("page.html"), "w") as file:
     file.write(page.page("\\u2265", [(name, "") for name in found.class_names]))
   print(found.fingerprint(), *found.class_names, "\\u2265", "\\udcff")
 
@@ -139,11 +149,11 @@ def test_all_that_is_kept_may_be_in_any_folder(tmp_path, name) -> None:
   bank.write(open_store(folder / "store"), 0, np.eye(4, 9, dtype=bool), values)
   found = open_store(folder / "store").read("margins", slice(0, 4))
   np.testing.assert_array_equal(found, values)
-  assert list(upkeep.damage(folder / "store")) == []
+  assert list(verify.damage(folder / "store")) == []
   for _ in range(2):
     checkpoint.save(folder / "fit", {"values": values}, overwrite=True)
   np.testing.assert_array_equal(checkpoint.load(folder / "fit")["values"], values)
-  parts = kept.Kept(folder / "parts", {})
+  parts = cache.Kept(folder / "parts", {})
   np.testing.assert_array_equal(parts("x", lambda: {"x": values})["x"], values)
   arrays = array_folder.create(folder / "arrays", {"x": (4, 3)})
   arrays["x"][:] = values
@@ -199,7 +209,7 @@ def test_links_are_what_they_lead_to(tmp_path) -> None:
   parts = tmp_path / "disk" / "parts"
   parts.symlink_to(tmp_path / "real")
   for _ in range(2):
-    whole.remove_folder(opened.path / "parts")
+    atomic_io.remove_folder(opened.path / "parts")
     assert not parts.is_symlink() and not (tmp_path / "real").exists()
 
 
@@ -231,11 +241,11 @@ def test_stores_need_no_hard_links(tmp_path, monkeypatch, number) -> None:
     store = open_store(tmp_path / "store")
     bank.write(store, 0, masks, margins)
   np.testing.assert_array_equal(store.read("margins", slice(0, 4)), margins)
-  assert list(upkeep.damage(tmp_path / "store")) == []
+  assert list(verify.damage(tmp_path / "store")) == []
   assert not list(tmp_path.rglob("*.partial"))
-  sealed.write(epath.Path(tmp_path / "note.json"), {"first": True}, new=True)
-  sealed.write(epath.Path(tmp_path / "note.json"), {"first": False}, new=True)
-  assert sealed.read(epath.Path(tmp_path / "note.json")) == {"first": True}
+  checksummed_json.write(epath.Path(tmp_path / "note.json"), {"first": True}, new=True)
+  checksummed_json.write(epath.Path(tmp_path / "note.json"), {"first": False}, new=True)
+  assert checksummed_json.read(epath.Path(tmp_path / "note.json")) == {"first": True}
 
 
 @pytest.mark.parametrize("has_links", [True, False])
@@ -255,7 +265,7 @@ def test_of_several_writers_one_wins_and_all_see_it(
 
   def write(number: int) -> None:
     ready.wait()
-    whole.write_new(path, f"writer {number}".encode())
+    atomic_io.write_new(path, f"writer {number}".encode())
     seen.append(path.read_bytes())
 
   threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
@@ -270,7 +280,7 @@ def test_of_several_writers_one_wins_and_all_see_it(
 def test_a_disk_that_fails_is_no_disk_without_links(tmp_path, monkeypatch) -> None:
   without_links(monkeypatch, errno.EIO)
   with pytest.raises(OSError, match="Input/output error"):
-    whole.write_new(epath.Path(tmp_path / "note"), b"")
+    atomic_io.write_new(epath.Path(tmp_path / "note"), b"")
   assert os.listdir(tmp_path) == []
 
 

@@ -12,7 +12,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, hosts, launcher, provenance, status, workdir
-from jaxdm import devices, identity, store
+from jaxdm import devices
+from jaxdm.storage import identity, store
 
 SETTINGS = {"group": {"size": 3}}
 
@@ -141,7 +142,7 @@ def test_several_versions_are_named_by_status_and_verify(
     launcher.start(status.main, ["prog"], launcher.open_workdir, hold="not")
     printed = capsys.readouterr().out
     assert all(f"note: {line}" in printed for line in expected)
-    bank.verify(bank.Imported(launcher.open_workdir()), repair=False)
+    bank.check(bank.Imported(launcher.open_workdir()), repair=False)
   printed = capsys.readouterr().out
   assert all(f"note: {line}" in printed for line in expected)
   assert "every byte is as it was written" in printed

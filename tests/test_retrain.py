@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import bank, checkpoint, devices, fleet, prng, retrain, training_sets
+from jaxdm import devices, fleet, prng, retrain, training_sets
+from jaxdm.storage import bank, checkpoint
 
 
 class CountingFleet(fleet.Fleet):

@@ -20,7 +20,8 @@ from programs import TOY_OF_DRILL as TOY
 from programs import store_of
 
 from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
-from jaxdm import datamodels, sealed, store, upkeep
+from jaxdm import datamodels
+from jaxdm.storage import checksummed_json, store, verify
 
 start = functools.partial(programs.start, toy=TOY)
 
@@ -108,7 +109,7 @@ def test_one_job_of_two_processes_searches_as_one_does(trained, tmp_path) -> Non
   # And each process has trained some of the models.
   logs = [path.read_text() for path in folders[1].glob("logs/host-*-of-2.jsonl")]
   assert len(logs) == 2 and all("label_flip" in text for text in logs)
-  stores = [upkeep.summary(folder / "bank" / "changes") for folder in folders]
+  stores = [verify.summary(folder / "bank" / "changes") for folder in folders]
   assert stores[0].rows == stores[1].rows
 
 
@@ -128,7 +129,7 @@ def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
   kept = drill._markers(run)
   assert kept and not complete(run)
   for path in run.glob("bank/*"):
-    assert list(upkeep.damage(path)) == []
+    assert list(verify.damage(path)) == []
 
 
 @pytest.mark.slow
@@ -161,7 +162,7 @@ def test_writers_of_one_store_tear_nothing(tmp_path, capsys) -> None:
 
 @pytest.mark.slow
 def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
-  monkeypatch.setattr(upkeep, "damage", lambda path: iter(()))
+  monkeypatch.setattr(verify, "damage", lambda path: iter(()))
   with flagsaver.flagsaver(drill_models=20), pytest.raises(SystemExit, match="WRONG"):
     drill.flipped_bytes(tmp_path, 1, np.random.default_rng(0))
 
@@ -341,9 +342,9 @@ def test_opening_and_reading_a_part_do_not_grow_with_the_whole(
   margins[:, 9_000] = np.arange(32)
   for chunk in (0, 4_000, 9_374):  # Of 300,000 models.
     opened.write(chunk, {"margins": margins})
-  read, looked_at = sealed.read, []
+  read, looked_at = checksummed_json.read, []
   monkeypatch.setattr(
-    sealed, "read", lambda path: looked_at.append(path.name) or read(path)
+    checksummed_json, "read", lambda path: looked_at.append(path.name) or read(path)
   )
   opened = store.Store(tmp_path, columns=columns, settings={})
   assert opened.chunks() == {0: 32, 4_000: 32, 9_374: 32}
@@ -388,7 +389,7 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None
   message = "error: --workdir's disk is full; make room, and the same command continues"
   assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
-    upkeep.sweep(path)
+    verify.sweep(path)
   assert drill._stored(out) == drill._stored(trained)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import brittleness, data, whole
+from jaxdm import brittleness, data
 from jaxdm import verdicts as verdicts_lib
 from jaxdm.errors import UserError
 from jaxdm.shares import share_of
+from jaxdm.storage import atomic_io
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
 CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
@@ -45,7 +46,7 @@ def write_rows(
   path: epath.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
   """Writes a table, whole or not at all."""
-  with whole.writing(path, "w") as file:
+  with atomic_io.writing(path, "w") as file:
     for cells in (header, *rows):
       file.write(_line(cells))
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from etils import epath
 
-from jaxdm import sealed, store, whole
-from jaxdm.sealed import StoreError
+from jaxdm.storage import atomic_io, checksummed_json, store
+from jaxdm.storage.checksummed_json import StoreError
 
 
 class Damage(NamedTuple):
@@ -33,16 +33,16 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
   """
   root = epath.Path(path)
   try:
-    metadata = sealed.read(root / "manifest.json")["metadata"]
+    metadata = checksummed_json.read(root / "manifest.json")["metadata"]
   except (StoreError, KeyError) as error:
     yield Damage(None, "manifest.json", str(error))
     metadata = {}
   for name, digest in metadata.items():
     yield from _compare(None, root, f"{name}/zarr.json", digest)
-  for marker in whole.find(root / "done", "*.json"):
+  for marker in atomic_io.find(root / "done", "*.json"):
     chunk, _ = store.parse_marker(marker.name)
     try:
-      files = sealed.read(marker)["files"]
+      files = checksummed_json.read(marker)["files"]
     except (StoreError, KeyError) as error:
       yield Damage(chunk, f"done/{marker.name}", str(error))
       continue
@@ -70,12 +70,12 @@ class Summary(NamedTuple):
 def summary(path: str | epath.PathLike) -> Summary:
   """Reads the manifest and all markers, and no array."""
   root = epath.Path(path)
-  first = sealed.read(root / "manifest.json")["made_by"]
+  first = checksummed_json.read(root / "manifest.json")["made_by"]
   made_by: list[dict[str, str]] = [first]
-  rows, totals, markers = 0, dict[str, int](), whole.find(root / "done", "*.json")
+  rows, totals, markers = 0, dict[str, int](), atomic_io.find(root / "done", "*.json")
   for marker in markers:
     rows += store.parse_marker(marker.name)[1]
-    about = sealed.read(marker)
+    about = checksummed_json.read(marker)
     maker = about.get("made_by", first)
     if maker not in made_by:
       made_by.append(maker)
@@ -92,7 +92,7 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
   """
   root = epath.Path(path)
   if damage.chunk is not None:
-    for marker in whole.find(root / "done", f"{damage.chunk:014d}-*.json"):
+    for marker in atomic_io.find(root / "done", f"{damage.chunk:014d}-*.json"):
       marker.unlink(missing_ok=True)
   (root / damage.file).unlink(missing_ok=True)
 
@@ -103,10 +103,10 @@ def sweep(path: str | epath.PathLike) -> None:
   Nobody may be writing to it.
   """
   root = epath.Path(path)
-  if whole.is_remote(root):
+  if atomic_io.is_remote(root):
     return  # There is nothing half-written in a bucket.
   for places in ("*", "*/*", "*/c/*/*"):
-    for partial in whole.find(root, f"{places}.partial"):
+    for partial in atomic_io.find(root, f"{places}.partial"):
       partial.unlink(missing_ok=True)
 
 
@@ -126,33 +126,33 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
       would be copied is damaged.
   """
   mine, theirs = epath.Path(path), epath.Path(other)
-  manifests = [sealed.read(root / "manifest.json") for root in (mine, theirs)]
+  manifests = [checksummed_json.read(root / "manifest.json") for root in (mine, theirs)]
   for root, manifest in zip((mine, theirs), manifests, strict=True):
     store.check_format(root, manifest)
     manifest.pop("made_by")
-  if wrong := sealed.differences(*manifests):
+  if wrong := checksummed_json.differences(*manifests):
     raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")
   have = dict(
-    store.parse_marker(marker.name) for marker in whole.find(mine / "done", "*.json")
+    store.parse_marker(marker.name) for marker in atomic_io.find(mine / "done", "*.json")
   )
   copied = left = 0
-  for marker in whole.find(theirs / "done", "*.json"):
+  for marker in atomic_io.find(theirs / "done", "*.json"):
     chunk, rows = store.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
-    about = sealed.read(marker)
+    about = checksummed_json.read(marker)
     if not all((theirs / file).exists() for file in about["files"]):
       left += 1
       continue
     contents = {file: (theirs / file).read_bytes() for file in about["files"]}
     for file, digest in about["files"].items():
-      if sealed.digest(contents[file]) != digest:
+      if checksummed_json.digest(contents[file]) != digest:
         raise StoreError(f"{theirs / file} is damaged: its digest differs")
-    for old in whole.find(mine / "done", f"{chunk:014d}-*.json"):
+    for old in atomic_io.find(mine / "done", f"{chunk:014d}-*.json"):
       old.unlink(missing_ok=True)
     for file, content in contents.items():
       store.write_file(mine / file, content)
-    sealed.write(mine / "done" / marker.name, about)
+    checksummed_json.write(mine / "done" / marker.name, about)
     copied += 1
   return copied, left
 
@@ -162,7 +162,7 @@ def _compare(
 ) -> Iterator[Damage]:
   """One file against its digest."""
   try:
-    if sealed.digest((root / file).read_bytes()) != digest:
+    if checksummed_json.digest((root / file).read_bytes()) != digest:
       yield Damage(chunk, file, "its digest is not the one that was written down")
   except OSError as error:
     yield Damage(chunk, file, f"it cannot be read: {error}")

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import identity, prng, training_sets
-from jaxdm import store as store_lib
+from jaxdm import prng, training_sets
+from jaxdm.storage import identity
+from jaxdm.storage import store as store_lib
 
 _READ_BYTES = 2**27
 

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxdm import whole
+from jaxdm.storage import atomic_io
 
 
 def save(
@@ -55,9 +55,9 @@ def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
 def _place(path: str | epath.PathLike) -> epath.Path:
   """An absolute path as Orbax takes it."""
   place = epath.Path(path).absolute()
-  if whole.is_remote(place):
+  if atomic_io.is_remote(place):
     return place
-  return epath.Path(whole.plain_path(place.parent)) / place.name
+  return epath.Path(atomic_io.plain_path(place.parent)) / place.name
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

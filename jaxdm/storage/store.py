@@ -14,7 +14,7 @@ different chunks never meet, and two which write the same rows write the same by
 The manifest is the store's identity: whoever opens the store with other settings is
 refused. Manifest and markers also say what software and device wrote them (`made_by`).
 That is no part of the identity, since a long run may outlive a version; a store that
-several versions write to warns of it, and `upkeep.summary` lists them.
+several versions write to warns of it, and `verify.summary` lists them.
 """
 
 import concurrent.futures
@@ -28,8 +28,8 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from jaxdm import identity, sealed, whole
-from jaxdm.sealed import StoreError
+from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.storage.checksummed_json import StoreError
 
 CHUNKS = 2**44
 _FORMAT = 3
@@ -101,11 +101,11 @@ class Store:
     manifest = self.path / "manifest.json"
     if not manifest.exists():
       self._begin(manifest, wanted, rows_per_chunk)
-    stored = sealed.read(manifest)
+    stored = checksummed_json.read(manifest)
     check_format(self.path, stored)
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
-    if wrong := sealed.differences(stored, wanted):
+    if wrong := checksummed_json.differences(stored, wanted):
       raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
     self.settings = wanted
     self._arrays = {name: self._open(name) for name in columns}
@@ -120,17 +120,19 @@ class Store:
   ) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
-    whole.make_folder(self.path / "done")
+    atomic_io.make_folder(self.path / "done")
     digests = {}
     for name in self.columns:
       self._open(name)
-      digests[name] = sealed.digest((self.path / name / "zarr.json").read_bytes())
+      digests[name] = checksummed_json.digest(
+        (self.path / name / "zarr.json").read_bytes()
+      )
     own = {
       "rows_per_chunk": rows_per_chunk,
       "metadata": digests,
       "made_by": self.made_by,
     }
-    sealed.write(manifest, {**wanted, **own}, new=True)
+    checksummed_json.write(manifest, {**wanted, **own}, new=True)
 
   def chunks(self) -> dict[int, int]:
     """The rows in each chunk that is whole, by chunk; a listing, nothing is read."""
@@ -164,9 +166,11 @@ class Store:
       self.forget(chunk)
     for file, content in files.items():
       write_file(self.path / file, content)
-    digests = {file: sealed.digest(content) for file, content in sorted(files.items())}
+    digests = {
+      file: checksummed_json.digest(content) for file, content in sorted(files.items())
+    }
     marker = {"files": digests, "made_by": self.made_by, **about}
-    sealed.write(self._marker_path(chunk, rows), marker)
+    checksummed_json.write(self._marker_path(chunk, rows), marker)
 
   def read(
     self, name: str, rows: np.ndarray | slice, columns: slice = slice(None)
@@ -189,7 +193,7 @@ class Store:
 
   def about(self, chunk: int, rows: int) -> dict[str, Any]:
     """What the marker of a chunk of so many rows says."""
-    return sealed.read(self._marker_path(chunk, rows))
+    return checksummed_json.read(self._marker_path(chunk, rows))
 
   def identity(self, rows: np.ndarray) -> dict[str, Any]:
     """What some rows depend on and what they are, without reading them.
@@ -200,7 +204,7 @@ class Store:
     Returns:
       The settings, the rows, and the digests of the files of each chunk that holds some
       of them, as its marker has them. They change with every number in a chunk. A file
-      that is changed without its marker is damage, which `upkeep.damage` finds.
+      that is changed without its marker is damage, which `verify.damage` finds.
     """
     there = self.chunks()
     needed = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
@@ -220,7 +224,7 @@ class Store:
       return
     self._others_looked_for = True
     mine, found = self.made_by, makers(self.path)
-    wrong = {w for other in found for w in sealed.differences(other, mine)}
+    wrong = {w for other in found for w in checksummed_json.differences(other, mine)}
     if wrong:
       warnings.warn(
         f"{self.path} holds models that were made otherwise than those written now "
@@ -263,8 +267,8 @@ class Store:
   def _marker_names(self, prefix: str = "") -> list[str]:
     """Names of markers, half-written ones left out."""
     folder = self.path / "done"
-    if whole.is_remote(folder):
-      return [path.name for path in whole.find(folder, f"{prefix}*.json")]
+    if atomic_io.is_remote(folder):
+      return [path.name for path in atomic_io.find(folder, f"{prefix}*.json")]
     # Ten times as fast as a glob where there are thousands.
     names = os.listdir(folder)
     return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
@@ -378,10 +382,10 @@ def check_format(path: epath.Path, manifest: Mapping[str, Any]) -> None:
 def makers(path: epath.Path) -> list[dict[str, str]]:
   """What has written to a store, each once, the manifest's writer first.
 
-  Files that cannot be read are left out: `upkeep.damage` names them, and other processes
+  Files that cannot be read are left out: `verify.damage` names them, and other processes
   may replace chunks at the same time.
   """
-  markers = whole.find(path / "done", "*.json")
+  markers = atomic_io.find(path / "done", "*.json")
   found: list[dict[str, str]] = []
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
     for maker in pool.map(_maker, [path / "manifest.json", *markers]):
@@ -393,7 +397,7 @@ def makers(path: epath.Path) -> list[dict[str, str]]:
 def _maker(path: epath.Path) -> dict[str, str]:
   """Who wrote a manifest or marker; nothing if it cannot be read."""
   try:
-    return dict(sealed.read(path)["made_by"])
+    return dict(checksummed_json.read(path)["made_by"])
   except (StoreError, KeyError):
     return {}
 
@@ -401,7 +405,7 @@ def _maker(path: epath.Path) -> dict[str, str]:
 def _read_all(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   """Sealed files; several at once, since a bucket takes its time for each."""
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    return list(pool.map(sealed.read, paths))
+    return list(pool.map(checksummed_json.read, paths))
 
 
 def parse_marker(name: str) -> tuple[int, int]:
@@ -415,13 +419,16 @@ def parse_marker(name: str) -> tuple[int, int]:
 
 def write_file(path: epath.Path, content: bytes) -> None:
   """Writes a chunk's file, and makes its folder."""
-  whole.make_folder(path.parent)
-  with whole.writing(path) as file:
+  atomic_io.make_folder(path.parent)
+  with atomic_io.writing(path) as file:
     file.write(content)
 
 
 def _kvstore(folder: epath.Path) -> str | dict[str, str]:
   """TensorStore's name for a local or remote folder."""
-  if whole.is_remote(folder):
+  if atomic_io.is_remote(folder):
     return os.fspath(folder) + "/"
-  return {"driver": "file", "path": f"{whole.plain_path(folder.parent)}/{folder.name}/"}
+  return {
+    "driver": "file",
+    "path": f"{atomic_io.plain_path(folder.parent)}/{folder.name}/",
+  }

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import identity as identity_lib
-from jaxdm import sealed
-from jaxdm.sealed import StoreError
+from jaxdm.storage import checksummed_json
+from jaxdm.storage import identity as identity_lib
+from jaxdm.storage.checksummed_json import StoreError
 
 RECORD = "record.json"
 
@@ -81,13 +81,13 @@ def finish(
     path = root / f"{name}.npy"
     with path.open("rb") as file:
       os.fsync(file.fileno())
-    about[name] = {**_header(array), "digest": sealed.file_digest(path)}
+    about[name] = {**_header(array), "digest": checksummed_json.file_digest(path)}
   content = {
     "identity": dict(identity),
     "arrays": about,
     "made_by": identity_lib.made_by(),
   }
-  sealed.write(root / RECORD, content)
+  checksummed_json.write(root / RECORD, content)
 
 
 def _header(array: np.ndarray) -> dict[str, Any]:
@@ -135,10 +135,10 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     self._folder = epath.Path(folder)
     if not (self._folder / RECORD).exists():
       raise StoreError(f"{self._folder} holds no finished arrays: it lacks {RECORD}")
-    record = sealed.read(self._folder / RECORD)
+    record = checksummed_json.read(self._folder / RECORD)
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
     asked = json.loads(json.dumps(identity))
-    if wrong := sealed.differences(record["identity"], asked):
+    if wrong := checksummed_json.differences(record["identity"], asked):
       raise OtherArraysError(f"{self._folder} holds other arrays: {'; '.join(wrong)}")
 
   def __getitem__(self, name: str) -> np.ndarray:
@@ -156,7 +156,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     found = {**_header(array), "bytes": os.path.getsize(path)}
     expected = {key: expected[key] for key in ("dtype", "shape")}
     expected["bytes"] = array.offset + array.nbytes
-    if wrong := sealed.differences(expected, found):
+    if wrong := checksummed_json.differences(expected, found):
       raise StoreError(f"{path} is damaged: {'; '.join(wrong)}")
     return np.asarray(array)
 
@@ -177,7 +177,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       StoreError: if they differ.
     """
     array, path = self[name], self._folder / f"{name}.npy"
-    if sealed.file_digest(path) != self._arrays[name]["digest"]:
+    if checksummed_json.file_digest(path) != self._arrays[name]["digest"]:
       raise StoreError(f"{path} is damaged: its digest is not the recorded one")
     return array
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from jaxdm import whole
 from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io
 
 _PART_BYTES = 2**22
 
@@ -41,9 +41,9 @@ def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> N
   """
   content = {**value, "seal": _seal(value)}
   if new:
-    whole.write_new(path, json.dumps(content, indent=1).encode())
+    atomic_io.write_new(path, json.dumps(content, indent=1).encode())
   else:
-    whole.write_json(path, content)
+    atomic_io.write_json(path, content)
 
 
 def read(path: epath.Path) -> dict[str, Any]:

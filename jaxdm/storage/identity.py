@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import importlib.resources
 import math
 import os
 import pathlib
@@ -90,7 +91,7 @@ def made_by() -> dict[str, str]:
     variables and options that change what XLA compiles, if they are set.
   """
   found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  found["code"] = code_digest(pathlib.Path(__file__).parent)
+  found["code"] = code_digest(pathlib.Path(str(importlib.resources.files("jaxdm"))))
   found["device"] = _device()
   variables = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
   return found | variables | numerics.changed_options()

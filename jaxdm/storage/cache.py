@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import identity, sealed, waiting, whole
 from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io, checksummed_json, identity, polling
 
 MANIFEST = "manifest.json"
 
@@ -58,23 +58,23 @@ class Kept:
     self._folder = None if folder is None else epath.Path(folder)
     if self._folder is None:
       return
-    whole.make_folder(self._folder)
+    atomic_io.make_folder(self._folder)
     wanted, mine = json.loads(json.dumps(settings)), identity.made_by()
     manifest = self._folder / MANIFEST
     if not manifest.exists():
-      sealed.write(manifest, {"settings": wanted, "made_by": mine}, new=True)
+      checksummed_json.write(manifest, {"settings": wanted, "made_by": mine}, new=True)
     try:
-      stored = sealed.read(manifest)
+      stored = checksummed_json.read(manifest)
       settings, maker = stored["settings"], stored["made_by"]
-    except (sealed.StoreError, KeyError) as error:
+    except (checksummed_json.StoreError, KeyError) as error:
       raise UserError(
         f"{self._folder} cannot be continued: {error}; remove it"
       ) from error
-    if wrong := sealed.differences(settings, wanted):
+    if wrong := checksummed_json.differences(settings, wanted):
       raise UserError(
         f"{self._folder} holds parts of another fit ({'; '.join(wrong)}); remove it"
       )
-    if wrong := sealed.differences(maker, mine):
+    if wrong := checksummed_json.differences(maker, mine):
       warnings.warn(
         f"{self._folder} was begun otherwise ({'; '.join(wrong)}); its parts are kept, "
         "and may differ from new ones; remove it to have all made alike",
@@ -90,14 +90,14 @@ class Kept:
     path = self._path(name)
     if not path.exists():
       arrays = make()
-      with whole.writing(path) as file:
+      with atomic_io.writing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return self.wait_for(name)
 
   def wait_for(self, name: str) -> dict[str, np.ndarray]:
     """Reads the arrays of that name as soon as another process has made them."""
     path = self._path(name)
-    waiting.until(path.exists, str(path))
+    polling.until(path.exists, str(path))
     try:
       return read(path)
     except ValueError as error:

@@ -1,0 +1,1 @@
+"""Files: stores of margins, checkpoints, caches, and what identifies their content."""
