@@ -17,7 +17,6 @@ from jaxdm import (
   baselines,
   brittleness,
   devices,
-  lasso,
   margins,
   prng,
   train,
@@ -25,6 +24,7 @@ from jaxdm import (
 )
 from jaxdm.baselines import gradient
 from jaxdm.errors import UserError
+from jaxdm.lasso import tiling
 from jaxdm.storage import array_folder, checksummed_json
 
 # The middles of the thirds of training, where TracIn looks.
@@ -153,7 +153,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
     )
   for name, total_tn in totals.items():
     factor_n = wrong_n / len(logits) if name == "trak" else np.ones(n)
-    for part in lasso.tiles(t, _TILE_TARGETS):
+    for part in tiling.tiles(t, _TILE_TARGETS):
       total_tn[part] *= factor_n.astype(np.float32)
       total_tn[part] /= len(logits)
   found = array_folder.create(folder, {_LOGITS: (len(logits), *logits[0].shape)})

@@ -41,9 +41,10 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import baselines, data, datamodels, devices, lasso, margins, quality, retrain
+from jaxdm import baselines, data, datamodels, devices, margins, quality, retrain
 from jaxdm import brittleness as search_lib
 from jaxdm.errors import UserError
+from jaxdm.lasso import tiling
 from jaxdm.report import tables
 from jaxdm.storage import array_folder, atomic_io, bank, identity
 
@@ -183,7 +184,7 @@ def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
   folder = opened.workdir.path / lab.BASE_MODELS
   arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
   for name in base_models.METHODS:
-    for part in lasso.tiles(t, _TILE_TARGETS):
+    for part in tiling.tiles(t, _TILE_TARGETS):
       arrays[name][part] = rng.standard_normal(arrays[name][part].shape, np.float32)
   arrays["logits"][:] = 4 * (opened.target_labels[:, None] == np.arange(k))
   arrays["logits"][:] += rng.standard_normal((r, t, k), np.float32) / 4

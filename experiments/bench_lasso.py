@@ -131,7 +131,7 @@ def smallest_objectives(case: Case) -> np.ndarray:
 
 def _plan(case: Case) -> Any:
   """Ours."""
-  from jaxdm import design
+  from jaxdm.lasso import design
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   form: Any = FORM.value
@@ -140,21 +140,21 @@ def _plan(case: Case) -> Any:
 
 def _announced_bytes(case: Case) -> int:
   """The peak memory that our plan expects."""
-  from jaxdm import design
+  from jaxdm.lasso import design
 
   return design.peak_bytes(_plan(case), *case.masks.shape)
 
 
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """All targets in tiles; the tolerance is the gap itself."""
-  from jaxdm import lasso, solver
+  from jaxdm.lasso import solver, tiling
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   plan = _plan(case)
   made = solver.Solver(case.masks, np.arange(m), plan)
   checked = min(t, _CHECKED_TARGETS)
   weights, steps = np.zeros((len(case.lam_lt), checked, n), np.float32), 0
-  for part in lasso.tiles(t, plan.tile):
+  for part in tiling.tiles(t, plan.tile):
     tile, state = made.tile(case.outcomes[:, part]), None
     for row, lam_t in zip(weights, case.lam_lt[:, part], strict=True):
       state = made.solve(tile, lam_t, state, tol=tol, limit=20_000)
@@ -282,12 +282,12 @@ def _calibrated(side: str, case: Case, distance: float) -> float:
 
 def _fit_once(case: Case) -> int:
   """Runs `fit_lasso` at one penalty; returns the bytes that were there before."""
-  from jaxdm import lasso
+  from jaxdm.lasso.fit import fit_lasso
 
   def fit() -> None:
     lam_t = case.lam_lt[len(case.lam_lt) // 2]
     form: Any = FORM.value
-    lasso.fit_lasso(case.masks, case.outcomes, lam_t, form=form)
+    fit_lasso(case.masks, case.outcomes, lam_t, form=form)
 
   fit()  # Compiles.
   before = bench.forget_peak()

@@ -21,8 +21,9 @@ from experiments import (
   methods,
   workdir,
 )
-from jaxdm import brittleness, design, quality, training_sets
+from jaxdm import brittleness, quality, training_sets
 from jaxdm import verdicts as verdicts_lib
+from jaxdm.lasso import design
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(

@@ -32,8 +32,9 @@ from experiments import (
   presets,
   workdir,
 )
-from jaxdm import datamodels, design, priors, training_sets
+from jaxdm import datamodels, priors, training_sets
 from jaxdm.errors import UserError
+from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables
 from jaxdm.storage import atomic_io, cache, identity
 

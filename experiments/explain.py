@@ -17,8 +17,9 @@ import scipy.stats
 from absl import flags
 
 from experiments import base_models, lab, launcher, methods
-from jaxdm import brittleness, design, label_flip, prng, training_sets, verdicts
+from jaxdm import brittleness, label_flip, prng, training_sets, verdicts
 from jaxdm.errors import UserError
+from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables, words
 from jaxdm.storage import atomic_io
 

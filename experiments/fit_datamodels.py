@@ -28,7 +28,7 @@ from experiments import (
   workdir,
 )
 from jaxdm import datamodels, margins, priors, training_sets
-from jaxdm.fit import Status
+from jaxdm.lasso.result import Status
 from jaxdm.storage import atomic_io, cache, identity, store
 
 STAGE = "fit_datamodels"

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments import base_models, fit_datamodels, lab
-from jaxdm import baselines, datamodels, design, quality, training_sets
+from jaxdm import baselines, datamodels, quality, training_sets
+from jaxdm.lasso import design
 
 # Their scores say of examples of other classes, too, how much they support a target.
 OF_ALL_CLASSES = ("datamodel", "influence", "trak", "tracin")

@@ -11,4 +11,4 @@ import numpy as np
 Array = jax.Array | np.ndarray
 
 from jaxdm.datamodels import fit_datamodels as fit_datamodels  # noqa: E402
-from jaxdm.lasso import fit_lasso as fit_lasso  # noqa: E402
+from jaxdm.lasso.fit import fit_lasso as fit_lasso  # noqa: E402

@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import scipy.special
 
-from jaxdm import design, prng
+from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
+from jaxdm.lasso import design
 from jaxdm.shares import share_of
 from jaxdm.verdicts import (
   MOST_SKEWNESS,

@@ -11,21 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import (
-  Array,
-  columns,
-  design,
-  jobs,
-  lasso,
-  numerics,
-  path,
-  quality,
-  training_sets,
-)
+from jaxdm import Array, jobs, numerics, path, quality, training_sets
 from jaxdm import margins as margins_lib
 from jaxdm import progress as progress_lib
-from jaxdm import solver as solver_lib
-from jaxdm.fit import Status
+from jaxdm.lasso import design, matrices, tiling
+from jaxdm.lasso import solver as solver_lib
+from jaxdm.lasso.result import Status
 from jaxdm.path import FitConfig
 from jaxdm.priors import Prior
 from jaxdm.storage import cache as kept_lib
@@ -49,8 +40,8 @@ class Datamodels:
     intercepts_t: float32, in logits.
     lambdas_t: float32, the penalty chosen for each target.
     gap_t: float32, relative duality gap reached.
-    status_t: int8 of `fit.Status`; NONFINITE for targets without margins, whose weights
-      are 0 and whose intercepts, lambdas and gaps are NaN.
+    status_t: int8 of `result.Status`; NONFINITE for targets without margins: their
+      weights are 0; their intercepts, lambdas and gaps are NaN.
     choice_t: int32, which candidate prior was chosen.
   """
 
@@ -73,7 +64,7 @@ class Datamodels:
     Raises:
       ValueError: on masks with another n than the weights.
     """
-    masks = columns.as_real("masks", masks_mn)
+    masks = matrices.as_real("masks", masks_mn)
     if masks.shape == self.weights_tn.shape[1:]:
       [predicted_t] = self.predict(masks[None])
       return predicted_t
@@ -94,8 +85,8 @@ class Datamodels:
     Raises:
       ValueError: see `quality.evaluate`; and on masks with another number of examples.
     """
-    masks = columns.as_matrix("masks", masks_mn)
-    margins = np.asarray(columns.as_columns("margins", margins_mt)[:])
+    masks = matrices.as_matrix("masks", masks_mn)
+    margins = np.asarray(matrices.as_columns("margins", margins_mt)[:])
     lost = np.flatnonzero(self.status_t == Status.NONFINITE)
     if lost.size:
       margins = margins.astype(np.promote_types(margins.dtype, np.float32))
@@ -152,7 +143,7 @@ def fit_datamodels(
       at most half of the models have a margin of, which get no datamodel. A vector [m] is
       one target, t = 1: what is returned always has an axis of targets.
     sample_weight: real[m] >= 0, what each model's squared error counts, relative to the
-      others: in the fits (see `lasso.fit_lasso`), in the choice of lambda and prior, and
+      others: in the fits (see `fit_lasso`), in the choice of lambda and prior, and
       in the scales of a prior's offset. A model of weight 0 is left out, whatever its
       margins. A number is the same for all models, and so is None.
     config: of the path and the choice.
@@ -199,7 +190,7 @@ def fit_datamodels(
   data_of_fit = masks_mn, margins_mt, weights_m
   depends_on = () if folder is None else (*data_of_fit, config, candidates, plan)
   kept = kept_lib.Kept(folder, _settings(*depends_on) if depends_on else {})
-  parts = list(lasso.tiles(t, plan.tile))
+  parts = list(tiling.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = jobs.Parts(kept, share, tasks, progress)
   data = {
@@ -209,7 +200,7 @@ def fit_datamodels(
 
   grids, errors = _paths(shared, masks_mn, data, parts, full, splits, config)
   checked = np.concatenate([fold.check for fold in splits])
-  counts = columns.part_of(weights_m, checked)
+  counts = matrices.part_of(weights_m, checked)
   null = sum(
     _variance(margins_mt[checked, part][:, ~lost_t[part]], counts).sum() for part in parts
   )
@@ -377,10 +368,10 @@ class _Data:
     aligned, power = np.zeros(2), np.zeros(2)
     root_m = None if weights_m is None else np.sqrt(weights_m)
     for part in parts:
-      margins = columns.scale_rows(self._known(margins_mt[:, part], part), root_m)
+      margins = matrices.scale_rows(self._known(margins_mt[:, part], part), root_m)
       for i, guess_mt in enumerate(self._guesses(part)):
         mean_t = np.average(guess_mt, axis=0, weights=weights_m)
-        guess_mt = columns.scale_rows(guess_mt - mean_t, root_m)
+        guess_mt = matrices.scale_rows(guess_mt - mean_t, root_m)
         aligned[i] += np.sum(guess_mt * margins)
         power[i] += np.sum(guess_mt**2)
     known = power > _ROUNDING * power.max()
@@ -438,9 +429,9 @@ def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarra
     )
   m = masks_mn.shape[0]
   guess_mt = np.empty((m, t), np.float32)
-  for part in lasso.tiles(t, _TILE_TARGETS):
+  for part in tiling.tiles(t, _TILE_TARGETS):
     tile_un = jnp.asarray(weights_tn[part], jnp.float32)
-    for rows, block in columns.blocks(masks_mn, np.arange(m)):
+    for rows, block in matrices.blocks(masks_mn, np.arange(m)):
       guess_mt[rows, part] = _product(block, tile_un)
   return guess_mt
 
@@ -449,7 +440,7 @@ def predictions_by_subset(
   masks_mn: design.Matrix, weights_tn: design.Matrix
 ) -> np.ndarray:
   """The same as `predictions`; models on the same subset cost one product together."""
-  masks_mn = columns.as_real("masks", masks_mn)
+  masks_mn = matrices.as_real("masks", masks_mn)
   if len(masks_mn.shape) == 2:
     ids_m = quality.subset_ids(masks_mn)
     _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
@@ -498,12 +489,12 @@ def _checked(
 ) -> tuple[design.Matrix, Margins, np.ndarray | None, np.ndarray]:
   """Models that count, and bool[t], which targets have no margins.
 
-  Models are masks of bool, margins, and weights as `columns.as_weights`.
+  Models are masks of bool, margins, and weights as `matrices.as_weights`.
 
   Raises:
     ValueError: on what cannot be fitted.
   """
-  masks = columns.as_matrix("masks", masks_mn)
+  masks = matrices.as_matrix("masks", masks_mn)
   margins = _as_margins(margins_mt)
   m = masks.shape[0]
   if not min(*masks.shape, margins.shape[1]):
@@ -512,33 +503,33 @@ def _checked(
     )
   if m != len(margins):
     raise ValueError(f"masks have {m} rows, margins {len(margins)}")
-  rows, weights_m = columns.as_weights(sample_weight, m)
+  rows, weights_m = matrices.as_weights(sample_weight, m)
   masks = _as_bool(masks)
-  margins = columns.take_rows(margins, rows)
+  margins = matrices.take_rows(margins, rows)
   models, targets = margins_lib.usable(margins)
   bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
   if bad.size:
     raise ValueError(f"margins of {bad.size} models are not finite: rows {_some(bad)}")
   lost_t = np.ones(margins.shape[1], bool)
   lost_t[targets] = False
-  return columns.take_rows(masks, rows), margins, weights_m, lost_t
+  return matrices.take_rows(masks, rows), margins, weights_m, lost_t
 
 
 def _as_margins(margins_mt: Any) -> Margins:
   """Margins as an array, unless they are many and in a store."""
   if isinstance(margins_mt, store.Matrix):
     return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
-  found = columns.as_columns("margins", margins_mt)
+  found = matrices.as_columns("margins", margins_mt)
   return found if isinstance(found, np.ndarray) else np.asarray(found[:])
 
 
 def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
   """Masks of bool as they are; others checked, and packed."""
-  if masks_mn.dtype == bool and not isinstance(masks_mn, columns.SparseRows):
+  if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
     return masks_mn
 
   def checked() -> Iterator[np.ndarray]:
-    for rows, block in columns.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+    for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
       wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
       if wrong.size:
         raise ValueError(f"masks must be 0 or 1, and are not in rows {_some(wrong)}")

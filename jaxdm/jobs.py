@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from jaxdm import design
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
+from jaxdm.lasso import design
 from jaxdm.storage import atomic_io, checksummed_json, polling
 from jaxdm.storage import cache as kept_lib
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array, columns, devices, prng, targets
-from jaxdm import solver as solver_lib
+from jaxdm import Array, devices, prng
 from jaxdm.errors import UserError
+from jaxdm.lasso import matrices, outcomes
+from jaxdm.lasso import solver as solver_lib
 from jaxdm.shares import share_of
 
 
@@ -89,13 +90,13 @@ def folds(m: int, config: FitConfig, weights_m: np.ndarray | None = None) -> lis
     raise UserError(f"{m} models are too few to hold {len(parts[0])} out for validation")
   pairs = [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
   return [
-    Fold(*pair, *(columns.part_of(weights_m, rows) for rows in pair)) for pair in pairs
+    Fold(*pair, *(matrices.part_of(weights_m, rows) for rows in pair)) for pair in pairs
   ]
 
 
 def errors(
   solver: solver_lib.Solver,
-  tile: targets.Tile,
+  tile: outcomes.Tile,
   grid_lt: np.ndarray,
   held_out: Callable[[Array], np.ndarray],
   config: FitConfig,
@@ -125,11 +126,11 @@ def errors(
 
 
 def held_out_errors(
-  masks_mn: columns.Matrix,
+  masks_mn: matrices.Matrix,
   fold: Fold,
   outcomes_mt: np.ndarray,
   solver: solver_lib.Solver,
-  tile: targets.Tile,
+  tile: outcomes.Tile,
 ) -> Callable[[Array], np.ndarray]:
   """Mean squared error on the rows to check, for outcomes of variance 1."""
   fill, lanes = len(tile.scale_t) - tile.size, solver.plan.lanes
@@ -139,8 +140,8 @@ def held_out_errors(
 
   def errors(w_tn: Array) -> np.ndarray:
     total = np.zeros(len(unit_tm))
-    for part, block in columns.blocks(masks_mn, fold.check):
-      weights_m = columns.part_of(fold.check_weights, part)
+    for part, block in matrices.blocks(masks_mn, fold.check):
+      weights_m = matrices.part_of(fold.check_weights, part)
       shared = devices.everywhere((block, mean_n, weights_m), lanes)
       unit = devices.by_row(np.ascontiguousarray(unit_tm[:, part]), lanes)
       found_t = _squared_errors(lanes)(shared, (w_tn, unit))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import lasso
+from jaxdm.lasso import tiling
 from jaxdm.storage import identity
 
 _LEAST = 0.05
@@ -28,25 +28,25 @@ class Prior(NamedTuple):
     offset: scores to shrink to, in any unit; None: 0.
   """
 
-  factors: lasso.Factors = None
-  offset: lasso.Factors = None
+  factors: tiling.Factors = None
+  offset: tiling.Factors = None
 
   def factors_of(self, part: slice, shape: tuple[int, int]) -> np.ndarray | None:
     """Penalty factors of some of (t, n), as real[u, n]; None where all are 1."""
-    return lasso.factors_of("factors", self.factors, part, shape)
+    return tiling.factors_of("factors", self.factors, part, shape)
 
   def offset_of(self, part: slice, shape: tuple[int, int]) -> np.ndarray:
     """The offset of some of (t, n), as float32[u, n]."""
-    return np.asarray(lasso.rows_of("offset", self.offset, part, shape), np.float32)
+    return np.asarray(tiling.rows_of("offset", self.offset, part, shape), np.float32)
 
   def digest(self, shape: tuple[int, int]) -> str:
     """Tells different priors apart, by all that they say of every one of (t, n).
 
     Functions are called for a tile of targets at a time.
     """
-    tiles = list(lasso.tiles(shape[0], _TILE))
+    tiles = list(tiling.tiles(shape[0], _TILE))
     said = {
-      name: [identity.digest(lasso.rows_of(name, part, tile, shape)) for tile in tiles]
+      name: [identity.digest(tiling.rows_of(name, part, tile, shape)) for tile in tiles]
       for name, part in self._asdict().items()
     }
     return identity.digest(said)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import columns, intervals, margins, spearman, training_sets
+from jaxdm import intervals, margins, spearman, training_sets
 from jaxdm.errors import UserError
 from jaxdm.intervals import Interval
+from jaxdm.lasso import matrices
 
 _TILE_NUMBERS = 2**19
 _ROUNDING = 1e-12
@@ -137,7 +138,7 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   return quality
 
 
-def subset_ids(masks_mn: columns.Matrix) -> np.ndarray:
+def subset_ids(masks_mn: matrices.Matrix) -> np.ndarray:
   """Numbers the distinct rows in order of appearance, as int[m]."""
   found: dict[bytes, int] = {}
   digests = (
@@ -146,12 +147,12 @@ def subset_ids(masks_mn: columns.Matrix) -> np.ndarray:
   return np.array([found.setdefault(digest, len(found)) for digest in digests], int)
 
 
-def _packed(masks_mn: columns.Matrix) -> Iterator[np.ndarray]:
+def _packed(masks_mn: matrices.Matrix) -> Iterator[np.ndarray]:
   """Each row of some masks, eight examples to a byte."""
   if isinstance(masks_mn, training_sets.PackedMasks):
     yield from np.ascontiguousarray(masks_mn.bits)
     return
-  for _, block in columns.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+  for _, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
     yield from np.packbits(block != 0, axis=1)
 
 
@@ -168,7 +169,7 @@ def _numbers(values_mt: Any) -> np.ndarray:
 
 
 def _check_shapes(
-  predicted_mt: np.ndarray, margins_mt: np.ndarray, masks_mn: columns.Matrix
+  predicted_mt: np.ndarray, margins_mt: np.ndarray, masks_mn: matrices.Matrix
 ) -> None:
   """Raises ValueError on arrays that do not belong together."""
   shapes = {"predictions": predicted_mt.shape, "margins": margins_mt.shape}

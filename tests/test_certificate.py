@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 import jaxdm
-from jaxdm import certificate, design, fista, solver
-from jaxdm.fit import Status
+from jaxdm.lasso import certificate, design, fista, solver
+from jaxdm.lasso.result import Status
 
 SHAPES = [(60, 8), (8, 5), (25, 40), (200, 20)]
 TARGETS = 3

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from jaxdm import columns, datamodels, path, priors, prng, training_sets
+from jaxdm import datamodels, path, priors, prng, training_sets
+from jaxdm.lasso import matrices
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 30)) * (RNG.random((4, 30)) < 0.25)
@@ -294,7 +295,7 @@ def test_predictions_are_joined_from_blocks_of_models_and_tiles_of_targets(
   monkeypatch,
 ) -> None:
   monkeypatch.setattr(datamodels, "_TILE_TARGETS", 3)
-  monkeypatch.setattr(columns, "BLOCK_BYTES", 8 * 30 * 4)
+  monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * 30 * 4)
   masks, weights = RNG.random((10, 30)) < 0.5, RNG.normal(size=(7, 30))
   expected = np.array([[w[mask].sum() for w in weights] for mask in masks])
   packed = training_sets.PackedMasks.of([masks])

@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse
 
 import jaxdm
-from jaxdm import baselines, datamodels, lasso, priors, training_sets
+from jaxdm import baselines, datamodels, priors, training_sets
+from jaxdm.lasso import tiling
 
 M, N, T = 60, 9, 3
 RNG = np.random.default_rng(0)
@@ -125,12 +126,12 @@ def test_factors_of_a_tile_are_those_of_its_targets() -> None:
   computed = baselines.ScoreRows((N, N), lambda targets: factors[targets])
   part = slice(2, 5)
   for given in (factors, factors.tolist(), computed, lambda part: factors[part]):
-    found = lasso.rows_of("v", given, part, (N, N))
+    found = tiling.rows_of("v", given, part, (N, N))
     np.testing.assert_array_equal(found, factors[2:5])
   for given in (factors[3], pd.Series(factors[3]), lambda part: factors[3]):
-    found = lasso.rows_of("v", given, part, (N, N))
+    found = tiling.rows_of("v", given, part, (N, N))
     np.testing.assert_array_equal(found, [factors[3]] * 3)
-  np.testing.assert_array_equal(lasso.rows_of("v", 2, part, (N, N)), np.full((3, N), 2))
+  np.testing.assert_array_equal(tiling.rows_of("v", 2, part, (N, N)), np.full((3, N), 2))
 
 
 def test_priors_broadcast_as_factors_do(tmp_path) -> None:

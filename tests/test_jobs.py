@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from jaxdm import datamodels, design, devices, fista, jobs, path, priors
+from jaxdm import datamodels, devices, jobs, path, priors
+from jaxdm.lasso import design, fista
 from jaxdm.storage import polling
 
 M, N, T = 100, 30, 200

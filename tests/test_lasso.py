@@ -9,8 +9,10 @@ import pytest
 from hypothesis import strategies as st
 from sklearn import linear_model
 
-from jaxdm import columns, design, devices, fista, lasso, training_sets
-from jaxdm.fit import Status
+from jaxdm import devices, training_sets
+from jaxdm.lasso import design, fista, matrices
+from jaxdm.lasso.fit import fit_lasso
+from jaxdm.lasso.result import LassoFit, Status
 
 
 def planted(m=300, n=40, t=5, alpha=0.5, seed=0):
@@ -91,7 +93,7 @@ def test_any_design_is_solved_as_scikit_learn_solves_it(
     "0-1-100": rng.choice([0.0, 1.0, 1.0, 1.0, 100.0], (t, n)),
   }[factors]
   lam = share * lambda_max(masks, outcomes)
-  fit = lasso.fit_lasso(
+  fit = fit_lasso(
     masks, outcomes, lam, penalty_factors=None if factors == "ones" else v, tol=1e-10
   )
   full_rank = np.linalg.matrix_rank(masks - masks.mean(0)) == n
@@ -130,7 +132,7 @@ def test_the_first_weight_appears_just_below_lambda_max() -> None:
     slope = np.abs(masks_f.T @ rest) / len(rest)
     top.append(np.delete(slope / np.maximum(factors[t], 1e-9), 7).max())
   for share, some in ((1.0001, False), (0.999, True)):
-    fit = lasso.fit_lasso(
+    fit = fit_lasso(
       masks, margins, share * np.array(top), penalty_factors=factors, tol=1e-9
     )
     penalised = np.delete(fit.weights, 7, axis=1)
@@ -142,16 +144,16 @@ def test_a_planted_support_is_found() -> None:
   masks = rng.random((2000, 60)) < 0.5
   support = rng.permutation(60)[:6]
   outcomes = masks[:, support] @ np.full((6, 1), 2.0) + 0.1 * rng.normal(size=(2000, 1))
-  fit = lasso.fit_lasso(masks, outcomes, 0.1)
+  fit = fit_lasso(masks, outcomes, 0.1)
   np.testing.assert_array_equal(np.flatnonzero(fit.weights[0]), np.sort(support))
 
 
-def in_all_forms(masks, margins, lam, **options) -> dict[str, lasso.LassoFit]:
+def in_all_forms(masks, margins, lam, **options) -> dict[str, LassoFit]:
   fits = {
-    form: lasso.fit_lasso(masks, margins, lam, tol=1e-9, form=form, **options)
+    form: fit_lasso(masks, margins, lam, tol=1e-9, form=form, **options)
     for form in ("gram", "rows", "bits")
   }
-  fits["tiles of two"] = lasso.fit_lasso(masks, margins, lam, tol=1e-9, tile=2, **options)
+  fits["tiles of two"] = fit_lasso(masks, margins, lam, tol=1e-9, tile=2, **options)
   return fits
 
 
@@ -161,7 +163,7 @@ def test_forms_and_tiles_give_the_same_weights() -> None:
   lam = 0.1 * lambda_max(masks, margins)
   factors = np.random.default_rng(1).uniform(0.5, 2, (5, 40))
   fits = in_all_forms(masks, margins, lam, penalty_factors=factors)
-  made = lasso.fit_lasso(
+  made = fit_lasso(
     masks, margins, lam, tol=1e-9, tile=2, penalty_factors=lambda part: factors[part]
   )
   for fit in (*fits.values(), made):
@@ -174,7 +176,7 @@ def test_products_with_the_gram_equal_float64s(form) -> None:
   rng = np.random.default_rng(0)
   masks, weights = rng.random((1100, 30)) < 0.3, rng.normal(size=(3, 30))
   rows = np.arange(1100)
-  found = columns.describe(masks, rows)
+  found = matrices.describe(masks, rows)
   x = masks - masks.mean(0)
   np.testing.assert_allclose(found.mean_n, masks.mean(0))
   assert not found.constant_n.any()
@@ -188,17 +190,17 @@ def test_masks_in_files_and_in_bits_are_read_alike(tmp_path) -> None:
   np.save(tmp_path / "masks.npy", masks)
   mapped = np.load(tmp_path / "masks.npy", mmap_mode="r")
   packed = training_sets.PackedMasks.of([masks[:100], masks[100:]])
-  whole = lasso.fit_lasso(masks, margins, 0.01)
+  whole = fit_lasso(masks, margins, 0.01)
   for other in (mapped, packed):
-    fit = lasso.fit_lasso(other, margins, 0.01)
+    fit = fit_lasso(other, margins, 0.01)
     np.testing.assert_array_equal(fit.weights, whole.weights)
 
 
 def test_blocks_of_rows_change_only_rounding(monkeypatch) -> None:
   masks, margins = planted()
-  whole = lasso.fit_lasso(masks, margins, 0.01, tol=1e-9)
-  monkeypatch.setattr(columns, "BLOCK_BYTES", 8 * 40 * 37)
-  fit = lasso.fit_lasso(masks, margins, 0.01, tol=1e-9)
+  whole = fit_lasso(masks, margins, 0.01, tol=1e-9)
+  monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * 40 * 37)
+  fit = fit_lasso(masks, margins, 0.01, tol=1e-9)
   np.testing.assert_allclose(fit.weights, whole.weights, atol=1e-8)
 
 
@@ -206,14 +208,14 @@ def test_blocks_of_rows_change_only_rounding(monkeypatch) -> None:
 def test_finished_targets_are_retired(monkeypatch) -> None:
   masks, margins = planted(50, 40, t=32, seed=2)
   lam = np.geomspace(1, 0.003, 32) * lambda_max(masks, margins)
-  whole = lasso.fit_lasso(masks, margins, lam, tol=1e-5)
+  whole = fit_lasso(masks, margins, lam, tol=1e-5)
   monkeypatch.setattr(fista, "_LEAST_BUCKET", 2)
   monkeypatch.setattr(fista, "_BLOCK_STEPS", 5)
   taken = []
   take = fista._take
   monkeypatch.setattr(fista, "_take", lambda *args: taken.append(1) or take(*args))
   fista._compiled.cache_clear()
-  fit = lasso.fit_lasso(masks, margins, lam, tol=1e-5)
+  fit = fit_lasso(masks, margins, lam, tol=1e-5)
   fista._compiled.cache_clear()
   assert taken
   assert (fit.status == Status.CONVERGED).all()
@@ -224,10 +226,10 @@ def test_what_cannot_be_fitted_is_marked_and_harms_no_other() -> None:
   masks, margins = planted()
   masks[:, 3] = True
   masks[:, 9] = False
-  clean = lasso.fit_lasso(masks, margins, 0.01)
+  clean = fit_lasso(masks, margins, 0.01)
   margins[:, 2] = 1.5
   margins[7, 4] = np.nan
-  fit = lasso.fit_lasso(masks, margins, 0.01)
+  fit = fit_lasso(masks, margins, 0.01)
   np.testing.assert_array_equal(
     fit.status,
     [Status.CONVERGED] * 2 + [Status.CONSTANT, Status.CONVERGED, Status.NONFINITE],
@@ -268,7 +270,7 @@ def test_weights_of_rows_are_those_of_scikit_learn(form) -> None:
   weights, counts = weighted()
   factors = np.random.default_rng(2).uniform(0.5, 2, 40)
   for v, s in ((np.ones(40), weights), (factors, counts + 1)):
-    fit = lasso.fit_lasso(
+    fit = fit_lasso(
       x, margins, 0.02, penalty_factors=v, sample_weight=s, tol=1e-11, form=form
     )
     assert (fit.status == Status.CONVERGED).all()
@@ -287,14 +289,14 @@ def test_a_row_of_weight_0_is_left_out_whatever_it_holds() -> None:
     (masks, masks),
     (masks * 1.0, np.where(left[:, None], masks, np.inf)),
   ):
-    expected = lasso.fit_lasso(x[left], margins[left], 0.02, sample_weight=counts[left])
+    expected = fit_lasso(x[left], margins[left], 0.02, sample_weight=counts[left])
     outcomes = np.where(left[:, None], margins, np.nan)
-    fit = lasso.fit_lasso(broken, outcomes, 0.02, sample_weight=counts)
+    fit = fit_lasso(broken, outcomes, 0.02, sample_weight=counts)
     packed = training_sets.PackedMasks.of([masks])
     np.testing.assert_array_equal(fit.weights, expected.weights)
     np.testing.assert_array_equal(fit.intercepts, expected.intercepts)
-  again = lasso.fit_lasso(packed, outcomes, 0.02, sample_weight=counts, form="gram")
-  fit = lasso.fit_lasso(masks, outcomes, 0.02, sample_weight=counts, form="gram")
+  again = fit_lasso(packed, outcomes, 0.02, sample_weight=counts, form="gram")
+  fit = fit_lasso(masks, outcomes, 0.02, sample_weight=counts, form="gram")
   np.testing.assert_array_equal(again.weights, fit.weights)
 
 
@@ -302,18 +304,18 @@ def test_whole_weights_are_rows_that_are_there_several_times() -> None:
   masks, margins = planted()
   _, counts = weighted()
   rows = np.repeat(np.arange(300), counts)
-  repeated = lasso.fit_lasso(masks[rows], margins[rows], 0.02, tol=1e-12)
-  fit = lasso.fit_lasso(masks, margins, 0.02, sample_weight=counts, tol=1e-12)
+  repeated = fit_lasso(masks[rows], margins[rows], 0.02, tol=1e-12)
+  fit = fit_lasso(masks, margins, 0.02, sample_weight=counts, tol=1e-12)
   np.testing.assert_allclose(fit.weights, repeated.weights, atol=1e-6)
   np.testing.assert_allclose(fit.intercepts, repeated.intercepts, atol=1e-5)
 
 
 def test_equal_weights_change_no_bit() -> None:
   masks, margins = planted()
-  plain = lasso.fit_lasso(masks, margins, 0.02)
+  plain = fit_lasso(masks, margins, 0.02)
   for weights in (1, 0.3, np.full(300, 7), np.full(300, 1e308), np.full(300, 5e-324)):
-    assert columns.as_weights(weights, 300)[1] is None  # As fast, too.
-    fit = lasso.fit_lasso(masks, margins, 0.02, sample_weight=weights)
+    assert matrices.as_weights(weights, 300)[1] is None  # As fast, too.
+    fit = fit_lasso(masks, margins, 0.02, sample_weight=weights)
     for ours, expected in zip(fit, plain, strict=True):
       np.testing.assert_array_equal(ours, expected)
 
@@ -323,7 +325,7 @@ def test_without_a_penalty_weighted_rows_are_fitted_by_least_squares(lam) -> Non
   masks, margins = planted()
   weights, _ = weighted()
   factors = np.where(np.arange(40) < 3, 0, 1e6 if lam else 1)
-  fit = lasso.fit_lasso(
+  fit = fit_lasso(
     masks, margins, lam, penalty_factors=factors, sample_weight=weights, tol=1e-12
   )
   free = np.arange(40) < (3 if lam else 40)
@@ -338,17 +340,17 @@ def test_without_a_penalty_weighted_rows_are_fitted_by_least_squares(lam) -> Non
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_weights_as_far_apart_as_float64_allows_are_no_error() -> None:
   masks, margins = planted()
-  without = lasso.fit_lasso(masks[1:], margins[1:], 0.02)
+  without = fit_lasso(masks[1:], margins[1:], 0.02)
   for least in (1e-320, 1e-300, 1e-160, 1e-30):
     weights = np.where(np.arange(300) < 1, least, 1.0)
-    fit = lasso.fit_lasso(masks, margins, 0.02, sample_weight=weights)
+    fit = fit_lasso(masks, margins, 0.02, sample_weight=weights)
     assert (fit.status == Status.CONVERGED).all()
     np.testing.assert_allclose(fit.weights, without.weights, atol=1e-3)
     # Only the lightest row differs: no variance is left that float64 can hold.
     outcomes = np.where(np.arange(300) < 1, 1.001, 1.0)[:, None] * np.ones(5)
     for rows in (2, 300):
       one = weights[:rows]
-      fit = lasso.fit_lasso(masks[:rows], outcomes[:rows], 0.02, sample_weight=one)
+      fit = fit_lasso(masks[:rows], outcomes[:rows], 0.02, sample_weight=one)
       np.testing.assert_allclose(fit.intercepts, 1, atol=1e-6)
       assert not fit.weights.any() and (fit.gap >= 0).all()
 
@@ -366,19 +368,19 @@ def test_bad_input_is_named() -> None:
     (np.full((300, 40), np.nan), margins, 0.1, None, "design is not finite"),
   ]:
     with pytest.raises(ValueError, match=message):
-      lasso.fit_lasso(x, outcomes, lam, penalty_factors=factors)
+      fit_lasso(x, outcomes, lam, penalty_factors=factors)
   with pytest.raises(ValueError, match="tol must be positive"):
-    lasso.fit_lasso(masks, margins, 0.1, tol=0.0)
+    fit_lasso(masks, margins, 0.1, tol=0.0)
 
 
 DEVICES_PROGRAM = """
 import jax, numpy as np, sys
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-from jaxdm import lasso
+from jaxdm.lasso.fit import fit_lasso
 rng = np.random.default_rng(0)
 masks = rng.random((120, 50)) < 0.5
 outcomes = masks @ rng.normal(size=(50, 11)) + rng.normal(size=(120, 11))
-fit = lasso.fit_lasso(masks, outcomes, 0.2, tol=1e-6)
+fit = fit_lasso(masks, outcomes, 0.2, tol=1e-6)
 assert jax.local_device_count() == int(sys.argv[1])
 np.savez(sys.argv[2], **fit._asdict())
 """

@@ -9,7 +9,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, fit_datamodels
-from jaxdm import datamodels, fit
+from jaxdm import datamodels
+from jaxdm.lasso import result
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_target_without_margins_leaves_the_others_usable(
   np.testing.assert_array_equal(found.weights_tn[known], others.weights_tn)
   np.testing.assert_array_equal(found.intercepts_t[known], others.intercepts_t)
   assert not found.weights_tn[1].any() and np.isnan(found.intercepts_t[1])
-  assert found.status_t[1] == fit.Status.NONFINITE
+  assert found.status_t[1] == result.Status.NONFINITE
   one, two = (
     json.loads((tmp_path / name / "stages/fit_datamodels.json").read_text())["summary"]
     for name in ("run", "others")

@@ -11,71 +11,21 @@ or, where rows have weights s, as in its `fit(X, y, sample_weight=s)`:
 Every step for all targets is one matrix product.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxdm import columns, design, numerics
-from jaxdm.fit import LassoFit
-from jaxdm.solver import Solver
-
-# A number, real[n], real[t, n], or a function of a slice of targets; None: nothing.
-Factors = Any
-
-
-def tiles(num_targets: int, size: int) -> Iterator[slice]:
-  """Slices of at most `size` targets."""
-  for start in range(0, num_targets, size):
-    yield slice(start, min(start + size, num_targets))
-
-
-def rows_of(
-  name: str, values: Factors, part: slice, shape: tuple[int, int]
-) -> np.ndarray | None:
-  """Finite numbers for the targets of a tile and all columns.
-
-  Args:
-    name: of the argument, for the error.
-    values: of all targets.
-    part: the tile.
-    shape: (t, n), of all targets.
-
-  Returns:
-    real[u, n]; None if values is None.
-
-  Raises:
-    ValueError: on another shape, or numbers that are not finite.
-  """
-  if values is None:
-    return None
-  t, n = shape
-  if callable(values):
-    values, t, part = values(part), part.stop - part.start, slice(None)
-  found = columns.as_real(name, values)
-  if tuple(found.shape) not in ((), (n,), (t, n)):
-    raise ValueError(
-      f"{name} must have shape [t, n] = {(t, n)} or [n] = ({n},), got {found.shape}"
-    )
-  found_un = np.asarray(found[part] if len(found.shape) == 2 else found)
-  if not np.isfinite(found_un).all():
-    raise ValueError(f"{name} must be finite")
-  return np.broadcast_to(found_un, (len(range(t)[part]), n))
-
-
-def factors_of(
-  name: str, factors: Factors, part: slice, shape: tuple[int, int]
-) -> np.ndarray | None:
-  """Penalty factors for the targets of a tile, as `rows_of`; ValueError unless >= 0."""
-  factors_un = rows_of(name, factors, part, shape)
-  if factors_un is not None and not (factors_un >= 0).all():
-    raise ValueError(f"{name} must be >= 0 and finite, got {factors_un.min()}")
-  return factors_un
+from jaxdm import numerics
+from jaxdm.lasso import design, matrices
+from jaxdm.lasso.result import LassoFit
+from jaxdm.lasso.solver import Solver
+from jaxdm.lasso.tiling import Factors, factors_of, tiles
 
 
 def penalties(lam: Any, t: int) -> np.ndarray:
   """One penalty a target, as float64[t]; ValueError unless they are >= 0 and finite."""
-  found = columns.as_real("lam", lam)
+  found = matrices.as_real("lam", lam)
   if found.shape not in ((), (1,), (t,)):
     raise ValueError(
       f"lam must be a number or have shape [t] = ({t},), got {found.shape}"
@@ -89,7 +39,7 @@ def penalties(lam: Any, t: int) -> np.ndarray:
 
 @numerics.pinned()
 def fit_lasso(
-  masks: columns.Matrix,
+  masks: matrices.Matrix,
   outcomes: Any,
   lam: Any,
   *,
@@ -133,8 +83,8 @@ def fit_lasso(
     ValueError: on shapes that do not match, a design that is not finite, bad penalties or
       weights; the message begins with the argument's name.
   """
-  masks = columns.as_matrix("masks", masks)
-  outcomes = np.asarray(columns.as_columns("outcomes", outcomes)[:], np.float64)
+  masks = matrices.as_matrix("masks", masks)
+  outcomes = np.asarray(matrices.as_columns("outcomes", outcomes)[:], np.float64)
   (m, n), t = masks.shape, outcomes.shape[1]
   if m != len(outcomes):
     raise ValueError(f"masks have {m} rows but outcomes have {len(outcomes)}")
@@ -144,8 +94,8 @@ def fit_lasso(
   if not tol > 0:
     raise ValueError(f"tol must be positive, got {tol}")
   limit = design.check_count("max_steps", max_steps, 0)
-  rows, weights_m = columns.as_weights(sample_weight, m)
-  masks, outcomes = columns.take_rows(masks, rows), columns.take_rows(outcomes, rows)
+  rows, weights_m = matrices.as_weights(sample_weight, m)
+  masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)
   plan = design.plan(len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile)
   report(f"lasso: {plan}")
   solver = Solver(masks, np.arange(len(rows)), plan, weights_m)

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdm import Array, certificate, design, devices, fista
-from jaxdm import columns as columns_lib
-from jaxdm.fit import LassoFit, Status
-from jaxdm.targets import Tile, standardise
+from jaxdm import Array, devices
+from jaxdm.lasso import certificate, design, fista
+from jaxdm.lasso import matrices as columns_lib
+from jaxdm.lasso.outcomes import Tile, standardise
+from jaxdm.lasso.result import LassoFit, Status
 
 # What float32 can resolve of a gap relative to the objective at 0.
 _FLOAT32_GAP = 2e-6

@@ -1,7 +1,7 @@
 """The design X that many lassos share: its Gram, its rows, or its rows as bits.
 
-Columns have units of their own (`columns.Columns`), and are centred, because the lassos'
-intercepts are free. Rows that have weights count as often (see `columns.Columns`).
+Columns have units of their own (`matrices.Columns`), and are centred, because the lassos'
+intercepts are free. Rows that have weights count as often (see `matrices.Columns`).
 Everything here reads X a block of rows at a time.
 """
 
@@ -15,7 +15,8 @@ import numpy as np
 from jax import lax
 
 from jaxdm import Array, devices, prng
-from jaxdm.columns import (
+from jaxdm.errors import UserError
+from jaxdm.lasso.matrices import (
   BLOCK_BYTES,
   Columns,
   Matrix,
@@ -23,7 +24,6 @@ from jaxdm.columns import (
   scale_rows,
   unit_blocks,
 )
-from jaxdm.errors import UserError
 
 Form = Literal["gram", "rows", "bits"]
 _BITS_BLOCK_ROWS = 512

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import columns, fista
-from jaxdm.fit import Status
+from jaxdm.lasso import fista, matrices
+from jaxdm.lasso.result import Status
 
 
 class Tile(NamedTuple):
@@ -74,7 +74,7 @@ def standardise(
   mean_t = np.average(unit_mt, axis=0, weights=weights_m)
   unit_mt = unit_mt - mean_t
   rest_t = np.average(unit_mt, axis=0, weights=weights_m)
-  unit_mt = columns.scale_rows(np.where(varies_t, unit_mt - rest_t, 0.0), root_m)
+  unit_mt = matrices.scale_rows(np.where(varies_t, unit_mt - rest_t, 0.0), root_m)
   scale_t = np.sqrt(np.mean(unit_mt**2, axis=0))
   # It vanishes where only rows of next to no weight differ.
   scale_t = np.where(varies_t & (scale_t > 0), scale_t, 1.0)

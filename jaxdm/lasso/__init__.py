@@ -1,0 +1,1 @@
+"""Many lassos on one design, each with a certificate."""
