@@ -38,9 +38,9 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import retrain
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.training.trainer import CHANGES, Collection, missing
 
 
 class Imported(NamedTuple):
@@ -61,7 +61,7 @@ _IMPORTED_ROWS = 512
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def show(folder: workdir.Workdir, collections: list[retrain.Collection]) -> None:
+def show(folder: workdir.Workdir, collections: list[Collection]) -> None:
   """Prints a line a store."""
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
@@ -91,7 +91,7 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, verify.Damage]]:
   for collection in opened.collections():
     path = collection.store.path
     yield from ((path, found) for found in _wrong_masks(opened, collection))
-  if any(path.name == retrain.CHANGES for path in paths):
+  if any(path.name == CHANGES for path in paths):
     changes = opened.retrain.changes
     for chunk, why in changes.wrong_chunks():
       yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
@@ -106,9 +106,7 @@ def _trained(opened: lab.Lab) -> bool:
   return True
 
 
-def _wrong_masks(
-  opened: lab.Lab, collection: retrain.Collection
-) -> Iterator[verify.Damage]:
+def _wrong_masks(opened: lab.Lab, collection: Collection) -> Iterator[verify.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
@@ -166,7 +164,7 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
 def export(opened: lab.Lab, folder: epath.Path) -> None:
   """Writes the first seed's models on random subsets as two .npy files."""
   subsets = opened.collections()[0]
-  lacking = retrain.missing(subsets.store, subsets.models)
+  lacking = missing(subsets.store, subsets.models)
   if lacking:
     raise UserError(
       f"workdir={opened.workdir.path} lacks models; run train_subsets to the end first"
@@ -226,7 +224,7 @@ def take_in(files: margin_files.Files) -> None:
       dtype=dtype,
     )
     bar = lab.progress_bar("models imported", folder=files.workdir)
-    for chunk in retrain.missing(made, m):
+    for chunk in missing(made, m):
       rows = slice(chunk.start, chunk.stop)
       bank.write_from(made, chunk.start, masks[rows], margins_mt[rows])
       bar(chunk.stop, m)

@@ -12,20 +12,16 @@ import numpy as np
 from etils import epath
 
 from experiments import lab
-from jaxdm import (
-  Array,
-  baselines,
-  brittleness,
-  devices,
-  margins,
-  prng,
-  train,
-  training_sets,
-)
-from jaxdm.baselines import gradient
+from jaxdm import devices, margins, prng, training_sets
+from jaxdm.attribution import gradient
+from jaxdm.attribution.scores import Term, add_scores
+from jaxdm.attribution.similarity import closeness, similarity
+from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.errors import UserError
 from jaxdm.lasso import tiling
 from jaxdm.storage import array_folder, checksummed_json
+from jaxdm.training import train
+from jaxdm.typing import Array
 
 # The middles of the thirds of training, where TracIn looks.
 _CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
@@ -110,11 +106,11 @@ def searched_targets(opened: lab.Lab) -> np.ndarray:
   margins_rt, config = load(opened).margins_rt, opened.experiment.search
   asked = np.sort(np.array(opened.experiment.compare.target_list, int))
   if asked.size:
-    wrong = asked[~brittleness.right_targets(margins_rt)[asked]]
+    wrong = asked[~right_targets(margins_rt)[asked]]
     if wrong.size:
       raise UserError(f"search_targets: models on all data get {wrong.tolist()} wrong")
     return asked
-  targets = brittleness.sample_targets(margins_rt, config.num_targets, config.seed)
+  targets = sample_targets(margins_rt, config.num_targets, config.seed)
   if not targets.size:
     raise UserError(
       "models on all data get no target right, so that none can be searched; train "
@@ -143,7 +139,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
       wrong_n += np.asarray(jax.nn.sigmoid(-model.gradients[-1].odds_n))
     for name, total_tn in totals.items():
       terms = [term for model in whole for term in _terms(name, model, damping)]
-      baselines.add_scores(total_tn, terms)
+      add_scores(total_tn, terms)
     done += len(models)
     bar(done, m)
   if len(logits) < 2:
@@ -164,20 +160,20 @@ def train_all(opened: lab.Lab) -> BaseModels:
   return load(opened)
 
 
-def _terms(name: str, model: "_Model", damping: float) -> list[baselines.Term]:
+def _terms(name: str, model: "_Model", damping: float) -> list[Term]:
   """What one model adds to the scores of one of `METHODS`."""
   last, features = model.gradients[-1], (model.train_features_nf, model.features_tf)
   if name == "similar":
-    return [baselines.Term(baselines.similarity, *features)]
+    return [Term(similarity, *features)]
   if name == "close":
-    return [baselines.Term(baselines.closeness, *features)]
+    return [Term(closeness, *features)]
   if name == "tracin":
     return [
-      baselines.Term(gradient.scores, rate * gradient.tracin(at), at.target_td)
+      Term(gradient.scores, rate * gradient.tracin(at), at.target_td)
       for rate, at in zip(model.rates, model.gradients[:-1], strict=True)
     ]
   method = {"trak": gradient.trak, "influence": gradient.influence}[name]
-  return [baselines.Term(gradient.scores, method(last, damping), last.target_td)]
+  return [Term(gradient.scores, method(last, damping), last.target_td)]
 
 
 class _Model(NamedTuple):

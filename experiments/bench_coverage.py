@@ -3,11 +3,10 @@
   python -m experiments.bench_coverage --simulations=2000
   python -m experiments.bench_coverage --sides=full_size
 
-Three tables. intervals: how often the 95 % intervals of `jaxdm.quality` cover the
+Three tables. intervals: how often the 95 % intervals of `datamodels.metrics` cover the
 population value, and how often they lie above or below it. levels: how often
-`jaxdm.verdicts.SequentialTest` passes margins whose true mean is 0, by their
-distribution and by what is known of it; and its power and mean number of models for
-normal margins. full_size:
+`verdicts.SequentialTest` passes margins whose true mean is 0, by distribution and by what
+is known of it; and its power and mean number of models for normal margins. full_size:
 seconds and memory of one evaluation of 20,000 models on 10,000 targets.
 """
 
@@ -21,7 +20,8 @@ import scipy.stats
 from absl import flags
 
 from experiments import bench, program
-from jaxdm import quality, verdicts
+from jaxdm.brittleness import verdicts
+from jaxdm.datamodels import metrics
 from jaxdm.errors import UserError
 
 SIMULATIONS = flags.DEFINE_integer(
@@ -149,7 +149,7 @@ def coverage(
     rows = rng.integers(_POPULATION, size=subsets)
     predicted_mt = np.repeat(made.predicted_st[rows], 2, axis=0)
     margins_mt = made.margins_s2t[rows].reshape(predicted_mt.shape)
-    found = quality.evaluate(predicted_mt, margins_mt, masks)
+    found = metrics.evaluate(predicted_mt, margins_mt, masks)
     intervals = [found.lds, found.pooled_correlation, found.r2, found.ceiling]
     low, high = np.array([x[1:] for x in intervals if x is not None]).T
     counts += [(low <= true) & (true <= high), low > true, high < true]
@@ -304,7 +304,7 @@ def measure_full_size() -> dict[str, float]:
   unit = 1 if sys.platform == "darwin" else 1024
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   wall, used = time.monotonic(), time.process_time()
-  found = quality.evaluate(predicted_mt, margins_mt, masks)
+  found = metrics.evaluate(predicted_mt, margins_mt, masks)
   result = {
     "models": m,
     "targets": t,

@@ -41,12 +41,17 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import baselines, data, datamodels, devices, margins, quality, retrain
-from jaxdm import brittleness as search_lib
+from jaxdm import data, devices, margins
+from jaxdm.attribution.random_scores import random_rows
+from jaxdm.brittleness.cases import Case, make_cases
+from jaxdm.brittleness.search import Changes, Retrain, Seeds
+from jaxdm.datamodels import metrics
+from jaxdm.datamodels.model import Datamodels, predictions_by_subset
 from jaxdm.errors import UserError
 from jaxdm.lasso import tiling
 from jaxdm.report import tables
 from jaxdm.storage import array_folder, atomic_io, bank, identity
+from jaxdm.training.trainer import Collection, missing
 
 SCALE = flags.DEFINE_float(
   "scale", 1.0, "Share of the preset's examples, targets and models.", 0, 1
@@ -117,7 +122,7 @@ def _write(opened: lab.Lab) -> Work:
       _write_models(opened, collection, rng)
     _write_base_models(opened, rng)
     models = _write_datamodels(opened, rng)
-    lds = quality.Interval(0.0, 0.0, 0.0)._asdict()
+    lds = metrics.Interval(0.0, 0.0, 0.0)._asdict()
     numbers = {"num_targets": len(opened.target_labels)}
     shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
     base = {workdir.OUTPUTS: {"base_models": "made up"}}
@@ -145,7 +150,7 @@ def _record(
 
 
 def _write_models(
-  opened: lab.Lab, collection: retrain.Collection, rng: np.random.Generator
+  opened: lab.Lab, collection: Collection, rng: np.random.Generator
 ) -> None:
   """Fills a store; chunks of models that are fitted to share one file of margins.
 
@@ -155,7 +160,7 @@ def _write_models(
   fitted = opened.experiment.collect.num_models - collection.subsets.first
   shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
   first = None
-  for models in retrain.missing(store, collection.models):
+  for models in missing(store, collection.models):
     chunk, m = models.start // store.rows_per_chunk, len(models)
     shares = models.stop <= fitted and m == store.rows_per_chunk
     drawn = [rng] * m if shares else [_of_subset(collection, i) for i in models]
@@ -171,7 +176,7 @@ def _write_models(
       first = path
 
 
-def _of_subset(collection: retrain.Collection, number: int) -> np.random.Generator:
+def _of_subset(collection: Collection, number: int) -> np.random.Generator:
   """Draws a model's subset."""
   return np.random.default_rng(collection.subsets.first + number)
 
@@ -191,7 +196,7 @@ def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
   array_folder.finish(folder, arrays, opened.base_models_identity())
 
 
-def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> datamodels.Datamodels:
+def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
   """Random sparse weights."""
   t, n = len(opened.target_labels), len(opened.labels)
   weights_tn = np.zeros((t, n), np.float32)
@@ -200,9 +205,7 @@ def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> datamodels.D
   np.put_along_axis(weights_tn, columns, numbers, axis=1)
   zeros_t = np.zeros(t, np.float32)
   status_t, choice_t = np.zeros(t, np.int8), np.zeros(t, np.int32)
-  models = datamodels.Datamodels(
-    weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t
-  )
+  models = Datamodels(weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t)
   models.save(opened.workdir.path / "datamodels", overwrite=True)
   return models
 
@@ -241,7 +244,7 @@ def _predict(opened: lab.Lab) -> Work:
   """What one method predicts for the held-out models."""
   masks, _ = fit_datamodels.held_out_rows(opened)
   scores_tn = methods.scores(opened, ("influence",))["influence"]
-  return lambda: datamodels.predictions_by_subset(masks, scores_tn)
+  return lambda: predictions_by_subset(masks, scores_tn)
 
 
 def _evaluate(opened: lab.Lab) -> Work:
@@ -249,16 +252,16 @@ def _evaluate(opened: lab.Lab) -> Work:
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
   guess_mt = margins_mt + noise_mt
-  return lambda: quality.evaluate(guess_mt, margins_mt, masks)
+  return lambda: metrics.evaluate(guess_mt, margins_mt, masks)
 
 
 def _cases(opened: lab.Lab) -> Work:
   """Rankings of all methods for the searched targets, and checks of their scores."""
 
-  def work() -> list[search_lib.Case]:
+  def work() -> list[Case]:
     targets, cases = base_models.searched_targets(opened), []
     for method, scores_tn in methods.scores(opened, _names(opened)).items():
-      cases += search_lib.make_cases(
+      cases += make_cases(
         method,
         scores_tn,
         targets,
@@ -283,7 +286,7 @@ def _searches(opened: lab.Lab) -> Work:
     scores = methods.scores(opened, _names(opened), models)
     full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
     shape = len(opened.target_labels), len(opened.labels)
-    relabel = {"relabel": baselines.random_rows(*shape, seed=opened.seed + 1)}
+    relabel = {"relabel": random_rows(*shape, seed=opened.seed + 1)}
     for stage, chosen, of_all_classes in (
       (brittleness, scores, methods.OF_ALL_CLASSES),
       (label_flip, scores | relabel, ()),
@@ -302,13 +305,11 @@ def _searches(opened: lab.Lab) -> Work:
   return work
 
 
-def _untrained(opened: lab.Lab) -> search_lib.Retrain:
+def _untrained(opened: lab.Lab) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
   rng, t = np.random.default_rng(3), len(opened.target_labels)
 
-  def margins(
-    changes: search_lib.Changes, seeds: search_lib.Seeds, **progress: Any
-  ) -> np.ndarray:
+  def margins(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
     shares = np.array([k / len(case.ranking) for case, k in changes])
     margins_m1 = 1 - 2 * shares[:, None] + rng.standard_normal((len(seeds), 1)) / 2
     return np.broadcast_to(margins_m1, (len(seeds), t))

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import presets
-from jaxdm import Array, devices, fleet, prng, train, training_sets
+from jaxdm import devices, prng, training_sets
+from jaxdm.training import fleet, train
+from jaxdm.typing import Array
 
 NUM_CLASSES = 10
 _VMAP_MODELS = 8

@@ -21,8 +21,11 @@ from experiments import (
   methods,
   workdir,
 )
-from jaxdm import brittleness, quality, training_sets
-from jaxdm import verdicts as verdicts_lib
+from jaxdm import training_sets
+from jaxdm.brittleness import verdicts as verdicts_lib
+from jaxdm.brittleness.cases import make_cases, right_targets
+from jaxdm.brittleness.search import Changes, Retrain, Seeds, search
+from jaxdm.datamodels import metrics
 from jaxdm.lasso import design
 from jaxdm.report import tables
 
@@ -41,11 +44,11 @@ def search_all(
   stage: str,
   targets: np.ndarray,
   scores: Mapping[str, design.Matrix],
-  retrain: brittleness.Retrain,
+  retrain: Retrain,
   *,
   of_all_classes: tuple[str, ...],
   predicted_full: Mapping[str, np.ndarray] | None = None,
-  judged: Mapping[str, quality.Quality] | None = None,
+  judged: Mapping[str, metrics.Quality] | None = None,
 ) -> dict[str, Any]:
   """Searches every method's cases together, writes the stage's table, sums it up.
 
@@ -62,7 +65,7 @@ def search_all(
   config, margins_rt = opened.experiment.search, base_models.load(opened).margins_rt
   cases = []
   for method, scores_tn in scores.items():
-    cases += brittleness.make_cases(
+    cases += make_cases(
       method,
       scores_tn,
       targets,
@@ -74,7 +77,7 @@ def search_all(
     )
   bar, budget = opened.bar(stage), BUDGET.value
   skewness = verdicts_lib.estimate_skewness(margins_rt)
-  verdicts = brittleness.search(
+  verdicts = search(
     cases, retrain, config, budget=budget, skewness=skewness, progress=bar
   )
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
@@ -91,7 +94,7 @@ def search_all(
       f"--budget_models={budget} is used up: {unfinished} of {len(cases)} cases are not "
       f"finished; what is claimed in {path.name} holds, and a larger budget continues"
     )
-  right = brittleness.right_targets(margins_rt)
+  right = right_targets(margins_rt)
   return {
     "methods": found,
     "targets_wrong_on_all_data": int((~right).sum()),
@@ -99,12 +102,10 @@ def search_all(
   }
 
 
-def removals(opened: lab.Lab) -> brittleness.Retrain:
+def removals(opened: lab.Lab) -> Retrain:
   """Trains models without the first k examples of each case's ranking."""
 
-  def retrain(
-    changes: brittleness.Changes, seeds: brittleness.Seeds, **progress: Any
-  ) -> np.ndarray:
+  def retrain(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
     removed = [case.ranking[:k] for case, k in changes]
     masks = training_sets.removal_masks(len(opened.labels), removed)
     return opened.retrain(masks, seeds, **progress)

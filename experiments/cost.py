@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import lab, presets
-from jaxdm import data, resnet9, train, training_sets
+from jaxdm import data, training_sets
+from jaxdm.training import resnet9, train
 
 
 class Size(NamedTuple):

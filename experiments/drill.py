@@ -41,8 +41,9 @@ from absl import flags
 
 from experiments import hosts, lab, program
 from experiments.launcher import open_lab
-from jaxdm import devices, retrain
+from jaxdm import devices
 from jaxdm.storage import bank, store, verify
+from jaxdm.training.trainer import missing
 
 WHAT = flags.DEFINE_enum(
   "drill",
@@ -158,7 +159,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     _check([damage.file for damage in found] == [name], f"{name}: {found}")
     verify.forget(path, found[0])
     [collection, *_] = opened.collections()
-    lost = retrain.missing(collection.store, collection.models)
+    lost = missing(collection.store, collection.models)
     _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))
     opened.retrain.collect(collection)
@@ -262,7 +263,7 @@ def scale(folder: pathlib.Path) -> None:
     seconds = [time.perf_counter()]
     opened = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
     seconds.append(time.perf_counter())
-    found = retrain.missing(opened, models)
+    found = missing(opened, models)
     seconds.append(time.perf_counter())
     read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())

@@ -32,7 +32,10 @@ from experiments import (
   presets,
   workdir,
 )
-from jaxdm import datamodels, priors, training_sets
+from jaxdm import training_sets
+from jaxdm.datamodels import priors
+from jaxdm.datamodels.fit import fit_datamodels as fit_models
+from jaxdm.datamodels.model import predictions
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables
@@ -76,7 +79,7 @@ class Point(NamedTuple):
 def lasso(problem: Problem, prior: priors.Prior, **changes: Any) -> np.ndarray:
   """Weights of a lasso."""
   config = dataclasses.replace(problem.opened.experiment.fit, **changes)
-  fit = datamodels.fit_datamodels(
+  fit = fit_models(
     problem.masks, problem.margins_mt, config=config, candidates={"": prior}
   )
   return fit.weights_tn
@@ -106,7 +109,7 @@ def denoised(problem: Problem) -> np.ndarray:
   The luck of one model's initialisation moves the margins of many targets together.
   """
   first = lasso(problem, priors.Prior())
-  left = problem.margins_mt - datamodels.predictions(problem.masks, first)
+  left = problem.margins_mt - predictions(problem.masks, first)
   left -= left.mean(axis=0)
   _, _, axes = np.linalg.svd(left, full_matrices=False)
   shared = np.outer(left @ axes[0], axes[0])

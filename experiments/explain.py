@@ -17,7 +17,10 @@ import scipy.stats
 from absl import flags
 
 from experiments import base_models, lab, launcher, methods
-from jaxdm import brittleness, label_flip, prng, training_sets, verdicts
+from jaxdm import prng, training_sets
+from jaxdm.brittleness import label_flips, verdicts
+from jaxdm.brittleness.cases import make_cases
+from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables, words
@@ -108,12 +111,12 @@ def changes_of(
 
   def ranking(method: str, same_class: bool) -> np.ndarray:
     labels = opened.labels, opened.target_labels
-    [case] = brittleness.make_cases(
+    [case] = make_cases(
       method,
       scores[method],
       np.array([target]),
       *labels,
-      config=brittleness.SearchConfig(max_share=_ALL),
+      config=SearchConfig(max_share=_ALL),
       same_class=same_class,
     )
     return case.ranking
@@ -192,7 +195,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     base = base_models.load(opened)
-    label = label_flip.runner_up_class(base.logits_rtk, opened.target_labels)[target]
+    label = label_flips.runner_up_class(base.logits_rtk, opened.target_labels)[target]
     changes = changes_of(opened, methods.scores(opened, METHODS), target, ks)
     found = [outcome("nothing changed", base.margins_rt[:, target])]
     found += trained(opened, target, changes, int(label))

@@ -27,8 +27,13 @@ from experiments import (
   margin_files,
   workdir,
 )
-from jaxdm import datamodels, margins, priors, training_sets
+from jaxdm import margins, training_sets
+from jaxdm.datamodels import priors
+from jaxdm.datamodels.fit import fit_datamodels
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso.result import Status
+from jaxdm.margins import Margins
 from jaxdm.storage import atomic_io, cache, identity, store
 
 STAGE = "fit_datamodels"
@@ -37,7 +42,7 @@ _OUTPUT = "datamodels"
 _PARTS = "datamodels.parts"
 
 
-def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
+def fitted(folder: workdir.Workdir) -> Datamodels:
   """The datamodels that this stage wrote.
 
   Raises:
@@ -46,7 +51,7 @@ def fitted(folder: workdir.Workdir) -> datamodels.Datamodels:
   expected = folder.outputs(STAGE)[_OUTPUT]
   path, found, why = folder.path / "datamodels", None, "its digest is another one"
   try:
-    found = datamodels.Datamodels.load(path)
+    found = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
     why = str(error)
   if found is None or identity.digest(found) != expected:
@@ -94,13 +99,13 @@ def prior_of(
 def _fit(
   folder: workdir.Workdir,
   name: str,
-  config: datamodels.FitConfig,
+  config: FitConfig,
   masks: training_sets.PackedMasks,
-  margins_mt: datamodels.Margins,
+  margins_mt: Margins,
   candidates: dict[str, priors.Prior],
-) -> tuple[datamodels.Datamodels, dict[str, Any]]:
+) -> tuple[Datamodels, dict[str, Any]]:
   """Fits; continues what a killed run left under the name."""
-  models = datamodels.fit_datamodels(
+  models = fit_datamodels(
     masks,
     margins_mt,
     config=config,
@@ -121,7 +126,7 @@ def _fit(
   }
 
 
-def _save(folder: workdir.Workdir, models: datamodels.Datamodels) -> None:
+def _save(folder: workdir.Workdir, models: Datamodels) -> None:
   """Writes datamodels that have been judged, in the place of those before."""
   index, processes = hosts.mine()
   if index == 0:
@@ -131,7 +136,7 @@ def _save(folder: workdir.Workdir, models: datamodels.Datamodels) -> None:
 
 
 def _judged(
-  models: datamodels.Datamodels,
+  models: Datamodels,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
 ) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from absl import flags
 from etils import epath
 
 from experiments import presets, settings, workdir
-from jaxdm import data, retrain
+from jaxdm import data
 from jaxdm.errors import UserError
 from jaxdm.storage import bank
+from jaxdm.training.trainer import Collection, Subsets, missing
 
 STAGE = "import"
 # Of the store, in the bank.
@@ -77,7 +78,7 @@ def check_named(folder: workdir.Workdir, stored: Mapping[str, Any]) -> None:
     )
 
 
-def collection(folder: workdir.Workdir) -> retrain.Collection:
+def collection(folder: workdir.Workdir) -> Collection:
   """The imported models.
 
   Raises:
@@ -91,12 +92,12 @@ def collection(folder: workdir.Workdir) -> retrain.Collection:
     settings=store_settings(about["digest"]),
     dtype=about["dtype"],
   )
-  if retrain.missing(store, about["models"]):
+  if missing(store, about["models"]):
     raise workdir.WorkdirError(
       f"workdir={folder.path} lacks imported models; run the import again"
     )
-  subsets = retrain.Subsets(alpha=about["alpha"], family=NAME)
-  return retrain.Collection(store, subsets, about["models"])
+  subsets = Subsets(alpha=about["alpha"], family=NAME)
+  return Collection(store, subsets, about["models"])
 
 
 def check_held_out(held_out: int, models: int) -> None:
@@ -108,7 +109,7 @@ def check_held_out(held_out: int, models: int) -> None:
 
 
 def adapted(
-  experiment: presets.Experiment, models: retrain.Collection, dataset: data.Dataset
+  experiment: presets.Experiment, models: Collection, dataset: data.Dataset
 ) -> presets.Experiment:
   """The experiment with the numbers of the imported models.
 

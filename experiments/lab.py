@@ -11,9 +11,9 @@ import tqdm
 from etils import epath
 
 from experiments import hosts, imported, presets, stopping, workdir
-from jaxdm import data, fleet, label_flip, resnet9, train, training_sets
+from jaxdm import data, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm import retrain as retrain_lib
+from jaxdm.brittleness import label_flips
 from jaxdm.errors import UserError
 from jaxdm.storage import (
   array_folder,
@@ -24,6 +24,8 @@ from jaxdm.storage import (
   identity,
 )
 from jaxdm.storage import store as store_lib
+from jaxdm.training import fleet, resnet9, train
+from jaxdm.training.trainer import Collection, Retrainer, Subsets, missing
 
 # In the workdir, what is kept of the models on all data.
 BASE_MODELS = "base_models"
@@ -111,7 +113,7 @@ class Lab:
   speed: fleet.Speed
   dataset: data.Dataset
   preset: str = ""
-  imported: retrain_lib.Collection | None = None
+  imported: Collection | None = None
 
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint."""
@@ -214,9 +216,9 @@ class Lab:
     return checkpoint.Progress(folder, seconds) if seconds else None
 
   @functools.cached_property
-  def retrain(self) -> retrain_lib.Retrainer:
+  def retrain(self) -> Retrainer:
     """Opens and fills the stores of the workdir's bank."""
-    return retrain_lib.Retrainer(
+    return Retrainer(
       self.fleet,
       self.workdir.bank,
       self.labels,
@@ -231,7 +233,7 @@ class Lab:
     self.collections()
     _ = self.retrain.changes
 
-  def collections(self) -> list[retrain_lib.Collection]:
+  def collections(self) -> list[Collection]:
     """Models on random subsets: all of them, then the held-out ones' further seeds."""
     if self.imported:
       return [self.imported]
@@ -241,7 +243,7 @@ class Lab:
       "dtype": config.margin_dtype,
       "keep_logits": config.keep_logits,
     }
-    subsets = retrain_lib.Subsets(alpha=config.alpha)
+    subsets = Subsets(alpha=config.alpha)
     models = 1 + int(max(config.fitted_numbers[-1], config.held_out_numbers[-1]))
     found = [self.retrain.open_subsets("subsets", subsets, models, **kept)]
     for repeat in range(1, config.held_out_seeds):
@@ -257,7 +259,7 @@ class Lab:
 
   def subset_masks(self, ids: np.ndarray) -> np.ndarray:
     """Random subsets by number, drawn from the seed, as bool[m, n]."""
-    subsets = retrain_lib.Subsets(alpha=self.experiment.collect.alpha)
+    subsets = Subsets(alpha=self.experiment.collect.alpha)
     return subsets.masks(self.seed, len(self.labels), ids)
 
   def fitted_rows(self) -> Rows:
@@ -308,9 +310,9 @@ class Lab:
       found |= self.workdir.outputs(stage)
     return found
 
-  def _rows(self, collection: retrain_lib.Collection, numbers: np.ndarray) -> Rows:
+  def _rows(self, collection: Collection, numbers: np.ndarray) -> Rows:
     """Some models of a collection, all of which must be there."""
-    lacking = retrain_lib.missing(collection.store, collection.models)
+    lacking = missing(collection.store, collection.models)
     if lacking:
       count = sum(len(chunk) for chunk in lacking)
       raise workdir.WorkdirError(
@@ -358,6 +360,6 @@ def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
       raise UserError(
         f"flip_to={flip_to} needs targets of other classes, by --search_targets"
       )
-    label_flip.given_class(dataset.class_names.index(flip_to), asked)
+    label_flips.given_class(dataset.class_names.index(flip_to), asked)
   if size >= n:
     raise UserError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")

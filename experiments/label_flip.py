@@ -13,7 +13,10 @@ import numpy as np
 
 from experiments import base_models, lab, launcher, methods, relabel
 from experiments import brittleness as removals
-from jaxdm import baselines, brittleness, label_flip, training_sets
+from jaxdm import training_sets
+from jaxdm.attribution.scores import ScoreRows
+from jaxdm.brittleness import label_flips
+from jaxdm.brittleness.search import Changes, Seeds
 
 STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
@@ -27,15 +30,13 @@ def main(opened: lab.Lab) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     relabel_unk = relabel.scores(opened, targets)
-    new_un = label_flip.best_class(relabel_unk, opened.labels) if same is None else same
+    new_un = label_flips.best_class(relabel_unk, opened.labels) if same is None else same
     taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
     scores = methods.scores(opened, opened.experiment.compare.names)
     scores["relabel"] = _of_some(taken_un, targets, len(opened.target_labels))
     row_of = {int(target): row for row, target in enumerate(targets)}
 
-    def retrain(
-      changes: brittleness.Changes, seeds: brittleness.Seeds, **progress: Any
-    ) -> np.ndarray:
+    def retrain(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
       flipped = [case.ranking[:k] for case, k in changes]
       rows = [row_of[case.target] for case, _ in changes]
       new = [new_un[row, examples] for row, examples in zip(rows, flipped, strict=True)]
@@ -48,9 +49,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
-def _of_some(
-  taken_un: np.ndarray, targets: np.ndarray, num_targets: int
-) -> baselines.ScoreRows:
+def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> ScoreRows:
   """Scores float32[t, n] of some targets; 0 for all others."""
   n = taken_un.shape[1]
   row_t = np.full(num_targets, -1)
@@ -62,7 +61,7 @@ def _of_some(
     rows_un[known] = taken_un[row_t[wanted][known]]
     return rows_un
 
-  return baselines.ScoreRows((num_targets, n), rows_of)
+  return ScoreRows((num_targets, n), rows_of)
 
 
 def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
@@ -72,10 +71,10 @@ def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
     return None
   if flip_to == "runner-up":
     logits = base_models.load(opened).logits_rtk
-    new_u = label_flip.runner_up_class(logits, labels)[targets]
+    new_u = label_flips.runner_up_class(logits, labels)[targets]
   else:
     label = opened.dataset.class_names.index(flip_to)
-    new_u = label_flip.given_class(label, labels[targets])
+    new_u = label_flips.given_class(label, labels[targets])
   return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
 
 

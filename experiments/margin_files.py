@@ -14,9 +14,11 @@ import numpy as np
 from absl import flags
 
 from experiments import imported, launcher, presets, program, settings, workdir
-from jaxdm import datamodels, training_sets
 from jaxdm import margins as margins_lib
+from jaxdm import training_sets
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
+from jaxdm.margins import Margins
 from jaxdm.storage import bank, identity, store
 
 MASKS = program.define_path(
@@ -30,9 +32,7 @@ DROP_NONFINITE = flags.DEFINE_bool(
   "drop_nonfinite", False, "Leave out such models whose margins are not finite."
 )
 # Of the settings, what a fit to them depends on.
-_USED = {field.name for field in dataclasses.fields(datamodels.FitConfig)} | {
-  "num_held_out"
-}
+_USED = {field.name for field in dataclasses.fields(FitConfig)} | {"num_held_out"}
 _BLOCK_ROWS = 4096
 
 
@@ -51,7 +51,7 @@ class Files:
   workdir: workdir.Workdir
   experiment: presets.Experiment
   masks: training_sets.PackedMasks
-  margins_mt: datamodels.Margins
+  margins_mt: Margins
   settings: dict[str, dict[str, Any]]
 
   @property
@@ -60,7 +60,7 @@ class Files:
     return len(self.margins_mt) - self.experiment.collect.num_held_out
 
   @property
-  def fitted(self) -> tuple[training_sets.PackedMasks, datamodels.Margins]:
+  def fitted(self) -> tuple[training_sets.PackedMasks, Margins]:
     """Masks and margins to fit to; those in a store stay there."""
     rows = np.arange(self.num_fitted)
     return self.masks.take(rows), _take(self.margins_mt, rows)
@@ -102,7 +102,7 @@ def open_files() -> Files:
   where = folder.places(masks=MASKS.value, margins=MARGINS.value)
   targets = TARGETS.value or "{}:{}".format(*files.get("targets", ("", "")))
   drop = DROP_NONFINITE.value or files.get("drop_nonfinite", False)
-  margins_mt: datamodels.Margins
+  margins_mt: Margins
   if imported.exist(folder) and not (MASKS.value or MARGINS.value):
     packed, margins_mt, start, of = _from_store(folder, targets)
   elif where["masks"] and where["margins"]:
@@ -173,7 +173,7 @@ def _from_store(
   return bank.packed_masks(opened, rows), margins_mt, start, of
 
 
-def _take(margins_mt: datamodels.Margins, rows: np.ndarray) -> datamodels.Margins:
+def _take(margins_mt: Margins, rows: np.ndarray) -> Margins:
   """Some models' margins."""
   return margins_mt[rows] if isinstance(margins_mt, np.ndarray) else margins_mt.take(rows)
 

@@ -18,7 +18,7 @@ from experiments import (
   report,
   train_subsets,
 )
-from jaxdm import path
+from jaxdm.datamodels import path
 
 
 def main(opened: lab.Lab) -> None:

@@ -5,8 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from jaxdm import brittleness, datamodels, train
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
+from jaxdm.training import train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,8 +209,8 @@ class Experiment:
   train: train.TrainConfig
   gradient: GradientConfig
   prior: PriorConfig
-  fit: datamodels.FitConfig
-  search: brittleness.SearchConfig
+  fit: FitConfig
+  search: SearchConfig
   compare: CompareConfig
   flip: FlipConfig
 
@@ -236,8 +238,8 @@ def _fashion() -> Experiment:
     ),
     gradient=GradientConfig(),
     prior=PriorConfig(),
-    fit=datamodels.FitConfig(folds=5),
-    search=brittleness.SearchConfig(search_seeds=2, verify_seeds=8),
+    fit=FitConfig(folds=5),
+    search=SearchConfig(search_seeds=2, verify_seeds=8),
     compare=CompareConfig(),
     flip=FlipConfig(),
   )
@@ -283,8 +285,8 @@ def _cifar10() -> Experiment:
     train=train.TrainConfig(compute_dtype="bfloat16"),
     gradient=GradientConfig(),
     prior=PriorConfig(),
-    fit=datamodels.FitConfig(num_lambdas=50, lambda_min_ratio=0.01),
-    search=brittleness.SearchConfig(num_targets=300, max_share=0.2),
+    fit=FitConfig(num_lambdas=50, lambda_min_ratio=0.01),
+    search=SearchConfig(num_targets=300, max_share=0.2),
     compare=CompareConfig(methods=",".join(METHODS)),
     flip=FlipConfig(),
   )

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments import base_models, hosts, lab
 from jaxdm import devices, training_sets
-from jaxdm.baselines import gradient
+from jaxdm.attribution import gradient
 from jaxdm.storage import cache
 
 _BLOCK_EXAMPLES = 1024

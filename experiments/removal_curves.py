@@ -16,8 +16,9 @@ import numpy as np
 from absl import flags
 
 from experiments import base_models, brittleness, lab, launcher, methods
-from jaxdm import brittleness as search_lib
 from jaxdm import prng
+from jaxdm.brittleness.cases import largest_change, make_cases
+from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.report import tables
 
@@ -60,7 +61,7 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   """
   labels, share = opened.target_labels[targets], opened.experiment.search.max_share
   size = int(np.bincount(opened.labels)[labels].min())
-  most = min(search_lib.largest_change(opened.labels, k, share) for k in set(labels))
+  most = min(largest_change(opened.labels, k, share) for k in set(labels))
   if size < 2:
     raise UserError(
       "search_targets must be of classes with two training images and more, one of which "
@@ -80,13 +81,13 @@ def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]
   seeds = [prng.Seed("curve", i) for i in range(count)]
   rows = []
   for method in names:
-    cases = search_lib.make_cases(
+    cases = make_cases(
       method,
       scores[method],
       targets,
       opened.labels,
       opened.target_labels,
-      config=search_lib.SearchConfig(max_share=_ALL),
+      config=SearchConfig(max_share=_ALL),
       same_class=method not in methods.OF_ALL_CLASSES,
     )
     asked = [(case, k) for case in cases for k in sizes]

@@ -23,11 +23,12 @@ from experiments import (
   workdir,
 )
 from jaxdm import data as data_lib
-from jaxdm import datamodels, quality
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.datamodels import metrics
+from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables, words
 from jaxdm.storage import atomic_io
-from jaxdm.verdicts import Verdict
 
 OUT = program.define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
@@ -105,7 +106,7 @@ def _out(opened: lab.Lab | margin_files.Files) -> epath.Path:
 
 def _calibration(
   base_margins_rt: np.ndarray,
-  models: datamodels.Datamodels,
+  models: Datamodels,
   verdicts: list[Verdict],
   rankings: list[np.ndarray],
 ) -> Figure:
@@ -138,7 +139,7 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   subsets = len(np.unique(masks.bits, axis=0))
   held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
   guess_mt = fit_datamodels.fitted(files.workdir).predict(masks)
-  lds_t = quality.evaluate(guess_mt, margins_mt, masks).lds_t
+  lds_t = metrics.evaluate(guess_mt, margins_mt, masks).lds_t
   picture = page.png(figures.predicted_against_true(guess_mt, margins_mt, lds_t))
   summary = {
     **_provenance(files.workdir),
@@ -203,7 +204,7 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
     of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
   )
   guess_mt = models.predict(masks)
-  found = quality.evaluate(guess_mt, margins_mt, masks)
+  found = metrics.evaluate(guess_mt, margins_mt, masks)
   fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
   base_margins_rt = base_models.load(opened).margins_rt
   calibration = _calibration(base_margins_rt, models, removed, rankings)

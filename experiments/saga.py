@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array
+from jaxdm.typing import Array
 
 _BATCH = 256
 _EPOCHS = 2_000

@@ -15,8 +15,8 @@ from typing import Any
 from absl import flags
 
 from experiments import presets, program
-from jaxdm import fleet
 from jaxdm.errors import UserError
+from jaxdm.training import fleet
 
 _DEFINE: dict[Any, Any] = {
   bool: flags.DEFINE_bool,

@@ -1,7 +1,7 @@
 """The same network and recipe in PyTorch: what the trainer is compared with.
 
 Needs the extra `bench`. Written from the published description and not from
-`jaxdm.resnet9`, so that a mistake there is not repeated here.
+`jaxdm.training.resnet9`, so that a mistake there is not repeated here.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from jaxdm import train
+from jaxdm.training import train
 
 
 class ConvBlock(nn.Sequential):

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from experiments import base_models, hosts, lab, launcher, workdir
-from jaxdm import datamodels, retrain
+from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
+from jaxdm.training.trainer import missing
 
 STAGE = "train_subsets"
 GROUPS = ("data", "collect", "train", "gradient")
@@ -27,7 +28,7 @@ def lacking(opened: lab.Lab) -> int:
   """Models that no process has stored yet; those on all data count as one."""
   found = int(not base_models.exist(opened))
   for collection in opened.collections():
-    chunks = retrain.missing(collection.store, collection.models)
+    chunks = missing(collection.store, collection.models)
     found += sum(len(chunk) for chunk in chunks)
   return found
 
@@ -74,10 +75,10 @@ def _summary(opened: lab.Lab) -> dict[str, Any]:
     diverged += int((~finite).sum())
     right += int((margins_mt[finite] > 0).sum())
   converged = sum(len(part.numbers) for part in parts) - diverged
-  missing = opened.experiment.collect.num_base - len(base.margins_rt)
-  if missing or diverged:
+  num_lost = opened.experiment.collect.num_base - len(base.margins_rt)
+  if num_lost or diverged:
     print(
-      f"diverged, and left out of every fit: {missing} models on all data, "
+      f"diverged, and left out of every fit: {num_lost} models on all data, "
       f"{diverged} on subsets"
     )
   return {
@@ -85,12 +86,12 @@ def _summary(opened: lab.Lab) -> dict[str, Any]:
     "num_targets": len(opened.target_labels),
     "base_accuracy": float((base.margins_rt > 0).mean()),
     "subset_accuracy": right / max(1, converged * len(opened.target_labels)),
-    "diverged_models": missing + diverged,
+    "diverged_models": num_lost + diverged,
     workdir.OUTPUTS: {"base_models": identity.digest([base.logits_rtk, base.scores])},
   }
 
 
-def _blocks(margins_mt: datamodels.Margins) -> Iterator[np.ndarray]:
+def _blocks(margins_mt: Margins) -> Iterator[np.ndarray]:
   """Some rows at a time."""
   for start in range(0, len(margins_mt), _BLOCK_ROWS):
     yield margins_mt[start : start + _BLOCK_ROWS]

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array, numerics
+from jaxdm import numerics
+from jaxdm.storage import store
+from jaxdm.typing import Array
+
+# Of m models on t targets; those in a store are read a tile of targets at a time.
+Margins = np.ndarray | store.Matrix
 
 _BLOCK_ROWS = 4096
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, numerics
+from jaxdm import numerics
+from jaxdm.typing import Array
 
 _SWAP_ROUNDS = 32
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdm import prng
-from jaxdm.shares import share_of
+from jaxdm.rounding import share_of
 from jaxdm.storage import identity
 
 

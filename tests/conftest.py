@@ -15,7 +15,8 @@ import pytest
 from absl import flags
 
 from experiments import pipeline, train_subsets
-from jaxdm import devices, fleet, train, training_sets
+from jaxdm import devices, training_sets
+from jaxdm.training import fleet, train
 
 devices.use_all_devices()
 # Many tests compile the same small programs.

@@ -16,7 +16,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import base_models, lab, launcher, relabel
-from jaxdm import fleet
+from jaxdm.training import fleet
 
 NUM_TRAIN, NUM_TARGETS, NUM_MODELS, NUM_HELD_OUT, REPEATS = 48, 20, 150, 24, 3
 NOISE = 1.0

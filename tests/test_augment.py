@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import augment
+from jaxdm.training import augment
 
 
 def test_flip_mirrors_the_width_axis_of_about_half_the_images() -> None:

@@ -7,7 +7,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import base_models, launcher
-from jaxdm import train, training_sets
+from jaxdm import training_sets
+from jaxdm.training import train
 
 pytestmark = pytest.mark.slow
 MODELS = 4  # TOY's.

@@ -3,7 +3,7 @@ import scipy.stats
 from absl.testing import flagsaver
 
 from experiments import bench_coverage
-from jaxdm import verdicts
+from jaxdm.brittleness import verdicts
 
 
 def test_made_up_margins_have_mean_0_and_the_skewness_of_their_names() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from experiments import bench_sides, bench_trainer
-from jaxdm import fleet
+from jaxdm.training import fleet
 
 ROW = bench_sides.Row("fashion", 4, 8, 1, 16, 32, 1.0)
 

@@ -24,7 +24,8 @@ from experiments import (
   removal_curves,
   train_subsets,
 )
-from jaxdm import prng, retrain
+from jaxdm import prng
+from jaxdm.training.trainer import Retrainer
 
 
 class Model(NamedTuple):
@@ -61,7 +62,7 @@ class Case(NamedTuple):
 def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
   """An experiment with all of its searches, and the models of each."""
   asked: list[Model] = []
-  train = retrain.Retrainer.__call__
+  train = Retrainer.__call__
 
   def recorded(self, masks_mn, seeds, *, labels_mn=None, **more) -> np.ndarray:
     margins_mt = train(self, masks_mn, seeds, labels_mn=labels_mn, **more)
@@ -81,7 +82,7 @@ def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
   ):
     train_subsets.main(opened)
     fit_datamodels.main(opened)
-    patch.setattr(retrain.Retrainer, "__call__", recorded)
+    patch.setattr(Retrainer, "__call__", recorded)
     for stage in (brittleness, label_flip, removal_curves):
       stage.main(opened)
       found[stage.STAGE], asked = asked, []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxdm import conv
+from jaxdm.training import conv
 
 # Every (size, kernel, stride, padding) that ResNet-9 uses, and some it does not; large
 # enough for patches of the kernel's size, for bands of rows, and for whole images.

@@ -9,7 +9,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import cost, plan, presets
-from jaxdm import data, train
+from jaxdm import data
+from jaxdm.training import train
 
 
 def test_the_published_networks_operations_are_the_known_number() -> None:

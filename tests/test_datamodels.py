@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from jaxdm import datamodels, path, priors, prng, training_sets
+from jaxdm import prng, training_sets
+from jaxdm.datamodels import model, path, priors
+from jaxdm.datamodels.fit import fit_datamodels
+from jaxdm.datamodels.model import Datamodels, predictions, predictions_by_subset
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso import matrices
 
 RNG = np.random.default_rng(0)
@@ -18,18 +22,18 @@ def models(m: int, noise: float = 0.3, seed: int = 0):
 
 
 def test_planted_weights_come_back_in_the_zero_one_basis() -> None:
-  fit = datamodels.fit_datamodels(*models(2000))
+  fit = fit_datamodels(*models(2000))
   np.testing.assert_allclose(fit.weights_tn, WEIGHTS, atol=0.06)
   np.testing.assert_allclose(fit.intercepts_t, 0.7, atol=0.15)
-  assert fit.gap_t.max() <= datamodels.FitConfig().tol
+  assert fit.gap_t.max() <= FitConfig().tol
   for t in range(4):
     assert fit.top(t, 1)[0] == WEIGHTS[t].argmax()
 
 
 def test_the_choice_of_lambda_equals_scikit_learns_on_the_same_split() -> None:
   masks, margins = models(200, noise=2.0)
-  config = datamodels.FitConfig(num_lambdas=12, path_tol=1e-6, patience=12)
-  fit = datamodels.fit_datamodels(masks, margins, config=config)
+  config = FitConfig(num_lambdas=12, path_tol=1e-6, patience=12)
+  fit = fit_datamodels(masks, margins, config=config)
   order = prng.generator_for(0, "validation").permutation(200)
   fit_rows, check_rows = order[40:], order[:40]
   x, y = masks.astype(float), margins
@@ -52,10 +56,8 @@ def test_weighted_models_choose_as_those_of_scikit_learn(folds) -> None:
   order = prng.generator_for(0, "validation").permutation(200)
   s = 10.0 ** np.random.default_rng(1).uniform(-1, 1, 200)
   s[order[:40]] *= 20  # So that folds count differently.
-  config = datamodels.FitConfig(
-    num_lambdas=12, path_tol=1e-6, patience=12, folds=folds, tol=1e-6
-  )
-  fit = datamodels.fit_datamodels(masks, margins, config=config, sample_weight=s)
+  config = FitConfig(num_lambdas=12, path_tol=1e-6, patience=12, folds=folds, tol=1e-6)
+  fit = fit_datamodels(masks, margins, config=config, sample_weight=s)
   x, y = masks.astype(float), margins.astype(float)
   centred_x, centred_y = (a - np.average(a, axis=0, weights=s) for a in (x, y))
   top = np.abs((centred_x.T * s) @ centred_y).max(axis=0) / s.sum()
@@ -84,21 +86,19 @@ def test_models_of_weight_0_are_left_out_whatever_their_margins(tmp_path) -> Non
   packed = training_sets.PackedMasks.of([masks])
   for prior in (priors.Prior(), priors.Prior(offset=WEIGHTS)):
     for sizes in (weights, used):
-      expected = datamodels.fit_datamodels(
+      expected = fit_datamodels(
         masks[used],
         margins[used],
         sample_weight=sizes[used],
         candidates={"": prior},
       )
       for given in (masks, packed):
-        fit = datamodels.fit_datamodels(
-          given, broken, sample_weight=sizes, candidates={"": prior}
-        )
+        fit = fit_datamodels(given, broken, sample_weight=sizes, candidates={"": prior})
         for name, value in vars(expected).items():
           np.testing.assert_array_equal(getattr(fit, name), value)
   broken[2, 1] = np.nan
   with pytest.raises(ValueError, match="margins of 1 models are not finite: rows 2"):
-    datamodels.fit_datamodels(masks, broken, sample_weight=weights)
+    fit_datamodels(masks, broken, sample_weight=weights)
 
 
 def test_an_offset_is_scaled_by_the_models_that_count() -> None:
@@ -108,12 +108,12 @@ def test_an_offset_is_scaled_by_the_models_that_count() -> None:
   margins[light] = RNG.normal(size=(200, 4))
   margins[~light] = 2 * (margins[~light] - 0.7)
   fits = [
-    datamodels.fit_datamodels(
+    fit_datamodels(
       masks,
       margins,
       sample_weight=weights,
       candidates={"": priors.Prior(offset=WEIGHTS)},
-      config=datamodels.FitConfig(num_lambdas=1),  # All that is left is the offset.
+      config=FitConfig(num_lambdas=1),  # All that is left is the offset.
     )
     for weights in (None, np.where(light, 1e-4, 1.0))
   ]
@@ -134,10 +134,10 @@ def test_held_out_models_choose_the_better_prior(informed) -> None:
   for order in (("none", "informed"), ("informed", "none")):
     candidates = {"none": priors.Prior(), "informed": informed}
     lines: list[str] = []
-    fit = datamodels.fit_datamodels(
+    fit = fit_datamodels(
       masks,
       margins,
-      config=datamodels.FitConfig(folds=5),
+      config=FitConfig(folds=5),
       candidates={name: candidates[name] for name in order},
       report=lines.append,
     )
@@ -150,15 +150,14 @@ def test_an_offset_is_scaled_and_what_it_lacks_is_fitted() -> None:
   wrong = WEIGHTS.copy()
   wrong[:, :5] = RNG.normal(size=(4, 5))
   few = {"offset": priors.Prior(offset=3 * WEIGHTS)}, None
-  config = datamodels.FitConfig(folds=5)
+  config = FitConfig(folds=5)
   with_offset, without = (
-    datamodels.fit_datamodels(masks[:25], margins[:25], candidates=c, config=config)
-    for c in few
+    fit_datamodels(masks[:25], margins[:25], candidates=c, config=config) for c in few
   )
   error, plain = (np.std(f.weights_tn - WEIGHTS) for f in (with_offset, without))
   assert error < plain / 4
   many = {"offset": priors.Prior(offset=wrong)}
-  fit = datamodels.fit_datamodels(masks, margins, candidates=many)
+  fit = fit_datamodels(masks, margins, candidates=many)
   np.testing.assert_allclose(fit.weights_tn, WEIGHTS, atol=0.08)
   predicted = masks @ fit.weights_tn.T + fit.intercepts_t
   np.testing.assert_allclose(fit.predict(masks), predicted, atol=1e-4)
@@ -169,9 +168,7 @@ def test_the_mean_of_an_offset_stays_out_where_subsets_have_one_size() -> None:
   masks = rng.permuted(np.tile(np.arange(30) < 15, (200, 1)), axis=1)
   margins = (masks @ WEIGHTS.T + rng.normal(size=(200, 4))).astype(np.float32)
   fits = [
-    datamodels.fit_datamodels(
-      masks, margins, candidates={"": priors.Prior(offset=WEIGHTS + shift)}
-    )
+    fit_datamodels(masks, margins, candidates={"": priors.Prior(offset=WEIGHTS + shift)})
     for shift in (0.0, 5.0)
   ]
   for fit in fits:  # All data have twice the examples, of which nothing is known.
@@ -182,17 +179,17 @@ def test_the_mean_of_an_offset_stays_out_where_subsets_have_one_size() -> None:
 
 def test_an_offset_of_the_wrong_sign_is_left_out() -> None:
   masks, margins = models(100)
-  wrong = datamodels.fit_datamodels(
+  wrong = fit_datamodels(
     masks, margins, candidates={"wrong": priors.Prior(offset=-WEIGHTS)}
   )
-  without = datamodels.fit_datamodels(masks, margins)
+  without = fit_datamodels(masks, margins)
   np.testing.assert_array_equal(wrong.weights_tn, without.weights_tn)
 
 
 def test_an_offset_that_is_no_number_is_named() -> None:
   bad = {"offset": priors.Prior(offset=np.full((4, 30), np.nan))}
   with pytest.raises(ValueError, match="offset must be finite"):
-    datamodels.fit_datamodels(*models(40), candidates=bad)
+    fit_datamodels(*models(40), candidates=bad)
 
 
 class KilledError(Exception):
@@ -201,8 +198,8 @@ class KilledError(Exception):
 
 def test_a_killed_fit_continues_and_ends_with_the_same_bits(tmp_path) -> None:
   masks, margins = models(100, noise=1.0)
-  options = {"config": datamodels.FitConfig(num_lambdas=5), "tile": 2}
-  whole = datamodels.fit_datamodels(masks, margins, **options)
+  options = {"config": FitConfig(num_lambdas=5), "tile": 2}
+  whole = fit_datamodels(masks, margins, **options)
   folder = tmp_path / "parts"
   for stop in (1, 2, 3):  # Four tiles: two of the path, two of the fit.
 
@@ -212,19 +209,19 @@ def test_a_killed_fit_continues_and_ends_with_the_same_bits(tmp_path) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-      datamodels.fit_datamodels(masks, margins, folder=folder, progress=killed, **options)
+      fit_datamodels(masks, margins, folder=folder, progress=killed, **options)
     assert len(list(folder.glob("*.npz"))) == stop
-  again = datamodels.fit_datamodels(masks, margins, folder=folder, **options)
+  again = fit_datamodels(masks, margins, folder=folder, **options)
   for name, value in vars(whole).items():
     np.testing.assert_array_equal(getattr(again, name), value)
   with pytest.raises(ValueError, match="holds parts of another fit"):
-    datamodels.fit_datamodels(masks, margins + 1, folder=folder, **options)
+    fit_datamodels(masks, margins + 1, folder=folder, **options)
 
 
 def test_folds_choose_by_the_error_over_all_models() -> None:
   masks, margins = models(60, noise=2.0)
-  config = datamodels.FitConfig(num_lambdas=8, folds=3, patience=8, path_tol=1e-6)
-  fit = datamodels.fit_datamodels(masks, margins, config=config)
+  config = FitConfig(num_lambdas=8, folds=3, patience=8, path_tol=1e-6)
+  fit = fit_datamodels(masks, margins, config=config)
   order = prng.generator_for(0, "validation").permutation(60)
   x, y = masks.astype(float), margins.astype(float)
   top = np.abs((x - x.mean(0)).T @ (y - y.mean(0))).max(0) / 60
@@ -254,7 +251,7 @@ def test_a_path_ends_once_held_out_models_have_turned() -> None:
     type("Tile", (), {"size": 4}),
     grid,
     lambda call: np.abs(call - 1 - turned) + 1.0,
-    datamodels.FitConfig(patience=5),
+    FitConfig(patience=5),
   )
   np.testing.assert_array_equal(errors.argmin(axis=0), turned)
   np.testing.assert_array_equal(np.isfinite(errors).sum(axis=0), turned + 6)
@@ -263,16 +260,16 @@ def test_a_path_ends_once_held_out_models_have_turned() -> None:
 
 
 def test_saved_datamodels_load_as_they_were(tmp_path) -> None:
-  fit = datamodels.fit_datamodels(*models(100))
+  fit = fit_datamodels(*models(100))
   fit.save(tmp_path / "fit")
-  again = datamodels.Datamodels.load(tmp_path / "fit")
+  again = Datamodels.load(tmp_path / "fit")
   for name, value in vars(fit).items():
     np.testing.assert_array_equal(getattr(again, name), value)
   with pytest.raises(ValueError):
     fit.save(tmp_path / "fit")
   fit.save(tmp_path / "fit", overwrite=True)
   with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-    datamodels.Datamodels.load(tmp_path / "none")
+    Datamodels.load(tmp_path / "none")
 
 
 def test_bad_input_is_named() -> None:
@@ -288,19 +285,19 @@ def test_bad_input_is_named() -> None:
     (masks[:, :0], margins, "must not be empty"),
   ]:
     with pytest.raises(ValueError, match=message):
-      datamodels.fit_datamodels(a, b)
+      fit_datamodels(a, b)
 
 
 def test_predictions_are_joined_from_blocks_of_models_and_tiles_of_targets(
   monkeypatch,
 ) -> None:
-  monkeypatch.setattr(datamodels, "_TILE_TARGETS", 3)
+  monkeypatch.setattr(model, "_TILE_TARGETS", 3)
   monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * 30 * 4)
   masks, weights = RNG.random((10, 30)) < 0.5, RNG.normal(size=(7, 30))
   expected = np.array([[w[mask].sum() for w in weights] for mask in masks])
   packed = training_sets.PackedMasks.of([masks])
   for design_mn in (masks, packed):
-    found = datamodels.predictions(design_mn, weights)
+    found = predictions(design_mn, weights)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -308,14 +305,14 @@ def test_masks_that_are_there_several_times_are_multiplied_once(monkeypatch) -> 
   masks, weights = RNG.random((6, 30)) < 0.5, RNG.normal(size=(4, 30))
   rows = np.array([3, 0, 1, 2, 3, 4, 5, 0, 3])
   expected = masks[rows].astype(float) @ weights.T
-  multiplied, product = [], datamodels.predictions
+  multiplied, product = [], predictions
   monkeypatch.setattr(
-    datamodels, "predictions", lambda x, w: multiplied.append(x.shape[0]) or product(x, w)
+    model, "predictions", lambda x, w: multiplied.append(x.shape[0]) or product(x, w)
   )
   packed = training_sets.PackedMasks.of([masks[rows]])
-  found = datamodels.predictions_by_subset(packed, weights)
+  found = predictions_by_subset(packed, weights)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   zeros_t = np.zeros(4, np.float32)
-  models = datamodels.Datamodels(weights, zeros_t + 2, *[zeros_t] * 4)
+  models = Datamodels(weights, zeros_t + 2, *[zeros_t] * 4)
   np.testing.assert_allclose(models.predict(packed), expected + 2, rtol=1e-5, atol=1e-5)
   assert multiplied == [6, 6]

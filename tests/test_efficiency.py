@@ -9,7 +9,8 @@ from absl.testing import flagsaver
 from programs import start
 
 from experiments import efficiency
-from jaxdm import datamodels, path
+from jaxdm.datamodels import path
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
 
 
@@ -35,7 +36,7 @@ def test_savings_are_against_the_published_method() -> None:
 @pytest.mark.parametrize("folds,share", [(1, 0.2), (1, 0.01), (5, 0.2), (9, 0.2)])
 @pytest.mark.parametrize("models", [2, 9, 10, 17, 40, 300])
 def test_default_sizes_can_be_split(models, folds, share) -> None:
-  config = datamodels.FitConfig(folds=folds, validation_share=share)
+  config = FitConfig(folds=folds, validation_share=share)
   collect = types.SimpleNamespace(num_models=models)
   experiment = types.SimpleNamespace(collect=collect, fit=config)
   opened = types.SimpleNamespace(experiment=experiment)

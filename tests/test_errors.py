@@ -14,9 +14,10 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import launcher, program, workdir
-from jaxdm import data, fleet, train
+from jaxdm import data
 from jaxdm.errors import UserError
 from jaxdm.storage import checksummed_json
+from jaxdm.training import fleet, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 

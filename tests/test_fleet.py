@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import devices, fleet, prng, training_sets
+from jaxdm import devices, prng, training_sets
 from jaxdm.storage import checkpoint
+from jaxdm.training import fleet
 
 
 def problem(tiny_images, m: int = 6):
@@ -99,7 +100,7 @@ import jax
 import jax.numpy as jnp
 jax.config.update("jax_num_cpu_devices", {devices})
 import test_fleet
-from jaxdm import fleet, train
+from jaxdm.training import fleet, train
 data = np.load({data!r})
 config = train.TrainConfig(width=4, epochs=2, batch_size=8, peak_learning_rate=0.1)
 images, sets, keys = test_fleet.problem((data["images"], data["labels"]), 8)

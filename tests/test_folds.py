@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdm import path
+from jaxdm.datamodels import path
 
 
 @given(

@@ -9,15 +9,17 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 from sklearn import linear_model
 
-from jaxdm import fleet, gradients, label_flip, prng, train, training_sets
-from jaxdm.baselines import gradient
+from jaxdm import prng, training_sets
+from jaxdm.attribution import gradient
+from jaxdm.brittleness import label_flips
+from jaxdm.training import fleet, output_gradients, train
 
 
 def test_log_odds_are_those_of_the_softmax() -> None:
   logits = np.array([2.0, -1.0, 0.5])
   p = np.exp(logits) / np.exp(logits).sum()
   for label in range(3):
-    found = gradients.log_odds(jnp.asarray(logits), jnp.asarray(label))
+    found = output_gradients.log_odds(jnp.asarray(logits), jnp.asarray(label))
     np.testing.assert_allclose(found, np.log(p[label] / (1 - p[label])), rtol=1e-5)
 
 
@@ -27,14 +29,14 @@ def test_projections_keep_inner_products_in_expectation() -> None:
 
   @jax.vmap
   def product(key):
-    projection = gradients.Projection.of(key, 100)
+    projection = output_gradients.Projection.of(key, 100)
     return projection(a, 16) @ projection(b, 16)
 
   found = product(jax.random.split(jax.random.key(0), 4000))
   error = (a @ a) ** 0.5 * (b @ b) ** 0.5 / 16**0.5
   np.testing.assert_allclose(found.mean(), a @ b, atol=4 * error / 4000**0.5)
   np.testing.assert_allclose(found.std(), error, rtol=0.15)
-  whole = gradients.Projection.of(jax.random.key(1), 100)(a, 128)
+  whole = output_gradients.Projection.of(jax.random.key(1), 100)(a, 128)
   np.testing.assert_allclose(whole @ whole, a @ a, rtol=1e-5)
 
 
@@ -198,7 +200,7 @@ def test_relabelling_among_three_classes_ranks_as_refitting_does() -> None:
 
   whole, weights = odds(labels)
   logits_nkd = np.einsum("kj,nd->nkjd", np.eye(k), x).reshape(n, k, -1)
-  rows = jax.vmap(jax.grad(gradients.log_odds))(jnp.asarray(x @ weights.T), labels)
+  rows = jax.vmap(jax.grad(output_gradients.log_odds))(jnp.asarray(x @ weights.T), labels)
   phi_nd = np.einsum("nk,nkd->nd", np.asarray(rows), logits_nkd)
   p = 1 / (1 + np.exp(-whole))
   scale = np.mean(p * (1 - p) * (phi_nd**2).sum(axis=1))
@@ -213,7 +215,7 @@ def test_relabelling_among_three_classes_ranks_as_refitting_does() -> None:
   others = np.arange(k) != labels[:, None]
   for t in range(4):
     assert np.corrcoef(found_tnk[t][others], exact_tnk[t][others])[0, 1] > 0.9
-  best = label_flip.best_class(found_tnk, labels)
+  best = label_flips.best_class(found_tnk, labels)
   assert (best != labels).all()
   first, second = (
     np.take_along_axis(exact_tnk, b[..., None], axis=-1)
@@ -232,7 +234,7 @@ def test_gradients_of_logits_make_those_of_log_odds(tiny_config, tiny_images) ->
   logits_bkd = np.asarray(models.class_gradients_chunk(variables, images, keys)[0])
   assert logits_bkd.shape == (24, 2, 2**15)
   logits, _ = models.predict_chunk(variables, images)
-  rows = jax.vmap(jax.grad(gradients.log_odds))(logits[0], labels)
+  rows = jax.vmap(jax.grad(output_gradients.log_odds))(logits[0], labels)
   made = np.einsum("bk,bkd->bd", np.asarray(rows), logits_bkd)
   np.testing.assert_allclose(made, np.asarray(grads[0]), rtol=1e-3, atol=1e-4)
 

@@ -22,7 +22,8 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import data, retrain
+from jaxdm import data
+from jaxdm.training.trainer import Retrainer
 
 MORE = {"num_models": "180", "num_held_out": "30", "held_out_seeds": "4"}
 
@@ -183,7 +184,7 @@ def test_a_first_stage_that_was_killed_binds_nothing(tmp_path, monkeypatch) -> N
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(retrain.Retrainer, "collect", killed)
+    patch.setattr(Retrainer, "collect", killed)
     with pytest.raises(KeyboardInterrupt):
       run(folder, train_subsets, width="5", keep_logits="true")
   assert list((folder / "bank").glob("*/manifest.json"))
@@ -208,7 +209,7 @@ def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(retrain.Retrainer, "collect", killed)
+    patch.setattr(Retrainer, "collect", killed)
     with pytest.raises(KeyboardInterrupt):
       run(folder, train_subsets)
   monkeypatch.setattr(lab, "load_dataset", changed)

@@ -10,8 +10,9 @@ from absl.testing import flagsaver
 from planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
 from experiments import efficiency, fit_datamodels, lab, methods, train_subsets
-from jaxdm import retrain
 from jaxdm.storage import bank
+from jaxdm.training import trainer
+from jaxdm.training.trainer import Retrainer
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +143,8 @@ def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> Non
       asked.extend((mask.tobytes(), seed.family, seed.number) for mask, seed in sets)
       yield np.zeros((len(part.seeds), *shape), np.float32)
 
-  monkeypatch.setattr(retrain.Retrainer, "_trained", trained)
-  monkeypatch.setattr(retrain, "missing", lambda store, count, shard: [range(count)])
+  monkeypatch.setattr(Retrainer, "_trained", trained)
+  monkeypatch.setattr(trainer, "missing", lambda store, count, shard: [range(count)])
   monkeypatch.setattr(bank, "write", lambda *args, **options: None)
   for collection in opened.collections():
     opened.retrain.collect(collection)

@@ -34,9 +34,16 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import brittleness as brittleness_lib
-from jaxdm import data, datamodels, fleet, priors, prng, retrain, train, training_sets
+from jaxdm import data, prng, training_sets
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.datamodels import fit as fit_lib
+from jaxdm.datamodels import priors
+from jaxdm.datamodels.fit import fit_datamodels as fit_models
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.storage import array_folder, bank, identity, store, verify
+from jaxdm.training import fleet, train
+from jaxdm.training.trainer import Retrainer, Subsets, missing
 
 # What a digest takes in.
 
@@ -218,8 +225,8 @@ class Parts(NamedTuple):
   collect: presets.CollectConfig
   gradient: presets.GradientConfig
   prior: presets.PriorConfig
-  fit: datamodels.FitConfig
-  search: brittleness_lib.SearchConfig
+  fit: FitConfig
+  search: SearchConfig
   compare: presets.CompareConfig
   flip: presets.FlipConfig
   margins_mt: np.ndarray
@@ -237,8 +244,8 @@ def parts() -> Parts:
     presets.CollectConfig(num_models=FITTED, num_held_out=HELD_OUT, num_base=2),
     presets.GradientConfig(),
     presets.PriorConfig(),
-    datamodels.FitConfig(num_lambdas=3),
-    brittleness_lib.SearchConfig(max_share=0.5),
+    FitConfig(num_lambdas=3),
+    SearchConfig(max_share=0.5),
     presets.CompareConfig(),
     presets.FlipConfig(),
     rng.normal(size=(FITTED + 2 * HELD_OUT, T)).astype(np.float32),
@@ -299,10 +306,10 @@ def changed_models(base: Parts) -> dict[str, Parts]:
   return found | {"seed": base._replace(collect=seed)}
 
 
-def retrainer(folder, of: Parts) -> retrain.Retrainer:
+def retrainer(folder, of: Parts) -> Retrainer:
   models = fleet.Fleet(of.config, of.images, len(of.class_names), of.speed)
   targets = of.target_images, of.target_labels
-  return retrain.Retrainer(models, folder, of.labels, *targets, seed=of.collect.seed)
+  return Retrainer(models, folder, of.labels, *targets, seed=of.collect.seed)
 
 
 class Entry(NamedTuple):
@@ -324,18 +331,18 @@ class Entry(NamedTuple):
 def subset_store() -> Entry:
   """Models on random subsets, and the held-out ones' further seeds."""
 
-  def use(folder, of: tuple[Parts, retrain.Subsets, dict[str, Any]]) -> bool:
+  def use(folder, of: tuple[Parts, Subsets, dict[str, Any]]) -> bool:
     problem, subsets, options = of
     trainer = retrainer(folder, problem)
     opened = trainer.open_subsets("subsets", subsets, 4, rows_per_chunk=4, **options)
-    fresh = bool(retrain.missing(opened.store, 4))
+    fresh = bool(missing(opened.store, 4))
     if fresh:
       masks = subsets.masks(problem.collect.seed, N, np.arange(4))
       logits = np.zeros((4, T, 2), np.float32)
       bank.write(opened.store, 0, masks, logits[..., 0], logits)
     return fresh
 
-  base, law = parts(), retrain.Subsets(alpha=0.5)
+  base, law = parts(), Subsets(alpha=0.5)
   changed = {name: (of, law, {}) for name, of in changed_models(base).items()}
   changed |= {
     "alpha": (base, dataclasses.replace(law, alpha=0.25), {}),
@@ -391,12 +398,12 @@ def fit_parts() -> Entry:
   )
   factors = rng.random((300, 9)) + 0.5
   weights = rng.random(1500) + 0.5
-  config = datamodels.FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
+  config = FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
 
   def use(folder, of: tuple[Any, ...]) -> bool:
     masks, margins, config, weights, candidates = of
     before = set(folder.glob("*.npz"))
-    datamodels.fit_datamodels(
+    fit_models(
       masks,
       margins,
       config=config,
@@ -447,7 +454,7 @@ def fit_parts_of_a_store() -> Entry:
   rng = np.random.default_rng(0)
   masks = rng.random((60, 5)) < 0.5
   margins = rng.normal(size=(60, 3)).astype(np.float32)
-  config = datamodels.FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
+  config = FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
 
   def use(folder, margins) -> bool:
     columns = {"margins": store.Column("float32", 3)}
@@ -458,8 +465,8 @@ def fit_parts_of_a_store() -> Entry:
     matrix = store.Matrix(opened, "margins", np.arange(60))
     before = set(folder.glob("parts/*.npz"))
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(datamodels, "_AT_ONCE", 0)
-      datamodels.fit_datamodels(masks, matrix, config=config, folder=folder / "parts")
+      patch.setattr(fit_lib, "_AT_ONCE", 0)
+      fit_models(masks, matrix, config=config, folder=folder / "parts")
     return set(folder.glob("parts/*.npz")) != before
 
   places = (0, 0), (30, 1), (59, 2)
@@ -522,7 +529,7 @@ def toy_lab(folder, of: Parts) -> lab.Lab:
   made, row = opened.collections(), 0
   for collection in made:
     size = collection.store.rows_per_chunk
-    for chunk in retrain.missing(collection.store, collection.models):
+    for chunk in missing(collection.store, collection.models):
       margins = of.margins_mt[row + chunk.start : row + chunk.stop]
       masks = collection.subsets.masks(of.collect.seed, N, np.asarray(chunk))
       bank.write(collection.store, chunk.start // size, masks, margins)
@@ -771,7 +778,7 @@ def test_what_depends_on_something_else_is_never_used_again(name, tmp_path) -> N
 
 def test_datamodels_that_were_changed_are_refused(tmp_path) -> None:
   numbers = np.zeros((T, N), np.float32)
-  models = datamodels.Datamodels(numbers, *(numbers[:, 0],) * 5)
+  models = Datamodels(numbers, *(numbers[:, 0],) * 5)
   found = workdir.Workdir(str(tmp_path))
   (tmp_path / "stages").mkdir()
   finished(found, fit_datamodels.STAGE, {"datamodels": identity.digest(models)})

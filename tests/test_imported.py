@@ -20,7 +20,7 @@ from experiments import (
   report,
   train_subsets,
 )
-from jaxdm import datamodels
+from jaxdm.datamodels.model import Datamodels
 
 N, T, M = 48, 6, 60
 LATER = (brittleness, label_flip, explain, efficiency, removal_curves, pipeline)
@@ -129,7 +129,7 @@ def test_with_images_everything_follows(files, images, tmp_path) -> None:
   imported = contents(folder / "bank" / "imported")
   start(train_subsets.PROGRAM, folder, toy=OWN | images | {"num_held_out": "20"})
   start(pipeline.PROGRAM, folder, toy=SEARCH)
-  models = datamodels.Datamodels.load(folder / "datamodels")
+  models = Datamodels.load(folder / "datamodels")
   for target in range(T):  # The planted ones, which no model of one's own knows.
     first = np.sort(models.top(target, 3))
     np.testing.assert_array_equal(first, 3 * target + np.arange(3))

@@ -9,7 +9,10 @@ import pytest
 import scipy.sparse
 
 import jaxdm
-from jaxdm import baselines, datamodels, priors, training_sets
+from jaxdm import training_sets
+from jaxdm.attribution.scores import ScoreRows
+from jaxdm.datamodels import priors
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso import tiling
 
 M, N, T = 60, 9, 3
@@ -18,7 +21,7 @@ MASKS = RNG.random((M, N)) < 0.5
 WEIGHTS = RNG.normal(size=(T, N))
 # Of so few digits that every dtype below holds them.
 OUTCOMES = (4 * (MASKS @ WEIGHTS.T + RNG.normal(size=(M, T)))).round()
-CONFIG = datamodels.FitConfig(num_lambdas=4)
+CONFIG = FitConfig(num_lambdas=4)
 
 
 def equal(a, b) -> None:
@@ -123,7 +126,7 @@ def test_penalties_and_factors_broadcast() -> None:
 
 def test_factors_of_a_tile_are_those_of_its_targets() -> None:
   factors = RNG.uniform(0.5, 2, (N, N))  # As many targets as columns.
-  computed = baselines.ScoreRows((N, N), lambda targets: factors[targets])
+  computed = ScoreRows((N, N), lambda targets: factors[targets])
   part = slice(2, 5)
   for given in (factors, factors.tolist(), computed, lambda part: factors[part]):
     found = tiling.rows_of("v", given, part, (N, N))
@@ -146,7 +149,7 @@ def test_priors_broadcast_as_factors_do(tmp_path) -> None:
   expected = fit(priors.Prior(rows, rows))
   for given in (row, row.tolist(), pd.Series(row), lambda part: row):
     equal(fit(priors.Prior(given, given)), expected)
-  computed = baselines.ScoreRows((T, N), lambda targets: rows[targets])
+  computed = ScoreRows((T, N), lambda targets: rows[targets])
   equal(fit(priors.Prior(rows, computed)), expected)
   with pytest.raises(ValueError, match="holds parts of another fit"):
     fit(priors.Prior(row, row[::-1]))

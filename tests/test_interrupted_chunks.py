@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxdm import fleet, prng, retrain, train, training_sets
+from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
+from jaxdm.training import fleet, train
+from jaxdm.training.trainer import Retrainer, Subsets
 
 
 class Named(Exception):  # noqa: N818
@@ -119,8 +121,8 @@ def test_finished_models_are_forgotten_once_all_of_them_are_stored(tmp_path) -> 
   """Chunks of the store, of three models, end in the middle of the fleet's, of four."""
   models = Planned()
   labels, pixels = np.arange(8) % 2, np.zeros((5, 2, 2, 1), np.uint8)
-  trainer = retrain.Retrainer(models, tmp_path, labels, pixels, labels[:5], seed=0)
-  subsets = retrain.Subsets(alpha=0.5)
+  trainer = Retrainer(models, tmp_path, labels, pixels, labels[:5], seed=0)
+  subsets = Subsets(alpha=0.5)
   collection = trainer.open_subsets("subsets", subsets, 24, rows_per_chunk=3)
   models.store = collection.store
   trainer.collect(collection)

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from jaxdm import datamodels, devices, jobs, path, priors
+from jaxdm import devices
+from jaxdm.datamodels import path, priors
+from jaxdm.datamodels.fit import fit_datamodels
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.plan import FitPlan, agree
 from jaxdm.lasso import design, fista
 from jaxdm.storage import polling
 
 M, N, T = 100, 30, 200
-CONFIG = datamodels.FitConfig(num_lambdas=4)
+CONFIG = FitConfig(num_lambdas=4)
 # So much is free that a tile is of some 40 targets, and of some 60.
 LITTLE, MORE = 500_000, 800_000
 
@@ -29,11 +34,11 @@ def problem() -> tuple[np.ndarray, np.ndarray]:
   return masks, (masks @ weights + rng.normal(size=(M, T))).astype(np.float32)
 
 
-def fit(**options) -> datamodels.Datamodels:
-  return datamodels.fit_datamodels(*problem(), config=CONFIG, **options)
+def fit(**options) -> Datamodels:
+  return fit_datamodels(*problem(), config=CONFIG, **options)
 
 
-def equal(a: datamodels.Datamodels, b: datamodels.Datamodels) -> None:
+def equal(a: Datamodels, b: Datamodels) -> None:
   for name, value in vars(a).items():
     np.testing.assert_array_equal(getattr(b, name), value, err_msg=name)
 
@@ -66,7 +71,7 @@ def test_processes_with_other_memory_follow_one_plan(tmp_path) -> None:
   assert plan(LITTLE).tile < plan(MORE).tile
 
   def process(i: int, free: int):
-    def call(patch) -> datamodels.Datamodels:
+    def call(patch) -> Datamodels:
       patch.setattr(devices, "free_bytes", lambda: free)
       return fit(folder=tmp_path, share=(i, 2))
 
@@ -131,13 +136,13 @@ class Untouched:
 )
 def test_a_share_that_is_none_is_refused_before_any_work(share, tmp_path) -> None:
   with pytest.raises(ValueError, match=r"share must be \(i, N\), integers .* got"):
-    datamodels.fit_datamodels(Untouched(), Untouched(), share=share, folder=tmp_path)
+    fit_datamodels(Untouched(), Untouched(), share=share, folder=tmp_path)
   assert list(tmp_path.iterdir()) == []
 
 
 def test_a_share_without_a_folder_is_refused_before_any_work() -> None:
   with pytest.raises(ValueError, match=r"share=\(0, 2\) needs a folder"):
-    datamodels.fit_datamodels(Untouched(), Untouched(), share=(0, 2))
+    fit_datamodels(Untouched(), Untouched(), share=(0, 2))
 
 
 def test_priors_in_another_order_are_no_other_job(tmp_path) -> None:
@@ -157,20 +162,20 @@ def test_priors_in_another_order_are_no_other_job(tmp_path) -> None:
 
 def test_a_folder_is_not_continued_with_another_form_or_tile(tmp_path) -> None:
   folder = tmp_path / "parts"
-  jobs.agree(folder, lambda: jobs.FitPlan(design.Plan("gram", 8, 2), ("a",)), tile=7)
-  made = jobs.agree(folder, lambda: 1 / 0, tile=7)  # Rounded up, as before.
-  assert made == jobs.FitPlan(design.Plan("gram", 8, 2), ("a",))
-  assert jobs.agree(folder, lambda: 1 / 0) == made
+  agree(folder, lambda: FitPlan(design.Plan("gram", 8, 2), ("a",)), tile=7)
+  made = agree(folder, lambda: 1 / 0, tile=7)  # Rounded up, as before.
+  assert made == FitPlan(design.Plan("gram", 8, 2), ("a",))
+  assert agree(folder, lambda: 1 / 0) == made
   for options, message in [
     ({"tile": 16}, "tile must be 8, .* got 16; leave it out"),
     ({"form": "rows"}, "form must be gram, .* got rows"),
   ]:
     with pytest.raises(ValueError, match=message):
-      jobs.agree(folder, lambda: 1 / 0, **options)
+      agree(folder, lambda: 1 / 0, **options)
   (folder / "plan.json").unlink()
   (folder / "manifest.json").write_text("{}")
   with pytest.raises(ValueError, match="without a plan; remove it"):
-    jobs.agree(folder, lambda: 1 / 0)
+    agree(folder, lambda: 1 / 0)
 
 
 def test_of_plans_made_at_the_same_time_all_follow_one(tmp_path) -> None:
@@ -184,8 +189,8 @@ def test_of_plans_made_at_the_same_time_all_follow_one(tmp_path) -> None:
       found=found,
     ) -> None:
       barrier.wait()
-      plan = jobs.FitPlan(design.Plan("gram", tile, 1), ("a",))
-      found.append(jobs.agree(folder, lambda: plan))
+      plan = FitPlan(design.Plan("gram", tile, 1), ("a",))
+      found.append(agree(folder, lambda: plan))
 
     threads = [threading.Thread(target=come, args=(tile,)) for tile in range(1, 5)]
     for thread in threads:
@@ -199,15 +204,13 @@ def test_the_number_of_devices_changes_no_bit(monkeypatch) -> None:
   if devices.count() < 2:
     pytest.skip("needs two devices")
   caches = devices._mesh, fista._compiled, path._squared_errors
-  found, tol = [], datamodels.FitConfig(num_lambdas=2, tol=1e-7)
+  found, tol = [], FitConfig(num_lambdas=2, tol=1e-7)
   for used in (2, 1):
     monkeypatch.setattr(devices, "used", lambda lanes=None, used=used: used)
     for cache in caches:
       cache.cache_clear()
     masks, margins = problem()
-    found.append(
-      datamodels.fit_datamodels(masks, margins[:, :20], config=tol, form="bits", tile=10)
-    )
+    found.append(fit_datamodels(masks, margins[:, :20], config=tol, form="bits", tile=10))
   for cache in caches:
     cache.cache_clear()
   equal(*found)
@@ -256,6 +259,6 @@ def test_processes_with_other_memory_and_devices_make_the_same_bits(tmp_path) ->
   (tmp_path / "alone").mkdir()
   (tmp_path / "alone" / "plan.json").write_bytes(made)
   assert start("fit", "alone", 2, MORE).wait(300) == 0
-  alone, *both = (datamodels.Datamodels.load(tmp_path / n) for n in ("fit", "0", "1"))
+  alone, *both = (Datamodels.load(tmp_path / n) for n in ("fit", "0", "1"))
   equal(alone, both[0])
   equal(alone, both[1])

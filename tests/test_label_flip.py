@@ -4,29 +4,29 @@ import numpy as np
 import pytest
 
 from experiments import label_flip as launcher
-from jaxdm import label_flip
+from jaxdm.brittleness import label_flips
 
 
 def test_the_runner_up_is_never_the_own_class() -> None:
   logits = np.array([[[5.0, 1, 2], [0, 3, 9]], [[5.0, 4, 2], [0, 3, 1]]])
   before = logits.copy()
   for own, expected in (([0, 1], [1, 2]), ([1, 0], [0, 2])):
-    found = label_flip.runner_up_class(logits, np.array(own))
+    found = label_flips.runner_up_class(logits, np.array(own))
     np.testing.assert_array_equal(found, expected)
   np.testing.assert_array_equal(logits, before)
 
 
 def test_a_given_class_must_not_be_a_targets_own() -> None:
-  np.testing.assert_array_equal(label_flip.given_class(2, np.array([0, 1])), [2, 2])
+  np.testing.assert_array_equal(label_flips.given_class(2, np.array([0, 1])), [2, 2])
   with pytest.raises(ValueError, match="class of a target; it is that of 2 of 3"):
-    label_flip.given_class(1, np.array([1, 0, 1]))
+    label_flips.given_class(1, np.array([1, 0, 1]))
 
 
 def test_the_best_class_takes_most_and_is_another() -> None:
   relabel = np.array([[[0.0, -2, -1], [3, 0, 4]]])
-  found = label_flip.best_class(relabel, np.array([0, 1]))
+  found = label_flips.best_class(relabel, np.array([0, 1]))
   np.testing.assert_array_equal(found, [[2, 2]])
-  only = label_flip.best_class(np.array([[[9.0, -5]]]), np.array([0]))
+  only = label_flips.best_class(np.array([[[9.0, -5]]]), np.array([0]))
   np.testing.assert_array_equal(only, [[1]])
 
 

@@ -33,10 +33,10 @@ from experiments import (
   train_subsets,
   workdir,
 )
-from jaxdm import brittleness as brittleness_lib
-from jaxdm import label_flip as label_flip_lib
-from jaxdm import retrain
+from jaxdm.brittleness import label_flips as label_flip_lib
+from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
+from jaxdm.training.trainer import Retrainer
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -74,7 +74,7 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
 
 def test_a_workdirs_seed_is_that_of_stages_to_come_as_well() -> None:
   begun = dataclasses.asdict(presets.CollectConfig(seed=7))
-  searched = dataclasses.asdict(brittleness_lib.SearchConfig(seed=3))
+  searched = dataclasses.asdict(SearchConfig(seed=3))
   with flagsaver.as_parsed():
     assert settings.experiment({"collect": begun}).search.seed == 7
     assert settings.experiment({"collect": begun, "search": searched}).search.seed == 3
@@ -270,14 +270,14 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None
       start(label_flip.PROGRAM, tmp_path / "run", **toy, **asked)
     # So that the right value can be given next.
     assert not (tmp_path / "run" / "stages" / "label_flip.json").exists()
-  trained, train = [], retrain.Retrainer.__call__
+  trained, train = [], Retrainer.__call__
 
   def spy(self, masks_mn, seeds, *, labels_mn, **more):
     assert masks_mn.all()
     trained.extend(labels_mn)
     return train(self, masks_mn, seeds, labels_mn=labels_mn, **more)
 
-  monkeypatch.setattr(retrain.Retrainer, "__call__", spy)
+  monkeypatch.setattr(Retrainer, "__call__", spy)
   start(label_flip.PROGRAM, tmp_path / "run", **toy, flip_to="best", search_targets=some)
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
     opened = launcher.open_lab()

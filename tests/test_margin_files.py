@@ -9,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import bank, fit_datamodels
-from jaxdm import datamodels
+from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import result
 
 
@@ -40,7 +40,7 @@ def start(given: dict[str, str]) -> None:
 def test_files_are_fitted_and_judged(files, tmp_path, capsys) -> None:
   start(files)
   assert "300 models on" in capsys.readouterr().out
-  models = datamodels.Datamodels.load(tmp_path / "run/datamodels")
+  models = Datamodels.load(tmp_path / "run/datamodels")
   np.testing.assert_array_equal(models.weights_tn.argmax(axis=1), np.arange(4))
   record = json.loads((tmp_path / "run/stages/fit_datamodels.json").read_text())
   assert record["summary"]["held_out_models"] == 60
@@ -52,8 +52,8 @@ def test_a_slice_of_targets_is_that_slice_of_all(files, tmp_path) -> None:
   start(files)
   part = {**files, "targets": "1:3", "workdir": str(tmp_path / "part")}
   start(part)
-  whole = datamodels.Datamodels.load(tmp_path / "run/datamodels")
-  some = datamodels.Datamodels.load(tmp_path / "part/datamodels")
+  whole = Datamodels.load(tmp_path / "run/datamodels")
+  some = Datamodels.load(tmp_path / "part/datamodels")
   np.testing.assert_allclose(some.weights_tn, whole.weights_tn[1:3], atol=1e-5)
 
 
@@ -84,8 +84,7 @@ def test_a_target_without_margins_leaves_the_others_usable(
     start(asked)
   assert "1 targets without margins" in capsys.readouterr().out
   found, others = (
-    datamodels.Datamodels.load(tmp_path / name / "datamodels")
-    for name in ("run", "others")
+    Datamodels.load(tmp_path / name / "datamodels") for name in ("run", "others")
   )
   known = [0, 2, 3, 4]
   np.testing.assert_array_equal(found.weights_tn[known], others.weights_tn)
@@ -170,8 +169,7 @@ def test_imported_models_are_fitted_as_the_files_are(files, tmp_path, capsys) ->
     pathlib.Path(path).unlink()
   start({**taken, "targets": "1:4", "num_lambdas": "6"})
   one, two = (
-    datamodels.Datamodels.load(tmp_path / name / "datamodels")
-    for name in ("run", "taken")
+    Datamodels.load(tmp_path / name / "datamodels") for name in ("run", "taken")
   )
   np.testing.assert_array_equal(one.weights_tn, two.weights_tn)
   capsys.readouterr()

@@ -6,18 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import (
-  baselines,
-  datamodels,
-  devices,
-  fit_lasso,
-  fleet,
-  margins,
-  numerics,
-  prng,
-  training_sets,
-)
-from jaxdm.baselines import gradient
+from jaxdm import devices, fit_lasso, margins, numerics, prng, training_sets
+from jaxdm.attribution import gradient
+from jaxdm.attribution.similarity import closeness, similarity
+from jaxdm.datamodels.fit import fit_datamodels
+from jaxdm.datamodels.path import FitConfig
+from jaxdm.training import fleet
 
 SWITCHES = {
   "jax_enable_x64": True,
@@ -45,11 +39,9 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
   margins_mt = margins.correct_class_margins(logits, labels)
   rng = np.random.default_rng(0)
   design, outcomes = rng.random((60, 9)) < 0.5, rng.normal(size=(60, 4))
-  config = datamodels.FitConfig(num_lambdas=3)
-  fit = datamodels.fit_datamodels(design, outcomes, config=config)
-  weighted = datamodels.fit_datamodels(
-    design, outcomes, config=config, sample_weight=rng.random(60)
-  )
+  config = FitConfig(num_lambdas=3)
+  fit = fit_datamodels(design, outcomes, config=config)
+  weighted = fit_datamodels(design, outcomes, config=config, sample_weight=rng.random(60))
   lasso = fit_lasso(design, outcomes, 0.1)
   found = {
     "keys": jax.random.key_data(keys),
@@ -60,8 +52,8 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
     "relabel": gradient.relabel(one, devices.row(classes, 0), labels, 0.5),
     "influence": gradient.influence(one, 0.5),
     "trak": gradient.trak(one, 0.5),
-    "similar": baselines.similarity(features[0], features[0]),
-    "close": baselines.closeness(features[0], features[0]),
+    "similar": similarity(features[0], features[0]),
+    "close": closeness(features[0], features[0]),
     "fit": fit.weights_tn,
     "weighted": weighted.weights_tn,
     "predictions": fit.predict(design),

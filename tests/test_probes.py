@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxdm import brittleness
+from jaxdm.brittleness.cases import Case
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.search import search
 
 
 @pytest.mark.parametrize("above", [1e-3, 0.05, 0.5])
@@ -15,7 +17,7 @@ def test_the_first_size_whose_margin_is_not_positive_is_found(size, above) -> No
   small by one would end with a larger size.
   """
   sizes = np.arange(1, 65)
-  case = brittleness.Case(0, "method", np.arange(64), sizes)
+  case = Case(0, "method", np.arange(64), sizes)
   rng = np.random.default_rng(0)
 
   def retrain(changes, seeds, *, progress) -> np.ndarray:
@@ -23,5 +25,5 @@ def test_the_first_size_whose_margin_is_not_positive_is_found(size, above) -> No
     means = np.where(k < size, above + (size - 1 - k), -1e-3 - (k - size))
     return (means + 1e-9 * rng.normal(size=len(k)))[:, None]
 
-  [verdict] = brittleness.search([case], retrain, brittleness.SearchConfig())
+  [verdict] = search([case], retrain, SearchConfig())
   assert verdict.k == size and not verdict.censored

@@ -3,16 +3,19 @@ import functools
 import numpy as np
 import pytest
 import scipy.stats
-from sklearn import metrics
+import sklearn.metrics
 from test_datamodels import RNG, models
 
 from experiments import bench_coverage
-from jaxdm import datamodels, quality, spearman, training_sets
+from jaxdm import training_sets
+from jaxdm.datamodels import metrics, spearman
+from jaxdm.datamodels.fit import fit_datamodels
+from jaxdm.datamodels.model import Datamodels
 
 
 @functools.cache
-def fitted() -> datamodels.Datamodels:
-  return datamodels.fit_datamodels(*models(300, noise=2.0))
+def fitted() -> Datamodels:
+  return fit_datamodels(*models(300, noise=2.0))
 
 
 def test_lds_and_pooled_correlation_equal_scipys() -> None:
@@ -27,7 +30,7 @@ def test_lds_and_pooled_correlation_equal_scipys() -> None:
   np.testing.assert_allclose(found.pooled_correlation.estimate, pearson, atol=1e-5)
   assert found.lds.low < found.lds.estimate < found.lds.high
   assert found.num_models == 150
-  r2 = metrics.r2_score(margins, predicted)
+  r2 = sklearn.metrics.r2_score(margins, predicted)
   np.testing.assert_allclose(found.r2.estimate, r2, atol=1e-5)
   assert found.ceiling is None
 
@@ -43,7 +46,7 @@ def test_the_lds_interval_covers_fresh_estimates() -> None:
 def test_a_constant_prediction_scores_zero_and_not_nan() -> None:
   guess = np.column_stack([np.zeros(5), np.arange(5)])
   margins = np.column_stack([np.arange(5.0)] * 2)
-  found = quality.evaluate(guess, margins, np.eye(5, dtype=bool))
+  found = metrics.evaluate(guess, margins, np.eye(5, dtype=bool))
   np.testing.assert_allclose(found.lds_t, [0, 1], atol=1e-12)
 
 
@@ -54,7 +57,7 @@ def test_the_ceiling_is_the_lds_of_the_expected_margin(noise) -> None:
   again = models(1500, noise=0.0)[1] + noise * RNG.normal(size=margins.shape)
   twice = np.concatenate([margins, again]), np.concatenate([masks, masks])
   expected = np.concatenate([models(1500, noise=0.0)[1]] * 2)
-  found = quality.evaluate(expected, *twice)
+  found = metrics.evaluate(expected, *twice)
   assert found.ceiling is not None
   np.testing.assert_allclose(found.ceiling.estimate, found.lds.estimate, atol=0.05)
   assert found.ceiling.low < found.ceiling.estimate < found.ceiling.high
@@ -63,9 +66,9 @@ def test_the_ceiling_is_the_lds_of_the_expected_margin(noise) -> None:
 def test_models_on_one_subset_are_left_out_of_the_jackknife_together() -> None:
   masks, margins = models(60, noise=2.0)
   predicted = fitted().predict(masks)
-  once = quality.evaluate(predicted, margins, masks).lds
+  once = metrics.evaluate(predicted, margins, masks).lds
   many = [np.concatenate([a] * 9) for a in (predicted, margins, masks)]
-  repeated = quality.evaluate(*many).lds
+  repeated = metrics.evaluate(*many).lds
   np.testing.assert_allclose(repeated.high - repeated.low, once.high - once.low, rtol=0.1)
 
 
@@ -78,7 +81,7 @@ def _scores(guess: np.ndarray, truth: np.ndarray) -> np.ndarray:
     [
       np.mean([scipy.stats.spearmanr(guess[:, i], truth[:, i])[0] for i in range(t)]),
       scipy.stats.pearsonr(guess.ravel(), truth.ravel())[0],
-      metrics.r2_score(truth, guess),
+      sklearn.metrics.r2_score(truth, guess),
       np.mean(again),
     ]
   )
@@ -93,7 +96,7 @@ def test_intervals_are_those_of_a_jackknife_that_recomputes_every_score() -> Non
   truth = np.repeat(mean, 2, axis=0) + rng.normal(size=(2 * s, t)) + np.arange(t)
   masks = np.repeat(np.eye(s, dtype=bool), 2, axis=0)
   shuffled = rng.permutation(2 * s)
-  found = quality.evaluate(guess[shuffled], truth[shuffled], masks[shuffled])
+  found = metrics.evaluate(guess[shuffled], truth[shuffled], masks[shuffled])
   estimates = _scores(guess, truth)
   without = [np.delete(np.arange(2 * s), [2 * i, 2 * i + 1]) for i in range(s)]
   pseudo = s * estimates - (s - 1) * np.array(
@@ -173,7 +176,7 @@ def _held_out(m: int = 80, t: int = 5, seed: int = 0):
   return predicted, predicted + rng.normal(size=(m, t)).astype(np.float32), masks
 
 
-def _assert_same(found: quality.Quality, expected: quality.Quality) -> None:
+def _assert_same(found: metrics.Quality, expected: metrics.Quality) -> None:
   for a, b in zip(found[:4], expected[:4], strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6)
   kept = np.isfinite(found.lds_t)
@@ -191,13 +194,13 @@ def test_models_and_targets_without_margins_are_left_out_and_counted(bad) -> Non
     broken[19, 3] = bad  # A model that has one margin too few.
     broken[:, 2] = bad  # A target without margins.
   with pytest.warns(UserWarning, match="10 held-out models.*1 of 5 targets") as said:
-    found = quality.evaluate(predicted, broken, masks)
+    found = metrics.evaluate(predicted, broken, masks)
   assert len(said) == 1
   assert (found.num_models, found.num_left_out) == (70, 10)
   assert (found.num_subsets, found.num_targets_left_out) == (35, 1)
   assert np.isnan(found.lds_t).tolist() == [False, False, True, False, False]
   kept = np.ix_(rows, columns)
-  _assert_same(found, quality.evaluate(predicted[kept], margins[kept], masks[rows]))
+  _assert_same(found, metrics.evaluate(predicted[kept], margins[kept], masks[rows]))
 
 
 @pytest.mark.parametrize("failed,models,targets", [(41, 0, 1), (40, 0, 1), (39, 39, 0)])
@@ -207,23 +210,23 @@ def test_a_target_whose_margins_fail_often_costs_no_models(
   predicted, margins, masks = _held_out()
   margins[:failed, 1] = np.nan
   with pytest.warns(UserWarning, match=r"\d+ (of 5 targets|held-out models)"):
-    found = quality.evaluate(predicted, margins, masks)
+    found = metrics.evaluate(predicted, margins, masks)
   assert (found.num_left_out, found.num_targets_left_out) == (models, targets)
 
 
 def test_tiles_of_targets_change_no_score(monkeypatch) -> None:
   predicted, margins, masks = _held_out()
-  whole = quality.evaluate(predicted, margins, masks)
+  whole = metrics.evaluate(predicted, margins, masks)
   for numbers in (160, 1):  # Two targets at a time, and one.
-    monkeypatch.setattr(quality, "_TILE_NUMBERS", numbers)
-    _assert_same(quality.evaluate(predicted, margins, masks), whole)
+    monkeypatch.setattr(metrics, "_TILE_NUMBERS", numbers)
+    _assert_same(metrics.evaluate(predicted, margins, masks), whole)
 
 
 @pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "f8"])
 def test_numbers_that_float32_cannot_tell_apart_are_ranked(dtype) -> None:
   ranks = np.random.default_rng(0).permutation(60)[:, None]
   margins = (2**26 + ranks).astype(dtype)
-  found = quality.evaluate(ranks, margins, np.eye(60, dtype=bool))
+  found = metrics.evaluate(ranks, margins, np.eye(60, dtype=bool))
   np.testing.assert_allclose(found.lds_t, 1)
   np.testing.assert_allclose(found.pooled_correlation.estimate, 1)
 
@@ -233,7 +236,7 @@ def test_the_ceiling_needs_two_subsets_and_takes_two_models_of_each() -> None:
   subsets = np.eye(12, dtype=bool)
 
   def ceiling(subset_of: list[int], margins: np.ndarray = margins):
-    return quality.evaluate(predicted, margins, subsets[subset_of]).ceiling
+    return metrics.evaluate(predicted, margins, subsets[subset_of]).ceiling
 
   assert ceiling([*range(11), 0]) is None
   assert ceiling([*range(10), 0, 1]) is not None
@@ -250,26 +253,26 @@ def test_constant_margins_are_left_out_of_every_score() -> None:
   constant = margins.copy()
   constant[:, [0, 3]] = 1.5
   with pytest.warns(UserWarning, match="2 of 5 targets"):
-    found = quality.evaluate(predicted, constant, masks)
+    found = metrics.evaluate(predicted, constant, masks)
   left = [1, 2, 4]
-  _assert_same(found, quality.evaluate(predicted[:, left], margins[:, left], masks))
+  _assert_same(found, metrics.evaluate(predicted[:, left], margins[:, left], masks))
   # Constant only among the models that are left.
   margins[:, 0] = 1.5
   margins[5, 0], margins[5, 1] = 2.0, np.nan
   with pytest.warns(UserWarning, match="1 held-out models.*1 of 5 targets"):
-    found = quality.evaluate(predicted, margins, masks)
+    found = metrics.evaluate(predicted, margins, masks)
   assert np.isnan(found.lds_t).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.filterwarnings("error")
 def test_constant_predictions_count_as_0() -> None:
   predicted, margins, masks = _held_out()
-  whole = quality.evaluate(predicted, margins, masks)
+  whole = metrics.evaluate(predicted, margins, masks)
   predicted[:, 1] = 7.0
-  found = quality.evaluate(predicted, margins, masks)
+  found = metrics.evaluate(predicted, margins, masks)
   assert found.lds_t[1] == 0 and found.num_targets_left_out == 0
   np.testing.assert_allclose(found.lds_t[2:], whole.lds_t[2:])
-  nothing = quality.evaluate(np.zeros_like(predicted), margins, masks)
+  nothing = metrics.evaluate(np.zeros_like(predicted), margins, masks)
   assert nothing.lds == (0, 0, 0)
 
 
@@ -277,7 +280,7 @@ def test_constant_predictions_count_as_0() -> None:
 def test_perfect_predictions_have_an_interval_without_width() -> None:
   _, margins, masks = _held_out()
   margins[1::2] = margins[::2]
-  found = quality.evaluate(margins, margins, masks)
+  found = metrics.evaluate(margins, margins, masks)
   for interval in found[:4]:
     np.testing.assert_allclose(interval, 1, atol=1e-6)
 
@@ -291,20 +294,20 @@ def test_every_kind_of_number_gives_the_scores_of_float64(dtype) -> None:
   if dtype == "bool":
     margins = margins > np.median(margins)
   margins = np.round(margins) if dtype is list else margins.astype(dtype)
-  expected = quality.evaluate(predicted, margins.astype(float), masks)
+  expected = metrics.evaluate(predicted, margins.astype(float), masks)
   given = margins.tolist() if dtype is list else margins
-  _assert_same(quality.evaluate(predicted.tolist(), given, masks.tolist()), expected)
+  _assert_same(metrics.evaluate(predicted.tolist(), given, masks.tolist()), expected)
   packed = training_sets.PackedMasks.of([masks])
-  _assert_same(quality.evaluate(predicted, given, packed), expected)
+  _assert_same(metrics.evaluate(predicted, given, packed), expected)
 
 
 def test_scores_do_not_depend_on_the_order_of_models_and_targets() -> None:
   predicted, margins, masks = _held_out()
   rng = np.random.default_rng(1)
   rows, columns = rng.permutation(80), rng.permutation(5)
-  found = quality.evaluate(predicted, margins, masks)
+  found = metrics.evaluate(predicted, margins, masks)
   kept = np.ix_(rows, columns)
-  again = quality.evaluate(predicted[kept], margins[kept], masks[rows])
+  again = metrics.evaluate(predicted[kept], margins[kept], masks[rows])
   for a, b in zip(again[:4], found[:4], strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
@@ -312,13 +315,13 @@ def test_scores_do_not_depend_on_the_order_of_models_and_targets() -> None:
 @pytest.mark.parametrize("unit", [1e-4, 1e4])
 def test_scores_do_not_depend_on_the_unit_of_margins(unit) -> None:
   predicted, margins, masks = (x.astype(float) for x in _held_out())
-  found = quality.evaluate(predicted * unit, margins * unit, masks)
-  _assert_same(found, quality.evaluate(predicted, margins, masks))
+  found = metrics.evaluate(predicted * unit, margins * unit, masks)
+  _assert_same(found, metrics.evaluate(predicted, margins, masks))
 
 
 def test_what_cannot_be_evaluated_is_named() -> None:
   predicted, margins, masks = _held_out()
-  evaluate = quality.evaluate
+  evaluate = metrics.evaluate
   with pytest.raises(ValueError, match="same shape"):
     evaluate(predicted[:, :3], margins, masks)
   with pytest.raises(ValueError, match="masks must be .* m = 80"):
@@ -353,7 +356,7 @@ def test_what_cannot_be_evaluated_is_named() -> None:
 @pytest.mark.parametrize("subsets", [2, 3, 4])
 def test_few_subsets_say_nothing_of_the_truth(subsets) -> None:
   predicted, margins, masks = (x[: 2 * subsets] for x in _held_out())
-  found = quality.evaluate(predicted, margins, masks)
+  found = metrics.evaluate(predicted, margins, masks)
   assert found.lds[1:] == found.pooled_correlation[1:] == (-1, 1)
   assert found.r2[1:] == (-np.inf, 1) and found.ceiling is not None
   assert found.ceiling[1:] == (0, 1)
@@ -369,7 +372,7 @@ def test_an_interval_holds_its_estimate() -> None:
     predicted = np.repeat(made.predicted_st[rows], 2, axis=0)
     margins = made.margins_s2t[rows].reshape(predicted.shape)
     masks = np.repeat(np.eye(8, dtype=bool), 2, axis=0)
-    for interval in quality.evaluate(predicted, margins, masks)[:4]:
+    for interval in metrics.evaluate(predicted, margins, masks)[:4]:
       assert interval.low <= interval.estimate <= interval.high
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxdm import train, training_sets
+from jaxdm import training_sets
+from jaxdm.training import train
 
 COUNT, BATCH, EPOCHS, SIDE = 24, 10, 30, 6  # Batches cross the ends of epochs.
 STEPS = EPOCHS * COUNT // BATCH

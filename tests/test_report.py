@@ -13,7 +13,10 @@ from etils import epath
 from matplotlib import figure as figure_lib
 
 from experiments import report
-from jaxdm import brittleness, data, datamodels, verdicts
+from jaxdm import data
+from jaxdm.brittleness import verdicts
+from jaxdm.brittleness.cases import Case
+from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
 
@@ -106,7 +109,7 @@ def test_every_index_leads_back_to_its_file(tmp_path) -> None:
   rows = read_twice(targets)
   assert [row["source"] for row in rows] == [f"test/{name}" for name in NAMES[::-1]]
   ranking = np.random.default_rng(0).permutation(n)
-  cases = [brittleness.Case(v.target, v.method, ranking, np.array([9])) for v in VERDICTS]
+  cases = [Case(v.target, v.method, ranking, np.array([9])) for v in VERDICTS]
   tables.write_verdicts(found, cases, VERDICTS, np.ones((2, n)), mine)
   for row, v in zip(read_twice(found), VERDICTS, strict=True):
     assert row["target_source"] == f"test/{NAMES[::-1][v.target]}"
@@ -121,7 +124,7 @@ def test_tables_that_cannot_be_read_are_named(tmp_path, damage) -> None:
   path = epath.Path(tmp_path / "found.csv")
   labels, cases = np.repeat([0, 1, 2], 20), []
   for v in VERDICTS:
-    cases.append(brittleness.Case(v.target, v.method, np.arange(20), np.array([9])))
+    cases.append(Case(v.target, v.method, np.arange(20), np.array([9])))
   tables.write_verdicts(path, cases, VERDICTS, np.ones((2, 3)), dataset(labels, labels))
   text = path.read_text()
   path.unlink()
@@ -168,10 +171,7 @@ def test_names_are_drawn_as_text_and_not_as_formulas() -> None:
 
 def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
   path = epath.Path(tmp_path / "b.csv")
-  cases = [
-    brittleness.Case(v.target, v.method, np.arange(10, 30), np.array([9]))
-    for v in VERDICTS
-  ]
+  cases = [Case(v.target, v.method, np.arange(10, 30), np.array([9])) for v in VERDICTS]
   base = np.array([[0, 1.0, -1.0], [0, 2.0, 3.0]])
   labels = np.repeat([0, 1, 2], [50, 60, 90])
   tables.write_verdicts(path, cases, VERDICTS, base, dataset(labels, np.arange(3)))
@@ -230,7 +230,7 @@ def test_curves_end_at_half_of_a_class() -> None:
 def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
   rng = np.random.default_rng(0)
   numbers = rng.normal(size=5), *np.zeros((4, 5))
-  models = datamodels.Datamodels(rng.normal(size=(5, 30)), *numbers)
+  models = Datamodels(rng.normal(size=(5, 30)), *numbers)
   rankings = [rng.permutation(30)[:9] for _ in VERDICTS]
   fig = report._calibration(rng.normal(size=(3, 5)), models, VERDICTS, rankings)
   masks = np.ones((3, 30), bool)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxdm import resnet9, train
+from jaxdm.training import resnet9, train
 
 
 def test_the_published_network_has_its_known_number_of_parameters() -> None:

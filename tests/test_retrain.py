@@ -5,8 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import devices, fleet, prng, retrain, training_sets
+from jaxdm import devices, prng, training_sets
 from jaxdm.storage import bank, checkpoint
+from jaxdm.training import fleet
+from jaxdm.training.trainer import Collection, Retrainer, Subsets, missing
 
 
 class CountingFleet(fleet.Fleet):
@@ -24,8 +26,8 @@ def lab(tiny_config, tiny_images, tmp_path):
   images, labels = tiny_images
   models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
 
-  def build() -> retrain.Retrainer:
-    return retrain.Retrainer(models, tmp_path, labels, images[:10], labels[:10], seed=3)
+  def build() -> Retrainer:
+    return Retrainer(models, tmp_path, labels, images[:10], labels[:10], seed=3)
 
   return models, build, labels
 
@@ -55,9 +57,7 @@ def test_processes_of_one_job_train_their_parts_and_read_the_others(
   def ask(path, share=(0, 1)) -> tuple[np.ndarray, int]:
     models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
     targets = images[:10], labels[:10]
-    trainer = retrain.Retrainer(
-      models, tmp_path / path, labels, *targets, seed=3, share=share
-    )
+    trainer = Retrainer(models, tmp_path / path, labels, *targets, seed=3, share=share)
     return trainer(masks, seeds), models.trained
 
   alone, _ = ask("alone")
@@ -121,10 +121,10 @@ def test_labels_are_part_of_a_models_identity(lab) -> None:
   assert not np.array_equal(margins[0], margins[1])
 
 
-HALVES = retrain.Subsets(alpha=0.5)
+HALVES = Subsets(alpha=0.5)
 
 
-def collection(lab, name: str, count: int = 11) -> retrain.Collection:
+def collection(lab, name: str, count: int = 11) -> Collection:
   _, build, _ = lab
   return build().open_subsets(name, HALVES, count, rows_per_chunk=3)
 
@@ -142,8 +142,8 @@ def collected(
   return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
-def lacking(opened: retrain.Collection) -> list[range]:
-  return retrain.missing(opened.store, opened.models)
+def lacking(opened: Collection) -> list[range]:
+  return missing(opened.store, opened.models)
 
 
 def test_shards_make_the_same_store_in_any_order_and_number(lab) -> None:
@@ -191,7 +191,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
 ) -> None:
   images, labels = tiny_images
 
-  def build(folder) -> tuple[retrain.Retrainer, list[int]]:
+  def build(folder) -> tuple[Retrainer, list[int]]:
     # Two models a device in a chunk of the fleet, eight in a chunk of the store.
     progress = checkpoint.Progress(folder, 1e-9)
     speed = fleet.Speed(chunk=2)
@@ -199,7 +199,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
     ran, advance = [], models._advanced
     models._advanced = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
     targets = images[:10], labels[:10]
-    trainer = retrain.Retrainer(models, tmp_path, labels, *targets, seed=3)
+    trainer = Retrainer(models, tmp_path, labels, *targets, seed=3)
     return trainer, ran
 
   def no_space(*args) -> None:

@@ -20,7 +20,7 @@ from programs import TOY_OF_DRILL as TOY
 from programs import store_of
 
 from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
-from jaxdm import datamodels
+from jaxdm.datamodels.model import Datamodels
 from jaxdm.storage import checksummed_json, store, verify
 
 start = functools.partial(programs.start, toy=TOY)
@@ -85,9 +85,7 @@ def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
   with flagsaver.flagsaver(drill_models=70):
     drill._finish([drill._start(tmp_path / "one", launcher="fit_datamodels")])
     drill._finish(drill._job(tmp_path / "two", 2, launcher="fit_datamodels"))
-  one, two = (
-    datamodels.Datamodels.load(tmp_path / name / "datamodels") for name in ("one", "two")
-  )
+  one, two = (Datamodels.load(tmp_path / name / "datamodels") for name in ("one", "two"))
   np.testing.assert_allclose(one.lambdas_t, two.lambdas_t, rtol=1e-5)
   np.testing.assert_allclose(one.weights_tn, two.weights_tn, atol=2e-3)
   assert len(list((tmp_path / "two" / "datamodels.parts").glob("*/fit-*"))) == 2

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import pairwise
 
-from jaxdm import baselines, priors
+from jaxdm.attribution import scores as scores_lib
+from jaxdm.attribution import similarity as similarity_lib
+from jaxdm.attribution.random_scores import random, random_rows
+from jaxdm.attribution.scores import Term, add_scores
+from jaxdm.attribution.similarity import closeness, pixel_rows, similarity
+from jaxdm.datamodels import priors
 
 
 def test_similarities_are_those_of_scikit_learn() -> None:
   rng = np.random.default_rng(0)
   train, targets = rng.normal(size=(7, 5)), rng.normal(size=(4, 5))
   for scores, expected in (
-    (baselines.similarity, pairwise.cosine_similarity(targets, train)),
-    (baselines.closeness, -pairwise.euclidean_distances(targets, train)),
+    (similarity, pairwise.cosine_similarity(targets, train)),
+    (closeness, -pairwise.euclidean_distances(targets, train)),
   ):
     np.testing.assert_allclose(scores(train, targets), expected, rtol=1e-5, atol=1e-6)
 
@@ -25,23 +30,23 @@ def test_near_neighbours_keep_their_order() -> None:
   steps = np.arange(1, 9)
   train = np.tile(target, (8, 1))
   train[np.arange(8), np.arange(8)] += steps
-  found = np.asarray(baselines.closeness(train, target[None]))[0]
+  found = np.asarray(closeness(train, target[None]))[0]
   np.testing.assert_allclose(found, -steps, rtol=1e-6)
 
 
 def test_tiles_of_targets_are_joined(monkeypatch) -> None:
   rng = np.random.default_rng(0)
   train, targets = rng.normal(size=(7, 5)), rng.normal(size=(10, 5))
-  whole = baselines.similarity(train, targets)
-  monkeypatch.setattr(baselines, "_TILE_TARGETS", 4)
+  whole = similarity(train, targets)
+  monkeypatch.setattr(scores_lib, "_TILE_TARGETS", 4)
   sizes = []
 
   def score(train_rows, rows):
     sizes.append(len(rows))
-    return baselines.similarity(train_rows, rows)
+    return similarity(train_rows, rows)
 
   found = np.zeros((10, 7), np.float32)
-  baselines.add_scores(found, [baselines.Term(score, train, targets)])
+  add_scores(found, [Term(score, train, targets)])
   np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-7)
   assert sizes == [4, 4, 2]
 
@@ -50,40 +55,40 @@ def test_terms_are_added_in_their_order_whatever_the_tile(tmp_path, monkeypatch)
   rng = np.random.default_rng(0)
   train, targets = rng.normal(size=(7, 5)), rng.normal(size=(10, 5))
   pairs = [
-    (baselines.similarity, -targets),
-    (baselines.closeness, targets),
-    (baselines.similarity, 1e6 * targets),
+    (similarity, -targets),
+    (closeness, targets),
+    (similarity, 1e6 * targets),
   ]
-  terms = [baselines.Term(score, train, rows) for score, rows in pairs]
+  terms = [Term(score, train, rows) for score, rows in pairs]
   expected = np.ones((10, 7), np.float32)
   for score, rows in pairs:
     expected = expected + np.asarray(score(train, rows))
   for tile in (3, 1024):
-    monkeypatch.setattr(baselines, "_TILE_TARGETS", tile)
+    monkeypatch.setattr(scores_lib, "_TILE_TARGETS", tile)
     path = tmp_path / f"{tile}.npy"
     total = np.lib.format.open_memmap(path, "w+", np.float32, (10, 7))
     total[:] = 1
-    baselines.add_scores(total, terms)
+    add_scores(total, terms)
     total.flush()
     np.testing.assert_allclose(np.load(path), expected, rtol=1e-6)
 
 
 def test_dead_features_do_not_make_nan() -> None:
-  scores = baselines.similarity(np.zeros((3, 2)), np.ones((2, 2)))
+  scores = similarity(np.zeros((3, 2)), np.ones((2, 2)))
   np.testing.assert_array_equal(scores, np.zeros((2, 3)))
 
 
 def test_random_scores_replay_and_differ_between_targets_and_seeds() -> None:
-  a = baselines.random(3, 50, seed=1)
-  np.testing.assert_array_equal(a, baselines.random(3, 50, seed=1))
-  assert not np.array_equal(a, baselines.random(3, 50, seed=2))
+  a = random(3, 50, seed=1)
+  np.testing.assert_array_equal(a, random(3, 50, seed=1))
+  assert not np.array_equal(a, random(3, 50, seed=2))
   assert not np.array_equal(a[0].argsort(), a[1].argsort())
 
 
 @pytest.mark.parametrize("num_train", [1, 5, 8, 13])
 def test_rows_of_random_scores_are_those_of_the_whole(num_train) -> None:
-  whole = baselines.random(11, num_train, seed=3)
-  rows = baselines.random_rows(11, num_train, seed=3)
+  whole = random(11, num_train, seed=3)
+  rows = random_rows(11, num_train, seed=3)
   assert rows.shape == whole.shape
   for some in (slice(None), slice(2, 7), np.array([9, 0, 3]), whole[:, 0] > 0.5):
     np.testing.assert_array_equal(rows[some], whole[some])
@@ -100,8 +105,8 @@ def test_distances_of_pixels_are_exact_and_ties_are_ties(monkeypatch) -> None:
   train[:4] = near + rng.integers(-1, 2, (4, 32, 32, 3))  # Large terms, small distances.
   train[7] = train[2].swapaxes(0, 1)
   targets[2] = np.minimum(targets[2], targets[2].swapaxes(0, 1))  # As far from 7 as 2.
-  monkeypatch.setattr(baselines, "_BLOCK_EXAMPLES", 4)
-  found = baselines.pixel_rows(train, targets)
+  monkeypatch.setattr(similarity_lib, "_BLOCK_EXAMPLES", 4)
+  found = pixel_rows(train, targets)
   order = np.array([2, 0, 1])
   for target, row in zip(order, found[order], strict=True):
     squares = [

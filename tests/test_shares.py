@@ -2,19 +2,20 @@ from fractions import Fraction
 
 import pytest
 
-from jaxdm import shares, train, training_sets
+from jaxdm import rounding, training_sets
 from jaxdm.report import tables
+from jaxdm.training import train
 
 
 def test_shares_of_counts_are_exact() -> None:
   for percent in range(1, 100):
     for count in (1, 7, 45, 100, 150, 350, 50_000):
       exact = Fraction(percent * count, 100)
-      assert shares.share_of(percent / 100, count) == exact
+      assert rounding.share_of(percent / 100, count) == exact
   for part in range(1, 60):
     for whole in range(part, 60):
-      assert shares.share_of(part / whole, 3 * whole) == 3 * part
-  assert shares.share_of(1 - 1e-9, 1000) < 1000
+      assert rounding.share_of(part / whole, 3 * whole) == 3 * part
+  assert rounding.share_of(1 - 1e-9, 1000) < 1000
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.3, 0.2, 0.75, 0.1, 0.9])

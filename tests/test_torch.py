@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from jaxdm import train
+from jaxdm.training import train
 
 WHERE = pathlib.Path(__file__).with_name("torch_resnet9.npz")
 CONFIG = train.TrainConfig(width=4, batch_size=16)

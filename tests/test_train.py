@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdm import fleet, prng, resnet9, train, training_sets
+from jaxdm import prng, training_sets
+from jaxdm.training import fleet, resnet9, train
 
 
 def one_model(config, images, labels, mask, *, seed=0, set_labels=None) -> dict:

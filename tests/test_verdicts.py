@@ -5,7 +5,9 @@ import pytest
 import scipy.stats
 from test_brittleness import Simulated, cases
 
-from jaxdm import brittleness, verdicts
+from jaxdm.brittleness import verdicts
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.search import search
 
 TEST = verdicts.SequentialTest(most=16, confidence=0.95, skewness=0)
 
@@ -44,7 +46,7 @@ class FixedDesign(verdicts.SequentialTest):
     return (self.most,)
 
 
-class FixedConfig(brittleness.SearchConfig):
+class FixedConfig(SearchConfig):
   """Searches with it."""
 
   def test(self, skewness: float = 0) -> verdicts.SequentialTest:
@@ -57,13 +59,13 @@ class FixedConfig(brittleness.SearchConfig):
 def test_searches_take_half_the_verification_models_of_a_fixed_design() -> None:
   # Twelve models at once have the power of up to sixteen that arrive one by one.
   configs = {
-    "sequential": brittleness.SearchConfig(verify_seeds=16),
+    "sequential": SearchConfig(verify_seeds=16),
     "fixed": FixedConfig(verify_seeds=12),
   }
   claimed, models = {}, {}
   for name, config in configs.items():
     simulated = Simulated(np.full(2000, 8.0), np.ones(2000), 3.0)
-    found = brittleness.search(
+    found = search(
       cases(2000), simulated, config, skewness=verdicts.Skewness(*np.zeros((2, 2000)))
     )
     claimed[name] = np.array([v.k if not v.censored else 99 for v in found])
@@ -174,8 +176,8 @@ def test_a_search_allows_for_the_skewness_that_it_is_told() -> None:
         proofs.setdefault((case.target, k), []).append(margin)
     return np.array(rows)
 
-  config = brittleness.SearchConfig()
-  found = brittleness.search(cases(5), retrain, config, skewness=skewness)
+  config = SearchConfig()
+  found = search(cases(5), retrain, config, skewness=skewness)
   assert [v.skewness for v in found] == [-1.5, 0.0, 0.4, 1.7, None]
   assert [v.level_checked for v in found] == [False, True, True, False, True]
   for verdict, bound in zip(found, [0.0, 0.0, 0.6, 1.0, 1.0], strict=True):
@@ -186,7 +188,7 @@ def test_a_search_allows_for_the_skewness_that_it_is_told() -> None:
     high = np.mean(margins) + quantile * scipy.stats.sem(margins)
     np.testing.assert_allclose(verdict.margin_high, high, rtol=1e-9)
     assert verdict.margin_high <= 0
-  unknown = brittleness.search(cases(1), retrain, config)[0]
+  unknown = search(cases(1), retrain, config)[0]
   assert unknown.skewness is None and unknown.level_checked
 
 

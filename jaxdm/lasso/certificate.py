@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array
 from jaxdm.lasso import design, fista
 from jaxdm.lasso.matrices import part_of
+from jaxdm.typing import Array
 
 # Of sums of products whose terms are near 1.
 _ROUNDING = 32 * np.finfo(np.float64).eps

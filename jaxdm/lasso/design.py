@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, devices, prng
+from jaxdm import devices, prng
 from jaxdm.errors import UserError
 from jaxdm.lasso.matrices import (
   BLOCK_BYTES,
@@ -24,6 +24,7 @@ from jaxdm.lasso.matrices import (
   scale_rows,
   unit_blocks,
 )
+from jaxdm.typing import Array
 
 Form = Literal["gram", "rows", "bits"]
 _BITS_BLOCK_ROWS = 512

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, devices
+from jaxdm import devices
 from jaxdm.lasso import design
+from jaxdm.typing import Array
 
 # Liang, Luo and Schoenlieb, 'Improving FISTA: faster, smarter and greedier' (2022),
 # section 4.3: steps longer than 1 / L, shrunk where iterates move further than at first.

@@ -17,7 +17,7 @@ BLOCK_BYTES = 2**28
 class Matrix(Protocol):
   """What X must offer: NumPy arrays and memory maps do, and `PackedMasks`.
 
-  Scores float[t, n] that are read by target are one, too: see `baselines.ScoreRows`.
+  Scores float[t, n] that are read by target are one, too: see `attribution.scores`.
   """
 
   @property

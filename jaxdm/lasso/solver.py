@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdm import Array, devices
+from jaxdm import devices
 from jaxdm.lasso import certificate, design, fista
 from jaxdm.lasso import matrices as columns_lib
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
+from jaxdm.typing import Array
 
 # What float32 can resolve of a gap relative to the objective at 0.
 _FLOAT32_GAP = 2e-6

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure as mpl_figure
 
-from jaxdm import verdicts as verdicts_lib
+from jaxdm.brittleness import verdicts as verdicts_lib
 
 _COLOURS = {
   "datamodel": "#c1272d",

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import brittleness, data
-from jaxdm import verdicts as verdicts_lib
+from jaxdm import data
+from jaxdm.brittleness import verdicts as verdicts_lib
+from jaxdm.brittleness.cases import Case, right_targets
 from jaxdm.errors import UserError
-from jaxdm.shares import share_of
+from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
 
 _VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
@@ -76,7 +77,7 @@ def write_examples(path: epath.Path, dataset: data.Dataset) -> None:
 
 def write_verdicts(
   path: epath.Path,
-  cases: Sequence[brittleness.Case],
+  cases: Sequence[Case],
   verdicts: Sequence[verdicts_lib.Verdict],
   base_margins_rt: np.ndarray,
   dataset: data.Dataset,
@@ -120,7 +121,7 @@ def write_targets(
     base_margins_rt: float, margins of r models on all data.
     dataset: whose targets they are.
   """
-  right = brittleness.right_targets(base_margins_rt)
+  right = right_targets(base_margins_rt)
   rows = []
   for target, margins in enumerate(base_margins_rt.T):
     name = dataset.class_names[dataset.test_labels[target]]

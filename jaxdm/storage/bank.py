@@ -27,7 +27,7 @@ def open_store(
 ) -> store_lib.Store:
   """A store of margins [m, t] and masks, eight examples to a byte.
 
-  `retrain.Retrainer` opens the stores of models that it trains, since it knows all that
+  `training.trainer` opens the stores of models that it trains, since it knows all that
   they depend on; this is for models that come from elsewhere.
 
   Args:

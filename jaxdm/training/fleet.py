@@ -11,10 +11,12 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxdm import Array, conv, devices, gradients, numerics, train, training_sets
+from jaxdm import devices, numerics, training_sets
 from jaxdm.errors import UserError
-from jaxdm.shares import share_of
+from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
+from jaxdm.training import conv, output_gradients, train
+from jaxdm.typing import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,13 +167,15 @@ class Fleet:
 
     def gradients_row(examples: Any, row: Any) -> Any:
       (pixels, labels), (variables, key) = examples, row
-      return gradients.per_example(
+      return output_gradients.per_example(
         net, variables, pixels, labels, key, dim=dim, mirror=config.flip
       )
 
     def class_gradients_row(pixels: Array, row: Any) -> Array:
       variables, key = row
-      return gradients.per_class(net, variables, pixels, key, dim=dim, mirror=config.flip)
+      return output_gradients.per_class(
+        net, variables, pixels, key, dim=dim, mirror=config.flip
+      )
 
     rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
     return {fn.__name__: on_one_device(fn) for fn in (*rows, class_gradients_row)}

@@ -1,6 +1,6 @@
 """Gradients of a trained model's outputs, one an example, projected to fewer numbers.
 
-TracIn, TRAK and influence functions are made of these (see `baselines.gradient`).
+TracIn, TRAK and influence functions are made of these (see `attribution.gradient`).
 """
 
 import functools
@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdm import Array, prng, resnet9, train
+from jaxdm import prng
+from jaxdm.training import resnet9, train
+from jaxdm.typing import Array
 
 _EXAMPLES = 32
 

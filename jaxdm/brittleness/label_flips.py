@@ -39,7 +39,7 @@ def best_class(relabel_tnk: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """For each target and example the new label that takes most from the target.
 
   Args:
-    relabel_tnk: float, what each new label takes (`baselines.gradient.relabel`).
+    relabel_tnk: float, what each new label takes (`attribution.gradient`).
     labels: int[n], those that the examples have; never chosen.
 
   Returns:

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from jaxdm import Array, fleet, margins, prng, training_sets
+from jaxdm import margins, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.storage import bank, identity, polling
 from jaxdm.storage import store as store_lib
+from jaxdm.training import fleet
+from jaxdm.typing import Array
 
 CHANGES = "changes"
 

@@ -64,7 +64,7 @@ def by_similarity(cosine_tn: np.ndarray, *, power: float = 0.5) -> np.ndarray:
   """Factors: distance to the target, relative to its median, to a power.
 
   Args:
-    cosine_tn: float in [-1, 1], such as `baselines.similarity`.
+    cosine_tn: float in [-1, 1], such as `attribution.similarity`.
     power: how strongly distance counts; 0 gives all ones.
 
   Returns:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import Array, devices, prng
+from jaxdm import devices, prng
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices, outcomes
 from jaxdm.lasso import solver as solver_lib
-from jaxdm.shares import share_of
+from jaxdm.rounding import share_of
+from jaxdm.typing import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxdm import Array, conv
+from jaxdm.training import conv
+from jaxdm.typing import Array
 
 LEAST_PIXELS = 3  # A side; of less the pooling leaves nothing.
 
@@ -97,7 +98,7 @@ class ResNet9(nn.Module):
     num_classes: k.
     width: channels of the first layer; 64 as published, all others in proportion.
     dtype: of activations and products; parameters and statistics stay float32.
-    conv_backend: the convolution's backend (see `jaxdm.conv`).
+    conv_backend: the convolution's backend (see `conv.convolution`).
   """
 
   num_classes: int

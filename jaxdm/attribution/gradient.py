@@ -1,6 +1,6 @@
 """Attribution by gradients: TracIn, TRAK and influence functions of one model each.
 
-All three start from the gradients phi of the log-odds (`jaxdm.gradients`) and the
+All three start from the gradients phi of the log-odds (`output_gradients`) and the
 probabilities p of the correct class; an example's loss has the gradient -(1 - p) phi.
 Each gives one row an example, float32[n, d], whose products with the targets' gradients
 (`scores`) are the scores. Average those over models.
@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
-from jaxdm import Array, numerics
+from jaxdm import numerics
+from jaxdm.typing import Array
 
 
 class Gradients(NamedTuple):

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import intervals, margins, spearman, training_sets
+from jaxdm import margins, training_sets
+from jaxdm.datamodels import intervals, spearman
+from jaxdm.datamodels.intervals import Interval
 from jaxdm.errors import UserError
-from jaxdm.intervals import Interval
 from jaxdm.lasso import matrices
 
 _TILE_NUMBERS = 2**19
@@ -83,7 +84,7 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   Intervals are jackknife intervals over subsets: Student's t on Fisher's scale, centred
   where the estimate's bias is taken away, and corrected for the skewness and the tails of
   the pseudo-values. The models of one subset are left out of the jackknife together. For
-  Spearman correlations influence functions and the known bias (`jaxdm.spearman`) stand in
+  Spearman correlations influence functions and the known bias (`spearman`) stand in
   for the recomputed ranks. With fewer than 5 subsets intervals hold all possible values.
   `experiments.bench_coverage` prints how often they cover a known truth.
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdm import Array
+from jaxdm.typing import Array
 
 Backend = Literal["auto", "im2col", "lax"]
 _NHWC = ("NHWC", "HWIO", "NHWC")

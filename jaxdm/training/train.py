@@ -12,9 +12,11 @@ import optax
 import optax.contrib
 from jax import lax
 
-from jaxdm import Array, augment, conv, prng, resnet9, training_sets
+from jaxdm import prng, training_sets
 from jaxdm.errors import UserError
-from jaxdm.shares import share_of
+from jaxdm.rounding import share_of
+from jaxdm.training import augment, conv, resnet9
+from jaxdm.typing import Array
 
 Variables = dict[str, Any]
 _PREDICT_IMAGES = 512

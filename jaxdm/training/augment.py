@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxdm import Array, prng
+from jaxdm import prng
+from jaxdm.typing import Array
 
 
 def flip(key: Array, images: Array) -> Array:

@@ -1,0 +1,1 @@
+"""Ways of choosing training examples: each makes scores[t, n], the highest goes first."""

@@ -1,0 +1,63 @@
+"""Scores float[t, n]: how much each example supports each target."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdm.typing import Array
+
+_TILE_TARGETS = 1024
+
+
+class ScoreRows:
+  """Scores float32[t, n] that are computed for the targets that are asked for.
+
+  Attributes:
+    shape: (t, n).
+    dtype: float32.
+  """
+
+  dtype = np.dtype(np.float32)
+
+  def __init__(self, shape: tuple[int, int], rows_of: Callable[[np.ndarray], np.ndarray]):
+    """Computes nothing yet.
+
+    Args:
+      shape: (t, n).
+      rows_of: takes int[u], indices of targets; returns float32[u, n].
+    """
+    self.shape, self._rows_of = shape, rows_of
+
+  def __getitem__(self, targets: slice | np.ndarray) -> np.ndarray:
+    return self._rows_of(np.arange(self.shape[0])[targets])
+
+
+class Term(NamedTuple):
+  """One summand of scores.
+
+  Attributes:
+    score: from all training rows and some target rows to float32[t, n].
+    train_rows: [n, ...], what `score` knows of the training examples.
+    target_rows: [t, ...], of the targets.
+  """
+
+  score: Callable[[Array, Array], Array]
+  train_rows: Array
+  target_rows: Array
+
+
+def add_scores(total_tn: np.ndarray, terms: Sequence[Term]) -> None:
+  """Adds terms to scores in place, a tile of targets at a time.
+
+  Each tile is read and written once for all terms, so that the scores may be a memory
+  map. The device never holds more than a tile of a term.
+
+  Args:
+    total_tn: float32, changed.
+    terms: added in this order, whatever the size of a tile.
+  """
+  for start in range(0, len(total_tn), _TILE_TARGETS):
+    tile_un = total_tn[start : start + _TILE_TARGETS]
+    for score, train_rows, target_rows in terms:
+      tile_un += np.asarray(score(train_rows, target_rows[start : start + _TILE_TARGETS]))

@@ -1,0 +1,1 @@
+"""How few training examples must change before a prediction falls: search, then proof."""

@@ -1,0 +1,190 @@
+"""Which targets are searched, and which training examples are tried in which order."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+
+from jaxdm import prng
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.lasso import design
+from jaxdm.rounding import share_of
+
+_TILE_TARGETS = 1024
+_WRONG_SIGN = 1e-6  # Chance of calling scores without information wrong.
+
+
+class Case(NamedTuple):
+  """One target and one way of choosing training examples for it.
+
+  Attributes:
+    target: index among the targets.
+    method: who ranked.
+    ranking: training examples, the one to change first in front.
+    sizes: numbers of them to try, ascending.
+  """
+
+  target: int
+  method: str
+  ranking: np.ndarray
+  sizes: np.ndarray
+
+
+def largest_change(labels: np.ndarray, target_label: int, max_share: float) -> int:
+  """The most examples tried for a target: a share of its class, at least 1."""
+  class_size = np.sum(np.asarray(labels) == target_label)
+  return max(1, math.floor(share_of(max_share, class_size)))
+
+
+def candidate_sizes(max_k: int, num_sizes: int) -> np.ndarray:
+  """Distinct sizes from 1 to max_k, ascending, geometrically spaced."""
+  return np.unique(np.round(np.geomspace(1, max_k, num_sizes)).astype(int))
+
+
+def surrogate_sizes(predicted_margins: np.ndarray, num_sizes: int) -> np.ndarray:
+  """The fewest removals at which a datamodel predicts a margin <= C, for several C.
+
+  The coarse search of the datamodels paper's authors: C falls from 0 in equal steps to
+  the lowest prediction.
+
+  Args:
+    predicted_margins: float, after the first 1, 2, ... removals of a ranking, in logits.
+    num_sizes: values of C.
+
+  Returns:
+    int, ascending; the whole ranking alone if no prediction is below 0.
+  """
+  lowest = np.minimum.accumulate(predicted_margins)
+  levels = np.linspace(0, min(lowest[-1], 0), num_sizes)
+  found = np.searchsorted(-lowest, -levels, side="left") + 1
+  return np.unique(np.minimum(found, len(lowest)))
+
+
+def right_targets(base_margins_rt: np.ndarray) -> np.ndarray:
+  """Targets with a positive mean margin, right in half of the models, as bool[t]."""
+  often = (base_margins_rt > 0).mean(axis=0) >= 0.5
+  return (base_margins_rt.mean(axis=0) > 0) & often
+
+
+def sample_targets(
+  base_margins_rt: np.ndarray, num_targets: int, seed: int
+) -> np.ndarray:
+  """A uniform sample of the targets that full-data models get right (`right_targets`).
+
+  Args:
+    base_margins_rt: float, margins of r models trained on all data.
+    num_targets: sample size; all eligible targets if there are fewer.
+    seed: of the sample.
+
+  Returns:
+    int[...], ascending.
+  """
+  eligible = np.flatnonzero(right_targets(base_margins_rt))
+  rng = prng.generator_for(seed, "targets")
+  return np.sort(rng.permutation(eligible)[:num_targets])
+
+
+def make_cases(
+  method: str,
+  scores_tn: design.Matrix,
+  targets: np.ndarray,
+  labels: np.ndarray,
+  target_labels: np.ndarray,
+  *,
+  config: SearchConfig,
+  same_class: bool,
+  predicted_full_t: np.ndarray | None = None,
+) -> list[Case]:
+  """Turns scores into one case a target.
+
+  Args:
+    method: names the scores.
+    scores_tn: float, how much each example supports each target. It is read twice: all of
+      it to check it, a tile of targets at a time, and the rows of `targets`.
+    targets: int, indices of the targets wanted.
+    labels: int[n], of the training examples.
+    target_labels: int[t].
+    config: which sizes to try.
+    same_class: choose among the target's class only.
+    predicted_full_t: float, margins that datamodels predict for the full training set,
+      intercept included; then the scores are their weights in logits. Needed for
+      size_law='surrogate', which other scores replace by the grid.
+
+  Returns:
+    Cases whose rankings have at most `largest_change` examples.
+
+  Raises:
+    ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
+      of range.
+  """
+  expected = (len(target_labels), len(labels))
+  if tuple(scores_tn.shape) != expected:
+    raise ValueError(f"scores of {method} must be [t, n] = {expected}")
+  _check_scores(method, scores_tn, np.asarray(labels), np.asarray(target_labels))
+  wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
+  if wrong:
+    raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
+  cases = []
+  rows_un = scores_tn[np.asarray(targets, int)]
+  for target, scores_n in zip(targets, rows_un, strict=True):
+    allowed = np.arange(len(labels))
+    if same_class:
+      allowed = allowed[np.asarray(labels) == target_labels[target]]
+    max_k = largest_change(labels, target_labels[target], config.max_share)
+    order = np.argsort(-scores_n[allowed], kind="stable")[:max_k]
+    ranking = allowed[order]
+    sizes = candidate_sizes(len(ranking), config.num_sizes)
+    if config.size_law == "surrogate" and predicted_full_t is not None:
+      left = predicted_full_t[target] - scores_n[ranking].cumsum()
+      sizes = surrogate_sizes(left, config.num_sizes)
+    cases.append(Case(int(target), method, ranking, sizes))
+  return cases
+
+
+def _check_scores(
+  method: str, scores_tn: design.Matrix, labels: np.ndarray, target_labels: np.ndarray
+) -> None:
+  """Raises ValueError on NaN, and if targets' own classes have clearly lower scores.
+
+  Every class counts alike: one that is spread out is farther from itself than from
+  others, but on average over classes examples are nearer to their own (the energy
+  distance of Szekely and Rizzo is never negative).
+  """
+  targets_k = np.bincount(target_labels, minlength=int(np.max(labels)) + 1)
+  classes = [k for k in np.unique(labels) if targets_k[k] > 1]
+  means_tk = _class_means(
+    method, scores_tn, [np.flatnonzero(labels == k) for k in classes]
+  )
+  if len(classes) < 2:
+    return
+  excess, variance, freedom = 0.0, 0.0, 0
+  for i, k in enumerate(classes):
+    of_k = means_tk[target_labels == k]
+    excess_t = of_k[:, i] - np.delete(of_k, i, axis=1).mean(axis=1)
+    excess += excess_t.mean()
+    variance += excess_t.var(ddof=1) / len(excess_t)
+    freedom += len(excess_t) - 1
+  if excess < 0 and (
+    scipy.special.stdtr(freedom, excess / np.sqrt(max(variance, 1e-300))) < _WRONG_SIGN
+  ):
+    raise ValueError(
+      f"scores of {method} have the wrong sign: the examples that support a target most "
+      "must have the highest ones, and those of its own class have lower ones than others"
+    )
+
+
+def _class_means(
+  method: str, scores_tn: design.Matrix, classes: Sequence[np.ndarray]
+) -> np.ndarray:
+  """Mean score of each class's examples, float64[t, k]; ValueError on NaN."""
+  means_tk = np.empty((scores_tn.shape[0], len(classes)))
+  for start in range(0, len(means_tk), _TILE_TARGETS):
+    part = slice(start, start + _TILE_TARGETS)
+    tile_un = scores_tn[part]
+    if np.isnan(tile_un).any():
+      raise ValueError(f"scores of {method} contain NaN")
+    for k, examples in enumerate(classes):
+      means_tk[part, k] = tile_un[:, examples].mean(axis=1, dtype=np.float64)
+  return means_tk

@@ -1,0 +1,53 @@
+"""The settings of a search."""
+
+import dataclasses
+from typing import Literal
+
+from jaxdm.brittleness.verdicts import MOST_SKEWNESS, SequentialTest
+from jaxdm.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+  """How hard to look, and what counts as shown.
+
+  Attributes:
+    max_share: the largest change tried, as a share of the target's class.
+    size_law: grid: geometrically spaced from 1. surrogate, for datamodels: where they
+      predict margins of 0 and below, in equal steps.
+    num_sizes: how many sizes.
+    search_seeds: models a probe of the search.
+    verify_seeds: fresh models a verification, at most; it ends earlier once it is
+      clear (`verdicts.SequentialTest`).
+    max_verifications: sizes put to the proof for one target, geometrically spaced from
+      the largest down to what the search proposes; 1: only that.
+    confidence: that no claim of one target and method is false.
+    num_targets: sampled from the targets that full-data models get right.
+    seed: of the sample of targets.
+  """
+
+  max_share: float = 0.25
+  size_law: Literal["grid", "surrogate"] = "grid"
+  num_sizes: int = 40
+  search_seeds: int = 3
+  verify_seeds: int = 16
+  max_verifications: int = 8
+  confidence: float = 0.95
+  num_targets: int = 24
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    if not 0 < self.max_share < 1:
+      raise UserError(f"max_share must be in (0, 1), got {self.max_share}")
+    least = {"num_sizes": 1, "search_seeds": 1, "verify_seeds": 2}
+    least |= {"max_verifications": 1, "num_targets": 1}
+    for name, low in least.items():
+      if getattr(self, name) < low:
+        raise UserError(f"{name} must be >= {low}, got {getattr(self, name)}")
+    _ = self.test()  # Checks the confidence.
+
+  def test(self, skewness: float = MOST_SKEWNESS) -> SequentialTest:
+    """What a verification must pass, for margins of such a skewness at most."""
+    return SequentialTest(
+      most=self.verify_seeds, confidence=self.confidence, skewness=skewness
+    )

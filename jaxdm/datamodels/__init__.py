@@ -1,0 +1,1 @@
+"""Sparse linear models from training sets to margins: fit, predictions, their quality."""

@@ -1,0 +1,144 @@
+"""Fitted datamodels, and what they predict."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jaxdm import numerics, training_sets
+from jaxdm.datamodels import metrics
+from jaxdm.lasso import design, matrices, tiling
+from jaxdm.lasso.result import Status
+from jaxdm.storage import checkpoint
+from jaxdm.typing import Array
+
+_TILE_TARGETS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Datamodels:
+  """T fitted datamodels, in the 0/1 basis: margin = weights . mask + intercept.
+
+  Attributes:
+    weights_tn: float32, what each training example's presence adds, in logits.
+    intercepts_t: float32, in logits.
+    lambdas_t: float32, the penalty chosen for each target.
+    gap_t: float32, relative duality gap reached.
+    status_t: int8 of `result.Status`; NONFINITE for targets without margins: their
+      weights are 0; their intercepts, lambdas and gaps are NaN.
+    choice_t: int32, which candidate prior was chosen.
+  """
+
+  weights_tn: np.ndarray
+  intercepts_t: np.ndarray
+  lambdas_t: np.ndarray
+  gap_t: np.ndarray
+  status_t: np.ndarray
+  choice_t: np.ndarray
+
+  def predict(self, masks_mn: Any) -> np.ndarray:
+    """Expected margins of models trained on these subsets.
+
+    Args:
+      masks_mn: bool or real[m, n]: whatever `fit_datamodels` takes. Or one mask, [n].
+
+    Returns:
+      float32[m, t]; float32[t] of one mask.
+
+    Raises:
+      ValueError: on masks with another n than the weights.
+    """
+    masks = matrices.as_real("masks", masks_mn)
+    if masks.shape == self.weights_tn.shape[1:]:
+      [predicted_t] = self.predict(masks[None])
+      return predicted_t
+    predicted_mt = predictions_by_subset(masks, self.weights_tn)
+    predicted_mt += self.intercepts_t
+    return predicted_mt
+
+  def evaluate(self, masks_mn: Any, margins_mt: Any) -> metrics.Quality:
+    """Scores the predictions on held-out models.
+
+    Args:
+      masks_mn: bool, subsets of models that the fit has not seen.
+      margins_mt: real[m, t], their margins; a vector [m] is one target.
+
+    Returns:
+      Quality.
+
+    Raises:
+      ValueError: see `metrics.evaluate`; and on masks with another number of examples.
+    """
+    masks = matrices.as_matrix("masks", masks_mn)
+    margins = np.asarray(matrices.as_columns("margins", margins_mt)[:])
+    lost = np.flatnonzero(self.status_t == Status.NONFINITE)
+    if lost.size:
+      margins = margins.astype(np.promote_types(margins.dtype, np.float32))
+      margins[:, lost] = np.nan
+    return metrics.evaluate(self.predict(masks), margins, masks)
+
+  def top(self, target: int, k: int) -> np.ndarray:
+    """The k training examples that support a target most, strongest first."""
+    return np.argsort(-self.weights_tn[target], kind="stable")[:k]
+
+  def save(self, path: str | epath.PathLike, *, overwrite: bool = False) -> None:
+    """Writes an Orbax checkpoint, whole or not at all.
+
+    Raises:
+      ValueError: if there is one already and `overwrite` is not set.
+    """
+    checkpoint.save(path, dataclasses.asdict(self), overwrite=overwrite)
+
+  @classmethod
+  def load(cls, path: str | epath.PathLike) -> "Datamodels":
+    """Reads what `save` wrote, on any number of devices."""
+    return cls(**checkpoint.load(path))
+
+
+@numerics.pinned()
+def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarray:
+  """Masks times weights, as float32[m, t].
+
+  Weights are read once, a tile of targets at a time; masks a block of rows at a time.
+
+  Raises:
+    ValueError: if masks are not [m, n] with the n of the weights.
+  """
+  t, n = weights_tn.shape
+  if len(masks_mn.shape) != 2 or masks_mn.shape[1] != n:
+    raise ValueError(
+      f"masks must be [m, n] with n = {n} as in the weights, got shape "
+      f"{tuple(masks_mn.shape)}"
+    )
+  m = masks_mn.shape[0]
+  guess_mt = np.empty((m, t), np.float32)
+  for part in tiling.tiles(t, _TILE_TARGETS):
+    tile_un = jnp.asarray(weights_tn[part], jnp.float32)
+    for rows, block in matrices.blocks(masks_mn, np.arange(m)):
+      guess_mt[rows, part] = _product(block, tile_un)
+  return guess_mt
+
+
+def predictions_by_subset(
+  masks_mn: design.Matrix, weights_tn: design.Matrix
+) -> np.ndarray:
+  """The same as `predictions`; models on the same subset cost one product together."""
+  masks_mn = matrices.as_real("masks", masks_mn)
+  if len(masks_mn.shape) == 2:
+    ids_m = metrics.subset_ids(masks_mn)
+    _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
+    if len(rows) < len(subset_m):
+      if isinstance(masks_mn, training_sets.PackedMasks):
+        return predictions(masks_mn.take(rows), weights_tn)[subset_m]
+      return predictions(masks_mn[rows], weights_tn)[subset_m]
+  return predictions(masks_mn, weights_tn)
+
+
+@jax.jit
+def _product(block: Array, weights_un: Array) -> Array:
+  """float32[m, u]."""
+  rows = block.astype(jnp.float32)
+  return jnp.einsum("mn,un->mu", rows, weights_un, precision="highest")

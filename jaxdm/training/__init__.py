@@ -1,0 +1,1 @@
+"""Trains the models: one, many at once, and on demand with their margins remembered."""
