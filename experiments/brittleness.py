@@ -13,14 +13,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import (
-  base_models,
-  fit_datamodels,
-  lab,
-  launcher,
-  methods,
-  workdir,
-)
+from experiments import fit_datamodels
+from experiments.runtime import base_models, lab, launcher, methods, workdir
 from jaxdm import training_sets
 from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.cases import make_cases, right_targets

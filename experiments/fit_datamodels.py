@@ -3,8 +3,8 @@
   python -m experiments.fit_datamodels --workdir=runs/fashion
 
 or to models that others trained, whose masks and margins are .npy files as those of the
-public CIFAR-10 bank are, or have been made a store by experiments.bank --do=import (the
-last --num_held_out rows are kept to judge the fit on):
+public CIFAR-10 bank are, or have been made a store by `experiments.ops.bank --do=import`
+(the last --num_held_out rows are kept to judge the fit on):
 
   python -m experiments.fit_datamodels --workdir=runs/bank \\
       --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000
@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import (
+from experiments.runtime import (
   base_models,
-  hosts,
   imported,
   lab,
   launcher,
   margin_files,
+  processes,
   workdir,
 )
 from jaxdm import margins, training_sets
@@ -111,7 +111,7 @@ def _fit(
     config=config,
     candidates=candidates,
     folder=folder.path / _PARTS / name,
-    share=hosts.mine(),
+    share=processes.mine(),
     report=print,
     progress=lab.progress_bar("datamodels", unit="tile", folder=folder),
   )
@@ -128,10 +128,10 @@ def _fit(
 
 def _save(folder: workdir.Workdir, models: Datamodels) -> None:
   """Writes datamodels that have been judged, in the place of those before."""
-  index, processes = hosts.mine()
+  index, count = processes.mine()
   if index == 0:
     models.save(folder.path / "datamodels", overwrite=True)
-  if processes == 1:  # Others may still be reading them.
+  if count == 1:  # Others may still be reading them.
     atomic_io.remove_folder(folder.path / _PARTS)
 
 

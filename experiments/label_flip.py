@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import base_models, lab, launcher, methods, relabel
 from experiments import brittleness as removals
+from experiments.runtime import base_models, lab, launcher, methods, relabel
 from jaxdm import training_sets
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips

@@ -8,16 +8,8 @@ workdir already holds are not done again, and a killed run continues where it wa
 processes of one job share all of it with --distributed.
 """
 
-from experiments import (
-  brittleness,
-  fit_datamodels,
-  hosts,
-  lab,
-  label_flip,
-  launcher,
-  report,
-  train_subsets,
-)
+from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
+from experiments.runtime import lab, launcher, processes
 from jaxdm.datamodels import path
 
 
@@ -27,7 +19,7 @@ def main(opened: lab.Lab) -> None:
   path.folds(opened.experiment.collect.num_models, opened.experiment.fit)
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
     stage.main(opened)
-  if hosts.follows():
+  if processes.follows():
     return
   report.main(opened)
 

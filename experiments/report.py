@@ -12,9 +12,9 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from experiments import (
+from experiments import fit_datamodels
+from experiments.runtime import (
   base_models,
-  fit_datamodels,
   imported,
   lab,
   launcher,

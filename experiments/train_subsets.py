@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import base_models, hosts, lab, launcher, workdir
+from experiments.runtime import base_models, lab, launcher, processes, workdir
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
@@ -35,7 +35,7 @@ def lacking(opened: lab.Lab) -> int:
 
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Fills the stores; returns what is worth knowing of the models."""
-  shard = hosts.mine()
+  shard = processes.mine()
 
   def work() -> dict[str, Any]:
     if shard[1] == 1 and not opened.holds_models():
@@ -48,7 +48,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     for collection in opened.collections():
       bar = opened.bar(f"models of {collection.store.path.name}")
       opened.retrain.collect(collection, shard=shard, progress=bar)
-    hosts.wait_until(lambda: not lacking(opened), "its share of the models")
+    processes.wait_until(lambda: not lacking(opened), "its share of the models")
     if left := lacking(opened):
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
       return {workdir.UNFINISHED: left}

@@ -29,7 +29,7 @@ _MOST_SECONDS = 20  # Of a processor: what is asked here trains nothing.
 
 def exit_status(module: str, arguments: list[str]) -> int:
   """Runs it in this process."""
-  sys.argv = [f"experiments/{module}.py", *arguments]
+  sys.argv = [f"experiments/{module.replace('.', '/')}.py", *arguments]
   try:
     runpy.run_module(f"experiments.{module}", run_name="__main__", alter_sys=True)
   except SystemExit as end:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import base_models, lab, launcher, relabel
+from experiments.runtime import base_models, lab, launcher, relabel
 from jaxdm.training import fleet
 
 NUM_TRAIN, NUM_TARGETS, NUM_MODELS, NUM_HELD_OUT, REPEATS = 48, 20, 150, 24, 3

@@ -10,7 +10,9 @@ from typing import Any
 
 from absl.testing import flagsaver
 
-from experiments import drill, launcher, presets
+from experiments.config import presets
+from experiments.ops import drill
+from experiments.runtime import launcher
 from jaxdm.storage import store
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,7 +39,7 @@ TOY = {
   "gradient_dim": "64",
 }
 
-# What `experiments.drill` runs in other processes.
+# What `experiments.ops.drill` runs in other processes.
 TOY_OF_DRILL = {
   **{name: str(value) for name, value in drill._TOY.items()},
   "num_models": "70",

@@ -11,7 +11,7 @@ import torch
 from test_torch import CONFIG, IMAGE_SHAPE, NUM_CLASSES, RATES, WHERE, normalised
 from torch import nn
 
-from experiments import torch_resnet9
+from experiments.bench.peers import torch_resnet9
 
 
 def as_flax(net: nn.Module, values: dict[nn.Parameter, torch.Tensor]) -> dict:

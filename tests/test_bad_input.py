@@ -10,21 +10,17 @@ from absl.testing import flagsaver
 from programs import TOY
 
 from experiments import (
-  bank,
-  bench_trainer,
   brittleness,
-  efficiency,
-  explain,
   fit_datamodels,
   label_flip,
   pipeline,
-  plan,
-  program,
-  removal_curves,
   report,
-  status,
   train_subsets,
 )
+from experiments.bench import plan, trainer
+from experiments.ops import bank, status
+from experiments.runtime import program
+from experiments.studies import efficiency, explain, removal_curves
 from jaxdm import data
 
 # Launcher, flags, and what the one line says.
@@ -282,7 +278,7 @@ def test_the_table_is_long_enough() -> None:
   "main,given,message",
   [
     (plan.main, {}, "--bench must name a JSON file"),
-    (bench_trainer.main, {"rows": "w9"}, "--rows must be some of"),
+    (trainer.main, {"rows": "w9"}, "--rows must be some of"),
   ],
 )
 def test_benchmarks_too(main, given, message) -> None:

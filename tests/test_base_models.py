@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import base_models, launcher
+from experiments.runtime import base_models, launcher
 from jaxdm import training_sets
 from jaxdm.training import train
 

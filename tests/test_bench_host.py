@@ -5,7 +5,7 @@ import json
 import pytest
 from absl.testing import flagsaver
 
-from experiments import bench, bench_host
+from experiments.bench import host, measure
 
 
 @pytest.mark.slow
@@ -13,18 +13,18 @@ def test_every_step_is_measured_on_a_workdir_that_is_made_up(
   tmp_path, monkeypatch, capsys
 ) -> None:
   monkeypatch.setattr(
-    bench, "measured", lambda module, what: bench_host.measure(*what.split(","))
+    measure, "measured", lambda module, what: host.measure(*what.split(","))
   )
   folder, path = tmp_path / "run", tmp_path / "bench.json"
   given = {"scale": "0.004", "workdir": str(folder), "json": str(path)}
   with flagsaver.as_parsed(**given):
-    bench_host.main(["prog"])
+    host.main(["prog"])
   printed = capsys.readouterr().out
   assert "n = 200, t = 40, 1,200 models, 40 held-out subsets x 2" in printed
   results = json.loads(path.read_text())
-  assert [r["step"] for r in results] == list(bench_host._STEPS)
+  assert [r["step"] for r in results] == list(host._STEPS)
   for r in results:
-    assert f"| {r['step']} | {bench_host._STEPS[r['step']].about} | " in printed
+    assert f"| {r['step']} | {host._STEPS[r['step']].about} | " in printed
     assert r["seconds"] > 0 and 0 <= r["added_bytes"] < r["peak_bytes"]
   assert (folder / "report.html").stat().st_size > 10_000
   for name, methods in (("brittleness", 8), ("label_flip", 9)):
@@ -49,4 +49,4 @@ def test_bad_flags_get_one_line(given, message, tmp_path) -> None:
     flagsaver.as_parsed(workdir=str(tmp_path / "w"), **given),
     pytest.raises(SystemExit, match=message),
   ):
-    bench_host.main(["prog"])
+    host.main(["prog"])

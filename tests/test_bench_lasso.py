@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from experiments import bench_lasso
+from experiments.bench import lasso
 
 
 @pytest.mark.slow
@@ -14,20 +14,20 @@ from experiments import bench_lasso
 def test_every_side_comes_as_close_as_asked(side) -> None:
   if side in ("celer", "skglm"):
     pytest.importorskip(side)
-  case = bench_lasso.planted("12x40x6")
-  best_lt = bench_lasso.smallest_objectives(case)
+  case = lasso.planted("12x40x6")
+  best_lt = lasso.smallest_objectives(case)
   case = dataclasses.replace(case, best_lt=best_lt)
-  measured = bench_lasso._child(side, case, "12x40x6", 1e-3)
+  measured = lasso._child(side, case, "12x40x6", 1e-3)
   assert measured["reached_distance"] <= 1e-3
   assert measured["targets_timed"] == 6 and measured["seconds"] > 0
-  assert f"12x40x6 | 1e-03 | {side} | " in bench_lasso.table([measured])
+  assert f"12x40x6 | 1e-03 | {side} | " in lasso.table([measured])
 
 
 def test_sides_are_judged_by_the_objective_itself() -> None:
-  case = bench_lasso.planted("12x40x3")
+  case = lasso.planted("12x40x3")
   lam_t = case.lam_lt[10]
-  one = bench_lasso.Case(case.masks, case.outcomes, lam_t[None], np.zeros((1, 3)))
-  one = dataclasses.replace(one, best_lt=bench_lasso.smallest_objectives(one))
+  one = lasso.Case(case.masks, case.outcomes, lam_t[None], np.zeros((1, 3)))
+  one = dataclasses.replace(one, best_lt=lasso.smallest_objectives(one))
   worst = []
   for t in range(3):
     peer = linear_model.Lasso(alpha=lam_t[t], tol=1e-12)
@@ -41,6 +41,4 @@ def test_sides_are_judged_by_the_objective_itself() -> None:
     found = objective(np.full(12, 0.05)) - objective(peer.coef_)
     worst.append(found / (y.var() / 2))
   weights = np.full((1, 3, 12), 0.05)
-  np.testing.assert_allclose(
-    bench_lasso.largest_distance(one, weights), max(worst), rtol=1e-6
-  )
+  np.testing.assert_allclose(lasso.largest_distance(one, weights), max(worst), rtol=1e-6)

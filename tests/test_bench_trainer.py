@@ -4,17 +4,17 @@ import dataclasses
 
 import pytest
 
-from experiments import bench_sides, bench_trainer
+from experiments.bench import sides, trainer
 from jaxdm.training import fleet
 
-ROW = bench_sides.Row("fashion", 4, 8, 1, 16, 32, 1.0)
+ROW = sides.Row("fashion", 4, 8, 1, 16, 32, 1.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["fleet", "vmap"])
 def test_a_side_reports_its_speed(side) -> None:
   row = dataclasses.replace(ROW, epochs=32.0) if side == "vmap" else ROW
-  measured = bench_sides.SIDES[side](row, 0.01, fleet.Speed(chunk=1))
+  measured = sides.SIDES[side](row, 0.01, fleet.Speed(chunk=1))
   assert measured["samples_per_second"] > 0
   assert measured["memory_bytes"] > 1e6
 
@@ -22,13 +22,13 @@ def test_a_side_reports_its_speed(side) -> None:
 @pytest.mark.slow
 def test_pytorch_reports_its_speed() -> None:
   pytest.importorskip("torch")
-  measured = bench_sides.SIDES["torch"](ROW, 0.01, fleet.Speed())
+  measured = sides.SIDES["torch"](ROW, 0.01, fleet.Speed())
   assert measured["samples_per_second"] > 0
 
 
 @pytest.mark.slow
 def test_removals_are_timed_beside_collection() -> None:
-  [found] = bench_trainer.scale([3])["scaling"]
+  [found] = trainer.scale([3])["scaling"]
   assert found["models_per_second"] > 0 and found["models_per_second_on_removals"] > 0
 
 
@@ -37,10 +37,10 @@ def test_the_table_compares_sides_at_the_median_round() -> None:
   ours = [{**run, "samples_per_second": s} for s in (300.0, 100.0, 200.0)]
   theirs = [{**run, "samples_per_second": 50.0}]
   results = [
-    bench_trainer.summary(ROW, "fleet", ours, peak=1e9),
-    bench_trainer.summary(ROW, "torch", theirs, peak=1e9),
+    trainer.summary(ROW, "fleet", ours, peak=1e9),
+    trainer.summary(ROW, "torch", theirs, peak=1e9),
   ]
-  fleet_line, torch_line = bench_trainer.table(results).splitlines()[2:]
+  fleet_line, torch_line = trainer.table(results).splitlines()[2:]
   assert "| 200 |" in fleet_line and "| 4.00 |" in torch_line
   # The preset's 20 epochs of 100 images, in batches of 32.
   assert results[0]["models_per_hour"] == pytest.approx(3600 * 200 / (63 * 32))

@@ -11,8 +11,9 @@ from gcp_storage_emulator import exceptions, server
 from gcp_storage_emulator.handlers import objects
 from programs import TOY_OF_DRILL, start, store_of
 
-from experiments import bank as bank_launcher
-from experiments import fit_datamodels, status, train_subsets
+from experiments import fit_datamodels, train_subsets
+from experiments.ops import bank as bank_launcher
+from experiments.ops import status
 from jaxdm.storage import bank, store, verify
 
 _DOWNLOAD = objects.download

@@ -14,16 +14,9 @@ import pytest
 import scipy.stats
 from absl.testing import flagsaver
 
-from experiments import (
-  base_models,
-  brittleness,
-  explain,
-  fit_datamodels,
-  lab,
-  label_flip,
-  removal_curves,
-  train_subsets,
-)
+from experiments import brittleness, fit_datamodels, label_flip, train_subsets
+from experiments.runtime import base_models, lab
+from experiments.studies import explain, removal_curves
 from jaxdm import prng
 from jaxdm.training.trainer import Retrainer
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import cost, plan, presets
+from experiments.bench import cost, plan
+from experiments.config import presets
 from jaxdm import data
 from jaxdm.training import train
 

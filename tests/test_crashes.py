@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments import workdir
+from experiments.runtime import workdir
 from jaxdm import prng
 from jaxdm.storage import atomic_io, bank, cache, checksummed_json, verify
 from jaxdm.storage import store as store_lib

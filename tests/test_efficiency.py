@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 from programs import start
 
-from experiments import efficiency
+from experiments.studies import efficiency
 from jaxdm.datamodels import path
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import launcher, program, workdir
+from experiments.runtime import launcher, program, workdir
 from jaxdm import data
 from jaxdm.errors import UserError
 from jaxdm.storage import checksummed_json
@@ -125,14 +125,14 @@ def raised(path: pathlib.Path) -> list[tuple[str, str, int]]:
 
 def test_what_programs_and_configs_refuse_is_a_users_error() -> None:
   """Else it would be printed with a traceback, as a fault of the code."""
-  files = [*(ROOT / "experiments").glob("*.py"), *(ROOT / "jaxdm").rglob("*.py")]
+  files = [*(ROOT / "experiments").rglob("*.py"), *(ROOT / "jaxdm").rglob("*.py")]
   assert len(files) > 80
   wrong = [
     f"{path.relative_to(ROOT)}:{line}"
     for path in files
     for function, kind, line in raised(path)
     if kind == "ValueError"
-    and (path.parent.name == "experiments" or function == "__post_init__")
+    and ("experiments" in path.relative_to(ROOT).parts or function == "__post_init__")
   ]
   assert wrong == [], "raise jaxdm.errors.UserError there"
 

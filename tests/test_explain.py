@@ -11,7 +11,9 @@ import scipy.stats
 from absl.testing import flagsaver
 from programs import TOY, start
 
-from experiments import explain, fit_datamodels, launcher, train_subsets
+from experiments import fit_datamodels, train_subsets
+from experiments.runtime import launcher
+from experiments.studies import explain
 from jaxdm.errors import UserError
 
 

@@ -11,7 +11,7 @@ import pytest
 from absl.testing import flagsaver
 from hypothesis import strategies as st
 
-from experiments import launcher
+from experiments.runtime import launcher
 from jaxdm import data
 from jaxdm.data import place
 from jaxdm.storage import atomic_io

@@ -11,17 +11,10 @@ import pytest
 from absl.testing import flagsaver
 from programs import TOY, contents, start
 
-from experiments import (
-  brittleness,
-  efficiency,
-  fit_datamodels,
-  lab,
-  label_flip,
-  presets,
-  removal_curves,
-  train_subsets,
-  workdir,
-)
+from experiments import brittleness, fit_datamodels, label_flip, train_subsets
+from experiments.config import presets
+from experiments.runtime import lab, workdir
+from experiments.studies import efficiency, removal_curves
 from jaxdm import data
 from jaxdm.training.trainer import Retrainer
 

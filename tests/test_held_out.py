@@ -9,7 +9,9 @@ import scipy.stats
 from absl.testing import flagsaver
 from planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
-from experiments import efficiency, fit_datamodels, lab, methods, train_subsets
+from experiments import fit_datamodels, train_subsets
+from experiments.runtime import lab, methods
+from experiments.studies import efficiency
 from jaxdm.storage import bank
 from jaxdm.training import trainer
 from jaxdm.training.trainer import Retrainer

@@ -20,20 +20,10 @@ from absl.testing import flagsaver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import (
-  base_models,
-  brittleness,
-  efficiency,
-  explain,
-  fit_datamodels,
-  lab,
-  label_flip,
-  presets,
-  relabel,
-  removal_curves,
-  train_subsets,
-  workdir,
-)
+from experiments import brittleness, fit_datamodels, label_flip, train_subsets
+from experiments.config import presets
+from experiments.runtime import base_models, lab, relabel, workdir
+from experiments.studies import efficiency, explain, removal_curves
 from jaxdm import data, prng, training_sets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels import fit as fit_lib

@@ -9,17 +9,15 @@ import pytest
 from programs import contents, start
 
 from experiments import (
-  bank,
   brittleness,
-  efficiency,
-  explain,
   fit_datamodels,
   label_flip,
   pipeline,
-  removal_curves,
   report,
   train_subsets,
 )
+from experiments.ops import bank
+from experiments.studies import efficiency, explain, removal_curves
 from jaxdm.datamodels.model import Datamodels
 
 N, T, M = 48, 6, 60

@@ -22,17 +22,13 @@ from experiments import (
   brittleness,
   fit_datamodels,
   label_flip,
-  launcher,
   pipeline,
-  presets,
-  provenance,
-  relabel,
   report,
-  settings,
-  status,
   train_subsets,
-  workdir,
 )
+from experiments.config import experiment_flags, presets
+from experiments.ops import status
+from experiments.runtime import launcher, provenance, relabel, workdir
 from jaxdm.brittleness import label_flips as label_flip_lib
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
@@ -76,11 +72,13 @@ def test_a_workdirs_seed_is_that_of_stages_to_come_as_well() -> None:
   begun = dataclasses.asdict(presets.CollectConfig(seed=7))
   searched = dataclasses.asdict(SearchConfig(seed=3))
   with flagsaver.as_parsed():
-    assert settings.experiment({"collect": begun}).search.seed == 7
-    assert settings.experiment({"collect": begun, "search": searched}).search.seed == 3
-    assert settings.experiment({"removal_curves": {"seed": 5}}).search.seed == 0
+    assert experiment_flags.experiment({"collect": begun}).search.seed == 7
+    assert (
+      experiment_flags.experiment({"collect": begun, "search": searched}).search.seed == 3
+    )
+    assert experiment_flags.experiment({"removal_curves": {"seed": 5}}).search.seed == 0
   with flagsaver.as_parsed(seed="9"):
-    chosen = settings.experiment({"collect": begun, "search": searched})
+    chosen = experiment_flags.experiment({"collect": begun, "search": searched})
     assert chosen.collect.seed == chosen.search.seed == 9
 
 
@@ -90,7 +88,7 @@ def test_settings_of_another_version_are_named() -> None:
     flagsaver.as_parsed(),
     pytest.raises(ValueError, match="workdir was begun with another version.* greed"),
   ):
-    settings.experiment({"compare": begun})
+    experiment_flags.experiment({"compare": begun})
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import bank, fit_datamodels
+from experiments import fit_datamodels
+from experiments.ops import bank
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import result
 
@@ -182,7 +183,7 @@ def test_imported_models_are_fitted_as_the_files_are(files, tmp_path, capsys) ->
     look_after(taken, "verify")
   assert "imported/margins/c/0/0: its digest" in capsys.readouterr().out
   look_after(taken, "repair")
-  with pytest.raises(SystemExit, match="run python -m experiments.bank --do=import"):
+  with pytest.raises(SystemExit, match="run python -m experiments.ops.bank --do=import"):
     start({**taken, "targets": "1:4", "num_lambdas": "6"})
   with pytest.raises(SystemExit, match="do=export is for models of one's own"):
     look_after({**taken, "other": "x"}, "export")

@@ -20,7 +20,9 @@ from absl.testing import flagsaver
 from etils import epath
 from test_report import dataset, read_twice
 
-from experiments import launcher, report, status, workdir
+from experiments import report
+from experiments.ops import status
+from experiments.runtime import launcher, workdir
 from jaxdm import data
 from jaxdm.report import tables
 from jaxdm.storage import (
@@ -93,7 +95,7 @@ def test_names_in_any_encoding_are_read_and_come_back(tmp_path) -> None:
 _IN_A_LOCALE = """
 import sys
 from etils import epath
-from experiments import program
+from experiments.runtime import program
 from jaxdm import data
 from jaxdm.storage import atomic_io
 from jaxdm.report import page, tables
@@ -304,14 +306,14 @@ def test_read_only_workdirs_are_read(finished, tmp_path) -> None:
   folder, out = tmp_path / "read only", tmp_path / "out"
   folder.mkdir()
   asked = [
-    ("status", []),
-    ("bank", ["--do=show"]),
-    ("bank", ["--do=verify"]),
-    ("bank", ["--do=export", f"--other={out}/matrices"]),
+    ("ops.status", []),
+    ("ops.bank", ["--do=show"]),
+    ("ops.bank", ["--do=verify"]),
+    ("ops.bank", ["--do=export", f"--other={out}/matrices"]),
     ("report", [f"--out={out}/report"]),
     ("report", []),
     ("train_subsets", []),
-    ("bank", ["--do=repair"]),
+    ("ops.bank", ["--do=repair"]),
   ]
   parts = [[name, [f"--workdir={folder}", *more], ""] for name, more in asked]
   # One after the other: each keeps the others out.

@@ -12,33 +12,39 @@ import jax
 import programs
 import pytest
 
-from experiments import workdir
+from experiments.runtime import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
-ALONE = ("bank", "efficiency", "explain", "report")
-JOB = ("brittleness", "fit_datamodels", "label_flip", "pipeline", "removal_curves")
-READS_FILES = ("bank", "fit_datamodels")
-LAUNCHERS = (*ALONE, *JOB, "status", "train_subsets")
-TAKES_SETTINGS = ("bench_accuracy", "bench_host", "bench_trainer", "plan")
+ALONE = ("ops.bank", "studies.efficiency", "studies.explain", "report")
+JOB = (
+  "brittleness",
+  "fit_datamodels",
+  "label_flip",
+  "pipeline",
+  "studies.removal_curves",
+)
+READS_FILES = ("ops.bank", "fit_datamodels")
+LAUNCHERS = (*ALONE, *JOB, "ops.status", "train_subsets")
+TAKES_SETTINGS = ("bench.accuracy", "bench.host", "bench.trainer", "bench.plan")
 # Flags of their own; bench_accuracy needs PyTorch.
 OTHERS = {
-  "bench_coverage": "--simulations",
-  "bench_host": "--scale",
-  "bench_lasso": "--shapes",
-  "bench_trainer": "--scaling",
-  "cut_fashion": "--source",
-  "drill": "--drill_times",
-  "plan": "--bench",
+  "bench.coverage": "--simulations",
+  "bench.host": "--scale",
+  "bench.lasso": "--shapes",
+  "bench.trainer": "--scaling",
+  "ops.cut_fashion": "--source",
+  "ops.drill": "--drill_times",
+  "bench.plan": "--bench",
 }
 if importlib.util.find_spec("torch"):
-  OTHERS["bench_accuracy"] = "--num_base"
+  OTHERS["bench.accuracy"] = "--num_base"
 
 # Module, arguments, and what its one line on stderr says.
 ONE_LINE = [
   *(
     (name, "--shard=0/2", "--shard and --distributed are for programs") for name in ALONE
   ),
-  ("status", "--shard=0/2", "--shard and --distributed are for programs"),
+  ("ops.status", "--shard=0/2", "--shard and --distributed are for programs"),
   *((name, "--shard=0/2", "--shard: processes that work together must") for name in JOB),
   *((name, "--own_disk", "--own_disk is for train_subsets") for name in JOB),
   ("train_subsets", "--shard=2/2", "--shard must be i/N with 0 <= i < N, got '2/2'"),
@@ -48,12 +54,16 @@ ONE_LINE = [
   ("train_subsets", "--workdir=HELD --shard=0/2", "--workdir=HELD is in use by another"),
   # What is opened.
   ("fit_datamodels", "--masks=no.npy --margins=no.npy", "--masks=no.npy is not a whole"),
-  ("bank", "--do=import", "--masks and --margins are needed"),
-  ("status", "--workdir=NONE", "--workdir=NONE holds no experiment"),
-  ("status", "--workdir=NONE --alpha=2", "--alpha has no effect in this program"),
+  ("ops.bank", "--do=import", "--masks and --margins are needed"),
+  ("ops.status", "--workdir=NONE", "--workdir=NONE holds no experiment"),
+  ("ops.status", "--workdir=NONE --alpha=2", "--alpha has no effect in this program"),
   ("pipeline", "--masks=m.npy", "--masks has no effect in this program"),
   ("pipeline", "--out=NONE", "--out has no effect in this program"),
-  ("removal_curves", "--budget_models=3", "--budget_models has no effect in this"),
+  (
+    "studies.removal_curves",
+    "--budget_models=3",
+    "--budget_models has no effect in this",
+  ),
   ("train_subsets", "--own_disk", "--own_disk is for processes of one job"),
   ("train_subsets", "--arrays=NONE", "--arrays=NONE cannot be read"),
   ("train_subsets", "--arrays=NONE --dataset=cifar10", "--arrays is for --dataset=ar"),
@@ -61,9 +71,9 @@ ONE_LINE = [
   ("train_subsets", "--background=black", "--background is for image files"),
   ("fit_datamodels", "--masks=no.npy --margins=no.npy --arrays=NONE", "--arrays has no"),
   ("report", "--workdir=NONE --alpha=2", "--alpha must be in (0, 1), got 2.0"),
-  ("plan", "", "--bench must name a JSON file"),
-  ("bench_trainer", "--rows=w9", "--rows must be some of"),
-  ("drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
+  ("bench.plan", "", "--bench must name a JSON file"),
+  ("bench.trainer", "--rows=w9", "--rows must be some of"),
+  ("ops.drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
 ]
 
 
@@ -73,9 +83,9 @@ MACHINES = [
   ("train_subsets", "cuda"),
   ("pipeline", "rocm"),
   ("report", "tpu"),
-  ("bank", "no_such_thing"),
+  ("ops.bank", "no_such_thing"),
   ("brittleness", "cpu,no_such_thing"),
-  ("explain", "CPU"),
+  ("studies.explain", "CPU"),
 ]
 
 
@@ -91,7 +101,7 @@ def ran(places) -> dict[tuple[str, ...], dict[str, Any]]:
   """What every program did, by its module, arguments and JAX_PLATFORMS, if it is set."""
   asked = [(name, arguments) for name, arguments, _ in ONE_LINE]
   asked += [(name, "--help") for name in (*LAUNCHERS, *OTHERS)]
-  asked += [("status", "--workdir=HELD"), ("status", "--workdir=HELD", "cuda")]
+  asked += [("ops.status", "--workdir=HELD"), ("ops.status", "--workdir=HELD", "cuda")]
   asked += [(name, "", platforms) for name, platforms in MACHINES]
   parts = []
   for name, text, *platforms in asked:
@@ -107,9 +117,10 @@ def ran(places) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def test_every_program_is_looked_at() -> None:
   mark = 'if __name__ == "__main__":'
-  files = (ROOT / "experiments").glob("*.py")
-  programs = {path.stem for path in files if mark in path.read_text()}
-  assert programs - {"bench_accuracy"} == {*LAUNCHERS, *OTHERS} - {"bench_accuracy"}
+  root = ROOT / "experiments"
+  files = [path for path in root.rglob("*.py") if mark in path.read_text()]
+  programs = {".".join(path.relative_to(root).with_suffix("").parts) for path in files}
+  assert programs - {"bench.accuracy"} == {*LAUNCHERS, *OTHERS} - {"bench.accuracy"}
 
 
 @pytest.mark.parametrize("name", [*LAUNCHERS, *OTHERS])
@@ -150,7 +161,7 @@ def test_bad_input_ends_in_one_line(ran, places, name, arguments, message) -> No
 
 
 def test_status_reads_a_workdir_that_is_in_use(ran) -> None:
-  done = ran["status", "--workdir=HELD"]
+  done = ran["ops.status", "--workdir=HELD"]
   assert done["status"] == 0 and "store" in done["out"], done
 
 
@@ -166,4 +177,4 @@ def test_devices_that_are_not_there_are_one_line(ran, places, name, platforms) -
 
 
 def test_status_needs_no_device(ran) -> None:
-  assert ran["status", "--workdir=HELD", "cuda"]["status"] == 0
+  assert ran["ops.status", "--workdir=HELD", "cuda"]["status"] == 0

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments import bank, hosts, launcher, provenance, status, workdir
+from experiments.ops import bank, status
+from experiments.runtime import launcher, processes, provenance, workdir
 from jaxdm import devices
 from jaxdm.storage import identity, store
 
@@ -35,7 +36,7 @@ _KILLED = """
 import sys, time
 from absl import flags
 flags.FLAGS(["killed"])
-from experiments import provenance
+from experiments.runtime import provenance
 import test_provenance
 provenance._WRITE_SECONDS = 0.1
 test_provenance.run(sys.argv[1], work=lambda: time.sleep(600))
@@ -100,7 +101,7 @@ def test_a_damaged_start_is_not_counted_and_ends_nothing(tmp_path) -> None:
 def test_processes_of_a_job_are_summed(tmp_path, monkeypatch) -> None:
   with provenance.Start(workdir.epath.Path(tmp_path), "stage", {}):
     time.sleep(0.2)
-  monkeypatch.setattr(hosts, "mine", lambda: (1, 2))
+  monkeypatch.setattr(processes, "mine", lambda: (1, 2))
   with provenance.Start(workdir.epath.Path(tmp_path), "stage", {}):
     time.sleep(0.2)
   found = provenance.of_stage(workdir.epath.Path(tmp_path), "stage", {})

@@ -6,7 +6,7 @@ import scipy.stats
 import sklearn.metrics
 from test_datamodels import RNG, models
 
-from experiments import bench_coverage
+from experiments.bench import coverage
 from jaxdm import training_sets
 from jaxdm.datamodels import metrics, spearman
 from jaxdm.datamodels.fit import fit_datamodels
@@ -127,9 +127,9 @@ def test_intervals_are_those_of_a_jackknife_that_recomputes_every_score() -> Non
 
 @pytest.mark.parametrize("name", ["4 targets", "high LDS", "low LDS"])
 def test_intervals_cover_the_truth_of_made_up_populations(name) -> None:
-  setting = bench_coverage.SETTINGS[name]
-  made = bench_coverage.population(setting._replace(targets=min(setting.targets, 5)))
-  shares = bench_coverage.coverage(made, bench_coverage.truth(made), 60, 400)
+  setting = coverage.SETTINGS[name]
+  made = coverage.population(setting._replace(targets=min(setting.targets, 5)))
+  shares = coverage.coverage(made, coverage.truth(made), 60, 400)
   # Of 400 samples 376 to 384 are expected; a percentile bootstrap covers 350.
   assert (shares[0] >= 0.91).all() and (shares[0] <= 0.985).all(), shares
   assert (shares[1:] <= 0.055).all(), shares
@@ -364,9 +364,7 @@ def test_few_subsets_say_nothing_of_the_truth(subsets) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_an_interval_holds_its_estimate() -> None:
-  made = bench_coverage.population(
-    bench_coverage.SETTINGS["high LDS"]._replace(targets=3)
-  )
+  made = coverage.population(coverage.SETTINGS["high LDS"]._replace(targets=3))
   for start in range(0, 400, 8):
     rows = slice(start, start + 8)
     predicted = np.repeat(made.predicted_st[rows], 2, axis=0)

@@ -9,7 +9,8 @@ import scipy.stats
 from absl.testing import flagsaver
 from programs import start
 
-from experiments import base_models, launcher, removal_curves
+from experiments.runtime import base_models, launcher
+from experiments.studies import removal_curves
 from jaxdm import prng
 from jaxdm.errors import UserError
 

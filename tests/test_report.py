@@ -259,7 +259,8 @@ matplotlib.rcParams["savefig.facecolor"] = "red"
 before = dict(matplotlib.rcParams)
 import numpy as np
 from jaxdm.report import figures, page, tables
-from experiments import efficiency, explain, removal_curves, report
+from experiments import report
+from experiments.studies import efficiency, explain, removal_curves
 fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
 content = page.png(fig)
 assert content.startswith(b"\\x89PNG"), content[:9]

@@ -19,7 +19,9 @@ from absl.testing import flagsaver
 from programs import TOY_OF_DRILL as TOY
 from programs import store_of
 
-from experiments import bank, drill, fit_datamodels, launcher, status, train_subsets
+from experiments import fit_datamodels, train_subsets
+from experiments.ops import bank, drill, status
+from experiments.runtime import launcher
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.storage import checksummed_json, store, verify
 
@@ -404,8 +406,9 @@ def test_stores_may_be_on_another_filesystem(trained, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_ends_what_does_not_end_by_itself(name) -> None:
-  code = "from experiments import stopping; import time; stopping.GRACE_SECONDS = 0.5; "
-  code += "stopping.listen(); print('ready', flush=True); time.sleep(60)"
+  code = "from experiments.runtime import preemption; import time; "
+  code += "preemption.GRACE_SECONDS = 0.5; "
+  code += "preemption.listen(); print('ready', flush=True); time.sleep(60)"
   process = subprocess.Popen(
     [sys.executable, "-c", code],
     stdout=subprocess.PIPE,
@@ -445,13 +448,13 @@ def test_the_slurm_script_shares_and_queues_again(tmp_path, env, expected) -> No
   fake(tmp_path, "srun", f'echo "$@" >> {tmp_path}/log; exit 75')
   fake(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/log')
   env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": "py", **env}
-  command = ["bash", str(ROOT / "experiments" / "slurm.sbatch"), "--workdir=w"]
+  command = ["bash", str(ROOT / "experiments" / "ops" / "slurm.sbatch"), "--workdir=w"]
   assert subprocess.run(command, env=env).returncode == 75
   assert (tmp_path / "log").read_text().splitlines() == expected
 
 
 def test_the_pod_script_prints_what_it_would_run() -> None:
-  script, found = str(ROOT / "experiments" / "tpu_pod.sh"), []
+  script, found = str(ROOT / "experiments" / "ops" / "tpu_pod.sh"), []
   for action in (
     ["create", "n", "z", "v5litepod-16"],
     ["install", "n", "z"],
@@ -468,7 +471,9 @@ def test_the_pod_script_prints_what_it_would_run() -> None:
   text = "\n".join(found)
   assert "tpu-vm create n --zone=z --accelerator-type=v5litepod-16" in text
   assert "--distributed\\ --own_disk\\ --preset=cifar10" in text
-  merge = "experiments.bank --workdir=out/run --do=merge --other=out/worker-{} --data_dir"
+  merge = (
+    "experiments.ops.bank --workdir=out/run --do=merge --other=out/worker-{} --data_dir"
+  )
   assert all(merge.format(worker) in text for worker in (0, 1))
   assert text.index("rm -rf out/worker-1") < text.index("jaxdm/run out/worker-1")
   assert subprocess.run(["bash", script, "fly"], capture_output=True).returncode == 2
@@ -482,7 +487,14 @@ def test_parts_are_collected_again_and_again(tmp_path) -> None:
   fake(tmp_path, "gcloud", copy + f'cp -r "{pod}/$n" "$2"')
   toy = [f"--{name}={value}" for name, value in TOY.items()]
   env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
-  command = ["bash", str(ROOT / "experiments" / "tpu_pod.sh"), "collect", "n", "z", "2"]
+  command = [
+    "bash",
+    str(ROOT / "experiments" / "ops" / "tpu_pod.sh"),
+    "collect",
+    "n",
+    "z",
+    "2",
+  ]
 
   def collected() -> int:
     done = subprocess.run([*command, str(folder), *toy], env={**os.environ, **env})

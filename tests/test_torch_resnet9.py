@@ -8,7 +8,8 @@ from absl.testing import flagsaver
 
 pytest.importorskip("torch")
 
-from experiments import bench_accuracy, torch_resnet9
+from experiments.bench import accuracy
+from experiments.bench.peers import torch_resnet9
 
 
 @pytest.mark.slow
@@ -25,7 +26,7 @@ def test_bench_accuracy_compares_both(tmp_path, capsys) -> None:
   toy = {"train_per_class": "24", "test_per_class": "10", "width": "4", "num_base": "3"}
   toy |= {"batch_size": "8", "epochs": "2", "chunk": "2", "json": str(path)}
   with flagsaver.as_parsed(**toy):
-    bench_accuracy.main(["prog"])
+    accuracy.main(["prog"])
   found = json.loads(path.read_text())
   assert [len(found[name]) for name in ("jaxdm", "pytorch")] == [3, 3]
   difference = np.mean(found["jaxdm"]) - np.mean(found["pytorch"])

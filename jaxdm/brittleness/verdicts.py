@@ -87,7 +87,7 @@ class SequentialTest:
   models do not tell the skewness of their own margins well enough to correct for it, so
   it must be known from elsewhere. Levels are simulated with gamma distributed margins of
   that skewness. A long left tail makes a false claim less likely, so that negative
-  skewness needs no levels of its own. `experiments.bench_coverage` prints the levels for
+  skewness needs no levels of its own. `experiments.bench.coverage` prints the levels for
   other distributions, and what they cost in models.
 
   Attributes:

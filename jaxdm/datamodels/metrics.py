@@ -86,7 +86,7 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   the pseudo-values. The models of one subset are left out of the jackknife together. For
   Spearman correlations influence functions and the known bias (`spearman`) stand in
   for the recomputed ranks. With fewer than 5 subsets intervals hold all possible values.
-  `experiments.bench_coverage` prints how often they cover a known truth.
+  `experiments.bench.coverage` prints how often they cover a known truth.
 
   Args:
     predicted_mt: float[m, t], finite.

@@ -1,0 +1,1 @@
+"""Speed, memory and error levels, as programs that print them."""

@@ -1,0 +1,429 @@
+"""Times what the host does beside training, at full size, with made-up numbers.
+
+  python -m experiments.bench.host --json=bench_host.json
+  python -m experiments.bench.host --scale=0.01       # a hundredth of everything
+
+Writes a workdir of the preset's size (cifar10 by default) whose images, margins, scores
+and datamodels are random: nothing is trained. Then each step runs in a process of its own
+and calls the functions that the launchers call. The files of one margin matrix are hard
+links to one file, so that 300,000 models take up 17 GB of disk.
+
+Peak memory is the process's VmHWM, in which pages of memory maps count although the
+system can take them back (Linux). Seconds are of the clock, CPU seconds of all threads.
+The workdir is a temporary folder, removed at the end, unless --workdir names one.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags, logging
+
+from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
+from experiments.bench import cost, measure
+from experiments.config import experiment_flags
+from experiments.runtime import base_models, lab, methods, program, workdir
+from jaxdm import data, devices, margins
+from jaxdm.attribution.random_scores import random_rows
+from jaxdm.brittleness.cases import Case, make_cases
+from jaxdm.brittleness.search import Changes, Retrain, Seeds
+from jaxdm.datamodels import metrics
+from jaxdm.datamodels.model import Datamodels, predictions_by_subset
+from jaxdm.errors import UserError
+from jaxdm.lasso import tiling
+from jaxdm.report import tables
+from jaxdm.storage import array_folder, atomic_io, bank, identity
+from jaxdm.training.trainer import Collection, missing
+
+SCALE = flags.DEFINE_float(
+  "scale", 1.0, "Share of the preset's examples, targets and models.", 0, 1
+)
+STEPS = flags.DEFINE_list("steps", None, "Only these steps; all by default.")
+_WRITTEN = "made_up"
+_TILE_TARGETS = 1024
+_NONZERO = 0.01  # Of the datamodels' weights.
+
+Work = Callable[[], Any]
+
+
+class Step(NamedTuple):
+  """Something that is measured.
+
+  Attributes:
+    prepare: does what is not measured, and returns what is.
+    about: what it does.
+  """
+
+  prepare: Callable[[lab.Lab], Work]
+  about: str
+
+
+def open_lab(folder: str) -> lab.Lab:
+  """A workdir of the size that the flags ask for, with random images."""
+  stored = {"start": {"preset": "cifar10"}}
+  experiment = experiment_flags.experiment(stored)
+  where = {
+    "data_dir": experiment_flags.DATA_DIR.value,
+    "arrays": experiment_flags.ARRAYS.value,
+  }
+  blank, scale = cost.load_blank(experiment.data, where), SCALE.value
+  if not scale > 0:
+    raise UserError(f"scale must be in (0, 1], got {scale}")
+  each = [
+    max(2, round(scale * int(np.bincount(labels).min())))
+    for labels in (blank.train_labels, blank.test_labels)
+  ]
+  if scale < 1:
+    blank = blank.take(None, *each)
+  collect = dataclasses.replace(
+    experiment.collect,
+    num_models=max(2, round(scale * experiment.collect.num_models)),
+    num_held_out=max(2, round(scale * experiment.collect.num_held_out)),
+  )
+  targets = max(2, round(scale * experiment.search.num_targets))
+  search = dataclasses.replace(experiment.search, num_targets=targets)
+  experiment = dataclasses.replace(experiment, collect=collect, search=search)
+  dataset = _with_random_images(blank)
+  preset = experiment_flags.preset(stored)
+  return lab.Lab(
+    workdir.Workdir(folder), experiment, experiment_flags.speed(), dataset, preset
+  )
+
+
+def _with_random_images(blank: data.Dataset) -> data.Dataset:
+  """The dataset with other pixels."""
+  rng = np.random.default_rng(0)
+  images = {
+    name: rng.integers(0, 256, getattr(blank, name).shape, np.uint8)
+    for name in ("train_images", "test_images")
+  }
+  return dataclasses.replace(blank, **images)
+
+
+def _write(opened: lab.Lab) -> Work:
+  """Makes up stores, scores, datamodels, and the summaries of the stages before them."""
+  rng = np.random.default_rng(1)
+
+  def work() -> dict[str, Any]:
+    for collection in opened.collections():
+      _write_models(opened, collection, rng)
+    _write_base_models(opened, rng)
+    models = _write_datamodels(opened, rng)
+    lds = metrics.Interval(0.0, 0.0, 0.0)._asdict()
+    numbers = {"num_targets": len(opened.target_labels)}
+    shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
+    base = {workdir.OUTPUTS: {"base_models": "made up"}}
+    _record(opened, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
+    names = ("lds", "pooled_correlation", "r2", "lds_ceiling")
+    counts = {
+      "models_fitted_to": 0,
+      "prior": "none",
+      "held_out_models": 0,
+      "mean_nonzero_weights": 0.0,
+    }
+    judged = dict.fromkeys(names, lds) | counts | {"bias_on_full_data": 0.0}
+    judged |= {workdir.OUTPUTS: {"datamodels": identity.digest(models)}}
+    _record(opened, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
+    return {}
+
+  return lambda: opened.workdir.run(_WRITTEN, opened.settings("data", "collect"), work)
+
+
+def _record(
+  opened: lab.Lab, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
+) -> None:
+  """Records a stage as finished."""
+  opened.workdir.run(stage, opened.settings(*groups), lambda: dict(summary))
+
+
+def _write_models(
+  opened: lab.Lab, collection: Collection, rng: np.random.Generator
+) -> None:
+  """Fills a store; chunks of models that are fitted to share one file of margins.
+
+  A held-out subset is the same in all stores.
+  """
+  n, t, store = len(opened.labels), len(opened.target_labels), collection.store
+  fitted = opened.experiment.collect.num_models - collection.subsets.first
+  shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
+  first = None
+  for models in missing(store, collection.models):
+    chunk, m = models.start // store.rows_per_chunk, len(models)
+    shares = models.stop <= fitted and m == store.rows_per_chunk
+    drawn = [rng] * m if shares else [_of_subset(collection, i) for i in models]
+    bits = [one.integers(0, 256, -(-n // 8), np.uint8) for one in drawn]
+    masks = np.unpackbits(np.array(bits), axis=1)
+    margins_mt = shared_mt if shares else rng.standard_normal((m, t), np.float32)
+    bank.write(store, chunk, masks[:, :n].astype(bool), margins_mt)
+    [path] = atomic_io.find(store.path / "margins" / "c" / str(chunk), "*")
+    if shares and first:
+      path.unlink()
+      os.link(first, path)
+    elif shares:
+      first = path
+
+
+def _of_subset(collection: Collection, number: int) -> np.random.Generator:
+  """Draws a model's subset."""
+  return np.random.default_rng(collection.subsets.first + number)
+
+
+def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
+  """Random scores, and logits that are right about every target."""
+  t, n = len(opened.target_labels), len(opened.labels)
+  shapes: dict[str, tuple[int, ...]] = dict.fromkeys(base_models.METHODS, (t, n))
+  k, r = opened.dataset.num_classes, opened.experiment.collect.num_base
+  folder = opened.workdir.path / lab.BASE_MODELS
+  arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
+  for name in base_models.METHODS:
+    for part in tiling.tiles(t, _TILE_TARGETS):
+      arrays[name][part] = rng.standard_normal(arrays[name][part].shape, np.float32)
+  arrays["logits"][:] = 4 * (opened.target_labels[:, None] == np.arange(k))
+  arrays["logits"][:] += rng.standard_normal((r, t, k), np.float32) / 4
+  array_folder.finish(folder, arrays, opened.base_models_identity())
+
+
+def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
+  """Random sparse weights."""
+  t, n = len(opened.target_labels), len(opened.labels)
+  weights_tn = np.zeros((t, n), np.float32)
+  columns = rng.integers(0, n, (t, max(1, round(_NONZERO * n))))
+  numbers = rng.standard_normal(columns.shape, np.float32)
+  np.put_along_axis(weights_tn, columns, numbers, axis=1)
+  zeros_t = np.zeros(t, np.float32)
+  status_t, choice_t = np.zeros(t, np.int8), np.zeros(t, np.int32)
+  models = Datamodels(weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t)
+  models.save(opened.workdir.path / "datamodels", overwrite=True)
+  return models
+
+
+def _fit(opened: lab.Lab) -> Work:
+  """Masks and margins of the models to fit to, as fit_datamodels reads them."""
+  return lambda: fit_datamodels.finite_rows(opened)
+
+
+def _fit_margins(opened: lab.Lab) -> Work:
+  """The part of that which looks for margins that are not finite."""
+  return lambda: margins.usable(opened.fitted_rows().margins_mt)
+
+
+def _held_out(opened: lab.Lab) -> Work:
+  """Masks and margins of the models to judge on."""
+  return lambda: fit_datamodels.held_out_rows(opened)
+
+
+def _open(opened: lab.Lab) -> Work:
+  """One method's scores of the searched targets."""
+
+  def work() -> np.ndarray:
+    targets = base_models.searched_targets(opened)
+    return methods.scores(opened, ("influence",))["influence"][targets]
+
+  return work
+
+
+def _datamodels(opened: lab.Lab) -> Work:
+  """All datamodels."""
+  return lambda: fit_datamodels.fitted(opened.workdir)
+
+
+def _predict(opened: lab.Lab) -> Work:
+  """What one method predicts for the held-out models."""
+  masks, _ = fit_datamodels.held_out_rows(opened)
+  scores_tn = methods.scores(opened, ("influence",))["influence"]
+  return lambda: predictions_by_subset(masks, scores_tn)
+
+
+def _evaluate(opened: lab.Lab) -> Work:
+  """How well one method predicts the held-out models."""
+  masks, margins_mt = fit_datamodels.held_out_rows(opened)
+  noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
+  guess_mt = margins_mt + noise_mt
+  return lambda: metrics.evaluate(guess_mt, margins_mt, masks)
+
+
+def _cases(opened: lab.Lab) -> Work:
+  """Rankings of all methods for the searched targets, and checks of their scores."""
+
+  def work() -> list[Case]:
+    targets, cases = base_models.searched_targets(opened), []
+    for method, scores_tn in methods.scores(opened, _names(opened)).items():
+      cases += make_cases(
+        method,
+        scores_tn,
+        targets,
+        opened.labels,
+        opened.target_labels,
+        config=opened.experiment.search,
+        same_class=method not in methods.OF_ALL_CLASSES,
+      )
+    return cases
+
+  return work
+
+
+def _searches(opened: lab.Lab) -> Work:
+  """Both searches with their cases, rounds and tables; models take no time."""
+
+  def work() -> None:
+    targets, base = base_models.searched_targets(opened), base_models.load(opened)
+    path = opened.workdir.path / "targets.csv"
+    tables.write_targets(path, base.margins_rt, opened.dataset)
+    models = fit_datamodels.fitted(opened.workdir)
+    scores = methods.scores(opened, _names(opened), models)
+    full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
+    shape = len(opened.target_labels), len(opened.labels)
+    relabel = {"relabel": random_rows(*shape, seed=opened.seed + 1)}
+    for stage, chosen, of_all_classes in (
+      (brittleness, scores, methods.OF_ALL_CLASSES),
+      (label_flip, scores | relabel, ()),
+    ):
+      found = brittleness.search_all(
+        opened,
+        stage.STAGE,
+        targets,
+        chosen,
+        _untrained(opened),
+        of_all_classes=of_all_classes,
+        predicted_full={"datamodel": full_t},
+      )
+      _record(opened, stage.STAGE, stage.GROUPS, found)
+
+  return work
+
+
+def _untrained(opened: lab.Lab) -> Retrain:
+  """Margins that fall with the size of a change, and have noise."""
+  rng, t = np.random.default_rng(3), len(opened.target_labels)
+
+  def margins(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
+    shares = np.array([k / len(case.ranking) for case, k in changes])
+    margins_m1 = 1 - 2 * shares[:, None] + rng.standard_normal((len(seeds), 1)) / 2
+    return np.broadcast_to(margins_m1, (len(seeds), t))
+
+  return margins
+
+
+def _page(opened: lab.Lab) -> Work:
+  """Figures, summary.json and report.html."""
+  return lambda: report.main(opened)
+
+
+def _names(opened: lab.Lab) -> tuple[str, ...]:
+  """The methods that the preset compares."""
+  return opened.experiment.compare.names
+
+
+_FIRST = "write"
+_STEPS = {
+  _FIRST: Step(_write, "making numbers up (counted apart)"),
+  "fit": Step(_fit, "masks and margins for a fit"),
+  "fit_margins": Step(_fit_margins, "of these, margins alone"),
+  "held_out": Step(_held_out, "held-out rows"),
+  "open": Step(_open, "scores of one method, searched targets"),
+  "datamodels": Step(_datamodels, "opening the datamodels"),
+  "predict": Step(_predict, "predictions of one method"),
+  "evaluate": Step(_evaluate, "evaluation of one method"),
+  "cases": Step(_cases, "cases of all methods"),
+  "searches": Step(_searches, "both searches without training, their cases and tables"),
+  "page": Step(_page, "report page"),
+}
+
+
+def run_step(step: str, folder: str) -> dict[str, Any]:
+  """Runs one step in this process.
+
+  Args:
+    step: its name.
+    folder: the workdir, written before unless this is the first step.
+
+  Returns:
+    step, seconds, cpu_seconds, peak_bytes of the process and added_bytes of the step.
+  """
+  opened = open_lab(folder)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(opened.workdir.locked())
+    work = _STEPS[step].prepare(opened)
+    before = measure.forget_peak()
+    start, cpu = time.perf_counter(), time.process_time()
+    kept = work()
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    peak = measure.status_bytes("VmHWM")
+    del kept
+  return {
+    "step": step,
+    "seconds": seconds,
+    "cpu_seconds": cpu,
+    "peak_bytes": peak,
+    "added_bytes": peak - before,
+  }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+  """The results as Markdown."""
+  lines = ["step | | seconds | CPU seconds | peak GB | of these added"]
+  lines.append(" | ".join(["---"] * 6))
+  for r in results:
+    peak, added = r["peak_bytes"] / 1e9, r["added_bytes"] / 1e9
+    cells = f"{r['step']} | {_STEPS[r['step']].about} | {r['seconds']:,.1f} | "
+    lines.append(f"{cells}{r['cpu_seconds']:,.1f} | {peak:.2f} | {added:.2f}")
+  return "\n".join(f"| {line} |" for line in lines)
+
+
+def _all_steps(folder: str, names: list[str]) -> list[dict[str, Any]]:
+  """Measures steps one after another, each in a process of its own."""
+  results = []
+  for name in names:
+    found = measure.measured("experiments.bench.host", f"{name},{folder}")
+    if not found:
+      break  # Later steps read what earlier ones wrote.
+    results.append(found)
+    print(f"  {name}: {found['seconds']:.1f} s", file=sys.stderr)
+  return results
+
+
+def _size(opened: lab.Lab) -> str:
+  """What is measured, in words."""
+  collect, search = opened.experiment.collect, opened.experiment.search
+  return (
+    f"n = {len(opened.labels):,}, t = {len(opened.target_labels):,}, "
+    f"{collect.num_models:,} models, {collect.num_held_out:,} held-out subsets x "
+    f"{collect.held_out_seeds}, {search.num_targets} searched targets, "
+    f"{len(_names(opened))} methods; {os.cpu_count()} CPU cores"
+  )
+
+
+@program.one_line_errors()
+def main(argv: list[str]) -> None:
+  """Measures; a child process prints its one result as JSON."""
+  if argv[1:]:
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  measure.check()
+  chosen = STEPS.value or list(_STEPS)
+  if unknown := set(chosen) - set(_STEPS):
+    raise UserError(f"steps must be some of {', '.join(_STEPS)}, got {sorted(unknown)}")
+  if measure.CHILD.value:
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file.
+    devices.use_all_devices()
+    print(json.dumps(run_step(*measure.CHILD.value)))
+    return
+  with contextlib.ExitStack() as stack:
+    made = tempfile.TemporaryDirectory
+    folder = experiment_flags.WORKDIR.value or stack.enter_context(made())
+    print(_size(open_lab(folder)), flush=True)
+    results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
+  print(table(results))
+  measure.write(results)
+
+
+if __name__ == "__main__":
+  flags.adopt_module_key_flags(measure)
+  experiment_flags.show_in_help()
+  program.run(main)

@@ -1,0 +1,140 @@
+"""What a bank of models will cost: hours, memory and disk, from a measured speed.
+
+  python -m experiments.bench.trainer --json=bench_trainer.json
+  python -m experiments.bench.plan --bench=bench_trainer.json --preset=cifar10 \\
+      --devices=1,8,64
+
+Settings of the experiment are flags, as for `experiments.pipeline`: --num_models,
+--alpha, --width and so on.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.bench import cost
+from experiments.config import experiment_flags, presets
+from experiments.runtime import base_models, program
+from jaxdm.errors import UserError
+
+BENCH = program.define_path("bench", None, "JSON that bench_trainer wrote.")
+DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a bank costs.
+
+  Attributes:
+    num_models: m.
+    samples_per_model: training images, repetitions counted.
+    device_hours: on the device that the bench measured.
+    store_bytes: margins, logits if they are kept, and bit-packed masks.
+    scores_bytes: scores of the models on all data, and the datamodels' weights.
+    device_bytes: peak memory of the bench on that device.
+    source: the row of the bench that it follows from.
+  """
+
+  num_models: int
+  samples_per_model: int
+  device_hours: float
+  store_bytes: int
+  scores_bytes: int
+  device_bytes: float
+  source: str
+
+
+def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size) -> Plan:
+  """Scales a measured speed to a bank.
+
+  Args:
+    bench: what bench_trainer wrote.
+    experiment: what to train.
+    size: of its problem.
+
+  Returns:
+    The plan. Where no row has the experiment's network, the nearest one is scaled by
+    operations per image.
+
+  Raises:
+    ValueError: if the bench holds no row of the trainer.
+  """
+  collect = experiment.collect
+  held_out = collect.num_held_out * collect.held_out_seeds
+  m = collect.num_models + held_out + collect.num_base
+  samples = cost.samples_per_model(experiment, size.num_train)
+  rows = [r for r in bench["results"] if r["side"] == "fleet"]
+  if not rows:
+    raise UserError("bench holds no row of the side fleet")
+  wanted = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
+  row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / wanted)))
+  ratio = wanted / row["flops_per_sample"]
+  source = f"{row['row']} on {bench['machine']['device']}"
+  if abs(ratio - 1) > 0.01:
+    source += f", scaled by {ratio:.2f} for its operations per image"
+  itemsize = np.dtype(collect.margin_dtype).itemsize
+  numbers = size.num_targets * (1 + size.num_classes * collect.keep_logits)
+  seconds = m * samples * ratio / row["samples_per_second"]
+  return Plan(
+    num_models=m,
+    samples_per_model=samples,
+    device_hours=seconds * bench["machine"]["devices"] / 3600,
+    store_bytes=m * (itemsize * numbers + -(-size.num_train // 8)),
+    scores_bytes=4 * size.num_targets * size.num_train * (len(base_models.METHODS) + 1),
+    device_bytes=row["memory_bytes"],
+    source=source,
+  )
+
+
+def _read(path: str) -> dict[str, Any]:
+  """What bench_trainer wrote, or an error that says it is not that."""
+  try:
+    bench = json.loads(pathlib.Path(path).read_bytes())
+  except OSError as error:
+    raise UserError(f"bench={path} cannot be read: {error}") from error
+  except ValueError as error:
+    raise UserError(f"bench={path} is not JSON: {error}") from error
+  if not isinstance(bench, dict) or not {"machine", "results"} <= bench.keys():
+    raise UserError(f"bench={path} was not written by bench_trainer")
+  return bench
+
+
+@program.one_line_errors()
+def main(argv: list[str]) -> None:
+  """Prints the plan."""
+  if argv[1:]:
+    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+  if BENCH.value is None:
+    raise UserError("bench must name a JSON file of bench_trainer")
+  if not all(count.isdecimal() and int(count) for count in DEVICES.value):
+    raise UserError(f"devices must be whole numbers >= 1, got {DEVICES.value}")
+  preset = experiment_flags.preset({})
+  experiment = experiment_flags.experiment({})
+  where = {
+    "data_dir": experiment_flags.DATA_DIR.value,
+    "arrays": experiment_flags.ARRAYS.value,
+  }
+  size = cost.problem_size(experiment, where)
+  made = plan(_read(BENCH.value), experiment, size)
+  print(f"{made.num_models:,} models of the preset {preset}")
+  print(f"  n = {size.num_train:,} examples, t = {size.num_targets:,} targets")
+  print(f"  each trains on {made.samples_per_model:,} images")
+  print(f"  speed from {made.source}")
+  print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")
+  print(
+    f"  store: {made.store_bytes / 1e9:,.2f} GB; scores: "
+    f"{made.scores_bytes / 1e9:,.2f} GB"
+  )
+  for count in map(int, DEVICES.value):
+    hours = made.device_hours / count
+    days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
+    print(f"  {count} device{'s' * (count > 1)}: {hours:,.2f} hours{days}")
+
+
+if __name__ == "__main__":
+  experiment_flags.show_in_help()
+  program.run(main)

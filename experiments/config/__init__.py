@@ -1,0 +1,1 @@
+"""What an experiment is made of: its settings, presets, and their flags."""

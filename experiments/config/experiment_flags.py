@@ -1,0 +1,171 @@
+"""Flags in, one checked `Experiment` out.
+
+Every field of every config is a flag; its help is the field's line in the config's
+docstring. A flag that is not given takes the value the workdir already holds, else
+the preset's.
+"""
+
+import dataclasses
+import re
+import sys
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments.config import presets
+from experiments.runtime import program
+from jaxdm.errors import UserError
+from jaxdm.training import fleet
+
+_DEFINE: dict[Any, Any] = {
+  bool: flags.DEFINE_bool,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+}
+
+WORKDIR = program.define_path(
+  "workdir", None, "Folder for everything the experiment makes; continued if it exists."
+)
+BANK_DIR = program.define_path(
+  "bank_dir",
+  None,
+  "Folder, or gs:// bucket, for the stores of models; default: bank in the workdir.",
+)
+PRESET = flags.DEFINE_enum(
+  "preset",
+  None,
+  list(presets.PRESETS),
+  "Experiment to start from; default: the one the workdir was begun with, else fashion.",
+)
+DATA_DIR = program.define_path(
+  "data_dir",
+  None,
+  "Where TFDS datasets are prepared; with --dataset=folder: a folder of train/CLASS/FILE "
+  "and test/CLASS/FILE, image files of one size. The workdir remembers it.",
+)
+ARRAYS = program.define_path(
+  "arrays",
+  None,
+  "With --dataset=arrays: an .npz of train_images, train_labels, test_images, "
+  "test_labels and, if wanted, class_names. The workdir remembers it.",
+)
+
+_GROUPS = typing.get_type_hints(presets.Experiment)
+
+
+def _field_help(config: type) -> dict[str, str]:
+  """The Attributes section of a config's docstring, by field."""
+  text = (config.__doc__ or "").partition("Attributes:")[2]
+  entries = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", text, re.MULTILINE)
+  lines = {name: re.sub(r"\s+", " ", line) for name, line in entries}
+  return {name: line[0].upper() + line[1:] for name, line in lines.items()}
+
+
+def _plain_type(hint: Any) -> Any:
+  """The type behind an optional one."""
+  return next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
+
+
+def _define_flags() -> None:
+  """One flag a field; `None` means that it was not given."""
+  for config in (*_GROUPS.values(), fleet.Speed):
+    helps = _field_help(config)
+    for name, hint in typing.get_type_hints(config).items():
+      if name in flags.FLAGS:
+        continue
+      kind = _plain_type(hint)
+      if typing.get_origin(kind) is typing.Literal or kind not in _DEFINE:
+        options = typing.get_args(typing.get_type_hints(config)[name])
+        flags.DEFINE_enum(name, None, list(options), helps[name])
+      else:
+        _DEFINE[kind](name, None, helps[name])
+
+
+_define_flags()
+
+
+def show_in_help() -> None:
+  """Makes `--help` of the running program list these flags."""
+  for flag in flags.FLAGS.get_flags_for_module(__name__):
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+def _given(config: type) -> dict[str, Any]:
+  """The fields of a config that the command line sets."""
+  names = [field.name for field in dataclasses.fields(config)]
+  values = {name: flags.FLAGS[name].value for name in names}
+  return {name: value for name, value in values.items() if value is not None}
+
+
+def given_fields() -> set[str]:
+  """The fields of all configs that the command line sets."""
+  return {name for config in (*_GROUPS.values(), fleet.Speed) for name in _given(config)}
+
+
+def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
+  """The name of the preset that the command line, or else a workdir, asks for."""
+  return PRESET.value or stored.get("start", {}).get("preset", "fashion")
+
+
+def names_images(stored: Mapping[str, Mapping[str, Any]]) -> bool:
+  """Whether the command line or a workdir says which images are used."""
+  given = (DATA_DIR.value, ARRAYS.value, PRESET.value, flags.FLAGS["dataset"].value)
+  return any(given) or "data" in stored
+
+
+def speed() -> fleet.Speed:
+  """Speed settings: they may change between runs of one experiment."""
+  return fleet.Speed(**_given(fleet.Speed))
+
+
+def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
+  """The experiment that the command line and a workdir describe together.
+
+  Args:
+    stored: the settings that the workdir holds, by group.
+
+  Raises:
+    ValueError: on a value that no config accepts, or a setting that none has.
+  """
+  start = presets.PRESETS[preset(stored)]()
+  # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
+  known = {k: v for name in _GROUPS for k, v in stored.get(name, {}).items()}
+  groups = {}
+  for name, config in _GROUPS.items():
+    base, given = stored.get(name), _given(config)
+    if name == "data" and ARRAYS.value:
+      given = {"dataset": "arrays"} | given  # What the file is for.
+    if base is None:
+      base = dataclasses.asdict(getattr(start, name))
+      base |= {field: known[field] for field in base if field in known}
+    if given.get("dataset", base.get("dataset")) != base.get("dataset"):
+      base = {}  # The preset's choice of classes and sizes is about other images.
+    unknown = base.keys() - {field.name for field in dataclasses.fields(config)}
+    if unknown:
+      raise UserError(
+        f"workdir was begun with another version, which had {', '.join(sorted(unknown))}"
+      )
+    groups[name] = config(**{**base, **given})
+  _check_sources(groups["data"])
+  return presets.Experiment(**groups)
+
+
+def _check_sources(config: presets.DataConfig) -> None:
+  """Raises ValueError on a flag that says nothing of the dataset that is used."""
+  dataset = config.dataset
+  if ARRAYS.value and dataset != "arrays":
+    raise UserError(f"arrays is for --dataset=arrays, got --dataset={dataset}")
+  if dataset not in ("fashion", "arrays"):
+    return
+  if DATA_DIR.value:
+    raise UserError(
+      "data_dir is for --dataset=folder and for the names of TFDS sets, such as "
+      f"--dataset=cifar10; got --dataset={dataset}"
+    )
+  if config.background != presets.DataConfig.background:
+    raise UserError(
+      f"background is for image files; got --dataset={dataset}, which has none"
+    )

@@ -1,0 +1,286 @@
+"""Looks after a workdir's stores of trained models.
+
+  python -m experiments.ops.bank --workdir=runs/fashion --do=show
+  python -m experiments.ops.bank --workdir=runs/fashion --do=verify
+
+What --do can be:
+
+  show    what every store holds, and what made it
+  verify  every byte against the digests that were written with it, every random subset
+          against its seed, and every changed set and its labels against the model's id;
+          exits with 1 if something is wrong
+  repair  the same, and forgets what is damaged, so that train_subsets trains it again;
+          removes what killed processes were in the middle of writing
+  merge   takes over what another workdir of the same experiment has (--other)
+  export  masks.npy and margins.npy in the layout of the public CIFAR-10 bank (--other),
+          and logits.npy if there are any
+  import  the other way round: a store of --masks and --margins, which others left, in a
+          new workdir, for fit_datamodels
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from etils import epath
+
+from experiments import train_subsets
+from experiments.runtime import (
+  base_models,
+  imported,
+  lab,
+  launcher,
+  margin_files,
+  program,
+  provenance,
+  workdir,
+)
+from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.training.trainer import CHANGES, Collection, missing
+
+
+class Imported(NamedTuple):
+  """A workdir that holds nothing but models that others trained."""
+
+  workdir: workdir.Workdir
+
+
+Opened = lab.Lab | margin_files.Files | Imported
+
+_DOINGS = ("show", "verify", "repair", "merge", "export", "import")
+DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
+OTHER = program.define_path(
+  "other", None, "merge: the workdir to take models from; export: the folder to write."
+)
+_BLOCK_ROWS = 4096
+_IMPORTED_ROWS = 512
+_FLOAT16 = float(np.finfo(np.float16).max)
+
+
+def show(folder: workdir.Workdir, collections: list[Collection]) -> None:
+  """Prints a line a store."""
+  print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
+  wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
+  for path in _stores(folder):
+    found = verify.summary(path)
+    makers = [
+      ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
+      for maker in found.made_by
+    ]
+    made = "; and ".join(makers)
+    of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
+    counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
+    print(f"{path.name:<24}{counts}  {made}")
+
+
+def problems(opened: Opened) -> Iterator[tuple[epath.Path, verify.Damage]]:
+  """What is not as it was written, or not what its seed says."""
+  paths = _stores(opened.workdir)
+  broken = [(path, found) for path in paths for found in verify.damage(path)]
+  if isinstance(opened, lab.Lab):
+    root = opened.workdir.path
+    found = base_models.damage(opened, complete=_trained(opened))
+    broken += [(root, verify.Damage(None, file, why)) for file, why in found]
+  yield from broken
+  if broken or not isinstance(opened, lab.Lab):
+    return  # What is damaged may not be readable; after a repair it is looked at.
+  for collection in opened.collections():
+    path = collection.store.path
+    yield from ((path, found) for found in _wrong_masks(opened, collection))
+  if any(path.name == CHANGES for path in paths):
+    changes = opened.retrain.changes
+    for chunk, why in changes.wrong_chunks():
+      yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
+
+
+def _trained(opened: lab.Lab) -> bool:
+  """Whether the workdir's models are recorded as complete."""
+  try:
+    opened.workdir.summary(train_subsets.STAGE)
+  except workdir.WorkdirError:
+    return False
+  return True
+
+
+def _wrong_masks(opened: lab.Lab, collection: Collection) -> Iterator[verify.Damage]:
+  """Chunks whose training sets do not follow from seed and number."""
+  for chunk, rows in collection.store.chunks().items():
+    numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
+    drawn = collection.subsets.masks(opened.seed, len(opened.labels), numbers)
+    stored = bank.packed_masks(collection.store, numbers)
+    if (stored.bits != np.packbits(drawn, axis=1)).any():
+      yield verify.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
+
+
+def check(opened: Opened, *, repair: bool) -> None:
+  """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
+  found = list(problems(opened))
+  if not found:  # Else what tells the versions may be damaged.
+    for line in opened.workdir.mixtures():
+      print(f"note: {line}")
+  if repair:
+    for path in _stores(opened.workdir):
+      verify.sweep(path)
+  for path, damage in found:
+    print(f"{path.name}/{damage.file}: {damage.why}")
+  if not found:
+    more = (
+      "; every subset is its seed's, and every changed set and its labels are their id's"
+    )
+    print(f"every byte is as it was written{more if isinstance(opened, lab.Lab) else ''}")
+    return
+  if not repair:
+    sys.exit(1)
+  for path, damage in found:
+    verify.forget(path, damage)
+  stage, how = imported.STAGE, "the same --do=import brings back"
+  if isinstance(opened, lab.Lab):
+    stage = train_subsets.STAGE
+    how = f"python -m experiments.{stage} --workdir={opened.workdir.path} trains again"
+  opened.workdir.reopen(stage)
+  print(f"{len(found)} damaged files forgotten; {how} what they held")
+
+
+def merge(opened: lab.Lab, other: epath.Path) -> None:
+  """Copies the chunks that only the other workdir has, each checked."""
+  opened.open_stores()
+  for folder in _stores(workdir.Workdir(str(other))):
+    mine = opened.workdir.bank / folder.name
+    if not mine.exists():
+      raise UserError(f"other={other} has {folder.name}, which this experiment has not")
+    copied, torn = verify.merge(mine, folder)
+    print(f"{folder.name}: {copied} chunks taken over")
+    if torn:
+      print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
+  provenance.take_over(opened.workdir.path, other)
+  left = train_subsets.lacking(opened)
+  print(f"{left} models are missing" if left else "no model is missing")
+
+
+def export(opened: lab.Lab, folder: epath.Path) -> None:
+  """Writes the first seed's models on random subsets as two .npy files."""
+  subsets = opened.collections()[0]
+  lacking = missing(subsets.store, subsets.models)
+  if lacking:
+    raise UserError(
+      f"workdir={opened.workdir.path} lacks models; run train_subsets to the end first"
+    )
+  try:
+    atomic_io.check_writable(folder)
+  except OSError as error:
+    raise UserError(f"other={folder} cannot be written: {error}") from error
+  m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
+  shapes: dict[str, tuple[tuple[int, ...], Any]]
+  # Margins first, whose file is then named last: with them all is there.
+  shapes = {"margins": ((m, t), np.float16), "masks": ((m, n), bool)}
+  if "logits" in subsets.store.columns:
+    shapes["logits"] = ((m, t, opened.small.num_classes), np.float16)
+  for name in shapes:
+    if (folder / f"{name}.npy").exists():
+      raise UserError(f"other={folder} holds {name}.npy already; name a new folder")
+  with contextlib.ExitStack() as stack:
+    files: dict[str, Any] = {}
+    for name, (shape, dtype) in shapes.items():
+      files[name] = stack.enter_context(atomic_io.writing(folder / f"{name}.npy"))
+      header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "shape": shape}
+      np.lib.format.write_array_header_1_0(files[name], header | {"fortran_order": False})
+    for start in range(0, m, _BLOCK_ROWS):
+      rows = slice(start, min(start + _BLOCK_ROWS, m))
+      for name, (_, dtype) in shapes.items():
+        numbers = subsets.store.read(name, rows)
+        if name == "masks":
+          numbers = np.unpackbits(numbers, axis=1, count=n)
+        elif np.abs(numbers[np.isfinite(numbers)]).max(initial=0) > _FLOAT16:
+          raise UserError(
+            f"float16 cannot hold {name} of this run; export is not possible"
+          )
+        files[name].write(numbers.astype(dtype).tobytes())
+  print(f"{m:,} models, {n:,} examples, {t:,} targets in {folder}")
+
+
+def take_in(files: margin_files.Files) -> None:
+  """Makes a store of files, all of whose models are checked; continues a stopped one."""
+  masks, margins_mt = files.masks, files.margins_mt
+  (m, n), t = masks.shape, margins_mt.shape[1]
+  dtype = str(margins_mt[:1].dtype)
+  if dtype not in ("float16", "float32"):
+    raise UserError(f"margins must be float16 or float32 to be imported, got {dtype}")
+  if any(path.name != imported.NAME for path in atomic_io.find(files.workdir.bank, "*")):
+    raise UserError(f"workdir={files.workdir.path} holds other models; name a new one")
+
+  digest = files.settings["files"]["digest"]
+
+  def work() -> dict[str, Any]:
+    made = bank.open_store(
+      imported.path(files.workdir),
+      num_targets=t,
+      num_train=n,
+      settings=imported.store_settings(digest),
+      rows_per_chunk=_IMPORTED_ROWS,
+      dtype=dtype,
+    )
+    bar = lab.progress_bar("models imported", folder=files.workdir)
+    for chunk in missing(made, m):
+      rows = slice(chunk.start, chunk.stop)
+      bank.write_from(made, chunk.start, masks[rows], margins_mt[rows])
+      bar(chunk.stop, m)
+    held = np.bitwise_count(masks.bits).sum(dtype=np.int64)
+    about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
+    return about | {"alpha": float(held / (m * n)), "digest": digest}
+
+  files.workdir.run(imported.STAGE, {"imported": files.settings["files"]}, work)
+
+
+def _stores(folder: workdir.Workdir) -> list[epath.Path]:
+  """Folders of stores."""
+  found = [path for path in atomic_io.find(folder.bank, "*") if path.is_dir()]
+  if not found:
+    raise UserError(f"workdir={folder.path} holds no models yet")
+  return found
+
+
+def open_any() -> Opened:
+  """An experiment, a workdir of imported models, or the files that are to be imported."""
+  if DO.value == "import":
+    if not margin_files.MASKS.value:
+      raise UserError("masks and --margins are needed for --do=import")
+    return margin_files.open_files()
+  folder = launcher.open_workdir()
+  return Imported(folder) if imported.exist(folder) else launcher.open_lab()
+
+
+def _hold() -> launcher.Hold:
+  """What only reads must work where nothing can be written."""
+  return "reading" if DO.value in ("show", "verify", "export") else "alone"
+
+
+def main(opened: Opened) -> None:
+  """Does what --do says."""
+  if (OTHER.value is None) != (DO.value not in ("merge", "export")):
+    raise UserError(
+      f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
+    )
+  if isinstance(opened, lab.Lab) and DO.value != "merge":
+    _stores(opened.workdir)  # Where there are none, opening them would make them.
+  if isinstance(opened, margin_files.Files):
+    take_in(opened)
+  elif DO.value == "show":
+    show(opened.workdir, opened.collections() if isinstance(opened, lab.Lab) else [])
+  elif DO.value in ("verify", "repair"):
+    check(opened, repair=DO.value == "repair")
+  elif isinstance(opened, Imported):
+    raise UserError(f"do={DO.value} is for models of one's own, not imported ones")
+  elif DO.value == "merge":
+    merge(opened, epath.Path(OTHER.value))
+  else:
+    export(opened, epath.Path(OTHER.value))
+
+
+PROGRAM = launcher.Program(main, open_any, _hold, flag_modules=(margin_files,))
+
+if __name__ == "__main__":
+  PROGRAM.run()

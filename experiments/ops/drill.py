@@ -1,0 +1,442 @@
+"""Breaks runs on purpose, and checks that nothing is lost, doubled or silently wrong.
+
+  python -m experiments.ops.drill --drill=kills --drill_times=100
+  python -m experiments.ops.drill --drill=searches --drill_times=30
+  python -m experiments.ops.drill --drill=bytes --drill_times=1000
+  python -m experiments.ops.drill --drill=hosts
+  python -m experiments.ops.drill --drill=writers --drill_seconds=600
+  python -m experiments.ops.drill --drill=scale
+
+  kills    runs killed with -9 at random moments and begun again: what was stored stays,
+           and the finished store has the bits of an undisturbed one
+  searches the same with the whole pipeline: its tables, too, have the same bits
+  bytes    a random bit of a store is flipped: it is noticed, and training again only what
+           it touched gives back the same bits
+  hosts    2 and 4 processes, as shards and as one job, one killed half-way, 4 changed to
+           2, either way: the bits of one process
+  writers  4 processes write chunks of one store, the same ones, too: none is torn, none
+           is there twice
+  scale    stores of up to 300,000 models on 10,000 targets, whole by their markers though
+           few numbers are there: seconds to open them, to find what is missing and to
+           read 256 targets of 1,024 models, and what that adds to the peak of memory
+
+Everything happens in a temporary folder, on tiny models. Exits with 1 at the first thing
+that is wrong.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from absl import flags
+
+from experiments.runtime import lab, processes, program
+from experiments.runtime.launcher import open_lab
+from jaxdm import devices
+from jaxdm.storage import bank, store, verify
+from jaxdm.training.trainer import missing
+
+WHAT = flags.DEFINE_enum(
+  "drill",
+  "kills",
+  ["kills", "searches", "bytes", "hosts", "writers", "scale"],
+  "What to break; see above.",
+)
+TIMES = flags.DEFINE_integer(
+  "drill_times", 100, "kills, searches, bytes: how often.", lower_bound=1
+)
+SECONDS = flags.DEFINE_float("drill_seconds", 600, "writers: how long.", lower_bound=0.1)
+MODELS = flags.DEFINE_integer("drill_models", 600, "Models of a run.", lower_bound=8)
+
+_TOY = {
+  "classes": "T-shirt,shirt",
+  "train_per_class": 24,
+  "test_per_class": 10,
+  "downscale": 4,
+  "width": 4,
+  "epochs": 4.0,
+  "batch_size": 8,
+  "num_held_out": 8,
+  "num_targets": 4,
+  "num_sizes": 4,
+  "num_base": 2,
+  "gradient_dim": 16,
+  "chunk": 4,
+}
+_WRITERS = 4
+_HEARTBEATS = 400  # Seconds, in which JAX ends a job that has lost a process.
+_WIDTH = 700
+_SIZES = ((3_200, 1_000), (32_000, 1_000), (32_000, 10_000), (300_000, 10_000))
+_READ_MODELS = 1024
+
+
+def main(argv: list[str]) -> None:
+  """Does the drill that was asked for."""
+  if argv[1:]:
+    sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
+  rng = np.random.default_rng()
+  with tempfile.TemporaryDirectory() as text:
+    folder = pathlib.Path(text)
+    if WHAT.value == "kills":
+      kills(folder, TIMES.value, rng, "train_subsets", _stored)
+    elif WHAT.value == "searches":
+      kills(folder, TIMES.value, rng, "pipeline", _found)
+    elif WHAT.value == "bytes":
+      flipped_bytes(folder, TIMES.value, rng)
+    elif WHAT.value == "hosts":
+      many_hosts(folder)
+    elif WHAT.value == "writers":
+      writers(folder, SECONDS.value)
+    else:
+      scale(folder)
+
+
+def kills(
+  folder: pathlib.Path,
+  times: int,
+  rng: np.random.Generator,
+  launcher: str,
+  outcome: Callable[[pathlib.Path], dict[str, bytes]],
+) -> None:
+  """Kills runs, and begins them again until they finish, until so many were killed.
+
+  Args:
+    folder: for the runs.
+    times: how many to kill.
+    rng: says when.
+    launcher: what to run.
+    outcome: the files of a finished run that must have an undisturbed one's bits.
+  """
+  expected, seconds = _undisturbed(folder / "whole", launcher, outcome)
+  killed, finished, run = 0, 0, folder / "0"
+  while killed < times or run.exists():
+    before = _markers(run)
+    process = _start(run, launcher=launcher)
+    if killed < times:
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(rng.uniform(0, seconds))
+    if killed < times and process.poll() is None:
+      process.kill()
+      killed += 1
+    _check(process.wait() in (0, -signal.SIGKILL), "a run failed")
+    _check(before <= _markers(run), "chunks that were stored are gone")
+    if process.returncode == 0:
+      _check(outcome(run) == expected, "the outcome differs from an undisturbed one's")
+      finished += 1
+      run = folder / str(finished)
+    print(f"\r{killed} of {times} killed, {finished} finished", end="", file=sys.stderr)
+  print(
+    f"\n{killed} runs killed, {finished} finished, each with the bits of an undisturbed "
+    f"one in {len(expected)} files; 0 chunks lost"
+  )
+
+
+def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
+  """Flips bits of a store, and repairs it each time."""
+  devices.use_all_devices()
+  opened = _lab(folder)
+  [collection, *_] = opened.collections()
+  opened.retrain.collect(collection)
+  path, trained = pathlib.Path(collection.store.path), 0
+  whole = _files(path)
+  names = sorted(whole)
+  shares = np.array([len(whole[name]) for name in names], float)
+  for done in range(1, times + 1):
+    name = names[rng.choice(len(names), p=shares / shares.sum())]
+    content = bytearray(whole[name])
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    (path / name).write_bytes(content)
+    found = list(verify.damage(path))
+    _check([damage.file for damage in found] == [name], f"{name}: {found}")
+    verify.forget(path, found[0])
+    [collection, *_] = opened.collections()
+    lost = missing(collection.store, collection.models)
+    _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
+    trained += sum(map(len, lost))
+    opened.retrain.collect(collection)
+    _check(_files(path) == whole, f"{name} was not repaired to the same bits")
+    print(f"\r{done} of {times}", end="", file=sys.stderr)
+  size = sum(map(len, whole.values()))
+  print(
+    f"\n{times} of {times} flipped bits in {size:,} bytes noticed and repaired, by "
+    f"training {trained / times:.1f} of {collection.models} models each"
+  )
+
+
+def many_hosts(folder: pathlib.Path) -> None:
+  """Shares a run in several ways."""
+  expected, _ = _undisturbed(folder / "whole", "train_subsets", _stored)
+
+  def same(name: str) -> None:
+    _check(_stored(folder / name) == expected, f"{name}: other bits than one process")
+    print(f"{name}: the bits of one process")
+
+  for count in (2, 4):
+    name = f"{count} shards"
+    _finish(_shards(folder / name, count))
+    same(name)
+  for count in (2, 4):
+    name = f"one job of {count}"
+    _finish(_job(folder / name, count))
+    same(name)
+  half = len(_markers(folder / "whole")) // 2
+
+  def killed(processes: list[subprocess.Popen[bytes]], run: pathlib.Path) -> None:
+    """Once half of the run's chunks are there."""
+    while len(_markers(run)) < half:
+      ended = all(process.poll() is not None for process in processes)
+      _check(not ended, f"{run.name}: it ended before it was killed")
+      time.sleep(0.02)
+    for process in processes:
+      process.kill()
+      process.wait()
+    print(f"killed with {len(_markers(run))} of {2 * half} chunks stored")
+
+  run = folder / "2 shards, one killed"
+  first, second = _shards(run, 2)
+  killed([first], run)
+  _finish([second])
+  _finish(_shards(run, 2))
+  same(run.name)
+  run = folder / "4 shards changed to 2"
+  killed(_shards(run, 4), run)
+  _finish(_shards(run, 2))
+  same(run.name)
+  run = folder / "a job of 4 changed to 2"
+  killed(_job(run, 4), run)
+  _finish(_job(run, 2))
+  same(run.name)
+  run = folder / "a job of 2, one killed"
+  first, second = _job(run, 2)
+  killed([second], run)
+  _check(first.wait(_HEARTBEATS) != 0, "a job went on without one of its processes")
+  _finish(_job(run, 2))
+  same(run.name)
+
+
+def writers(folder: pathlib.Path, seconds: float) -> None:
+  """Has several processes write to one store, and reads all of it."""
+  context = multiprocessing.get_context("spawn")
+  made: multiprocessing.Queue[int] = context.Queue()
+  processes = [
+    context.Process(target=_write, args=(folder / "store", i, seconds, made))
+    for i in range(_WRITERS)
+  ]
+  for process in processes:
+    process.start()
+  written = [made.get() for _ in processes]
+  for process in processes:
+    process.join()
+  opened = _open(folder / "store")
+  _check(not list(verify.damage(opened.path)), "a chunk is torn")
+  chunks = opened.chunks()
+  names = list((pathlib.Path(opened.path) / "done").glob("*.json"))
+  _check(len(names) == len(chunks), "a chunk is there twice")
+  for chunk, rows in chunks.items():
+    first = chunk * opened.rows_per_chunk
+    found = opened.read("margins", slice(first, first + rows))
+    _check(np.array_equal(found, _content(chunk)["margins"]), f"chunk {chunk} is wrong")
+  print(
+    f"{_WRITERS} processes wrote {sum(written):,} chunks in {seconds:.0f} s, "
+    f"{len(chunks):,} different ones; none torn, none double"
+  )
+
+
+def scale(folder: pathlib.Path) -> None:
+  """Prints what the same requests cost on stores of several sizes."""
+  costs: list[np.ndarray] = []
+  columns = f"{'opening':>10}{'missing':>10}{'reading':>10}{'memory':>10}"
+  print(f"{'models':>9}{'targets':>9}{'chunks':>8}{columns}")
+  for models, targets in _SIZES:
+    path = folder / f"{models}-{targets}"
+    chunks, lacking = _sparse(path, models, targets)
+    before = devices.peak_bytes()
+    seconds = [time.perf_counter()]
+    opened = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
+    seconds.append(time.perf_counter())
+    found = missing(opened, models)
+    seconds.append(time.perf_counter())
+    read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
+    seconds.append(time.perf_counter())
+    _check([part.start // 32 for part in found] == [lacking], "another chunk is missing")
+    _check((read == _column_numbers(targets)[256:512]).all(), "other numbers are read")
+    costs.append(np.diff(seconds))
+    cells = "".join(f"{cost * 1e3:>7.1f} ms" for cost in costs[-1])
+    memory = (devices.peak_bytes() - before) / 1e6
+    print(f"{models:>9,}{targets:>9,}{chunks:>8,}{cells}{memory:>7.1f} MB")
+  largest = np.prod(_SIZES[-1]) / np.prod(_SIZES[0])
+  ratios = "".join(f"{ratio:>8.1f} x" for ratio in costs[-1] / costs[0])
+  print(f"{'the last, ' + format(largest, ',.0f') + ' times the first:':>26}{ratios}")
+
+
+def _sparse(path: pathlib.Path, models: int, targets: int) -> tuple[int, int]:
+  """A store whose last chunks hold numbers, one lacks its marker, and the rest just that.
+
+  Returns:
+    Chunks, and the one that is missing.
+  """
+  made = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
+  size, lacking = made.rows_per_chunk, 1
+  chunks = models // size
+  margins_mt = np.tile(_column_numbers(targets), (size, 1))
+  masks_mn = np.zeros((size, 50_000), bool)
+  for chunk in range(chunks):
+    if chunk >= chunks - _READ_MODELS // size:
+      bank.write(made, chunk, masks_mn, margins_mt)
+    elif chunk != lacking:
+      (path / "done" / f"{chunk:014d}-{size}.json").touch()
+  return chunks, lacking
+
+
+def _column_numbers(targets: int) -> np.ndarray:
+  """A row of margins that tells where it is read."""
+  return np.arange(targets, dtype=np.float32)
+
+
+def _write(path: pathlib.Path, index: int, seconds: float, made: object) -> None:
+  """One writer: chunks of its own, and some that others write too."""
+  opened, end, count = _open(path), time.monotonic() + seconds, 0
+  rng = np.random.default_rng(index)
+  while time.monotonic() < end:
+    common = rng.random() < 0.5
+    own = 1000 + _WRITERS * (count % 500) + index
+    chunk = int(rng.integers(200)) if common else own
+    opened.write(chunk, _content(chunk))
+    count += 1
+  made.put(count)  # type: ignore[attr-defined]
+
+
+def _open(path: pathlib.Path) -> store.Store:
+  """The writers' store."""
+  return bank.open_store(path, num_targets=_WIDTH, num_train=16, settings={})
+
+
+def _content(chunk: int) -> dict[str, np.ndarray]:
+  """What belongs into a chunk."""
+  rng = np.random.default_rng(chunk)
+  margins = rng.normal(size=(1 + chunk % 32, _WIDTH)).astype(np.float32)
+  masks = rng.integers(0, 256, (len(margins), 2)).astype(np.uint8)
+  return {"margins": margins, "masks": masks}
+
+
+def _undisturbed(
+  run: pathlib.Path, launcher: str, outcome: Callable[[pathlib.Path], dict[str, bytes]]
+) -> tuple[dict[str, bytes], float]:
+  """The outcome of a run that is left alone, and how long the run takes."""
+  _finish([_start(run, launcher=launcher)])  # Compiles, and keeps what is compiled.
+  for path in sorted(run.rglob("*"), reverse=True):
+    path.rmdir() if path.is_dir() else path.unlink()
+  start = time.monotonic()
+  _finish([_start(run, launcher=launcher)])
+  return outcome(run), time.monotonic() - start
+
+
+def _start(
+  run: pathlib.Path,
+  *more: str,
+  env: Mapping[str, str] = os.environ,
+  launcher: str = "train_subsets",
+) -> subprocess.Popen[bytes]:
+  """Begins or continues a run."""
+  toy = {**_TOY, "num_models": MODELS.value, "workdir": run}
+  command = [sys.executable, "-m", f"experiments.{launcher}"]
+  command += [f"--{name}={value}" for name, value in toy.items()]
+  quiet = subprocess.DEVNULL
+  return subprocess.Popen([*command, *more], stdout=quiet, stderr=quiet, env=dict(env))
+
+
+def _shards(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
+  """Independent processes."""
+  return [_start(run, f"--{processes.SHARD.name}={i}/{count}") for i in range(count)]
+
+
+def _job(
+  run: pathlib.Path,
+  count: int,
+  *more: str,
+  own_disks: bool = False,
+  launcher: str = "train_subsets",
+) -> list[subprocess.Popen[bytes]]:
+  """One job, as SLURM would start it on one machine."""
+  with socket.socket() as probe:  # JAX takes the port from the job's number.
+    probe.bind(("", 0))
+    number = probe.getsockname()[1]
+  common = {
+    "SLURM_JOB_ID": str(number),
+    "SLURM_STEP_NODELIST": "127.0.0.1",
+    "SLURM_STEP_NUM_TASKS": str(count),
+    "SLURM_NTASKS": str(count),
+  }
+  return [
+    _start(
+      run / str(i) if own_disks else run,
+      f"--{processes.DISTRIBUTED.name}",
+      f"--{processes.OWN_DISK.name}={own_disks}",
+      *more,
+      launcher=launcher,
+      env={**os.environ, **common, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+    )
+    for i in range(count)
+  ]
+
+
+def _finish(processes: list[subprocess.Popen[bytes]]) -> None:
+  """Waits for processes, all of which must end well."""
+  codes = [process.wait() for process in processes]
+  _check(not any(codes), f"a run failed: exit codes {codes}")
+
+
+def _lab(folder: pathlib.Path) -> lab.Lab:
+  """The toy experiment in this process."""
+  for name, value in {**_TOY, "num_models": MODELS.value, "workdir": folder}.items():
+    flags.FLAGS[name].value = value
+  return open_lab()
+
+
+def _files(path: pathlib.Path) -> dict[str, bytes]:
+  """Every file below a folder, half-written ones left out."""
+  files = [p for p in path.rglob("*") if p.is_file() and p.suffix != ".partial"]
+  return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+def _stored(run: pathlib.Path) -> dict[str, bytes]:
+  """Every file of a run's stores."""
+  return _files(run / "bank")
+
+
+def _found(run: pathlib.Path) -> dict[str, bytes]:
+  """Every table of a run, and its models on subsets.
+
+  Not the store of changed sets: which of those share a chunk depends on what was there.
+  """
+  tables = {path.name: path.read_bytes() for path in run.glob("*.csv")}
+  return tables | _files(run / "bank" / "subsets")
+
+
+def _markers(run: pathlib.Path) -> set[str]:
+  """Chunks that are whole."""
+  return {str(p.relative_to(run)) for p in _marker_paths(run)}
+
+
+def _marker_paths(run: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Their markers."""
+  return run.glob("bank/*/done/*.json")
+
+
+def _check(holds: bool, message: str) -> None:
+  """Ends the drill if something is wrong."""
+  if not holds:
+    sys.exit(f"\nWRONG: {message}")
+
+
+if __name__ == "__main__":
+  program.run(main)

@@ -1,0 +1,143 @@
+"""Models on random subsets that others trained, kept by `ops.bank --do=import`.
+
+Such a workdir can be fitted, judged and reported as it is. Once its images are named, by
+--dataset, --arrays or --data_dir, it is an experiment like any other: models on all data
+are trained beside what was imported, and changes are searched and verified.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from experiments.config import experiment_flags, presets
+from experiments.runtime import workdir
+from jaxdm import data
+from jaxdm.errors import UserError
+from jaxdm.storage import bank
+from jaxdm.training.trainer import Collection, Subsets, missing
+
+STAGE = "import"
+# Of the store, in the bank.
+NAME = "imported"
+# Settings of models that are there already.
+_SETTLED = (
+  "alpha",
+  "num_models",
+  "held_out_from",
+  "held_out_seeds",
+  "margin_dtype",
+  "keep_logits",
+)
+
+
+def path(folder: workdir.Workdir) -> epath.Path:
+  """Where imported models are."""
+  return folder.bank / NAME
+
+
+def exist(folder: workdir.Workdir) -> bool:
+  """Whether a workdir holds imported models."""
+  return (path(folder) / "manifest.json").exists()
+
+
+def store_settings(digest: object) -> dict[str, object]:
+  """What imported models depend on, of which the files' digest is all that is known."""
+  return {"law": "somebody else's, as imported", "files": digest}
+
+
+def without_images(folder: workdir.Workdir, stored: Mapping[str, Any]) -> bool:
+  """Whether a workdir is of others' models, and nothing says which images they saw."""
+  return (exist(folder) or "files" in stored) and not experiment_flags.names_images(
+    stored
+  )
+
+
+def how_to_go_on(folder: workdir.Workdir) -> str:
+  """What makes more of others' models than a fit."""
+  images = (
+    "python -m experiments.train_subsets, with their images named by --dataset, --arrays "
+    "or --data_dir, trains models on all data, and everything else can follow"
+  )
+  if exist(folder):
+    return images
+  return (
+    f"python -m experiments.ops.bank --do=import stores them in a new workdir; {images}"
+  )
+
+
+def check_named(folder: workdir.Workdir, stored: Mapping[str, Any]) -> None:
+  """Raises WorkdirError on a workdir of others' models that lacks these, or images."""
+  if "files" in stored and not exist(folder):
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} holds datamodels of others' models, and none of these; "
+      f"{how_to_go_on(folder)}"
+    )
+  if without_images(folder, stored):
+    about = folder.summary(STAGE, "ops.bank --do=import")
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} holds imported models of {about['examples']} examples and "
+      f"{about['targets']} targets, and no images; {how_to_go_on(folder)}"
+    )
+
+
+def collection(folder: workdir.Workdir) -> Collection:
+  """The imported models.
+
+  Raises:
+    WorkdirError: if the import has not ended, or some are missing.
+  """
+  about = folder.summary(STAGE, "ops.bank --do=import")
+  store = bank.open_store(
+    path(folder),
+    num_targets=about["targets"],
+    num_train=about["examples"],
+    settings=store_settings(about["digest"]),
+    dtype=about["dtype"],
+  )
+  if missing(store, about["models"]):
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} lacks imported models; run the import again"
+    )
+  subsets = Subsets(alpha=about["alpha"], family=NAME)
+  return Collection(store, subsets, about["models"])
+
+
+def check_held_out(held_out: int, models: int) -> None:
+  """Raises ValueError where models are too few to be judged on others of them."""
+  if held_out > models - 4:
+    raise UserError(
+      f"num_held_out must leave some of {models} models to fit to, got {held_out}"
+    )
+
+
+def adapted(
+  experiment: presets.Experiment, models: Collection, dataset: data.Dataset
+) -> presets.Experiment:
+  """The experiment with the numbers of the imported models.
+
+  Raises:
+    ValueError: on flags that speak of other models, or images that are not theirs.
+  """
+  for name in _SETTLED:
+    if flags.FLAGS[name].value is not None:
+      raise UserError(f"{name} has no effect on imported models")
+  sizes = models.store.settings["num_train"], models.store.settings["num_targets"]
+  found = len(dataset.train_labels), len(dataset.test_labels)
+  if sizes != found:
+    raise UserError(
+      f"dataset={experiment.data.dataset} has {found[0]} training and {found[1]} test "
+      f"images, but the imported models are of {sizes[0]} and {sizes[1]}"
+    )
+  held_out = experiment.collect.num_held_out
+  check_held_out(held_out, models.models)
+  collect = dataclasses.replace(
+    experiment.collect,
+    alpha=models.subsets.alpha,
+    num_models=models.models - held_out,
+    held_out_from=models.models - held_out,
+    held_out_seeds=1,
+  )
+  return dataclasses.replace(experiment, collect=collect)

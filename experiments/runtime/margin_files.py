@@ -1,0 +1,215 @@
+"""Masks and margins that somebody else's models left, as `.npy` files or imported.
+
+The layout of the files is that of the public CIFAR-10 bank: bool [m, n] masks and float16
+[m, t] margins. Everything is checked before anything is fitted. `experiments.ops.bank
+--do=import` makes a store of them, an eighth as large and with digests of every byte.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.config import experiment_flags, presets
+from experiments.runtime import imported, launcher, program, workdir
+from jaxdm import margins as margins_lib
+from jaxdm import training_sets
+from jaxdm.datamodels.path import FitConfig
+from jaxdm.errors import UserError
+from jaxdm.margins import Margins
+from jaxdm.storage import bank, identity, store
+
+MASKS = program.define_path(
+  "masks",
+  None,
+  "Instead of models of one's own: an .npy of bool [m, n] training masks to fit to.",
+)
+MARGINS = program.define_path("margins", None, "With --masks: an .npy of float [m, t].")
+TARGETS = flags.DEFINE_string("targets", None, "Fit only targets a:b of such models.")
+DROP_NONFINITE = flags.DEFINE_bool(
+  "drop_nonfinite", False, "Leave out such models whose margins are not finite."
+)
+# Of the settings, what a fit to them depends on.
+_USED = {field.name for field in dataclasses.fields(FitConfig)} | {"num_held_out"}
+_BLOCK_ROWS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """Checked files and the settings to fit them with.
+
+  Attributes:
+    workdir: for the results.
+    experiment: whose fit and num_held_out count.
+    masks: of the models to fit to and, behind them, those to judge on.
+    margins_mt: float, theirs.
+    settings: what the result depends on.
+  """
+
+  workdir: workdir.Workdir
+  experiment: presets.Experiment
+  masks: training_sets.PackedMasks
+  margins_mt: Margins
+  settings: dict[str, dict[str, Any]]
+
+  @property
+  def num_fitted(self) -> int:
+    """Models that are fitted to; the others are held out."""
+    return len(self.margins_mt) - self.experiment.collect.num_held_out
+
+  @property
+  def fitted(self) -> tuple[training_sets.PackedMasks, Margins]:
+    """Masks and margins to fit to; those in a store stay there."""
+    rows = np.arange(self.num_fitted)
+    return self.masks.take(rows), _take(self.margins_mt, rows)
+
+  @property
+  def held_out(self) -> tuple[training_sets.PackedMasks, np.ndarray]:
+    """Masks and margins to judge on."""
+    rows = np.arange(self.num_fitted, len(self.margins_mt))
+    return self.masks.take(rows), self.margins_mt[rows]
+
+
+def wanted() -> bool:
+  """Whether flags or workdir ask for somebody else's models, without their images."""
+  if any((MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)):
+    return True
+  folder = launcher.open_workdir()
+  return imported.without_images(folder, folder.settings())
+
+
+def open_files() -> Files:
+  """Reads and checks what flags or workdir name, and says what it holds.
+
+  Raises:
+    ValueError: on anything in flags, files or store that cannot be fitted.
+  """
+  for flag in (experiment_flags.ARRAYS, experiment_flags.DATA_DIR):
+    if flag.value:
+      raise UserError(f"{flag.name} has no effect on models that others trained")
+  folder = launcher.open_workdir()
+  stored = folder.settings()
+  files = stored.pop("files", {})
+  if "train" in stored:
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} is an experiment on images; name a new --workdir"
+    )
+  if bool(MASKS.value) != bool(MARGINS.value):
+    raise UserError("masks and --margins are needed together")
+  experiment = experiment_flags.experiment(stored)
+  where = folder.places(masks=MASKS.value, margins=MARGINS.value)
+  targets = TARGETS.value or "{}:{}".format(*files.get("targets", ("", "")))
+  drop = DROP_NONFINITE.value or files.get("drop_nonfinite", False)
+  margins_mt: Margins
+  if imported.exist(folder) and not (MASKS.value or MARGINS.value):
+    packed, margins_mt, start, of = _from_store(folder, targets)
+  elif where["masks"] and where["margins"]:
+    masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
+    packed, margins_mt, start, of = _from_files(masks, margins, targets)
+  else:
+    raise UserError("masks and --margins are needed together")
+  (m, n), stop = packed.shape, start + margins_mt.shape[1]
+  sizes = np.bitwise_count(packed.bits).sum(axis=1, dtype=np.int64)
+  distinct = len(np.unique(packed.bits, axis=0))
+  print(
+    f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {n:,} examples, "
+    f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
+  )
+  if unused := experiment_flags.given_fields() - _USED:
+    raise UserError(f"{min(unused)} has no effect on models that others trained")
+  models, with_margins = margins_lib.usable(margins_mt)
+  bad = np.setdiff1d(np.arange(m), models)
+  if lost := margins_mt.shape[1] - len(with_margins):
+    print(f"{lost} targets without margins, or with those of few models, are left out")
+  if bad.size and not drop:
+    rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
+    raise UserError(
+      f"margins of {bad.size} models are not finite: rows {rows}; "
+      "--drop_nonfinite leaves them out"
+    )
+  if bad.size:
+    print(f"{bad.size} models left out: their margins are not finite")
+    packed, margins_mt = packed.take(models), _take(margins_mt, models)
+  now: dict[str, Any] = {
+    "masks": [*packed.shape],
+    "digest": identity.digest([packed, margins_mt]),
+    "targets": [start, stop],
+    "drop_nonfinite": drop,
+  }
+  same = all(now[name] == files.get(name) for name in ("targets", "drop_nonfinite"))
+  if files and (now["masks"][1] != files["masks"][1] or (same and now != files)):
+    raise workdir.WorkdirError(
+      f"workdir={folder.path} was begun with other files; name a new one"
+    )
+  return Files(folder, experiment, packed, margins_mt, {"files": now})
+
+
+def _from_files(
+  masks: str, margins: str, targets: str
+) -> tuple[training_sets.PackedMasks, np.ndarray, int, int]:
+  """Masks, margins of the targets asked for, the first of those, and targets in all."""
+  masks_mn, margins_mt = _array("masks", masks), _array("margins", margins)
+  if len(margins_mt) != len(masks_mn):
+    rows = len(margins_mt), len(masks_mn)
+    raise UserError(f"margins has {rows[0]} rows but --masks has {rows[1]}")
+  if margins_mt.dtype.kind != "f":
+    raise UserError(f"margins must hold floats, got {margins_mt.dtype}")
+  start, stop = _slice(targets, margins_mt.shape[1])
+  packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
+  return packed, margins_mt[:, start:stop], start, margins_mt.shape[1]
+
+
+def _from_store(
+  folder: workdir.Workdir, targets: str
+) -> tuple[training_sets.PackedMasks, store.Matrix, int, int]:
+  """The same of what was imported."""
+  opened, _, count = imported.collection(folder)
+  of = int(opened.settings["num_targets"])
+  start, stop = _slice(targets, of)
+  rows = np.arange(count)
+  margins_mt = store.Matrix(opened, "margins", rows, range(start, stop))
+  return bank.packed_masks(opened, rows), margins_mt, start, of
+
+
+def _take(margins_mt: Margins, rows: np.ndarray) -> Margins:
+  """Some models' margins."""
+  return margins_mt[rows] if isinstance(margins_mt, np.ndarray) else margins_mt.take(rows)
+
+
+def _array(name: str, path: str) -> np.ndarray:
+  """A matrix in a file, mapped into memory; never a pickle."""
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except Exception as error:  # NumPy parses the header as Python, and so fails.
+    raise UserError(f"{name}={path} is not a whole .npy file: {error}") from error
+  if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
+    raise UserError(f"{name}={path} must hold one matrix that is not empty")
+  return array
+
+
+def _checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
+  """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
+  if masks_mn.dtype.kind not in "bui":
+    raise UserError(f"masks must hold bool, or 0 and 1, got {masks_mn.dtype}")
+  for start in range(0, len(masks_mn), _BLOCK_ROWS):
+    block = np.asarray(masks_mn[start : start + _BLOCK_ROWS])
+    # A bool in a file may be a byte other than 0 and 1.
+    numbers = block.view(np.uint8) if block.dtype == bool else block
+    wrong = np.flatnonzero(((numbers != 0) & (numbers != 1)).any(axis=1))
+    if wrong.size:
+      raise UserError(f"masks must be 0 or 1, and are not in row {start + wrong[0]}")
+    yield numbers.astype(bool)
+
+
+def _slice(text: str, num_targets: int) -> tuple[int, int]:
+  """The targets a:b that are asked for."""
+  match = re.fullmatch(r"(\d*):(\d*)", text)
+  if not match:
+    raise UserError(f"targets must be a:b, got {text!r}")
+  start, stop = int(match[1] or 0), int(match[2] or num_targets)
+  if not start < stop <= num_targets:
+    raise UserError(f"targets must lie in 0:{num_targets}, got {text!r}")
+  return start, stop

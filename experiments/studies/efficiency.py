@@ -1,0 +1,271 @@
+"""How good datamodels are by the number of models they cost, fitted in many ways.
+
+  python -m experiments.studies.efficiency --workdir=runs/fashion \\
+      --removals=none@150,influence
+
+Fits the first so many models of a finished train_subsets in every way of --ways, judges
+each on the held-out models (LDS with 95 % intervals), says how many models each needs
+for what the published method reaches with more, and draws efficiency.png. --removals
+then has some of these fits choose images, which is the other test: the share of targets
+flipped, verified by retraining. Beside a numbered fit, --methods=... may be named there.
+
+The published method is 'published': a lasso without a prior, penalties chosen on one
+split. 'none' is the same with the preset's folds. 'ridge' and 'components' (ridge on
+principal components of the margins) need scikit-learn: pip install -e '.[bench]'.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments import brittleness, fit_datamodels
+from experiments.config import presets
+from experiments.runtime import base_models, lab, launcher, methods, workdir
+from jaxdm import training_sets
+from jaxdm.datamodels import priors
+from jaxdm.datamodels.fit import fit_datamodels as fit_models
+from jaxdm.datamodels.model import predictions
+from jaxdm.errors import UserError
+from jaxdm.lasso import design
+from jaxdm.report import figures, page, tables
+from jaxdm.storage import atomic_io, cache, identity
+
+STAGE = "efficiency"
+GROUPS = ("fit",)
+OTHERS = ("published", "ridge", "components", "adaptive", "denoised", "half-ridge")
+WAYS = (*OTHERS[:1], *presets.PRIORS, *OTHERS[1:])
+
+SIZES = flags.DEFINE_list(
+  "sizes", None, "Numbers of models; default: num_models / 16, / 8, / 4, / 2 and all."
+)
+CHOSEN = flags.DEFINE_list(
+  "ways", ["published", "none", "influence+size"], "Ways of fitting: " + ", ".join(WAYS)
+)
+REMOVALS = flags.DEFINE_list(
+  "removals", [], "What to put to the removal test: way@models, or one of --methods."
+)
+
+
+class Problem(NamedTuple):
+  """Some of the models, and what a fit may use beside them."""
+
+  opened: lab.Lab
+  scores: Mapping[str, np.ndarray]
+  masks: training_sets.PackedMasks
+  margins_mt: np.ndarray
+
+
+class Point(NamedTuple):
+  """One fit, judged."""
+
+  way: str
+  models: int
+  lds: float
+  low: float
+  high: float
+
+
+def lasso(problem: Problem, prior: priors.Prior, **changes: Any) -> np.ndarray:
+  """Weights of a lasso."""
+  config = dataclasses.replace(problem.opened.experiment.fit, **changes)
+  fit = fit_models(
+    problem.masks, problem.margins_mt, config=config, candidates={"": prior}
+  )
+  return fit.weights_tn
+
+
+def ridge(problem: Problem, margins_mt: np.ndarray | None = None) -> np.ndarray:
+  """Weights of ridge regressions whose penalties leave-one-out chooses, one a target."""
+  from sklearn import linear_model
+
+  masks = problem.masks[:].astype(float)
+  alphas = np.geomspace(1e-3, 30, 25) * len(masks)
+  peer = linear_model.RidgeCV(alphas, alpha_per_target=True)
+  peer.fit(masks, problem.margins_mt if margins_mt is None else margins_mt)
+  return np.asarray(peer.coef_, np.float32)
+
+
+def components(problem: Problem) -> np.ndarray:
+  """Ridge on the margins' principal components: targets that move together share."""
+  centred = problem.margins_mt - problem.margins_mt.mean(axis=0)
+  _, _, axes = np.linalg.svd(centred, full_matrices=False)
+  return axes.T @ ridge(problem, centred @ axes.T)
+
+
+def denoised(problem: Problem) -> np.ndarray:
+  """A lasso on margins less the main component of a first lasso's residuals.
+
+  The luck of one model's initialisation moves the margins of many targets together.
+  """
+  first = lasso(problem, priors.Prior())
+  left = problem.margins_mt - predictions(problem.masks, first)
+  left -= left.mean(axis=0)
+  _, _, axes = np.linalg.svd(left, full_matrices=False)
+  shared = np.outer(left @ axes[0], axes[0])
+  return lasso(problem._replace(margins_mt=problem.margins_mt - shared), priors.Prior())
+
+
+def weights(way: str, problem: Problem) -> dict[str, np.ndarray]:
+  """Weights float32[t, n] of one of `WAYS`, by the name 'weights'."""
+  return {"weights": _weights(way, problem)}
+
+
+def _weights(way: str, problem: Problem) -> np.ndarray:
+  """The same."""
+  if way == "published":
+    return lasso(problem, priors.Prior(), folds=1)
+  if way == "ridge":
+    return ridge(problem)
+  if way == "components":
+    return components(problem)
+  if way == "half-ridge":
+    return (lasso(problem, priors.Prior()) + components(problem)) / 2
+  if way == "denoised":
+    return denoised(problem)
+  if way == "adaptive":
+    first = lasso(problem, priors.Prior())
+    return lasso(problem, priors.Prior(priors.by_size(first)))
+  return lasso(problem, fit_datamodels.prior_of(way, problem.opened, problem.scores))
+
+
+def judged(
+  opened: lab.Lab,
+  way: str,
+  models: int,
+  weights_tn: np.ndarray,
+  held_out: tuple[training_sets.PackedMasks, np.ndarray],
+) -> Point:
+  """The LDS of weights; 0 models: scores that need none on subsets."""
+  found = methods.judge(weights_tn, *held_out)
+  return Point(way, models, *found.lds)
+
+
+def models_needed(curve: Mapping[int, float], lds: float) -> float | None:
+  """Models at which a curve reaches an LDS, between its points by their logarithms."""
+  sizes = sorted(curve)
+  for before, after in zip([None, *sizes], sizes, strict=False):
+    if curve[after] >= lds:
+      if before is None:
+        return after  # Or fewer.
+      place = (lds - curve[before]) / (curve[after] - curve[before])
+      return float(np.exp((1 - place) * np.log(before) + place * np.log(after)))
+  return None
+
+
+def savings(points: list[Point]) -> dict[str, dict[int, float | None]]:
+  """How many times fewer models each way needs than the published one, by its size."""
+  curves: dict[str, dict[int, float]] = {}
+  for point in points:
+    if point.models:
+      curves.setdefault(point.way, {})[point.models] = point.lds
+  published = curves.get("published", {})
+  found: dict[str, dict[int, float | None]] = {}
+  for way, curve in curves.items():
+    needed = {m: models_needed(curve, lds) for m, lds in published.items()}
+    found[way] = {m: round(m / k, 1) if k else None for m, k in needed.items()}
+  return found
+
+
+def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
+  """Sizes and ways of the flags.
+
+  Raises:
+    ValueError: on any that cannot be fitted or compared.
+  """
+  most, fit = opened.experiment.collect.num_models, opened.experiment.fit
+  if most < 10:
+    raise UserError(f"num_models={most} of this workdir are too few; 10 are needed")
+  share = min(fit.validation_share, 1 - fit.validation_share)
+  least = min(most, max(10, 2 * fit.folds, math.ceil(2 / share)))
+  texts = SIZES.value or [str(max(least, most // 2**i)) for i in range(5)]
+  if not all(text.isdecimal() and 10 <= int(text) <= most for text in texts):
+    raise UserError(f"sizes must be numbers from 10 to num_models={most}, got {texts}")
+  unknown = set(CHOSEN.value) - set(WAYS)
+  if unknown:
+    raise UserError(f"ways must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
+  fits = {f"{way}@{size}" for way in CHOSEN.value for size in texts}
+  unknown = set(REMOVALS.value) - fits - set(presets.METHODS)
+  if unknown:
+    raise UserError(f"removals must be way@models or methods, got {sorted(unknown)}")
+  return sorted({int(text) for text in texts}), CHOSEN.value
+
+
+def main(opened: lab.Lab) -> dict[str, Any]:
+  """Fits, judges, removes; a killed run continues with the next fit."""
+  settings, inputs = opened.settings(*GROUPS), opened.inputs("train_subsets")
+  sizes, ways = _asked(opened)
+  # Of one fit, beside the models that it is fitted to.
+  depends_on = settings | {"base_models": inputs["base_models"]}
+
+  def work() -> dict[str, Any]:
+    scores = base_models.load(opened).scores
+    masks, margins_mt = fit_datamodels.finite_rows(opened)
+    held_out = fit_datamodels.held_out_rows(opened)
+    fits: dict[str, np.ndarray] = {}
+    # Not relabel, which scores another change.
+    names = [name for name in scores if name in presets.METHODS]
+    points = [judged(opened, name, 0, scores[name], held_out) for name in names]
+    bar, total = opened.bar(STAGE, unit="fit"), len(sizes) * len(ways)
+    for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
+      rows = np.arange(min(size, len(margins_mt)))
+      problem = Problem(opened, scores, masks.take(rows), margins_mt[rows])
+      made, name = _parts(problem, depends_on), f"{way}@{size}"
+      found = made(name, functools.partial(weights, way, problem))
+      if name in REMOVALS.value:  # The others would fill the memory.
+        fits[name] = found["weights"]
+      points.append(judged(opened, way, size, found["weights"], held_out))
+      bar(i + 1, total)
+    _write(opened, points)
+    summary: dict[str, Any] = {"times_fewer_models": savings(points)}
+    if REMOVALS.value:
+      named = methods.scores(opened, tuple(set(REMOVALS.value) & set(presets.METHODS)))
+      known: dict[str, design.Matrix] = {**fits, **named}
+      chosen = {name: known[name] for name in REMOVALS.value}
+      free = (*fits, *methods.OF_ALL_CLASSES)
+      summary["removals"] = brittleness.search_all(
+        opened,
+        "efficiency_removals",
+        base_models.searched_targets(opened),
+        chosen,
+        brittleness.removals(opened),
+        of_all_classes=free,
+      )
+      summary[workdir.UNFINISHED] = summary["removals"][workdir.UNFINISHED]
+    return summary
+
+  asked = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}
+  search = opened.settings("search") if REMOVALS.value else {}
+  fit = fit_datamodels.STAGE
+  fitted = opened.workdir.outputs(fit) if "datamodel" in REMOVALS.value else {}
+  settings = settings | search | {"efficiency": asked}
+  return opened.workdir.run(STAGE, settings, work, inputs | fitted)
+
+
+def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> cache.Kept:
+  """Where fits to these models are kept; those to others, or of other settings, stay."""
+  rows = identity.digest([problem.masks, problem.margins_mt])
+  of = {**depends_on, "rows": rows}
+  folder = problem.opened.workdir.path / "efficiency.parts"
+  return cache.Kept(folder / cache.name_of(of), of)
+
+
+def _write(opened: lab.Lab, points: list[Point]) -> None:
+  """The table, on the screen and as efficiency.csv, and the figure."""
+  tables.write_rows(opened.workdir.path / "efficiency.csv", Point._fields, points)
+  for p in points:
+    judged = f"{p.lds:.3f} [{p.low:.3f}, {p.high:.3f}]"
+    print(f"{p.way:>16} {p.models:>7} models: LDS {judged}")
+  picture = page.png(figures.efficiency([p._asdict() for p in points]))
+  with atomic_io.writing(opened.workdir.path / "efficiency.png") as file:
+    file.write(picture)
+
+
+PROGRAM = launcher.Program(main, flag_modules=(brittleness,))
+
+if __name__ == "__main__":
+  PROGRAM.run()

@@ -1,0 +1,228 @@
+"""One target's story: what its prediction hangs on, shown by retraining.
+
+  python -m experiments.studies.explain --workdir=runs/fashion --target=7
+
+Trains models without the first k images that its datamodel names, and without as many
+most similar and random images of its class, and with their labels flipped; says how
+often each group of models is right, with intervals, draws explain_7.png, and writes to
+explain_7.csv which images these are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+import scipy.stats
+from absl import flags
+
+from experiments.runtime import base_models, lab, launcher, methods
+from jaxdm import prng, training_sets
+from jaxdm.brittleness import label_flips, verdicts
+from jaxdm.brittleness.cases import make_cases
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.errors import UserError
+from jaxdm.lasso import design
+from jaxdm.report import figures, page, tables, words
+from jaxdm.storage import atomic_io
+
+TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
+KS = flags.DEFINE_list(
+  "ks", None, "Numbers of images to change; default: a twentieth and a tenth of a class."
+)
+MODELS = flags.DEFINE_integer(
+  "explain_models", 32, "Models trained for each change.", lower_bound=2
+)
+METHODS = ("datamodel", "similar", "random")
+_SHOWN = 20
+_ALL = 1 - 1e-9  # Of a class.
+
+
+class Change(NamedTuple):
+  """Some training images removed, or kept under another label.
+
+  Attributes:
+    name: in words.
+    removed: int[k].
+    relabelled: int[k].
+  """
+
+  name: str
+  removed: np.ndarray
+  relabelled: np.ndarray
+
+
+class Outcome(NamedTuple):
+  """What models say of the target after one change.
+
+  Attributes:
+    change: in words.
+    accuracy: share of models that are right, and its 95 % interval (Clopper-Pearson).
+    margin: mean, in logits, and its 95 % interval (Student's t).
+    models: trained for it.
+  """
+
+  change: str
+  accuracy: tuple[float, float, float]
+  margin: tuple[float, float, float]
+  models: int
+
+
+def outcome(change: str, margins: np.ndarray) -> Outcome:
+  """Sums up the margins of models that did not diverge."""
+  margins = margins[np.isfinite(margins)]
+  right = scipy.stats.binomtest(int((margins > 0).sum()), len(margins))
+  interval = right.proportion_ci()
+  return Outcome(
+    change,
+    (right.statistic, interval.low, interval.high),
+    verdicts.mean_bounds(margins, 0.975),
+    len(margins),
+  )
+
+
+def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
+  """Target and sizes of the flags.
+
+  Raises:
+    UserError: on a target that does not exist, or sizes that its class does not hold.
+  """
+  target, count = TARGET.value, len(opened.target_labels)
+  if not 0 <= target < count:
+    raise UserError(f"target must be in [0, {count}), got {target}")
+  size = int(np.sum(opened.labels == opened.target_labels[target]))
+  if size < 2:
+    name = opened.dataset.class_names[opened.target_labels[target]]
+    raise UserError(
+      f"target={target} is of the class {name}, which has 1 training image, and 1 must "
+      "stay; name another target"
+    )
+  default = {max(1, size // 20), min(max(2, size // 10), size - 1)}
+  texts = KS.value or [str(k) for k in sorted(default)]
+  if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
+    raise UserError(f"ks must be numbers in [1, {size}), got {','.join(texts)}")
+  return target, [int(text) for text in texts]
+
+
+def changes_of(
+  opened: lab.Lab, scores: Mapping[str, design.Matrix], target: int, ks: Sequence[int]
+) -> list[Change]:
+  """What every method would remove, and relabel."""
+
+  def ranking(method: str, same_class: bool) -> np.ndarray:
+    labels = opened.labels, opened.target_labels
+    [case] = make_cases(
+      method,
+      scores[method],
+      np.array([target]),
+      *labels,
+      config=SearchConfig(max_share=_ALL),
+      same_class=same_class,
+    )
+    return case.ranking
+
+  none, found = np.zeros(0, int), []
+  for method in METHODS:
+    first = ranking(method, same_class=method not in methods.OF_ALL_CLASSES)
+    found += [Change(f"{k} removed: {method}", first[:k], none) for k in ks]
+  for method in METHODS:
+    first = ranking(method, same_class=True)
+    found += [Change(f"{k} relabelled: {method}", none, first[:k]) for k in ks]
+  return found
+
+
+def trained(
+  opened: lab.Lab, target: int, changes: Sequence[Change], label: int
+) -> list[Outcome]:
+  """What fresh models say after each change."""
+  count = MODELS.value
+  seeds = [prng.Seed("explain", i) for i in range(count)]
+  masks = training_sets.removal_masks(len(opened.labels), [c.removed for c in changes])
+  flipped = [change.relabelled for change in changes]
+  new = [np.full(len(examples), label) for examples in flipped]
+  labels_mn = training_sets.relabelled(opened.labels, flipped, new)
+  margins_mt = opened.retrain(
+    np.repeat(masks, count, axis=0),
+    seeds * len(changes),
+    labels_mn=np.repeat(labels_mn, count, axis=0),
+    progress=opened.bar("explain"),
+  )
+  groups = margins_mt[:, target].reshape(len(changes), count)
+  pairs = zip(changes, groups, strict=True)
+  return [outcome(change.name, margins) for change, margins in pairs]
+
+
+def _images(opened: lab.Lab, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
+  """A row for each image of each change: its place, and what and from where it is."""
+  data = opened.dataset
+  return [
+    (
+      change.name,
+      place,
+      example,
+      data.class_names[data.train_labels[example]],
+      data.train_sources[example],
+    )
+    for change in changes
+    for place, example in enumerate([*change.removed, *change.relabelled])
+  ]
+
+
+def _picture(
+  opened: lab.Lab, target: int, confidence: float, first: Change, found: list[Outcome]
+) -> bytes:
+  """The target, the images it hangs on, and what changing them does."""
+  data = opened.dataset
+  name = data.class_names[data.test_labels[target]]
+  examples = first.removed[:_SHOWN]
+  fig = figures.explanation(
+    data.test_images[target],
+    data.train_images[examples],
+    title=f"target {target}, {name}: softmax {confidence:.0%}, and the training images "
+    "that it hangs on most",
+    image_titles=[data.class_names[data.train_labels[e]] for e in examples],
+    names=[o.change for o in found],
+    accuracies=np.array([o.accuracy for o in found]),
+    margins=np.array([o.margin for o in found]),
+  )
+  return page.png(fig)
+
+
+def main(opened: lab.Lab) -> dict[str, Any]:
+  """Trains, sums up, draws."""
+  target, ks = _asked(opened)
+  stage = f"explain_{target}"
+
+  def work() -> dict[str, Any]:
+    base = base_models.load(opened)
+    label = label_flips.runner_up_class(base.logits_rtk, opened.target_labels)[target]
+    changes = changes_of(opened, methods.scores(opened, METHODS), target, ks)
+    found = [outcome("nothing changed", base.margins_rt[:, target])]
+    found += trained(opened, target, changes, int(label))
+    for o in found:
+      accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
+      margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
+      print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
+    softmax = scipy.special.softmax(base.logits_rtk[:, target], axis=-1)
+    confidence = float(softmax[:, opened.target_labels[target]].mean())
+    first = changes[len(ks) - 1]
+    header = ("change", "place", "index", "class", "source")
+    rows = _images(opened, changes)
+    tables.write_rows(opened.workdir.path / f"{stage}.csv", header, rows)
+    with atomic_io.writing(opened.workdir.path / f"{stage}.png") as file:
+      file.write(_picture(opened, target, confidence, first, found))
+    return {
+      "softmax": confidence,
+      "outcomes": [o._asdict() for o in found],
+      "caption": words.caption(opened.dataset, target, first.removed[:_SHOWN]),
+    }
+
+  asked = {"target": target, "ks": ks, "explain_models": MODELS.value}
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  return opened.workdir.run(stage, {"explain": asked}, work, inputs)
+
+
+PROGRAM = launcher.Program(main)
+
+if __name__ == "__main__":
+  PROGRAM.run()

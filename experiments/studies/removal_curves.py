@@ -1,0 +1,169 @@
+"""What equal numbers of removals do to the margin, by who chose the images.
+
+  python -m experiments.studies.removal_curves --workdir=runs/fashion \\
+      --curve_sizes=12,25 --methods=influence,datamodel,random
+
+A search says how few removals are enough; this asks every method for as many, which
+tells methods apart that flip the same targets. Trains fresh models for every target,
+method and size, on the same seeds, writes their mean margins to removal_curves.csv and
+prints the mean over targets, and each method's difference from the first one with its
+standard error: targets are the sample.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments import brittleness
+from experiments.runtime import base_models, lab, launcher, methods
+from jaxdm import prng
+from jaxdm.brittleness.cases import largest_change, make_cases
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.errors import UserError
+from jaxdm.report import tables
+
+SIZES = flags.DEFINE_list(
+  "curve_sizes",
+  None,
+  "Numbers of images to remove; default: half of the largest removal that a search tries "
+  "(--max_share), and all of it.",
+)
+MODELS = flags.DEFINE_integer(
+  "curve_models", 8, "Models trained for each target, method and size.", lower_bound=1
+)
+STAGE = "removal_curves"
+_ALL = 1 - 1e-9  # Of a class.
+
+
+class Row(NamedTuple):
+  """One target after one removal.
+
+  Attributes:
+    target: its index.
+    method: who chose the examples.
+    removed: how many.
+    mean_margin: of the models that did not diverge, in logits.
+    models: how many those are.
+  """
+
+  target: int
+  method: str
+  removed: int
+  mean_margin: float
+  models: int
+
+
+def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
+  """What --curve_sizes asks for.
+
+  Raises:
+    ValueError: on sizes that the smallest of the targets' classes does not hold.
+  """
+  labels, share = opened.target_labels[targets], opened.experiment.search.max_share
+  size = int(np.bincount(opened.labels)[labels].min())
+  most = min(largest_change(opened.labels, k, share) for k in set(labels))
+  if size < 2:
+    raise UserError(
+      "search_targets must be of classes with two training images and more, one of which "
+      "stays; here is a target whose class has one"
+    )
+  texts = SIZES.value or [str(max(1, most // 2)), str(most)]
+  if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
+    raise UserError(f"curve_sizes must be numbers in [1, {size}), got {','.join(texts)}")
+  return sorted({int(text) for text in texts})
+
+
+def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]:
+  """Trains all of them, a method at a time."""
+  names = opened.experiment.compare.names
+  scores = methods.scores(opened, names)
+  remove, count = brittleness.removals(opened), MODELS.value
+  seeds = [prng.Seed("curve", i) for i in range(count)]
+  rows = []
+  for method in names:
+    cases = make_cases(
+      method,
+      scores[method],
+      targets,
+      opened.labels,
+      opened.target_labels,
+      config=SearchConfig(max_share=_ALL),
+      same_class=method not in methods.OF_ALL_CLASSES,
+    )
+    asked = [(case, k) for case in cases for k in sizes]
+    margins_mt = remove(
+      [pair for pair in asked for _ in seeds],
+      seeds * len(asked),
+      progress=opened.bar(f"removals by {method}"),
+    )
+    groups = margins_mt.reshape(len(asked), count, -1)
+    for (case, k), group_mt in zip(asked, groups, strict=True):
+      margins_m = group_mt[:, case.target]
+      margins_m = margins_m[np.isfinite(margins_m)]
+      mean = float(margins_m.mean()) if margins_m.size else np.nan
+      rows.append(Row(case.target, method, k, mean, len(margins_m)))
+  return rows
+
+
+def summarise(rows: list[Row]) -> list[dict[str, Any]]:
+  """Means over targets, by method and size, and differences from the first method.
+
+  Returns:
+    One mapping a method and size: method, removed, mean_margin, share of targets with a
+    mean margin of at most 0, and difference with standard_error, of the pairs of targets.
+  """
+  found: dict[tuple[str, int], dict[int, float]] = {}
+  for row in rows:
+    found.setdefault((row.method, row.removed), {})[row.target] = row.mean_margin
+  first, summary = rows[0].method, []
+  for (method, k), means in found.items():
+    means_t = np.array(list(means.values()))
+    pairs = means_t - np.array([found[first, k][target] for target in means])
+    error = float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else np.nan
+    summary.append(
+      {
+        "method": method,
+        "removed": k,
+        "mean_margin": float(means_t.mean()),
+        "flipped": float((means_t <= 0).mean()),
+        "difference": float(pairs.mean()),
+        "standard_error": error,
+      }
+    )
+  return summary
+
+
+def main(opened: lab.Lab) -> dict[str, Any]:
+  """Trains, writes the table, sums it up."""
+  inputs = opened.inputs("train_subsets", "fit_datamodels")
+  targets = base_models.searched_targets(opened)
+  sizes = _sizes(opened, targets)
+
+  def work() -> dict[str, Any]:
+    rows = trained(opened, targets, sizes)
+    sources = opened.dataset.test_sources
+    tables.write_rows(
+      opened.workdir.path / f"{STAGE}.csv",
+      (*Row._fields, "target_source"),
+      [(*row, sources[row.target]) for row in rows],
+    )
+    summary = summarise(rows)
+    print(f"{'method':<12}{'removed':>8}{'margin':>9}{'flipped':>9}  less the first's")
+    for s in summary:
+      difference = "{difference:+.2f} +- {standard_error:.2f}".format(**s)
+      numbers = "{removed:>8}{mean_margin:>9.2f}{flipped:>9.2f}".format(**s)
+      print(f"{s['method']:<12}{numbers}  {difference}")
+    return {"targets": len(targets), "curves": summary}
+
+  # A group of its own: what is compared here is not what a search compares.
+  groups = opened.settings("search", "compare").values()
+  asked = {key: value for group in groups for key, value in group.items()}
+  asked |= {"curve_sizes": sizes, "curve_models": MODELS.value}
+  return opened.workdir.run(STAGE, {STAGE: asked}, work, inputs)
+
+
+PROGRAM = launcher.Program(main, hold="job")
+
+if __name__ == "__main__":
+  PROGRAM.run()
