@@ -10,9 +10,9 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
-import programs
 import pytest
 from absl import flags
+from support import programs
 
 from experiments import pipeline, train_subsets
 from jaxdm import devices, training_sets

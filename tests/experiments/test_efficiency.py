@@ -1,0 +1,99 @@
+"""LDS by the number of models."""
+
+import dataclasses
+import json
+import types
+
+import pytest
+from absl.testing import flagsaver
+from support.programs import start
+
+from experiments.studies import efficiency
+from jaxdm.datamodels import path
+from jaxdm.datamodels.path import FitConfig
+from jaxdm.errors import UserError
+
+
+def test_models_needed_lie_between_the_sizes_by_their_logarithms() -> None:
+  curve = {100: 0.2, 400: 0.4, 1600: 0.4}
+  for lds, models in [(0.1, 100), (0.2, 100), (0.3, 200), (0.4, 400), (0.5, None)]:
+    assert efficiency.models_needed(curve, lds) == pytest.approx(models)
+
+
+def test_savings_are_against_the_published_method() -> None:
+  values = {"published": (0.2, 0.4), "other": (0.3, 0.5)}
+  points = [
+    efficiency.Point(way, models, lds, 0.0, 0.0)
+    for way, pair in values.items()
+    for models, lds in zip((100, 400), pair, strict=True)
+  ] + [efficiency.Point("scores", 0, 0.9, 0.0, 0.0)]
+  assert efficiency.savings(points) == {
+    "published": {100: 1.0, 400: 1.0},
+    "other": {100: 1.0, 400: 2.0},
+  }
+
+
+@pytest.mark.parametrize("folds,share", [(1, 0.2), (1, 0.01), (5, 0.2), (9, 0.2)])
+@pytest.mark.parametrize("models", [2, 9, 10, 17, 40, 300])
+def test_default_sizes_can_be_split(models, folds, share) -> None:
+  config = FitConfig(folds=folds, validation_share=share)
+  collect = types.SimpleNamespace(num_models=models)
+  experiment = types.SimpleNamespace(collect=collect, fit=config)
+  opened = types.SimpleNamespace(experiment=experiment)
+  if models < 10:
+    with pytest.raises(UserError, match=f"^num_models={models} of this workdir are"):
+      efficiency._asked(opened)
+    return
+  sizes, _ = efficiency._asked(opened)
+  assert sizes[-1] == models
+  for size in sizes[:-1]:  # All models are all that there are.
+    for one in (config, dataclasses.replace(config, folds=1)):
+      assert min(len(fold.check) for fold in path.folds(size, one)) >= 2
+  with (
+    flagsaver.flagsaver(sizes=["9"]),
+    pytest.raises(UserError, match="^sizes must be numbers from 10"),
+  ):
+    efficiency._asked(opened)
+
+
+@pytest.mark.slow
+def test_every_way_is_fitted_judged_and_put_to_the_removal_test(
+  finished_copy, monkeypatch
+) -> None:
+  flags = {
+    "sizes": "20,40",
+    "ways": ",".join(efficiency.WAYS),
+    "removals": "published@20,influence@40,random",
+  }
+  start(efficiency.PROGRAM, finished_copy, **flags)
+  record = json.loads((finished_copy / "stages/efficiency.json").read_text())["summary"]
+  assert set(record["removals"]["methods"]) == {"published@20", "influence@40", "random"}
+  assert set(record["times_fewer_models"]) == {*efficiency.WAYS}
+  lines = (finished_copy / "efficiency.csv").read_text().splitlines()
+  assert len(lines) == 1 + 5 + 2 * len(efficiency.WAYS)
+  ways = [line.split(",")[0] for line in lines if line.split(",")[1] == "20"]
+  assert ways == [*efficiency.WAYS]
+  assert (finished_copy / "efficiency.png").stat().st_size > 1000
+  # Another study of these fits makes none again.
+  monkeypatch.setattr(efficiency, "weights", lambda *_: pytest.fail("fitted again"))
+  start(efficiency.PROGRAM, finished_copy, **flags | {"ways": "none", "removals": ""})
+  lines = (finished_copy / "efficiency.csv").read_text().splitlines()
+  assert [line.split(",")[0] for line in lines[-2:]] == ["none", "none"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flag,value,message",
+  [
+    ("sizes", "20,many", "--sizes must be numbers from 10 to num_models=40"),
+    ("sizes", "41", "--sizes must be numbers from 10 to num_models=40"),
+    ("ways", "best", r"--ways must be some of published, .*got \['best'\]"),
+    ("removals", "none@40,none@41", r"--removals must be .*got \['none@41'\]"),
+  ],
+)
+def test_bad_flags_are_named(finished, flag, value, message) -> None:
+  with (
+    flagsaver.as_parsed(workdir=str(finished), **{flag: value}),
+    pytest.raises(SystemExit, match=message),
+  ):
+    efficiency.PROGRAM.start(["prog"])

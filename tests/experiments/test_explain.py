@@ -1,0 +1,123 @@
+"""One target's story."""
+
+import csv
+import json
+import types
+
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.stats
+from absl.testing import flagsaver
+from support.programs import TOY, start
+
+from experiments import fit_datamodels, train_subsets
+from experiments.runtime import launcher
+from experiments.studies import explain
+from jaxdm.errors import UserError
+
+
+def test_outcomes_have_exact_and_student_t_intervals() -> None:
+  margins = np.array([1.0, 2.0, -0.5, 0.5, np.nan])
+  found = explain.outcome("x", margins)
+  t = scipy.stats.t.interval(0.95, 3, 0.75, scipy.stats.sem(margins[:4]))
+  np.testing.assert_allclose(found.margin, [0.75, *t])
+  # Clopper and Pearson: the upper end for 3 of 4 solves P(at most 3) = .025.
+  assert found.accuracy[0] == 0.75 and found.models == 4
+  np.testing.assert_allclose(scipy.stats.binom.cdf(3, 4, found.accuracy[2]), 0.025)
+
+
+@pytest.mark.parametrize("size", [*range(1, 45), 199, 200, 5000])
+def test_default_sizes_fit_every_class(size) -> None:
+  labels = np.repeat([0, 1], [size, 7])
+  opened = types.SimpleNamespace(
+    labels=labels,
+    target_labels=np.array([0]),
+    dataset=types.SimpleNamespace(class_names=("small", "other")),
+  )
+  if size == 1:
+    with pytest.raises(UserError, match="^target=0 is of the class small, which has 1"):
+      explain._asked(opened)
+    return
+  target, ks = explain._asked(opened)
+  assert target == 0 and ks == sorted(set(ks)) and len(ks) in (1, 2)
+  assert set(ks) <= set(range(1, size))
+  if size >= 40:
+    assert ks == [size // 20, size // 10]
+  # What a user gives is still checked, and named.
+  with (
+    flagsaver.flagsaver(ks=[str(size)]),
+    pytest.raises(UserError, match=rf"^ks must be numbers in \[1, {size}\)"),
+  ):
+    explain._asked(opened)
+
+
+@pytest.mark.slow
+def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> None:
+  start(explain.PROGRAM, finished_copy, target="3", ks="2,4", explain_models="3")
+  record = json.loads((finished_copy / "stages/explain_3.json").read_text())["summary"]
+  names = [outcome["change"] for outcome in record["outcomes"]]
+  kinds = ("removed", "relabelled")
+  expected = [
+    f"{k} {kind}: {m}" for kind in kinds for m in explain.METHODS for k in (2, 4)
+  ]
+  assert names == ["nothing changed", *expected]
+  assert all(outcome["models"] <= 4 for outcome in record["outcomes"])
+  assert (finished_copy / "explain_3.png").stat().st_size > 1000
+  with flagsaver.as_parsed(workdir=str(finished_copy)):
+    opened = launcher.open_lab()
+  scores = explain.methods.scores(opened, explain.METHODS)
+  with open(finished_copy / "explain_3.csv", newline="", encoding="utf-8") as file:
+    table = list(csv.DictReader(file))
+  assert record["caption"].startswith(f"Target 3: {opened.dataset.test_sources[3]}.")
+  for row in table:
+    index = int(row["index"])
+    assert row["source"] == opened.dataset.train_sources[index]
+    assert row["class"] == opened.dataset.class_names[opened.labels[index]]
+  for change in explain.changes_of(opened, scores, 3, [2, 4]):
+    label = opened.target_labels[3]
+    named = [int(row["index"]) for row in table if row["change"] == change.name]
+    assert named == [*change.removed, *change.relabelled]
+    assert len(change.removed) + len(change.relabelled) in (2, 4)
+    assert (opened.labels[change.relabelled] == label).all()
+    if "datamodel" not in change.name:
+      assert (opened.labels[change.removed] == label).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flag,value,message",
+  [
+    ("target", "20", r"--target must be in \[0, 20\), got 20"),
+    ("ks", "2,24", r"--ks must be numbers in \[1, 24\), got 2,24"),
+    ("ks", "few", r"--ks must be numbers in \[1, 24\), got few"),
+  ],
+)
+def test_bad_flags_are_named(finished, flag, value, message) -> None:
+  with (
+    flagsaver.as_parsed(workdir=str(finished), **{flag: value}),
+    pytest.raises(SystemExit, match=message),
+  ):
+    explain.PROGRAM.start(["prog"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [5])
+def test_images_of_any_number_of_channels_are_trained_on_and_drawn(
+  tmp_path, channels
+) -> None:
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split, count in (("train", 24), ("test", 8)):
+    arrays[f"{split}_images"] = rng.integers(0, 256, (count, 8, 8, channels), np.uint8)
+    arrays[f"{split}_labels"] = np.arange(count) % 2
+  np.savez(tmp_path / "mine.npz", **arrays)
+  toy = TOY | {"num_models": "24", "folds": "1", "priors": "none"}
+  toy = {k: v for k, v in toy.items() if not k.endswith("_per_class")}
+  toy["arrays"] = str(tmp_path / "mine.npz")
+  for stage in (train_subsets, fit_datamodels):
+    start(stage.PROGRAM, tmp_path / "run", toy=toy)
+  more = {"target": "0", "ks": "1", "explain_models": "2"}
+  start(explain.PROGRAM, tmp_path / "run", toy=more)
+  with PIL.Image.open(tmp_path / "run" / "explain_0.png") as picture:
+    assert picture.width > 300 and len(set(picture.convert("L").getdata())) > 9

@@ -1,0 +1,138 @@
+"""Workdirs that began with models that others trained, before and after naming images."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from support.programs import contents, start
+
+from experiments import (
+  brittleness,
+  fit_datamodels,
+  label_flip,
+  pipeline,
+  report,
+  train_subsets,
+)
+from experiments.ops import bank
+from experiments.studies import efficiency, explain, removal_curves
+from jaxdm.datamodels.model import Datamodels
+
+N, T, M = 48, 6, 60
+LATER = (brittleness, label_flip, explain, efficiency, removal_curves, pipeline)
+OWN = {"width": "4", "epochs": "1", "batch_size": "8", "num_base": "4", "chunk": "4"}
+SEARCH = {"methods": "datamodel,random", "num_targets": "2", "num_sizes": "2"}
+SEARCH |= {"search_seeds": "1", "verify_seeds": "2", "priors": "none"}
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, str]:
+  """Masks and margins, in which three examples a target matter."""
+  rng = np.random.default_rng(0)
+  masks = rng.random((M, N)) < 0.4
+  weights = np.zeros((T, N))
+  for target in range(T):
+    weights[target, 3 * target : 3 * target + 3] = 2.0
+  margins = masks @ weights.T + 0.1 * rng.normal(size=(M, T)) + 1
+  np.save(tmp_path / "masks.npy", masks)
+  np.save(tmp_path / "margins.npy", margins.astype(np.float32))
+  return {name: str(tmp_path / f"{name}.npy") for name in ("masks", "margins")}
+
+
+@pytest.fixture
+def images(tmp_path) -> dict[str, str]:
+  """Images for them: two classes that can be told apart."""
+  rng = np.random.default_rng(1)
+
+  def some(count: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(count) % 2
+    pixels = rng.integers(0, 100, (count, 8, 8, 1)) + 120 * labels[:, None, None, None]
+    return pixels.astype(np.uint8), labels
+
+  arrays = {}
+  for split, count in (("train", N), ("test", T)):
+    arrays[f"{split}_images"], arrays[f"{split}_labels"] = some(count)
+  np.savez(tmp_path / "images.npz", **arrays)
+  return {"arrays": str(tmp_path / "images.npz")}
+
+
+@pytest.fixture(params=["imported", "files"])
+def begun(request, files, tmp_path) -> pathlib.Path:
+  """A workdir of such models, that no datamodel has been fitted in, or one has."""
+  folder, fit = tmp_path / "run", {"num_held_out": "20", "num_lambdas": "4"}
+  if request.param == "imported":
+    start(bank.PROGRAM, folder, toy=files, do="import")
+    start(fit_datamodels.PROGRAM, folder, toy=fit)
+  else:
+    start(fit_datamodels.PROGRAM, folder, toy=files | fit)
+  return folder
+
+
+def test_what_can_be_done_without_images_is_done(begun, capsys) -> None:
+  """And goes on being what it is when the same is asked for again, without a flag."""
+  before = contents(begun)
+  start(fit_datamodels.PROGRAM, begun, toy={})
+  assert {k: v for k, v in contents(begun).items() if k in before} == before
+  start(report.PROGRAM, begun, toy={})
+  summary = json.loads((begun / "summary.json").read_text())
+  lds = summary["fit_datamodels"]["lds"]["estimate"]
+  page = (begun / "report.html").read_text()
+  assert f"{lds:.3f}" in page and "--dataset" in page and "20 held-out models" in page
+  assert summary["fit_datamodels"]["r2"]["estimate"] > 0.9
+  # More lambdas are another fit; the models are the same.
+  start(fit_datamodels.PROGRAM, begun, toy={}, num_lambdas="5")
+  assert "done again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", [p.PROGRAM for p in (*LATER, train_subsets)])
+def test_what_needs_images_says_so_and_trains_nothing(begun, program) -> None:
+  before = contents(begun)
+  with pytest.raises(SystemExit) as caught:
+    start(program, begun, toy={})
+  text = str(caught.value)
+  assert text.startswith("error: --workdir=") and "--dataset, --arrays" in text, text
+  assert "\n" not in text
+  assert contents(begun) == before
+
+
+@pytest.mark.parametrize(
+  "given,message",
+  [
+    (
+      {"dataset": "fashion"},
+      "--dataset=fashion has 200 training and 120 test images, but",
+    ),
+    ({"num_models": "30"}, "--num_models has no effect on imported models"),
+    ({"alpha": ".3"}, "--alpha has no effect on imported models"),
+    ({"num_held_out": "58"}, "--num_held_out must leave some of 60 models to fit to"),
+    ({"batch_size": "32"}, "--batch_size must be at most alpha"),
+  ],
+)
+def test_images_and_flags_must_be_of_these_models(
+  files, images, tmp_path, given, message
+) -> None:
+  start(bank.PROGRAM, tmp_path / "run", toy=files, do="import")
+  named = {} if "dataset" in given else images
+  toy = OWN | {"num_held_out": "20"} | named | given
+  with pytest.raises(SystemExit, match=message):
+    start(train_subsets.PROGRAM, tmp_path / "run", toy=toy)
+
+
+@pytest.mark.slow
+def test_with_images_everything_follows(files, images, tmp_path) -> None:
+  folder = tmp_path / "run"
+  start(bank.PROGRAM, folder, toy=files, do="import")
+  imported = contents(folder / "bank" / "imported")
+  start(train_subsets.PROGRAM, folder, toy=OWN | images | {"num_held_out": "20"})
+  start(pipeline.PROGRAM, folder, toy=SEARCH)
+  models = Datamodels.load(folder / "datamodels")
+  for target in range(T):  # The planted ones, which no model of one's own knows.
+    first = np.sort(models.top(target, 3))
+    np.testing.assert_array_equal(first, 3 * target + np.arange(3))
+  rows = list(csv.DictReader((folder / "brittleness.csv").open()))
+  assert {row["method"] for row in rows} == {"datamodel", "random"}
+  assert (folder / "report.html").exists()
+  assert contents(folder / "bank" / "imported") == imported
+  assert sorted(p.name for p in (folder / "bank").iterdir()) == ["changes", "imported"]

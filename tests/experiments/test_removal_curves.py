@@ -1,0 +1,76 @@
+"""Equal numbers of removals by every method."""
+
+import csv
+import types
+
+import numpy as np
+import pytest
+import scipy.stats
+from absl.testing import flagsaver
+from support.programs import start
+
+from experiments.runtime import base_models, launcher
+from experiments.studies import removal_curves
+from jaxdm import prng
+from jaxdm.errors import UserError
+
+ASKED = {"methods": "influence,random", "curve_sizes": "2,6", "curve_models": "3"}
+
+
+@pytest.mark.slow
+def test_curves_are_what_retraining_says(finished_copy, capsys) -> None:
+  start(removal_curves.PROGRAM, finished_copy, **ASKED)
+  assert "influence" in capsys.readouterr().out
+  rows = list(csv.DictReader((finished_copy / "removal_curves.csv").open()))
+  assert len(rows) == 2 * 2 * 3
+  with flagsaver.as_parsed(workdir=str(finished_copy)):
+    opened = launcher.open_lab()
+  influence = base_models.load(opened).scores["influence"]
+  for row in rows[:4]:
+    target, k = int(row["target"]), int(row["removed"])
+    mask = np.ones(48, bool)
+    mask[np.argsort(-influence[target], kind="stable")[:k]] = False
+    seeds = [prng.Seed("curve", i) for i in range(3)]
+    margins = opened.retrain(np.tile(mask, (3, 1)), seeds)[:, target]
+    assert row["method"] == "influence" and row["models"] == "3"
+    np.testing.assert_allclose(float(row["mean_margin"]), margins.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.25, 0.5, 0.999999])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 9, 100])
+def test_default_sizes_fit_every_class(size, share) -> None:
+  search = types.SimpleNamespace(max_share=share)
+  opened = types.SimpleNamespace(
+    labels=np.repeat([0, 1], [size, 101]),
+    target_labels=np.array([0, 1]),
+    experiment=types.SimpleNamespace(search=search),
+  )
+  targets = np.array([0, 1])
+  if size == 1:
+    with pytest.raises(UserError, match="^search_targets must be of classes with two"):
+      removal_curves._sizes(opened, targets)
+    return
+  sizes = removal_curves._sizes(opened, targets)
+  assert sizes and set(sizes) <= set(range(1, size))
+  with (
+    flagsaver.flagsaver(curve_sizes=[str(size)]),
+    pytest.raises(UserError, match="^curve_sizes must be numbers in"),
+  ):
+    removal_curves._sizes(opened, targets)
+
+
+def test_differences_are_paired_by_target() -> None:
+  rng = np.random.default_rng(0)
+  hard = rng.normal(size=20) * 10
+  margins = {"a": hard + rng.normal(size=20), "b": hard - 1 + rng.normal(size=20)}
+  rows = [
+    removal_curves.Row(target, method, 5, float(margin), 8)
+    for method, values in margins.items()
+    for target, margin in enumerate(values)
+  ]
+  first, second = removal_curves.summarise(rows)
+  assert first["difference"] == first["standard_error"] == 0
+  pairs = margins["b"] - margins["a"]
+  assert second["difference"] == pytest.approx(pairs.mean())
+  assert second["standard_error"] == pytest.approx(scipy.stats.sem(pairs))
+  assert second["flipped"] == (margins["b"] <= 0).mean()

@@ -1,0 +1,395 @@
+import html
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from matplotlib import figure as figure_lib
+from support.tables import dataset, read_twice
+
+from experiments import report
+from jaxdm.brittleness import verdicts
+from jaxdm.brittleness.cases import Case
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.errors import UserError
+from jaxdm.report import figures, page, tables
+
+
+def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
+  return verdicts.Verdict(
+    target=target,
+    method=method,
+    k=k,
+    censored=k < 0,
+    k_tried=tried if k < 0 else k,
+    mean_margin=-0.25,
+    margin_low=-0.5,
+    margin_high=0.0,
+    accuracy=0.25,
+    models=5,
+    largest=tried,
+    largest_margin=-1.5,
+    models_used=16,
+    finished=True,
+  )
+
+
+VERDICTS = [
+  verdict(1, "datamodel", 3),
+  verdict(2, "datamodel", -1),
+  verdict(1, "random", -1),
+]
+
+
+# Names of files as people have them, and worse.
+NAMES = [
+  "a b.png",
+  "a,b.png",
+  'say "a".png',
+  "two\nlines.png",
+  "two\rlines.png",
+  "both\r\nends.png",
+  "'quoted'.png",
+  "\u00e4\u2265\u732b.png",
+  " .png ",
+  "a;b\t.png",
+  "=1+1.png",
+  "\\xff.png",
+]
+
+
+def test_every_index_leads_back_to_its_file(tmp_path) -> None:
+  n = len(NAMES)
+  mine = dataset(
+    np.arange(n) % 2,
+    np.arange(n) % 2,
+    class_names=('t-shirt, "red"', "two\r\nlines"),
+    train_sources=tuple(f"train/{name}" for name in NAMES),
+    test_sources=tuple(f"test/{name}" for name in NAMES[::-1]),
+  )
+  examples, targets, found = (epath.Path(tmp_path / f"{i}.csv") for i in range(3))
+  tables.write_examples(examples, mine)
+  rows = read_twice(examples)
+  assert [row["source"] for row in rows[:n]] == [f"train/{name}" for name in NAMES]
+  assert [row["source"] for row in rows[n:]] == [f"test/{name}" for name in NAMES[::-1]]
+  assert [row["split"] for row in rows] == ["train"] * n + ["test"] * n
+  assert [row["index"] for row in rows] == 2 * [str(i) for i in range(n)]
+  assert {(row["label"], row["class"]) for row in rows} == {
+    ("0", 't-shirt, "red"'),
+    ("1", "two\r\nlines"),
+  }
+  tables.write_targets(targets, np.ones((2, n)), mine)
+  rows = read_twice(targets)
+  assert [row["source"] for row in rows] == [f"test/{name}" for name in NAMES[::-1]]
+  ranking = np.random.default_rng(0).permutation(n)
+  cases = [Case(v.target, v.method, ranking, np.array([9])) for v in VERDICTS]
+  tables.write_verdicts(found, cases, VERDICTS, np.ones((2, n)), mine)
+  for row, v in zip(read_twice(found), VERDICTS, strict=True):
+    assert row["target_source"] == f"test/{NAMES[::-1][v.target]}"
+    changed = [f"train/{NAMES[i]}" for i in ranking[: v.k_tried]]
+    assert json.loads(row["changed_sources"]) == changed
+    assert [int(i) for i in row["examples"].split()] == ranking[: v.largest].tolist()
+  assert tables.read_verdicts(found)[0] == VERDICTS
+
+
+@pytest.mark.parametrize("damage", ["gone", "edited", "cut", "binary", "folder"])
+def test_tables_that_cannot_be_read_are_named(tmp_path, damage) -> None:
+  path = epath.Path(tmp_path / "found.csv")
+  labels, cases = np.repeat([0, 1, 2], 20), []
+  for v in VERDICTS:
+    cases.append(Case(v.target, v.method, np.arange(20), np.array([9])))
+  tables.write_verdicts(path, cases, VERDICTS, np.ones((2, 3)), dataset(labels, labels))
+  text = path.read_text()
+  path.unlink()
+  if damage == "edited":
+    path.write_text(text.replace("datamodel,3", "datamodel,three"))
+  elif damage == "cut":
+    path.write_text(text[: text.index("datamodel") + 9])
+  elif damage == "binary":
+    path.write_bytes(b"\xff\x00" + text.encode())
+  elif damage == "folder":
+    path.mkdir()
+  with pytest.raises(UserError, match="found.csv (cannot be read|is not as it was)"):
+    tables.read_verdicts(path)
+
+
+def test_the_page_says_which_files_its_pictures_show() -> None:
+  found = summary()
+  found["captions"] = {"target_1.png": "Target: <a>.png", "explain_2.png": "Target: b"}
+  wrong = {"target": "4", "class": "x", "source": "test/x/4.png"}
+  wrong |= {"base_accuracy": "0.25", "base_mean_margin": "-1.0"}
+  found["wrong_targets"] = [wrong]
+  names = ("brittleness.png", "datamodels.png", "calibration.png", "target_1.png")
+  page_text = page.experiment_page(found, dict.fromkeys((*names, "explain_2.png"), b""))
+  for said in ("Target: &lt;a&gt;.png", "Target: b", "test/x/4.png"):
+    assert page_text.count(said) == 1
+
+
+def test_names_are_drawn_as_text_and_not_as_formulas() -> None:
+  images, name = np.zeros((2, 5, 5, 1), np.uint8), "5 $ \\wrong{ $"
+  fig = figures.story(images[0], images, title=name, removed_titles=[name] * 2)
+  assert page.png(fig).startswith(b"\x89PNG")
+  numbers = np.full((1, 3), 0.5)
+  fig = figures.explanation(
+    images[0],
+    images,
+    title=name,
+    image_titles=[name] * 2,
+    names=["nothing"],
+    accuracies=numbers,
+    margins=numbers,
+  )
+  assert page.png(fig).startswith(b"\x89PNG")
+
+
+def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
+  path = epath.Path(tmp_path / "b.csv")
+  cases = [Case(v.target, v.method, np.arange(10, 30), np.array([9])) for v in VERDICTS]
+  base = np.array([[0, 1.0, -1.0], [0, 2.0, 3.0]])
+  labels = np.repeat([0, 1, 2], [50, 60, 90])
+  tables.write_verdicts(path, cases, VERDICTS, base, dataset(labels, np.arange(3)))
+  found, rankings = tables.read_verdicts(path)
+  assert found == VERDICTS
+  for ranking in rankings:
+    np.testing.assert_array_equal(ranking, np.arange(10, 19))
+  row = read_twice(path)[0]
+  assert float(row["base_accuracy"]) == 1.0 and float(row["base_mean_margin"]) == 1.5
+  assert float(row["share_of_class"]) == 3 / 60
+
+
+def test_the_summary_keeps_censored_targets_in() -> None:
+  summary = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  assert summary["datamodel"]["share_flipped"] == 0.5
+  within = summary["datamodel"]["share_flipped_within"]
+  assert within == {"1%": 0, "2%": 0, "5%": 0, "10%": 0.5, "20%": 0.5}
+  assert summary["datamodel"]["median_k"] == [3.0, 3.0, None]
+  assert summary["random"]["share_flipped"] == 0.0
+  # Right in a quarter of the models; of random's that is not proved.
+  assert summary["datamodel"]["share_mostly_wrong"] == 0.5
+  assert summary["random"]["share_mostly_wrong"] == 0.0
+  mostly_right = [v._replace(accuracy=0.51) for v in VERDICTS]
+  other = tables.summarise(mostly_right, np.array([0, 30, 30]))
+  assert other["datamodel"]["share_mostly_wrong"] == 0.0
+
+
+def test_columns_say_how_many_examples_a_part_of_a_class_is() -> None:
+  same = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  assert tables.parts(same)[2:4] == ["<= 5% (1)", "<= 10% (3)"]
+  several = tables.summarise(VERDICTS, np.array([0, 500, 30]))
+  assert tables.parts(several)[3:] == ["<= 10% (3-50)", "<= 20% (6-100)"]
+  header, first = tables.text(several).splitlines()[:2]
+  assert "<= 10% (3-50)" in header and len(header) == len(first)
+
+
+def test_curves_are_the_shares_of_the_verdicts() -> None:
+  fig = figures.cumulative_share(
+    tables.by_method(VERDICTS), {"datamodel": [verdict(1, "datamodel", 2)]}, class_size=60
+  )
+  lines = {line.get_label(): line for axes in fig.axes for line in axes.get_lines()}
+  solid = lines["datamodel, removed"]
+  assert solid.get_linestyle() == "-"
+  shares = dict(zip(solid.get_xdata(), solid.get_ydata(), strict=True))
+  assert (shares[2], shares[3], shares[9]) == (0.0, 0.5, 0.5)
+  assert lines["datamodel, relabelled"].get_linestyle() == "--"
+  assert lines["random, removed"].get_ydata()[-1] == 0
+
+
+def test_curves_end_at_half_of_a_class() -> None:
+  groups = {"random": [verdict(1, "random", 40), verdict(2, "random", 8)]}
+  fig = figures.cumulative_share(groups, {}, class_size=60)
+  assert fig.axes[0].get_xlim()[1] == 31
+
+
+def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
+  rng = np.random.default_rng(0)
+  numbers = rng.normal(size=5), *np.zeros((4, 5))
+  models = Datamodels(rng.normal(size=(5, 30)), *numbers)
+  rankings = [rng.permutation(30)[:9] for _ in VERDICTS]
+  fig = report._calibration(rng.normal(size=(3, 5)), models, VERDICTS, rankings)
+  masks = np.ones((3, 30), bool)
+  for mask, ranking in zip(masks, rankings, strict=True):
+    mask[ranking] = False
+  predicted = models.predict(masks)
+  drawn = np.concatenate([dots.get_offsets() for dots in fig.axes[1].collections])
+  targets = [v.target for v in VERDICTS]
+  np.testing.assert_allclose(drawn[:, 0], predicted[range(3), targets], rtol=1e-4)
+  np.testing.assert_array_equal(drawn[:, 1], [v.largest_margin for v in VERDICTS])
+
+
+def test_pictures_draw_grey_and_colour() -> None:
+  for channels in (1, 3):
+    images = np.zeros((12, 5, 5, channels), np.uint8)
+    fig = figures.story(images[0], images, title="t", removed_titles=["x"] * 12)
+    assert len(fig.axes) == 13
+    assert page.png(fig).startswith(b"\x89PNG")
+
+
+_QUIET = """
+import sys
+import matplotlib
+matplotlib.use("svg")
+matplotlib.rcParams["savefig.facecolor"] = "red"
+before = dict(matplotlib.rcParams)
+import numpy as np
+from jaxdm.report import figures, page, tables
+from experiments import report
+from experiments.studies import efficiency, explain, removal_curves
+fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
+content = page.png(fig)
+assert content.startswith(b"\\x89PNG"), content[:9]
+# Of the size that was asked for, in pixels.
+assert int.from_bytes(content[16:20]) == 7 * 120
+assert dict(matplotlib.rcParams) == before
+assert matplotlib.get_backend() == "svg", matplotlib.get_backend()
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_the_report_leaves_the_settings_of_matplotlib_alone() -> None:
+  subprocess.run([sys.executable, "-c", _QUIET], check=True)
+
+
+def test_the_page_needs_no_other_file_and_escapes_text() -> None:
+  fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
+  body = page.image(page.png(fig), "alt") + page.table(("a<b",), [("<script>",)])
+  text = page.page("title", [("part", body)])
+  assert "<script>" not in text and "a&lt;b" in text
+  assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+
+
+def summary(**changes) -> dict:
+  """What the report launcher writes, with some settings changed, by 'group.name'."""
+  search = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  lds = {"estimate": 0.5, "low": 0.4, "high": 0.6}
+  removals = {method: {**found, "lds": lds} for method, found in search.items()}
+  found: dict = {
+    "train_subsets": {
+      "num_targets": 60,
+      "base_accuracy": 0.9,
+      "subset_accuracy": 0.8,
+    },
+    "fit_datamodels": {
+      "lds": lds,
+      "pooled_correlation": lds,
+      "lds_ceiling": lds,
+      "held_out_models": 400,
+      "mean_nonzero_weights": 7.0,
+      "bias_on_full_data": 0.1,
+      "models_fitted_to": 1199,
+      "prior": "influence+size",
+    },
+    "brittleness": {"methods": removals, "targets_wrong_on_all_data": 20},
+    "label_flip": {"methods": search, "targets_wrong_on_all_data": 20},
+    "settings": {
+      "collect": {"held_out_seeds": 2, "num_held_out": 200, "alpha": 0.5},
+      "search": {"verify_seeds": 16, "confidence": 0.95},
+      "compare": {"search_targets": ""},
+      "flip": {"flip_to": "runner-up"},
+    },
+    "wrong_targets": [],
+    "mixtures": [],
+    "provenance": {
+      "train_subsets": {
+        "made_by": [{"jax": "0.9.1", "code": "aa"}, {"jax": "0.9.2", "code": "bb"}],
+        "devices": ["8 x H100"],
+        "started": "2001-02-03T04:05:06Z",
+        "finished": "2001-02-04T04:05:06Z",
+        "seconds": 12345.6,
+        "starts": 3,
+        "processes": 4,
+      }
+    },
+  }
+  for name, value in changes.items():
+    group, _, field = name.partition("__")
+    found["settings"][group][field] = value
+  return found
+
+
+def text_of(found: dict) -> str:
+  names = ("brittleness.png", "datamodels.png", "calibration.png")
+  html_text = page.experiment_page(found, dict.fromkeys(names, b""))
+  return html.unescape(re.sub(r"<[^>]*>", " ", html_text))
+
+
+@pytest.mark.parametrize(
+  "changes,said,not_said",
+  [
+    ({}, "under the label of the target's runner-up class", "which takes most"),
+    ({"flip__flip_to": "best"}, "that label, for each of them", "runner-up"),
+    ({"flip__flip_to": "truck"}, "images kept under the label truck", "runner-up"),
+    ({}, "a random sample of 2 of the 40 targets that models", "chosen targets"),
+    ({"compare__search_targets": "1,2"}, "2 chosen targets that models", "sample of"),
+    ({}, "at 95 % confidence", "99.9"),
+    ({"search__confidence": 0.999}, "at 99.9 % confidence", "at 100"),
+    ({"search__verify_seeds": 5}, "up to 5 models", "up to 16"),
+    ({}, "(200 subsets, each trained on 2 times)", "(200 subsets)"),
+    ({"collect__held_out_seeds": 1}, "(200 subsets)", "each trained on"),
+    ({"collect__alpha": 0.125}, "subsets of 12.5 % of", "50 %"),
+  ],
+)
+def test_the_words_follow_the_settings(changes, said, not_said) -> None:
+  text = text_of(summary(**changes))
+  assert said in text
+  assert not_said not in text
+
+
+def test_the_words_follow_the_results() -> None:
+  found = summary()
+  found["brittleness"]["targets_wrong_on_all_data"] = 58
+  assert "all 2 targets that models on all data get right" in text_of(found)
+  assert "The noise ceiling bounds" in text_of(found)
+  found["fit_datamodels"]["lds_ceiling"] = None
+  assert "The noise ceiling bounds" not in text_of(found)
+  assert "fewest removals flip, chosen by datamodel  None is flipped." in text_of(found)
+  methods = found["brittleness"]["methods"]
+  del methods["datamodel"]
+  text = text_of(found)
+  assert "beside the removals by random:" in text and "chosen by random" in text
+  assert "flipped by removing at most" in text and "flipped by relabelling" in text
+  # Label flips have no LDS: neither a column nor a word of it.
+  assert text.count("LDS of the method's scores") == 1
+  flips = text[text.index("Label flips") : text.index("Targets that the fewest")]
+  assert "LDS" not in flips
+
+
+def test_the_page_shows_what_made_the_results_and_not_itself() -> None:
+  found = summary()
+  text = text_of(found)
+  row = text[text.index("Runs") :]
+  for said in (
+    "2001-02-03T04:05:06Z",
+    "12,345.6",
+    "8 x H100",
+    "jax 0.9.1, code aa or jax 0.9.2, code bb",
+  ):
+    assert said in row
+  assert jax.__version__ not in text and jax.devices()[0].device_kind not in text
+  assert "Made by several versions" not in text
+  found["mixtures"] = ["the store subsets was made by 2 versions: jax 0.9.1 or 0.9.2"]
+  text = text_of(found)
+  assert text.index("Made by several versions") < text.index("How few training images")
+  assert "the store subsets was made by 2 versions: jax 0.9.1 or 0.9.2." in text
+
+
+def test_the_upper_axis_says_which_class_it_is_about() -> None:
+  for of in ("a class", "the smallest class"):
+    fig = figures.cumulative_share({"random": VERDICTS[2:]}, {}, class_size=60, of=of)
+    [top] = fig.axes[0].child_axes
+    assert top.get_xlabel() == f"per cent of {of}"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_images_of_any_number_of_channels_are_drawn_as_they_are(channels) -> None:
+  image = np.zeros((4, 4, channels), np.uint8)
+  image[..., 0] = np.arange(16).reshape(4, 4) * 4 + 100  # Not the whole range.
+  figure = figure_lib.Figure()
+  axes = figure.subplots()
+  figures._draw(axes, image, "")
+  [drawn] = axes.images
+  shown = drawn.to_rgba(drawn.get_array(), bytes=True)[..., 0]
+  np.testing.assert_array_equal(shown, image[..., 0])

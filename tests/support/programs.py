@@ -1,0 +1,102 @@
+"""Launchers on toy sizes, started in this process as the command line would."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl.testing import flagsaver
+
+from experiments.config import presets
+from experiments.ops import drill
+from experiments.runtime import launcher
+from jaxdm.storage import store
+
+ROOT = pathlib.Path(__file__).parents[2]
+FORKS = str(ROOT / "tests" / "support" / "fork_programs.py")
+
+TOY = {
+  "train_per_class": "24",
+  "test_per_class": "10",
+  "width": "4",
+  "epochs": "1",
+  "batch_size": "8",
+  "num_models": "40",
+  "num_held_out": "8",
+  "held_out_seeds": "2",
+  "num_base": "4",
+  "num_lambdas": "4",
+  "num_targets": "3",
+  "num_sizes": "3",
+  "search_seeds": "2",
+  "verify_seeds": "3",
+  "chunk": "4",
+  "methods": ",".join(presets.METHODS),
+  "priors": ",".join(presets.PRIORS),
+  "gradient_dim": "64",
+}
+
+# What `experiments.ops.drill` runs in other processes.
+TOY_OF_DRILL = {
+  **{name: str(value) for name, value in drill._TOY.items()},
+  "num_models": "70",
+  "epochs": "1",
+}
+
+
+def start(
+  program: launcher.Program,
+  workdir: str | os.PathLike,
+  *,
+  toy: dict[str, str] = TOY,
+  **changes: str,
+) -> None:
+  """Runs a launcher's PROGRAM on a workdir.
+
+  Args:
+    program: the launcher's.
+    workdir: of the experiment.
+    toy: its settings; {}: those that the workdir holds.
+    **changes: further flags.
+  """
+  with flagsaver.as_parsed(**{"workdir": os.fspath(workdir), **toy, **changes}):
+    program.start(["prog"])
+
+
+def in_forks(
+  asked: list[list[Any]], command: Sequence[str] = (sys.executable, FORKS)
+) -> list[dict[str, Any]]:
+  """Runs programs as `fork_programs` does.
+
+  Args:
+    asked: module, arguments and value of JAX_PLATFORMS of each.
+    command: that runs `fork_programs`.
+  """
+  done = subprocess.run(
+    command,
+    input=json.dumps(asked),
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+def store_of(folder: pathlib.Path, **given: str) -> store.Store:
+  """The models on random subsets of an experiment with the settings of the drill."""
+  with flagsaver.as_parsed(workdir=str(folder), **TOY_OF_DRILL, **given):
+    return launcher.open_lab().collections()[0].store
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  """Every file of a folder, by its path there."""
+  return {
+    str(p.relative_to(folder)): p.read_bytes()
+    for p in sorted(folder.rglob("*"))
+    if p.is_file()
+  }

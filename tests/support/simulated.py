@@ -1,0 +1,33 @@
+"""A search whose models are formulas."""
+
+import numpy as np
+
+from jaxdm.brittleness.cases import Case, candidate_sizes
+
+
+class Simulated:
+  """Margins that fall linearly with the number of examples changed, plus noise."""
+
+  def __init__(
+    self, margins: np.ndarray, slopes: np.ndarray, noise: float, seed: int = 0
+  ):
+    self.margins, self.slopes, self.noise = margins, slopes, noise
+    self.rng = np.random.default_rng(seed)
+    self.asked: list = []
+
+  def __call__(self, changes, seeds, *, progress):
+    self.asked += [
+      (case.target, k, seed) for (case, k), seed in zip(changes, seeds, strict=True)
+    ]
+    result = np.full((len(changes), len(self.margins)), np.nan)
+    for row, (case, k) in enumerate(changes):
+      t = case.target
+      mean = self.margins[t] - self.slopes[t] * k
+      result[row, t] = mean + self.noise * self.rng.normal()
+    progress(len(changes), len(changes))
+    return result
+
+
+def cases(count: int, max_k: int = 64) -> list[Case]:
+  sizes = candidate_sizes(max_k, 12)
+  return [Case(t, "method", np.arange(max_k), sizes) for t in range(count)]
