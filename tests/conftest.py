@@ -17,6 +17,9 @@ from support import programs
 from experiments import pipeline, train_subsets
 from jaxdm import devices, training_sets
 from jaxdm.training import fleet, train
+from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.inputs import Inputs
+from jaxdm.training.recipe import TrainConfig
 
 devices.use_all_devices()
 # Many tests compile the same small programs.
@@ -42,14 +45,17 @@ def shared_programs() -> Iterator[None]:
   """Fleets of one recipe share their compiled programs, which takes most of the time."""
   compiled, found = fleet.Fleet._compiled, {}
 
-  def shared(self: fleet.Fleet) -> dict[str, Callable[..., Any]]:
-    recipe = self._config, self._net, self._width
-    return {
-      name: found.setdefault(
-        (name, *recipe, self._gradient_dim if "gradients" in name else None), program
-      )
-      for name, program in compiled(self).items()
-    }
+  def shared(self: fleet.Fleet) -> fleet.Programs:
+    network = self._recipe.network
+    recipe = self._config, network.module, self._values.ndim, self._width
+    return fleet.Programs(
+      **{
+        name: found.setdefault(
+          (name, *recipe, self._gradient_dim if "gradients" in name else None), program
+        )
+        for name, program in compiled(self)._asdict().items()
+      }
+    )
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(fleet.Fleet, "_compiled", shared)
@@ -82,8 +88,8 @@ def trained(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> train.TrainConfig:
-  return train.TrainConfig(
+def tiny_config() -> TrainConfig:
+  return TrainConfig(
     width=4,
     epochs=15,
     batch_size=8,
@@ -108,14 +114,14 @@ def tiny_images() -> tuple[np.ndarray, np.ndarray]:
 def train_alone(tiny_config, tiny_images) -> Callable[..., Any]:
   """`train_one` without a fleet: (a row of sets, key, steps) to variables and logits."""
   images = tiny_images[0]
-  data = jax.tree.map(jnp.asarray, train.Images.of(images))
-  net = train.network(tiny_config, 2)
+  data = jax.tree.map(jnp.asarray, Inputs.of(images))
+  recipe = recipe_lib.make(tiny_config, num_classes=2, input_shape=images.shape[1:])
 
   @jax.jit
   def run(
     row: training_sets.TrainingSets, key: jax.Array, steps: jax.Array
   ) -> tuple[Any, jax.Array]:
-    variables = train.train_one(tiny_config, net, data, row, key, steps)
-    return variables, train.predict(net, variables, images, mirror=True)[0]
+    variables = train.train_one(recipe, data, row, key, steps)
+    return variables, train.predict(recipe, variables, images)[0]
 
   return run

@@ -17,7 +17,8 @@ from experiments.runtime import launcher, program, workdir
 from jaxdm import data
 from jaxdm.errors import UserError
 from jaxdm.storage import checksummed_json
-from jaxdm.training import fleet, train
+from jaxdm.training import fleet
+from jaxdm.training.recipe import TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -99,7 +100,7 @@ def test_a_traceback_ends_with_the_note(tmp_path) -> None:
 
 def test_the_library_raises_what_callers_catch_as_value_errors() -> None:
   for make in (
-    lambda: train.TrainConfig(width=0),
+    lambda: TrainConfig(width=0),
     lambda: fleet.Speed(chunk=0),
     lambda: data.load("arrays"),
   ):

@@ -4,7 +4,7 @@ import pytest
 
 from jaxdm import rounding, training_sets
 from jaxdm.report import tables
-from jaxdm.training import train
+from jaxdm.training.recipe import TrainConfig
 
 
 def test_shares_of_counts_are_exact() -> None:
@@ -30,7 +30,7 @@ def test_a_subset_is_rounded_as_its_exact_share() -> None:
 
 
 def test_steps_are_not_rounded_up_from_a_whole_number() -> None:
-  recipe = train.TrainConfig(epochs=1.1, epoch_examples=100, batch_size=10)
+  recipe = TrainConfig(epochs=1.1, epoch_examples=100, batch_size=10)
   assert recipe.num_steps(5) == 11
 
 

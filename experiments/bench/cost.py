@@ -10,7 +10,8 @@ import numpy as np
 from experiments.config import presets
 from experiments.runtime import lab
 from jaxdm import data, training_sets
-from jaxdm.training import resnet9, train
+from jaxdm.training import recipe
+from jaxdm.training.recipe import TrainConfig
 
 
 class Size(NamedTuple):
@@ -107,7 +108,7 @@ def samples_per_model(experiment: presets.Experiment, num_train: int) -> int:
 
 
 def flops_per_sample(
-  config: train.TrainConfig, image_shape: tuple[int, ...], num_classes: int
+  config: TrainConfig, image_shape: tuple[int, ...], num_classes: int
 ) -> float:
   """Operations that training on one image asks for, by the layers' own formulas.
 
@@ -115,12 +116,13 @@ def flops_per_sample(
   included, however it is carried out, and its backward pass twice that, less the
   gradient for the images. Batch norm, pooling and augmentation count nothing.
   """
-  net = train.network(config, num_classes, "lax")
-  variables = jax.eval_shape(
-    lambda: resnet9.initial_variables(net, jax.random.key(0), image_shape)
+  made = recipe.make(
+    config, num_classes=num_classes, input_shape=image_shape, conv_backend="lax"
   )
+  net = made.network
+  variables = jax.eval_shape(lambda: net.initialise(jax.random.key(0), image_shape))
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  forward = jax.make_jaxpr(lambda v, x: net.apply(v, x, False))(variables, images)
+  forward = jax.make_jaxpr(net.outputs)(variables, images)
   layers = [
     2.0 * np.prod(eqn.invars[1].aval.shape[:-1]) * np.prod(eqn.outvars[0].aval.shape)
     for eqn in _equations(forward.jaxpr)

@@ -16,6 +16,9 @@ import numpy as np
 from experiments.config import presets
 from jaxdm import devices, prng, training_sets
 from jaxdm.training import fleet, train
+from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.inputs import Inputs
+from jaxdm.training.recipe import TrainConfig
 from jaxdm.typing import Array
 
 NUM_CLASSES = 10
@@ -58,7 +61,7 @@ class Row:
     return self.pixels, self.pixels, self.channels
 
   @property
-  def recipe(self) -> train.TrainConfig:
+  def recipe(self) -> TrainConfig:
     """The preset's, at this size."""
     return dataclasses.replace(
       presets.PRESETS[self.preset]().train,
@@ -127,18 +130,23 @@ def _fleet(row: Row, least: float, speed: fleet.Speed) -> dict[str, float]:
     jax.block_until_ready(models.train_chunk(sets, keys))
 
   measured = _timed(run, models.rows * row.steps * row.batch_size, least)
-  return {**measured, "vmap_width": speed.vmap_width}
+  return {**measured, "vmap_width": int(models.provenance["vmap_width"])}
 
 
 def _vmap(row: Row, least: float, _: fleet.Speed) -> dict[str, float]:
   """What one would write first."""
-  images = jax.tree.map(jnp.asarray, train.Images.of(row.images()[0]))
+  images = jax.tree.map(jnp.asarray, Inputs.of(row.images()[0]))
   # It is slow: a few steps tell.
-  recipe = dataclasses.replace(row.recipe, epochs=row.epochs / 32)
-  steps = recipe.num_steps(np.array(row.num_train)).astype(np.int32)
-  net = train.network(recipe, NUM_CLASSES, "lax")
+  config = dataclasses.replace(row.recipe, epochs=row.epochs / 32)
+  steps = config.num_steps(np.array(row.num_train)).astype(np.int32)
+  recipe = recipe_lib.make(
+    config,
+    num_classes=NUM_CLASSES,
+    input_shape=row.images()[0].shape[1:],
+    conv_backend="lax",
+  )
   sets, keys = _models(row, _VMAP_MODELS)
-  many = jax.jit(jax.vmap(lambda s, k: train.train_one(recipe, net, images, s, k, steps)))
+  many = jax.jit(jax.vmap(lambda s, k: train.train_one(recipe, images, s, k, steps)))
   return _timed(
     lambda: jax.block_until_ready(many(sets, keys)),
     _VMAP_MODELS * int(steps) * row.batch_size,

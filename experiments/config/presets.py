@@ -8,7 +8,7 @@ import numpy as np
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
-from jaxdm.training import train
+from jaxdm.training.recipe import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,7 @@ class Experiment:
 
   data: DataConfig
   collect: CollectConfig
-  train: train.TrainConfig
+  train: TrainConfig
   gradient: GradientConfig
   prior: PriorConfig
   fit: FitConfig
@@ -226,7 +226,7 @@ def _fashion() -> Experiment:
       classes="T-shirt,shirt", train_per_class=100, test_per_class=60, downscale=4
     ),
     collect=CollectConfig(num_models=1200, num_held_out=200, equal_steps=True),
-    train=train.TrainConfig(
+    train=TrainConfig(
       width=8,
       epochs=20,
       batch_size=32,
@@ -282,7 +282,7 @@ def _cifar10() -> Experiment:
   return Experiment(
     data=DataConfig(dataset="cifar10"),
     collect=CollectConfig(num_models=300_000, num_held_out=10_000, num_base=64),
-    train=train.TrainConfig(compute_dtype="bfloat16"),
+    train=TrainConfig(compute_dtype="bfloat16"),
     gradient=GradientConfig(),
     prior=PriorConfig(),
     fit=FitConfig(num_lambdas=50, lambda_min_ratio=0.01),

@@ -20,7 +20,7 @@ from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.errors import UserError
 from jaxdm.lasso import tiling
 from jaxdm.storage import array_folder, checksummed_json
-from jaxdm.training import train
+from jaxdm.training.recipe import learning_rate
 from jaxdm.typing import Array
 
 # The middles of the thirds of training, where TracIn looks.
@@ -192,7 +192,7 @@ def _chunks(opened: lab.Lab) -> Iterator[list[_Model]]:
   m, t = opened.experiment.collect.num_base, len(opened.target_labels)
   pixels = np.concatenate([small.test_images, small.train_images])
   all_labels = np.concatenate([opened.target_labels, labels])
-  rates = np.asarray(train.learning_rate(opened.recipe, np.array(_CHECKPOINTS)))
+  rates = np.asarray(learning_rate(opened.recipe, np.array(_CHECKPOINTS)))
   for start in range(0, m, fleet.rows):
     size = min(fleet.rows, m - start)
     chunk_keys = keys(opened, start, size)

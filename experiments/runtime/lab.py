@@ -25,7 +25,8 @@ from jaxdm.storage import (
   identity,
 )
 from jaxdm.storage import store as store_lib
-from jaxdm.training import fleet, resnet9, train
+from jaxdm.training import fleet, resnet9
+from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Collection, Retrainer, Subsets, missing
 
 # In the workdir, what is kept of the models on all data.
@@ -189,7 +190,7 @@ class Lab:
     return self.dataset.downscaled(self.experiment.data.downscale)
 
   @property
-  def recipe(self) -> train.TrainConfig:
+  def recipe(self) -> TrainConfig:
     """The trainer's settings, with the length of training resolved."""
     collect = self.experiment.collect
     if not collect.equal_steps:

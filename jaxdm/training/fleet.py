@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax import lax
 
 from jaxdm import devices, numerics, training_sets
@@ -16,6 +17,10 @@ from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
 from jaxdm.training import conv, output_gradients, train
+from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.inputs import Inputs
+from jaxdm.training.networks import Variables
+from jaxdm.training.recipe import Recipe, TrainConfig
 from jaxdm.typing import Array
 
 
@@ -27,31 +32,58 @@ class Speed:
   Stores note them (`Fleet.provenance`).
 
   Attributes:
-    vmap_width: models that one device trains side by side. 1 measures best on CPU;
-      on a GPU it has not been measured, and small networks will want more.
+    vmap_width: models that one device trains side by side; default: 1 for networks
+      with convolutions, which measures best on CPU (on a GPU it has not been measured),
+      else 32.
     chunk: models per device and call; results arrive (and are stored) a chunk at
-      a time.
+      a time. Default: 8 for networks with convolutions, else 128.
     checkpoint_seconds: seconds of training that a killed run loses at most, if a step of
       a chunk takes no longer than a fifth of them; models that take longer to train are
       written to disk half-trained. 0: never.
     conv_backend: the convolution's backend.
   """
 
-  vmap_width: int = 1
-  chunk: int = 8
+  vmap_width: int | None = None
+  chunk: int | None = None
   checkpoint_seconds: float = 300.0
   conv_backend: conv.Backend = "auto"
 
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):
-      if getattr(self, name) < 1:
+      if getattr(self, name) is not None and getattr(self, name) < 1:
         raise UserError(f"{name} must be >= 1, got {getattr(self, name)}")
     if not self.checkpoint_seconds >= 0:
       raise UserError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
 
 
+# Models side by side, and a chunk, of networks with convolutions and of others.
+_DEFAULTS = {True: (1, 8), False: (32, 128)}
+
+Program = Callable[[Any, Any], Any]  # From shared arguments and those of each model.
+
+
+class Programs(NamedTuple):
+  """What is compiled to run a chunk; each maps one function of `train` over models.
+
+  Attributes:
+    begin: shared inputs; keys.
+    advance: shared inputs and steps; states, training sets and keys.
+    variables: shared inputs; states and training sets.
+    predict: shared inputs to predict; variables.
+    gradients: shared examples and labels; variables and keys.
+    class_gradients: shared examples; variables and keys.
+  """
+
+  begin: Program
+  advance: Program
+  variables: Program
+  predict: Program
+  gradients: Program
+  class_gradients: Program
+
+
 class Outputs(NamedTuple):
-  """What a chunk of trained models says of some images.
+  """What a chunk of trained models says of some inputs.
 
   Attributes:
     num_models: m; the arrays may hold padding beyond.
@@ -73,74 +105,91 @@ class Fleet:
 
   def __init__(
     self,
-    config: train.TrainConfig,
-    pixels: np.ndarray,
+    config: TrainConfig,
+    values: np.ndarray,
     num_classes: int,
     speed: Speed = Speed(),
     *,
+    network: str | nn.Module = "resnet9",
     gradient_dim: int = 1024,
     progress: checkpoint.Progress | None = None,
   ):
     """Uses no device yet.
 
     Args:
-      config: the recipe.
-      pixels: uint8[n, h, w, c], the training images.
+      config: how each model is trained.
+      values: uint8[n, h, w, c] training images, or float32[n, d] feature vectors.
       num_classes: k.
       speed: how to run it.
+      network: see `networks.make`.
       gradient_dim: numbers that an example's gradient is projected to.
       progress: writes models that take long to train; None: nothing is written.
+
+    Raises:
+      UserError: on a network that does not fit the inputs or the config.
     """
     self._progress = progress
-    self._config, self._pixels, self._speed = config, pixels, speed
+    self._config, self._values = config, values
     self.num_classes = num_classes
-    self._net = train.network(config, num_classes, speed.conv_backend)
+    self._recipe = recipe_lib.make(
+      config,
+      num_classes=num_classes,
+      input_shape=values.shape[1:],
+      network=network,
+      conv_backend=speed.conv_backend,
+    )
     self._gradient_dim = gradient_dim
-    self._width = min(speed.vmap_width, speed.chunk)
-    self._proven: set[str] = set()
+    width, chunk = _DEFAULTS[self._recipe.network.convolves]
+    self._chunk = speed.chunk or max(chunk, speed.vmap_width or 0)
+    self._asked_width = min(speed.vmap_width or width, self._chunk)
+    self._width, self._conv_backend = self._asked_width, speed.conv_backend
+    self._proven: set[Program] = set()
+
+  @property
+  def recipe(self) -> Recipe:
+    """How each model is trained, as functions of arrays."""
+    return self._recipe
 
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""
+    network = self._recipe.network.identity
     return {
       "train": dataclasses.asdict(self._config),
-      "train_pixels": self._pixels_digest,
+      "train_pixels": self._values_digest,
       "num_classes": self.num_classes,
       "computation": identity.computation(),
+      **({} if network is None else {"network": network}),
     }
 
   @property
   def provenance(self) -> dict[str, str]:
     """Settings that change rounding; no part of a model's identity, but noted with it."""
-    backend, width = (
-      self._speed.conv_backend,
-      min(self._speed.vmap_width, self._speed.chunk),
-    )
-    return {"conv_backend": backend, "vmap_width": str(width)}
+    return {"conv_backend": self._conv_backend, "vmap_width": str(self._asked_width)}
 
   @functools.cached_property
-  def _pixels_digest(self) -> str:
-    """Of the training images."""
-    return identity.digest(self._pixels)
+  def _values_digest(self) -> str:
+    """Of the training inputs."""
+    return identity.digest(self._values)
 
   @functools.cached_property
   def rows(self) -> int:
     """Models a chunk."""
-    return self._speed.chunk * devices.count()
+    return self._chunk * devices.count()
 
   @functools.cached_property
-  def _images(self) -> train.Images:
-    """The training images, on every device."""
-    images: train.Images = devices.everywhere(train.Images.of(self._pixels))
-    return images
+  def _inputs(self) -> Inputs:
+    """The training inputs, on every device."""
+    inputs: Inputs = devices.everywhere(Inputs.of(self._values))
+    return inputs
 
   @functools.cached_property
-  def _programs(self) -> dict[str, Callable[..., Any]]:
+  def _programs(self) -> Programs:
     """See `_compiled`."""
     return self._compiled()
 
-  def _compiled(self) -> dict[str, Callable[..., Any]]:
+  def _compiled(self) -> Programs:
     """The programs that run a chunk, `self._width` models of a device side by side."""
-    config, net, dim, width = self._config, self._net, self._gradient_dim, self._width
+    recipe, dim, width = self._recipe, self._gradient_dim, self._width
 
     def on_one_device(fn: Any) -> Any:
       """Maps fn(shared, one model's arguments) over a device's models."""
@@ -151,37 +200,35 @@ class Fleet:
 
       return devices.spread(mapped)
 
-    def begin_row(images: train.Images, key: Array) -> train.State:
-      return train.begin(config, net, images, key)
+    def begin_row(inputs: Inputs, key: Array) -> train.State:
+      return train.begin(recipe, inputs, key)
 
     def advance_row(shared: Any, row: Any) -> train.State:
-      (images, steps), (state, training_set, key) = shared, row
-      return train.advance(config, net, images, training_set, key, state, steps)
+      (inputs, steps), (state, training_set, key) = shared, row
+      return train.advance(recipe, inputs, training_set, key, state, steps)
 
-    def variables_row(images: train.Images, row: Any) -> train.Variables:
+    def variables_row(inputs: Inputs, row: Any) -> Variables:
       state, training_set = row
-      return train.variables_of(state, images, training_set)
+      return train.variables_of(state, inputs, training_set)
 
-    def predict_row(pixels: Array, variables: train.Variables) -> Any:
-      return train.predict(net, variables, pixels, mirror=config.flip)
+    def predict_row(values: Array, variables: Variables) -> Any:
+      return train.predict(recipe, variables, values)
 
     def gradients_row(examples: Any, row: Any) -> Any:
-      (pixels, labels), (variables, key) = examples, row
-      return output_gradients.per_example(
-        net, variables, pixels, labels, key, dim=dim, mirror=config.flip
-      )
+      (values, labels), (variables, key) = examples, row
+      return output_gradients.per_example(recipe, variables, values, labels, key, dim=dim)
 
-    def class_gradients_row(pixels: Array, row: Any) -> Array:
+    def class_gradients_row(values: Array, row: Any) -> Array:
       variables, key = row
-      return output_gradients.per_class(
-        net, variables, pixels, key, dim=dim, mirror=config.flip
-      )
+      return output_gradients.per_class(recipe, variables, values, key, dim=dim)
 
     rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
-    return {fn.__name__: on_one_device(fn) for fn in (*rows, class_gradients_row)}
+    return Programs(*map(on_one_device, (*rows, class_gradients_row)))
 
   @numerics.pinned()
-  def _run(self, program: str, shared: Any, rows: Any) -> Any:
+  def _run(
+    self, program_of: Callable[[Programs], Program], shared: Any, rows: Any
+  ) -> Any:
     """Runs a program; where the memory does not suffice, with half as many side by side.
 
     Raises:
@@ -189,7 +236,8 @@ class Fleet:
     """
     while True:
       try:
-        outputs = self._programs[program](shared, rows)
+        program = program_of(self._programs)
+        outputs = program(shared, rows)
         if program not in self._proven:  # Later calls need no more than the first.
           jax.block_until_ready(outputs)
           self._proven.add(program)
@@ -213,7 +261,7 @@ class Fleet:
   def train_models(
     self,
     chunks: Iterable[tuple[training_sets.TrainingSets, Array]],
-    pixels: np.ndarray,
+    values: np.ndarray,
   ) -> Iterator[Outputs]:
     """Trains models and predicts with them, a chunk at a time.
 
@@ -223,15 +271,15 @@ class Fleet:
     Args:
       chunks: training sets and their keys, at most `rows` models each; read one
         ahead, so that they need not exist all at once.
-      pixels: uint8[t, h, w, c], the images to predict.
+      values: uint8[t, h, w, c] or float32[t, d], the inputs to predict.
 
     Yields:
       The outputs of each chunk, in order.
     """
-    pixels = devices.everywhere(pixels)
+    values = devices.everywhere(values)
     ahead: Outputs | None = None
     for sets, keys in chunks:
-      logits, features = self.predict_chunk(self.train_chunk(sets, keys), pixels)
+      logits, features = self.predict_chunk(self.train_chunk(sets, keys), values)
       logits.copy_to_host_async()
       if ahead is not None:
         yield ahead
@@ -244,7 +292,7 @@ class Fleet:
 
   def train_chunk(
     self, sets: training_sets.TrainingSets, keys: Array, *, until: float = 1.0
-  ) -> train.Variables:
+  ) -> Variables:
     """Trains at most `rows` models; variables stay on the devices, padded to `rows`.
 
     Args:
@@ -254,21 +302,21 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    last = math.floor(share_of(until, self._config.num_steps(sets.counts).max()))
+    last = math.floor(share_of(until, self._recipe.num_steps(sets.counts).max()))
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
-    state = self._run("begin_row", self._images, keys)
+    state = self._run(lambda made: made.begin, self._inputs, keys)
     if self._progress:
       name = self._name(sets, keys, until)
       advance = functools.partial(self._advanced, (batch, keys))
       state = self._progress.run(name, state, last, advance)
     else:
       state = self._advanced((batch, keys), state, 0, last)
-    return self._run("variables_row", self._images, (state, batch))
+    return self._run(lambda made: made.variables, self._inputs, (state, batch))
 
   def _advanced(self, rows: Any, state: train.State, first: int, stop: int) -> Any:
     """The chunk after some steps."""
-    shared = self._images, (np.int32(first), np.int32(stop))
-    return self._run("advance_row", shared, (state, *rows))
+    shared = self._inputs, (np.int32(first), np.int32(stop))
+    return self._run(lambda made: made.advance, shared, (state, *rows))
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
     """Names a chunk by all that its models depend on.
@@ -283,34 +331,36 @@ class Fleet:
     if self._progress:
       self._progress.settle()
 
-  def predict_chunk(self, variables: train.Variables, pixels: np.ndarray) -> Any:
-    """Logits [rows, t, k] and features [rows, t, f] of uint8 images, on device."""
-    return self._run("predict_row", devices.everywhere(pixels), variables)
+  def predict_chunk(self, variables: Variables, values: np.ndarray) -> Any:
+    """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""
+    return self._run(lambda made: made.predict, devices.everywhere(values), variables)
 
   def gradients_chunk(
-    self, variables: train.Variables, pixels: np.ndarray, labels: np.ndarray, keys: Array
+    self, variables: Variables, values: np.ndarray, labels: np.ndarray, keys: Array
   ) -> Any:
     """Log-odds [rows, b] and projected gradients [rows, b, d] of examples, on device.
 
     Args:
       variables: of `train_chunk`.
-      pixels: uint8[b, h, w, c].
+      values: uint8[b, h, w, c] or float32[b, d].
       labels: int[b].
       keys: of the models; each has its own projection.
     """
-    examples = devices.everywhere((pixels, np.asarray(labels, np.int32)))
-    return self._run("gradients_row", examples, (variables, self._filled(keys)))
+    examples = devices.everywhere((values, np.asarray(labels, np.int32)))
+    return self._run(
+      lambda made: made.gradients, examples, (variables, self._filled(keys))
+    )
 
   def class_gradients_chunk(
-    self, variables: train.Variables, pixels: np.ndarray, keys: Array
+    self, variables: Variables, values: np.ndarray, keys: Array
   ) -> jax.Array:
     """Projected gradients of every logit, float32[rows, b, k, d], on device.
 
     The arguments, and so the projections, are those of `gradients_chunk`.
     """
-    shared = devices.everywhere(pixels)
+    shared = devices.everywhere(values)
     rows = variables, self._filled(keys)
-    return self._run("class_gradients_row", shared, rows)
+    return self._run(lambda made: made.class_gradients, shared, rows)
 
   def _filled(self, keys: Array) -> Array:
     """Keys of a whole chunk, on the devices."""

@@ -12,7 +12,9 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxdm import prng
-from jaxdm.training import resnet9, train
+from jaxdm.training import train
+from jaxdm.training.networks import Variables
+from jaxdm.training.recipe import Recipe
 from jaxdm.typing import Array
 
 _EXAMPLES = 32
@@ -56,25 +58,23 @@ class Projection(NamedTuple):
 
 
 def per_example(
-  net: resnet9.ResNet9,
-  variables: train.Variables,
-  pixels: Array,
+  recipe: Recipe,
+  variables: Variables,
+  values: Array,
   labels_b: Array,
   key: Array,
   *,
   dim: int,
-  mirror: bool,
 ) -> tuple[Array, Array]:
   """Log-odds of examples under one trained model, and their projected gradients.
 
   Args:
-    net: the module.
+    recipe: by which the model was trained.
     variables: one model's.
-    pixels: uint8[b, h, w, c].
+    values: uint8[b, h, w, c] or float32[b, d].
     labels_b: int32.
     key: of the projection.
     dim: numbers that a gradient is projected to.
-    mirror: see `train.predict`.
 
   Returns:
     float32[b] and float32[b, dim].
@@ -82,7 +82,7 @@ def per_example(
   params = variables["params"]
   # Made once: within the loop below it would be made again for every block.
   projection = Projection.of(key, ravel_pytree(params)[0].size)
-  logits_of = functools.partial(_logits, net, variables, mirror=mirror)
+  logits_of = functools.partial(_logits, recipe, variables)
 
   def output(params: object, image: Array, label: Array) -> Array:
     return log_odds(logits_of(params, image), label)
@@ -91,17 +91,16 @@ def per_example(
     value, gradient = jax.value_and_grad(output)(params, *example)
     return value, projection(ravel_pytree(gradient)[0], dim)
 
-  return lax.map(one, (jnp.asarray(pixels), labels_b), batch_size=_EXAMPLES)
+  return lax.map(one, (jnp.asarray(values), labels_b), batch_size=_EXAMPLES)
 
 
 def per_class(
-  net: resnet9.ResNet9,
-  variables: train.Variables,
-  pixels: Array,
+  recipe: Recipe,
+  variables: Variables,
+  values: Array,
   key: Array,
   *,
   dim: int,
-  mirror: bool,
 ) -> Array:
   """Projected gradients of every logit of every example, float32[b, k, dim].
 
@@ -111,22 +110,20 @@ def per_class(
   projection = Projection.of(key, ravel_pytree(params)[0].size)
 
   def one(image: Array) -> Array:
-    logits_of = functools.partial(_logits, net, variables, image=image, mirror=mirror)
+    logits_of = functools.partial(_logits, recipe, variables, image=image)
     logits_k, pullback = jax.vjp(logits_of, params)
     rows = jax.vmap(pullback)(jnp.eye(len(logits_k)))[0]
     return jax.vmap(lambda row: projection(ravel_pytree(row)[0], dim))(rows)
 
-  return lax.map(one, jnp.asarray(pixels), batch_size=_EXAMPLES)
+  return lax.map(one, jnp.asarray(values), batch_size=_EXAMPLES)
 
 
 def _logits(
-  net: resnet9.ResNet9,
-  variables: train.Variables,
+  recipe: Recipe,
+  variables: Variables,
   params: object,
   image: Array,
-  *,
-  mirror: bool,
 ) -> Array:
   """Logits of one image, float32[k], with other parameters."""
   held = variables | {"params": params}
-  return train.predict(net, held, image[None], mirror=mirror)[0][0]
+  return train.predict(recipe, held, image[None])[0][0]

@@ -13,6 +13,7 @@ from jaxdm import prng, training_sets
 from jaxdm.attribution import gradient
 from jaxdm.brittleness import label_flips
 from jaxdm.training import fleet, output_gradients, train
+from jaxdm.training import recipe as recipe_lib
 
 
 def test_log_odds_are_those_of_the_softmax() -> None:
@@ -49,10 +50,10 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
   variables = models.train_chunk(training_sets.from_masks(masks, labels), keys)
   odds, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
-  net = train.network(tiny_config, 2)
+  recipe = recipe_lib.make(tiny_config, num_classes=2, input_shape=images.shape[1:])
 
   def output(params, mine):
-    logits, _ = train.predict(net, mine | {"params": params}, images, mirror=True)
+    logits, _ = train.predict(recipe, mine | {"params": params}, images)
     return jnp.log(jax.nn.softmax(logits)[jnp.arange(24), labels]) - jnp.log(
       jax.nn.softmax(logits)[jnp.arange(24), 1 - labels]
     )

@@ -8,7 +8,7 @@ from absl.testing import flagsaver
 
 from experiments.runtime import base_models, launcher
 from jaxdm import training_sets
-from jaxdm.training import train
+from jaxdm.training.recipe import learning_rate
 
 pytestmark = pytest.mark.slow
 MODELS = 4  # TOY's.
@@ -39,7 +39,7 @@ def seen(opened):
 def test_tracin_sums_checkpoints_times_their_rates(opened, seen) -> None:
   expected = np.zeros((20, 48))
   for until in (1 / 6, 1 / 2, 5 / 6):
-    rate = float(train.learning_rate(opened.recipe, np.array(until)))
+    rate = float(learning_rate(opened.recipe, np.array(until)))
     for odds, phi in zip(*seen[until], strict=True):
       wrong = 1 / (1 + np.exp(odds[20:]))
       expected += rate * phi[:20] @ (phi[20:] * wrong[:, None]).T / MODELS

@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 from experiments.bench import cost, plan
 from experiments.config import presets
 from jaxdm import data
-from jaxdm.training import train
+from jaxdm.training.recipe import TrainConfig
 
 
 def test_the_published_networks_operations_are_the_known_number() -> None:
@@ -19,7 +19,7 @@ def test_the_published_networks_operations_are_the_known_number() -> None:
   layers = [1024 * 9 * 3 * 64, 256 * 25 * 64 * 128, 2 * 256 * 9 * 128 * 128]
   layers += [256 * 9 * 128 * 256, 2 * 64 * 9 * 256 * 256, 36 * 9 * 256 * 128, 1280]
   expected = 2 * (3 * sum(layers) - layers[0])
-  assert cost.flops_per_sample(train.TrainConfig(), (32, 32, 3), 10) == expected
+  assert cost.flops_per_sample(TrainConfig(), (32, 32, 3), 10) == expected
 
 
 CIFAR10 = cost.Size(50_000, 10_000, (32, 32, 3), 10)
@@ -111,7 +111,7 @@ def test_what_a_run_would_refuse_has_no_size() -> None:
 @pytest.fixture
 def bench() -> dict:
   """A device that trains 1,000 images a second of the network of `cifar10`."""
-  flops = cost.flops_per_sample(train.TrainConfig(), (32, 32, 3), 10)
+  flops = cost.flops_per_sample(TrainConfig(), (32, 32, 3), 10)
   row = {
     "row": "w64-32x32-b512",
     "side": "fleet",
@@ -155,11 +155,11 @@ def test_a_store_is_as_large_as_its_types(bench) -> None:
 
 
 def test_another_network_is_scaled_by_its_operations(bench) -> None:
-  small = dataclasses.replace(train.TrainConfig(), width=32)
+  small = dataclasses.replace(TrainConfig(), width=32)
   flops = cost.flops_per_sample(small, (32, 32, 3), 10)
   bench["results"][0]["flops_per_sample"] = flops
   made = cifar10_plan(bench, 36_000)
-  scale = cost.flops_per_sample(train.TrainConfig(), (32, 32, 3), 10) / flops
+  scale = cost.flops_per_sample(TrainConfig(), (32, 32, 3), 10) / flops
   assert 3.5 < scale < 4.0
   assert made.device_hours == pytest.approx(10 * 1172 * 512 * scale / 1000)
   assert "scaled" in made.source

@@ -32,7 +32,8 @@ from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.storage import array_folder, bank, identity, store, verify
-from jaxdm.training import fleet, train
+from jaxdm.training import fleet
+from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Retrainer, Subsets, missing
 
 # What a digest takes in.
@@ -206,7 +207,7 @@ N, T, FITTED, HELD_OUT = 24, 6, 40, 8
 class Parts(NamedTuple):
   """All that the experiments here depend on."""
 
-  config: train.TrainConfig
+  config: TrainConfig
   images: np.ndarray
   labels: np.ndarray
   target_images: np.ndarray
@@ -229,7 +230,7 @@ def parts() -> Parts:
   images = rng.integers(0, 255, (N + T, 8, 8, 1)).astype(np.uint8)
   labels = (np.arange(N + T) % 2).astype(np.int32)
   return Parts(
-    train.TrainConfig(width=4, epochs=1, batch_size=8),
+    TrainConfig(width=4, epochs=1, batch_size=8),
     *(images[:N], labels[:N], images[N:], labels[N:], ("a", "b")),
     presets.CollectConfig(num_models=FITTED, num_held_out=HELD_OUT, num_base=2),
     presets.GradientConfig(),

@@ -4,10 +4,10 @@ import pathlib
 
 import numpy as np
 
-from jaxdm.training import train
+from jaxdm.training.recipe import TrainConfig
 
 WHERE = pathlib.Path(__file__).with_name("torch_resnet9.npz")
-CONFIG = train.TrainConfig(width=4, batch_size=16)
+CONFIG = TrainConfig(width=4, batch_size=16)
 IMAGE_SHAPE, NUM_CLASSES = (12, 12, 3), 4
 RATES = np.linspace(0.02, 0.2, 10, dtype=np.float32)  # One a step.
 

@@ -102,7 +102,7 @@ jax.config.update("jax_num_cpu_devices", {devices})
 import test_fleet
 from jaxdm.training import fleet, train
 data = np.load({data!r})
-config = train.TrainConfig(width=4, epochs=2, batch_size=8, peak_learning_rate=0.1)
+config = TrainConfig(width=4, epochs=2, batch_size=8, peak_learning_rate=0.1)
 images, sets, keys = test_fleet.problem((data["images"], data["labels"]), 8)
 logits = test_fleet.fleet_logits(config, images, sets, keys, fleet.Speed(chunk=1))
 assert len(jax.devices()) == {devices}
@@ -142,7 +142,7 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
     fleet.Fleet,
     "_compiled",
     lambda self: (
-      compiled(self) if self._width <= 1 else {**compiled(self), "advance_row": too_large}
+      compiled(self) if self._width <= 1 else compiled(self)._replace(advance=too_large)
     ),
   )
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=4, vmap_width=4))
@@ -150,7 +150,7 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
     found = models.train_chunk(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_array_equal(a, b)
-  models._programs["advance_row"] = too_large
+  models._programs = models._programs._replace(advance=too_large)
   with pytest.raises(ValueError, match="does not hold one model at a time"):
     models.train_chunk(sets, keys)
 
@@ -167,13 +167,13 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     models = fleet.Fleet(
       tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, seconds)
     )
-    advance = models._programs["advance_row"]
+    advance = models._programs.advance
 
     def counted(shared, rows):
       ran.append(tuple(int(step) for step in shared[1]))
       return advance(shared, rows)
 
-    models._programs["advance_row"] = counted
+    models._programs = models._programs._replace(advance=counted)
     return models
 
   whole = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)

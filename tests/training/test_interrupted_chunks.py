@@ -7,7 +7,8 @@ import pytest
 
 from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
-from jaxdm.training import fleet, train
+from jaxdm.training import fleet
+from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Retrainer, Subsets
 
 
@@ -29,7 +30,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
   monkeypatch.setattr(fleet.Fleet, "_run", lambda self, *args: None)
 
   def name(
-    config: train.TrainConfig,
+    config: TrainConfig,
     *,
     images: np.ndarray = images,
     masks: np.ndarray = masks,

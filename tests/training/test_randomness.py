@@ -14,7 +14,10 @@ import pytest
 import scipy.stats
 
 from jaxdm import training_sets
+from jaxdm.training import recipe as recipe_lib
 from jaxdm.training import train
+from jaxdm.training.inputs import Inputs
+from jaxdm.training.recipe import TrainConfig
 
 COUNT, BATCH, EPOCHS, SIDE = 24, 10, 30, 6  # Batches cross the ends of epochs.
 STEPS = EPOCHS * COUNT // BATCH
@@ -35,7 +38,7 @@ class Batches(NamedTuple):
   rates: np.ndarray
 
 
-def record(config, net, state, images, labels_b, rate) -> train.State:
+def record(recipe, state, images, labels_b, rate, key) -> train.State:
   """In place of `train.step`: a state that holds every batch so far."""
   step, batches = state.params
   new = (images[..., 0], labels_b, rate)
@@ -50,12 +53,13 @@ def batches_of() -> Iterator[Callable[..., Batches]]:
   labels = np.arange(EXAMPLES) // 3  # Not what their pixels say.
 
   def batches(
-    images: np.ndarray, models: int, *, steps: int = STEPS, **recipe: object
+    images: np.ndarray, models: int, *, steps: int = STEPS, **given: object
   ) -> Batches:
-    options = {"flip": False, "translate_pixels": 0, "cutout_pixels": 0} | recipe
-    config = train.TrainConfig(
+    options = {"flip": False, "translate_pixels": 0, "cutout_pixels": 0} | given
+    config = TrainConfig(
       width=1, epochs=EPOCHS, batch_size=BATCH, peak_at=0.25, **options
     )
+    recipe = recipe_lib.make(config, num_classes=2, input_shape=images.shape[1:])
     sets = training_sets.from_masks(included[None], labels)
     row = jax.tree.map(lambda part: jnp.asarray(part[0]), sets)
     empty = (
@@ -66,12 +70,12 @@ def batches_of() -> Iterator[Callable[..., Batches]]:
     state = train.State((jnp.int32(0), empty), (), ())
 
     @jax.jit
-    def run(data: train.Images, key: jax.Array) -> train.State:
+    def run(data: Inputs, key: jax.Array) -> train.State:
       limits = jnp.int32(0), jnp.int32(steps)
-      return train.advance(config, None, data, row, key, state, limits)
+      return train.advance(recipe, data, row, key, state, limits)
 
     keys = jax.vmap(jax.random.key)(jnp.arange(models))
-    _, found = jax.vmap(run, (None, 0))(train.Images.of(images), keys).params
+    _, found = jax.vmap(run, (None, 0))(Inputs.of(images), keys).params
     normalised, labels_msb, rates_ms = map(np.asarray, found)
     own = images[included].astype(float)
     return Batches(normalised * own.std() + own.mean(), labels_msb, rates_ms)
@@ -179,6 +183,6 @@ def test_one_kind_of_augmentation_does_not_tell_another(draws) -> None:
 def test_the_rate_of_each_step_is_the_schedules_at_its_middle(batches_of) -> None:
   rates = batches_of(np.zeros((EXAMPLES, SIDE, SIDE, 1), np.uint8), 1).rates[0]
   middles = (np.arange(STEPS) + 0.5) / STEPS
-  peak = train.TrainConfig().peak_learning_rate
+  peak = TrainConfig().peak_learning_rate
   expected = np.interp(middles, [0, 0.25, 1], [0, peak, 0])
   np.testing.assert_allclose(rates, expected, rtol=1e-5)

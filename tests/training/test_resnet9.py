@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxdm.training import resnet9, train
+from jaxdm.training import resnet9
 
 
 def test_the_published_network_has_its_known_number_of_parameters() -> None:
-  net = train.network(train.TrainConfig(), 10)
+  net = resnet9.ResNet9(10)
   shapes = jax.eval_shape(
     lambda: resnet9.initial_variables(net, jax.random.key(0), (32, 32, 3))
   )
@@ -21,7 +21,7 @@ def test_the_published_network_has_its_known_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("size,channels", [(32, 3), (28, 1), (14, 1), (7, 1), (4, 2)])
 def test_any_image_size_gives_logits_and_features(size, channels) -> None:
-  net = train.network(train.TrainConfig(width=4), 5)
+  net = resnet9.ResNet9(5, 4)
   shape = (size, size, channels)
 
   def outputs():
@@ -33,7 +33,7 @@ def test_any_image_size_gives_logits_and_features(size, channels) -> None:
 
 
 def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
-  net = train.network(train.TrainConfig(width=16), 5)
+  net = resnet9.ResNet9(5, 16)
   key, image = jax.random.key(0), jnp.ones((1, 8, 8, 3))
   ours = jax.jit(lambda: resnet9.initial_variables(net, key, (8, 8, 3)))()
   flax = jax.jit(lambda: net.init(key, image, False))()

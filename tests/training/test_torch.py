@@ -9,12 +9,14 @@ import pytest
 from flax import traverse_util
 from support.torch_problem import (
   CONFIG,
+  IMAGE_SHAPE,
   NUM_CLASSES,
   RATES,
   WHERE,
   normalised,
 )
 
+from jaxdm.training import recipe as recipe_lib
 from jaxdm.training import train
 
 
@@ -41,19 +43,20 @@ def assert_equal(ours: dict, theirs: dict[str, np.ndarray]) -> None:
 
 
 def test_ten_steps_equal_pytorchs(recorded) -> None:
-  net = train.network(CONFIG, NUM_CLASSES)
+  recipe = recipe_lib.make(CONFIG, num_classes=NUM_CLASSES, input_shape=IMAGE_SHAPE)
+  key = jax.random.key(0)
   start = traverse_util.unflatten_dict(group(recorded, "start"), sep="/")
-  state = train.initial_state(CONFIG, start)
+  state = train.initial_state(recipe, start)
   batches = [normalised(p) for p in recorded["pixels"]], recorded["labels"]
   loss_and_grads = jax.jit(
     lambda s, x, y: jax.value_and_grad(train.loss, has_aux=True)(
-      s.params, s.batch_stats, net, x, y, CONFIG.label_smoothing
+      s.params, s.batch_stats, recipe, x, y, key
     )
   )
-  step = jax.jit(lambda s, x, y, rate: train.step(CONFIG, net, s, x, y, rate))
+  step = jax.jit(lambda s, x, y, rate: train.step(recipe, s, x, y, rate, key))
 
   logits = jax.jit(
-    lambda s, x: net.apply(
+    lambda s, x: recipe.network.module.apply(
       {"params": s.params, "batch_stats": s.batch_stats}, x, True, mutable=True
     )[0][0]
   )(state, batches[0][0])

@@ -9,6 +9,8 @@ import pytest
 
 from jaxdm import prng, training_sets
 from jaxdm.training import fleet, resnet9, train
+from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.recipe import TrainConfig, learning_rate
 
 
 def one_model(config, images, labels, mask, *, seed=0, set_labels=None) -> dict:
@@ -89,7 +91,8 @@ def test_training_learns(tiny_config, tiny_images) -> None:
 
 
 def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config) -> None:
-  net = train.network(tiny_config, 3)
+  recipe = recipe_lib.make(tiny_config, num_classes=3, input_shape=(8, 6, 2))
+  net = recipe.network.module
   pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 2)).astype(np.uint8)
   stats = {"mean": np.array([100.0, 120.0]), "std": np.array([50.0, 70.0])}
   images = (pixels - stats["mean"]) / stats["std"]
@@ -97,7 +100,7 @@ def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config
     lambda: resnet9.initial_variables(net, jax.random.key(0), (8, 6, 2))
   )()
   both, _ = jax.jit(
-    lambda: train.predict(net, variables | {"pixel_stats": stats}, pixels, mirror=True)
+    lambda: train.predict(recipe, variables | {"statistics": stats}, pixels)
   )()
   views = np.concatenate([images, images[:, :, ::-1], images[:, ::-1]])
   plain, mirrored, upside_down = jax.jit(
@@ -108,14 +111,15 @@ def test_prediction_averages_with_the_image_mirrored_along_its_width(tiny_config
 
 
 def test_prediction_in_blocks_is_prediction_at_once(tiny_config, monkeypatch) -> None:
-  net = train.network(tiny_config, 3)
+  recipe = recipe_lib.make(tiny_config, num_classes=3, input_shape=(8, 8, 1))
+  net = recipe.network.module
   pixels = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1)).astype(np.uint8)
   stats = {"mean": np.array([100.0]), "std": np.array([50.0])}
 
   def predicted(images_a_block: int) -> np.ndarray:
-    monkeypatch.setattr(train, "_PREDICT_IMAGES", images_a_block)
+    monkeypatch.setattr(train, "_PREDICT_INPUTS", images_a_block)
     variables = resnet9.initial_variables(net, jax.random.key(0), (8, 8, 1))
-    return train.predict(net, variables | {"pixel_stats": stats}, pixels, mirror=True)[0]
+    return train.predict(recipe, variables | {"statistics": stats}, pixels)[0]
 
   whole = jax.jit(lambda: predicted(7))()
   assert whole.shape == (7, 3)
@@ -126,18 +130,17 @@ def test_muon_moves_kernels_along_the_gradients_polar_factor(tiny_config) -> Non
   config = dataclasses.replace(
     tiny_config, muon_rate=0.1, peak_learning_rate=0.5, weight_decay=0.0
   )
-  net = train.network(config, 2)
-  variables = resnet9.initial_variables(net, jax.random.key(0), (8, 8, 1))
-  state = train.initial_state(config, variables)
+  recipe = recipe_lib.make(config, num_classes=2, input_shape=(8, 8, 1))
+  variables = recipe.network.initialise(jax.random.key(0), (8, 8, 1))
+  state = train.initial_state(recipe, variables)
   rng = np.random.default_rng(0)
   images = rng.normal(size=(16, 8, 8, 1)).astype(np.float32)
   labels = rng.integers(0, 2, 16)
-  of = jax.jit(jax.grad(train.loss, has_aux=True), static_argnums=(2, 5))
-  grads, _ = of(
-    state.params, state.batch_stats, net, images, labels, config.label_smoothing
-  )
-  step = jax.jit(train.step, static_argnums=(0, 1))
-  new = step(config, net, state, images, labels, 0.5)
+  of = jax.jit(jax.grad(train.loss, has_aux=True), static_argnums=2)
+  key = jax.random.key(0)
+  grads, _ = of(state.params, state.batch_stats, recipe, images, labels, key)
+  step = jax.jit(train.step, static_argnums=0)
+  new = step(recipe, state, images, labels, 0.5, key)
   moved = jax.tree.map(lambda a, b: np.asarray(a - b), state.params, new.params)
   kernel = moved["ConvBlock_2"]["Conv_0"]["kernel"]
   kernel = kernel.reshape(-1, kernel.shape[-1])
@@ -194,11 +197,12 @@ def test_weight_decay_is_what_it_is_said_to_be(
 
   weights = {name: rng.normal(size=shape) for name, shape in shapes.items()}
   memory = {name: np.zeros(shape) for name, shape in shapes.items()}
-  state = train.initial_state(config, {"params": tree(weights), "batch_stats": {}})
+  recipe = recipe_lib.make(config, num_classes=3, input_shape=(8, 8, 1))
+  state = train.initial_state(recipe, {"params": tree(weights), "batch_stats": {}})
   b = config.momentum
   for k, rate in enumerate((0.1, 0.4, 0.25), start=1):
     grads = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    state = train.step(config, None, state, tree(grads), None, rate)
+    state = train.step(recipe, state, tree(grads), None, rate, None)
     for name, w in weights.items():
       if muon_rate and name == ("ConvBlock_1", "kernel"):
         memory[name] = b * memory[name] + (1 - b) * grads[name]
@@ -221,24 +225,24 @@ def test_pixels_are_normalised_by_the_models_own_set(
   variables = one_model(tiny_config, images, labels, mask)
   own = images[mask].astype(float)
   np.testing.assert_allclose(
-    variables["pixel_stats"]["mean"], own.mean((0, 1, 2)), rtol=1e-5
+    variables["statistics"]["mean"], own.mean((0, 1, 2)), rtol=1e-5
   )
   np.testing.assert_allclose(
-    variables["pixel_stats"]["std"], own.std((0, 1, 2)), rtol=1e-4
+    variables["statistics"]["std"], own.std((0, 1, 2)), rtol=1e-4
   )
 
 
 def test_the_schedule_is_a_triangle() -> None:
-  config = train.TrainConfig(peak_learning_rate=0.5, peak_at=0.25)
+  config = TrainConfig(peak_learning_rate=0.5, peak_at=0.25)
   theirs = optax.join_schedules(
     [optax.linear_schedule(0, 0.5, 25), optax.linear_schedule(0.5, 0, 75)], [25]
   )
-  ours = [float(train.learning_rate(config, np.float32(i / 100))) for i in range(100)]
+  ours = [float(learning_rate(config, np.float32(i / 100))) for i in range(100)]
   np.testing.assert_allclose(ours, [theirs(i) for i in range(100)], atol=1e-6)
 
 
 def test_steps_follow_the_set_or_a_fixed_number() -> None:
-  own = train.TrainConfig(epochs=3, batch_size=32)
+  own = TrainConfig(epochs=3, batch_size=32)
   np.testing.assert_array_equal(
     own.num_steps(np.array([32, 33, 320, 50_000])), [3, 4, 30, 4688]
   )
@@ -254,4 +258,4 @@ def test_steps_follow_the_set_or_a_fixed_number() -> None:
 )  # fmt: skip
 def test_bad_recipes_are_named(field, value) -> None:
   with pytest.raises(ValueError, match=field):
-    train.TrainConfig(**{field: value})
+    TrainConfig(**{field: value})

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from jaxdm.training import train
+from jaxdm.training.recipe import TrainConfig
 
 
 class ConvBlock(nn.Sequential):
@@ -60,7 +60,7 @@ class ResNet9(nn.Module):
     return 0.2 * self.head(self.body(images).amax(dim=(2, 3)))
 
 
-def _augment(images: torch.Tensor, config: train.TrainConfig) -> torch.Tensor:
+def _augment(images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
   """Flip, translate and cutout of images [b, c, h, w], each image on its own."""
   batch, _, height, width = images.shape
   device = images.device
@@ -85,7 +85,7 @@ def _augment(images: torch.Tensor, config: train.TrainConfig) -> torch.Tensor:
   return images
 
 
-def learning_rate(config: train.TrainConfig, progress: float) -> float:
+def learning_rate(config: TrainConfig, progress: float) -> float:
   """The triangular schedule at `progress` in [0, 1)."""
   rise, fall = progress / config.peak_at, (1 - progress) / (1 - config.peak_at)
   return config.peak_learning_rate * min(rise, fall)
@@ -96,7 +96,7 @@ class Trainer:
 
   def __init__(
     self,
-    config: train.TrainConfig,
+    config: TrainConfig,
     pixels_n: np.ndarray,
     labels_n: np.ndarray,
     num_classes: int,

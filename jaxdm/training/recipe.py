@@ -1,0 +1,211 @@
+"""How one model is trained: its settings, and the functions that follow from them."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from flax import linen as nn
+
+from jaxdm.errors import UserError
+from jaxdm.rounding import share_of
+from jaxdm.training import augment, conv, networks
+from jaxdm.training.networks import Network
+from jaxdm.typing import Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """All that decides what a trained model is, besides its data and its seed.
+
+  The defaults are the recipe of the datamodels paper's released code.
+
+  Attributes:
+    width: channels of ResNet-9's first layer.
+    epochs: passes over the training set; may be fractional.
+    epoch_examples: what counts as one pass. 0: the model's own set, as published.
+      More: that many examples, so that models on sets of any size take the same
+      number of steps.
+    batch_size: examples a step.
+    peak_learning_rate: of a schedule that rises from 0 to `peak_at`, then falls
+      to 0, both linearly.
+    peak_at: where the peak stands, as a share of training.
+    momentum: of SGD, and of Muon.
+    weight_decay: this many times a parameter is added to its gradient, as published. A
+      kernel that follows Muon instead shrinks by this many times its own learning rate at
+      every step, beside the orthogonal update ('decoupled'): what is added before it is
+      made orthogonal would have no size.
+    muon_rate: 0: SGD for every parameter, as published. More: the kernels of all
+      convolutions but the first follow Muon (Jordan, 2024: momentum, made orthogonal)
+      with this peak learning rate, on the same schedule.
+    label_smoothing: in [0, 1).
+    flip: mirror training images at random, and average each prediction with that
+      of the mirrored image.
+    translate_pixels: largest random shift.
+    cutout_pixels: side of the random square set to the mean.
+    compute_dtype: 'float32' or 'bfloat16'; parameters are always float32.
+  """
+
+  width: int = 64
+  epochs: float = 24.0
+  epoch_examples: int = 0
+  batch_size: int = 512
+  peak_learning_rate: float = 0.5
+  peak_at: float = 5 / 24
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  muon_rate: float = 0.0
+  label_smoothing: float = 0.1
+  flip: bool = True
+  translate_pixels: int = 2
+  cutout_pixels: int = 4
+  compute_dtype: str = "float32"
+
+  def __post_init__(self) -> None:
+    for name in ("width", "epochs", "batch_size", "peak_learning_rate"):
+      if not 0 < getattr(self, name) < float("inf"):
+        raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+    for name in ("momentum", "label_smoothing"):
+      if not 0 <= getattr(self, name) < 1:
+        raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+    if not 0 < self.peak_at < 1:
+      raise UserError(f"peak_at must be in (0, 1), got {self.peak_at}")
+    least_0 = "epoch_examples", "muon_rate", "weight_decay"
+    for name in (*least_0, "translate_pixels", "cutout_pixels"):
+      if not getattr(self, name) >= 0:
+        raise UserError(f"{name} must be >= 0, got {getattr(self, name)}")
+    if self.compute_dtype not in ("float32", "bfloat16"):
+      raise UserError(
+        f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
+      )
+
+  def num_steps(self, count: Any) -> Any:
+    """Steps that a model on `count` examples takes; accepts arrays."""
+    if self.epoch_examples:
+      examples = share_of(self.epochs, self.epoch_examples)
+      return 0 * count + math.ceil(examples / self.batch_size)
+    exact = count * (self.epochs / self.batch_size)
+    # Rounding up an almost-integer would depend on the float width in use.
+    return (exact + (1 - 1e-3)) // 1
+
+
+def learning_rate(config: TrainConfig, progress: Array) -> Array:
+  """The triangular schedule at `progress` in [0, 1)."""
+  rise = progress / config.peak_at
+  fall = (1 - progress) / (1 - config.peak_at)
+  return config.peak_learning_rate * jnp.maximum(jnp.minimum(rise, fall), 0.0)
+
+
+def _kind(path: Any, leaf: Array) -> str:
+  """Which rule a parameter follows, where there are two."""
+  first_layer = path[0].key == "ConvBlock_0"
+  return "muon" if leaf.ndim == 4 and not first_layer else "sgd"
+
+
+def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+  """From gradients to the direction that the learning rate scales."""
+  decay = optax.add_decayed_weights(config.weight_decay)
+  sgd = optax.chain(decay, optax.trace(config.momentum))
+  if not config.muon_rate:
+    return sgd
+  # A kernel [kh, kw, c, o] as a matrix of kh * kw * c by o.
+  matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+  muon = optax.chain(
+    optax.contrib.scale_by_muon(
+      beta=config.momentum,
+      weight_dimension_numbers=lambda tree: jax.tree.map(lambda _: matrix, tree),
+    ),
+    decay,
+    optax.scale(config.muon_rate / config.peak_learning_rate),
+  )
+  kinds = functools.partial(jax.tree_util.tree_map_with_path, _kind)
+  return optax.partition({"muon": muon, "sgd": sgd}, kinds)
+
+
+class Recipe(NamedTuple):
+  """How a model is trained, as functions of arrays; made once, and passed on.
+
+  Attributes:
+    network: what is trained.
+    batch_size: examples a step.
+    num_steps: from the size of a training set to steps.
+    learning_rate: from progress in [0, 1) to the rate.
+    optimiser: from gradients to the direction that the learning rate scales.
+    augment: from a key and normalised inputs to inputs.
+    label_smoothing: in [0, 1).
+    mirror: whether predictions are averaged with those of the mirrored image.
+  """
+
+  network: Network
+  batch_size: int
+  num_steps: Callable[[Any], Any]
+  learning_rate: Callable[[Array], Array]
+  optimiser: optax.GradientTransformation
+  augment: Callable[[Array, Array], Array]
+  label_smoothing: float
+  mirror: bool
+
+
+def make(
+  config: TrainConfig,
+  *,
+  num_classes: int,
+  input_shape: tuple[int, ...],
+  network: str | nn.Module = "resnet9",
+  conv_backend: conv.Backend = "auto",
+) -> Recipe:
+  """The recipe that a config describes.
+
+  Feature vectors are neither augmented nor mirrored.
+
+  Args:
+    config: the settings.
+    num_classes: k.
+    input_shape: of one input, (h, w, c) or (d,).
+    network: see `networks.make`.
+    conv_backend: of ResNet-9's convolutions.
+
+  Raises:
+    UserError: on a network that does not fit the inputs or the config.
+  """
+  is_images = len(input_shape) == 3
+  made = networks.make(
+    network,
+    num_classes=num_classes,
+    input_shape=input_shape,
+    width=config.width,
+    dtype=config.compute_dtype,
+    conv_backend=conv_backend,
+  )
+  if config.muon_rate and not made.convolves:
+    raise UserError(
+      "muon_rate must be 0 for a network without convolutions, which has no kernels that "
+      f"follow Muon, got {config.muon_rate}"
+    )
+
+  def augmented(key: Array, inputs: Array) -> Array:
+    if not is_images:
+      return inputs
+    return augment.augment(
+      key,
+      inputs,
+      use_flip=config.flip,
+      translate_pixels=config.translate_pixels,
+      cutout_pixels=config.cutout_pixels,
+    )
+
+  return Recipe(
+    made,
+    config.batch_size,
+    config.num_steps,
+    functools.partial(learning_rate, config),
+    optimiser(config),
+    augmented,
+    config.label_smoothing,
+    config.flip and is_images,
+  )
