@@ -7,7 +7,7 @@ only when models trained without it, on seeds that the search never saw, have a 
 whose upper confidence bound is at most 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,10 @@ from absl import flags
 
 from experiments import fit_datamodels
 from experiments.runtime import base_models, lab, launcher, methods, workdir
-from jaxdm import training_sets
-from jaxdm.brittleness import verdicts as verdicts_lib
-from jaxdm.brittleness.cases import make_cases, right_targets
-from jaxdm.brittleness.search import Changes, Retrain, Seeds, search
+from jaxdm.brittleness.cases import right_targets
+from jaxdm.brittleness.removals import find_removals
+from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.datamodels import metrics
-from jaxdm.lasso import design
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
@@ -33,50 +31,24 @@ STAGE = "brittleness"
 GROUPS = ("search", "compare")
 
 
-def search_all(
+def report_search(
   opened: lab.Lab,
   stage: str,
-  targets: np.ndarray,
-  scores: Mapping[str, design.Matrix],
-  retrain: Retrain,
-  *,
-  of_all_classes: tuple[str, ...],
-  predicted_full: Mapping[str, np.ndarray] | None = None,
+  verdicts: Sequence[Verdict],
   judged: Mapping[str, metrics.Quality] | None = None,
 ) -> dict[str, Any]:
-  """Searches every method's cases together, writes the stage's table, sums it up.
+  """Writes a search's table, prints its summary, and returns it.
 
   Args:
     opened: the experiment.
     stage: its name, and the table's.
-    targets: int, whose brittleness is searched.
-    scores: float[t, n] by method, read a tile of targets at a time.
-    retrain: trains changes.
-    of_all_classes: methods that choose among all examples instead of the target's class.
-    predicted_full: by method, margins float[t] that it predicts for all data.
+    verdicts: of all targets and methods.
     judged: by method, its predictions of held-out models, for the table.
   """
-  config, margins_rt = opened.experiment.search, base_models.load(opened).margins_rt
-  cases = []
-  for method, scores_tn in scores.items():
-    cases += make_cases(
-      method,
-      scores_tn,
-      targets,
-      opened.labels,
-      opened.target_labels,
-      config=config,
-      same_class=method not in of_all_classes,
-      predicted_full_t=(predicted_full or {}).get(method),
-    )
-  bar, budget = opened.bar(stage), BUDGET.value
-  skewness = verdicts_lib.estimate_skewness(margins_rt)
-  verdicts = search(
-    cases, retrain, config, budget=budget, skewness=skewness, progress=bar
-  )
+  margins_rt = base_models.load(opened).margins_rt
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
-  tables.write_verdicts(path, cases, verdicts, margins_rt, opened.dataset)
+  tables.write_verdicts(path, verdicts, margins_rt, opened.dataset)
   found = tables.summarise(verdicts, class_sizes)
   for method, q in (judged or {}).items():
     found[method]["lds"] = q.lds._asdict()
@@ -85,8 +57,9 @@ def search_all(
   unfinished = sum(method["unfinished"] for method in found.values())
   if unfinished:
     print(
-      f"--budget_models={budget} is used up: {unfinished} of {len(cases)} cases are not "
-      f"finished; what is claimed in {path.name} holds, and a larger budget continues"
+      f"--budget_models={BUDGET.value} is used up: {unfinished} of {len(verdicts)} cases "
+      f"are not finished; what is claimed in {path.name} holds, and a larger budget "
+      "continues"
     )
   right = right_targets(margins_rt)
   return {
@@ -94,17 +67,6 @@ def search_all(
     "targets_wrong_on_all_data": int((~right).sum()),
     workdir.UNFINISHED: unfinished,
   }
-
-
-def removals(opened: lab.Lab) -> Retrain:
-  """Trains models without the first k examples of each case's ranking."""
-
-  def retrain(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
-    removed = [case.ranking[:k] for case, k in changes]
-    masks = training_sets.removal_masks(len(opened.labels), removed)
-    return opened.retrain(masks, seeds, **progress)
-
-  return retrain
 
 
 def main(opened: lab.Lab) -> dict[str, Any]:
@@ -115,17 +77,18 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     models = fit_datamodels.fitted(opened.workdir)
     scores = methods.scores(opened, opened.experiment.compare.names, models)
-    full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
-    return search_all(
-      opened,
-      STAGE,
+    verdicts = find_removals(
+      {name: models if name == "datamodel" else rows for name, rows in scores.items()},
+      opened.trainer,
+      opened.labels,
+      opened.target_labels,
       targets,
-      scores,
-      removals(opened),
-      of_all_classes=methods.OF_ALL_CLASSES,
-      predicted_full={"datamodel": full_t},
-      judged=methods.judged(opened, scores),
+      opened.experiment.search,
+      base_margins=base_models.load(opened).margins_rt,
+      budget=BUDGET.value,
+      progress=opened.bar(STAGE),
     )
+    return report_search(opened, STAGE, verdicts, methods.judged(opened, scores))
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 

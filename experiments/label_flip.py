@@ -13,10 +13,8 @@ import numpy as np
 
 from experiments import brittleness as removals
 from experiments.runtime import base_models, lab, launcher, methods, relabel
-from jaxdm import training_sets
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips
-from jaxdm.brittleness.search import Changes, Seeds
 
 STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
@@ -33,24 +31,27 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     new_un = label_flips.best_class(relabel_unk, opened.labels) if same is None else same
     taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
     scores = methods.scores(opened, opened.experiment.compare.names)
-    scores["relabel"] = _of_some(taken_un, targets, len(opened.target_labels))
-    row_of = {int(target): row for row, target in enumerate(targets)}
-
-    def retrain(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
-      flipped = [case.ranking[:k] for case, k in changes]
-      rows = [row_of[case.target] for case, _ in changes]
-      new = [new_un[row, examples] for row, examples in zip(rows, flipped, strict=True)]
-      labels_mn = training_sets.relabelled(opened.labels, flipped, new)
-      masks = np.ones(labels_mn.shape, bool)
-      return opened.retrain(masks, seeds, labels_mn=labels_mn, **progress)
-
-    return removals.search_all(opened, STAGE, targets, scores, retrain, of_all_classes=())
+    num_targets = len(opened.target_labels)
+    scores["relabel"] = _of_some(taken_un, targets, num_targets)
+    verdicts = label_flips.find_label_flips(
+      scores,
+      opened.trainer,
+      opened.labels,
+      opened.target_labels,
+      _of_some(new_un, targets, num_targets),
+      targets,
+      opened.experiment.search,
+      base_margins=base_models.load(opened).margins_rt,
+      budget=removals.BUDGET.value,
+      progress=opened.bar(STAGE),
+    )
+    return removals.report_search(opened, STAGE, verdicts)
 
   return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
 
 
 def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> ScoreRows:
-  """Scores float32[t, n] of some targets; 0 for all others."""
+  """Values float32[t, n] of some targets; 0 for all others."""
   n = taken_un.shape[1]
   row_t = np.full(num_targets, -1)
   row_t[targets] = np.arange(len(targets))

@@ -41,13 +41,12 @@ def _stories(
   data: data_lib.Dataset,
   base_margins_rt: np.ndarray,
   verdicts: list[Verdict],
-  rankings: list[np.ndarray],
 ) -> tuple[dict[str, bytes], dict[str, str]]:
   """Pictures of the targets that fewest removals flip, and captions, by file name."""
   method = words.story_method(tables.by_method(verdicts))
   found = [
-    (v, ranking[: v.k])
-    for v, ranking in zip(verdicts, rankings, strict=True)
+    (v, np.array(v.examples[: v.k]))
+    for v in verdicts
     if v.method == method and not v.censored
   ]
   found.sort(key=lambda pair: pair[0].k)
@@ -108,13 +107,12 @@ def _calibration(
   base_margins_rt: np.ndarray,
   models: Datamodels,
   verdicts: list[Verdict],
-  rankings: list[np.ndarray],
 ) -> Figure:
   """Predicted and true margins on all data, and after each search's largest removal."""
   full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
   predicted_v = [
-    full_t[v.target] - models.weights_tn[v.target, ranking].sum()
-    for v, ranking in zip(verdicts, rankings, strict=True)
+    full_t[v.target] - models.weights_tn[v.target, list(v.examples)].sum()
+    for v in verdicts
   ]
   removed = {}
   for method in tables.by_method(verdicts):
@@ -191,8 +189,8 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   for stage in _SEARCHES:
     opened.workdir.check_inputs(stage, inputs, partial=True)
   out = _out(opened)
-  removed, rankings = tables.read_verdicts(folder / "brittleness.csv")
-  flipped, _ = tables.read_verdicts(folder / "label_flip.csv")
+  removed = tables.read_verdicts(folder / "brittleness.csv")
+  flipped = tables.read_verdicts(folder / "label_flip.csv")
   models = fit_datamodels.fitted(opened.workdir)
   masks, margins_mt = fit_datamodels.held_out_rows(opened)
   classes = np.unique(opened.target_labels[[v.target for v in removed]])
@@ -207,8 +205,8 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   found = metrics.evaluate(guess_mt, margins_mt, masks)
   fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
   base_margins_rt = base_models.load(opened).margins_rt
-  calibration = _calibration(base_margins_rt, models, removed, rankings)
-  stories, captions = _stories(opened.dataset, base_margins_rt, removed, rankings)
+  calibration = _calibration(base_margins_rt, models, removed)
+  stories, captions = _stories(opened.dataset, base_margins_rt, removed)
   drawn = {
     "brittleness.png": page.png(curves),
     "datamodels.png": page.png(fit),

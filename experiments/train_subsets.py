@@ -47,7 +47,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       base_models.train_all(opened)
     for collection in opened.collections():
       bar = opened.bar(f"models of {collection.store.path.name}")
-      opened.retrain.collect(collection, shard=shard, progress=bar)
+      opened.trainer.collect(collection, shard=shard, progress=bar)
     processes.wait_until(lambda: not lacking(opened), "its share of the models")
     if left := lacking(opened):
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
@@ -57,7 +57,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     return _summary(opened)
 
   settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
-  inputs = {"models": identity.digest(opened.retrain.identity())}
+  inputs = {"models": identity.digest(opened.trainer.identity())}
   return opened.workdir.run(
     STAGE, settings, work, inputs, left_something=opened.holds_models
   )

@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import numerics
 from jaxdm.storage import store
 from jaxdm.typing import Array
 
@@ -16,8 +13,7 @@ Margins = np.ndarray | store.Matrix
 _BLOCK_ROWS = 4096
 
 
-@numerics.pinned()
-def correct_class_margins(logits: Array, labels: Array) -> Array:
+def correct_class_margins(logits: Array, labels: Array) -> np.ndarray:
   """Correct-class logit minus the largest other one; positive = correct.
 
   Section 3.3 of Ilyas et al., 'Datamodels', arXiv:2202.00622.
@@ -29,11 +25,11 @@ def correct_class_margins(logits: Array, labels: Array) -> Array:
   Returns:
     float32[..., t], in logits; NaN where a logit is NaN.
   """
-  logits = jnp.asarray(logits, jnp.float32)
-  is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-  correct = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)
-  other = jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=-1)
-  return correct - other
+  logits = np.asarray(logits, np.float32)
+  is_label = np.arange(logits.shape[-1]) == np.asarray(labels)[:, None]
+  with np.errstate(invalid="ignore"):  # Infinite logits of models that diverged.
+    correct = np.where(is_label, logits, 0).sum(axis=-1)
+    return correct - np.where(is_label, -np.inf, logits).max(axis=-1)
 
 
 def usable(margins_mt: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -47,6 +47,40 @@ class Seed(NamedTuple):
   number: int
 
 
+# Of the seeds of models, which are whole numbers, each purpose has a range of its own.
+SEEDS_A_FAMILY = 10**7
+_FAMILIES = ("search", "verify", "base", "curve", "explain", "subset", "bench")
+
+
+def model_seeds(family: str, count: int, first: int = 0) -> np.ndarray:
+  """Seeds of models for one purpose; no other purpose has the same.
+
+  Args:
+    family: 'search', 'verify', 'base', 'curve', 'explain', 'subset' or 'bench'. Those of
+      'search' are 0, 1, 2, ..., those of 'verify' 10,000,000 and up.
+    count: how many.
+    first: number of the first one within its family.
+
+  Returns:
+    int64[count].
+  """
+  return _FAMILIES.index(family) * SEEDS_A_FAMILY + first + np.arange(count)
+
+
+def stream_of(seed: int) -> Seed:
+  """The stream that the seed of a model stands for.
+
+  Raises:
+    ValueError: if the seed is not in [0, 2**32).
+  """
+  if not 0 <= seed < 2**32:
+    raise ValueError(f"seeds of models must be in [0, 2**32), got {seed}")
+  family, number = divmod(int(seed), SEEDS_A_FAMILY)
+  if family < len(_FAMILIES):
+    return Seed(_FAMILIES[family], number)
+  return Seed("model", int(seed))
+
+
 def root_key(seed: int) -> Array:
   """The key of a seed: `jax.random.key(seed)` as it is where no JAX option is changed.
 

@@ -34,6 +34,25 @@ class TrainingSets(NamedTuple):
     return TrainingSets(*(np.asarray(part)[selection] for part in self))
 
 
+class Models(NamedTuple):
+  """Models to train.
+
+  Attributes:
+    masks_mn: bool, which examples each one is trained on.
+    labels_mn: int32, the labels to train with.
+    seeds: int[m]; whatever the set, the same seed means the same initialisation and the
+      same stream of shuffles (see `prng.model_seeds`).
+  """
+
+  masks_mn: np.ndarray
+  labels_mn: np.ndarray
+  seeds: np.ndarray
+
+  def rows(self, selection: slice | np.ndarray) -> "Models":
+    """Some of the models."""
+    return Models(*(part[selection] for part in self))
+
+
 class PackedMasks:
   """bool[m, n] masks, eight to a byte; indexing by rows unpacks just those.
 

@@ -47,7 +47,7 @@ def shared_programs() -> Iterator[None]:
 
   def shared(self: fleet.Fleet) -> fleet.Programs:
     network = self._recipe.network
-    recipe = self._config, network.module, self._values.ndim, self._width
+    recipe = self._config, network.module, self.values.ndim, self._width
     return fleet.Programs(
       **{
         name: found.setdefault(

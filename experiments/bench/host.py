@@ -32,8 +32,11 @@ from experiments.config import experiment_flags
 from experiments.runtime import base_models, lab, methods, program, workdir
 from jaxdm import data, devices, margins
 from jaxdm.attribution.random_scores import random_rows
-from jaxdm.brittleness.cases import Case, make_cases
-from jaxdm.brittleness.search import Changes, Retrain, Seeds
+from jaxdm.brittleness.cases import Case
+from jaxdm.brittleness.label_flips import find_label_flips
+from jaxdm.brittleness.problem import Problem, cases_of
+from jaxdm.brittleness.removals import find_removals
+from jaxdm.brittleness.retraining import Retrain
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels, predictions_by_subset
 from jaxdm.errors import UserError
@@ -253,18 +256,14 @@ def _cases(opened: lab.Lab) -> Work:
   """Rankings of all methods for the searched targets, and checks of their scores."""
 
   def work() -> list[Case]:
-    targets, cases = base_models.searched_targets(opened), []
-    for method, scores_tn in methods.scores(opened, _names(opened)).items():
-      cases += make_cases(
-        method,
-        scores_tn,
-        targets,
-        opened.labels,
-        opened.target_labels,
-        config=opened.experiment.search,
-        same_class=method not in methods.OF_ALL_CLASSES,
-      )
-    return cases
+    base = base_models.load(opened).margins_rt
+    problem = Problem(opened.labels, opened.target_labels, base)
+    return cases_of(
+      methods.scores(opened, _names(opened)),
+      problem,
+      base_models.searched_targets(opened),
+      opened.experiment.search,
+    )
 
   return work
 
@@ -278,22 +277,26 @@ def _searches(opened: lab.Lab) -> Work:
     tables.write_targets(path, base.margins_rt, opened.dataset)
     models = fit_datamodels.fitted(opened.workdir)
     scores = methods.scores(opened, _names(opened), models)
-    full_t = models.predict(np.ones((1, len(opened.labels)), bool))[0]
-    shape = len(opened.target_labels), len(opened.labels)
-    relabel = {"relabel": random_rows(*shape, seed=opened.seed + 1)}
-    for stage, chosen, of_all_classes in (
-      (brittleness, scores, methods.OF_ALL_CLASSES),
-      (label_flip, scores | relabel, ()),
-    ):
-      found = brittleness.search_all(
-        opened,
-        stage.STAGE,
-        targets,
-        chosen,
-        _untrained(opened),
-        of_all_classes=of_all_classes,
-        predicted_full={"datamodel": full_t},
-      )
+    named = {k: models if k == "datamodel" else v for k, v in scores.items()}
+    t, n = len(opened.target_labels), len(opened.labels)
+    flip = {"relabel": random_rows(t, n, seed=opened.seed + 1)}
+    problem = opened.labels, opened.target_labels
+    config, retrain = opened.experiment.search, _untrained(opened)
+    new_labels = (opened.target_labels + 1) % opened.dataset.num_classes
+    removed = find_removals(
+      named, retrain, *problem, targets, config, base_margins=base.margins_rt
+    )
+    flipped = find_label_flips(
+      scores | flip,
+      retrain,
+      *problem,
+      new_labels,
+      targets,
+      config,
+      base_margins=base.margins_rt,
+    )
+    for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
+      found = brittleness.report_search(opened, stage.STAGE, verdicts)
       _record(opened, stage.STAGE, stage.GROUPS, found)
 
   return work
@@ -302,11 +305,15 @@ def _searches(opened: lab.Lab) -> Work:
 def _untrained(opened: lab.Lab) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
   rng, t = np.random.default_rng(3), len(opened.target_labels)
+  share = opened.experiment.search.max_share
+  most = share * len(opened.labels) / opened.dataset.num_classes
 
-  def margins(changes: Changes, seeds: Seeds, **progress: Any) -> np.ndarray:
-    shares = np.array([k / len(case.ranking) for case, k in changes])
-    margins_m1 = 1 - 2 * shares[:, None] + rng.standard_normal((len(seeds), 1)) / 2
-    return np.broadcast_to(margins_m1, (len(seeds), t))
+  def margins(masks: np.ndarray, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    changed_m = (~masks | (labels != opened.labels)).sum(axis=1)
+    margins_m1 = (1 - 2 * changed_m / most)[:, None]
+    return np.broadcast_to(
+      margins_m1 + rng.standard_normal((len(seeds), 1)) / 2, (len(seeds), t)
+    )
 
   return margins
 

@@ -164,14 +164,18 @@ def scale(sizes: list[int]) -> dict[str, Any]:
         lab.load_dataset(experiment.data, {"data_dir": None, "arrays": None}),
       )
       [collection, *_] = opened.collections()
-      opened.retrain(opened.subset_masks(np.array([m])), [prng.Seed("bench", m)])
+      opened.trainer(
+        opened.subset_masks(np.array([m])), opened.labels, prng.model_seeds("bench", 1, m)
+      )
       start = time.perf_counter()
       bar = lab.progress_bar(f"{m} models")
-      opened.retrain.collect(collection._replace(models=m), progress=bar)
+      opened.trainer.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
       masks, seeds = _removals(opened, m)
       start = time.perf_counter()
-      opened.retrain(masks, seeds, progress=lab.progress_bar(f"{m} on removals"))
+      opened.trainer(
+        masks, opened.labels, seeds, progress=lab.progress_bar(f"{m} on removals")
+      )
       verified = m / (time.perf_counter() - start)
     results.append(
       {
@@ -190,7 +194,7 @@ def scale(sizes: list[int]) -> dict[str, Any]:
   return {"scaling": results}
 
 
-def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, list[prng.Seed]]:
+def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, np.ndarray]:
   """Training sets and seeds as searches verify them, up to a quarter of a class."""
   rng, n = np.random.default_rng(0), len(opened.labels)
   most = n // opened.dataset.num_classes // 4
@@ -198,7 +202,7 @@ def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, list[prng.Seed]]:
     rng.permutation(n)[: rng.integers(1, most + 1)] for _ in range(-(-m // _SEEDS))
   ]
   masks = np.repeat(training_sets.removal_masks(n, removed), _SEEDS, axis=0)[:m]
-  return masks, [prng.Seed("bench", i % _SEEDS) for i in range(m)]
+  return masks, np.resize(prng.model_seeds("bench", _SEEDS), m)
 
 
 @program.one_line_errors()

@@ -92,7 +92,7 @@ def problems(opened: Opened) -> Iterator[tuple[epath.Path, verify.Damage]]:
     path = collection.store.path
     yield from ((path, found) for found in _wrong_masks(opened, collection))
   if any(path.name == CHANGES for path in paths):
-    changes = opened.retrain.changes
+    changes = opened.trainer.changes
     for chunk, why in changes.wrong_chunks():
       yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
 

@@ -145,7 +145,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
   devices.use_all_devices()
   opened = _lab(folder)
   [collection, *_] = opened.collections()
-  opened.retrain.collect(collection)
+  opened.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
   whole = _files(path)
   names = sorted(whole)
@@ -162,7 +162,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     lost = missing(collection.store, collection.models)
     _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))
-    opened.retrain.collect(collection)
+    opened.trainer.collect(collection)
     _check(_files(path) == whole, f"{name} was not repaired to the same bits")
     print(f"\r{done} of {times}", end="", file=sys.stderr)
   size = sum(map(len, whole.values()))

@@ -27,7 +27,7 @@ from jaxdm.storage import (
 from jaxdm.storage import store as store_lib
 from jaxdm.training import fleet, resnet9
 from jaxdm.training.recipe import TrainConfig
-from jaxdm.training.trainer import Collection, Retrainer, Subsets, missing
+from jaxdm.training.trainer import Collection, Subsets, Trainer, missing
 
 # In the workdir, what is kept of the models on all data.
 BASE_MODELS = "base_models"
@@ -172,7 +172,7 @@ class Lab:
 
   def _diverged(self) -> int:
     """Models that this process has trained and that diverged."""
-    return self.retrain.diverged if "retrain" in vars(self) else 0
+    return self.trainer.diverged if "trainer" in vars(self) else 0
 
   @property
   def labels(self) -> np.ndarray:
@@ -218,9 +218,9 @@ class Lab:
     return checkpoint.Progress(folder, seconds) if seconds else None
 
   @functools.cached_property
-  def retrain(self) -> Retrainer:
+  def trainer(self) -> Trainer:
     """Opens and fills the stores of the workdir's bank."""
-    return Retrainer(
+    return Trainer.of(
       self.fleet,
       self.workdir.bank,
       self.labels,
@@ -233,7 +233,7 @@ class Lab:
   def open_stores(self) -> None:
     """Makes every store that is not there yet."""
     self.collections()
-    _ = self.retrain.changes
+    _ = self.trainer.changes
 
   def collections(self) -> list[Collection]:
     """Models on random subsets: all of them, then the held-out ones' further seeds."""
@@ -247,11 +247,11 @@ class Lab:
     }
     subsets = Subsets(alpha=config.alpha)
     models = 1 + int(max(config.fitted_numbers[-1], config.held_out_numbers[-1]))
-    found = [self.retrain.open_subsets("subsets", subsets, models, **kept)]
+    found = [self.trainer.open_subsets("subsets", subsets, models, **kept)]
     for repeat in range(1, config.held_out_seeds):
       name = f"held-out-{first}-{repeat}"
       again = dataclasses.replace(subsets, first=first, family=f"subset-{repeat}")
-      found.append(self.retrain.open_subsets(name, again, config.num_held_out, **kept))
+      found.append(self.trainer.open_subsets(name, again, config.num_held_out, **kept))
     return found
 
   @property
@@ -284,7 +284,7 @@ class Lab:
 
   def base_models_identity(self) -> dict[str, Any]:
     """All that the models on all data, and the scores made of them, depend on."""
-    return self.retrain.identity() | {
+    return self.trainer.identity() | {
       "gradient": dataclasses.asdict(self.experiment.gradient),
       "num_base": self.experiment.collect.num_base,
     }
@@ -303,7 +303,7 @@ class Lab:
       self.workdir.summary(stage)
     held_out = [rows.margins_mt for rows in self.held_out_rows()]
     found = {
-      "models": identity.digest(self.retrain.identity()),
+      "models": identity.digest(self.trainer.identity()),
       "fitted_rows": identity.digest(self.fitted_rows().margins_mt),
       "held_out_rows": identity.digest(held_out),
     }

@@ -6,16 +6,13 @@ import numpy as np
 
 from experiments import fit_datamodels
 from experiments.runtime import base_models, lab
-from jaxdm import training_sets
-from jaxdm.attribution.random_scores import random_rows
+from jaxdm.attribution.registry import METHODS
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.attribution.similarity import pixel_rows
 from jaxdm.datamodels import metrics
-from jaxdm.datamodels.model import Datamodels, predictions_by_subset
+from jaxdm.datamodels.evaluate import evaluate_scores
+from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import design
-
-# Their scores say of examples of other classes, too, how much they support a target.
-OF_ALL_CLASSES = ("datamodel", "influence", "trak", "tracin")
 
 
 def scores(
@@ -37,12 +34,11 @@ def scores(
     if name == "datamodel":
       models = models or fit_datamodels.fitted(opened.workdir)
       found[name] = models.weights_tn
-    elif name == "pixels":
+    elif name == "pixels":  # At their native size.
       images = opened.dataset.train_images, opened.dataset.test_images
       found[name] = pixel_rows(*images)
-    elif name == "random":
-      shape = len(opened.target_labels), len(opened.labels)
-      found[name] = random_rows(*shape, seed=opened.seed)
+    elif rows := METHODS[name].rows:
+      found[name] = rows(opened.trainer)
     else:
       found[name] = _read_rows(stored, name)
   return found
@@ -57,25 +53,9 @@ def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> ScoreRows:
   return ScoreRows((t, n), lambda targets: stored[name][targets])
 
 
-def judge(
-  scores_tn: design.Matrix,
-  masks: training_sets.PackedMasks,
-  margins_mt: np.ndarray,
-) -> metrics.Quality:
-  """How well one method's scores predict the held-out models.
-
-  Args:
-    scores_tn: float.
-    masks: of the held-out models.
-    margins_mt: float, of the held-out models.
-  """
-  guess_mt = predictions_by_subset(masks, scores_tn)
-  return metrics.evaluate(guess_mt, margins_mt, masks)
-
-
 def judged(
   opened: lab.Lab, scores: Mapping[str, design.Matrix]
 ) -> dict[str, metrics.Quality]:
   """How well each method's scores predict the held-out models."""
   held_out = fit_datamodels.held_out_rows(opened)
-  return {name: judge(rows, *held_out) for name, rows in scores.items()}
+  return {name: evaluate_scores(rows, *held_out) for name, rows in scores.items()}

@@ -2,12 +2,9 @@
 
 import numpy as np
 
-from experiments.runtime import base_models, lab, processes
-from jaxdm import devices, training_sets
-from jaxdm.attribution import gradient
+from experiments.runtime import lab, processes
+from jaxdm.attribution.relabel import relabel_scores_of_chunk
 from jaxdm.storage import cache
-
-_BLOCK_EXAMPLES = 1024
 
 
 def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
@@ -41,7 +38,11 @@ def _mean(opened: lab.Lab, targets: np.ndarray, parts: cache.Kept) -> np.ndarray
     size = min(opened.fleet.rows, count - start)
 
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
-      return _chunk(opened, targets, start, size)
+      damping = opened.experiment.gradient.damping
+      found, used = relabel_scores_of_chunk(
+        opened.trainer, targets, start, size, damping=damping
+      )
+      return {"scores": found, "used": np.array(used)}
 
     found = parts(f"models-{start}-{size}", make)
     opened.fleet.settle()
@@ -49,30 +50,3 @@ def _mean(opened: lab.Lab, targets: np.ndarray, parts: cache.Kept) -> np.ndarray
     used += int(found["used"])
     bar(start + size, count)
   return (total / used).astype(np.float32)
-
-
-def _chunk(
-  opened: lab.Lab, targets: np.ndarray, start: int, size: int
-) -> dict[str, np.ndarray]:
-  """The sum over a chunk of models, and how many of them have not diverged."""
-  fleet, small, labels = opened.fleet, opened.small, opened.labels
-  u, n = len(targets), len(labels)
-  keys = base_models.keys(opened, start, size)
-  sets = training_sets.from_masks(np.ones((size, n), bool), labels)
-  variables = fleet.train_chunk(sets, keys)
-  pixels = np.concatenate([small.test_images[targets], small.train_images])
-  all_labels = np.concatenate([opened.target_labels[targets], labels])
-  outputs = fleet.gradients_chunk(variables, pixels, all_labels, keys)
-  models = [base_models.gradients(outputs, i, u) for i in range(size)]
-  whole = [i for i, model in enumerate(models) if np.isfinite(model.odds_n).all()]
-  total = np.zeros((u, n, opened.dataset.num_classes), np.float32)
-  for first in range(0, n, _BLOCK_EXAMPLES):
-    # The last block is filled up, so that nothing is compiled for its size.
-    block = np.minimum(np.arange(first, first + min(_BLOCK_EXAMPLES, n)), n - 1)
-    logits = fleet.class_gradients_chunk(variables, small.train_images[block], keys)
-    for i in whole:
-      damping = opened.experiment.gradient.damping
-      part = gradient.relabel(models[i], devices.row(logits, i), labels[block], damping)
-      fresh = min(len(block), n - first)
-      total[:, first : first + fresh] += np.asarray(part)[:, :fresh]
-  return {"scores": total, "used": np.array(len(whole))}

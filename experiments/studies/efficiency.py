@@ -27,7 +27,9 @@ from experiments import brittleness, fit_datamodels
 from experiments.config import presets
 from experiments.runtime import base_models, lab, launcher, methods, workdir
 from jaxdm import training_sets
+from jaxdm.brittleness.removals import find_removals
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import predictions
 from jaxdm.errors import UserError
@@ -141,7 +143,7 @@ def judged(
   held_out: tuple[training_sets.PackedMasks, np.ndarray],
 ) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
-  found = methods.judge(weights_tn, *held_out)
+  found = evaluate_scores(weights_tn, *held_out)
   return Point(way, models, *found.lds)
 
 
@@ -226,15 +228,19 @@ def main(opened: lab.Lab) -> dict[str, Any]:
       named = methods.scores(opened, tuple(set(REMOVALS.value) & set(presets.METHODS)))
       known: dict[str, design.Matrix] = {**fits, **named}
       chosen = {name: known[name] for name in REMOVALS.value}
-      free = (*fits, *methods.OF_ALL_CLASSES)
-      summary["removals"] = brittleness.search_all(
-        opened,
-        "efficiency_removals",
-        base_models.searched_targets(opened),
+      stage = "efficiency_removals"
+      verdicts = find_removals(
         chosen,
-        brittleness.removals(opened),
-        of_all_classes=free,
+        opened.trainer,
+        opened.labels,
+        opened.target_labels,
+        base_models.searched_targets(opened),
+        opened.experiment.search,
+        base_margins=base_models.load(opened).margins_rt,
+        budget=brittleness.BUDGET.value,
+        progress=opened.bar(stage),
       )
+      summary["removals"] = brittleness.report_search(opened, stage, verdicts)
       summary[workdir.UNFINISHED] = summary["removals"][workdir.UNFINISHED]
     return summary
 

@@ -18,6 +18,7 @@ from absl import flags
 
 from experiments.runtime import base_models, lab, launcher, methods
 from jaxdm import prng, training_sets
+from jaxdm.attribution import registry
 from jaxdm.brittleness import label_flips, verdicts
 from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.config import SearchConfig
@@ -123,7 +124,7 @@ def changes_of(
 
   none, found = np.zeros(0, int), []
   for method in METHODS:
-    first = ranking(method, same_class=method not in methods.OF_ALL_CLASSES)
+    first = ranking(method, same_class=not registry.all_classes(method))
     found += [Change(f"{k} removed: {method}", first[:k], none) for k in ks]
   for method in METHODS:
     first = ranking(method, same_class=True)
@@ -136,15 +137,15 @@ def trained(
 ) -> list[Outcome]:
   """What fresh models say after each change."""
   count = MODELS.value
-  seeds = [prng.Seed("explain", i) for i in range(count)]
+  seeds = prng.model_seeds("explain", count)
   masks = training_sets.removal_masks(len(opened.labels), [c.removed for c in changes])
   flipped = [change.relabelled for change in changes]
   new = [np.full(len(examples), label) for examples in flipped]
   labels_mn = training_sets.relabelled(opened.labels, flipped, new)
-  margins_mt = opened.retrain(
+  margins_mt = opened.trainer(
     np.repeat(masks, count, axis=0),
-    seeds * len(changes),
-    labels_mn=np.repeat(labels_mn, count, axis=0),
+    np.repeat(labels_mn, count, axis=0),
+    np.tile(seeds, len(changes)),
     progress=opened.bar("explain"),
   )
   groups = margins_mt[:, target].reshape(len(changes), count)

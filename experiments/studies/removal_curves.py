@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import brittleness
 from experiments.runtime import base_models, lab, launcher, methods
 from jaxdm import prng
+from jaxdm.attribution import registry
+from jaxdm.brittleness import removals
 from jaxdm.brittleness.cases import largest_change, make_cases
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.retraining import TrainChanges
 from jaxdm.errors import UserError
 from jaxdm.report import tables
 
@@ -78,8 +80,9 @@ def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]
   """Trains all of them, a method at a time."""
   names = opened.experiment.compare.names
   scores = methods.scores(opened, names)
-  remove, count = brittleness.removals(opened), MODELS.value
-  seeds = [prng.Seed("curve", i) for i in range(count)]
+  count = MODELS.value
+  edit, t = removals.without_first(opened.labels), len(opened.target_labels)
+  remove, seeds = TrainChanges(opened.trainer, edit, t), prng.model_seeds("curve", count)
   rows = []
   for method in names:
     cases = make_cases(
@@ -89,20 +92,19 @@ def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]
       opened.labels,
       opened.target_labels,
       config=SearchConfig(max_share=_ALL),
-      same_class=method not in methods.OF_ALL_CLASSES,
+      same_class=not registry.all_classes(method),
     )
     asked = [(case, k) for case in cases for k in sizes]
-    margins_mt = remove(
+    margins_m = remove(
       [pair for pair in asked for _ in seeds],
-      seeds * len(asked),
+      np.tile(seeds, len(asked)),
       progress=opened.bar(f"removals by {method}"),
     )
-    groups = margins_mt.reshape(len(asked), count, -1)
-    for (case, k), group_mt in zip(asked, groups, strict=True):
-      margins_m = group_mt[:, case.target]
-      margins_m = margins_m[np.isfinite(margins_m)]
-      mean = float(margins_m.mean()) if margins_m.size else np.nan
-      rows.append(Row(case.target, method, k, mean, len(margins_m)))
+    groups = margins_m.reshape(len(asked), count)
+    for (case, k), group in zip(asked, groups, strict=True):
+      finite = group[np.isfinite(group)]
+      mean = float(finite.mean()) if finite.size else np.nan
+      rows.append(Row(case.target, method, k, mean, len(finite)))
   return rows
 
 

@@ -14,19 +14,21 @@ _EXACT_TERMS = 2**10
 
 
 def pixel_rows(train_images: np.ndarray, target_images: np.ndarray) -> ScoreRows:
-  """Minus the Euclidean distance of images, computed for the targets asked for.
+  """Minus the Euclidean distance of inputs, computed for the targets asked for.
 
-  Squared distances are exact: see `_squared_distances`. So images that are equally far
-  get equal scores.
+  Squared distances of images are exact: see `_squared_distances`. So images that are
+  equally far get equal scores.
 
   Args:
-    train_images: uint8[n, ...].
-    target_images: uint8[t, ...], of the same size.
+    train_images: uint8[n, ...], or float[n, d].
+    target_images: uint8[t, ...], or float[t, d], of the same size.
   """
   train_np = train_images.reshape(len(train_images), -1)
   target_tp = target_images.reshape(len(target_images), -1)
 
   def rows_of(targets: np.ndarray) -> np.ndarray:
+    if train_np.dtype != np.uint8:
+      return np.asarray(closeness(train_np, target_tp[targets]))
     scores_un = np.empty((len(targets), len(train_np)), np.float32)
     for start in range(0, len(train_np), _BLOCK_EXAMPLES):
       part = slice(start, start + _BLOCK_EXAMPLES)

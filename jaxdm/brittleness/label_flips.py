@@ -1,7 +1,17 @@
 """Label flips: which label to flip to; the search is the one for removals."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
+from jaxdm import progress as progress_lib
+from jaxdm import training_sets
+from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
+from jaxdm.brittleness.search import search
+from jaxdm.brittleness.verdicts import Verdict, estimate_skewness
 from jaxdm.errors import UserError
 
 
@@ -47,3 +57,108 @@ def best_class(relabel_tnk: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """
   own_nk = np.asarray(labels)[:, None] == np.arange(relabel_tnk.shape[-1])
   return np.where(own_nk, -np.inf, relabel_tnk).argmax(axis=-1).astype(np.int32)
+
+
+def relabel_first(labels: np.ndarray, new_labels: Any) -> Edit:
+  """The edit that gives the first k examples of each case's ranking new labels.
+
+  Args:
+    labels: int32[n].
+    new_labels: int[t], or what is indexed like int[t, n].
+  """
+  per_example = len(new_labels.shape) == 2
+
+  def edit(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
+    flipped = [case.ranking[:k] for case, k in changes]
+    new = []
+    for (case, _), examples in zip(changes, flipped, strict=True):
+      [given] = new_labels[np.array([case.target])]
+      new.append(given[examples] if per_example else np.full(len(examples), given))
+    labels_mn = training_sets.relabelled(labels, flipped, new)
+    return np.ones(labels_mn.shape, bool), labels_mn
+
+  return edit
+
+
+def find_label_flips(
+  scores: Any | Mapping[str, Any],
+  retrain: Retrain,
+  labels: Any,
+  target_labels: Any,
+  new_labels: Any,
+  targets: Sequence[int] | np.ndarray | None = None,
+  config: SearchConfig = SearchConfig(),
+  *,
+  base_margins: Any = None,
+  budget: int | None = None,
+  progress: progress_lib.Progress = progress_lib.silent,
+) -> list[Verdict]:
+  """Finds small sets of training examples whose relabelling makes models wrong.
+
+  The search is that of `find_removals`; examples are chosen from the target's class, and
+  stay in the training set under another label.
+
+  >>> import jaxdm, numpy as np
+  >>> labels = np.array([0, 1] * 6)
+  >>> def retrain(masks, labels, seeds):  # In place of training: a vote of four examples.
+  ...   noise = np.random.default_rng(seeds).normal(size=(len(masks), 1))
+  ...   return np.where(labels[:, [0, 2, 4, 6]] == 0, 1, -1).sum(1, keepdims=True) + (
+  ...     0.5 + 0.1 * noise)
+  >>> scores = np.zeros((1, 12))
+  >>> scores[0, [0, 2, 4, 6]] = 1.0
+  >>> config = jaxdm.SearchConfig(max_share=0.9)
+  >>> [found] = jaxdm.find_label_flips(scores, retrain, labels, [0], [1], config=config)
+  >>> found.k
+  3
+
+  Args:
+    scores: see `find_removals`; the highest ones are relabelled first.
+    retrain: see `find_removals`.
+    labels: int[n], of the training examples.
+    target_labels: int[t].
+    new_labels: int[t], one new label a target, or int[t, n], one for every target and
+      example.
+    targets: see `find_removals`.
+    config: see `find_removals`.
+    base_margins: see `find_removals`.
+    budget: see `find_removals`.
+    progress: see `find_removals`.
+
+  Returns:
+    One Verdict a method and target; `k` counts relabelled examples.
+
+  Raises:
+    ValueError: see `find_removals`; and on a new label that an example has already.
+  """
+  problem = problem_lib.make_problem(
+    retrain, labels, target_labels, base_margins, progress
+  )
+  chosen = problem_lib.choose_targets(problem, targets, config)
+  new_labels = new_labels if hasattr(new_labels, "shape") else np.asarray(new_labels)
+  _check_new_labels(new_labels, problem, chosen)
+  cases = problem_lib.cases_of(scores, problem, chosen, config, same_class=True)
+  edit = relabel_first(problem.labels, new_labels)
+  train = TrainChanges(retrain, edit, len(problem.target_labels))
+  skewness = estimate_skewness(problem.base_margins_rt)
+  return search(cases, train, config, budget=budget, skewness=skewness, progress=progress)
+
+
+def _check_new_labels(
+  new_labels: Any, problem: problem_lib.Problem, targets: np.ndarray
+) -> None:
+  """Raises ValueError where a target's class would keep its label."""
+  t, n = len(problem.target_labels), len(problem.labels)
+  if tuple(new_labels.shape) not in ((t,), (t, n)):
+    raise ValueError(
+      f"new_labels must be [t] = [{t}] or [t, n] = [{t}, {n}], got "
+      f"{list(new_labels.shape)}"
+    )
+  for target in targets:
+    own = problem.target_labels[target]
+    [given] = new_labels[np.array([target])]
+    of_class = np.broadcast_to(given, (n,))[problem.labels == own]
+    if (of_class == own).any():
+      raise ValueError(
+        f"new_labels of target {target} must differ from its class, {own}, for examples "
+        "of that class"
+      )

@@ -14,26 +14,20 @@ from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.retraining import Changes
 from jaxdm.brittleness.verdicts import Skewness, Verdict, mean_bounds
 
-Changes = Sequence[tuple[Case, int]]
-Seeds = Sequence[prng.Seed]
 
-
-class Retrain(Protocol):
-  """Trains one model a (change, seed) and returns margins float[m, t].
-
-  It calls `progress` with (models done, models in this call).
-  """
+class MarginsOfChanges(Protocol):
+  """Trains one model a (change, seed); see `retraining.TrainChanges`."""
 
   def __call__(
-    self,
-    changes: Changes,
-    seeds: Seeds,
-    *,
-    progress: progress_lib.Progress,
+    self, changes: Changes, seeds: np.ndarray, *, progress: progress_lib.Progress
   ) -> np.ndarray:
-    """float[m, t], one row a (change, seed)."""
+    """float[m], the margin of each change's own target.
+
+    It calls `progress` with (models done, models in this call).
+    """
     ...
 
 
@@ -71,6 +65,7 @@ class _Search:
       models_used=0,
       finished=False,
       skewness=None if np.isnan(estimate) else estimate,
+      examples=tuple(case.ranking[: case.sizes[-1]].tolist()),
     )
 
   @property
@@ -98,19 +93,19 @@ class _Search:
     wanted = np.geomspace(*ends, self._config.max_verifications)[::-1].round()
     return list(dict.fromkeys(np.searchsorted(self.sizes, wanted).tolist()))
 
-  def request(self) -> tuple[int, list[prng.Seed]]:
+  def request(self) -> tuple[int, np.ndarray]:
     """Which size to train next, with which seeds."""
     if self.verifying:
       first = self._proved * self._config.verify_seeds
       looks = self._test.looks
       done = len(self._proof)
       until = next(look for look in looks if look > done)
-      fresh = range(first + done, first + until)
-      return self._sequence()[self._proved], [prng.Seed("verify", i) for i in fresh]
+      fresh = prng.model_seeds("verify", until - done, first + done)
+      return self._sequence()[self._proved], fresh
     # The largest size first, so that hopeless cases end at once.
     unprobed = self._flipped > self._last
     index = self._last if unprobed else (self._flipped + self._not_flipped) // 2
-    return index, [prng.Seed("search", i) for i in range(self._config.search_seeds)]
+    return index, prng.model_seeds("search", self._config.search_seeds)
 
   def models_expected(self) -> int:
     """Models that this case will still ask for, if its next ones go as most do."""
@@ -173,7 +168,7 @@ class _Search:
 
 def search(
   cases: Sequence[Case],
-  retrain: Retrain,
+  retrain: MarginsOfChanges,
   config: SearchConfig,
   *,
   budget: int | None = None,
@@ -188,7 +183,7 @@ def search(
 
   Args:
     cases: targets and rankings.
-    retrain: trains changes (case, size) and returns margins on all targets.
+    retrain: trains changes (case, size), and returns the margin of each one's target.
     config: how hard to look.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
@@ -204,21 +199,21 @@ def search(
   searches = [_Search(case, config, skewness) for case in cases]
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
-    seeds: list[prng.Seed] = []
+    seeds: list[int] = []
     spans = []
     for s in open_searches:
       index, names = s.request()
       spans.append((s, index, slice(len(seeds), len(seeds) + len(names))))
       changes += [(s.case, int(s.sizes[index]))] * len(names)
-      seeds += names
+      seeds += names.tolist()
     used = sum(s.models_used for s in searches)
     if budget is not None and used + len(seeds) > budget:
       break
     expected = used + sum(s.models_expected() for s in open_searches)
     told = progress_lib.shifted(progress, used, expected)
-    margins_mt = retrain(changes, seeds, progress=told)
+    margins_m = retrain(changes, np.array(seeds), progress=told)
     for s, index, rows in spans:
-      s.observe(index, margins_mt[rows, s.case.target])
+      s.observe(index, margins_m[rows])
   used = sum(s.models_used for s in searches)
   progress(used, used)
   return [s.verdict for s in searches]

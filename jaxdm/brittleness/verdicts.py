@@ -45,6 +45,8 @@ class Verdict(NamedTuple):
     finished: False if the budget ran out first.
     skewness: of the target's margins, as estimated from other models (see `search`);
       None if no estimate was given.
+    examples: int, training examples that the search may change, the first ones first;
+      `examples[:k]` is what was found.
   """
 
   target: int
@@ -62,6 +64,7 @@ class Verdict(NamedTuple):
   models_used: int
   finished: bool
   skewness: float | None = None
+  examples: tuple[int, ...] = ()
 
   @property
   def level_checked(self) -> bool:

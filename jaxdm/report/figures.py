@@ -7,19 +7,11 @@ import matplotlib
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from jaxdm.attribution.registry import METHODS
 from jaxdm.brittleness import verdicts as verdicts_lib
 
-_COLOURS = {
-  "datamodel": "#c1272d",
-  "influence": "#eecc16",
-  "trak": "#008176",
-  "tracin": "#b3b3b3",
-  "relabel": "#d35400",
-  "similar": "#0000a7",
-  "close": "#5b8ff9",
-  "pixels": "#9467bd",
-  "random": "#777777",
-}
+# Of methods that the registry does not name: matplotlib's own, in order.
+_COLOURS = {name: method.colour for name, method in METHODS.items()}
 
 
 def _times(factor: float) -> Callable[[Any], Any]:

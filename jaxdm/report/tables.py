@@ -12,12 +12,17 @@ from etils import epath
 
 from jaxdm import data
 from jaxdm.brittleness import verdicts as verdicts_lib
-from jaxdm.brittleness.cases import Case, right_targets
+from jaxdm.brittleness.cases import right_targets
 from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
 
-_VERDICT: dict[str, Any] = verdicts_lib.Verdict.__annotations__
+# Examples are in a column of their own, as text.
+_VERDICT: dict[str, Any] = {
+  name: kind
+  for name, kind in verdicts_lib.Verdict.__annotations__.items()
+  if name != "examples"
+}
 CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _OF_EXAMPLES = ("labels", "sources")
 _EXTRA = (
@@ -77,7 +82,6 @@ def write_examples(path: epath.Path, dataset: data.Dataset) -> None:
 
 def write_verdicts(
   path: epath.Path,
-  cases: Sequence[Case],
   verdicts: Sequence[verdicts_lib.Verdict],
   base_margins_rt: np.ndarray,
   dataset: data.Dataset,
@@ -89,25 +93,25 @@ def write_verdicts(
 
   Args:
     path: of the CSV file.
-    cases: what was searched.
-    verdicts: what was found, in the same order.
+    verdicts: what was found.
     base_margins_rt: float, margins of r models on all data.
     dataset: the examples and targets.
   """
   class_sizes_t = np.bincount(dataset.train_labels)[dataset.test_labels]
   rows = []
-  for case, verdict in zip(cases, verdicts, strict=True):
+  for verdict in verdicts:
     base = base_margins_rt[:, verdict.target]
-    changed = [dataset.train_sources[i] for i in case.ranking[: verdict.k_tried]]
+    changed = [dataset.train_sources[i] for i in verdict.examples[: verdict.k_tried]]
     extra = (
       float((base > 0).mean()),
       float(base.mean()),
       verdict.k_tried / int(class_sizes_t[verdict.target]),
-      " ".join(map(str, case.ranking[: verdict.largest])),
+      " ".join(map(str, verdict.examples)),
       dataset.test_sources[verdict.target],
       json.dumps(changed, ensure_ascii=False),
     )
-    rows.append((*verdict, *extra))
+    fields = verdict._asdict()
+    rows.append((*(fields[name] for name in _VERDICT), *extra))
   write_rows(path, (*_VERDICT, *_EXTRA), rows)
 
 
@@ -134,8 +138,8 @@ def write_targets(
 
 def read_verdicts(
   path: epath.Path,
-) -> tuple[list[verdicts_lib.Verdict], list[np.ndarray]]:
-  """Verdicts and the ranking of each, int[largest]; the first k_tried were changed.
+) -> list[verdicts_lib.Verdict]:
+  """Verdicts that `write_verdicts` wrote.
 
   Raises:
     UserError: if the file is not there, or not as `write_verdicts` writes it.
@@ -144,7 +148,7 @@ def read_verdicts(
     bool: lambda text: text == "True",
     float | None: lambda text: float(text) if text else None,
   }
-  verdicts, rankings = [], []
+  verdicts = []
   for row in read_rows(path):
     try:
       fields = {
@@ -152,11 +156,11 @@ def read_verdicts(
         for name, kind in _VERDICT.items()
         if name in row  # Tables of earlier versions have no skewness.
       }
-      verdicts.append(verdicts_lib.Verdict(**fields))
-      rankings.append(np.array(row["examples"].split(), int))
+      examples = tuple(map(int, row["examples"].split()))
+      verdicts.append(verdicts_lib.Verdict(**fields, examples=examples))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UserError(f"{path} is not as it was written: {error!r}") from error
-  return verdicts, rankings
+  return verdicts
 
 
 def by_method(

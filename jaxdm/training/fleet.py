@@ -101,6 +101,7 @@ class Fleet:
 
   Attributes:
     num_classes: k.
+    values: the training inputs.
   """
 
   def __init__(
@@ -129,7 +130,7 @@ class Fleet:
       UserError: on a network that does not fit the inputs or the config.
     """
     self._progress = progress
-    self._config, self._values = config, values
+    self._config, self.values = config, values
     self.num_classes = num_classes
     self._recipe = recipe_lib.make(
       config,
@@ -169,7 +170,7 @@ class Fleet:
   @functools.cached_property
   def _values_digest(self) -> str:
     """Of the training inputs."""
-    return identity.digest(self._values)
+    return identity.digest(self.values)
 
   @functools.cached_property
   def rows(self) -> int:
@@ -179,7 +180,7 @@ class Fleet:
   @functools.cached_property
   def _inputs(self) -> Inputs:
     """The training inputs, on every device."""
-    inputs: Inputs = devices.everywhere(Inputs.of(self._values))
+    inputs: Inputs = devices.everywhere(Inputs.of(self.values))
     return inputs
 
   @functools.cached_property

@@ -1,7 +1,7 @@
 """Edited training sets in, margins out: the one way models are asked for.
 
 Collecting data for datamodels, verifying a removal and verifying a label flip all go
-through a `Retrainer`, and train only what its stores do not hold yet. It opens the stores
+through a `Trainer`, and train only what its stores do not hold yet. It opens the stores
 itself, since it has all that their models depend on: no caller can leave a part out.
 """
 
@@ -13,30 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
+from flax import linen as nn
 
-from jaxdm import margins, prng, training_sets
+from jaxdm import data, margins, prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm.storage import bank, identity, polling
+from jaxdm.storage import bank, identity, polling, recall
 from jaxdm.storage import store as store_lib
-from jaxdm.training import fleet
+from jaxdm.training import fleet as fleet_lib
+from jaxdm.training.recipe import TrainConfig
+from jaxdm.training_sets import Models
 from jaxdm.typing import Array
 
 CHANGES = "changes"
-
-
-class Models(NamedTuple):
-  """Models to train.
-
-  Attributes:
-    masks_mn: bool, which examples each one is trained on.
-    seeds: m of them, such as ('verify', 3); whatever the set, the same seed means the
-      same initialisation and the same stream of shuffles.
-    labels_mn: int32, the labels to train with.
-  """
-
-  masks_mn: np.ndarray
-  seeds: Sequence[prng.Seed]
-  labels_mn: np.ndarray
+# Masks bool[m, n], labels int[n] or int[m, n], and m streams of random numbers.
+_Part = tuple[np.ndarray, np.ndarray, Sequence[prng.Seed]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +53,7 @@ class Collection(NamedTuple):
   """A store of models on random subsets: row i is model i.
 
   Attributes:
-    store: of `Retrainer.open_subsets`.
+    store: of `Trainer.open_subsets`.
     subsets: which models they are.
     models: how many are wanted.
   """
@@ -73,31 +63,82 @@ class Collection(NamedTuple):
   models: int
 
 
-class Retrainer:
-  """Margins of models on the targets, trained on demand and remembered.
+class Trainer:
+  """Trains a dataset's models; a `retrain` function of masks, labels and seeds.
 
   Attributes:
+    fleet: trains many models at once.
+    labels: int32[n], of the training examples.
+    target_values: uint8[t, h, w, c] or float32[t, d], the inputs of the targets.
+    target_labels: int32[t].
+    seed: root of every model's randomness.
     diverged: models trained here that diverged.
+
+  >>> import jaxdm, numpy as np
+  >>> shirts = jaxdm.load_dataset("fashion").take(["T-shirt", "shirt"], 20, 10)
+  >>> config = jaxdm.TrainConfig(epochs=4, batch_size=10)
+  >>> trainer = jaxdm.Trainer(shirts, config, network="linear")
+  >>> masks = jaxdm.random_subsets(3, 40, alpha=0.5, seed=0)
+  >>> trainer(masks, shirts.train_labels, np.arange(3)).shape
+  (3, 20)
   """
+
+  fleet: fleet_lib.Fleet
+  labels: np.ndarray
+  target_values: np.ndarray
+  target_labels: np.ndarray
+  seed: int
+  diverged: int
 
   def __init__(
     self,
-    models: fleet.Fleet,
-    folder: str | epath.PathLike,
+    dataset: data.Dataset,
+    config: TrainConfig = TrainConfig(),
+    *,
+    network: str | nn.Module = "resnet9",
+    folder: str | epath.PathLike | None = None,
+    seed: int = 0,
+    speed: fleet_lib.Speed = fleet_lib.Speed(),
+  ):
+    """Uses no device and opens no store yet.
+
+    Args:
+      dataset: the training examples, and the targets whose margins are returned.
+      config: how each model is trained.
+      network: 'resnet9', 'mlp', 'linear' or a Flax module; see `networks.make`.
+      folder: for stores, so that no model is trained twice; it may be in a bucket. None:
+        nothing is remembered.
+      seed: root of every model's randomness, in [0, 2**32).
+      speed: how many models are trained side by side; changes results by rounding alone.
+
+    Raises:
+      UserError: on a network that does not fit the data.
+    """
+    fleet = fleet_lib.Fleet(
+      config, dataset.train_images, dataset.num_classes, speed, network=network
+    )
+    targets = dataset.test_images, dataset.test_labels
+    self._set(fleet, folder, dataset.train_labels, *targets, seed, (0, 1))
+
+  @classmethod
+  def of(
+    cls,
+    fleet: fleet_lib.Fleet,
+    folder: str | epath.PathLike | None,
     labels: np.ndarray,
-    target_pixels: np.ndarray,
+    target_values: np.ndarray,
     target_labels: np.ndarray,
     *,
     seed: int,
     share: tuple[int, int] = (0, 1),
-  ):
-    """Binds a fleet to labels, targets and a seed; opens no store yet.
+  ) -> "Trainer":
+    """Binds a fleet to labels, targets and a seed.
 
     Args:
-      models: trains them.
-      folder: for the stores; it may be in a bucket (see `store.Store`).
+      fleet: trains them.
+      folder: see above.
       labels: int[n], of the training examples.
-      target_pixels: uint8[t, h, w, c].
+      target_values: uint8[t, h, w, c] or float32[t, d].
       target_labels: int[t].
       seed: root of every model's randomness.
       share: (i, N): this is process i of N that ask for the same models, in the same
@@ -107,22 +148,37 @@ class Retrainer:
     Raises:
       ValueError: if `share` is none.
     """
+    made = cls.__new__(cls)
+    made._set(fleet, folder, labels, target_values, target_labels, seed, share)
+    return made
+
+  def _set(
+    self,
+    fleet: fleet_lib.Fleet,
+    folder: str | epath.PathLike | None,
+    labels: np.ndarray,
+    target_values: np.ndarray,
+    target_labels: np.ndarray,
+    seed: int,
+    share: tuple[int, int],
+  ) -> None:
+    """What both constructors do."""
     polling.check_share(share)
-    self._share = share
-    self._models, self._folder = models, epath.Path(folder)
-    self._labels = np.asarray(labels, np.int32)
-    self._target_pixels, self._target_labels = target_pixels, target_labels
-    self._seed = seed
+    self.fleet, self._share, self.seed = fleet, share, seed
+    self._folder = None if folder is None else epath.Path(folder)
+    self.labels = np.asarray(labels, np.int32)
+    self.target_values = target_values
+    self.target_labels = np.asarray(target_labels, np.int32)
     self.diverged = 0
 
   @functools.cached_property
   def _identity(self) -> dict[str, Any]:
     """See `identity`."""
-    return self._models.identity() | {
-      "train_labels": identity.digest(self._labels),
-      "target_pixels": identity.digest(self._target_pixels),
-      "target_labels": identity.digest(np.asarray(self._target_labels, np.int32)),
-      "seed": self._seed,
+    return self.fleet.identity() | {
+      "train_labels": identity.digest(self.labels),
+      "target_pixels": identity.digest(self.target_values),
+      "target_labels": identity.digest(self.target_labels),
+      "seed": self.seed,
     }
 
   def identity(self) -> dict[str, Any]:
@@ -136,7 +192,7 @@ class Retrainer:
     Raises:
       StoreError: if the folder holds models that depend on something else, naming it.
     """
-    classes = self._models.num_classes
+    classes = self.fleet.num_classes
     return bank.Bank(self._open(CHANGES, {}, label_classes=classes))
 
   def open_subsets(
@@ -167,73 +223,76 @@ class Retrainer:
       name,
       law | dataclasses.asdict(subsets),
       dtype=dtype,
-      num_logits=self._models.num_classes if keep_logits else 0,
+      num_logits=self.fleet.num_classes if keep_logits else 0,
       rows_per_chunk=rows_per_chunk,
     )
     return Collection(store, subsets, models)
 
+  def _stores(self) -> epath.Path:
+    """The folder of the stores; ValueError if there is none."""
+    if self._folder is None:
+      raise ValueError("a Trainer needs a folder to store models in")
+    return self._folder
+
   def _open(self, name: str, more: dict[str, Any], **options: Any) -> store_lib.Store:
     """A store that depends on `identity`, and on something more."""
     return bank.open_store(
-      self._folder / name,
-      num_targets=len(self._target_labels),
-      num_train=len(self._labels),
+      self._stores() / name,
+      num_targets=len(self.target_labels),
+      num_train=len(self.labels),
       settings=self.identity() | more,
-      provenance=self._models.provenance,
+      provenance=self.fleet.provenance,
       **options,
     )
 
   def __call__(
     self,
-    masks_mn: np.ndarray,
-    seeds: Sequence[prng.Seed],
+    masks: np.ndarray,
+    labels: np.ndarray,
+    seeds: Sequence[int] | np.ndarray,
     *,
-    labels_mn: np.ndarray | None = None,
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> np.ndarray:
     """Margins of models trained on the given sets.
 
     Args:
-      masks_mn: see `Models`.
-      seeds: see `Models`.
-      labels_mn: int, the labels to train with; None: the true ones.
-      progress: called with (models done, models in all), the first time with what
-        the store already holds.
+      masks: bool[m, n], which examples each model is trained on.
+      labels: int[m, n] or int[n], the labels to train with.
+      seeds: int[m]; whatever the set, the same seed means the same initialisation and
+        the same stream of shuffles.
+      progress: called with (models done, models in all), the first time with what the
+        folder already holds.
 
     Returns:
       float32[m, t], in logits; rows of a diverged model are not finite.
     """
-    labels_mn = np.broadcast_to(
-      self._labels if labels_mn is None else labels_mn, masks_mn.shape
-    )
-    ids, store = bank.model_ids(masks_mn, labels_mn, seeds), self.changes
-    store.refresh()
-    index, processes = self._share
-    first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
-    mine = sorted(first.values())[index::processes]
-    todo = np.array([row for row in mine if ids[row] not in store], int)
-    size = self._models.rows
+    masks = np.asarray(masks, bool)
+    labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
+    models = Models(masks, labels_mn, np.asarray(seeds))
+    rows = self.fleet.rows
+    if self._folder is not None:
+      return recall.recall(
+        self.changes,
+        models,
+        self._trained_margins,
+        rows=rows,
+        share=self._share,
+        progress=progress,
+      )
+    found = np.empty((len(masks), len(self.target_labels)), np.float32)
+    starts = range(0, len(masks), rows)
+    progress(0, len(masks))
+    asked = (models.rows(slice(start, start + rows)) for start in starts)
+    for start, margins_mt in zip(starts, self._trained_margins(asked), strict=True):
+      found[start : start + rows] = margins_mt
+      progress(start + len(margins_mt), len(masks))
+    return found
 
-    def tell() -> bool:
-      done = sum(model_id in store for model_id in ids)
-      progress(done, len(ids))
-      return done == len(ids)
-
-    def stored() -> bool:
-      store.refresh()
-      return tell()
-
-    ended = tell()
-    parts = [todo[i : i + size] for i in range(0, len(todo), size)]
-    asked = (Models(masks_mn[p], [seeds[r] for r in p], labels_mn[p]) for p in parts)
-    for part, logits_mtk in zip(parts, self._trained(asked), strict=True):
-      margins_mt = self._margins(logits_mtk)
-      store.append([seeds[r] for r in part], masks_mn[part], labels_mn[part], margins_mt)
-      self._models.settle()
-      ended = tell()
-    if not ended:
-      polling.until(stored, "its share of the models")
-    return store.margins(ids)
+  def _trained_margins(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins of each part; half-trained models are forgotten when it is stored."""
+    for logits_mtk in self._trained(asked):
+      yield self._margins(logits_mtk)
+      self.fleet.settle()
 
   def collect(
     self,
@@ -252,21 +311,21 @@ class Retrainer:
     store, subsets = collection.store, collection.subsets
     chunks = missing(store, collection.models, shard=shard)
     numbers = np.concatenate([np.zeros(0, int), *(np.asarray(c) for c in chunks)])
-    size = self._models.rows
+    size = self.fleet.rows
     parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
     waiting_masks: list[np.ndarray] = []
     waiting_logits: list[np.ndarray] = []
 
-    def asked() -> Iterator[Models]:
+    def asked() -> Iterator[_Part]:
       for part in parts:
-        masks_mn = subsets.masks(self._seed, len(self._labels), part)
+        masks_mn = subsets.masks(self.seed, len(self.labels), part)
         waiting_masks.extend(masks_mn)
-        seeds = [prng.Seed(subsets.family, int(number)) for number in part]
-        yield Models(masks_mn, seeds, np.broadcast_to(self._labels, masks_mn.shape))
+        streams = [prng.Seed(subsets.family, int(number)) for number in part]
+        yield masks_mn, self.labels, streams
 
     left, done = list(chunks), 0
     progress(done, len(numbers))
-    for logits_mtk in self._trained(asked()):
+    for logits_mtk in self._trained_logits(asked()):
       waiting_logits.extend(logits_mtk)
       while left and len(left[0]) <= len(waiting_logits):
         first, rows = left[0].start, len(left.pop(0))
@@ -275,13 +334,13 @@ class Retrainer:
         bank.write_from(store, first, masks_mn, margins_mt, logits_mtk)
         del waiting_masks[:rows], waiting_logits[:rows]
         if not waiting_logits:
-          self._models.settle()
+          self.fleet.settle()
         done += rows
         progress(done, len(numbers))
 
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    found = np.array(margins.correct_class_margins(logits_mtk, self._target_labels))
+    found = margins.correct_class_margins(logits_mtk, self.target_labels)
     diverged_m = ~np.isfinite(found).all(axis=1)
     self.diverged += int(diverged_m.sum())
     found[diverged_m] = np.nan
@@ -289,15 +348,23 @@ class Retrainer:
 
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most a fleet's chunk of models each."""
+    parts = (
+      (part.masks_mn, part.labels_mn, [prng.stream_of(int(seed)) for seed in part.seeds])
+      for part in asked
+    )
+    return self._trained_logits(parts)
+
+  def _trained_logits(self, parts: Iterable[_Part]) -> Iterator[np.ndarray]:
+    """The same of masks, labels and streams."""
 
     def chunks() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
-      for part in asked:
+      for masks_mn, labels, streams in parts:
         # Always as many keys, so that nothing is compiled for other numbers of models.
-        padded = itertools.islice(itertools.cycle(part.seeds), self._models.rows)
-        keys = prng.keys_for(self._seed, list(padded))
-        yield training_sets.from_masks(part.masks_mn, part.labels_mn), keys
+        padded = itertools.islice(itertools.cycle(streams), self.fleet.rows)
+        keys = prng.keys_for(self.seed, list(padded))
+        yield training_sets.from_masks(masks_mn, labels), keys
 
-    for output in self._models.train_models(chunks(), self._target_pixels):
+    for output in self.fleet.train_models(chunks(), self.target_values):
       yield np.asarray(output.logits)[: output.num_models]
 
 

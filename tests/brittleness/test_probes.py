@@ -23,7 +23,7 @@ def test_the_first_size_whose_margin_is_not_positive_is_found(size, above) -> No
   def retrain(changes, seeds, *, progress) -> np.ndarray:
     k = np.array([k for _, k in changes])
     means = np.where(k < size, above + (size - 1 - k), -1e-3 - (k - size))
-    return (means + 1e-9 * rng.normal(size=len(k)))[:, None]
+    return means + 1e-9 * rng.normal(size=len(k))
 
   [verdict] = search([case], retrain, SearchConfig())
   assert verdict.k == size and not verdict.censored

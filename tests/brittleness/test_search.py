@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from support.simulated import Simulated, cases
 
+from jaxdm import prng
 from jaxdm.brittleness import cases as cases_lib
 from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.cases import (
@@ -55,9 +56,8 @@ def test_false_claims_over_ten_thousand_searches_stay_below_the_stated_level() -
     def retrain(changes, seeds, *, progress, flips_at=flips_at, rng=rng):
       luck = rng.normal(size=len(seeds))
       means = np.array([-9.0 if k >= flips_at else 1e-6 for _, k in changes])
-      fooled = np.array([seed.family == "search" for seed in seeds])
-      one = np.where(fooled, -1.0, means + luck)
-      return np.broadcast_to(one[:, None], (len(seeds), runs))
+      fooled = np.array([prng.stream_of(seed).family == "search" for seed in seeds])
+      return np.where(fooled, -1.0, means + luck)
 
     found = search(cases(runs), retrain, config, skewness=skewness)
     false = np.mean([not v.censored and v.k < flips_at for v in found])
@@ -134,9 +134,8 @@ def test_a_search_whose_budget_runs_out_can_be_continued() -> None:
     def retrain(changes, seeds, *, progress):
       rows = []
       for (case, k), seed in zip(changes, seeds, strict=True):
-        place = [case.target, k, seed.number, seed.family == "verify"]
-        noise = np.random.default_rng(place).normal()
-        rows.append(np.full(20, 8.0 - k + noise))
+        noise = np.random.default_rng([case.target, k, seed]).normal()
+        rows.append(8.0 - k + noise)
       return np.array(rows)
 
     config = SearchConfig()

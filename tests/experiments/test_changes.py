@@ -15,10 +15,11 @@ from absl.testing import flagsaver
 from support import planted
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
-from experiments.runtime import base_models, lab
+from experiments.runtime import lab
 from experiments.studies import explain, removal_curves
 from jaxdm import prng
-from jaxdm.training.trainer import Retrainer
+from jaxdm.attribution import full_data
+from jaxdm.training.trainer import Trainer
 
 
 class Model(NamedTuple):
@@ -55,13 +56,11 @@ class Case(NamedTuple):
 def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
   """An experiment with all of its searches, and the models of each."""
   asked: list[Model] = []
-  train = Retrainer.__call__
+  train = Trainer.__call__
 
-  def recorded(self, masks_mn, seeds, *, labels_mn=None, **more) -> np.ndarray:
-    margins_mt = train(self, masks_mn, seeds, labels_mn=labels_mn, **more)
-    true = np.broadcast_to(opened.labels, masks_mn.shape)
-    labels_mn = true if labels_mn is None else labels_mn
-    for i, seed in enumerate(seeds):
+  def recorded(self, masks_mn, labels_mn, seeds, **more) -> np.ndarray:
+    margins_mt = train(self, masks_mn, labels_mn, seeds, **more)
+    for i, seed in enumerate(map(prng.stream_of, seeds)):
       removed, flipped = ~masks_mn[i], labels_mn[i] != opened.labels
       changed = (frozenset(np.flatnonzero(x).tolist()) for x in (removed, flipped))
       asked.append(Model(*changed, seed, margins_mt[i]))
@@ -75,7 +74,7 @@ def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
   ):
     train_subsets.main(opened)
     fit_datamodels.main(opened)
-    patch.setattr(Retrainer, "__call__", recorded)
+    patch.setattr(Trainer, "__call__", recorded)
     for stage in (brittleness, label_flip, removal_curves):
       stage.main(opened)
       found[stage.STAGE], asked = asked, []
@@ -261,18 +260,20 @@ def test_models_of_two_seeds_differ_by_noise_alone(done) -> None:
 
 def test_every_chunk_of_models_on_all_data_has_keys_of_its_own(done) -> None:
   opened, _ = done
-  all_keys = jax.random.key_data(base_models.keys(opened, 0, 9))
+  all_keys = jax.random.key_data(full_data.keys(opened.trainer, 0, 9))
   assert len(np.unique(all_keys, axis=0)) == 9
   for start, size in ((0, 4), (4, 4), (8, 1)):
-    part = jax.random.key_data(base_models.keys(opened, start, size))
+    part = jax.random.key_data(full_data.keys(opened.trainer, start, size))
     np.testing.assert_array_equal(part, all_keys[start : start + size])
 
 
 def test_another_seed_of_an_experiment_is_other_models(tmp_path) -> None:
-  seeds = [prng.Seed("verify", number) for number in range(3)]
+  seeds = prng.model_seeds("verify", 3)
   found = []
   for name, seed in (("a", "5"), ("b", "6"), ("c", "5")):
     with planted.experiment(tmp_path / name, seed=seed) as opened:
-      found.append(opened.retrain(np.ones((3, planted.NUM_TRAIN), bool), seeds))
+      found.append(
+        opened.trainer(np.ones((3, planted.NUM_TRAIN), bool), opened.labels, seeds)
+      )
   np.testing.assert_array_equal(found[0], found[2])
   assert (found[0] != found[1]).all()

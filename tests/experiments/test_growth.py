@@ -16,7 +16,7 @@ from experiments.config import presets
 from experiments.runtime import lab, workdir
 from experiments.studies import efficiency, removal_curves
 from jaxdm import data
-from jaxdm.training.trainer import Retrainer
+from jaxdm.training.trainer import Trainer
 
 MORE = {"num_models": "180", "num_held_out": "30", "held_out_seeds": "4"}
 
@@ -177,7 +177,7 @@ def test_a_first_stage_that_was_killed_binds_nothing(tmp_path, monkeypatch) -> N
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(Retrainer, "collect", killed)
+    patch.setattr(Trainer, "collect", killed)
     with pytest.raises(KeyboardInterrupt):
       run(folder, train_subsets, width="5", keep_logits="true")
   assert list((folder / "bank").glob("*/manifest.json"))
@@ -202,7 +202,7 @@ def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(Retrainer, "collect", killed)
+    patch.setattr(Trainer, "collect", killed)
     with pytest.raises(KeyboardInterrupt):
       run(folder, train_subsets)
   monkeypatch.setattr(lab, "load_dataset", changed)

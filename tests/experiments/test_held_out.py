@@ -14,7 +14,7 @@ from experiments.runtime import lab, methods
 from experiments.studies import efficiency
 from jaxdm.storage import bank
 from jaxdm.training import trainer
-from jaxdm.training.trainer import Retrainer
+from jaxdm.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -140,16 +140,16 @@ def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> Non
   asked, shape = [], (len(opened.target_labels), 2)
 
   def trained(self, parts) -> Iterator[np.ndarray]:
-    for part in parts:
-      sets = zip(part.masks_mn, part.seeds, strict=True)
+    for masks_mn, _, streams in parts:
+      sets = zip(masks_mn, streams, strict=True)
       asked.extend((mask.tobytes(), seed.family, seed.number) for mask, seed in sets)
-      yield np.zeros((len(part.seeds), *shape), np.float32)
+      yield np.zeros((len(streams), *shape), np.float32)
 
-  monkeypatch.setattr(Retrainer, "_trained", trained)
+  monkeypatch.setattr(Trainer, "_trained_logits", trained)
   monkeypatch.setattr(trainer, "missing", lambda store, count, shard: [range(count)])
   monkeypatch.setattr(bank, "write", lambda *args, **options: None)
   for collection in opened.collections():
-    opened.retrain.collect(collection)
+    opened.trainer.collect(collection)
   total = NUM_MODELS + REPEATS * NUM_HELD_OUT
   assert len({(family, number) for _, family, number in asked}) == total == len(asked)
   assert len({mask for mask, _, _ in asked}) == NUM_MODELS + NUM_HELD_OUT

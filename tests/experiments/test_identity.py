@@ -34,7 +34,7 @@ from jaxdm.datamodels.path import FitConfig
 from jaxdm.storage import array_folder, bank, identity, store, verify
 from jaxdm.training import fleet
 from jaxdm.training.recipe import TrainConfig
-from jaxdm.training.trainer import Retrainer, Subsets, missing
+from jaxdm.training.trainer import Subsets, Trainer, missing
 
 # What a digest takes in.
 
@@ -297,10 +297,10 @@ def changed_models(base: Parts) -> dict[str, Parts]:
   return found | {"seed": base._replace(collect=seed)}
 
 
-def retrainer(folder, of: Parts) -> Retrainer:
+def retrainer(folder, of: Parts) -> Trainer:
   models = fleet.Fleet(of.config, of.images, len(of.class_names), of.speed)
   targets = of.target_images, of.target_labels
-  return Retrainer(models, folder, of.labels, *targets, seed=of.collect.seed)
+  return Trainer.of(models, folder, of.labels, *targets, seed=of.collect.seed)
 
 
 class Entry(NamedTuple):

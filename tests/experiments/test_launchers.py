@@ -32,7 +32,7 @@ from experiments.runtime import launcher, provenance, relabel, workdir
 from jaxdm.brittleness import label_flips as label_flip_lib
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
-from jaxdm.training.trainer import Retrainer
+from jaxdm.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -268,14 +268,14 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None
       start(label_flip.PROGRAM, tmp_path / "run", **toy, **asked)
     # So that the right value can be given next.
     assert not (tmp_path / "run" / "stages" / "label_flip.json").exists()
-  trained, train = [], Retrainer.__call__
+  trained, train = [], Trainer.__call__
 
-  def spy(self, masks_mn, seeds, *, labels_mn, **more):
+  def spy(self, masks_mn, labels_mn, seeds, **more):
     assert masks_mn.all()
     trained.extend(labels_mn)
-    return train(self, masks_mn, seeds, labels_mn=labels_mn, **more)
+    return train(self, masks_mn, labels_mn, seeds, **more)
 
-  monkeypatch.setattr(Retrainer, "__call__", spy)
+  monkeypatch.setattr(Trainer, "__call__", spy)
   start(label_flip.PROGRAM, tmp_path / "run", **toy, flip_to="best", search_targets=some)
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
     opened = launcher.open_lab()

@@ -30,8 +30,8 @@ def test_curves_are_what_retraining_says(finished_copy, capsys) -> None:
     target, k = int(row["target"]), int(row["removed"])
     mask = np.ones(48, bool)
     mask[np.argsort(-influence[target], kind="stable")[:k]] = False
-    seeds = [prng.Seed("curve", i) for i in range(3)]
-    margins = opened.retrain(np.tile(mask, (3, 1)), seeds)[:, target]
+    seeds = prng.model_seeds("curve", 3)
+    margins = opened.trainer(np.tile(mask, (3, 1)), opened.labels, seeds)[:, target]
     assert row["method"] == "influence" and row["models"] == "3"
     np.testing.assert_allclose(float(row["mean_margin"]), margins.mean(), rtol=1e-6)
 

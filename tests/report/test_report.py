@@ -13,7 +13,6 @@ from support.tables import dataset, read_twice
 
 from experiments import report
 from jaxdm.brittleness import verdicts
-from jaxdm.brittleness.cases import Case
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
@@ -62,6 +61,11 @@ NAMES = [
 ]
 
 
+def with_examples(ranking: np.ndarray) -> list[verdicts.Verdict]:
+  """The verdicts, about the first examples of a ranking."""
+  return [v._replace(examples=tuple(ranking[: v.largest].tolist())) for v in VERDICTS]
+
+
 def test_every_index_leads_back_to_its_file(tmp_path) -> None:
   n = len(NAMES)
   mine = dataset(
@@ -86,23 +90,21 @@ def test_every_index_leads_back_to_its_file(tmp_path) -> None:
   rows = read_twice(targets)
   assert [row["source"] for row in rows] == [f"test/{name}" for name in NAMES[::-1]]
   ranking = np.random.default_rng(0).permutation(n)
-  cases = [Case(v.target, v.method, ranking, np.array([9])) for v in VERDICTS]
-  tables.write_verdicts(found, cases, VERDICTS, np.ones((2, n)), mine)
+  verdicts = with_examples(ranking)
+  tables.write_verdicts(found, verdicts, np.ones((2, n)), mine)
   for row, v in zip(read_twice(found), VERDICTS, strict=True):
     assert row["target_source"] == f"test/{NAMES[::-1][v.target]}"
     changed = [f"train/{NAMES[i]}" for i in ranking[: v.k_tried]]
     assert json.loads(row["changed_sources"]) == changed
     assert [int(i) for i in row["examples"].split()] == ranking[: v.largest].tolist()
-  assert tables.read_verdicts(found)[0] == VERDICTS
+  assert tables.read_verdicts(found) == verdicts
 
 
 @pytest.mark.parametrize("damage", ["gone", "edited", "cut", "binary", "folder"])
 def test_tables_that_cannot_be_read_are_named(tmp_path, damage) -> None:
   path = epath.Path(tmp_path / "found.csv")
-  labels, cases = np.repeat([0, 1, 2], 20), []
-  for v in VERDICTS:
-    cases.append(Case(v.target, v.method, np.arange(20), np.array([9])))
-  tables.write_verdicts(path, cases, VERDICTS, np.ones((2, 3)), dataset(labels, labels))
+  labels, verdicts = np.repeat([0, 1, 2], 20), with_examples(np.arange(20))
+  tables.write_verdicts(path, verdicts, np.ones((2, 3)), dataset(labels, labels))
   text = path.read_text()
   path.unlink()
   if damage == "edited":
@@ -148,14 +150,13 @@ def test_names_are_drawn_as_text_and_not_as_formulas() -> None:
 
 def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
   path = epath.Path(tmp_path / "b.csv")
-  cases = [Case(v.target, v.method, np.arange(10, 30), np.array([9])) for v in VERDICTS]
+  verdicts = with_examples(np.arange(10, 30))
   base = np.array([[0, 1.0, -1.0], [0, 2.0, 3.0]])
   labels = np.repeat([0, 1, 2], [50, 60, 90])
-  tables.write_verdicts(path, cases, VERDICTS, base, dataset(labels, np.arange(3)))
-  found, rankings = tables.read_verdicts(path)
-  assert found == VERDICTS
-  for ranking in rankings:
-    np.testing.assert_array_equal(ranking, np.arange(10, 19))
+  tables.write_verdicts(path, verdicts, base, dataset(labels, np.arange(3)))
+  found = tables.read_verdicts(path)
+  assert found == verdicts
+  assert {v.examples for v in found} == {tuple(range(10, 19))}
   row = read_twice(path)[0]
   assert float(row["base_accuracy"]) == 1.0 and float(row["base_mean_margin"]) == 1.5
   assert float(row["share_of_class"]) == 3 / 60
@@ -209,7 +210,11 @@ def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
   numbers = rng.normal(size=5), *np.zeros((4, 5))
   models = Datamodels(rng.normal(size=(5, 30)), *numbers)
   rankings = [rng.permutation(30)[:9] for _ in VERDICTS]
-  fig = report._calibration(rng.normal(size=(3, 5)), models, VERDICTS, rankings)
+  removed = [
+    v._replace(examples=tuple(ranking.tolist()))
+    for v, ranking in zip(VERDICTS, rankings, strict=True)
+  ]
+  fig = report._calibration(rng.normal(size=(3, 5)), models, removed)
   masks = np.ones((3, 30), bool)
   for mask, ranking in zip(masks, rankings, strict=True):
     mask[ranking] = False

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from jaxdm import prng
 from jaxdm.brittleness.cases import Case, candidate_sizes
 
 
@@ -17,13 +18,14 @@ class Simulated:
 
   def __call__(self, changes, seeds, *, progress):
     self.asked += [
-      (case.target, k, seed) for (case, k), seed in zip(changes, seeds, strict=True)
+      (case.target, k, prng.stream_of(seed))
+      for (case, k), seed in zip(changes, seeds, strict=True)
     ]
-    result = np.full((len(changes), len(self.margins)), np.nan)
+    result = np.full(len(changes), np.nan)
     for row, (case, k) in enumerate(changes):
       t = case.target
       mean = self.margins[t] - self.slopes[t] * k
-      result[row, t] = mean + self.noise * self.rng.normal()
+      result[row] = mean + self.noise * self.rng.normal()
     progress(len(changes), len(changes))
     return result
 

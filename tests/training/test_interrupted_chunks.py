@@ -9,7 +9,7 @@ from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
 from jaxdm.training import fleet
 from jaxdm.training.recipe import TrainConfig
-from jaxdm.training.trainer import Retrainer, Subsets
+from jaxdm.training.trainer import Subsets, Trainer
 
 
 class Named(Exception):  # noqa: N818
@@ -122,7 +122,7 @@ def test_finished_models_are_forgotten_once_all_of_them_are_stored(tmp_path) -> 
   """Chunks of the store, of three models, end in the middle of the fleet's, of four."""
   models = Planned()
   labels, pixels = np.arange(8) % 2, np.zeros((5, 2, 2, 1), np.uint8)
-  trainer = Retrainer(models, tmp_path, labels, pixels, labels[:5], seed=0)
+  trainer = Trainer.of(models, tmp_path, labels, pixels, labels[:5], seed=0)
   subsets = Subsets(alpha=0.5)
   collection = trainer.open_subsets("subsets", subsets, 24, rows_per_chunk=3)
   models.store = collection.store

@@ -8,7 +8,7 @@ import pytest
 from jaxdm import devices, prng, training_sets
 from jaxdm.storage import bank, checkpoint
 from jaxdm.training import fleet
-from jaxdm.training.trainer import Collection, Retrainer, Subsets, missing
+from jaxdm.training.trainer import Collection, Subsets, Trainer, missing
 
 
 class CountingFleet(fleet.Fleet):
@@ -26,21 +26,23 @@ def lab(tiny_config, tiny_images, tmp_path):
   images, labels = tiny_images
   models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
 
-  def build() -> Retrainer:
-    return Retrainer(models, tmp_path, labels, images[:10], labels[:10], seed=3)
+  def build() -> Trainer:
+    return Trainer.of(models, tmp_path, labels, images[:10], labels[:10], seed=3)
 
   return models, build, labels
 
 
 def test_only_missing_models_are_trained(lab) -> None:
-  models, build, _ = lab
+  models, build, labels = lab
   masks = np.ones((7, 24), bool)
   masks[np.arange(7), np.arange(7)] = False
-  seeds = [prng.Seed("subset", i) for i in range(7)]
+  seeds = prng.model_seeds("subset", 7)
   seen = []
-  first = build()(masks[:4], seeds[:4])
+  first = build()(masks[:4], labels, seeds[:4])
   assert models.trained == 4
-  again = build()(masks, seeds, progress=lambda done, total: seen.append((done, total)))
+  again = build()(
+    masks, labels, seeds, progress=lambda done, total: seen.append((done, total))
+  )
   assert models.trained == 7
   np.testing.assert_array_equal(again[:4], first)
   assert seen[0] == (4, 7) and seen[-1] == (7, 7)
@@ -52,13 +54,13 @@ def test_processes_of_one_job_train_their_parts_and_read_the_others(
   images, labels = tiny_images
   masks = np.ones((7, 24), bool)
   masks[np.arange(7), np.arange(7)] = False
-  seeds = [prng.Seed("verify", i) for i in range(7)]
+  seeds = prng.model_seeds("verify", 7)
 
   def ask(path, share=(0, 1)) -> tuple[np.ndarray, int]:
     models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
     targets = images[:10], labels[:10]
-    trainer = Retrainer(models, tmp_path / path, labels, *targets, seed=3, share=share)
-    return trainer(masks, seeds), models.trained
+    trainer = Trainer.of(models, tmp_path / path, labels, *targets, seed=3, share=share)
+    return trainer(masks, labels, seeds), models.trained
 
   alone, _ = ask("alone")
   with futures.ThreadPoolExecutor() as pool:
@@ -69,29 +71,29 @@ def test_processes_of_one_job_train_their_parts_and_read_the_others(
 
 
 def test_another_number_of_models_compiles_nothing(lab, caplog) -> None:
-  _, build, _ = lab
+  _, build, labels = lab
   masks = np.ones((9, 24), bool)
   masks[np.arange(9), np.arange(9)] = False
-  seeds = [prng.Seed("verify", i) for i in range(9)]
-  build()(masks[:2], seeds[:2])
+  seeds = prng.model_seeds("verify", 9)
+  build()(masks[:2], labels, seeds[:2])
   with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
-    build()(masks, seeds)
+    build()(masks, labels, seeds)
   assert "Compiling" not in caplog.text, caplog.text
 
 
 def test_a_request_may_repeat_itself_and_nothing_may_be_left_to_do(lab) -> None:
-  models, build, _ = lab
-  masks, seeds = np.ones((3, 24), bool), [prng.Seed("base", i) for i in (0, 1, 0)]
-  margins = build()(masks, seeds)
+  models, build, labels = lab
+  masks, seeds = np.ones((3, 24), bool), [0, 1, 0]
+  margins = build()(masks, labels, seeds)
   assert models.trained == 2
   np.testing.assert_array_equal(margins[0], margins[2])
   assert not np.array_equal(margins[0], margins[1])
-  np.testing.assert_array_equal(build()(masks, seeds), margins)
+  np.testing.assert_array_equal(build()(masks, labels, seeds), margins)
   assert models.trained == 2
 
 
 def test_diverged_models_are_counted_and_stored_as_nan(lab, monkeypatch) -> None:
-  models, build, _ = lab
+  models, build, labels = lab
   predict = fleet.Fleet.predict_chunk
 
   def broken(self, variables, pixels):
@@ -99,24 +101,24 @@ def test_diverged_models_are_counted_and_stored_as_nan(lab, monkeypatch) -> None
     return logits.at[1, 3].set(np.inf), features
 
   monkeypatch.setattr(fleet.Fleet, "predict_chunk", broken)
-  masks, seeds = np.ones((models.rows, 24), bool), []
-  seeds = [prng.Seed("subset", i) for i in range(models.rows)]
+  masks = np.ones((models.rows, 24), bool)
+  seeds = prng.model_seeds("subset", models.rows)
   trainer = build()
   assert trainer.diverged == 0
-  margins = trainer(masks, seeds)
+  margins = trainer(masks, labels, seeds)
   assert trainer.diverged == 1
   np.testing.assert_array_equal(
     np.isfinite(margins).all(axis=1), np.arange(len(masks)) != 1
   )
-  assert build()(masks, seeds).shape == margins.shape  # Read, not trained.
+  assert build()(masks, labels, seeds).shape == margins.shape  # Read, not trained.
 
 
 def test_labels_are_part_of_a_models_identity(lab) -> None:
   models, build, labels = lab
   flipped = labels.copy()
   flipped[0] ^= 1
-  masks, seeds = np.ones((2, 24), bool), [prng.Seed("verify", 0)] * 2
-  margins = build()(masks, seeds, labels_mn=np.stack([labels, flipped]))
+  masks, seeds = np.ones((2, 24), bool), [0, 0]
+  margins = build()(masks, np.stack([labels, flipped]), seeds)
   assert models.trained == 2
   assert not np.array_equal(margins[0], margins[1])
 
@@ -162,10 +164,10 @@ def test_shards_make_the_same_store_in_any_order_and_number(lab) -> None:
 
 
 def test_collected_margins_are_those_of_models_asked_for_one_by_one(lab) -> None:
-  _, build, _ = lab
+  _, build, labels = lab
   collected(lab, "store", (0, 1), count=5)
   masks = training_sets.random_masks(3, 24, 0.5, np.arange(5))
-  asked = build()(masks, [prng.Seed("subset", i) for i in range(5)])
+  asked = build()(masks, labels, prng.model_seeds("subset", 5))
   store = collection(lab, "store").store
   np.testing.assert_array_equal(store.read("margins", slice(0, 5)), asked)
   np.testing.assert_array_equal(bank.packed_masks(store, np.arange(5))[:], masks)
@@ -191,7 +193,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
 ) -> None:
   images, labels = tiny_images
 
-  def build(folder) -> tuple[Retrainer, list[int]]:
+  def build(folder) -> tuple[Trainer, list[int]]:
     # Two models a device in a chunk of the fleet, eight in a chunk of the store.
     progress = checkpoint.Progress(folder, 1e-9)
     speed = fleet.Speed(chunk=2)
@@ -199,7 +201,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
     ran, advance = [], models._advanced
     models._advanced = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
     targets = images[:10], labels[:10]
-    trainer = Retrainer(models, tmp_path, labels, *targets, seed=3)
+    trainer = Trainer.of(models, tmp_path, labels, *targets, seed=3)
     return trainer, ran
 
   def no_space(*args) -> None:

@@ -1,0 +1,113 @@
+"""All methods that score training examples, by name: the one place to add another.
+
+A method is a name, a way to make scores float32[t, n], and what reports know of it. Some
+make scores from models on all data (`terms`), some from the data alone (`rows`). Datamodels
+are fitted to models on random subsets, and relabel scores are made for given targets; both
+have entries without either, so that searches and figures know them.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxdm.attribution import gradient, similarity
+from jaxdm.attribution.full_data import FullDataModel
+from jaxdm.attribution.random_scores import random_rows
+from jaxdm.attribution.scores import ScoreRows, Term
+from jaxdm.training.trainer import Trainer
+
+
+class Method(NamedTuple):
+  """What is known of a method.
+
+  Attributes:
+    colour: of its curves.
+    source: what it computes, and where that is described.
+    all_classes: whether it ranks examples of all classes, or of the target's class only.
+    terms: one model's part of the scores, of the model and the damping.
+    by_doubt: whether the sum over models is multiplied by each example's mean 1 - p.
+    rows: scores that need no models, of the trainer whose data they are of.
+  """
+
+  colour: str
+  source: str
+  all_classes: bool = False
+  terms: Callable[[FullDataModel, float], list[Term]] | None = None
+  by_doubt: bool = False
+  rows: Callable[[Trainer], ScoreRows] | None = None
+
+
+def _similar(model: FullDataModel, _: float) -> list[Term]:
+  features = model.train_features_nf, model.features_tf
+  return [Term(similarity.similarity, *features)]
+
+
+def _close(model: FullDataModel, _: float) -> list[Term]:
+  features = model.train_features_nf, model.features_tf
+  return [Term(similarity.closeness, *features)]
+
+
+def _tracin(model: FullDataModel, _: float) -> list[Term]:
+  return [
+    Term(gradient.scores, rate * gradient.tracin(at), at.target_td)
+    for rate, at in zip(model.rates, model.gradients[:-1], strict=True)
+  ]
+
+
+def _trak(model: FullDataModel, damping: float) -> list[Term]:
+  last = model.gradients[-1]
+  return [Term(gradient.scores, gradient.trak(last, damping), last.target_td)]
+
+
+def _influence(model: FullDataModel, damping: float) -> list[Term]:
+  last = model.gradients[-1]
+  return [Term(gradient.scores, gradient.influence(last, damping), last.target_td)]
+
+
+def _pixels(trainer: Trainer) -> ScoreRows:
+  return similarity.pixel_rows(trainer.fleet.values, trainer.target_values)
+
+
+def _random(trainer: Trainer) -> ScoreRows:
+  shape = len(trainer.target_labels), len(trainer.labels)
+  return random_rows(*shape, seed=trainer.seed)
+
+
+METHODS = {
+  "datamodel": Method(
+    "#c1272d",
+    "weights of linear models of margins on random subsets (Ilyas et al., "
+    "arXiv:2202.00622)",
+    all_classes=True,
+  ),
+  "influence": Method(
+    "#eecc16",
+    "influence functions with the Gauss-Newton matrix (Koh and Liang, arXiv:1703.04730)",
+    all_classes=True,
+    terms=_influence,
+  ),
+  "trak": Method(
+    "#008176",
+    "TRAK (Park et al., arXiv:2303.14186)",
+    all_classes=True,
+    terms=_trak,
+    by_doubt=True,
+  ),
+  "tracin": Method(
+    "#b3b3b3",
+    "TracIn over three checkpoints (Pruthi et al., arXiv:2002.08484)",
+    all_classes=True,
+    terms=_tracin,
+  ),
+  "similar": Method("#0000a7", "cosine of penultimate features", terms=_similar),
+  "close": Method("#5b8ff9", "minus the distance of penultimate features", terms=_close),
+  "pixels": Method("#9467bd", "minus the distance of the inputs", rows=_pixels),
+  "random": Method("#777777", "random numbers", rows=_random),
+  "relabel": Method(
+    "#d35400", "what a changed label takes from the margin, by influence functions"
+  ),
+}
+
+
+def all_classes(name: str) -> bool:
+  """Whether a method ranks examples of all classes; scores from elsewhere do."""
+  return name not in METHODS or METHODS[name].all_classes

@@ -1,0 +1,155 @@
+"""What both searches are asked for, checked, and turned into cases."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdm import prng
+from jaxdm import progress as progress_lib
+from jaxdm.attribution import registry
+from jaxdm.brittleness.cases import Case, make_cases, right_targets, sample_targets
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.retraining import Retrain, margins_of, targets_of
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.errors import UserError
+from jaxdm.lasso import matrices
+
+# Trained on all data where a caller has no margins of such models: enough to see which
+# targets are right, and how skewed their margins are.
+BASE_MODELS = 16
+
+
+class Problem(NamedTuple):
+  """The examples, the targets, and the models on all data.
+
+  Attributes:
+    labels: int32[n], of the training examples.
+    target_labels: int32[t].
+    base_margins_rt: float, margins of r models on all data; NaN where there are none.
+  """
+
+  labels: np.ndarray
+  target_labels: np.ndarray
+  base_margins_rt: np.ndarray
+
+
+def make_problem(
+  retrain: Retrain,
+  labels: Any,
+  target_labels: Any,
+  base_margins: Any,
+  progress: progress_lib.Progress,
+) -> Problem:
+  """Checks labels, and trains models on all data where no margins of such are given.
+
+  Raises:
+    ValueError: on labels that are no integers >= 0, or margins of another shape.
+  """
+  labels, target_labels = (
+    _as_labels(name, values)
+    for name, values in (("labels", labels), ("target_labels", target_labels))
+  )
+  n, t = len(labels), len(target_labels)
+  if base_margins is not None:
+    base_rt = np.asarray(base_margins)
+    if base_rt.ndim != 2 or base_rt.shape[1] != t or not len(base_rt):
+      raise ValueError(f"base_margins must be [r, t] with t = {t}, got {base_rt.shape}")
+    return Problem(labels, target_labels, base_rt)
+  masks = np.ones((BASE_MODELS, n), bool)
+  seeds = prng.model_seeds("base", BASE_MODELS)
+  found = margins_of(
+    retrain, masks, np.broadcast_to(labels, masks.shape), seeds, t, progress
+  )
+  found = found[np.isfinite(found).any(axis=1)]
+  if len(found) < 2:
+    raise UserError(
+      f"retrain: {BASE_MODELS - len(found)} of {BASE_MODELS} models on all data have no "
+      "finite margins"
+    )
+  base_rt = np.full((len(found), t), np.nan)
+  base_rt[:, targets_of(retrain, t)] = found
+  return Problem(labels, target_labels, base_rt)
+
+
+def choose_targets(
+  problem: Problem, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
+) -> np.ndarray:
+  """The targets to search, int[u], ascending; by default some of those that are right.
+
+  Raises:
+    UserError: if models on all data get none right, or one that was asked for wrong.
+    ValueError: on a target out of range.
+  """
+  if targets is None:
+    found = sample_targets(problem.base_margins_rt, config.num_targets, config.seed)
+    if not found.size:
+      raise UserError(
+        "models on all data get no target right, so that none can be searched"
+      )
+    return found
+  asked = np.unique(np.asarray(targets, int))
+  outside = asked[(asked < 0) | (asked >= len(problem.target_labels))]
+  if outside.size:
+    raise ValueError(
+      f"targets must be in [0, {len(problem.target_labels)}), got {outside.tolist()}"
+    )
+  wrong = asked[~right_targets(problem.base_margins_rt)[asked]]
+  if wrong.size:
+    raise UserError(f"targets: models on all data get {wrong.tolist()} wrong")
+  return asked
+
+
+def cases_of(
+  scores: Any,
+  problem: Problem,
+  targets: np.ndarray,
+  config: SearchConfig,
+  *,
+  same_class: bool = False,
+) -> list[Case]:
+  """One case a target and method.
+
+  Args:
+    scores: see `find_removals`.
+    problem: the examples and targets.
+    targets: int[u].
+    config: which sizes to try.
+    same_class: choose among the target's class by every method; else by those only that
+      say nothing of other classes (`attribution.registry`).
+  """
+  cases: list[Case] = []
+  named = scores if isinstance(scores, Mapping) else {"scores": scores}
+  if not named:
+    raise ValueError("scores must name at least one method")
+  for name, one in named.items():
+    full_t = None
+    if isinstance(one, Datamodels):
+      full_t = one.predict(np.ones(len(problem.labels), bool))
+      one = one.weights_tn
+    elif not hasattr(one, "shape"):
+      one = matrices.as_real(f"scores of {name}", one)
+    cases += make_cases(
+      name,
+      one,
+      targets,
+      problem.labels,
+      problem.target_labels,
+      config=config,
+      same_class=same_class or not registry.all_classes(name),
+      predicted_full_t=full_t,
+    )
+  return cases
+
+
+def _as_labels(name: str, values: Any) -> np.ndarray:
+  """int32 labels; ValueError on anything but a vector of integers >= 0."""
+  found = np.asarray(values)
+  if found.ndim != 1 or found.dtype.kind not in "iu" or not found.size:
+    raise ValueError(
+      f"{name} must be a vector of integers, got {found.dtype} {list(found.shape)}; "
+      "numpy.unique(..., return_inverse=True) makes them of names"
+    )
+  if found.min() < 0:
+    raise ValueError(f"{name} must be >= 0, got {found.min()}")
+  return found.astype(np.int32)

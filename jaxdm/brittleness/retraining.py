@@ -1,0 +1,112 @@
+"""The one thing a search asks for: margins of models on edited training sets."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxdm import progress as progress_lib
+from jaxdm.brittleness.cases import Case
+
+Changes = Sequence[tuple[Case, int]]
+# From changes to masks bool[m, n] and labels int[m, n].
+Edit = Callable[[Changes], tuple[np.ndarray, np.ndarray]]
+
+
+class Retrain(Protocol):
+  """Trains models and returns their margins; `jaxdm.Trainer` is one, and any function.
+
+  It may take a keyword `progress`, which it calls with (models done, models in this
+  call). If it has an attribute `targets`, int[u], its margins have columns for these
+  targets only, in that order.
+  """
+
+  def __call__(self, masks: np.ndarray, labels: np.ndarray, seeds: np.ndarray) -> Any:
+    """Margins of m models.
+
+    Args:
+      masks: bool[m, n], which examples each model is trained on.
+      labels: int[m, n], the labels to train with.
+      seeds: int[m] in [0, 2**32), of all that is random in a model's training.
+
+    Returns:
+      float[m, t], correct-class margins in logits (or another score that is positive
+      where the prediction is right); not finite where training diverged.
+    """
+    ...
+
+
+class TrainChanges:
+  """Margins of the changed targets, by a `retrain` function and an edit."""
+
+  def __init__(self, retrain: Retrain, edit: Edit, num_targets: int):
+    """Takes any function; its margins are checked as they come.
+
+    Args:
+      retrain: see `Retrain`.
+      edit: makes training sets of changes.
+      num_targets: t.
+    """
+    self._retrain, self._edit, self._num_targets = retrain, edit, num_targets
+
+  def __call__(
+    self,
+    changes: Changes,
+    seeds: np.ndarray,
+    *,
+    progress: progress_lib.Progress = progress_lib.silent,
+  ) -> np.ndarray:
+    """The margin of each change's own target, float[m]."""
+    masks, labels = self._edit(changes)
+    margins_mt = margins_of(
+      self._retrain, masks, labels, seeds, self._num_targets, progress
+    )
+    place_of = {target: i for i, target in enumerate(self._targets())}
+    places = [place_of.get(case.target) for case, _ in changes]
+    if None in places:
+      missing = sorted({case.target for case, _ in changes} - place_of.keys())
+      raise ValueError(f"retrain returns no margins of targets {missing}")
+    return margins_mt[np.arange(len(changes)), np.array(places)]
+
+  def _targets(self) -> list[int]:
+    """Which targets the columns of margins are."""
+    return targets_of(self._retrain, self._num_targets)
+
+
+def targets_of(retrain: Retrain, num_targets: int) -> list[int]:
+  """The targets whose margins a `retrain` function returns, in order of columns."""
+  return [int(t) for t in getattr(retrain, "targets", range(num_targets))]
+
+
+def margins_of(
+  retrain: Retrain,
+  masks: np.ndarray,
+  labels: np.ndarray,
+  seeds: np.ndarray,
+  num_targets: int,
+  progress: progress_lib.Progress = progress_lib.silent,
+) -> np.ndarray:
+  """What a `retrain` function returns, checked: float[m, columns].
+
+  Raises:
+    ValueError: if it is of another shape, or no real numbers.
+  """
+  told: dict[str, Any] = {"progress": progress} if _takes_progress(retrain) else {}
+  found = np.asarray(retrain(masks, labels, seeds, **told))
+  expected = len(masks), len(targets_of(retrain, num_targets))
+  if found.shape != expected or found.dtype.kind not in "fiu":
+    raise ValueError(
+      f"retrain must return margins float[m, t] = {list(expected)}, got {found.dtype} "
+      f"{list(found.shape)}"
+    )
+  progress(len(masks), len(masks))
+  return found if found.dtype.kind == "f" else found.astype(np.float64)
+
+
+def _takes_progress(retrain: Retrain) -> bool:
+  """Whether a function has a keyword `progress`."""
+  try:
+    return "progress" in inspect.signature(retrain).parameters
+  except (TypeError, ValueError):  # Of some functions written in C.
+    return False

@@ -1,0 +1,161 @@
+"""Models that are remembered by training set, labels and seed, and trained only once."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxdm import prng
+from jaxdm import progress as progress_lib
+from jaxdm.storage import bank as bank_lib
+from jaxdm.storage import identity, polling
+from jaxdm.training_sets import Models
+
+_ROWS = 32
+
+
+def recall(
+  bank: bank_lib.Bank,
+  models: Models,
+  train: Callable[[Iterable[Models]], Iterator[np.ndarray]],
+  *,
+  rows: int = _ROWS,
+  share: tuple[int, int] = (0, 1),
+  progress: progress_lib.Progress = progress_lib.silent,
+) -> np.ndarray:
+  """Margins of models: those that a bank lacks are trained and stored.
+
+  Args:
+    bank: remembers them.
+    models: which are wanted, some perhaps more than once.
+    train: takes parts of at most `rows` models, and yields float[m, t] margins of each in
+      order. Each part is stored before the next one is asked for.
+    rows: models a part.
+    share: (i, N): this is process i of N that ask for the same models, in the same
+      order: each trains an Nth and waits for the others to store the rest.
+    progress: called with (models done, models in all), the first time with what the bank
+      already holds.
+
+  Returns:
+    float32[m, t].
+  """
+  streams = [prng.stream_of(int(seed)) for seed in models.seeds]
+  ids = bank_lib.model_ids(models.masks_mn, models.labels_mn, streams)
+  bank.refresh()
+  index, processes = share
+  first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
+  mine = sorted(first.values())[index::processes]
+  todo = np.array([row for row in mine if ids[row] not in bank], int)
+
+  def tell() -> bool:
+    done = sum(model_id in bank for model_id in ids)
+    progress(done, len(ids))
+    return done == len(ids)
+
+  def stored() -> bool:
+    bank.refresh()
+    return tell()
+
+  ended = tell()
+  parts = [todo[i : i + rows] for i in range(0, len(todo), rows)]
+  asked = (models.rows(part) for part in parts)
+  for part, margins_mt in zip(parts, train(asked), strict=True):
+    names = [streams[row] for row in part]
+    bank.append(names, models.masks_mn[part], models.labels_mn[part], margins_mt)
+    ended = tell()
+  if not ended:
+    polling.until(stored, "its share of the models")
+  return bank.margins(ids)
+
+
+class Remembered:
+  """A `retrain` function whose results are kept in a folder; see `remember`."""
+
+  def __init__(
+    self,
+    retrain: Callable[[np.ndarray, np.ndarray, np.ndarray], Any],
+    bank: bank_lib.Bank,
+    num_targets: int,
+  ):
+    self._retrain, self._bank, self._num_targets = retrain, bank, num_targets
+
+  def __call__(
+    self,
+    masks: np.ndarray,
+    labels: np.ndarray,
+    seeds: np.ndarray,
+    *,
+    progress: progress_lib.Progress = progress_lib.silent,
+  ) -> np.ndarray:
+    """Margins float32[m, t]; only what the folder lacks is asked of the function."""
+    masks = np.asarray(masks, bool)
+    labels = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
+    models = Models(masks, labels, np.asarray(seeds))
+    return recall(self._bank, models, self._trained, progress=progress)
+
+  def _trained(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins of each part."""
+    for part in parts:
+      margins_mt = np.asarray(self._retrain(*part), np.float32)
+      expected = len(part.masks_mn), self._num_targets
+      if margins_mt.shape != expected:
+        raise ValueError(
+          f"retrain must return margins [m, t] = {expected}, got {margins_mt.shape}; one "
+          "that returns some targets only cannot be remembered"
+        )
+      yield margins_mt
+
+
+def remember(
+  retrain: Callable[[np.ndarray, np.ndarray, np.ndarray], Any],
+  labels: np.ndarray,
+  target_labels: np.ndarray,
+  *,
+  folder: str | epath.PathLike,
+  depends_on: Any,
+) -> Remembered:
+  """Keeps the margins of every model that a `retrain` function trains.
+
+  A model is known by its training set, the labels of that set, and its seed. What else
+  margins depend on must be said, since a function does not tell: a folder never mixes
+  results that depend on different things.
+
+  >>> import numpy as np, tempfile
+  >>> labels = np.array([0, 0, 1, 1])
+  >>> def count(masks, labels, seeds):  # In place of training.
+  ...   return masks.sum(axis=1, keepdims=True) - 1.5
+  >>> folder = tempfile.mkdtemp()
+  >>> retrain = remember(count, labels, np.array([0]), folder=folder, depends_on="v1")
+  >>> print(retrain(np.ones((1, 4), bool), labels, [0]))
+  [[2.5]]
+
+  Args:
+    retrain: takes bool[m, n] masks, int[m, n] labels and int[m] seeds; returns margins
+      float[m, t] in logits.
+    labels: int[n], of the training examples.
+    target_labels: int[t].
+    folder: for the store; it may be in a bucket.
+    depends_on: all that decides what margins come out, beside masks, labels and seeds:
+      data, settings, versions. Plain values, arrays, and any nesting of them.
+
+  Returns:
+    A function with the arguments of `retrain`.
+
+  Raises:
+    StoreError: if the folder holds models that depend on something else.
+    TypeError: on a `depends_on` that has no digest, such as a function.
+  """
+  labels, target_labels = np.asarray(labels), np.asarray(target_labels)
+  num_classes = int(max(labels.max(), target_labels.max())) + 1
+  store = bank_lib.open_store(
+    epath.Path(folder),
+    num_targets=len(target_labels),
+    num_train=len(labels),
+    settings={
+      "depends_on": identity.digest(depends_on),
+      "target_labels": identity.digest(target_labels.astype(np.int32)),
+    },
+    label_classes=num_classes,
+  )
+  return Remembered(retrain, bank_lib.Bank(store), len(target_labels))
