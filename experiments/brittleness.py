@@ -17,6 +17,7 @@ from experiments import fit_datamodels
 from experiments.runtime import base_models, lab, launcher, methods, workdir
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.brittleness.removals import find_removals
+from jaxdm.brittleness.summary import summarise
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.datamodels import metrics
 from jaxdm.report import tables
@@ -49,7 +50,7 @@ def report_search(
   class_sizes = np.bincount(opened.labels)[opened.target_labels]
   path = opened.workdir.path / f"{stage}.csv"
   tables.write_verdicts(path, verdicts, margins_rt, opened.dataset)
-  found = tables.summarise(verdicts, class_sizes)
+  found = summarise(verdicts, class_sizes)
   for method, q in (judged or {}).items():
     found[method]["lds"] = q.lds._asdict()
     found[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None

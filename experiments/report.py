@@ -22,8 +22,9 @@ from experiments.runtime import (
   program,
   workdir,
 )
-from jaxdm import data as data_lib
+from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
@@ -38,12 +39,12 @@ _SEARCHES = ("brittleness", "label_flip")
 
 
 def _stories(
-  data: data_lib.Dataset,
+  data: Dataset,
   base_margins_rt: np.ndarray,
   verdicts: list[Verdict],
 ) -> tuple[dict[str, bytes], dict[str, str]]:
   """Pictures of the targets that fewest removals flip, and captions, by file name."""
-  method = words.story_method(tables.by_method(verdicts))
+  method = words.story_method(by_method(verdicts))
   found = [
     (v, np.array(v.examples[: v.k]))
     for v in verdicts
@@ -115,7 +116,7 @@ def _calibration(
     for v in verdicts
   ]
   removed = {}
-  for method in tables.by_method(verdicts):
+  for method in by_method(verdicts):
     rows = [i for i, verdict in enumerate(verdicts) if verdict.method == method]
     pairs = [(predicted_v[i], verdicts[i].largest_margin) for i in rows]
     removed[method] = tuple(np.array(pairs).T)
@@ -196,8 +197,8 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   classes = np.unique(opened.target_labels[[v.target for v in removed]])
   class_sizes = np.bincount(opened.labels)[classes]
   curves = figures.cumulative_share(
-    tables.by_method(removed),
-    tables.by_method(flipped),
+    by_method(removed),
+    by_method(flipped),
     class_size=int(class_sizes.min()),
     of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
   )

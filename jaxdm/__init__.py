@@ -7,21 +7,67 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from jaxdm.attribution.attribute import attribution_scores as attribution_scores
+  from jaxdm.brittleness.config import SearchConfig as SearchConfig
+  from jaxdm.brittleness.label_flips import find_label_flips as find_label_flips
+  from jaxdm.brittleness.removals import find_removals as find_removals
+  from jaxdm.brittleness.retraining import Retrain as Retrain
+  from jaxdm.brittleness.summary import summarise as summarise
+  from jaxdm.brittleness.verdicts import Verdict as Verdict
+  from jaxdm.data.dataset import Dataset as Dataset
+  from jaxdm.data.load import load_dataset as load_dataset
+  from jaxdm.datamodels.evaluate import evaluate_scores as evaluate_scores
   from jaxdm.datamodels.fit import fit_datamodels as fit_datamodels
+  from jaxdm.datamodels.metrics import Quality as Quality
+  from jaxdm.datamodels.model import Datamodels as Datamodels
+  from jaxdm.datamodels.path import FitConfig as FitConfig
+  from jaxdm.datamodels.priors import Prior as Prior
+  from jaxdm.devices import use_all_devices as use_all_devices
+  from jaxdm.errors import UserError as UserError
   from jaxdm.lasso.fit import fit_lasso as fit_lasso
+  from jaxdm.lasso.result import LassoFit as LassoFit
+  from jaxdm.report.figures import plot_share_flipped as plot_share_flipped
+  from jaxdm.storage.recall import remember as remember
+  from jaxdm.training.fleet import Speed as Speed
+  from jaxdm.training.recipe import TrainConfig as TrainConfig
+  from jaxdm.training.trainer import Trainer as Trainer
+  from jaxdm.training_sets import random_subsets as random_subsets
 
 # Public names, and the modules that define them.
 _MODULES = {
-  "fit_datamodels": "jaxdm.datamodels.fit",
-  "fit_lasso": "jaxdm.lasso.fit",
+  "Dataset": "data.dataset",
+  "Datamodels": "datamodels.model",
+  "FitConfig": "datamodels.path",
+  "LassoFit": "lasso.result",
+  "Prior": "datamodels.priors",
+  "Quality": "datamodels.metrics",
+  "Retrain": "brittleness.retraining",
+  "SearchConfig": "brittleness.config",
+  "Speed": "training.fleet",
+  "TrainConfig": "training.recipe",
+  "Trainer": "training.trainer",
+  "UserError": "errors",
+  "Verdict": "brittleness.verdicts",
+  "attribution_scores": "attribution.attribute",
+  "evaluate_scores": "datamodels.evaluate",
+  "find_label_flips": "brittleness.label_flips",
+  "find_removals": "brittleness.removals",
+  "fit_datamodels": "datamodels.fit",
+  "fit_lasso": "lasso.fit",
+  "load_dataset": "data.load",
+  "plot_share_flipped": "report.figures",
+  "random_subsets": "training_sets",
+  "remember": "storage.recall",
+  "summarise": "brittleness.summary",
+  "use_all_devices": "devices",
 }
-__all__ = list(_MODULES)
+__all__ = list(_MODULES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
   if name not in _MODULES:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  return getattr(importlib.import_module(_MODULES[name]), name)
+  return getattr(importlib.import_module(f"jaxdm.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -23,6 +23,9 @@ def use_all_devices(cache_dir: str | None = None) -> None:
   Call it before anything touches JAX; afterwards the core count is fixed. It has no
   effect on how many GPUs or TPUs are used: all of them always are.
 
+  >>> import jaxdm
+  >>> jaxdm.use_all_devices()  # doctest: +SKIP
+
   Args:
     cache_dir: for compiled programs; None: `jaxdm` in the user's cache folder.
   """

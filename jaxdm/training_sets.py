@@ -109,6 +109,31 @@ def subset_size(num_train: int, alpha: float) -> int:
   return round(share_of(alpha, num_train))
 
 
+def random_subsets(
+  num_models: int, num_train: int, alpha: float, seed: int
+) -> np.ndarray:
+  """Uniformly random subsets of a training set, one for each of many models.
+
+  >>> import jaxdm
+  >>> jaxdm.random_subsets(num_models=2, num_train=6, alpha=0.5, seed=0).sum(axis=1)
+  array([3, 3])
+
+  Args:
+    num_models: m.
+    num_train: n, examples in the training set.
+    alpha: share of the training set in each subset, in (0, 1); every subset has exactly
+      alpha * n examples, to the nearest integer.
+    seed: in [0, 2**32). More models of the same seed begin with the same subsets.
+
+  Returns:
+    bool[m, n].
+
+  Raises:
+    ValueError: on another alpha.
+  """
+  return random_masks(seed, num_train, alpha, np.arange(num_models))
+
+
 def random_masks(
   seed: int, num_train: int, alpha: float, model_ids: np.ndarray
 ) -> np.ndarray:
@@ -140,8 +165,8 @@ def removal_masks(num_train: int, removed: list[np.ndarray]) -> np.ndarray:
 def relabelled(
   labels: np.ndarray, flipped: list[np.ndarray], new_labels: list[np.ndarray]
 ) -> np.ndarray:
-  """Copies of the labels, each with some of them changed, as int32[m, n]."""
-  labels_mn = np.tile(np.asarray(labels, np.int32), (len(flipped), 1))
+  """Copies of the labels, each with some of them changed, int[m, n] of their type."""
+  labels_mn = np.tile(np.asarray(labels), (len(flipped), 1))
   for row, (indices, values) in enumerate(zip(flipped, new_labels, strict=True)):
     labels_mn[row, indices] = values
   return labels_mn

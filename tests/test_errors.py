@@ -14,7 +14,8 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments.runtime import launcher, program, workdir
-from jaxdm import data
+from jaxdm.data.dataset import DataError
+from jaxdm.data.load import load_dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import checksummed_json
 from jaxdm.training import fleet
@@ -43,7 +44,7 @@ def raises(error: BaseException):
   [
     (UserError("alpha is wrong"), "error: --alpha is wrong"),
     (UserError("no flag's\n  name"), "error: no flag's name"),
-    (data.DataError("data_dir: x"), "error: --data_dir: x"),
+    (DataError("data_dir: x"), "error: --data_dir: x"),
     (checksummed_json.StoreError("x is damaged"), "error: x is damaged"),
     (workdir.WorkdirError("workdir=x"), "error: --workdir=x"),
     (OSError(errno.EACCES, "Permission denied", "/x"), "error: [Errno 13] Permission"),
@@ -102,7 +103,7 @@ def test_the_library_raises_what_callers_catch_as_value_errors() -> None:
   for make in (
     lambda: TrainConfig(width=0),
     lambda: fleet.Speed(chunk=0),
-    lambda: data.load("arrays"),
+    lambda: load_dataset("arrays"),
   ):
     with pytest.raises(ValueError):
       make()

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     "data_dir": experiment_flags.DATA_DIR.value,
     "arrays": experiment_flags.ARRAYS.value,
   }
-  dataset = lab.load_dataset(experiment.data, where)
+  dataset = lab.dataset_of(experiment.data, where)
   lab.check(experiment, dataset)
   devices.check()
   with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,8 @@ import numpy as np
 
 from experiments.config import presets
 from experiments.runtime import lab
-from jaxdm import data, training_sets
+from jaxdm import training_sets
+from jaxdm.data.dataset import Dataset
 from jaxdm.training import recipe
 from jaxdm.training.recipe import TrainConfig
 
@@ -47,9 +48,7 @@ _CIFAR10_CLASSES = (
 _CIFAR10_TRAIN, _CIFAR10_TEST, _CIFAR10_SHAPE = 5000, 1000, (32, 32, 3)
 
 
-def load_blank(
-  config: presets.DataConfig, where: Mapping[str, str | None]
-) -> data.Dataset:
+def load_blank(config: presets.DataConfig, where: Mapping[str, str | None]) -> Dataset:
   """The dataset that a config describes, without the images of CIFAR-10.
 
   CIFAR-10 need not be prepared: its images are 0, and its classes take turns. All other
@@ -63,10 +62,10 @@ def load_blank(
     DataError: on what a run would refuse, too.
   """
   if config.dataset.partition(":")[0] != "cifar10":
-    return lab.load_dataset(config, dict(where))
+    return lab.dataset_of(config, dict(where))
   labels = np.arange(len(_CIFAR10_CLASSES), dtype=np.int32)
   train, test = np.tile(labels, _CIFAR10_TRAIN), np.tile(labels, _CIFAR10_TEST)
-  full = data.Dataset(
+  full = Dataset(
     name=config.dataset,
     train_images=np.zeros((len(train), *_CIFAR10_SHAPE), np.uint8),
     train_labels=train,

@@ -30,13 +30,14 @@ from experiments import brittleness, fit_datamodels, label_flip, report, train_s
 from experiments.bench import cost, measure
 from experiments.config import experiment_flags
 from experiments.runtime import base_models, lab, methods, program, workdir
-from jaxdm import data, devices, margins
+from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.label_flips import find_label_flips
 from jaxdm.brittleness.problem import Problem, cases_of
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.retraining import Retrain
+from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels, predictions_by_subset
 from jaxdm.errors import UserError
@@ -100,7 +101,7 @@ def open_lab(folder: str) -> lab.Lab:
   )
 
 
-def _with_random_images(blank: data.Dataset) -> data.Dataset:
+def _with_random_images(blank: Dataset) -> Dataset:
   """The dataset with other pixels."""
   rng = np.random.default_rng(0)
   images = {

@@ -161,7 +161,7 @@ def scale(sizes: list[int]) -> dict[str, Any]:
         workdir.Workdir(folder),
         dataclasses.replace(experiment, collect=collect),
         experiment_flags.speed(),
-        lab.load_dataset(experiment.data, {"data_dir": None, "arrays": None}),
+        lab.dataset_of(experiment.data, {"data_dir": None, "arrays": None}),
       )
       [collection, *_] = opened.collections()
       opened.trainer(

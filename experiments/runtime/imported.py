@@ -14,7 +14,7 @@ from etils import epath
 
 from experiments.config import experiment_flags, presets
 from experiments.runtime import workdir
-from jaxdm import data
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import bank
 from jaxdm.training.trainer import Collection, Subsets, missing
@@ -114,7 +114,7 @@ def check_held_out(held_out: int, models: int) -> None:
 
 
 def adapted(
-  experiment: presets.Experiment, models: Collection, dataset: data.Dataset
+  experiment: presets.Experiment, models: Collection, dataset: Dataset
 ) -> presets.Experiment:
   """The experiment with the numbers of the imported models.
 

@@ -12,9 +12,11 @@ from etils import epath
 
 from experiments.config import presets
 from experiments.runtime import imported, preemption, processes, workdir
-from jaxdm import data, training_sets
 from jaxdm import progress as progress_lib
+from jaxdm import training_sets
 from jaxdm.brittleness import label_flips
+from jaxdm.data.dataset import Dataset
+from jaxdm.data.load import load_dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import (
   array_folder,
@@ -82,15 +84,13 @@ def progress_bar(
   return update
 
 
-def load_dataset(
-  config: presets.DataConfig, where: Mapping[str, str | None]
-) -> data.Dataset:
+def dataset_of(config: presets.DataConfig, where: Mapping[str, str | None]) -> Dataset:
   """The dataset that a config describes, images at their native size."""
-  loaded = data.load(config.dataset, background=config.background, **where)
+  loaded = load_dataset(config.dataset, background=config.background, **where)
   return select(loaded, config)
 
 
-def select(full: data.Dataset, config: presets.DataConfig) -> data.Dataset:
+def select(full: Dataset, config: presets.DataConfig) -> Dataset:
   """The classes and examples of a dataset that a config asks for."""
   classes = config.classes.split(",") if config.classes else None
   return full.take(classes, config.train_per_class or None, config.test_per_class or None)
@@ -113,7 +113,7 @@ class Lab:
   workdir: workdir.Workdir
   experiment: presets.Experiment
   speed: fleet.Speed
-  dataset: data.Dataset
+  dataset: Dataset
   preset: str = ""
   imported: Collection | None = None
 
@@ -185,7 +185,7 @@ class Lab:
     return self.dataset.test_labels
 
   @functools.cached_property
-  def small(self) -> data.Dataset:
+  def small(self) -> Dataset:
     """The dataset at the size that is trained on."""
     return self.dataset.downscaled(self.experiment.data.downscale)
 
@@ -330,7 +330,7 @@ def _of(stored: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
   return {name: value for name, value in stored.items() if name in names}
 
 
-def check(experiment: presets.Experiment, dataset: data.Dataset) -> None:
+def check(experiment: presets.Experiment, dataset: Dataset) -> None:
   """Raises ValueError where settings and data do not go together."""
   height, width = dataset.downscaled(experiment.data.downscale).train_images.shape[1:3]
   if min(height, width) < resnet9.LEAST_PIXELS:

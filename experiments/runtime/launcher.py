@@ -36,7 +36,7 @@ def open_lab() -> lab.Lab:
   )
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = experiment_flags.experiment(stored)
-  dataset = lab.load_dataset(experiment.data, where)
+  dataset = lab.dataset_of(experiment.data, where)
   models = imported.collection(folder) if imported.exist(folder) else None
   if models:
     experiment = imported.adapted(experiment, models, dataset)

@@ -1,9 +1,9 @@
 """All methods that score training examples, by name: the one place to add another.
 
-A method is a name, a way to make scores float32[t, n], and what reports know of it. Some
-make scores from models on all data (`terms`), some from the data alone (`rows`). Datamodels
-are fitted to models on random subsets, and relabel scores are made for given targets; both
-have entries without either, so that searches and figures know them.
+A method is a name, a way to make scores float32[t, n], and what reports know of it.
+Some make scores from models on all data (`terms`), some from the data alone (`rows`).
+Datamodels are fitted to models on random subsets, and relabel scores are made for given
+targets; both have entries without either, so that searches and figures know them.
 """
 
 from collections.abc import Callable

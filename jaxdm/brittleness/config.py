@@ -11,6 +11,10 @@ from jaxdm.errors import UserError
 class SearchConfig:
   """How hard to look, and what counts as shown.
 
+  >>> import jaxdm
+  >>> jaxdm.SearchConfig(max_share=0.1, num_targets=50).verify_seeds
+  16
+
   Attributes:
     max_share: the largest change tried, as a share of the target's class.
     size_law: grid: geometrically spaced from 1. surrogate, for datamodels: where they

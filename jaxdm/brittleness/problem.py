@@ -24,8 +24,8 @@ class Problem(NamedTuple):
   """The examples, the targets, and the models on all data.
 
   Attributes:
-    labels: int32[n], of the training examples.
-    target_labels: int32[t].
+    labels: int[n], of the training examples, of the type that they were given in.
+    target_labels: int[t].
     base_margins_rt: float, margins of r models on all data; NaN where there are none.
   """
 
@@ -143,7 +143,7 @@ def cases_of(
 
 
 def _as_labels(name: str, values: Any) -> np.ndarray:
-  """int32 labels; ValueError on anything but a vector of integers >= 0."""
+  """Labels as an array; ValueError on anything but a vector of integers >= 0."""
   found = np.asarray(values)
   if found.ndim != 1 or found.dtype.kind not in "iu" or not found.size:
     raise ValueError(
@@ -152,4 +152,4 @@ def _as_labels(name: str, values: Any) -> np.ndarray:
     )
   if found.min() < 0:
     raise ValueError(f"{name} must be >= 0, got {found.min()}")
-  return found.astype(np.int32)
+  return found

@@ -17,6 +17,16 @@ Edit = Callable[[Changes], tuple[np.ndarray, np.ndarray]]
 class Retrain(Protocol):
   """Trains models and returns their margins; `jaxdm.Trainer` is one, and any function.
 
+  >>> import numpy as np
+  >>> def retrain(masks, labels, seeds):  # The nearest class mean, on numbers -2, -1, 1, 2.
+  ...   margins = np.zeros((len(masks), 1))
+  ...   for row, (mask, label) in enumerate(zip(masks, labels)):
+  ...     x, y = np.array([-2.0, -1, 1, 2])[mask], label[mask]
+  ...     margins[row] = abs(1.5 - x[y == 0].mean()) - abs(1.5 - x[y == 1].mean())
+  ...   return margins
+  >>> retrain(np.ones((1, 4), bool), np.array([[0, 0, 1, 1]]), np.array([0]))
+  array([[3.]])
+
   It may take a keyword `progress`, which it calls with (models done, models in this
   call). If it has an attribute `targets`, int[u], its margins have columns for these
   targets only, in that order.
@@ -27,7 +37,8 @@ class Retrain(Protocol):
 
     Args:
       masks: bool[m, n], which examples each model is trained on.
-      labels: int[m, n], the labels to train with.
+      labels: int[m, n], the labels to train with, of the type in which a search was
+        given them.
       seeds: int[m] in [0, 2**32), of all that is random in a model's training.
 
     Returns:

@@ -26,6 +26,14 @@ _LEAST_FOR_SKEWNESS = 8
 class Verdict(NamedTuple):
   """What was found for one case.
 
+  >>> import jaxdm
+  >>> verdict = jaxdm.Verdict(
+  ...   target=0, method="mine", k=2, censored=False, k_tried=2, mean_margin=-1.0,
+  ...   margin_low=-2.0, margin_high=-0.1, accuracy=0.2, models=8, largest=3,
+  ...   largest_margin=-2.0, models_used=20, finished=True, examples=(5, 9, 1))
+  >>> verdict.examples[: verdict.k]  # Removing these two makes models wrong.
+  (5, 9)
+
   Attributes:
     target: index among the targets.
     method: who ranked.

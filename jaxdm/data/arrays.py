@@ -1,4 +1,4 @@
-"""A user's own images and labels, from a NumPy .npz archive."""
+"""A user's own images or feature vectors, and labels, from a NumPy .npz archive."""
 
 import os
 from collections.abc import Mapping
@@ -18,8 +18,9 @@ def load_arrays(path: str | os.PathLike[str]) -> Dataset:
   Args:
     path: an archive of train_images, train_labels, test_images, test_labels and,
       if wanted, class_names. Images are [number, height, width(, channels)], uint8
-      or float in [0, 1], of any number of channels. Labels are integers or text
-      (`labels.number_labels`).
+      or float in [0, 1], of any number of channels. Feature vectors, such as the
+      embeddings of a large network, are float [number, features] under the same names.
+      Labels are integers or text (`labels.number_labels`).
 
   Raises:
     DataError: naming the array and what is wrong with it.
@@ -93,9 +94,12 @@ def _rows(key: str, count: int) -> tuple[str, ...]:
 
 
 def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
-  """Checked images as uint8[number, height, width, channels]."""
+  """Checked images, uint8[number, height, width, channels], or float32 features."""
   if images.ndim == 3:
     images = images[..., None]
+  if images.ndim == 2 and np.issubdtype(images.dtype, np.floating):
+    with np.errstate(over="ignore"):
+      return images.astype(np.float32)
   if images.dtype == np.uint8:
     return images
   if not np.issubdtype(images.dtype, np.floating):
@@ -125,6 +129,9 @@ def _check_layout(images: np.ndarray, count: int, name: str) -> None:
     advice = f"{key}.transpose{order}"
   elif len(shape) == 4 and shape[1] in _CHANNELS and min(shape[2:]) > max(_CHANNELS):
     advice = f"{key}.transpose(0, 2, 3, 1)"
+  elif len(shape) == 2 and np.issubdtype(images.dtype, np.floating):
+    if shape[0] != count and shape[1] == count > 1:
+      advice = f"{key}.T"
   elif len(shape) == 2:
     side = {c: (shape[1] / c) ** 0.5 for c in _CHANNELS[:2]}
     for channels, length in side.items():

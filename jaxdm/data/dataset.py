@@ -1,4 +1,4 @@
-"""Images with labels, in memory, and where each of them came from."""
+"""Images or feature vectors with labels, in memory, and where each came from."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,11 +20,20 @@ class DataError(UserError):
 class Dataset:
   """Training examples and the targets whose predictions are studied.
 
+  >>> import jaxdm, numpy as np
+  >>> rng = np.random.default_rng(0)
+  >>> labels = np.arange(6, dtype=np.int32) % 2
+  >>> vectors = rng.normal(size=(6, 3)).astype(np.float32)
+  >>> targets = vectors[:2], labels[:2]
+  >>> mine = jaxdm.Dataset("mine", vectors, labels, *targets, ("no", "yes"))
+  >>> mine.num_classes, mine.has_images
+  (2, False)
+
   Attributes:
     name: where it came from.
-    train_images: uint8[n, h, w, c].
+    train_images: uint8[n, h, w, c]; or feature vectors, float32[n, d].
     train_labels: int32[n], in [0, k).
-    test_images: uint8[t, h, w, c].
+    test_images: uint8[t, h, w, c]; or feature vectors, float32[t, d].
     test_labels: int32[t], in [0, k).
     class_names: k of them.
     train_sources: which file, array row or TFDS row each training example is; by default
@@ -50,10 +59,18 @@ class Dataset:
         object.__setattr__(self, f"{split}_sources", sources)
       _check_text(f"{self.name}: {split}_sources", getattr(self, f"{split}_sources"))
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
-      if images.ndim != 4 or images.dtype != np.uint8:
+      kinds = {4: np.dtype(np.uint8), 2: np.dtype(np.float32)}
+      if images.dtype != kinds.get(images.ndim):
         raise DataError(
           f"{self.name}: {split}_images must be uint8[number, height, width, "
-          f"channels], got {images.dtype}{list(images.shape)}"
+          "channels], or float32[number, features], got "
+          f"{images.dtype}{list(images.shape)}"
+        )
+      if images.ndim == 2 and not np.isfinite(images).all():
+        row = np.flatnonzero(~np.isfinite(images).all(axis=1))[0]
+        raise DataError(
+          f"{self.name}: {split}_images has features that are not finite, first in "
+          f"vector {row}"
         )
       if 0 in images.shape[1:]:
         raise DataError(
@@ -78,8 +95,13 @@ class Dataset:
 
   @property
   def num_classes(self) -> int:
-    """K."""
+    """The number of classes, k."""
     return len(self.class_names)
+
+  @property
+  def has_images(self) -> bool:
+    """Whether the inputs are images; else they are feature vectors."""
+    return self.train_images.ndim == 4
 
   def fingerprint(self) -> str:
     """A 128-bit hex digest of every pixel and label, and of the classes' names."""
@@ -132,6 +154,10 @@ class Dataset:
 
   def downscaled(self, factor: int) -> "Dataset":
     """Images averaged over factor x factor blocks."""
+    if not self.has_images:
+      if factor != 1:
+        raise DataError(f"downscale must be 1 for feature vectors, got {factor}")
+      return self
     height, width = self.train_images.shape[1:3]
     if factor < 1 or height % factor or width % factor:
       raise DataError(

@@ -50,6 +50,16 @@ def fit_datamodels(
   target keeps the lambda, and all targets together the candidate, with the smallest
   squared error on the rest; the fit is then repeated on all.
 
+  >>> import jaxdm, numpy as np
+  >>> rng = np.random.default_rng(0)
+  >>> masks = jaxdm.random_subsets(num_models=300, num_train=20, alpha=0.5, seed=0)
+  >>> weights = np.zeros((2, 20))
+  >>> weights[0, 3], weights[1, 7] = 1.0, -2.0
+  >>> margins = masks @ weights.T + 0.1 * rng.normal(size=(300, 2))
+  >>> models = jaxdm.fit_datamodels(masks, margins)
+  >>> np.abs(models.weights_tn).argmax(axis=1)
+  array([3, 7])
+
   Arrays are NumPy arrays of any real dtype, or what NumPy makes such an array of: lists,
   DataFrames and Series.
 

@@ -26,6 +26,13 @@ class Quality(NamedTuple):
   trained on ever more random subsets, for these targets and these predictions. It says
   nothing of other targets, nor of datamodels fitted to other models.
 
+  >>> import jaxdm, numpy as np
+  >>> masks = jaxdm.random_subsets(num_models=40, num_train=30, alpha=0.5, seed=0)
+  >>> scores = np.arange(30.0)[None]
+  >>> quality = jaxdm.evaluate_scores(scores, masks, masks @ scores.T)
+  >>> round(quality.lds.estimate, 3), quality.num_models, quality.ceiling
+  (1.0, 40, None)
+
   Attributes:
     lds: linear datamodeling score: Spearman correlation over held-out models of
       predicted and true margin, per target, then averaged over targets. A target with

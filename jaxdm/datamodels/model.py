@@ -22,6 +22,18 @@ _TILE_TARGETS = 1024
 class Datamodels:
   """T fitted datamodels, in the 0/1 basis: margin = weights . mask + intercept.
 
+  >>> import jaxdm, numpy as np
+  >>> rng = np.random.default_rng(0)
+  >>> masks = jaxdm.random_subsets(num_models=300, num_train=20, alpha=0.5, seed=0)
+  >>> weights = np.zeros((1, 20))
+  >>> weights[0, 3] = 1.0
+  >>> margins = masks @ weights.T + 0.1 * rng.normal(size=(300, 1))
+  >>> models = jaxdm.fit_datamodels(masks, margins)
+  >>> models.top(target=0, k=1)
+  array([3])
+  >>> models.predict(np.ones(20, bool)).shape
+  (1,)
+
   Attributes:
     weights_tn: float32, what each training example's presence adds, in logits.
     intercepts_t: float32, in logits.

@@ -20,6 +20,10 @@ from jaxdm.typing import Array
 class FitConfig:
   """How datamodels are fitted.
 
+  >>> import jaxdm
+  >>> jaxdm.FitConfig(folds=5).num_lambdas
+  20
+
   Attributes:
     num_lambdas: points of each target's path.
     lambda_min_ratio: the path's end, as a share of the target's lambda_max.

@@ -18,7 +18,14 @@ _TILE = 256  # A part of the digest: another size has other digests.
 
 
 class Prior(NamedTuple):
-  """One belief.
+  """What is believed of the weights before the fit, one candidate among several.
+
+  >>> import jaxdm, numpy as np
+  >>> masks = jaxdm.random_subsets(num_models=60, num_train=30, alpha=0.5, seed=0)
+  >>> margins = masks[:, :1] + np.random.default_rng(0).normal(size=(60, 1))
+  >>> candidates = {"none": jaxdm.Prior(), "first": jaxdm.Prior(offset=np.eye(1, 30))}
+  >>> jaxdm.fit_datamodels(masks, margins, candidates=candidates).choice_t
+  array([1], dtype=int32)
 
   Both are a number, real[n], real[t, n], or a function that makes such an array for a
   slice of targets.

@@ -53,6 +53,12 @@ def fit_lasso(
 ) -> LassoFit:
   """Fits one lasso per outcome, all on the same design.
 
+  >>> import jaxdm, numpy as np
+  >>> x = np.random.default_rng(0).normal(size=(50, 5))
+  >>> fit = jaxdm.fit_lasso(x, x @ [1.0, 0, 0, 0, -2.0], lam=0.1, tol=1e-6)
+  >>> np.flatnonzero(fit.weights[0])
+  array([0, 4])
+
   Arrays are NumPy arrays of any real dtype, or what NumPy makes such an array of: lists,
   DataFrames and Series.
 

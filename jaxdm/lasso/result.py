@@ -25,6 +25,12 @@ class Status(enum.IntEnum):
 class LassoFit(NamedTuple):
   """Solutions of T lassos, in the basis of the design as it was given.
 
+  >>> import jaxdm, numpy as np
+  >>> x = np.random.default_rng(0).normal(size=(50, 5))
+  >>> fit = jaxdm.fit_lasso(x, x @ [1.0, 0, 0, 0, -2.0], lam=0.1, tol=1e-6)
+  >>> bool(fit.gap[0] <= 1e-6), jaxdm.LassoFit._fields[:2]
+  (True, ('weights', 'intercepts'))
+
   Attributes:
     weights: float[t, n]; what one more in column n adds to a prediction. float32, or
       float64 where float32 cannot hold weights of the tolerance asked for.

@@ -9,6 +9,7 @@ from matplotlib import figure as mpl_figure
 
 from jaxdm.attribution.registry import METHODS
 from jaxdm.brittleness import verdicts as verdicts_lib
+from jaxdm.brittleness.summary import by_method
 
 # Of methods that the registry does not name: matplotlib's own, in order.
 _COLOURS = {name: method.colour for name, method in METHODS.items()}
@@ -17,6 +18,64 @@ _COLOURS = {name: method.colour for name, method in METHODS.items()}
 def _times(factor: float) -> Callable[[Any], Any]:
   """Multiplication, as a matplotlib axis transform."""
   return lambda values: np.asarray(values) * factor
+
+
+def plot_share_flipped(
+  verdicts: Sequence[verdicts_lib.Verdict], *, what: str = "removed"
+) -> mpl_figure.Figure:
+  """Share of targets flipped against the number of examples changed.
+
+  >>> import jaxdm
+  >>> verdict = jaxdm.Verdict(
+  ...   target=0, method="mine", k=3, censored=False, k_tried=3, mean_margin=-1.0,
+  ...   margin_low=-2.0, margin_high=-0.1, accuracy=0.2, models=8, largest=5,
+  ...   largest_margin=-2.0, models_used=20, finished=True)
+  >>> figure = jaxdm.plot_share_flipped([verdict])
+  >>> figure.savefig("flipped.png")  # doctest: +SKIP
+
+  Args:
+    verdicts: of all methods, as `find_removals` and `find_label_flips` return them.
+    what: what was done to the examples, for the axis.
+
+  Returns:
+    A matplotlib figure: one step curve a method, in its 95 % band over targets.
+
+  Raises:
+    ValueError: if there are no verdicts.
+  """
+  if not verdicts:
+    raise ValueError("verdicts must not be empty")
+  fig = mpl_figure.Figure(figsize=(6, 4.4), layout="constrained")
+  axes = fig.subplots()
+  largest = max(v.k_tried for v in verdicts)
+  sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
+  for method, group in by_method(verdicts).items():
+    _draw_shares(axes, group, sizes, method, _COLOURS.get(method), "-")
+  axes.set(
+    xlabel=f"training examples {what}, at most",
+    ylabel="share of targets flipped (verified)",
+    xlim=(0, largest + 1),
+    ylim=(0, 1),
+  )
+  axes.grid(alpha=0.3)
+  axes.legend(frameon=False, fontsize="small")
+  return fig
+
+
+def _draw_shares(
+  axes: Any,
+  verdicts: Sequence[verdicts_lib.Verdict],
+  sizes: np.ndarray,
+  label: str,
+  colour: str | None,
+  style: str,
+) -> None:
+  """One method's step curve and band."""
+  share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
+  (line,) = axes.step(
+    sizes, share, where="post", linestyle=style, color=colour, label=label
+  )
+  axes.fill_between(sizes, low, high, step="post", alpha=0.08, color=line.get_color())
 
 
 def cumulative_share(
@@ -52,11 +111,8 @@ def cumulative_share(
     (right, "relabelled", "--", flips),
   ):
     for method, verdicts in methods.items():
-      share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
-      colour = _COLOURS.get(method)
-      label = f"{method}, {kind}"
-      axes.step(sizes, share, where="post", linestyle=style, color=colour, label=label)
-      axes.fill_between(sizes, low, high, step="post", alpha=0.08, color=colour)
+      label, colour = f"{method}, {kind}", _COLOURS.get(method)
+      _draw_shares(axes, verdicts, sizes, label, colour, style)
   for axes, what in ((left, "removed"), (right, "changed")):
     axes.set(
       xlabel=f"training examples {what}, at most", xlim=(0, largest + 1), ylim=(0, 1)

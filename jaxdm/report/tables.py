@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import data
+from jaxdm.brittleness import summary as summary_lib
 from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.cases import right_targets
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
@@ -23,7 +24,6 @@ _VERDICT: dict[str, Any] = {
   for name, kind in verdicts_lib.Verdict.__annotations__.items()
   if name != "examples"
 }
-CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _OF_EXAMPLES = ("labels", "sources")
 _EXTRA = (
   "base_accuracy",
@@ -65,7 +65,7 @@ def _line(cells: Sequence[Any]) -> str:
   return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
-def write_examples(path: epath.Path, dataset: data.Dataset) -> None:
+def write_examples(path: epath.Path, dataset: Dataset) -> None:
   """Writes where every training example and target came from, a row each.
 
   Args:
@@ -84,7 +84,7 @@ def write_verdicts(
   path: epath.Path,
   verdicts: Sequence[verdicts_lib.Verdict],
   base_margins_rt: np.ndarray,
-  dataset: data.Dataset,
+  dataset: Dataset,
 ) -> None:
   """Writes verdicts with what is needed to read and to replay them.
 
@@ -116,7 +116,7 @@ def write_verdicts(
 
 
 def write_targets(
-  path: epath.Path, base_margins_rt: np.ndarray, dataset: data.Dataset
+  path: epath.Path, base_margins_rt: np.ndarray, dataset: Dataset
 ) -> None:
   """Writes what models on all data make of every target, a row each.
 
@@ -163,16 +163,6 @@ def read_verdicts(
   return verdicts
 
 
-def by_method(
-  verdicts: Sequence[verdicts_lib.Verdict],
-) -> dict[str, list[verdicts_lib.Verdict]]:
-  """Verdicts grouped by method, in order of appearance."""
-  groups: dict[str, list[verdicts_lib.Verdict]] = {}
-  for verdict in verdicts:
-    groups.setdefault(verdict.method, []).append(verdict)
-  return groups
-
-
 def text(summary: dict[str, Any]) -> str:
   """What `summarise` found, a line a method."""
   header = [*parts(summary), "in all", "by acc.", "median k", "models"]
@@ -209,7 +199,9 @@ def parts(summary: dict[str, Any]) -> list[str]:
   """The columns of `share_flipped_within`: parts of a class, and how many examples."""
   first = next(iter(summary.values()))
   sizes, found = first["class_sizes"], []
-  for part, name in zip(CLASS_SHARES, first["share_flipped_within"], strict=True):
+  for part, name in zip(
+    summary_lib.CLASS_SHARES, first["share_flipped_within"], strict=True
+  ):
     counts = "-".join(
       f"{math.floor(share_of(part, size))}" for size in dict.fromkeys(sizes)
     )
@@ -220,48 +212,3 @@ def parts(summary: dict[str, Any]) -> list[str]:
 def ceiling_of(summary: dict[str, Any]) -> dict[str, float] | None:
   """The noise ceiling of the LDS, if held-out subsets were trained on repeatedly."""
   return next(iter(summary.values())).get("lds_ceiling")
-
-
-def summarise(
-  verdicts: Sequence[verdicts_lib.Verdict], class_sizes_t: np.ndarray
-) -> dict[str, Any]:
-  """Per method: what share of targets falls by how much, and at what cost.
-
-  Args:
-    verdicts: of all methods.
-    class_sizes_t: int, training examples in each target's class.
-
-  Returns:
-    By method: targets, class_sizes (the smallest and the largest of the targets'
-    classes), share_flipped, share_flipped_within (by the change's share of the target's
-    class), share_mostly_wrong (the other definition as well: those flipped that at most
-    half of the models of the proof get right), median_k with its 95 % interval (None
-    where censored), largest_k_tried, models_used, unfinished,
-    claims_at_unchecked_skewness (see `unchecked`).
-  """
-  summary = {}
-  for method, group in by_method(verdicts).items():
-    found = np.array([np.inf if v.censored else v.k for v in group])
-    sizes = class_sizes_t[[v.target for v in group]]
-    shares = found / sizes
-    largest = max(v.k_tried for v in group)
-    median = verdicts_lib.median_k(group)
-    summary[method] = {
-      "targets": len(group),
-      "class_sizes": [int(sizes.min()), int(sizes.max())],
-      "share_flipped": float(np.mean(np.isfinite(found))),
-      "share_flipped_within": {
-        f"{part:.0%}": float(np.mean(shares <= part)) for part in CLASS_SHARES
-      },
-      "share_mostly_wrong": float(
-        np.mean([not v.censored and v.accuracy <= 0.5 for v in group])
-      ),
-      "median_k": [k if np.isfinite(k) else None for k in median],
-      "largest_k_tried": largest,
-      "models_used": sum(v.models_used for v in group),
-      "unfinished": sum(not v.finished for v in group),
-      "claims_at_unchecked_skewness": sum(
-        not (v.censored or v.level_checked) for v in group
-      ),
-    }
-  return summary

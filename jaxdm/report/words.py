@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm import data
+from jaxdm.data.dataset import Dataset
 
 Summary = Mapping[str, Any]
 
@@ -107,7 +107,7 @@ def extrapolation(summary: Summary) -> str:
   )
 
 
-def caption(dataset: data.Dataset, target: int, examples: np.ndarray) -> str:
+def caption(dataset: Dataset, target: int, examples: np.ndarray) -> str:
   """Which target and, in order, which training examples a picture shows."""
   images = "; ".join(f"{i}: {dataset.train_sources[i]}" for i in examples)
   return (

@@ -121,12 +121,12 @@ def remember(
   margins depend on must be said, since a function does not tell: a folder never mixes
   results that depend on different things.
 
-  >>> import numpy as np, tempfile
+  >>> import jaxdm, numpy as np, tempfile
   >>> labels = np.array([0, 0, 1, 1])
   >>> def count(masks, labels, seeds):  # In place of training.
   ...   return masks.sum(axis=1, keepdims=True) - 1.5
   >>> folder = tempfile.mkdtemp()
-  >>> retrain = remember(count, labels, np.array([0]), folder=folder, depends_on="v1")
+  >>> retrain = jaxdm.remember(count, labels, [0], folder=folder, depends_on="v1")
   >>> print(retrain(np.ones((1, 4), bool), labels, [0]))
   [[2.5]]
 

@@ -31,6 +31,10 @@ class Speed:
   They are no part of a model's identity: a run may go on with others, on another device.
   Stores note them (`Fleet.provenance`).
 
+  >>> import jaxdm
+  >>> jaxdm.Speed(vmap_width=4, chunk=32).chunk
+  32
+
   Attributes:
     vmap_width: models that one device trains side by side; default: 1 for networks
       with convolutions, which measures best on CPU (on a GPU it has not been measured),

@@ -148,8 +148,8 @@ def make(
   if network == "resnet9":
     if len(input_shape) != 3:
       raise UserError(
-        "network=resnet9 needs images; for feature vectors it must be mlp, linear or a "
-        "Flax module"
+        "network=resnet9 needs images [number, height, width, channels]; for feature "
+        "vectors [number, features] it must be mlp, linear or a Flax module"
       )
     net = resnet9.ResNet9(num_classes, width, kind, conv_backend)
     return Network(net, functools.partial(resnet9.initial_variables, net), "train", True)

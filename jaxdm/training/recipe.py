@@ -25,6 +25,11 @@ class TrainConfig:
 
   The defaults are the recipe of the datamodels paper's released code.
 
+  >>> import jaxdm
+  >>> config = jaxdm.TrainConfig(epochs=10, batch_size=100)
+  >>> float(config.num_steps(2000))  # On 2,000 examples.
+  200.0
+
   Attributes:
     width: channels of ResNet-9's first layer.
     epochs: passes over the training set; may be fractional.

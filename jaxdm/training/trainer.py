@@ -15,8 +15,9 @@ import numpy as np
 from etils import epath
 from flax import linen as nn
 
-from jaxdm import data, margins, prng, training_sets
+from jaxdm import margins, prng, training_sets
 from jaxdm import progress as progress_lib
+from jaxdm.data.dataset import Dataset
 from jaxdm.storage import bank, identity, polling, recall
 from jaxdm.storage import store as store_lib
 from jaxdm.training import fleet as fleet_lib
@@ -92,7 +93,7 @@ class Trainer:
 
   def __init__(
     self,
-    dataset: data.Dataset,
+    dataset: Dataset,
     config: TrainConfig = TrainConfig(),
     *,
     network: str | nn.Module = "resnet9",

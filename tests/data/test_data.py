@@ -12,6 +12,8 @@ import tensorflow_datasets as tfds
 from support.prepared import write_tfds
 
 from jaxdm import data
+from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.load import load_dataset
 
 
 def arrays(**changes) -> dict:
@@ -25,13 +27,13 @@ def arrays(**changes) -> dict:
   return base | changes
 
 
-def load(tmp_path, **changes) -> data.Dataset:
+def load(tmp_path, **changes) -> Dataset:
   np.savez(tmp_path / "d.npz", **arrays(**changes))
-  return data.load("arrays", arrays=str(tmp_path / "d.npz"))
+  return load_dataset("arrays", arrays=str(tmp_path / "d.npz"))
 
 
 def test_the_embedded_set_is_small_whole_and_balanced() -> None:
-  fashion = data.load("fashion")
+  fashion = load_dataset("fashion")
   assert fashion.train_images.shape == (2400, 28, 28, 1)
   assert fashion.test_images.shape == (600, 28, 28, 1)
   np.testing.assert_array_equal(np.bincount(fashion.train_labels), [600] * 4)
@@ -66,7 +68,7 @@ def test_downscaling_averages_blocks(tmp_path) -> None:
   image = arrays()["test_images"][4].astype(float)
   expected = np.round(image[2:4, 0:2].mean(axis=(0, 1)))
   np.testing.assert_array_equal(small.test_images[4, 1, 0], expected)
-  with pytest.raises(data.DataError, match="downscale must divide the image size 6x4"):
+  with pytest.raises(DataError, match="downscale must divide the image size 6x4"):
     load(tmp_path).downscaled(3)
 
 
@@ -89,7 +91,7 @@ def test_taking_classes_keeps_the_first_of_each_and_renumbers(tmp_path) -> None:
   ],
 )
 def test_bad_selections_are_named(tmp_path, args, message) -> None:
-  with pytest.raises(data.DataError, match=message):
+  with pytest.raises(DataError, match=message):
     load(tmp_path).take(*args)
 
 
@@ -99,7 +101,7 @@ def test_a_class_without_targets_is_named_where_some_of_each_are_asked_for(
   lacking = load(tmp_path, test_labels=np.array([0, 2] * 3))
   assert len(lacking.take(None, 1, None).test_labels) == 6
   message = "test_per_class must be 0, for all, where a class has no test .*, as 1 of"
-  with pytest.raises(data.DataError, match=message):
+  with pytest.raises(DataError, match=message):
     lacking.take(None, None, 1)
 
 
@@ -168,7 +170,7 @@ def with_nan() -> np.ndarray:
   ],
 )
 def test_bad_arrays_are_named(tmp_path, changes, message) -> None:
-  with pytest.raises(data.DataError, match=message):
+  with pytest.raises(DataError, match=message):
     load(tmp_path, **changes)
 
 
@@ -176,10 +178,10 @@ def test_unreadable_files_are_named(tmp_path) -> None:
   (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
   np.savez(tmp_path / "y.npz", train_images=np.zeros(3))
   for name, message in [("x.npz", "x.npz"), ("none.npz", "none.npz"), ("y.npz", "lacks")]:
-    with pytest.raises(data.DataError, match=message):
-      data.load("arrays", arrays=str(tmp_path / name))
-  with pytest.raises(data.DataError, match="needs a file"):
-    data.load("arrays")
+    with pytest.raises(DataError, match=message):
+      load_dataset("arrays", arrays=str(tmp_path / name))
+  with pytest.raises(DataError, match="needs a file"):
+    load_dataset("arrays")
 
 
 def write_images(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
@@ -201,7 +203,7 @@ def folder(tmp_path) -> pathlib.Path:
 def test_folders_of_image_files_become_arrays(folder) -> None:
   (folder / "train" / ".cache").mkdir()
   (folder / "train" / "a" / ".DS_Store").write_text("")
-  loaded = data.load("folder", data_dir=str(folder))
+  loaded = load_dataset("folder", data_dir=str(folder))
   assert loaded.class_names == ("a", "b", "c")
   np.testing.assert_array_equal(loaded.train_labels, [0] * 4 + [1] * 4 + [2] * 4)
   # Class a has label 1 here: examples 1, 4, 7 and 10, named 8-1, 5-4, 2-7 and 9-10.
@@ -213,11 +215,11 @@ def test_folders_of_image_files_become_arrays(folder) -> None:
 def test_grey_files_become_colour_only_beside_coloured_ones(folder) -> None:
   grey = PIL.Image.fromarray(np.full((6, 4), 7, np.uint8))
   grey.save(folder / "train" / "a" / "0.png")
-  loaded = data.load("folder", data_dir=str(folder))
+  loaded = load_dataset("folder", data_dir=str(folder))
   np.testing.assert_array_equal(loaded.train_images[0], np.full((6, 4, 3), 7))
   for path in folder.glob("t*/*/*.png"):
     grey.save(path)
-  loaded = data.load("folder", data_dir=str(folder))
+  loaded = load_dataset("folder", data_dir=str(folder))
   np.testing.assert_array_equal(loaded.train_images, np.full((13, 6, 4, 1), 7))
 
 
@@ -243,15 +245,15 @@ def test_grey_files_become_colour_only_beside_coloured_ones(folder) -> None:
 )
 def test_bad_folders_are_named(folder, spoil, message) -> None:
   spoil(folder)
-  with pytest.raises(data.DataError, match=message):
-    data.load("folder", data_dir=str(folder))
+  with pytest.raises(DataError, match=message):
+    load_dataset("folder", data_dir=str(folder))
 
 
 def test_unknown_and_unprepared_tfds_sets_say_what_to_do(tmp_path) -> None:
-  with pytest.raises(data.DataError, match="'no_such_set' is none that TFDS knows"):
-    data.load("no_such_set", data_dir=str(tmp_path))
-  with pytest.raises(data.DataError, match="not prepared.*download_and_prepare"):
-    data.load("cifar10", data_dir=str(tmp_path))
+  with pytest.raises(DataError, match="'no_such_set' is none that TFDS knows"):
+    load_dataset("no_such_set", data_dir=str(tmp_path))
+  with pytest.raises(DataError, match="not prepared.*download_and_prepare"):
+    load_dataset("cifar10", data_dir=str(tmp_path))
 
 
 def fake_tfds(monkeypatch, tmp_path, as_data_source) -> None:
@@ -269,13 +271,13 @@ def test_tfds_rows_become_arrays_and_unequal_shapes_are_named(
 ) -> None:
   rows = [{"image": np.full((2, 3, 1), i, np.uint8), "label": i % 2} for i in range(4)]
   fake_tfds(monkeypatch, tmp_path, lambda split: rows)
-  loaded = data.load("anything")
+  loaded = load_dataset("anything")
   assert loaded.class_names == ("a", "b")
   np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(4))
   np.testing.assert_array_equal(loaded.test_labels, [0, 1, 0, 1])
   rows[2]["image"] = np.zeros((3, 3, 1), np.uint8)
-  with pytest.raises(data.DataError, match="images of unequal shapes"):
-    data.load("anything")
+  with pytest.raises(DataError, match="images of unequal shapes"):
+    load_dataset("anything")
 
 
 def test_a_set_prepared_as_tfrecords_says_what_to_do(monkeypatch, tmp_path) -> None:
@@ -283,13 +285,13 @@ def test_a_set_prepared_as_tfrecords_says_what_to_do(monkeypatch, tmp_path) -> N
     raise NotImplementedError("no random access in TFRECORD")
 
   fake_tfds(monkeypatch, tmp_path, refuse)
-  with pytest.raises(data.DataError, match="TFRECORD.*array_record"):
-    data.load("anything")
+  with pytest.raises(DataError, match="TFRECORD.*array_record"):
+    load_dataset("anything")
 
 
 def test_sets_prepared_as_tfrecords_are_read_without_tensorflow(tmp_path) -> None:
   write_tfds(tmp_path / "pets" / "1.0.0")
-  loaded = data.load("pets", data_dir=str(tmp_path))
+  loaded = load_dataset("pets", data_dir=str(tmp_path))
   np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(8))
   np.testing.assert_array_equal(loaded.test_labels, [0, 1] * 4)
   assert loaded.class_names == ("cat", "dog")
@@ -305,19 +307,19 @@ def test_sets_of_either_format_are_read_from_any_folder(
   write_tfds(tmp_path / name / "pets" / "1.0.0", file_format=file_format)
   monkeypatch.chdir(tmp_path)
   for spelling in (f"{tmp_path}/{name}", f"./{name}/./", tmp_path / name):
-    loaded = data.load("pets", data_dir=spelling)
+    loaded = load_dataset("pets", data_dir=spelling)
     np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(8))
 
 
 def test_another_prepared_version_is_read_as_well(tmp_path) -> None:
   write_tfds(tmp_path / "cifar10" / "2.5.0")
   write_tfds(tmp_path / "cifar10" / "2.10.0")
-  newest = data.load("cifar10", data_dir=str(tmp_path))
+  newest = load_dataset("cifar10", data_dir=str(tmp_path))
   assert newest.train_sources[0] == "cifar10/2.10.0:train[0]"
-  older = data.load("cifar10:2.5.0", data_dir=str(tmp_path))
+  older = load_dataset("cifar10:2.5.0", data_dir=str(tmp_path))
   assert older.train_sources[0] == "cifar10/2.5.0:train[0]"
-  with pytest.raises(data.DataError, match="cifar10:3.0.2' is not prepared.*2.10.0, 2.5"):
-    data.load("cifar10:3.0.2", data_dir=str(tmp_path))
+  with pytest.raises(DataError, match="cifar10:3.0.2' is not prepared.*2.10.0, 2.5"):
+    load_dataset("cifar10:3.0.2", data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_another_prepared_version_is_read_as_well(tmp_path) -> None:
 )
 def test_tfds_labels_without_names_are_their_own(tmp_path, label) -> None:
   write_tfds(tmp_path / "pets" / "1.0.0", label=label)
-  loaded = data.load("pets", data_dir=str(tmp_path))
+  loaded = load_dataset("pets", data_dir=str(tmp_path))
   assert loaded.class_names == ("0", "1")
   np.testing.assert_array_equal(loaded.train_labels, [0, 1] * 4)
 
@@ -345,16 +347,16 @@ def test_a_damaged_shard_is_named(tmp_path, harm, split) -> None:
   else:
     size = 16 + int.from_bytes(content[:8], "little") if harm.endswith("records") else 20
     path.write_bytes(content[:size])
-  with pytest.raises(data.DataError) as error:
-    data.load("pets", data_dir=str(tmp_path))
+  with pytest.raises(DataError) as error:
+    load_dataset("pets", data_dir=str(tmp_path))
   assert str(path) in str(error.value) and "prepare it again" in str(error.value)
 
 
 def test_the_remedy_for_a_set_that_is_not_prepared_prepares_it(
   tmp_path, monkeypatch
 ) -> None:
-  with pytest.raises(data.DataError) as error:
-    data.load("cifar10", data_dir=str(tmp_path))
+  with pytest.raises(DataError) as error:
+    load_dataset("cifar10", data_dir=str(tmp_path))
   code = re.search(r'-c "(.*)"', str(error.value))[1]
   prepared = []
   monkeypatch.setattr(
@@ -371,7 +373,7 @@ def test_cifar10_reads_without_tensorflow() -> None:
   data_dir = os.environ.get("TFDS_DATA_DIR")
   if not data_dir:
     pytest.skip("TFDS_DATA_DIR names no folder with a prepared CIFAR-10")
-  cifar = data.load("cifar10", data_dir=data_dir)
+  cifar = load_dataset("cifar10", data_dir=data_dir)
   assert "tensorflow" not in sys.modules
   assert cifar.train_images.shape == (50_000, 32, 32, 3)
   np.testing.assert_array_equal(np.bincount(cifar.test_labels), [1000] * 10)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from support import fuzz
 
 from jaxdm import data
+from jaxdm.data.dataset import DataError
+from jaxdm.data.load import load_dataset
 
 FLOATS = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "g"]
 # Other numbers, whose black and white nobody knows.
@@ -121,7 +123,7 @@ def check(case: Case) -> None:
   with fuzz.scratch() as folder:
     path = folder / "mine.npz"
     case.write(path)
-    loaded = data.load("arrays", arrays=str(path))
+    loaded = load_dataset("arrays", arrays=str(path))
   assert loaded.class_names == case.class_names
   for split in ("train", "test"):
     images, labels = (getattr(loaded, f"{split}_{x}") for x in ("images", "labels"))
@@ -274,8 +276,8 @@ def check_refused(pair: tuple[Case, tuple[str, ...]]) -> None:
   with fuzz.scratch() as folder:
     path = folder / "mine.npz"
     case.write(path)
-    with pytest.raises(data.DataError) as caught:
-      data.load("arrays", arrays=str(path))
+    with pytest.raises(DataError) as caught:
+      load_dataset("arrays", arrays=str(path))
   fuzz.assert_one_line(caught.value, "arrays=", *words)
 
 
@@ -317,13 +319,13 @@ def check_advice(pair: tuple[np.ndarray, np.ndarray]) -> None:
   with fuzz.scratch() as folder:
     path = folder / "mine.npz"
     np.savez(path, **arrays, test_images=given)
-    with pytest.raises(data.DataError) as caught:
-      data.load("arrays", arrays=str(path))
+    with pytest.raises(DataError) as caught:
+      load_dataset("arrays", arrays=str(path))
     fuzz.assert_one_line(caught.value, "arrays=", "test_images must be [number, height")
     advice = re.search(r"as if (.*) brought", str(caught.value))[1]
     mended = eval(advice, {"test_images": given})
     np.savez(path, **arrays, test_images=mended)
-    loaded = data.load("arrays", arrays=str(path))
+    loaded = load_dataset("arrays", arrays=str(path))
   np.testing.assert_array_equal(loaded.test_images, images)
 
 
@@ -359,8 +361,8 @@ def check_files(pair: tuple[int, float]) -> None:
     if kind == 9:
       path.unlink()
       path.symlink_to(path)
-    with pytest.raises(data.DataError) as caught:
-      data.load("arrays", arrays=str(path))
+    with pytest.raises(DataError) as caught:
+      load_dataset("arrays", arrays=str(path))
   fuzz.assert_one_line(caught.value, "arrays=", "cannot be read", "numpy.savez")
 
 

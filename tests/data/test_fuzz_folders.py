@@ -17,7 +17,8 @@ import pytest
 from hypothesis import strategies as st
 from support import fuzz
 
-from jaxdm import data
+from jaxdm.data.dataset import DataError
+from jaxdm.data.load import load_dataset
 
 HEIGHT, WIDTH = 3, 5
 BACKGROUNDS = {
@@ -532,11 +533,11 @@ def check(case: Case) -> None:
     if case.harm:
       label = sorted(case.files[case.harmed])[-1][0]
       bad = case.harm(root / case.harmed / label)
-      with pytest.raises(data.DataError) as caught:
-        data.load("folder", data_dir=str(root), background=case.background)
+      with pytest.raises(DataError) as caught:
+        load_dataset("folder", data_dir=str(root), background=case.background)
       fuzz.assert_one_line(caught.value, "data_dir: ", bad.name)
       return
-    loaded = data.load("folder", data_dir=str(root), background=case.background)
+    loaded = load_dataset("folder", data_dir=str(root), background=case.background)
   colour = BACKGROUNDS[case.background]
   every = [picture for files in case.files.values() for picture in files.values()]
   channels = 1 if all(picture.grey_over(colour) for picture in every) else 3

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import strategies as st
 from support import fuzz
 
-from jaxdm import data
 from jaxdm.data import labels
+from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.load import load_dataset
 
 
-def load(tmp_path, train_labels, test_labels, **others) -> data.Dataset:
+def load(tmp_path, train_labels, test_labels, **others) -> Dataset:
   train, test = np.asarray(train_labels), np.asarray(test_labels)
   images = {
     "train_images": np.zeros((len(train), 4, 4, 1), np.uint8),
@@ -22,7 +23,7 @@ def load(tmp_path, train_labels, test_labels, **others) -> data.Dataset:
   }
   path = tmp_path / "d.npz"
   np.savez(path, train_labels=train, test_labels=test, **images, **others)
-  return data.load("arrays", arrays=str(path))
+  return load_dataset("arrays", arrays=str(path))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def refused_labels(draw) -> tuple[np.ndarray, np.ndarray, str]:
 
 def check_refused(case: tuple[np.ndarray, np.ndarray, str]) -> None:
   train, test, words = case
-  with pytest.raises(data.DataError) as caught:
+  with pytest.raises(DataError) as caught:
     labels.number_labels("mine", train, test)
   fuzz.assert_one_line(caught.value, "mine: ", "labels", words)
 
@@ -176,7 +177,7 @@ def show(folder: pathlib.Path, image: PIL.Image.Image, name="a.png", **options) 
       path = folder / split / label / name
       path.parent.mkdir(parents=True, exist_ok=True)
       image.save(path, **options)
-  return data.load("folder", data_dir=str(folder)).train_images[0]
+  return load_dataset("folder", data_dir=str(folder)).train_images[0]
 
 
 def test_transparency_shows_the_background(tmp_path) -> None:
@@ -187,10 +188,10 @@ def test_transparency_shows_the_background(tmp_path) -> None:
   np.testing.assert_array_equal(shown[0, 1], [0, 0, 0])
   half = np.array([200, 100, 0]) * 128 / 255 + 255 * 127 / 255
   np.testing.assert_allclose(shown[0, 2], half, atol=1)
-  black = data.load("folder", data_dir=str(tmp_path), background="#000000")
+  black = load_dataset("folder", data_dir=str(tmp_path), background="#000000")
   np.testing.assert_array_equal(black.train_images[0, 0, 0], [0, 0, 0])
-  with pytest.raises(data.DataError, match="background must be a colour such as white"):
-    data.load("folder", data_dir=str(tmp_path), background="whitish")
+  with pytest.raises(DataError, match="background must be a colour such as white"):
+    load_dataset("folder", data_dir=str(tmp_path), background="whitish")
 
 
 @pytest.mark.parametrize("kind", ["LA", "P of alphas", "P", "L", "RGB", "1"])
@@ -262,10 +263,10 @@ def test_every_example_says_where_it_came_from(tmp_path) -> None:
   some = loaded.take(["7", "5"], 1, None)
   assert some.train_sources == ("train_images[0]", "train_images[1]")
   show(tmp_path / "f", PIL.Image.new("L", (4, 4)), name="ä b.png")
-  folder = data.load("folder", data_dir=str(tmp_path / "f"))
+  folder = load_dataset("folder", data_dir=str(tmp_path / "f"))
   assert folder.test_sources == ("test/a/ä b.png", "test/b/ä b.png")
-  fashion = data.load("fashion").take(["shirt", "T-shirt"], 2, 1)
+  fashion = load_dataset("fashion").take(["shirt", "T-shirt"], 2, 1)
   assert all(text.startswith("fashion:train[") for text in fashion.train_sources)
-  full = data.load("fashion")
+  full = load_dataset("fashion")
   rows = [int(text[len("fashion:train[") : -1]) for text in fashion.train_sources]
   np.testing.assert_array_equal(full.train_images[rows], fashion.train_images)

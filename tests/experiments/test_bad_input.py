@@ -21,7 +21,8 @@ from experiments.bench import plan, trainer
 from experiments.ops import bank, status
 from experiments.runtime import program
 from experiments.studies import efficiency, explain, removal_curves
-from jaxdm import data
+from jaxdm.data.arrays import load_arrays
+from jaxdm.data.dataset import DataError
 
 # Launcher, flags, and what the one line says.
 TABLE = [
@@ -326,11 +327,11 @@ def test_damaged_arrays_are_an_error_or_read_right(tmp_path) -> None:
   for _ in range(1000):
     path.write_bytes(noise(rng, whole))
     try:
-      found = data.load_arrays(path)
+      found = load_arrays(path)
       np.testing.assert_array_equal(found.train_images, images)
       np.testing.assert_array_equal(found.test_labels, labels)
       right += 1
-    except data.DataError as error:
+    except DataError as error:
       assert f"arrays={path}" in str(error), error
       clear += 1
   assert clear > 500 and clear + right == 1000
@@ -372,5 +373,5 @@ def test_no_pickle_is_ever_loaded(tmp_path) -> None:
     pytest.raises(ValueError, match="not a whole .npy file: .*Python objects"),
   ):
     fit_datamodels.open_any()
-  with pytest.raises(data.DataError, match="cannot be read: Object arrays"):
-    data.load_arrays(tmp_path / "mine.npz")
+  with pytest.raises(DataError, match="cannot be read: Object arrays"):
+    load_arrays(tmp_path / "mine.npz")

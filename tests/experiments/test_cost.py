@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 from experiments.bench import cost, plan
 from experiments.config import presets
-from jaxdm import data
+from jaxdm.data.load import load_fashion
 from jaxdm.training.recipe import TrainConfig
 
 
@@ -51,7 +51,7 @@ def test_the_size_of_a_preset_is_its_classes_times_their_examples(preset) -> Non
 def test_a_size_is_that_of_the_data_that_is_loaded(changes) -> None:
   experiment = presets.PRESETS["fashion"]()
   config = dataclasses.replace(experiment.data, **changes)
-  dataset = data.load_fashion()
+  dataset = load_fashion()
   names = config.classes.split(",") if config.classes else dataset.class_names
   k = [dataset.class_names.index(name) for name in names]
   counts = [

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support import fuzz
 
 from experiments.runtime import launcher
-from jaxdm import data
 from jaxdm.data import place
+from jaxdm.data.dataset import DataError
+from jaxdm.data.load import load_dataset
 from jaxdm.storage import atomic_io
 
 NAMES = [
@@ -101,8 +102,8 @@ def test_any_spelling_leads_to_the_same_data_and_workdir(
   mine, monkeypatch, count
 ) -> None:
   expected = {
-    "arrays": data.load("arrays", arrays=str(mine / "mine.npz")).fingerprint(),
-    "folder": data.load("folder", data_dir=str(mine / "mine")).fingerprint(),
+    "arrays": load_dataset("arrays", arrays=str(mine / "mine.npz")).fingerprint(),
+    "folder": load_dataset("folder", data_dir=str(mine / "mine")).fingerprint(),
   }
 
   def check(case: Case) -> None:
@@ -119,7 +120,7 @@ def test_any_spelling_leads_to_the_same_data_and_workdir(
       for number in (0, 1):
         path = spelt(root, case, number)
         if case.whole[number] == "Path":
-          found = data.load(case.kind, **{flag: pathlib.Path(path)})
+          found = load_dataset(case.kind, **{flag: pathlib.Path(path)})
           assert found.fingerprint() == expected[case.kind]
         workdir = {"workdir": ["run", f"{root}//x/.././run/"][number]}
         with flagsaver.as_parsed(**toy, **workdir, **{flag: path}):
@@ -149,14 +150,14 @@ def test_folders_that_are_called_like_buckets_are_folders(root) -> None:
 
 @pytest.mark.parametrize("path", ["http://x/y", "file:///x", "ftp://x", "\0", "x" * 5000])
 def test_places_that_cannot_be_read_are_named(path) -> None:
-  with pytest.raises(data.DataError, match="data_dir: .* cannot be read"):
-    data.load("folder", data_dir=path)
-  with pytest.raises(data.DataError, match="arrays=.* cannot be read"):
-    data.load("arrays", arrays=path)
+  with pytest.raises(DataError, match="data_dir: .* cannot be read"):
+    load_dataset("folder", data_dir=path)
+  with pytest.raises(DataError, match="arrays=.* cannot be read"):
+    load_dataset("arrays", arrays=path)
 
 
 def test_a_home_that_nobody_has_is_a_name(mine, tmp_path, monkeypatch) -> None:
   monkeypatch.chdir(tmp_path)
   (tmp_path / "~nobody_at_all").symlink_to(mine / "mine")
   for spelling in ("~nobody_at_all", "./~nobody_at_all"):
-    assert len(data.load("folder", data_dir=spelling).train_labels) == 4
+    assert len(load_dataset("folder", data_dir=spelling).train_labels) == 4

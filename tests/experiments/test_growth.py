@@ -15,7 +15,7 @@ from experiments import brittleness, fit_datamodels, label_flip, train_subsets
 from experiments.config import presets
 from experiments.runtime import lab, workdir
 from experiments.studies import efficiency, removal_curves
-from jaxdm import data
+from jaxdm.data.dataset import Dataset
 from jaxdm.training.trainer import Trainer
 
 MORE = {"num_models": "180", "num_held_out": "30", "held_out_seeds": "4"}
@@ -190,9 +190,9 @@ def test_a_first_stage_that_was_killed_binds_nothing(tmp_path, monkeypatch) -> N
 
 
 def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
-  folder, load = tmp_path / "run", lab.load_dataset
+  folder, load = tmp_path / "run", lab.dataset_of
 
-  def changed(*args) -> data.Dataset:
+  def changed(*args) -> Dataset:
     found = load(*args)
     images = found.train_images.copy()
     images[-1, -1, -1] ^= 1

@@ -24,8 +24,9 @@ from experiments import brittleness, fit_datamodels, label_flip, train_subsets
 from experiments.config import presets
 from experiments.runtime import base_models, lab, relabel, workdir
 from experiments.studies import efficiency, explain, removal_curves
-from jaxdm import data, prng, training_sets
+from jaxdm import prng, training_sets
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import fit as fit_lib
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
@@ -511,7 +512,7 @@ def toy_lab(folder, of: Parts) -> lab.Lab:
     compare=of.compare,
     flip=of.flip,
   )
-  images = data.Dataset(
+  images = Dataset(
     "toy", of.images, of.labels, of.target_images, of.target_labels, of.class_names
   )
   found = workdir.Workdir(str(folder))

@@ -23,7 +23,8 @@ from support.tables import dataset, read_twice
 from experiments import report
 from experiments.ops import status
 from experiments.runtime import launcher, workdir
-from jaxdm import data
+from jaxdm.data.dataset import DataError
+from jaxdm.data.folder import load_folder
 from jaxdm.report import tables
 from jaxdm.storage import (
   array_folder,
@@ -81,7 +82,7 @@ def open_store(path: pathlib.Path) -> store_lib.Store:
 
 def test_names_in_any_encoding_are_read_and_come_back(tmp_path) -> None:
   expected = images(tmp_path / "mine")
-  found = data.load_folder(tmp_path / "mine")
+  found = load_folder(tmp_path / "mine")
   assert [*found.train_sources, *found.test_sources] == expected
   values = [image.max() for image in found.train_images]
   assert values == 4 * [10 * place for place in range(len(NAMES))]
@@ -96,12 +97,12 @@ _IN_A_LOCALE = """
 import sys
 from etils import epath
 from experiments.runtime import program
-from jaxdm import data
+from jaxdm.data.folder import load_folder
 from jaxdm.storage import atomic_io
 from jaxdm.report import page, tables
 
 def main(argv):
-  found = data.load_folder(sys.argv[1])
+  found = load_folder(sys.argv[1])
   tables.write_examples(epath.Path("examples.csv"), found)
   atomic_io.write_json(epath.Path("names.json"), found.class_names)
   with atomic_io.writing(epath.Path("page.html"), "w") as file:
@@ -179,7 +180,7 @@ def test_a_flag_that_nobody_gave_is_not_named(tmp_path) -> None:
 @pytest.mark.parametrize("place", ["class_names", "train_sources", "test_sources"])
 def test_text_that_no_table_can_hold_is_refused(place) -> None:
   labels = np.arange(2)
-  with pytest.raises(data.DataError, match=rf"{place} must be text .*\\udcff"):
+  with pytest.raises(DataError, match=rf"{place} must be text .*\\udcff"):
     dataset(labels, labels, **{place: ("a", "b\udcff")})
 
 
@@ -195,12 +196,12 @@ def test_links_are_what_they_lead_to(tmp_path) -> None:
   (linked / "train" / "b").symlink_to(tmp_path / "real/train/b")
   (linked / "test").symlink_to(tmp_path / "real/test")
   (tmp_path / "link").symlink_to(linked)
-  one, two = (data.load_folder(tmp_path / name) for name in ("real", "link"))
+  one, two = (load_folder(tmp_path / name) for name in ("real", "link"))
   assert one.fingerprint() == two.fingerprint()
   assert one.train_sources == two.train_sources
   (linked / "train" / "a" / "2.png").symlink_to(tmp_path / "gone.png")
-  with pytest.raises(data.DataError, match=r"2\.png is no image .* No such file"):
-    data.load_folder(linked)
+  with pytest.raises(DataError, match=r"2\.png is no image .* No such file"):
+    load_folder(linked)
   # A workdir, and what it keeps for a time.
   (tmp_path / "disk").mkdir()
   (tmp_path / "run").symlink_to(tmp_path / "disk")

@@ -62,7 +62,7 @@ ONE_LINE = [
   (
     "studies.removal_curves",
     "--budget_models=3",
-    "--budget_models has no effect in this",
+    "Unknown command line flag",
   ),
   ("train_subsets", "--own_disk", "--own_disk is for processes of one job"),
   ("train_subsets", "--arrays=NONE", "--arrays=NONE cannot be read"),

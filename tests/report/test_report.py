@@ -13,6 +13,7 @@ from support.tables import dataset, read_twice
 
 from experiments import report
 from jaxdm.brittleness import verdicts
+from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
@@ -163,7 +164,7 @@ def test_tables_round_trip_and_list_the_changed_examples(tmp_path) -> None:
 
 
 def test_the_summary_keeps_censored_targets_in() -> None:
-  summary = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  summary = summarise(VERDICTS, np.array([0, 30, 30]))
   assert summary["datamodel"]["share_flipped"] == 0.5
   within = summary["datamodel"]["share_flipped_within"]
   assert within == {"1%": 0, "2%": 0, "5%": 0, "10%": 0.5, "20%": 0.5}
@@ -173,14 +174,14 @@ def test_the_summary_keeps_censored_targets_in() -> None:
   assert summary["datamodel"]["share_mostly_wrong"] == 0.5
   assert summary["random"]["share_mostly_wrong"] == 0.0
   mostly_right = [v._replace(accuracy=0.51) for v in VERDICTS]
-  other = tables.summarise(mostly_right, np.array([0, 30, 30]))
+  other = summarise(mostly_right, np.array([0, 30, 30]))
   assert other["datamodel"]["share_mostly_wrong"] == 0.0
 
 
 def test_columns_say_how_many_examples_a_part_of_a_class_is() -> None:
-  same = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  same = summarise(VERDICTS, np.array([0, 30, 30]))
   assert tables.parts(same)[2:4] == ["<= 5% (1)", "<= 10% (3)"]
-  several = tables.summarise(VERDICTS, np.array([0, 500, 30]))
+  several = summarise(VERDICTS, np.array([0, 500, 30]))
   assert tables.parts(several)[3:] == ["<= 10% (3-50)", "<= 20% (6-100)"]
   header, first = tables.text(several).splitlines()[:2]
   assert "<= 10% (3-50)" in header and len(header) == len(first)
@@ -188,7 +189,7 @@ def test_columns_say_how_many_examples_a_part_of_a_class_is() -> None:
 
 def test_curves_are_the_shares_of_the_verdicts() -> None:
   fig = figures.cumulative_share(
-    tables.by_method(VERDICTS), {"datamodel": [verdict(1, "datamodel", 2)]}, class_size=60
+    by_method(VERDICTS), {"datamodel": [verdict(1, "datamodel", 2)]}, class_size=60
   )
   lines = {line.get_label(): line for axes in fig.axes for line in axes.get_lines()}
   solid = lines["datamodel, removed"]
@@ -268,7 +269,7 @@ def test_the_page_needs_no_other_file_and_escapes_text() -> None:
 
 def summary(**changes) -> dict:
   """What the report launcher writes, with some settings changed, by 'group.name'."""
-  search = tables.summarise(VERDICTS, np.array([0, 30, 30]))
+  search = summarise(VERDICTS, np.array([0, 30, 30]))
   lds = {"estimate": 0.5, "low": 0.4, "high": 0.6}
   removals = {method: {**found, "lds": lds} for method, found in search.items()}
   found: dict = {

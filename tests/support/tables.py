@@ -6,10 +6,10 @@ import numpy as np
 import pandas
 from etils import epath
 
-from jaxdm import data
+from jaxdm.data.dataset import Dataset
 
 
-def dataset(train: np.ndarray, test: np.ndarray, **more) -> data.Dataset:
+def dataset(train: np.ndarray, test: np.ndarray, **more) -> Dataset:
   """Blank images with some labels."""
   images = (np.zeros((len(labels), 4, 4, 1), np.uint8) for labels in (train, test))
   names = tuple(f"class {label}" for label in range(1 + max(train)))
@@ -17,7 +17,7 @@ def dataset(train: np.ndarray, test: np.ndarray, **more) -> data.Dataset:
   arrays = {}
   for split, pixels, labels in parts:
     arrays |= {f"{split}_images": pixels, f"{split}_labels": labels.astype(np.int32)}
-  return data.Dataset(**({"name": "mine", "class_names": names} | arrays | more))
+  return Dataset(**({"name": "mine", "class_names": names} | arrays | more))
 
 
 def read_twice(path: epath.Path) -> list[dict[str, str]]:

@@ -1,0 +1,87 @@
+"""What many verdicts say together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdm.brittleness import verdicts as verdicts_lib
+
+CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+def by_method(
+  verdicts: Sequence[verdicts_lib.Verdict],
+) -> dict[str, list[verdicts_lib.Verdict]]:
+  """Verdicts grouped by method, in order of appearance."""
+  groups: dict[str, list[verdicts_lib.Verdict]] = {}
+  for verdict in verdicts:
+    groups.setdefault(verdict.method, []).append(verdict)
+  return groups
+
+
+def summarise(
+  verdicts: Sequence[verdicts_lib.Verdict], class_sizes_t: np.ndarray | None = None
+) -> dict[str, dict[str, Any]]:
+  """Per method: what share of targets falls by how much, and at what cost.
+
+  >>> import jaxdm
+  >>> verdict = jaxdm.Verdict(
+  ...   target=0, method="mine", k=3, censored=False, k_tried=3, mean_margin=-1.0,
+  ...   margin_low=-2.0, margin_high=-0.1, accuracy=0.2, models=8, largest=5,
+  ...   largest_margin=-2.0, models_used=20, finished=True)
+  >>> found = jaxdm.summarise([verdict])["mine"]
+  >>> found["share_flipped"], found["median_k"]
+  (1.0, [3.0, 3.0, 3.0])
+
+  Args:
+    verdicts: of all methods, as `find_removals` and `find_label_flips` return them.
+    class_sizes_t: int, training examples in each target's class; None: nothing is said
+      of classes.
+
+  Returns:
+    By method: targets, class_sizes (the smallest and the largest of the targets'
+    classes), share_flipped, share_flipped_within (by the change's share of the target's
+    class), share_mostly_wrong (the other definition as well: those flipped that at most
+    half of the models of the proof get right), median_k with its 95 % interval (None
+    where censored), largest_k_tried, models_used, unfinished,
+    claims_at_unchecked_skewness (see `unchecked`).
+  """
+  summary = {}
+  for method, group in by_method(verdicts).items():
+    found = np.array([np.inf if v.censored else v.k for v in group])
+    largest = max(v.k_tried for v in group)
+    median = verdicts_lib.median_k(group)
+    summary[method] = {
+      "targets": len(group),
+      "share_flipped": float(np.mean(np.isfinite(found))),
+      **_by_class(group, found, class_sizes_t),
+      "share_mostly_wrong": float(
+        np.mean([not v.censored and v.accuracy <= 0.5 for v in group])
+      ),
+      "median_k": [k if np.isfinite(k) else None for k in median],
+      "largest_k_tried": largest,
+      "models_used": sum(v.models_used for v in group),
+      "unfinished": sum(not v.finished for v in group),
+      "claims_at_unchecked_skewness": sum(
+        not (v.censored or v.level_checked) for v in group
+      ),
+    }
+  return summary
+
+
+def _by_class(
+  group: Sequence[verdicts_lib.Verdict],
+  found: np.ndarray,
+  class_sizes_t: np.ndarray | None,
+) -> dict[str, Any]:
+  """What is said of changes as shares of the target's class."""
+  if class_sizes_t is None:
+    return {}
+  sizes = np.asarray(class_sizes_t)[[v.target for v in group]]
+  return {
+    "class_sizes": [int(sizes.min()), int(sizes.max())],
+    "share_flipped_within": {
+      f"{part:.0%}": float(np.mean(found / sizes <= part)) for part in CLASS_SHARES
+    },
+  }
