@@ -10,7 +10,7 @@ import jaxdm
 
 _HEAD = """# Reference
 
-Every name of `import jaxdm`, from its docstring; `python docs/reference.py` writes this page.
+Every name of `import jaxdm`, from its docstring (`python docs/reference.py` writes it).
 Axis letters of arrays: m models, n training examples, t targets, k classes, r models on
 all data. Margins are correct-class logits minus the largest other ones: positive where a
 prediction is right.

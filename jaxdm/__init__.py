@@ -61,7 +61,7 @@ _MODULES = {
   "summarise": "brittleness.summary",
   "use_all_devices": "devices",
 }
-__all__ = list(_MODULES)  # noqa: PLE0605
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

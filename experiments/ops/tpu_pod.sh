@@ -46,7 +46,7 @@ install)
   run tar -czf /tmp/jaxdm.tgz --exclude=.venv --exclude=.git --exclude=runs .
   run "${tpu[@]}" scp /tmp/jaxdm.tgz "$name": --zone="$zone" --worker=all
   run "${everywhere[@]}" --command="mkdir -p jaxdm && tar -xzf jaxdm.tgz -C jaxdm && \
-cd jaxdm && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu,gcs]'"
+cd jaxdm && python3 -m venv .venv && .venv/bin/pip install -q -e '.[run,data,tpu,gcs]'"
   ;;
 launch)
   flags=$(printf '%q ' "$@")

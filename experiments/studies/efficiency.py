@@ -11,7 +11,7 @@ flipped, verified by retraining. Beside a numbered fit, --methods=... may be nam
 
 The published method is 'published': a lasso without a prior, penalties chosen on one
 split. 'none' is the same with the preset's folds. 'ridge' and 'components' (ridge on
-principal components of the margins) need scikit-learn: pip install -e '.[bench]'.
+principal components of the margins) need scikit-learn: pip install -e '.[run,bench]'.
 """
 
 import dataclasses

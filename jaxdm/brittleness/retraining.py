@@ -18,7 +18,7 @@ class Retrain(Protocol):
   """Trains models and returns their margins; `jaxdm.Trainer` is one, and any function.
 
   >>> import numpy as np
-  >>> def retrain(masks, labels, seeds):  # The nearest class mean, on numbers -2, -1, 1, 2.
+  >>> def retrain(masks, labels, seeds):  # Nearest class means of -2, -1, 1 and 2.
   ...   margins = np.zeros((len(masks), 1))
   ...   for row, (mask, label) in enumerate(zip(masks, labels)):
   ...     x, y = np.array([-2.0, -1, 1, 2])[mask], label[mask]

@@ -251,7 +251,7 @@ def _initial(
       f"network={type(module).__name__} has variables in {', '.join(sorted(others))}; "
       "only params and batch_stats are trained and kept"
     )
-  return {"batch_stats": {}, **variables}
+  return {"params": {}, "batch_stats": {}, **variables}
 
 
 def _pair(outputs: Any) -> tuple[Array, Array]:

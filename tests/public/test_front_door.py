@@ -42,7 +42,7 @@ def test_removals_and_flips_are_as_few_as_they_can_be() -> None:
     WEIGHTS, margins_of, LABELS, TARGETS, new_labels=1 - TARGETS, config=CONFIG
   )
   for verdict in flips:
-    allowed = np.flatnonzero(LABELS == TARGETS[verdict.target])
+    allowed = np.flatnonzero(TARGETS[verdict.target] == LABELS)
     exact = smallest(2.0, verdict.target, allowed)
     assert exact <= verdict.k <= exact + 1
     assert set(verdict.examples) <= set(allowed.tolist())
