@@ -67,7 +67,14 @@ __all__ = list(_MODULES)
 def __getattr__(name: str) -> Any:
   if name not in _MODULES:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  return getattr(importlib.import_module(f"jaxdm.{_MODULES[name]}"), name)
+  try:
+    return getattr(importlib.import_module(f"jaxdm.{_MODULES[name]}"), name)
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      f"jaxdm.{name} needs the package {error.name}; pip install 'jaxdm[run,data]' "
+      "brings all that is optional",
+      name=error.name,
+    ) from error
 
 
 def __dir__() -> list[str]:

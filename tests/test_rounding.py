@@ -3,6 +3,7 @@ from fractions import Fraction
 import pytest
 
 from jaxdm import rounding, training_sets
+from jaxdm.brittleness import summary as summary_lib
 from jaxdm.report import tables
 from jaxdm.training.recipe import TrainConfig
 
@@ -35,6 +36,6 @@ def test_steps_are_not_rounded_up_from_a_whole_number() -> None:
 
 
 def test_columns_name_the_exact_number_of_examples(monkeypatch) -> None:
-  monkeypatch.setattr(tables, "CLASS_SHARES", (0.29,))
+  monkeypatch.setattr(summary_lib, "CLASS_SHARES", (0.29,))
   summary = {"m": {"class_sizes": [100, 200], "share_flipped_within": {"29%": 0.5}}}
   assert tables.parts(summary) == ["<= 29% (29-58)"]

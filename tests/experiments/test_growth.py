@@ -205,9 +205,9 @@ def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
     patch.setattr(Trainer, "collect", killed)
     with pytest.raises(KeyboardInterrupt):
       run(folder, train_subsets)
-  monkeypatch.setattr(lab, "load_dataset", changed)
+  monkeypatch.setattr(lab, "dataset_of", changed)
   run(folder, train_subsets)
-  monkeypatch.setattr(lab, "load_dataset", load)
+  monkeypatch.setattr(lab, "dataset_of", load)
   with pytest.raises(workdir.WorkdirError, match="was begun with other images"):
     run(folder)
 

@@ -26,6 +26,7 @@ def margins_without(retrain, removed, labels, seeds) -> np.ndarray:
   return np.asarray(retrain(masks, np.broadcast_to(labels, masks.shape), seeds))
 
 
+@pytest.mark.slow
 def test_scikit_learns_smallest_removals_are_those_of_brute_force(example) -> None:
   mine = example("scikit_learn")
   found = mine.main()
