@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from experiments import fit_datamodels
-from experiments.runtime import base_models, lab, launcher, methods, workdir
+from experiments.runtime import base_models, external, lab, launcher, methods, workdir
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.summary import summarise
@@ -73,11 +73,11 @@ def report_search(
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies removals."""
   inputs = opened.inputs("train_subsets", "fit_datamodels")
-  targets = base_models.searched_targets(opened)
+  targets, others = base_models.searched_targets(opened), external.load(opened)
 
   def work() -> dict[str, Any]:
     models = fit_datamodels.fitted(opened.workdir)
-    scores = methods.scores(opened, opened.experiment.compare.names, models)
+    scores = methods.scores(opened, opened.experiment.compare.names, models) | others
     verdicts = find_removals(
       {name: models if name == "datamodel" else rows for name, rows in scores.items()},
       opened.trainer,
@@ -91,10 +91,11 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     )
     return report_search(opened, STAGE, verdicts, methods.judged(opened, scores))
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
+  settings = opened.settings(*GROUPS) | external.settings(others)
+  return opened.workdir.run(STAGE, settings, work, inputs)
 
 
-PROGRAM = launcher.Program(main, hold="job")
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(external,))
 
 if __name__ == "__main__":
   PROGRAM.run()

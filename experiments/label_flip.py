@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import brittleness as removals
-from experiments.runtime import base_models, lab, launcher, methods, relabel
+from experiments.runtime import base_models, external, lab, launcher, methods, relabel
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips
 
@@ -23,14 +23,14 @@ GROUPS = ("search", "compare", "flip")
 def main(opened: lab.Lab) -> dict[str, Any]:
   """Searches and verifies label flips."""
   inputs = opened.inputs("train_subsets", "fit_datamodels")
-  targets = base_models.searched_targets(opened)
+  targets, others = base_models.searched_targets(opened), external.load(opened)
   same = _same_for_all(opened, targets)
 
   def work() -> dict[str, Any]:
     relabel_unk = relabel.scores(opened, targets)
     new_un = label_flips.best_class(relabel_unk, opened.labels) if same is None else same
     taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
-    scores = methods.scores(opened, opened.experiment.compare.names)
+    scores = methods.scores(opened, opened.experiment.compare.names) | others
     num_targets = len(opened.target_labels)
     scores["relabel"] = _of_some(taken_un, targets, num_targets)
     verdicts = label_flips.find_label_flips(
@@ -47,7 +47,8 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     )
     return removals.report_search(opened, STAGE, verdicts)
 
-  return opened.workdir.run(STAGE, opened.settings(*GROUPS), work, inputs)
+  settings = opened.settings(*GROUPS) | external.settings(others)
+  return opened.workdir.run(STAGE, settings, work, inputs)
 
 
 def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> ScoreRows:
@@ -79,7 +80,7 @@ def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
   return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals,))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
 
 if __name__ == "__main__":
   PROGRAM.run()

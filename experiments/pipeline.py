@@ -9,7 +9,7 @@ processes of one job share all of it with --distributed.
 """
 
 from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
-from experiments.runtime import lab, launcher, processes
+from experiments.runtime import external, lab, launcher, processes
 from jaxdm.datamodels import path
 
 
@@ -24,7 +24,7 @@ def main(opened: lab.Lab) -> None:
   report.main(opened)
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness,))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, external))
 
 if __name__ == "__main__":
   PROGRAM.run()

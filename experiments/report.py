@@ -217,7 +217,16 @@ def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
   others, their_captions = _others(opened.workdir)
   targets = tables.read_rows(folder / "targets.csv")
   settings = opened.settings(
-    "data", "collect", "train", "gradient", "prior", "fit", "search", "compare", "flip"
+    "data",
+    "collect",
+    "network",
+    "train",
+    "gradient",
+    "prior",
+    "fit",
+    "search",
+    "compare",
+    "flip",
   )
   summary = {
     **_provenance(opened.workdir),

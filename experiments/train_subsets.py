@@ -20,7 +20,7 @@ from jaxdm.storage import atomic_io, identity
 from jaxdm.training.trainer import missing
 
 STAGE = "train_subsets"
-GROUPS = ("data", "collect", "train", "gradient")
+GROUPS = ("data", "collect", "network", "train", "gradient")
 _BLOCK_ROWS = 4096
 
 

@@ -11,6 +11,7 @@ from experiments.config import presets
 from experiments.runtime import lab
 from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
+from jaxdm.errors import UserError
 from jaxdm.training import recipe
 from jaxdm.training.recipe import TrainConfig
 
@@ -88,6 +89,11 @@ def problem_size(
   Raises:
     ValueError: on settings and data that a run would refuse, too.
   """
+  if experiment.network.network != "resnet9":
+    raise UserError(
+      "network must be resnet9, the one whose operations are counted, got "
+      f"{experiment.network.network}"
+    )
   dataset = load_blank(experiment.data, where)
   lab.check(experiment, dataset)
   small = dataset.downscaled(experiment.data.downscale)

@@ -201,11 +201,25 @@ class FlipConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+  """Which network is trained.
+
+  Attributes:
+    network: resnet9; mlp (one hidden layer of --width units) or linear, which also train
+      on feature vectors; or package.module:factory, a function that takes the number of
+      classes and returns a Flax module.
+  """
+
+  network: str = "resnet9"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
   """Everything that a result depends on, group by group."""
 
   data: DataConfig
   collect: CollectConfig
+  network: NetworkConfig
   train: TrainConfig
   gradient: GradientConfig
   prior: PriorConfig
@@ -226,6 +240,7 @@ def _fashion() -> Experiment:
       classes="T-shirt,shirt", train_per_class=100, test_per_class=60, downscale=4
     ),
     collect=CollectConfig(num_models=1200, num_held_out=200, equal_steps=True),
+    network=NetworkConfig(),
     train=TrainConfig(
       width=8,
       epochs=20,
@@ -282,6 +297,7 @@ def _cifar10() -> Experiment:
   return Experiment(
     data=DataConfig(dataset="cifar10"),
     collect=CollectConfig(num_models=300_000, num_held_out=10_000, num_base=64),
+    network=NetworkConfig(),
     train=TrainConfig(compute_dtype="bfloat16"),
     gradient=GradientConfig(),
     prior=PriorConfig(),

@@ -28,6 +28,7 @@ from jaxdm.storage import (
 )
 from jaxdm.storage import store as store_lib
 from jaxdm.training import fleet, resnet9
+from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Collection, Subsets, Trainer, missing
 
@@ -129,7 +130,7 @@ class Lab:
 
   def model_settings(self) -> dict[str, dict[str, Any]]:
     """The settings that no model of a workdir may differ in, by group."""
-    found = self.settings("data", "collect", "train")
+    found = self.settings("data", "collect", "network", "train")
     for name in presets.GROWING:
       del found["collect"][name]
     return found | {"start": {"preset": self.preset}}
@@ -206,6 +207,7 @@ class Lab:
       self.small.train_images,
       self.small.num_classes,
       self.speed,
+      network=self.experiment.network.network,
       gradient_dim=self.experiment.gradient.gradient_dim,
       progress=self._progress(),
     )
@@ -332,12 +334,20 @@ def _of(stored: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(experiment: presets.Experiment, dataset: Dataset) -> None:
   """Raises ValueError where settings and data do not go together."""
-  height, width = dataset.downscaled(experiment.data.downscale).train_images.shape[1:3]
-  if min(height, width) < resnet9.LEAST_PIXELS:
+  shape = dataset.downscaled(experiment.data.downscale).train_images.shape[1:]
+  height, width = shape[:2] if dataset.has_images else (np.inf, np.inf)
+  network = experiment.network.network
+  if network == "resnet9" and min(height, width) < resnet9.LEAST_PIXELS:
     factor = experiment.data.downscale
     place = f"downscale={factor} leaves" if factor > 1 else "dataset has"
     least = "x".join([str(resnet9.LEAST_PIXELS)] * 2)
     raise UserError(f"{place} images of {height}x{width} pixels; {least} are needed")
+  recipe_lib.make(
+    experiment.train,
+    num_classes=dataset.num_classes,
+    input_shape=shape,
+    network=network,
+  )
   n, alpha = len(dataset.train_labels), experiment.collect.alpha
   size = training_sets.subset_size(n, alpha)
   if size < experiment.train.batch_size:

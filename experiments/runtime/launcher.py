@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 from absl import flags, logging
 
-from experiments.config import experiment_flags
+from experiments.config import experiment_flags, presets
 from experiments.runtime import imported, lab, preemption, processes, program, workdir
 from jaxdm import devices, numerics
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 
 Hold = Literal["alone", "shared", "job", "reading", "not"]
@@ -41,6 +42,7 @@ def open_lab() -> lab.Lab:
   if models:
     experiment = imported.adapted(experiment, models, dataset)
   lab.check(experiment, dataset)
+  _check_used(experiment, dataset)
   preset = experiment_flags.preset(stored)
   opened = lab.Lab(folder, experiment, experiment_flags.speed(), dataset, preset, models)
   same = dataclasses.asdict(experiment.data) == stored.get("data")
@@ -52,6 +54,19 @@ def open_lab() -> lab.Lab:
     )
   opened.check_models()
   return opened
+
+
+def _check_used(experiment: presets.Experiment, dataset: Dataset) -> None:
+  """Raises UserError on a flag that says nothing of this network or these data."""
+  network, given = experiment.network.network, experiment_flags.given_fields()
+  if not dataset.has_images:
+    for name in ("flip", "translate_pixels", "cutout_pixels"):
+      if name in given:
+        raise UserError(f"{name} has no effect on feature vectors")
+  unused = {"resnet9": (), "mlp": ("conv_backend",), "linear": ("width", "conv_backend")}
+  for name in unused.get(network, ("width", "compute_dtype", "conv_backend")):
+    if name in given:
+      raise UserError(f"{name} has no effect on --network={network}")
 
 
 def start(

@@ -88,6 +88,24 @@ class Workdir:
     found = self._kept_places() | self._given
     return {name: found.get(name) for name in given}
 
+  def places_of(self, prefix: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Files outside of this folder that have names of their own; see `places`.
+
+    Args:
+      prefix: of all of them, in the workdir's notes.
+      given: paths by name, in this run.
+
+    Returns:
+      Paths by name, those of earlier runs included.
+    """
+    self.places(**{prefix + name: path for name, path in given.items()})
+    found = self._kept_places() | self._given
+    return {
+      name.removeprefix(prefix): path
+      for name, path in found.items()
+      if name.startswith(prefix)
+    }
+
   def _check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
     begun = bool(atomic_io.find(self._stages, "*.json"))

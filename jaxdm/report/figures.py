@@ -296,8 +296,14 @@ def story(
 
 
 def _draw(axes: Any, image: np.ndarray, title: str) -> None:
-  """One image without axes; of many channels the first three, as red, green and blue."""
-  shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
-  axes.imshow(np.pad(shown, [(0, 0), (0, 0), (0, 3 - shown.shape[-1])]))
+  """One image without axes; of many channels the first three, as red, green and blue.
+
+  A feature vector is a strip of its numbers.
+  """
   axes.set_title(title, fontsize="x-small", parse_math=False)
   axes.set_axis_off()
+  if image.ndim == 1:
+    axes.imshow(image[None], aspect="auto", cmap="viridis", interpolation="nearest")
+    return
+  shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+  axes.imshow(np.pad(shown, [(0, 0), (0, 0), (0, 3 - shown.shape[-1])]))

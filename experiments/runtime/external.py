@@ -1,0 +1,64 @@
+"""Scores of training examples that another package has made, beside our own."""
+
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.runtime import lab
+from jaxdm.attribution.registry import METHODS
+from jaxdm.errors import UserError
+from jaxdm.storage import identity
+
+SCORES = flags.DEFINE_multi_string(
+  "scores",
+  None,
+  "NAME=FILE.npy: scores made elsewhere, float [targets, training examples], the highest "
+  "for examples that support a target most. They are judged, searched and reported under "
+  "that name. Repeatable; the workdir remembers it.",
+)
+_PLACE = "scores "
+
+
+def load(opened: lab.Lab) -> dict[str, np.ndarray]:
+  """The scores in files, by name, mapped into memory.
+
+  Raises:
+    UserError: on a name that is taken, or a file that does not hold such scores.
+  """
+  given = {}
+  for text in SCORES.value or ():
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+      raise UserError(f"scores must be NAME=FILE.npy, got {text!r}")
+    if name in METHODS:
+      raise UserError(f"scores: the name {name} is that of a method of jaxdm")
+    if name in given:
+      raise UserError(f"scores: the name {name} is given twice")
+    given[name] = path
+  places = opened.workdir.places_of(_PLACE, given)
+  return {name: _read(name, path, opened) for name, path in places.items()}
+
+
+def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+  """What a stage depends on that uses the scores, as a group of settings."""
+  found = {name: identity.digest(one) for name, one in scores.items()}
+  return {"scores": found} if found else {}
+
+
+def _read(name: str, path: str, opened: lab.Lab) -> np.ndarray:
+  """One file; never a pickle."""
+  try:
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+  except Exception as error:  # NumPy parses the header as Python, and so fails.
+    raise UserError(f"scores: {name}={path} is not a whole .npy file: {error}") from error
+  expected = len(opened.target_labels), len(opened.labels)
+  if not isinstance(found, np.ndarray) or found.shape != expected:
+    shape = list(getattr(found, "shape", []))
+    raise UserError(
+      f"scores: {name}={path} must be [targets, training examples] = {list(expected)}, "
+      f"got {shape}"
+    )
+  if found.dtype.kind not in "fiu":
+    raise UserError(f"scores: {name}={path} must hold numbers, got {found.dtype}")
+  return found
