@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.runtime import base_models, lab, launcher, processes, workdir
+from jaxdm.attribution.registry import from_full_data
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
@@ -57,7 +58,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     return _summary(opened)
 
   settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
-  inputs = {"models": identity.digest(opened.trainer.identity())}
+  inputs = {
+    "models": identity.digest(opened.trainer.identity()),
+    "methods": identity.digest(sorted(from_full_data())),
+  }
   return opened.workdir.run(
     STAGE, settings, work, inputs, left_something=opened.holds_models
   )

@@ -32,6 +32,7 @@ from experiments.config import experiment_flags
 from experiments.runtime import base_models, lab, methods, program, workdir
 from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
+from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.label_flips import find_label_flips
 from jaxdm.brittleness.problem import Problem, cases_of
@@ -182,11 +183,11 @@ def _of_subset(collection: Collection, number: int) -> np.random.Generator:
 def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
   """Random scores, and logits that are right about every target."""
   t, n = len(opened.target_labels), len(opened.labels)
-  shapes: dict[str, tuple[int, ...]] = dict.fromkeys(base_models.METHODS, (t, n))
+  shapes: dict[str, tuple[int, ...]] = dict.fromkeys(from_full_data(), (t, n))
   k, r = opened.dataset.num_classes, opened.experiment.collect.num_base
   folder = opened.workdir.path / lab.BASE_MODELS
   arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
-  for name in base_models.METHODS:
+  for name in from_full_data():
     for part in tiling.tiles(t, _TILE_TARGETS):
       arrays[name][part] = rng.standard_normal(arrays[name][part].shape, np.float32)
   arrays["logits"][:] = 4 * (opened.target_labels[:, None] == np.arange(k))

@@ -18,7 +18,8 @@ from absl import flags
 
 from experiments.bench import cost
 from experiments.config import experiment_flags, presets
-from experiments.runtime import base_models, program
+from experiments.runtime import program
+from jaxdm.attribution.registry import from_full_data
 from jaxdm.errors import UserError
 
 BENCH = program.define_path("bench", None, "JSON that bench_trainer wrote.")
@@ -84,7 +85,7 @@ def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size)
     samples_per_model=samples,
     device_hours=seconds * bench["machine"]["devices"] / 3600,
     store_bytes=m * (itemsize * numbers + -(-size.num_train // 8)),
-    scores_bytes=4 * size.num_targets * size.num_train * (len(base_models.METHODS) + 1),
+    scores_bytes=4 * size.num_targets * size.num_train * (len(from_full_data()) + 1),
     device_bytes=row["memory_bytes"],
     source=source,
   )

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxdm.attribution import registry
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
@@ -139,16 +140,8 @@ class PriorConfig:
       raise UserError(f"priors must be some of {', '.join(PRIORS)}, got {self.priors!r}")
 
 
-METHODS = (
-  "datamodel",
-  "influence",
-  "trak",
-  "tracin",
-  "similar",
-  "close",
-  "pixels",
-  "random",
-)
+# Relabel scores are of another change than removal.
+METHODS = tuple(name for name in registry.METHODS if name != "relabel")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,8 +149,7 @@ class CompareConfig:
   """Which ways of choosing training examples are compared.
 
   Attributes:
-    methods: comma-separated, of datamodel, influence, trak, tracin, similar (cosine of
-      representations), close (their distance), pixels (distance of images) and random.
+    methods: comma-separated, of {methods}.
     search_targets: indices, comma-separated, of the targets to search instead of a
       sample.
   """
@@ -185,6 +177,12 @@ class CompareConfig:
   def target_list(self) -> tuple[int, ...]:
     """The targets asked for one by one; none: a sample."""
     return tuple(int(text) for text in self.search_targets.split(",") if text)
+
+
+# Flags take their help from the docstring.
+CompareConfig.__doc__ = (CompareConfig.__doc__ or "").format(
+  methods=", ".join(f"{name} ({registry.METHODS[name].source})" for name in METHODS)
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

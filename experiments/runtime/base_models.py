@@ -13,11 +13,11 @@ from etils import epath
 from experiments.runtime import lab
 from jaxdm import margins
 from jaxdm.attribution.attribute import add_full_data_scores
+from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.errors import UserError
 from jaxdm.storage import array_folder, checksummed_json
 
-METHODS = ("similar", "close", "tracin", "trak", "influence")
 _LOGITS = "logits"
 # What earlier versions wrote instead of the folder.
 _OLD_FILE = "base_models.npz"
@@ -68,7 +68,10 @@ def load(opened: lab.Lab) -> BaseModels:
 
 def exist(opened: lab.Lab) -> bool:
   """Whether `train_all` has written those that the settings ask for."""
-  return array_folder.exists(_folder(opened), opened.base_models_identity())
+  folder, identity = _folder(opened), opened.base_models_identity()
+  if not array_folder.exists(folder, identity):
+    return False
+  return set(from_full_data()) <= set(array_folder.ArrayFolder(folder, identity))
 
 
 def damage(opened: lab.Lab, *, complete: bool) -> Iterator[tuple[str, str]]:
@@ -117,7 +120,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
   """
   t, n = len(opened.target_labels), len(opened.labels)
   folder = _folder(opened)
-  totals = array_folder.create(folder, dict.fromkeys(METHODS, (t, n)))
+  totals = array_folder.create(folder, dict.fromkeys(from_full_data(), (t, n)))
   logits_rtk = add_full_data_scores(
     opened.trainer,
     totals,

@@ -108,6 +108,11 @@ METHODS = {
 }
 
 
+def from_full_data() -> tuple[str, ...]:
+  """The methods whose scores are made from models on all data."""
+  return tuple(name for name, method in METHODS.items() if method.terms)
+
+
 def all_classes(name: str) -> bool:
   """Whether a method ranks examples of all classes; scores from elsewhere do."""
   return name not in METHODS or METHODS[name].all_classes

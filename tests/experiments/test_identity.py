@@ -25,6 +25,7 @@ from experiments.config import presets
 from experiments.runtime import base_models, lab, relabel, workdir
 from experiments.studies import efficiency, explain, removal_curves
 from jaxdm import prng, training_sets
+from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import fit as fit_lib
@@ -571,7 +572,8 @@ def base_model_arrays() -> Entry:
       base_models.load(opened)
       return False
     path = opened.workdir.path / lab.BASE_MODELS
-    arrays = array_folder.create(path, {"logits": (2, T, 2), "trak": (T, N)})
+    scores = dict.fromkeys(from_full_data(), (T, N))
+    arrays = array_folder.create(path, {"logits": (2, T, 2), **scores})
     array_folder.finish(path, arrays, opened.base_models_identity())
     return True
 

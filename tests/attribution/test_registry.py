@@ -1,0 +1,70 @@
+"""A method is one entry of the registry; everything else follows from it."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.programs import TOY, start
+
+import jaxdm
+from experiments import brittleness, fit_datamodels, train_subsets
+from experiments.config import presets
+from jaxdm import prng
+from jaxdm.attribution import registry
+from jaxdm.attribution.scores import Term
+
+
+def negative_log_odds(model, damping):
+  """What the new method computes: how unsure a model is of an example."""
+
+  def score(train_rows, target_rows):
+    return jnp.broadcast_to(-train_rows, (len(target_rows), len(train_rows)))
+
+  return [Term(score, model.gradients[-1].odds_n, model.features_tf)]
+
+
+@pytest.fixture
+def with_method(monkeypatch) -> None:
+  """The registry with one more entry."""
+  entry = registry.Method(
+    "#123456", "log-odds", all_classes=True, terms=negative_log_odds
+  )
+  monkeypatch.setitem(registry.METHODS, "unsure", entry)
+
+
+def test_an_entry_makes_scores(with_method) -> None:
+  dataset = jaxdm.load_dataset("fashion").take(["T-shirt", "shirt"], 10, 5)
+  config = jaxdm.TrainConfig(epochs=2, batch_size=5)
+  trainer = jaxdm.Trainer(dataset, config, network="linear")
+  scores = jaxdm.attribution_scores(trainer, ["unsure", "influence"], num_models=3)
+  unsure = scores["unsure"]
+  assert list(scores) == ["unsure", "influence"] and unsure.shape == (10, 20)
+  assert (unsure == unsure[0]).all() and unsure.std() > 0
+  # The mean log-odds of the same models, from their margins on two classes.
+  labels, images = dataset.train_labels, dataset.train_images
+  own = jaxdm.Trainer.of(trainer.fleet, None, labels, images, labels, seed=0)
+  seeds = prng.model_seeds("base", 3)
+  margins = own(np.ones((3, 20), bool), labels, seeds)
+  np.testing.assert_allclose(unsure[0], -margins.mean(axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_an_entry_is_searched_and_reported_also_in_a_workdir_that_lacks_it(
+  tmp_path, monkeypatch, request
+) -> None:
+  folder, toy = tmp_path / "run", TOY | {"methods": "random", "priors": "none"}
+  start(train_subsets.PROGRAM, folder, toy=toy)
+  request.getfixturevalue("with_method")
+  monkeypatch.setattr(presets, "METHODS", (*presets.METHODS, "unsure"))
+  for program in (train_subsets, fit_datamodels, brittleness):
+    start(program.PROGRAM, folder, toy=toy, methods="random,unsure")
+  record = json.loads((folder / "stages" / "brittleness.json").read_text())
+  assert set(record["summary"]["methods"]) == {"random", "unsure"}
+
+
+@pytest.mark.parametrize(
+  "methods", [["datamodel"], ["relabel"], ["nothing"], ["trak"] * 2]
+)
+def test_methods_that_make_no_scores_are_refused(methods) -> None:
+  with pytest.raises(jaxdm.UserError, match="methods must be some of influence, trak"):
+    jaxdm.attribution_scores(None, methods, num_models=2)
