@@ -18,7 +18,7 @@ from jaxdm.attribution.registry import from_full_data
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
-from jaxdm.training.trainer import missing
+from jaxdm.training.collection import missing
 
 STAGE = "train_subsets"
 GROUPS = ("data", "collect", "network", "train", "gradient")

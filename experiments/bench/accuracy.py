@@ -18,6 +18,7 @@ from experiments.bench import measure
 from experiments.bench.peers import torch_resnet9
 from experiments.config import experiment_flags
 from experiments.runtime import base_models, lab, program, workdir
+from experiments.runtime import help as help_page
 from jaxdm import devices
 from jaxdm.errors import UserError
 
@@ -75,5 +76,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   devices.use_all_devices()
-  experiment_flags.show_in_help()
+  help_page.exit_if_asked(measure)
   program.run(main)

@@ -30,6 +30,7 @@ from experiments import brittleness, fit_datamodels, label_flip, report, train_s
 from experiments.bench import cost, measure
 from experiments.config import experiment_flags
 from experiments.runtime import base_models, lab, methods, program, workdir
+from experiments.runtime import help as help_page
 from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.registry import from_full_data
@@ -45,7 +46,7 @@ from jaxdm.errors import UserError
 from jaxdm.lasso import tiling
 from jaxdm.report import tables
 from jaxdm.storage import array_folder, atomic_io, bank, identity
-from jaxdm.training.trainer import Collection, missing
+from jaxdm.training.collection import Collection, missing
 
 SCALE = flags.DEFINE_float(
   "scale", 1.0, "Share of the preset's examples, targets and models.", 0, 1
@@ -434,5 +435,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  experiment_flags.show_in_help()
+  help_page.exit_if_asked(measure)
   program.run(main)

@@ -18,6 +18,7 @@ from absl import flags
 
 from experiments.bench import cost
 from experiments.config import experiment_flags, presets
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.errors import UserError
@@ -137,5 +138,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  experiment_flags.show_in_help()
+  help_page.exit_if_asked()
   program.run(main)

@@ -33,6 +33,7 @@ from absl import flags, logging
 
 from experiments.bench import cost, measure, sides
 from experiments.config import experiment_flags, presets
+from experiments.runtime import help as help_page
 from experiments.runtime import lab, program, workdir
 from jaxdm import devices, prng, training_sets
 from jaxdm.errors import UserError
@@ -232,5 +233,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  experiment_flags.show_in_help()
+  help_page.exit_if_asked(measure)
   program.run(main)

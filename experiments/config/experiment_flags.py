@@ -7,7 +7,6 @@ the preset's.
 
 import dataclasses
 import re
-import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -53,15 +52,14 @@ ARRAYS = program.define_path(
   "test_labels and, if wanted, class_names. The workdir remembers it.",
 )
 
-_GROUPS = typing.get_type_hints(presets.Experiment)
+GROUPS = typing.get_type_hints(presets.Experiment)
 
 
 def _field_help(config: type) -> dict[str, str]:
   """The Attributes section of a config's docstring, by field."""
   text = (config.__doc__ or "").partition("Attributes:")[2]
   entries = re.findall(r"^    (\w+): (.*(?:\n      .*)*)", text, re.MULTILINE)
-  lines = {name: re.sub(r"\s+", " ", line) for name, line in entries}
-  return {name: line[0].upper() + line[1:] for name, line in lines.items()}
+  return {name: re.sub(r"\s+", " ", line) for name, line in entries}
 
 
 def _plain_type(hint: Any) -> Any:
@@ -71,7 +69,7 @@ def _plain_type(hint: Any) -> Any:
 
 def _define_flags() -> None:
   """One flag a field; `None` means that it was not given."""
-  for config in (*_GROUPS.values(), fleet.Speed):
+  for config in (*GROUPS.values(), fleet.Speed):
     helps = _field_help(config)
     for name, hint in typing.get_type_hints(config).items():
       if name in flags.FLAGS:
@@ -87,12 +85,6 @@ def _define_flags() -> None:
 _define_flags()
 
 
-def show_in_help() -> None:
-  """Makes `--help` of the running program list these flags."""
-  for flag in flags.FLAGS.get_flags_for_module(__name__):
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-
-
 def _given(config: type) -> dict[str, Any]:
   """The fields of a config that the command line sets."""
   names = [field.name for field in dataclasses.fields(config)]
@@ -102,7 +94,7 @@ def _given(config: type) -> dict[str, Any]:
 
 def given_fields() -> set[str]:
   """The fields of all configs that the command line sets."""
-  return {name for config in (*_GROUPS.values(), fleet.Speed) for name in _given(config)}
+  return {name for config in (*GROUPS.values(), fleet.Speed) for name in _given(config)}
 
 
 def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
@@ -132,9 +124,9 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
   """
   start = presets.PRESETS[preset(stored)]()
   # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
-  known = {k: v for name in _GROUPS for k, v in stored.get(name, {}).items()}
+  known = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
   groups = {}
-  for name, config in _GROUPS.items():
+  for name, config in GROUPS.items():
     base, given = stored.get(name), _given(config)
     if name == "data" and ARRAYS.value:
       given = {"dataset": "arrays"} | given  # What the file is for.

@@ -17,14 +17,15 @@ class DataConfig:
   """Which images.
 
   Attributes:
-    dataset: 'fashion' (ships with the package), 'folder' (image files, see --data_dir),
-      'arrays' (see --arrays), or the name of a prepared TFDS image classification set
-      such as cifar10.
-    classes: names of the classes used, comma-separated; empty for all.
-    train_per_class: training examples kept of each class, the first ones; 0 for all.
-    test_per_class: targets kept of each class, the first ones; 0 for all.
-    downscale: average images over blocks of this many pixels a side before training.
-    background: colour behind transparent parts of image files, as white or #808080.
+    dataset: Source of the data: 'fashion' (ships with the package), 'folder' (image
+      files, see --data_dir), 'arrays' (see --arrays), or the name of a prepared TFDS
+      image classification set such as cifar10.
+    classes: Names of the classes to use, comma-separated; empty for all.
+    train_per_class: Training examples to keep of each class, the first ones; 0 for all.
+    test_per_class: Targets to keep of each class, the first test examples; 0 for all.
+    downscale: Side, in pixels, of the blocks over which images are averaged before
+      training; 1 keeps their size.
+    background: Colour behind transparent parts of image files, as white or #808080.
   """
 
   dataset: str = "fashion"
@@ -40,20 +41,22 @@ class CollectConfig:
   """Which models.
 
   Attributes:
-    alpha: share of the training set that each random subset holds.
-    num_models: models on random subsets that datamodels are fitted to.
-    num_held_out: further subsets, that datamodels are judged on.
-    held_out_from: number of the first held-out subset; default: num_models, where it
-      stays when there are more models later.
-    held_out_seeds: models trained on each of those; 2 and more tell how well the
-      expected margin itself would do (the noise ceiling of the LDS).
-    num_base: models on the full training set.
-    equal_steps: train every model for the steps that one on a random subset takes,
-      instead of for steps in proportion to its set (as published).
-    margin_dtype: float16 halves the store of margins; a model with one above 65,504
-      counts as diverged.
-    keep_logits: store every logit beside the margins, in the same type.
-    seed: of everything random in the experiment.
+    alpha: Share of the training set in each random subset.
+    num_models: Models on random subsets to which datamodels are fitted.
+    num_held_out: Further subsets, whose models judge the datamodels and are never fitted
+      to.
+    held_out_from: Number of the first held-out subset; default: num_models. It stays the
+      same when a workdir gets more models later.
+    held_out_seeds: Models trained on each held-out subset. Two or more also give the
+      noise ceiling, an upper bound of the LDS of any method.
+    num_base: Models trained on the full training set. They tell which targets are right,
+      and make the scores of influence functions and similar methods.
+    equal_steps: Train every model for the number of steps that a model on a random subset
+      takes, instead of in proportion to its set (as published).
+    margin_dtype: Type of stored margins. float16 halves the store; a model with a margin
+      above 65,504 counts as diverged.
+    keep_logits: Store every logit beside the margins, in the same type.
+    seed: Root seed of everything random in the experiment, in [0, 2**32).
   """
 
   alpha: float = 0.5
@@ -103,9 +106,9 @@ class GradientConfig:
   """How TracIn, TRAK and influence functions look at the models on all data.
 
   Attributes:
-    damping: added to TRAK's and influence functions' matrices, as a multiple of an
-      average example's part in them.
-    gradient_dim: numbers that an example's gradient is projected to.
+    damping: Multiple of an average example's part that is added to the matrices of TRAK
+      and of influence functions.
+    gradient_dim: Dimension to which the gradient of an example is projected.
   """
 
   damping: float = 0.5
@@ -126,10 +129,10 @@ class PriorConfig:
   """What is believed of the weights before fitting.
 
   Attributes:
-    priors: candidates, comma-separated, among which held-out models choose: none (the
-      published method), class and similar (penalty factors), tracin, trak and influence
-      (scores that weights are shrunk to), influence+size (and penalised less where
-      these are large).
+    priors: Candidate priors of the weights, comma-separated; validation chooses one.
+      none: the published method. class, similar: penalty factors by class or similarity.
+      tracin, trak, influence: weights are shrunk to these scores. influence+size: and
+      penalised less where the scores are large.
   """
 
   priors: str = "none,influence+size"
@@ -149,9 +152,9 @@ class CompareConfig:
   """Which ways of choosing training examples are compared.
 
   Attributes:
-    methods: comma-separated, of {methods}.
-    search_targets: indices, comma-separated, of the targets to search instead of a
-      sample.
+    methods: Methods to compare, comma-separated: {methods}.
+    search_targets: Indices of the targets to search, comma-separated, such as 3,14;
+      default: a random sample.
   """
 
   methods: str = "datamodel,influence,similar,random"
@@ -190,9 +193,10 @@ class FlipConfig:
   """Which labels flipped examples get.
 
   Attributes:
-    flip_to: runner-up (the class, beside its own, that models on all data find likeliest
-      for the target), best (for each example the class that takes most from the target,
-      by its relabel score), or the name of a class, with search_targets of others.
+    flip_to: New label of flipped examples: runner-up (the most likely class for the
+      target, other than its own, under models on all data), best (for each example the
+      class with the largest relabel score), or the name of a class, with --search_targets
+      of other classes.
   """
 
   flip_to: str = "runner-up"
@@ -203,9 +207,9 @@ class NetworkConfig:
   """Which network is trained.
 
   Attributes:
-    network: resnet9; mlp (one hidden layer of --width units) or linear, which also train
-      on feature vectors; or package.module:factory, a function that takes the number of
-      classes and returns a Flax module.
+    network: Network to train: resnet9; mlp (one hidden layer of --width units) or linear,
+      which also take feature vectors; or package.module:factory, a function from the
+      number of classes to a Flax module.
   """
 
   network: str = "resnet9"

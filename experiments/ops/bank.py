@@ -40,7 +40,8 @@ from experiments.runtime import (
 )
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, verify
-from jaxdm.training.trainer import CHANGES, Collection, missing
+from jaxdm.training.collection import Collection, missing
+from jaxdm.training.trainer import CHANGES
 
 
 class Imported(NamedTuple):

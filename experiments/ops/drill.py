@@ -43,7 +43,7 @@ from experiments.runtime import lab, processes, program
 from experiments.runtime.launcher import open_lab
 from jaxdm import devices
 from jaxdm.storage import bank, store, verify
-from jaxdm.training.trainer import missing
+from jaxdm.training.collection import missing
 
 WHAT = flags.DEFINE_enum(
   "drill",

@@ -17,7 +17,7 @@ from experiments.runtime import workdir
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import bank
-from jaxdm.training.trainer import Collection, Subsets, missing
+from jaxdm.training.collection import Collection, Subsets, missing
 
 STAGE = "import"
 # Of the store, in the bank.

@@ -29,8 +29,9 @@ from jaxdm.storage import (
 from jaxdm.storage import store as store_lib
 from jaxdm.training import fleet, resnet9
 from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.collection import Collection, Subsets, missing
 from jaxdm.training.recipe import TrainConfig
-from jaxdm.training.trainer import Collection, Subsets, Trainer, missing
+from jaxdm.training.trainer import Trainer
 
 # In the workdir, what is kept of the models on all data.
 BASE_MODELS = "base_models"

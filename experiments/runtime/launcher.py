@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from absl import flags, logging
 
 from experiments.config import experiment_flags, presets
+from experiments.runtime import help as help_page
 from experiments.runtime import imported, lab, preemption, processes, program, workdir
 from jaxdm import devices, numerics
 from jaxdm.data.dataset import Dataset
@@ -154,10 +155,8 @@ class Program(NamedTuple):
     """Parses the command line and runs it in a process of its own."""
     devices.use_all_devices()
     shared = (processes,) if self.hold in ("shared", "job") else ()
-    experiment_flags.show_in_help()
-    for module in (*shared, *self.flag_modules):
-      for flag in flags.FLAGS.get_key_flags_for_module(module):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    has_settings = self.opener is not open_workdir
+    help_page.exit_if_asked(*shared, *self.flag_modules, has_settings=has_settings)
     program.run(self._begin)
 
   def _begin(self, argv: Sequence[str]) -> None:

@@ -16,18 +16,19 @@ class SearchConfig:
   16
 
   Attributes:
-    max_share: the largest change tried, as a share of the target's class.
-    size_law: grid: geometrically spaced from 1. surrogate, for datamodels: where they
-      predict margins of 0 and below, in equal steps.
-    num_sizes: how many sizes.
-    search_seeds: models a probe of the search.
-    verify_seeds: fresh models a verification, at most; it ends earlier once it is
-      clear (`verdicts.SequentialTest`).
-    max_verifications: sizes put to the proof for one target, geometrically spaced from
-      the largest down to what the search proposes; 1: only that.
-    confidence: that no claim of one target and method is false.
-    num_targets: sampled from the targets that full-data models get right.
-    seed: of the sample of targets.
+    max_share: The largest change to try, as a share of the target's class.
+    size_law: Sizes to try. grid: geometrically spaced from 1. surrogate: for datamodels,
+      the sizes at which they predict margins of 0 and below, in equal steps of the
+      margin.
+    num_sizes: Number of sizes to try.
+    search_seeds: Models trained for each size that the search tries.
+    verify_seeds: Largest number of fresh models that verify one size; verification stops
+      earlier once the result is clear (`verdicts.SequentialTest`).
+    max_verifications: Sizes to verify for each target, geometrically spaced from the
+      largest down to the search's proposal; 1: the proposal alone.
+    confidence: Confidence level of the claims of one target and method, such as 0.95.
+    num_targets: Targets to search, sampled from those that models on all data get right.
+    seed: Seed of the sample of targets.
   """
 
   max_share: float = 0.25

@@ -3,17 +3,17 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from jaxdm import margins as margins_lib
-from jaxdm import numerics, training_sets
+from jaxdm import numerics
 from jaxdm import progress as progress_lib
-from jaxdm.datamodels import path
-from jaxdm.datamodels.model import Datamodels, predictions
+from jaxdm.datamodels import inputs, path
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.datamodels.outcomes import Outcomes
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.plan import FitPlan, Parts, agree
 from jaxdm.datamodels.priors import Prior
@@ -22,11 +22,7 @@ from jaxdm.lasso import solver as solver_lib
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
 from jaxdm.storage import cache as kept_lib
-from jaxdm.storage import identity, polling, store
-
-_AT_ONCE = 2**28
-# Of sums of squares that should be 0.
-_ROUNDING = 1e-9
+from jaxdm.storage import identity, polling
 
 
 @numerics.pinned()
@@ -99,8 +95,10 @@ def fit_datamodels(
     raise ValueError(
       f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
     )
-  candidates = _checked_candidates(candidates)
-  masks_mn, margins_mt, weights_m, lost_t = _checked(masks_mn, margins_mt, sample_weight)
+  candidates = inputs.check_candidates(candidates)
+  masks_mn, margins_mt, weights_m, lost_t = inputs.check_models(
+    masks_mn, margins_mt, sample_weight
+  )
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   names = tuple(candidates)
   splits = path.folds(m, config, weights_m)
@@ -122,7 +120,8 @@ def fit_datamodels(
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = Parts(kept, share, tasks, progress)
   data = {
-    name: _Data(*data_of_fit, lost_t, prior, parts) for name, prior in candidates.items()
+    name: Outcomes(*data_of_fit, lost_t, prior, parts)
+    for name, prior in candidates.items()
   }
   full = solver_lib.Solver(masks_mn, np.arange(m), plan, weights_m)
 
@@ -143,13 +142,13 @@ def fit_datamodels(
   if len(full.constant_columns):
     report(
       f"{len(full.constant_columns)} examples are in all training sets or in none, and "
-      f"get no weight of their own: {_some(full.constant_columns)}"
+      f"get no weight of their own: {inputs.some(full.constant_columns)}"
     )
   if lost_t.any():
     lost = np.flatnonzero(lost_t)
     report(
       f"{len(lost)} targets get no datamodel, since at most half of the models have "
-      f"margins of them: {_some(lost)}"
+      f"margins of them: {inputs.some(lost)}"
     )
     whole["weights"][lost] = 0
     whole["status"][lost] = Status.NONFINITE
@@ -189,7 +188,7 @@ def _settings(
 def _paths(
   shared: Parts,
   masks_mn: design.Matrix,
-  data: Mapping[str, "_Data"],
+  data: Mapping[str, Outcomes],
   parts: Sequence[slice],
   full: solver_lib.Solver,
   splits: Sequence[path.Fold],
@@ -211,7 +210,7 @@ def _paths(
   """
 
   def judged(
-    solver: solver_lib.Solver, fold: path.Fold, one: "_Data", part: slice
+    solver: solver_lib.Solver, fold: path.Fold, one: Outcomes, part: slice
   ) -> dict[str, np.ndarray]:
     outcomes_mt, factors_tn = one.outcomes(part), one.factors(part)
     top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
@@ -245,7 +244,7 @@ def _paths(
 
 def _fitted(
   shared: Parts,
-  data: "_Data",
+  data: Outcomes,
   parts: Sequence[slice],
   full: solver_lib.Solver,
   lambdas_t: np.ndarray,
@@ -270,151 +269,8 @@ def _fitted(
   return {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
 
 
-class _Data:
-  """What is fitted under one prior: the margins less what its offset explains.
-
-  The offset's mean over the examples is scaled by itself: it changes predictions only
-  where subsets differ in size, and subsets of one size do not tell how large it is.
-  """
-
-  def __init__(
-    self,
-    masks_mn: design.Matrix,
-    margins_mt: Margins,
-    weights_m: np.ndarray | None,
-    lost_t: np.ndarray,
-    prior: Prior,
-    parts: Sequence[slice],
-  ):
-    self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
-    self._lost_t = lost_t
-    self._shape = margins_mt.shape[1], masks_mn.shape[1]
-    self._scales = np.zeros(2)
-    if prior.offset is None:
-      return
-    # Two numbers for all targets, by least squares: they cost no degree of freedom.
-    aligned, power = np.zeros(2), np.zeros(2)
-    root_m = None if weights_m is None else np.sqrt(weights_m)
-    for part in parts:
-      margins = matrices.scale_rows(self._known(margins_mt[:, part], part), root_m)
-      for i, guess_mt in enumerate(self._guesses(part)):
-        mean_t = np.average(guess_mt, axis=0, weights=weights_m)
-        guess_mt = matrices.scale_rows(guess_mt - mean_t, root_m)
-        aligned[i] += np.sum(guess_mt * margins)
-        power[i] += np.sum(guess_mt**2)
-    known = power > _ROUNDING * power.max()
-    self._scales = np.where(known, np.maximum(aligned / np.where(known, power, 1), 0), 0)
-
-  def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
-    """The offset less its mean, and its mean, before they are scaled."""
-    offset_tn = self._prior.offset_of(part, self._shape)
-    mean_t1 = offset_tn.mean(axis=1, keepdims=True)
-    return offset_tn - mean_t1, np.broadcast_to(mean_t1, offset_tn.shape)
-
-  def _guesses(self, part: slice) -> list[np.ndarray]:
-    """What both predict, as float64[m, t]."""
-    offsets = self._offsets(part)
-    return [predictions(self._masks, one).astype(np.float64) for one in offsets]
-
-  def factors(self, part: slice) -> np.ndarray | None:
-    """Penalty factors; None: 1."""
-    return self._prior.factors_of(part, self._shape)
-
-  def offset(self, part: slice) -> np.ndarray:
-    """What weights are shrunk to, as float32[t, n]; 0 where there is no offset."""
-    if not self._scales.any():
-      return np.zeros(1, np.float32)
-    apart, mean = self._offsets(part)
-    return (self._scales[0] * apart + self._scales[1] * mean).astype(np.float32)
-
-  def outcomes(self, part: slice) -> np.ndarray:
-    """float64[m, t]; 0 for targets without margins."""
-    outcomes_mt = self._margins[:, part].astype(np.float64)
-    if self._scales.any():
-      apart, mean = self._guesses(part)
-      outcomes_mt = outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
-    return self._known(outcomes_mt, part)
-
-  def _known(self, values_mt: np.ndarray, part: slice) -> np.ndarray:
-    """Values of targets as float64[m, t], 0 for those without margins."""
-    return np.where(self._lost_t[part], 0.0, values_mt.astype(np.float64))
-
-
-def _some(numbers: np.ndarray) -> str:
-  """The first few of a list."""
-  dots = ", ..." if len(numbers) > 10 else ""
-  return ", ".join(str(number) for number in numbers[:10]) + dots
-
-
 def _variance(values_mt: np.ndarray, weights_m: np.ndarray | None) -> np.ndarray:
   """Of each column, float64[t]."""
   values_mt = values_mt.astype(np.float64)
   values_mt -= np.average(values_mt, axis=0, weights=weights_m)
   return np.average(values_mt**2, axis=0, weights=weights_m)
-
-
-def _checked_candidates(candidates: Any) -> dict[str, Prior]:
-  """Priors by name; raises ValueError on anything else."""
-  candidates = {"none": Prior()} if candidates is None else candidates
-  if not isinstance(candidates, Mapping):
-    kind = type(candidates).__name__
-    raise ValueError(f"candidates must map names to Prior, got {kind}")
-  for name, prior in candidates.items():
-    if not isinstance(prior, Prior):
-      kind = type(prior).__name__
-      raise ValueError(f"candidates must map names to Prior, got {kind} as {name!r}")
-  return dict(candidates or {"none": Prior()})
-
-
-def _checked(
-  masks_mn: Any, margins_mt: Any, sample_weight: Any
-) -> tuple[design.Matrix, Margins, np.ndarray | None, np.ndarray]:
-  """Models that count, and bool[t], which targets have no margins.
-
-  Models are masks of bool, margins, and weights as `matrices.as_weights`.
-
-  Raises:
-    ValueError: on what cannot be fitted.
-  """
-  masks = matrices.as_matrix("masks", masks_mn)
-  margins = _as_margins(margins_mt)
-  m = masks.shape[0]
-  if not min(*masks.shape, margins.shape[1]):
-    raise ValueError(
-      f"masks and margins must not be empty, got {masks.shape}, {margins.shape}"
-    )
-  if m != len(margins):
-    raise ValueError(f"masks have {m} rows, margins {len(margins)}")
-  rows, weights_m = matrices.as_weights(sample_weight, m)
-  masks = _as_bool(masks)
-  margins = matrices.take_rows(margins, rows)
-  models, targets = margins_lib.usable(margins)
-  bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
-  if bad.size:
-    raise ValueError(f"margins of {bad.size} models are not finite: rows {_some(bad)}")
-  lost_t = np.ones(margins.shape[1], bool)
-  lost_t[targets] = False
-  return matrices.take_rows(masks, rows), margins, weights_m, lost_t
-
-
-def _as_margins(margins_mt: Any) -> Margins:
-  """Margins as an array, unless they are many and in a store."""
-  if isinstance(margins_mt, store.Matrix):
-    return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
-  found = matrices.as_columns("margins", margins_mt)
-  return found if isinstance(found, np.ndarray) else np.asarray(found[:])
-
-
-def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
-  """Masks of bool as they are; others checked, and packed."""
-  if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
-    return masks_mn
-
-  def checked() -> Iterator[np.ndarray]:
-    for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
-      wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
-      if wrong.size:
-        raise ValueError(f"masks must be 0 or 1, and are not in rows {_some(wrong)}")
-      yield block.astype(bool)
-
-  return training_sets.PackedMasks.of(checked())

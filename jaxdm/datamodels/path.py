@@ -25,17 +25,18 @@ class FitConfig:
   20
 
   Attributes:
-    num_lambdas: points of each target's path.
-    lambda_min_ratio: the path's end, as a share of the target's lambda_max.
-    validation_share: of the models, held out to choose lambda and the prior; the
-      final fit uses them too. Unused with folds.
-    folds: 1: hold out once. More: cross-validate over so many folds.
-    patience: a target's path ends after so many lambdas without a smaller held-out
+    num_lambdas: Penalties on each target's regularisation path.
+    lambda_min_ratio: Smallest penalty of a path, as a share of the target's lambda_max.
+    validation_share: Share of the models that validates the choice of penalty and prior;
+      the final fit uses these models too. Unused if folds > 1.
+    folds: Folds of cross-validation; 1: a single split.
+    patience: A target's path ends after this many penalties without a smaller validation
       error.
-    tol: relative duality gap of the final fit.
-    path_tol: of the fits along the path, whose only use is the choice.
-    max_steps: proximal-gradient steps at most, per lambda.
-    seed: of the validation split.
+    tol: Relative duality gap to reach in the final fit.
+    path_tol: Relative duality gap to reach along the path, which only chooses the
+      penalty.
+    max_steps: Largest number of proximal-gradient steps for each penalty.
+    seed: Seed of the validation split.
   """
 
   num_lambdas: int = 20

@@ -36,15 +36,15 @@ class Speed:
   32
 
   Attributes:
-    vmap_width: models that one device trains side by side; default: 1 for networks
-      with convolutions, which measures best on CPU (on a GPU it has not been measured),
-      else 32.
-    chunk: models per device and call; results arrive (and are stored) a chunk at
-      a time. Default: 8 for networks with convolutions, else 128.
-    checkpoint_seconds: seconds of training that a killed run loses at most, if a step of
-      a chunk takes no longer than a fifth of them; models that take longer to train are
-      written to disk half-trained. 0: never.
-    conv_backend: the convolution's backend.
+    vmap_width: Models that one device trains side by side; default: 1 for networks with
+      convolutions (fastest on CPU; not measured on a GPU), else 32.
+    chunk: Models per device and call; results are stored a chunk at a time. Default: 8
+      for networks with convolutions, else 128.
+    checkpoint_seconds: Largest loss, in seconds of training, when a run is killed: models
+      that take longer are written to disk half-trained. 0: never. A single step of a
+      chunk must take no longer than a fifth of it.
+    conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
+      (lax), or by device (auto).
   """
 
   vmap_width: int | None = None

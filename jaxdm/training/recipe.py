@@ -31,29 +31,31 @@ class TrainConfig:
   200.0
 
   Attributes:
-    width: channels of ResNet-9's first layer.
-    epochs: passes over the training set; may be fractional.
-    epoch_examples: what counts as one pass. 0: the model's own set, as published.
-      More: that many examples, so that models on sets of any size take the same
+    width: Channels of the first layer of ResNet-9, or hidden units of the MLP.
+    epochs: Passes over the training set; may be fractional.
+    epoch_examples: Number of examples that counts as one pass. 0: the size of the model's
+      own set, as published. With another number, models on sets of any size take the same
       number of steps.
-    batch_size: examples a step.
-    peak_learning_rate: of a schedule that rises from 0 to `peak_at`, then falls
-      to 0, both linearly.
-    peak_at: where the peak stands, as a share of training.
-    momentum: of SGD, and of Muon.
-    weight_decay: this many times a parameter is added to its gradient, as published. A
-      kernel that follows Muon instead shrinks by this many times its own learning rate at
-      every step, beside the orthogonal update ('decoupled'): what is added before it is
-      made orthogonal would have no size.
-    muon_rate: 0: SGD for every parameter, as published. More: the kernels of all
-      convolutions but the first follow Muon (Jordan, 2024: momentum, made orthogonal)
-      with this peak learning rate, on the same schedule.
-    label_smoothing: in [0, 1).
-    flip: mirror training images at random, and average each prediction with that
-      of the mirrored image.
-    translate_pixels: largest random shift.
-    cutout_pixels: side of the random square set to the mean.
-    compute_dtype: 'float32' or 'bfloat16'; parameters are always float32.
+    batch_size: Examples in a step.
+    peak_learning_rate: Highest learning rate. The rate rises linearly from 0 to it and
+      falls linearly to 0.
+    peak_at: Share of training after which the learning rate is highest.
+    momentum: Momentum of SGD, and of Muon.
+    weight_decay: Weight decay. For SGD, this multiple of a parameter is added to its
+      gradient, as published. A kernel that follows Muon shrinks by this multiple of its
+      learning rate at every step (decoupled), because what is added before
+      orthogonalisation would have no effect of its size.
+    muon_rate: Peak learning rate of Muon (Jordan, 2024: orthogonalised momentum) for the
+      kernels of all convolutions but the first, on the same schedule. 0: SGD for every
+      parameter, as published.
+    label_smoothing: Label smoothing, in [0, 1).
+    flip: Mirror training images at random, and average each prediction with that of the
+      mirrored image.
+    translate_pixels: Largest random shift of a training image, in pixels.
+    cutout_pixels: Side of the square of a training image that is set to the mean, in
+      pixels; 0: none.
+    compute_dtype: Type of activations and products: 'float32' or 'bfloat16'. Parameters
+      are always float32.
   """
 
   width: int = 64

@@ -28,15 +28,16 @@ from jaxdm import prng, training_sets
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.data.dataset import Dataset
-from jaxdm.datamodels import fit as fit_lib
+from jaxdm.datamodels import inputs as inputs_lib
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.storage import array_folder, bank, identity, store, verify
 from jaxdm.training import fleet
+from jaxdm.training.collection import Subsets, missing
 from jaxdm.training.recipe import TrainConfig
-from jaxdm.training.trainer import Subsets, Trainer, missing
+from jaxdm.training.trainer import Trainer
 
 # What a digest takes in.
 
@@ -458,7 +459,7 @@ def fit_parts_of_a_store() -> Entry:
     matrix = store.Matrix(opened, "margins", np.arange(60))
     before = set(folder.glob("parts/*.npz"))
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(fit_lib, "_AT_ONCE", 0)
+      patch.setattr(inputs_lib, "_AT_ONCE", 0)
       fit_models(masks, matrix, config=config, folder=folder / "parts")
     return set(folder.glob("parts/*.npz")) != before
 

@@ -8,8 +8,9 @@ import pytest
 from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
 from jaxdm.training import fleet
+from jaxdm.training.collection import Subsets
 from jaxdm.training.recipe import TrainConfig
-from jaxdm.training.trainer import Subsets, Trainer
+from jaxdm.training.trainer import Trainer
 
 
 class Named(Exception):  # noqa: N818

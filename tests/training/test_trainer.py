@@ -8,7 +8,8 @@ import pytest
 from jaxdm import devices, prng, training_sets
 from jaxdm.storage import bank, checkpoint
 from jaxdm.training import fleet
-from jaxdm.training.trainer import Collection, Subsets, Trainer, missing
+from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.training.trainer import Trainer
 
 
 class CountingFleet(fleet.Fleet):

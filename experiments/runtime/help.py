@@ -1,0 +1,134 @@
+"""What `--help` prints: flags by topic, the common ones first."""
+
+import dataclasses
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments.config import experiment_flags, presets
+from jaxdm.training import fleet
+
+_WIDTH = 88
+_ASKED = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
+# Settings that most runs change, or that a newcomer needs; all others come later.
+_COMMON = {
+  *("dataset", "classes", "train_per_class", "test_per_class", "downscale"),
+  *("alpha", "num_models", "num_held_out", "num_base", "seed"),
+  *("network", "width", "epochs", "batch_size", "peak_learning_rate"),
+  *("max_share", "num_targets", "confidence"),
+  *("methods", "search_targets", "flip_to"),
+}
+_TOPICS = {
+  "data": "Data",
+  "collect": "Models to train",
+  "network": "Network",
+  "train": "Training of one model",
+  "gradient": "Methods that look at gradients",
+  "prior": "Priors of the fit",
+  "fit": "Fit of the datamodels",
+  "search": "Search and verification",
+  "compare": "Methods and targets",
+  "flip": "Label flips",
+}
+
+
+class Section(NamedTuple):
+  """Some flags under a heading."""
+
+  title: str
+  names: Sequence[str]
+
+
+def exit_if_asked(*modules: ModuleType, has_settings: bool = True) -> None:
+  """Prints the help of the running program and exits, if the command line asks for it.
+
+  Args:
+    *modules: whose flags it has, beside those of its own module.
+    has_settings: whether it takes the settings of an experiment.
+  """
+  before = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
+  if not _ASKED & set(before[1:]):
+    return
+  names = [sys.argv[0], *(module.__name__ for module in modules)]
+  own = {f.name for n in names for f in flags.FLAGS.get_key_flags_for_module(n)}
+  own |= {experiment_flags.WORKDIR.name, experiment_flags.BANK_DIR.name}
+  if has_settings:
+    own |= {experiment_flags.PRESET.name, experiment_flags.DATA_DIR.name}
+    own |= {experiment_flags.ARRAYS.name}
+  about = sys.modules["__main__"].__doc__ or ""
+  print(page(about, own, has_settings=has_settings))
+  sys.exit(0)
+
+
+def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
+  """The help of a program.
+
+  Args:
+    about: the program's docstring.
+    own: names of its own flags, and of those that say where things are.
+    has_settings: whether it takes the settings of an experiment.
+  """
+  sections = [Section("This program", sorted(own))]
+  if has_settings:
+    common, rare = _settings()
+    sections += [*common, Section("", ()), *rare]
+  lines = [about.strip(), ""]
+  for title, names in sections:
+    if not title:
+      lines += [
+        "Settings that are seldom changed",
+        "--------------------------------",
+        "",
+      ]
+      continue
+    lines += [f"{title}:", *(_entry(name) for name in names), ""]
+  return "\n".join(lines)
+
+
+def _settings() -> tuple[list[Section], list[Section]]:
+  """The settings of an experiment by topic: common ones, and the rest."""
+  common: list[Section] = []
+  rare: list[Section] = []
+  seen: set[str] = set()  # One flag sets a field, as the seed, in all groups.
+  for group, config in experiment_flags.GROUPS.items():
+    names = [f.name for f in dataclasses.fields(config) if f.name not in seen]
+    seen |= set(names)
+    for found, wanted in ((common, True), (rare, False)):
+      chosen = [name for name in names if (name in _COMMON) == wanted]
+      if chosen:
+        found.append(Section(_TOPICS[group], chosen))
+  speed = [field.name for field in dataclasses.fields(fleet.Speed)]
+  return common, [*rare, Section("Speed, which changes no result", speed)]
+
+
+def _entry(name: str) -> str:
+  """A flag's lines."""
+  flag: Any = flags.FLAGS[name]
+  shown = f"--[no]{name}" if flag.boolean else f"--{name}"
+  text = " ".join((flag.help or "").split())
+  text = text.removesuffix("; repeat this option to specify a list of values")
+  text = f"{shown}: {text}{_default(name, flag)}"
+  return textwrap.fill(
+    text,
+    _WIDTH,
+    initial_indent="  ",
+    subsequent_indent="      ",
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
+
+
+def _default(name: str, flag: Any) -> str:
+  """What holds if a flag is not given, in brackets."""
+  value = flag.default
+  if value is None:
+    experiment = presets.PRESETS["fashion"]()
+    for group in dataclasses.fields(experiment):
+      config = getattr(experiment, group.name)
+      if hasattr(config, name) and getattr(config, name) not in (None, ""):
+        return f" [fashion: {getattr(config, name)}]"
+  return "" if value in (None, False, []) else f" [{value}]"

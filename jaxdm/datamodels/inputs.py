@@ -1,0 +1,88 @@
+"""What a fit of datamodels takes: checked, and in the form in which it is used."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdm import margins as margins_lib
+from jaxdm import training_sets
+from jaxdm.datamodels.priors import Prior
+from jaxdm.lasso import design, matrices
+from jaxdm.margins import Margins
+from jaxdm.storage import store
+
+_AT_ONCE = 2**28
+
+
+def some(numbers: np.ndarray) -> str:
+  """The first few of a list."""
+  dots = ", ..." if len(numbers) > 10 else ""
+  return ", ".join(str(number) for number in numbers[:10]) + dots
+
+
+def check_candidates(candidates: Any) -> dict[str, Prior]:
+  """Priors by name; raises ValueError on anything else."""
+  candidates = {"none": Prior()} if candidates is None else candidates
+  if not isinstance(candidates, Mapping):
+    kind = type(candidates).__name__
+    raise ValueError(f"candidates must map names to Prior, got {kind}")
+  for name, prior in candidates.items():
+    if not isinstance(prior, Prior):
+      kind = type(prior).__name__
+      raise ValueError(f"candidates must map names to Prior, got {kind} as {name!r}")
+  return dict(candidates or {"none": Prior()})
+
+
+def check_models(
+  masks_mn: Any, margins_mt: Any, sample_weight: Any
+) -> tuple[design.Matrix, Margins, np.ndarray | None, np.ndarray]:
+  """Models that count, and bool[t], which targets have no margins.
+
+  Models are masks of bool, margins, and weights as `matrices.as_weights`.
+
+  Raises:
+    ValueError: on what cannot be fitted.
+  """
+  masks = matrices.as_matrix("masks", masks_mn)
+  margins = _as_margins(margins_mt)
+  m = masks.shape[0]
+  if not min(*masks.shape, margins.shape[1]):
+    raise ValueError(
+      f"masks and margins must not be empty, got {masks.shape}, {margins.shape}"
+    )
+  if m != len(margins):
+    raise ValueError(f"masks have {m} rows, margins {len(margins)}")
+  rows, weights_m = matrices.as_weights(sample_weight, m)
+  masks = _as_bool(masks)
+  margins = matrices.take_rows(margins, rows)
+  models, targets = margins_lib.usable(margins)
+  bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
+  if bad.size:
+    raise ValueError(f"margins of {bad.size} models are not finite: rows {some(bad)}")
+  lost_t = np.ones(margins.shape[1], bool)
+  lost_t[targets] = False
+  return matrices.take_rows(masks, rows), margins, weights_m, lost_t
+
+
+def _as_margins(margins_mt: Any) -> Margins:
+  """Margins as an array, unless they are many and in a store."""
+  if isinstance(margins_mt, store.Matrix):
+    return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
+  found = matrices.as_columns("margins", margins_mt)
+  return found if isinstance(found, np.ndarray) else np.asarray(found[:])
+
+
+def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
+  """Masks of bool as they are; others checked, and packed."""
+  if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
+    return masks_mn
+
+  def checked() -> Iterator[np.ndarray]:
+    for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+      wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
+      if wrong.size:
+        raise ValueError(f"masks must be 0 or 1, and are not in rows {some(wrong)}")
+      yield block.astype(bool)
+
+  return training_sets.PackedMasks.of(checked())

@@ -1,0 +1,83 @@
+"""What is fitted under one prior: margins less what the prior's offset explains."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxdm.datamodels.model import predictions
+from jaxdm.datamodels.priors import Prior
+from jaxdm.lasso import design, matrices
+from jaxdm.margins import Margins
+
+# Of sums of squares that should be 0.
+_ROUNDING = 1e-9
+
+
+class Outcomes:
+  """What is fitted under one prior: the margins less what its offset explains.
+
+  The offset's mean over the examples is scaled by itself: it changes predictions only
+  where subsets differ in size, and subsets of one size do not tell how large it is.
+  """
+
+  def __init__(
+    self,
+    masks_mn: design.Matrix,
+    margins_mt: Margins,
+    weights_m: np.ndarray | None,
+    lost_t: np.ndarray,
+    prior: Prior,
+    parts: Sequence[slice],
+  ):
+    self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
+    self._lost_t = lost_t
+    self._shape = margins_mt.shape[1], masks_mn.shape[1]
+    self._scales = np.zeros(2)
+    if prior.offset is None:
+      return
+    # Two numbers for all targets, by least squares: they cost no degree of freedom.
+    aligned, power = np.zeros(2), np.zeros(2)
+    root_m = None if weights_m is None else np.sqrt(weights_m)
+    for part in parts:
+      margins = matrices.scale_rows(self._known(margins_mt[:, part], part), root_m)
+      for i, guess_mt in enumerate(self._guesses(part)):
+        mean_t = np.average(guess_mt, axis=0, weights=weights_m)
+        guess_mt = matrices.scale_rows(guess_mt - mean_t, root_m)
+        aligned[i] += np.sum(guess_mt * margins)
+        power[i] += np.sum(guess_mt**2)
+    known = power > _ROUNDING * power.max()
+    self._scales = np.where(known, np.maximum(aligned / np.where(known, power, 1), 0), 0)
+
+  def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """The offset less its mean, and its mean, before they are scaled."""
+    offset_tn = self._prior.offset_of(part, self._shape)
+    mean_t1 = offset_tn.mean(axis=1, keepdims=True)
+    return offset_tn - mean_t1, np.broadcast_to(mean_t1, offset_tn.shape)
+
+  def _guesses(self, part: slice) -> list[np.ndarray]:
+    """What both predict, as float64[m, t]."""
+    offsets = self._offsets(part)
+    return [predictions(self._masks, one).astype(np.float64) for one in offsets]
+
+  def factors(self, part: slice) -> np.ndarray | None:
+    """Penalty factors; None: 1."""
+    return self._prior.factors_of(part, self._shape)
+
+  def offset(self, part: slice) -> np.ndarray:
+    """What weights are shrunk to, as float32[t, n]; 0 where there is no offset."""
+    if not self._scales.any():
+      return np.zeros(1, np.float32)
+    apart, mean = self._offsets(part)
+    return (self._scales[0] * apart + self._scales[1] * mean).astype(np.float32)
+
+  def outcomes(self, part: slice) -> np.ndarray:
+    """float64[m, t]; 0 for targets without margins."""
+    outcomes_mt = self._margins[:, part].astype(np.float64)
+    if self._scales.any():
+      apart, mean = self._guesses(part)
+      outcomes_mt = outcomes_mt - self._scales[0] * apart - self._scales[1] * mean
+    return self._known(outcomes_mt, part)
+
+  def _known(self, values_mt: np.ndarray, part: slice) -> np.ndarray:
+    """Values of targets as float64[m, t], 0 for those without margins."""
+    return np.where(self._lost_t[part], 0.0, values_mt.astype(np.float64))
