@@ -136,7 +136,7 @@ class Dataset:
         lacking = names[[len(r) for r in rows].index(0)]
         raise DataError(
           f"{split}_per_class must be 0, for all, where a class has no {split} examples, "
-          f"as {lacking} of {self.name}; or leave it out by --classes"
+          f"as {lacking} of {self.name}; or leave it out of classes"
         )
       if per_class is not None and not 1 <= per_class <= fewest:
         raise DataError(

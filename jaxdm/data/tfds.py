@@ -63,7 +63,7 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
     if len(shapes) > 1:
       raise DataError(
         f"dataset {name!r} has images of unequal shapes, such as {shapes[0]} and "
-        f"{shapes[1]}; bring them to one size, as files for --dataset=folder"
+        f"{shapes[1]}; bring them to one size, as files for dataset=folder"
       )
     stack = np.stack(images)
     if stack.ndim == 4 and stack.shape[-1] == 4:
@@ -111,7 +111,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
     if isinstance(cause, not_found):
       raise DataError(
         f"dataset {name!r} is none that TFDS knows: {_first_line(cause)}; images of your "
-        "own are --dataset=folder or --dataset=arrays"
+        "own are dataset=folder or dataset=arrays"
       ) from error
     raise DataError(
       f"dataset {name!r} cannot be loaded: {_first_line(cause)}; give a name such as "

@@ -252,12 +252,12 @@ class Fleet:
           raise
         if self._width == 1:
           raise UserError(
-            "chunk, --width or --batch_size must be smaller: the device's memory does "
+            "chunk, width or batch_size must be smaller: the device's memory does "
             "not hold one model at a time"
           ) from error
         self._width //= 2
         warnings.warn(
-          "out of device memory; going on with --vmap_width="
+          "out of device memory; going on with vmap_width="
           f"{self._width}, which changes no result",
           stacklevel=2,
         )

@@ -1,0 +1,80 @@
+"""Imports go down only, and the library knows nothing of its launchers."""
+
+import ast
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[1]
+# From the ground up; a module imports from its own floor or from those below it.
+FLOORS = (
+  {"typing", "errors", "numerics", "memory", "rounding", "progress", "devices", "prng"},
+  {"storage", "data", "training_sets", "margins"},
+  {"training", "lasso"},
+  {"attribution", "datamodels"},
+  {"brittleness"},
+  {"report"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports(path: pathlib.Path) -> list[tuple[str, ...]]:
+  """The modules of this project that a file imports, as parts of their names."""
+  found = []
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.Import):
+      found += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      found += [f"{node.module}.{alias.name}" for alias in node.names]
+  names = [tuple(name.split(".")) for name in found]
+  return [parts for parts in names if parts[0] in ("jaxdm", "experiments", "support")]
+
+
+def test_every_room_has_a_floor() -> None:
+  paths = (ROOT / "jaxdm").iterdir()
+  rooms = {p.stem for p in paths if p.is_dir() or p.suffix == ".py"}
+  assert rooms - {"__init__", "__pycache__", "py"} == FLOOR_OF.keys()
+
+
+def test_imports_go_down() -> None:
+  wrong = []
+  for path in (ROOT / "jaxdm").rglob("*.py"):
+    room = path.relative_to(ROOT / "jaxdm").parts[0].removesuffix(".py")
+    for parts in imports(path):
+      if parts[0] != "jaxdm":
+        wrong.append((str(path), parts))
+      elif room != "__init__" and FLOOR_OF[parts[1]] > FLOOR_OF[room]:
+        wrong.append((str(path), parts))
+  assert wrong == []
+
+
+def test_no_test_imports_another() -> None:
+  wrong = [
+    str(path)
+    for path in (ROOT / "tests").rglob("test_*.py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, (ast.Import, ast.ImportFrom))
+    for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+    if name.split(".")[0].startswith("test_")
+  ]
+  assert wrong == []
+
+
+def test_the_library_reads_no_flag() -> None:
+  wrong = [
+    str(path)
+    for path in (ROOT / "jaxdm").rglob("*.py")
+    if "absl" in path.read_text(encoding="utf-8")
+  ]
+  assert wrong == []
+
+
+def test_the_library_names_no_flag_or_launcher() -> None:
+  wrong = [
+    (str(path), node.value)
+    for path in (ROOT / "jaxdm").rglob("*.py")
+    for tree in [ast.parse(path.read_text(encoding="utf-8"))]
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    if "\n" not in node.value and re.search(r"--[a-z]|python -m experiments", node.value)
+  ]
+  assert wrong == []
