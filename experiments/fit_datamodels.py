@@ -82,7 +82,7 @@ def held_out_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, np.ndarra
 def prior_of(
   name: str, opened: lab.Lab, scores: Mapping[str, np.ndarray]
 ) -> priors.Prior:
-  """One of `presets.PRIORS`; reads what it needs a tile of targets at a time."""
+  """One of `settings_lib.PRIORS`; reads what it needs a tile of targets at a time."""
   if name == "none":
     return priors.Prior()
   if name == "class":

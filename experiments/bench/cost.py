@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import lab
 from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
@@ -49,7 +49,9 @@ _CIFAR10_CLASSES = (
 _CIFAR10_TRAIN, _CIFAR10_TEST, _CIFAR10_SHAPE = 5000, 1000, (32, 32, 3)
 
 
-def load_blank(config: presets.DataConfig, where: Mapping[str, str | None]) -> Dataset:
+def load_blank(
+  config: settings_lib.DataConfig, where: Mapping[str, str | None]
+) -> Dataset:
   """The dataset that a config describes, without the images of CIFAR-10.
 
   CIFAR-10 need not be prepared: its images are 0, and its classes take turns. All other
@@ -78,7 +80,7 @@ def load_blank(config: presets.DataConfig, where: Mapping[str, str | None]) -> D
 
 
 def problem_size(
-  experiment: presets.Experiment, where: Mapping[str, str | None] = {}
+  experiment: settings_lib.Experiment, where: Mapping[str, str | None] = {}
 ) -> Size:
   """The size of the problem that an experiment's data config describes.
 
@@ -105,7 +107,7 @@ def problem_size(
   )
 
 
-def samples_per_model(experiment: presets.Experiment, num_train: int) -> int:
+def samples_per_model(experiment: settings_lib.Experiment, num_train: int) -> int:
   """Images that one model on a random subset trains on, repetitions counted."""
   size = training_sets.subset_size(num_train, experiment.collect.alpha)
   steps = experiment.train.num_steps(np.array(size))

@@ -17,7 +17,8 @@ import numpy as np
 from absl import flags
 
 from experiments.bench import cost
-from experiments.config import experiment_flags, presets
+from experiments.config import experiment_flags
+from experiments.config import settings as settings_lib
 from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm.attribution.registry import from_full_data
@@ -50,7 +51,9 @@ class Plan:
   source: str
 
 
-def plan(bench: dict[str, Any], experiment: presets.Experiment, size: cost.Size) -> Plan:
+def plan(
+  bench: dict[str, Any], experiment: settings_lib.Experiment, size: cost.Size
+) -> Plan:
   """Scales a measured speed to a bank.
 
   Args:

@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 
 from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import program
 from jaxdm.errors import UserError
 from jaxdm.training import fleet
@@ -52,7 +53,7 @@ ARRAYS = program.define_path(
   "test_labels and, if wanted, class_names. The workdir remembers it.",
 )
 
-GROUPS = typing.get_type_hints(presets.Experiment)
+GROUPS = typing.get_type_hints(settings_lib.Experiment)
 
 
 def _field_help(config: type) -> dict[str, str]:
@@ -113,7 +114,7 @@ def speed() -> fleet.Speed:
   return fleet.Speed(**_given(fleet.Speed))
 
 
-def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
+def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experiment:
   """The experiment that the command line and a workdir describe together.
 
   Args:
@@ -142,10 +143,10 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> presets.Experiment:
       )
     groups[name] = config(**{**base, **given})
   _check_sources(groups["data"])
-  return presets.Experiment(**groups)
+  return settings_lib.Experiment(**groups)
 
 
-def _check_sources(config: presets.DataConfig) -> None:
+def _check_sources(config: settings_lib.DataConfig) -> None:
   """Raises ValueError on a flag that says nothing of the dataset that is used."""
   dataset = config.dataset
   if ARRAYS.value and dataset != "arrays":
@@ -157,7 +158,7 @@ def _check_sources(config: presets.DataConfig) -> None:
       "data_dir is for --dataset=folder and for the names of TFDS sets, such as "
       f"--dataset=cifar10; got --dataset={dataset}"
     )
-  if config.background != presets.DataConfig.background:
+  if config.background != settings_lib.DataConfig.background:
     raise UserError(
       f"background is for image files; got --dataset={dataset}, which has none"
     )

@@ -12,7 +12,8 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments.config import experiment_flags, presets
+from experiments.config import experiment_flags
+from experiments.config import settings as settings_lib
 from experiments.runtime import workdir
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
@@ -114,8 +115,8 @@ def check_held_out(held_out: int, models: int) -> None:
 
 
 def adapted(
-  experiment: presets.Experiment, models: Collection, dataset: Dataset
-) -> presets.Experiment:
+  experiment: settings_lib.Experiment, models: Collection, dataset: Dataset
+) -> settings_lib.Experiment:
   """The experiment with the numbers of the imported models.
 
   Raises:

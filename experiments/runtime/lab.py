@@ -10,7 +10,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import imported, preemption, processes, workdir
 from jaxdm import progress as progress_lib
 from jaxdm import training_sets
@@ -86,13 +86,15 @@ def progress_bar(
   return update
 
 
-def dataset_of(config: presets.DataConfig, where: Mapping[str, str | None]) -> Dataset:
+def dataset_of(
+  config: settings_lib.DataConfig, where: Mapping[str, str | None]
+) -> Dataset:
   """The dataset that a config describes, images at their native size."""
   loaded = load_dataset(config.dataset, background=config.background, **where)
   return select(loaded, config)
 
 
-def select(full: Dataset, config: presets.DataConfig) -> Dataset:
+def select(full: Dataset, config: settings_lib.DataConfig) -> Dataset:
   """The classes and examples of a dataset that a config asks for."""
   classes = config.classes.split(",") if config.classes else None
   return full.take(classes, config.train_per_class or None, config.test_per_class or None)
@@ -113,7 +115,7 @@ class Lab:
   """
 
   workdir: workdir.Workdir
-  experiment: presets.Experiment
+  experiment: settings_lib.Experiment
   speed: fleet.Speed
   dataset: Dataset
   preset: str = ""
@@ -132,7 +134,7 @@ class Lab:
   def model_settings(self) -> dict[str, dict[str, Any]]:
     """The settings that no model of a workdir may differ in, by group."""
     found = self.settings("data", "collect", "network", "train")
-    for name in presets.GROWING:
+    for name in settings_lib.GROWING:
       del found["collect"][name]
     return found | {"start": {"preset": self.preset}}
 
@@ -333,7 +335,7 @@ def _of(stored: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
   return {name: value for name, value in stored.items() if name in names}
 
 
-def check(experiment: presets.Experiment, dataset: Dataset) -> None:
+def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   """Raises ValueError where settings and data do not go together."""
   shape = dataset.downscaled(experiment.data.downscale).train_images.shape[1:]
   height, width = shape[:2] if dataset.has_images else (np.inf, np.inf)

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from absl import flags, logging
 
-from experiments.config import experiment_flags, presets
+from experiments.config import experiment_flags
+from experiments.config import settings as settings_lib
 from experiments.runtime import help as help_page
 from experiments.runtime import imported, lab, preemption, processes, program, workdir
 from jaxdm import devices, numerics
@@ -57,7 +58,7 @@ def open_lab() -> lab.Lab:
   return opened
 
 
-def _check_used(experiment: presets.Experiment, dataset: Dataset) -> None:
+def _check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   """Raises UserError on a flag that says nothing of this network or these data."""
   network, given = experiment.network.network, experiment_flags.given_fields()
   if not dataset.has_images:

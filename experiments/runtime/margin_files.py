@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.config import experiment_flags, presets
+from experiments.config import experiment_flags
+from experiments.config import settings as settings_lib
 from experiments.runtime import imported, launcher, program, workdir
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
@@ -50,7 +51,7 @@ class Files:
   """
 
   workdir: workdir.Workdir
-  experiment: presets.Experiment
+  experiment: settings_lib.Experiment
   masks: training_sets.PackedMasks
   margins_mt: Margins
   settings: dict[str, dict[str, Any]]

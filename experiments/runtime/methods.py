@@ -1,4 +1,4 @@
-"""The ways of choosing training examples that `presets.METHODS` names."""
+"""The ways of choosing training examples that `settings_lib.METHODS` names."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def scores(
 
   Args:
     opened: the experiment.
-    names: some of `presets.METHODS`.
+    names: some of `settings_lib.METHODS`.
     models: the experiment's datamodels; None: they are read if a name needs them.
   """
   stored = base_models.load(opened).scores

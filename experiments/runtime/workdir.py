@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from etils import epath
 
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import processes, provenance
 from jaxdm import devices, progress
 from jaxdm.errors import UserError
@@ -397,7 +397,7 @@ def _changes(record: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[s
 def _result(record: Mapping[str, Any]) -> dict[str, Any]:
   """What tells a stage's result from others, to which further models may be added."""
   settings = {
-    group: {k: v for k, v in values.items() if k not in presets.GROWING}
+    group: {k: v for k, v in values.items() if k not in settings_lib.GROWING}
     for group, values in record["settings"].items()
   }
   return {"settings": settings, "inputs": record["inputs"]}

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from experiments import brittleness, fit_datamodels
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import base_models, lab, launcher, methods, workdir
 from jaxdm import training_sets
 from jaxdm.brittleness.removals import find_removals
@@ -40,7 +40,7 @@ from jaxdm.storage import atomic_io, cache, identity
 STAGE = "efficiency"
 GROUPS = ("fit",)
 OTHERS = ("published", "ridge", "components", "adaptive", "denoised", "half-ridge")
-WAYS = (*OTHERS[:1], *presets.PRIORS, *OTHERS[1:])
+WAYS = (*OTHERS[:1], *settings_lib.PRIORS, *OTHERS[1:])
 
 SIZES = flags.DEFINE_list(
   "sizes", None, "Numbers of models; default: num_models / 16, / 8, / 4, / 2 and all."
@@ -191,7 +191,7 @@ def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
   if unknown:
     raise UserError(f"ways must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
   fits = {f"{way}@{size}" for way in CHOSEN.value for size in texts}
-  unknown = set(REMOVALS.value) - fits - set(presets.METHODS)
+  unknown = set(REMOVALS.value) - fits - set(settings_lib.METHODS)
   if unknown:
     raise UserError(f"removals must be way@models or methods, got {sorted(unknown)}")
   return sorted({int(text) for text in texts}), CHOSEN.value
@@ -210,7 +210,7 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     held_out = fit_datamodels.held_out_rows(opened)
     fits: dict[str, np.ndarray] = {}
     # Not relabel, which scores another change.
-    names = [name for name in scores if name in presets.METHODS]
+    names = [name for name in scores if name in settings_lib.METHODS]
     points = [judged(opened, name, 0, scores[name], held_out) for name in names]
     bar, total = opened.bar(STAGE, unit="fit"), len(sizes) * len(ways)
     for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
@@ -225,7 +225,9 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     _write(opened, points)
     summary: dict[str, Any] = {"times_fewer_models": savings(points)}
     if REMOVALS.value:
-      named = methods.scores(opened, tuple(set(REMOVALS.value) & set(presets.METHODS)))
+      named = methods.scores(
+        opened, tuple(set(REMOVALS.value) & set(settings_lib.METHODS))
+      )
       known: dict[str, design.Matrix] = {**fits, **named}
       chosen = {name: known[name] for name in REMOVALS.value}
       stage = "efficiency_removals"

@@ -19,7 +19,7 @@ def open_store(
   num_targets: int,
   num_train: int,
   settings: Mapping[str, Any],
-  rows_per_chunk: int = 32,
+  rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
   dtype: str = "float32",
   num_logits: int = 0,
   label_classes: int = 0,

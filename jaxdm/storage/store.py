@@ -31,6 +31,8 @@ from etils import epath
 from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.storage.checksummed_json import StoreError
 
+# Of a new store; one that exists keeps its own.
+ROWS_PER_CHUNK = 32
 CHUNKS = 2**44
 _FORMAT = 3
 _TILE_COLUMNS = 256
@@ -72,7 +74,7 @@ class Store:
     *,
     columns: Mapping[str, Column],
     settings: Mapping[str, Any],
-    rows_per_chunk: int = 32,
+    rows_per_chunk: int = ROWS_PER_CHUNK,
     provenance: Mapping[str, str] | None = None,
   ):
     """Opens a store, or makes one where there is none.

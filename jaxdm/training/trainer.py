@@ -171,7 +171,7 @@ class Trainer:
     *,
     dtype: str = "float32",
     keep_logits: bool = False,
-    rows_per_chunk: int = 32,
+    rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
   ) -> Collection:
     """Opens or makes a store of models on random subsets, for `collect`.
 

@@ -9,7 +9,7 @@ from support.programs import TOY, start
 
 import jaxdm
 from experiments import brittleness, fit_datamodels, train_subsets
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from jaxdm import prng
 from jaxdm.attribution import registry
 from jaxdm.attribution.scores import Term
@@ -55,7 +55,7 @@ def test_an_entry_is_searched_and_reported_also_in_a_workdir_that_lacks_it(
   folder, toy = tmp_path / "run", TOY | {"methods": "random", "priors": "none"}
   start(train_subsets.PROGRAM, folder, toy=toy)
   request.getfixturevalue("with_method")
-  monkeypatch.setattr(presets, "METHODS", (*presets.METHODS, "unsure"))
+  monkeypatch.setattr(settings_lib, "METHODS", (*settings_lib.METHODS, "unsure"))
   for program in (train_subsets, fit_datamodels, brittleness):
     start(program.PROGRAM, folder, toy=toy, methods="random,unsure")
   record = json.loads((folder / "stages" / "brittleness.json").read_text())

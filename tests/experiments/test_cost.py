@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 
 from experiments.bench import cost, plan
 from experiments.config import presets
+from experiments.config import settings as settings_lib
 from jaxdm.data.load import load_fashion
 from jaxdm.training.recipe import TrainConfig
 
@@ -74,7 +75,7 @@ def test_the_size_of_ones_own_data_is_found_by_loading_it(tmp_path) -> None:
     arrays[name.replace("labels", "images")] = images
   np.savez(tmp_path / "own.npz", **arrays)
   experiment = presets.PRESETS["fashion"]()
-  own = presets.DataConfig(dataset="arrays", downscale=2)
+  own = settings_lib.DataConfig(dataset="arrays", downscale=2)
   experiment = dataclasses.replace(experiment, data=own)
   where = NOWHERE | {"arrays": str(tmp_path / "own.npz")}
   assert cost.problem_size(experiment, where) == (90, 12, (4, 3, 3), 3)

@@ -12,7 +12,7 @@ from support import planted
 from support.programs import TOY, contents, start
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import lab, workdir
 from experiments.studies import efficiency, removal_curves
 from jaxdm.data.dataset import Dataset
@@ -89,7 +89,7 @@ def test_more_models_join_those_that_are_there(tmp_path) -> None:
 def test_the_first_models_that_are_not_held_out_are_fitted_to(
   models, held_out, first, fitted
 ) -> None:
-  config = presets.CollectConfig(
+  config = settings_lib.CollectConfig(
     num_models=models, num_held_out=held_out, held_out_from=first
   )
   assert config.fitted_numbers.tolist() == fitted

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
 from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.runtime import base_models, lab, relabel, workdir
 from experiments.studies import efficiency, explain, removal_curves
 from jaxdm import prng, training_sets
@@ -216,13 +217,13 @@ class Parts(NamedTuple):
   target_images: np.ndarray
   target_labels: np.ndarray
   class_names: tuple[str, ...]
-  collect: presets.CollectConfig
-  gradient: presets.GradientConfig
-  prior: presets.PriorConfig
+  collect: settings_lib.CollectConfig
+  gradient: settings_lib.GradientConfig
+  prior: settings_lib.PriorConfig
   fit: FitConfig
   search: SearchConfig
-  compare: presets.CompareConfig
-  flip: presets.FlipConfig
+  compare: settings_lib.CompareConfig
+  flip: settings_lib.FlipConfig
   margins_mt: np.ndarray
   base_models: np.ndarray
   speed: fleet.Speed
@@ -235,13 +236,13 @@ def parts() -> Parts:
   return Parts(
     TrainConfig(width=4, epochs=1, batch_size=8),
     *(images[:N], labels[:N], images[N:], labels[N:], ("a", "b")),
-    presets.CollectConfig(num_models=FITTED, num_held_out=HELD_OUT, num_base=2),
-    presets.GradientConfig(),
-    presets.PriorConfig(),
+    settings_lib.CollectConfig(num_models=FITTED, num_held_out=HELD_OUT, num_base=2),
+    settings_lib.GradientConfig(),
+    settings_lib.PriorConfig(),
     FitConfig(num_lambdas=3),
     SearchConfig(max_share=0.5),
-    presets.CompareConfig(),
-    presets.FlipConfig(),
+    settings_lib.CompareConfig(),
+    settings_lib.FlipConfig(),
     rng.normal(size=(FITTED + 2 * HELD_OUT, T)).astype(np.float32),
     rng.normal(size=(2, T, N)).astype(np.float32),
     fleet.Speed(),
@@ -504,7 +505,7 @@ def toy_lab(folder, of: Parts) -> lab.Lab:
   start = presets.PRESETS["fashion"]()
   experiment = dataclasses.replace(
     start,
-    data=presets.DataConfig(),
+    data=settings_lib.DataConfig(),
     collect=of.collect,
     train=of.config,
     gradient=of.gradient,
@@ -625,7 +626,7 @@ def changed_inputs(base: Parts) -> dict[str, Parts]:
 
 
 def scores_of(of: Parts) -> dict[str, np.ndarray]:
-  return dict.fromkeys(presets.METHODS, of.base_models[0])
+  return dict.fromkeys(settings_lib.METHODS, of.base_models[0])
 
 
 def efficiency_parts() -> Entry:

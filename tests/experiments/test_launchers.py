@@ -26,7 +26,8 @@ from experiments import (
   report,
   train_subsets,
 )
-from experiments.config import experiment_flags, presets
+from experiments.config import experiment_flags
+from experiments.config import settings as settings_lib
 from experiments.ops import status
 from experiments.runtime import launcher, provenance, relabel, workdir
 from jaxdm.brittleness import label_flips as label_flip_lib
@@ -49,7 +50,7 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
   assert summary["mixtures"] == []
   for name in ("brittleness", "label_flip"):
     rows = list(csv.DictReader((finished / f"{name}.csv").open()))
-    methods = [*presets.METHODS, *(["relabel"] if name == "label_flip" else [])]
+    methods = [*settings_lib.METHODS, *(["relabel"] if name == "label_flip" else [])]
     assert [r["method"] for r in rows] == [m for m in methods for _ in range(3)]
     for row in rows:
       examples = np.array(row["examples"].split(), int)
@@ -69,7 +70,7 @@ def test_the_pipeline_leaves_everything_it_promises(finished) -> None:
 
 
 def test_a_workdirs_seed_is_that_of_stages_to_come_as_well() -> None:
-  begun = dataclasses.asdict(presets.CollectConfig(seed=7))
+  begun = dataclasses.asdict(settings_lib.CollectConfig(seed=7))
   searched = dataclasses.asdict(SearchConfig(seed=3))
   with flagsaver.as_parsed():
     assert experiment_flags.experiment({"collect": begun}).search.seed == 7
@@ -83,7 +84,7 @@ def test_a_workdirs_seed_is_that_of_stages_to_come_as_well() -> None:
 
 
 def test_settings_of_another_version_are_named() -> None:
-  begun = dataclasses.asdict(presets.CompareConfig()) | {"greed": 1}
+  begun = dataclasses.asdict(settings_lib.CompareConfig()) | {"greed": 1}
   with (
     flagsaver.as_parsed(),
     pytest.raises(ValueError, match="workdir was begun with another version.* greed"),

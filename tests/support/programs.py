@@ -10,7 +10,7 @@ from typing import Any
 
 from absl.testing import flagsaver
 
-from experiments.config import presets
+from experiments.config import settings as settings_lib
 from experiments.ops import drill
 from experiments.runtime import launcher
 from jaxdm.storage import store
@@ -34,8 +34,8 @@ TOY = {
   "search_seeds": "2",
   "verify_seeds": "3",
   "chunk": "4",
-  "methods": ",".join(presets.METHODS),
-  "priors": ",".join(presets.PRIORS),
+  "methods": ",".join(settings_lib.METHODS),
+  "priors": ",".join(settings_lib.PRIORS),
   "gradient_dim": "64",
 }
 
