@@ -8,6 +8,8 @@ import torch
 
 import jaxdm
 
+torch.set_num_threads(1)  # The network is small.
+
 rng = np.random.default_rng(0)
 labels = np.arange(40) % 2
 x = torch.tensor(rng.normal(size=(40, 5)) + labels[:, None], dtype=torch.float32)
@@ -42,8 +44,8 @@ def retrain(masks, labels, seeds):
 
 def main():
   """Searches two targets."""
-  masks = jaxdm.random_subsets(num_models=100, num_train=40, alpha=0.5, seed=0)
-  margins = retrain(masks, np.broadcast_to(labels, masks.shape), np.arange(100))
+  masks = jaxdm.random_subsets(num_models=200, num_train=40, alpha=0.5, seed=0)
+  margins = retrain(masks, np.broadcast_to(labels, masks.shape), np.arange(200))
   models = jaxdm.fit_datamodels(masks, margins)
   config = jaxdm.SearchConfig(max_share=0.8, num_targets=2, verify_seeds=8)
   found = jaxdm.find_removals(models, retrain, labels, target_labels, config=config)

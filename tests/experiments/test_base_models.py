@@ -8,6 +8,7 @@ from absl.testing import flagsaver
 
 from experiments.runtime import base_models, launcher
 from jaxdm import training_sets
+from jaxdm.attribution import full_data
 from jaxdm.training.recipe import learning_rate
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ def seen(opened):
   small = opened.small
   pixels = np.concatenate([small.test_images, small.train_images])
   labels = np.concatenate([opened.target_labels, opened.labels])
-  keys = base_models.keys(opened, 0, MODELS)
+  keys = full_data.keys(opened.trainer, 0, MODELS)
   sets = training_sets.from_masks(np.ones((MODELS, 48), bool), opened.labels)
   found = {}
   for until in (1 / 6, 1 / 2, 5 / 6, 1.0):

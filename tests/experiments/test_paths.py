@@ -342,7 +342,7 @@ def test_read_only_workdirs_are_read(finished, tmp_path) -> None:
 
 _FULL = """
 import sys, numpy as np
-from jaxdm import checkpoint
+from jaxdm.storage import checkpoint
 try:
   checkpoint.save(sys.argv[1] + "/x", {"x": np.random.default_rng(0).random(10**6)})
 except OSError as error:
