@@ -25,7 +25,8 @@ from jaxdm.report import tables
 BUDGET = flags.DEFINE_integer(
   "budget_models",
   None,
-  "Retrained models at most; a search that needs more says so and can be continued.",
+  "Largest number of models to retrain. A search that needs more models prints a "
+  "message, and a larger number continues it.",
   lower_bound=1,
 )
 STAGE = "brittleness"

@@ -1,11 +1,11 @@
-"""The whole chain, from images to report.
+"""Runs the whole pipeline, from images to the report.
 
   python -m experiments.pipeline --workdir=runs/fashion
 
-It loads images, trains models on random subsets, fits a datamodel per target, finds
-and verifies small removals and label flips, and writes report.html. Stages that the
-workdir already holds are not done again, and a killed run continues where it was. The
-processes of one job share all of it with --distributed.
+It loads images, trains models on random subsets, and fits one datamodel per target.
+It then finds small removals and label flips, verifies them, and writes report.html.
+Finished stages of the workdir are not repeated. A killed run continues where it
+stopped. With --distributed, the processes of one job share the work of all stages.
 """
 
 from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets

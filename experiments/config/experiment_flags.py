@@ -27,30 +27,32 @@ _DEFINE: dict[Any, Any] = {
 }
 
 WORKDIR = program.define_path(
-  "workdir", None, "Folder for everything the experiment makes; continued if it exists."
+  "workdir", None, "Folder for all files of the experiment. An existing one is continued."
 )
 BANK_DIR = program.define_path(
   "bank_dir",
   None,
-  "Folder, or gs:// bucket, for the stores of models; default: bank in the workdir.",
+  "Folder, or gs:// bucket, for the stores of models; default: WORKDIR/bank.",
 )
 PRESET = flags.DEFINE_enum(
   "preset",
   None,
   list(presets.PRESETS),
-  "Experiment to start from; default: the one the workdir was begun with, else fashion.",
+  "Named experiment with default settings; default: the preset that the workdir was "
+  "created with, else fashion.",
 )
 DATA_DIR = program.define_path(
   "data_dir",
   None,
-  "Where TFDS datasets are prepared; with --dataset=folder: a folder of train/CLASS/FILE "
-  "and test/CLASS/FILE, image files of one size. The workdir remembers it.",
+  "Folder of the prepared TFDS data sets. With --dataset=folder: a folder with the files "
+  "train/CLASS/FILE and test/CLASS/FILE, images of the same size. Needed only once per "
+  "workdir.",
 )
 ARRAYS = program.define_path(
   "arrays",
   None,
-  "With --dataset=arrays: an .npz of train_images, train_labels, test_images, "
-  "test_labels and, if wanted, class_names. The workdir remembers it.",
+  "With --dataset=arrays: an .npz file with train_images, train_labels, test_images, "
+  "test_labels and, optionally, class_names. Needed only once per workdir.",
 )
 
 GROUPS = typing.get_type_hints(settings_lib.Experiment)

@@ -21,11 +21,14 @@ class DataConfig:
       files, see --data_dir), 'arrays' (see --arrays), or the name of a prepared TFDS
       image classification set such as cifar10.
     classes: Names of the classes to use, comma-separated; empty for all.
-    train_per_class: Training examples to keep of each class, the first ones; 0 for all.
-    test_per_class: Targets to keep of each class, the first test examples; 0 for all.
-    downscale: Side, in pixels, of the blocks over which images are averaged before
-      training; 1 keeps their size.
-    background: Colour behind transparent parts of image files, as white or #808080.
+    train_per_class: Number of training examples to keep of each class (the first ones);
+      0: all.
+    test_per_class: Number of targets to keep of each class (the first test examples);
+      0: all.
+    downscale: Side length, in pixels, of the square blocks that are averaged before
+      training; 1: the images keep their size.
+    background: Colour for the transparent parts of image files, such as white or
+      #808080.
   """
 
   dataset: str = "fashion"
@@ -42,21 +45,24 @@ class CollectConfig:
 
   Attributes:
     alpha: Share of the training set in each random subset.
-    num_models: Models on random subsets to which datamodels are fitted.
-    num_held_out: Further subsets, whose models judge the datamodels and are never fitted
-      to.
-    held_out_from: Number of the first held-out subset; default: num_models. It stays the
-      same when a workdir gets more models later.
-    held_out_seeds: Models trained on each held-out subset. Two or more also give the
-      noise ceiling, an upper bound of the LDS of any method.
-    num_base: Models trained on the full training set. They tell which targets are right,
-      and make the scores of influence functions and similar methods.
-    equal_steps: Train every model for the number of steps that a model on a random subset
-      takes, instead of in proportion to its set (as published).
-    margin_dtype: Type of stored margins. float16 halves the store; a model with a margin
-      above 65,504 counts as diverged.
-    keep_logits: Store every logit beside the margins, in the same type.
-    seed: Root seed of everything random in the experiment, in [0, 2**32).
+    num_models: Number of models on random subsets to which the datamodels are fitted.
+    num_held_out: Number of additional random subsets. Their models evaluate the
+      datamodels and are never used for fitting.
+    held_out_from: Index of the first held-out subset; default: num_models. The index
+      does not change when more models are added to the workdir later.
+    held_out_seeds: Number of models trained on each held-out subset. Two or more models
+      also give an estimate of the noise ceiling, an upper bound of the LDS of any
+      method.
+    num_base: Number of models trained on the full training set. They show which targets
+      are classified correctly. The scores of influence functions and similar methods
+      are computed from them.
+    equal_steps: Train every model for the same number of steps as a model on a random
+      subset. If off, the number of steps is proportional to the size of the training
+      set (as published).
+    margin_dtype: Data type of the stored margins. float16 halves the size of the store;
+      a model with a margin above 65,504 then counts as diverged.
+    keep_logits: Also store all logits, with the same data type as the margins.
+    seed: Root seed of all random numbers of the experiment, in [0, 2**32).
   """
 
   alpha: float = 0.5
@@ -106,9 +112,10 @@ class GradientConfig:
   """How TracIn, TRAK and influence functions look at the models on all data.
 
   Attributes:
-    damping: Multiple of an average example's part that is added to the matrices of TRAK
-      and of influence functions.
-    gradient_dim: Dimension to which the gradient of an example is projected.
+    damping: Damping of the matrices of TRAK and of influence functions, as a multiple
+      of the average contribution of one example.
+    gradient_dim: Number of dimensions to which the gradient of each example is
+      projected.
   """
 
   damping: float = 0.5
@@ -130,9 +137,10 @@ class PriorConfig:
 
   Attributes:
     priors: Candidate priors of the weights, comma-separated; validation chooses one.
-      none: the published method. class, similar: penalty factors by class or similarity.
-      tracin, trak, influence: weights are shrunk to these scores. influence+size: and
-      penalised less where the scores are large.
+      none: no prior, the published method. class, similar: penalty factors that depend
+      on class or similarity. tracin, trak, influence: weights are shrunk to the scores
+      of this method. influence+size: as influence, and weights with large scores are
+      penalised less.
   """
 
   priors: str = "none,influence+size"
@@ -194,9 +202,9 @@ class FlipConfig:
 
   Attributes:
     flip_to: New label of flipped examples: runner-up (the most likely class for the
-      target, other than its own, under models on all data), best (for each example the
-      class with the largest relabel score), or the name of a class, with --search_targets
-      of other classes.
+      target, other than its own, according to models on all data), best (for each
+      example, the class with the largest relabel score), or the name of a class. With
+      the name of a class, --search_targets must select targets of other classes.
   """
 
   flip_to: str = "runner-up"
@@ -207,9 +215,9 @@ class NetworkConfig:
   """Which network is trained.
 
   Attributes:
-    network: Network to train: resnet9; mlp (one hidden layer of --width units) or linear,
-      which also take feature vectors; or package.module:factory, a function from the
-      number of classes to a Flax module.
+    network: Network to train: resnet9; mlp (one hidden layer of --width units); linear;
+      or package.module:factory, a function that takes the number of classes and returns
+      a Flax module. mlp and linear also accept feature vectors.
   """
 
   network: str = "resnet9"

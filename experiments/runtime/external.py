@@ -13,9 +13,10 @@ from jaxdm.storage import identity
 SCORES = flags.DEFINE_multi_string(
   "scores",
   None,
-  "NAME=FILE.npy: scores made elsewhere, float [targets, training examples], the highest "
-  "for examples that support a target most. They are judged, searched and reported under "
-  "that name. Repeatable; the workdir remembers it.",
+  "NAME=FILE.npy: scores from another program, float [targets, training examples]. A "
+  "high score means that the example supports the target. The scores are evaluated, "
+  "searched and reported under this name. You can give this option several times, and "
+  "need to give it only once per workdir.",
 )
 _PLACE = "scores "
 

@@ -27,9 +27,9 @@ _TOPICS = {
   "collect": "Models to train",
   "network": "Network",
   "train": "Training of one model",
-  "gradient": "Methods that look at gradients",
-  "prior": "Priors of the fit",
-  "fit": "Fit of the datamodels",
+  "gradient": "Gradient-based methods",
+  "prior": "Priors of the datamodels",
+  "fit": "Fitting of the datamodels",
   "search": "Search and verification",
   "compare": "Methods and targets",
   "flip": "Label flips",
@@ -72,7 +72,7 @@ def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
     own: names of its own flags, and of those that say where things are.
     has_settings: whether it takes the settings of an experiment.
   """
-  sections = [Section("This program", sorted(own))]
+  sections = [Section("Options of this program", sorted(own))]
   if has_settings:
     common, rare = _settings()
     sections += [*common, Section("", ()), *rare]
@@ -80,7 +80,7 @@ def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
   for title, names in sections:
     if not title:
       lines += [
-        "Settings that are seldom changed",
+        "Settings that are rarely changed",
         "--------------------------------",
         "",
       ]
@@ -102,7 +102,7 @@ def _settings() -> tuple[list[Section], list[Section]]:
       if chosen:
         found.append(Section(_TOPICS[group], chosen))
   speed = [field.name for field in dataclasses.fields(fleet.Speed)]
-  return common, [*rare, Section("Speed, which changes no result", speed)]
+  return common, [*rare, Section("Speed (changes results by rounding only)", speed)]
 
 
 def _entry(name: str) -> str:

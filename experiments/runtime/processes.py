@@ -20,20 +20,20 @@ from jaxdm.storage import polling
 SHARD = flags.DEFINE_string(
   "shard",
   None,
-  "i/N: train only this part, i from 0. For N jobs that share nothing but the workdir, "
-  "such as a SLURM array; run once more without it when all are done.",
+  "i/N: train only part i of N, with i from 0 to N - 1. For N jobs that share only the "
+  "workdir, such as a SLURM array. When all jobs are done, run once without --shard.",
 )
 DISTRIBUTED = flags.DEFINE_bool(
   "distributed",
   False,
-  "One job of many processes: index and number come from SLURM, MPI, Kubernetes or Cloud "
-  "TPU, as JAX detects them.",
+  "This process is part of one job with many processes. JAX detects the index of the "
+  "process and the number of processes from SLURM, MPI, Kubernetes or Cloud TPU.",
 )
 OWN_DISK = flags.DEFINE_bool(
   "own_disk",
   False,
-  "With --distributed: the processes do not see each other's workdirs, so that none "
-  "waits for the others; experiments.ops.bank --do=merge brings them together.",
+  "With --distributed: the processes cannot read each other's workdirs, and no process "
+  "waits for the others. experiments.ops.bank --do=merge merges the workdirs.",
 )
 _SLOWEST_SECONDS = 10**7
 

@@ -75,7 +75,7 @@ def _random(trainer: Trainer) -> ScoreRows:
 METHODS = {
   "datamodel": Method(
     "#c1272d",
-    "weights of linear models of margins on random subsets (Ilyas et al., "
+    "weights of linear models that predict margins from random subsets (Ilyas et al., "
     "arXiv:2202.00622)",
     all_classes=True,
   ),
@@ -98,9 +98,11 @@ METHODS = {
     all_classes=True,
     terms=_tracin,
   ),
-  "similar": Method("#0000a7", "cosine of penultimate features", terms=_similar),
-  "close": Method("#5b8ff9", "minus the distance of penultimate features", terms=_close),
-  "pixels": Method("#9467bd", "minus the distance of the inputs", rows=_pixels),
+  "similar": Method(
+    "#0000a7", "cosine similarity of penultimate features", terms=_similar
+  ),
+  "close": Method("#5b8ff9", "negative distance of penultimate features", terms=_close),
+  "pixels": Method("#9467bd", "negative distance of the inputs", rows=_pixels),
   "random": Method("#777777", "random numbers", rows=_random),
   "relabel": Method(
     "#d35400", "what a changed label takes from the margin, by influence functions"

@@ -16,18 +16,22 @@ class SearchConfig:
   16
 
   Attributes:
-    max_share: The largest change to try, as a share of the target's class.
-    size_law: Sizes to try. grid: geometrically spaced from 1. surrogate: for datamodels,
-      the sizes at which they predict margins of 0 and below, in equal steps of the
-      margin.
+    max_share: The largest number of examples to change, as a share of the target's
+      class.
+    size_law: How the sizes to try are chosen. grid: geometrically spaced from 1.
+      surrogate: for datamodels, the sizes at which the predicted margins are 0 and
+      below, in equal steps of the margin.
     num_sizes: Number of sizes to try.
-    search_seeds: Models trained for each size that the search tries.
-    verify_seeds: Largest number of fresh models that verify one size; verification stops
-      earlier once the result is clear (`verdicts.SequentialTest`).
-    max_verifications: Sizes to verify for each target, geometrically spaced from the
-      largest down to the search's proposal; 1: the proposal alone.
-    confidence: Confidence level of the claims of one target and method, such as 0.95.
-    num_targets: Targets to search, sampled from those that models on all data get right.
+    search_seeds: Number of models trained for each size that the search tries.
+    verify_seeds: Largest number of new models that are trained to verify one size.
+      Verification stops earlier if the result is clear (`verdicts.SequentialTest`).
+    max_verifications: Largest number of sizes to verify for each target. The sizes are
+      geometrically spaced, from the largest size down to the size that the search
+      proposes; 1: only the proposed size.
+    confidence: Confidence level of each claim about one target and one method, such as
+      0.95.
+    num_targets: Number of targets to search. They are sampled from the targets that
+      models on all data classify correctly.
     seed: Seed of the sample of targets.
   """
 

@@ -25,16 +25,16 @@ class FitConfig:
   20
 
   Attributes:
-    num_lambdas: Penalties on each target's regularisation path.
+    num_lambdas: Number of penalties on the regularisation path of each target.
     lambda_min_ratio: Smallest penalty of a path, as a share of the target's lambda_max.
-    validation_share: Share of the models that validates the choice of penalty and prior;
-      the final fit uses these models too. Unused if folds > 1.
-    folds: Folds of cross-validation; 1: a single split.
-    patience: A target's path ends after this many penalties without a smaller validation
-      error.
+    validation_share: Share of the models that is used to choose the penalty and the
+      prior. The final fit uses these models too. No effect if folds > 1.
+    folds: Number of cross-validation folds; 1: a single split.
+    patience: The path of a target ends after this number of consecutive penalties
+      without a smaller validation error.
     tol: Relative duality gap to reach in the final fit.
-    path_tol: Relative duality gap to reach along the path, which only chooses the
-      penalty.
+    path_tol: Relative duality gap to reach along the path. The path is used only to
+      choose the penalty.
     max_steps: Largest number of proximal-gradient steps for each penalty.
     seed: Seed of the validation split.
   """

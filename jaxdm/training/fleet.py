@@ -36,15 +36,15 @@ class Speed:
   32
 
   Attributes:
-    vmap_width: Models that one device trains side by side; default: 1 for networks with
-      convolutions (fastest on CPU; not measured on a GPU), else 32.
-    chunk: Models per device and call; results are stored a chunk at a time. Default: 8
-      for networks with convolutions, else 128.
-    checkpoint_seconds: Largest loss, in seconds of training, when a run is killed: models
-      that take longer are written to disk half-trained. 0: never. A single step of a
-      chunk must take no longer than a fifth of it.
+    vmap_width: Number of models that one device trains in parallel; default: 1 for
+      networks with convolutions (fastest on CPU; not measured on a GPU), else 32.
+    chunk: Number of models per device and call. The results of a chunk are stored
+      together. Default: 8 for networks with convolutions, else 128.
+    checkpoint_seconds: Largest number of seconds of training that are lost when a run
+      is killed. Models that take longer are saved to disk during training. 0: never. A
+      single step of a chunk must not take longer than a fifth of this time.
     conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
-      (lax), or by device (auto).
+      (lax), or chosen by the type of device (auto).
   """
 
   vmap_width: int | None = None

@@ -31,31 +31,32 @@ class TrainConfig:
   200.0
 
   Attributes:
-    width: Channels of the first layer of ResNet-9, or hidden units of the MLP.
-    epochs: Passes over the training set; may be fractional.
-    epoch_examples: Number of examples that counts as one pass. 0: the size of the model's
-      own set, as published. With another number, models on sets of any size take the same
-      number of steps.
-    batch_size: Examples in a step.
-    peak_learning_rate: Highest learning rate. The rate rises linearly from 0 to it and
-      falls linearly to 0.
-    peak_at: Share of training after which the learning rate is highest.
+    width: Number of channels of the first layer of ResNet-9, or number of hidden units
+      of the MLP.
+    epochs: Number of passes over the training set; can be a fraction.
+    epoch_examples: Number of examples that count as one epoch. 0: the size of the
+      model's own training set, as published. With another number, all models take the
+      same number of steps, whatever the size of their training sets.
+    batch_size: Number of examples per step.
+    peak_learning_rate: Maximum learning rate. The rate rises linearly from 0 to this
+      value and then falls linearly to 0.
+    peak_at: Share of the training steps after which the learning rate has its maximum.
     momentum: Momentum of SGD, and of Muon.
-    weight_decay: Weight decay. For SGD, this multiple of a parameter is added to its
-      gradient, as published. A kernel that follows Muon shrinks by this multiple of its
-      learning rate at every step (decoupled), because what is added before
-      orthogonalisation would have no effect of its size.
-    muon_rate: Peak learning rate of Muon (Jordan, 2024: orthogonalised momentum) for the
-      kernels of all convolutions but the first, on the same schedule. 0: SGD for every
-      parameter, as published.
+    weight_decay: Weight decay. With SGD, this multiple of a parameter is added to its
+      gradient, as published. With Muon, weight decay is decoupled: at every step, a
+      kernel shrinks by this multiple of its learning rate. Reason: the size of a term
+      that is added before orthogonalisation would have no effect.
+    muon_rate: Maximum learning rate of the optimiser Muon (Jordan, 2024: orthogonalised
+      momentum), with the same schedule. Muon updates the kernels of all convolutions
+      except the first. 0: SGD for all parameters, as published.
     label_smoothing: Label smoothing, in [0, 1).
-    flip: Mirror training images at random, and average each prediction with that of the
-      mirrored image.
+    flip: Mirror training images at random. Average each prediction with the prediction
+      for the mirrored image.
     translate_pixels: Largest random shift of a training image, in pixels.
-    cutout_pixels: Side of the square of a training image that is set to the mean, in
-      pixels; 0: none.
-    compute_dtype: Type of activations and products: 'float32' or 'bfloat16'. Parameters
-      are always float32.
+    cutout_pixels: Side length, in pixels, of the square in a training image that is set
+      to the mean; 0: no cutout.
+    compute_dtype: Data type of activations and matrix products: 'float32' or
+      'bfloat16'. Parameters are always float32.
   """
 
   width: int = 64
