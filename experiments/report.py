@@ -13,13 +13,13 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from experiments import fit_datamodels
+from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
   imported,
   lab,
   launcher,
   margin_files,
-  program,
   workdir,
 )
 from jaxdm.brittleness.summary import by_method
@@ -31,7 +31,7 @@ from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables, words
 from jaxdm.storage import atomic_io
 
-OUT = program.define_path(
+OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
 )
 _STORIES = 4

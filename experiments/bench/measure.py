@@ -11,10 +11,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments.runtime import program
+from experiments.config.path_flags import define_path
 from jaxdm.errors import UserError
 
-JSON = program.define_path("json", None, "File for the full results.")
+JSON = define_path("json", None, "File for the full results.")
 SIDES = flags.DEFINE_list("sides", None, "Only these sides; all by default.")
 CHILD = flags.DEFINE_list("child", None, "Internal: what this process is to measure.")
 

@@ -19,12 +19,13 @@ from absl import flags
 from experiments.bench import cost
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
+from experiments.config.path_flags import define_path
 from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.errors import UserError
 
-BENCH = program.define_path("bench", None, "JSON that bench_trainer wrote.")
+BENCH = define_path("bench", None, "JSON that bench_trainer wrote.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
 
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from experiments.config import presets
 from experiments.config import settings as settings_lib
-from experiments.runtime import program
+from experiments.config.path_flags import define_path
 from jaxdm.errors import UserError
 from jaxdm.training import fleet
 
@@ -26,10 +26,10 @@ _DEFINE: dict[Any, Any] = {
   str: flags.DEFINE_string,
 }
 
-WORKDIR = program.define_path(
+WORKDIR = define_path(
   "workdir", None, "Folder for all files of the experiment. An existing one is continued."
 )
-BANK_DIR = program.define_path(
+BANK_DIR = define_path(
   "bank_dir",
   None,
   "Folder, or gs:// bucket, for the stores of models; default: WORKDIR/bank.",
@@ -41,14 +41,14 @@ PRESET = flags.DEFINE_enum(
   "Named experiment with default settings; default: the preset that the workdir was "
   "created with, else fashion.",
 )
-DATA_DIR = program.define_path(
+DATA_DIR = define_path(
   "data_dir",
   None,
   "Folder of the prepared TFDS data sets. With --dataset=folder: a folder with the files "
   "train/CLASS/FILE and test/CLASS/FILE, images of the same size. Needed only once per "
   "workdir.",
 )
-ARRAYS = program.define_path(
+ARRAYS = define_path(
   "arrays",
   None,
   "With --dataset=arrays: an .npz file with train_images, train_labels, test_images, "

@@ -28,13 +28,13 @@ from absl import flags
 from etils import epath
 
 from experiments import train_subsets
+from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
   imported,
   lab,
   launcher,
   margin_files,
-  program,
   provenance,
   workdir,
 )
@@ -54,7 +54,7 @@ Opened = lab.Lab | margin_files.Files | Imported
 
 _DOINGS = ("show", "verify", "repair", "merge", "export", "import")
 DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
-OTHER = program.define_path(
+OTHER = define_path(
   "other", None, "merge: the workdir to take models from; export: the folder to write."
 )
 _BLOCK_ROWS = 4096

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.config.path_flags import define_path
 from experiments.runtime import program
 
-_SOURCE = program.define_path("source", ".", "Folder of the four .gz files.")
-_OUT = program.define_path("out", "jaxdm/data/embedded/fashion.npz", "File to write.")
+_SOURCE = define_path("source", ".", "Folder of the four .gz files.")
+_OUT = define_path("out", "jaxdm/data/embedded/fashion.npz", "File to write.")
 
 _CLASSES = {0: "T-shirt", 2: "pullover", 4: "coat", 6: "shirt"}
 _PER_CLASS = {"train": 600, "t10k": 150}

@@ -77,6 +77,12 @@ def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
     common, rare = _settings()
     sections += [*common, Section("", ()), *rare]
   lines = [about.strip(), ""]
+  if has_settings:
+    lines += [
+      "A setting that is not given has the value of the workdir, or else of the preset.",
+      "In square brackets: the values of the preset fashion.",
+      "",
+    ]
   for title, names in sections:
     if not title:
       lines += [

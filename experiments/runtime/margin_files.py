@@ -15,7 +15,8 @@ from absl import flags
 
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
-from experiments.runtime import imported, launcher, program, workdir
+from experiments.config.path_flags import define_path
+from experiments.runtime import imported, launcher, workdir
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
 from jaxdm.datamodels.path import FitConfig
@@ -23,12 +24,12 @@ from jaxdm.errors import UserError
 from jaxdm.margins import Margins
 from jaxdm.storage import bank, identity, store
 
-MASKS = program.define_path(
+MASKS = define_path(
   "masks",
   None,
   "Instead of models of one's own: an .npy of bool [m, n] training masks to fit to.",
 )
-MARGINS = program.define_path("margins", None, "With --masks: an .npy of float [m, t].")
+MARGINS = define_path("margins", None, "With --masks: an .npy of float [m, t].")
 TARGETS = flags.DEFINE_string("targets", None, "Fit only targets a:b of such models.")
 DROP_NONFINITE = flags.DEFINE_bool(
   "drop_nonfinite", False, "Leave out such models whose margins are not finite."

@@ -6,7 +6,7 @@ method ranked the examples nor how models are trained.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,13 +31,39 @@ class MarginsOfChanges(Protocol):
     ...
 
 
-class _Search:
-  """One case's state: bisection by probes, then proofs from the largest size down.
+class _Probing(NamedTuple):
+  """The search for a size: bisection between indices of sizes.
 
-  The sizes to prove are fixed by the probes before the first proof and tried in that
-  order until one fails; the smallest that held is claimed. In such a fixed sequence
-  every proof may use the full level: a claim is false only if the first size whose
-  true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
+  Attributes:
+    stands: the largest size at which a probe's mean margin was positive; -1: none yet.
+    falls: the smallest size at which it was not; the number of sizes: none yet.
+  """
+
+  stands: int
+  falls: int
+
+
+class _Verifying(NamedTuple):
+  """The verification of some sizes, one after the other.
+
+  Attributes:
+    sequence: indices of the sizes, the largest first.
+    place: of the size that is verified now.
+    margins: float[m], of the models trained for it so far.
+  """
+
+  sequence: tuple[int, ...]
+  place: int
+  margins: np.ndarray
+
+
+class _Search:
+  """One case: bisection by probes, then verification from the largest size down.
+
+  The probes fix the sizes to verify before the first verification. They are verified in
+  that order until one fails; the smallest that passed is claimed. In such a fixed
+  sequence every test may use the full level: a claim is false only if the first size
+  whose true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
   """
 
   def __init__(self, case: Case, config: SearchConfig, skewness: Skewness | None):
@@ -46,10 +72,8 @@ class _Search:
     self._test = config.test(*([skewness.allowed(case.target)] if skewness else []))
     self.sizes = case.sizes
     self._last = len(self.sizes) - 1
-    self._not_flipped, self._flipped = -1, len(self.sizes)
-    self._proved = 0
-    self._proof = np.zeros(0)
-    self._verdict = Verdict(
+    self._state: _Probing | _Verifying = _Probing(-1, len(self.sizes))
+    self.verdict = Verdict(
       target=case.target,
       method=case.method,
       k=-1,
@@ -70,93 +94,92 @@ class _Search:
 
   @property
   def models_used(self) -> int:
-    """Models asked for."""
-    return self._verdict.models_used
+    """Models requested so far."""
+    return self.verdict.models_used
 
-  @property
-  def verdict(self) -> Verdict:
-    """What is known so far."""
-    return self._verdict
+  def _sequence(self, proposed: int) -> tuple[int, ...]:
+    """Which sizes to verify, the largest first, ending at the probes' proposal.
 
-  @property
-  def verifying(self) -> bool:
-    """Whether the next request is a verification rather than a probe."""
-    return self._flipped - self._not_flipped == 1
-
-  def _sequence(self) -> list[int]:
-    """Which sizes to prove, the largest first, ending at the probes' proposal.
-
-    Probes are few, so that the size at which a proof succeeds is often larger than they
-    propose; proofs of sizes that are clear take few models.
+    Probes are few, so that the size at which a verification passes is often larger than
+    they propose; verifications of sizes that are clear take few models.
     """
-    ends = self.sizes[self._flipped], self.sizes[self._last]
+    ends = self.sizes[proposed], self.sizes[self._last]
     wanted = np.geomspace(*ends, self._config.max_verifications)[::-1].round()
-    return list(dict.fromkeys(np.searchsorted(self.sizes, wanted).tolist()))
+    return tuple(dict.fromkeys(np.searchsorted(self.sizes, wanted).tolist()))
 
   def request(self) -> tuple[int, np.ndarray]:
-    """Which size to train next, with which seeds."""
-    if self.verifying:
-      first = self._proved * self._config.verify_seeds
-      looks = self._test.looks
-      done = len(self._proof)
-      until = next(look for look in looks if look > done)
+    """The index of the size to train next, and the seeds."""
+    state = self._state
+    if isinstance(state, _Verifying):
+      first, done = state.place * self._config.verify_seeds, len(state.margins)
+      until = next(look for look in self._test.looks if look > done)
       fresh = prng.model_seeds("verify", until - done, first + done)
-      return self._sequence()[self._proved], fresh
+      return state.sequence[state.place], fresh
     # The largest size first, so that hopeless cases end at once.
-    unprobed = self._flipped > self._last
-    index = self._last if unprobed else (self._flipped + self._not_flipped) // 2
+    unprobed = state.falls > self._last
+    index = self._last if unprobed else (state.falls + state.stands) // 2
     return index, prng.model_seeds("search", self._config.search_seeds)
 
   def models_expected(self) -> int:
-    """Models that this case will still ask for, if its next ones go as most do."""
-    config = self._config
-    proof = config.verify_seeds // 2
-    if self._flipped > self._last:  # Most cases turn out hopeless at once.
-      return config.search_seeds + proof
-    if self.verifying:
-      left = proof * (len(self._sequence()) - self._proved)
-      return max(left - len(self._proof), len(self.request()[1]))
-    probes = int(np.ceil(np.log2(self._flipped - self._not_flipped)))
-    return probes * config.search_seeds + proof * config.max_verifications
+    """Models that this case will still request, if its next ones go as most do."""
+    config, state = self._config, self._state
+    verification = config.verify_seeds // 2
+    if isinstance(state, _Verifying):
+      left = verification * (len(state.sequence) - state.place)
+      return max(left - len(state.margins), len(self.request()[1]))
+    if state.falls > self._last:  # Most cases turn out hopeless at once.
+      return config.search_seeds + verification
+    probes = int(np.ceil(np.log2(state.falls - state.stands)))
+    return probes * config.search_seeds + verification * config.max_verifications
 
   def observe(self, index: int, margins: np.ndarray) -> None:
-    """Takes the margins of the size last asked for."""
-    used = self.models_used + len(margins)
-    if index == self._last and not self.verifying:
-      largest = float(np.mean(margins))
-      self._verdict = self._verdict._replace(largest_margin=largest)
-    self._verdict = self._verdict._replace(models_used=used)
-    if self.verifying:
-      self._observe_proof(index, margins)
-    elif np.mean(margins) <= 0:  # False for a diverged model's NaN.
-      self._flipped = index
+    """Takes the margins of the last request."""
+    self.verdict = self.verdict._replace(models_used=self.models_used + len(margins))
+    if isinstance(self._state, _Verifying):
+      self._observe_verification(index, margins, self._state)
     else:
-      self._not_flipped = index
+      self._observe_probe(index, margins, self._state)
+
+  def _observe_probe(self, index: int, margins: np.ndarray, state: _Probing) -> None:
+    """Narrows the interval; ends the search where even the largest size does nothing."""
+    mean = float(np.mean(margins))
+    if index == self._last:
+      self.verdict = self.verdict._replace(largest_margin=mean)
+    if mean <= 0:  # False for a diverged model's NaN.
+      state = state._replace(falls=index)
+    else:
+      state = state._replace(stands=index)
       if index == self._last:
         self._judge(index, margins, mean_bounds(margins, self._config.confidence))
-        self._verdict = self._verdict._replace(finished=True)
+        self.verdict = self.verdict._replace(finished=True)
+    self._state = state
+    if state.falls - state.stands == 1 and not self.verdict.finished:
+      self._state = _Verifying(self._sequence(state.falls), 0, np.zeros(0))
 
-  def _observe_proof(self, index: int, margins: np.ndarray) -> None:
-    """Keeps a proved size, and ends at the first failure or the sequence's end."""
-    self._proof = np.concatenate([self._proof, margins])
-    passed = self._test.passed(self._proof)
+  def _observe_verification(
+    self, index: int, margins: np.ndarray, state: _Verifying
+  ) -> None:
+    """Keeps a verified size; ends at the first failure or at the end of the sequence."""
+    margins = np.concatenate([state.margins, margins])
+    passed = self._test.passed(margins)
     if passed is None:
+      self._state = state._replace(margins=margins)
       return
-    if passed or self._verdict.censored:
-      self._judge(index, self._proof, self._test.bounds(self._proof))
+    if passed or self.verdict.censored:
+      self._judge(index, margins, self._test.bounds(margins))
     if passed:
       k = int(self.sizes[index])
-      self._verdict = self._verdict._replace(k=k, censored=False)
-    self._proved, self._proof = self._proved + 1, np.zeros(0)
-    if not passed or self._proved == len(self._sequence()):
-      self._verdict = self._verdict._replace(finished=True)
+      self.verdict = self.verdict._replace(k=k, censored=False)
+    self._state = _Verifying(state.sequence, state.place + 1, np.zeros(0))
+    if not passed or state.place + 1 == len(state.sequence):
+      self.verdict = self.verdict._replace(finished=True)
 
   def _judge(
     self, index: int, margins: np.ndarray, bounds: tuple[float, float, float]
   ) -> None:
-    """Notes what these models say of a size; claims nothing."""
+    """Records what these models say of a size; claims nothing."""
     mean, low, high = bounds
-    self._verdict = self._verdict._replace(
+    self.verdict = self.verdict._replace(
       k_tried=int(self.sizes[index]),
       mean_margin=mean,
       margin_low=low,
