@@ -25,7 +25,7 @@ from experiments.runtime import program
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.errors import UserError
 
-BENCH = define_path("bench", None, "JSON that bench_trainer wrote.")
+BENCH = define_path("bench", None, "JSON file that experiments.bench.trainer wrote.")
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
 
 
