@@ -25,7 +25,7 @@ from jaxdm.errors import UserError
 
 def torch_accuracies(opened: lab.Lab, count: int) -> np.ndarray:
   """Test accuracy of `count` PyTorch models, as float[count]."""
-  small, recipe = opened.small, opened.recipe
+  small, recipe = opened.small, opened.train_config
   accuracies = []
   bar = lab.progress_bar("PyTorch")
   for seed in range(count):

@@ -14,7 +14,7 @@ from jaxdm.training.recipe import TrainConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-  """Which images.
+  """The dataset of an experiment.
 
   Attributes:
     dataset: Source of the data: 'fashion' (ships with the package), 'folder' (image
@@ -41,7 +41,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-  """Which models.
+  """How many models are trained, on which subsets, with which seeds.
 
   Attributes:
     alpha: Share of the training set in each random subset.
@@ -109,7 +109,7 @@ GROWING = ("num_models", "num_held_out", "held_out_from", "held_out_seeds", "num
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientConfig:
-  """How TracIn, TRAK and influence functions look at the models on all data.
+  """Settings of TracIn, TRAK and influence functions.
 
   Attributes:
     damping: Damping of the matrices of TRAK and of influence functions, as a multiple
@@ -133,7 +133,7 @@ PRIORS = ("none", "class", "similar", "tracin", "trak", "influence", "influence+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PriorConfig:
-  """What is believed of the weights before fitting.
+  """Priors of the weights, among which validation chooses.
 
   Attributes:
     priors: Candidate priors of the weights, comma-separated; validation chooses one.
@@ -157,7 +157,7 @@ METHODS = tuple(name for name in registry.METHODS if name != "relabel")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-  """Which ways of choosing training examples are compared.
+  """Methods and targets of the searches.
 
   Attributes:
     methods: Methods to compare, comma-separated: {methods}.
@@ -198,7 +198,7 @@ CompareConfig.__doc__ = (CompareConfig.__doc__ or "").format(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlipConfig:
-  """Which labels flipped examples get.
+  """The new labels of flipped examples.
 
   Attributes:
     flip_to: New label of flipped examples: runner-up (the most likely class for the
@@ -212,7 +212,7 @@ class FlipConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-  """Which network is trained.
+  """The network.
 
   Attributes:
     network: Network to train: resnet9; mlp (one hidden layer of --width units); linear;

@@ -194,7 +194,7 @@ class Lab:
     return self.dataset.downscaled(self.experiment.data.downscale)
 
   @property
-  def recipe(self) -> TrainConfig:
+  def train_config(self) -> TrainConfig:
     """The trainer's settings, with the length of training resolved."""
     collect = self.experiment.collect
     if not collect.equal_steps:
@@ -206,7 +206,7 @@ class Lab:
   def fleet(self) -> fleet.Fleet:
     """The trainer."""
     return fleet.Fleet(
-      self.recipe,
+      self.train_config,
       self.small.train_images,
       self.small.num_classes,
       self.speed,

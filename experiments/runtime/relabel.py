@@ -22,13 +22,13 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
   """
   folder = opened.workdir.path / "relabel.parts"
   depends_on = opened.base_models_identity() | {"targets": targets.tolist()}
-  parts = cache.Kept(folder, depends_on)
+  parts = cache.Cache(folder, depends_on)
   if processes.follows():
     return parts.wait_for("mean")["scores"]
   return parts("mean", lambda: {"scores": _mean(opened, targets, parts)})["scores"]
 
 
-def _mean(opened: lab.Lab, targets: np.ndarray, parts: cache.Kept) -> np.ndarray:
+def _mean(opened: lab.Lab, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
   count = opened.experiment.collect.num_base
   total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))

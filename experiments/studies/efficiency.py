@@ -254,12 +254,12 @@ def main(opened: lab.Lab) -> dict[str, Any]:
   return opened.workdir.run(STAGE, settings, work, inputs | fitted)
 
 
-def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> cache.Kept:
+def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> cache.Cache:
   """Where fits to these models are kept; those to others, or of other settings, stay."""
   rows = identity.digest([problem.masks, problem.margins_mt])
   of = {**depends_on, "rows": rows}
   folder = problem.opened.workdir.path / "efficiency.parts"
-  return cache.Kept(folder / cache.name_of(of), of)
+  return cache.Cache(folder / cache.name_of(of), of)
 
 
 def _write(opened: lab.Lab, points: list[Point]) -> None:

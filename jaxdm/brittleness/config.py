@@ -9,7 +9,7 @@ from jaxdm.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-  """How hard to look, and what counts as shown.
+  """Settings of a search and its verification.
 
   >>> import jaxdm
   >>> jaxdm.SearchConfig(max_share=0.1, num_targets=50).verify_seeds

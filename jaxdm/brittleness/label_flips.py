@@ -11,7 +11,7 @@ from jaxdm.brittleness import problem as problem_lib
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
-from jaxdm.brittleness.verdicts import Verdict, estimate_skewness
+from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.errors import UserError
 
 
@@ -139,8 +139,9 @@ def find_label_flips(
   cases = problem_lib.cases_of(scores, problem, chosen, config, same_class=True)
   edit = relabel_first(problem.labels, new_labels)
   train = TrainChanges(retrain, edit, len(problem.target_labels))
-  skewness = estimate_skewness(problem.base_margins_rt)
-  return search(cases, train, config, budget=budget, skewness=skewness, progress=progress)
+  return search(
+    cases, train, config, budget=budget, skewness=problem.skewness, progress=progress
+  )
 
 
 def _check_new_labels(

@@ -11,6 +11,7 @@ from jaxdm.attribution import registry
 from jaxdm.brittleness.cases import Case, make_cases, right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Retrain, margins_of, targets_of
+from jaxdm.brittleness.verdicts import Skewness, estimate_skewness
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
@@ -32,6 +33,11 @@ class Problem(NamedTuple):
   labels: np.ndarray
   target_labels: np.ndarray
   base_margins_rt: np.ndarray
+
+  @property
+  def skewness(self) -> Skewness:
+    """Of each target's margins, estimated from the models on all data."""
+    return estimate_skewness(self.base_margins_rt)
 
 
 def make_problem(

@@ -11,7 +11,7 @@ from jaxdm.brittleness import problem as problem_lib
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
-from jaxdm.brittleness.verdicts import Verdict, estimate_skewness
+from jaxdm.brittleness.verdicts import Verdict
 
 
 def without_first(labels: np.ndarray) -> Edit:
@@ -86,7 +86,7 @@ def find_removals(
   )
   chosen = problem_lib.choose_targets(problem, targets, config)
   cases = problem_lib.cases_of(scores, problem, chosen, config)
-  edit = without_first(problem.labels)
-  train = TrainChanges(retrain, edit, len(problem.target_labels))
-  skewness = estimate_skewness(problem.base_margins_rt)
-  return search(cases, train, config, budget=budget, skewness=skewness, progress=progress)
+  train = TrainChanges(retrain, without_first(problem.labels), len(problem.target_labels))
+  return search(
+    cases, train, config, budget=budget, skewness=problem.skewness, progress=progress
+  )

@@ -21,7 +21,7 @@ from jaxdm.lasso import design, matrices, tiling
 from jaxdm.lasso import solver as solver_lib
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
-from jaxdm.storage import cache as kept_lib
+from jaxdm.storage import cache as cache_lib
 from jaxdm.storage import identity, polling
 
 
@@ -115,7 +115,7 @@ def fit_datamodels(
   # Digests read everything: not for nothing.
   data_of_fit = masks_mn, margins_mt, weights_m
   depends_on = () if folder is None else (*data_of_fit, config, candidates, plan)
-  kept = kept_lib.Kept(folder, _settings(*depends_on) if depends_on else {})
+  kept = cache_lib.Cache(folder, _settings(*depends_on) if depends_on else {})
   parts = list(tiling.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = Parts(kept, share, tasks, progress)

@@ -18,7 +18,7 @@ from jaxdm.typing import Array
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitConfig:
-  """How datamodels are fitted.
+  """Settings of a fit of datamodels.
 
   >>> import jaxdm
   >>> jaxdm.FitConfig(folds=5).num_lambdas

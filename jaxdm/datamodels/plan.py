@@ -10,7 +10,7 @@ from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.storage import atomic_io, checksummed_json, polling
-from jaxdm.storage import cache as kept_lib
+from jaxdm.storage import cache as cache_lib
 
 _FILE = "plan.json"
 
@@ -55,7 +55,7 @@ def agree(
     return make()
   path = epath.Path(folder) / _FILE
   # In this order, since other processes write the plan first.
-  has_parts = (path.parent / kept_lib.MANIFEST).exists()
+  has_parts = (path.parent / cache_lib.MANIFEST).exists()
   if not path.exists():
     if has_parts:
       raise UserError(f"{folder} holds parts of another fit, without a plan; remove it")
@@ -94,7 +94,7 @@ class Parts:
 
   def __init__(
     self,
-    kept: kept_lib.Kept,
+    kept: cache_lib.Cache,
     share: tuple[int, int],
     counts: Sequence[int],
     progress: progress_lib.Progress,

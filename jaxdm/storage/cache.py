@@ -38,7 +38,7 @@ def name_of(depends_on: Any) -> str:
   return identity.digest(depends_on)[:16]
 
 
-class Kept:
+class Cache:
   """Arrays by name: made when first asked for, and kept in a folder if there is one."""
 
   def __init__(self, folder: str | epath.PathLike | None, settings: Mapping[str, Any]):

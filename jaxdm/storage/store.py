@@ -7,7 +7,7 @@ On disk:
   done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
 
 A chunk without its marker never happened. JSON files carry a seal, a digest of their own
-content, so that every byte of the store is covered: `upkeep` looks at all of them. Chunks
+content, so that every byte of the store is covered: `verify` looks at all of them. Chunks
 have numbers, and whoever writes a chunk writes all of it, so that processes which write
 different chunks never meet, and two which write the same rows write the same bytes.
 

@@ -40,7 +40,7 @@ def seen(opened):
 def test_tracin_sums_checkpoints_times_their_rates(opened, seen) -> None:
   expected = np.zeros((20, 48))
   for until in (1 / 6, 1 / 2, 5 / 6):
-    rate = float(learning_rate(opened.recipe, np.array(until)))
+    rate = float(learning_rate(opened.train_config, np.array(until)))
     for odds, phi in zip(*seen[until], strict=True):
       wrong = 1 / (1 + np.exp(odds[20:]))
       expected += rate * phi[:20] @ (phi[20:] * wrong[:, None]).T / MODELS

@@ -156,7 +156,7 @@ def test_all_that_is_kept_may_be_in_any_folder(tmp_path, name) -> None:
   for _ in range(2):
     checkpoint.save(folder / "fit", {"values": values}, overwrite=True)
   np.testing.assert_array_equal(checkpoint.load(folder / "fit")["values"], values)
-  parts = cache.Kept(folder / "parts", {})
+  parts = cache.Cache(folder / "parts", {})
   np.testing.assert_array_equal(parts("x", lambda: {"x": values})["x"], values)
   arrays = array_folder.create(folder / "arrays", {"x": (4, 3)})
   arrays["x"][:] = values

@@ -215,7 +215,7 @@ def test_vectors_are_standardised_over_the_models_own_set(vectors) -> None:
 
 @pytest.mark.slow
 def test_influence_on_a_linear_head_is_exact_leave_one_out(vectors) -> None:
-  """To first order: slopes of 1, and nearly all of the variance."""
+  """To first order, in which an example's own leverage, some 4 / n, is left out."""
   rng = np.random.default_rng(1)
   n, t = 120, 10
   labels = np.arange(n, dtype=np.int32) % 2
