@@ -65,9 +65,34 @@ def _field_help(config: type) -> dict[str, str]:
   return {name: re.sub(r"\s+", " ", line) for name, line in entries}
 
 
-def _plain_type(hint: Any) -> Any:
-  """The type behind an optional one."""
-  return next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
+class _NumberOrWord(flags.ArgumentParser[int | str]):
+  """A whole number, or one of some words."""
+
+  def __init__(self, words: tuple[str, ...]):
+    self._words = words
+    self.syntactic_help = f"a whole number or {' or '.join(words)}"
+
+  def parse(self, argument: Any) -> int | str:
+    """The number or the word; ValueError on anything else."""
+    if argument in self._words:
+      return str(argument)
+    try:
+      return int(argument)
+    except ValueError:
+      raise ValueError(f"must be {self.syntactic_help}") from None
+
+  def flag_type(self) -> str:
+    """For --help."""
+    return f"an integer or {' or '.join(self._words)}"
+
+
+def _kinds(hint: Any) -> tuple[list[Any], tuple[str, ...]]:
+  """The plain types that a field may have, and the words."""
+  if typing.get_origin(hint) is typing.Literal:
+    return [], typing.get_args(hint)
+  parts = typing.get_args(hint) or (hint,)
+  words = [w for part in parts for w in typing.get_args(part)]
+  return [part for part in parts if part in _DEFINE], tuple(words)
 
 
 def _define_flags() -> None:
@@ -77,12 +102,16 @@ def _define_flags() -> None:
     for name, hint in typing.get_type_hints(config).items():
       if name in flags.FLAGS:
         continue
-      kind = _plain_type(hint)
-      if typing.get_origin(kind) is typing.Literal or kind not in _DEFINE:
-        options = typing.get_args(typing.get_type_hints(config)[name])
-        flags.DEFINE_enum(name, None, list(options), helps[name])
+      kinds, words = _kinds(hint)
+      if not words:
+        _DEFINE[kinds[0]](name, None, helps[name])
+      elif not kinds:
+        flags.DEFINE_enum(name, None, list(words), helps[name])
       else:
-        _DEFINE[kind](name, None, helps[name])
+        parser = _NumberOrWord(words)
+        flags.DEFINE(
+          parser, name, None, helps[name], serializer=flags.ArgumentSerializer()
+        )
 
 
 _define_flags()

@@ -213,6 +213,7 @@ class Lab:
       network=self.experiment.network.network,
       gradient_dim=self.experiment.gradient.gradient_dim,
       progress=self._progress(),
+      tuning_folder=self.workdir.path / "tuning",
     )
 
   def _progress(self) -> checkpoint.Progress | None:

@@ -2,9 +2,12 @@
 
 Under `jax.vmap` over models, `lax.conv_general_dilated` becomes a grouped
 convolution, which XLA's CPU backend runs some twenty times slower than the same
-arithmetic as one matrix product over unfolded patches.
+arithmetic as one matrix product over unfolded patches. The gradient with respect to the
+kernel becomes a grouped convolution with windows as large as an image, which GPUs have
+no fast code for; `direct` computes it otherwise.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,20 +17,37 @@ from jax import lax
 
 from jaxdm.typing import Array
 
-Backend = Literal["auto", "im2col", "lax"]
+Backend = Literal["im2col", "lax"]
+Sizes = tuple[int, ...]  # Of height and width.
+Pads = tuple[tuple[int, int], ...]  # Low and high, of height and width.
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _explicit_padding(
-  padding: str | Sequence[tuple[int, int]],
-  shape: Sequence[int],
-  window: Sequence[int],
+def _checked_padding(
+  images: Array,
+  kernel: Array,
   strides: Sequence[int],
-) -> list[tuple[int, int]]:
-  """Padding as (low, high) pairs of the two spatial axes."""
+  padding: str | Sequence[tuple[int, int]],
+) -> Pads:
+  """Padding as pairs, of arguments that make sense together; see `im2col`."""
+  if (images.dtype, images.shape[3]) != (kernel.dtype, kernel.shape[2]):
+    raise ValueError(
+      "images and kernel must have one dtype and as many channels, got "
+      f"{images.dtype}{images.shape} and {kernel.dtype}{kernel.shape}"
+    )
+  shape, window = images.shape[1:3], kernel.shape[:2]
   if isinstance(padding, str):
-    return list(lax.padtype_to_pads(shape, window, strides, padding))
-  return [(low, high) for low, high in padding]
+    padding = lax.padtype_to_pads(shape, window, strides, padding)
+  pads = tuple((int(low), int(high)) for low, high in padding)
+  if min(size for pad in pads for size in pad) < 0:
+    raise ValueError(f"padding must be >= 0, got {pads}")
+  padded = [size + sum(pad) for size, pad in zip(shape, pads, strict=True)]
+  if any(size < taps for size, taps in zip(padded, window, strict=True)):
+    raise ValueError(
+      f"a kernel of {window[0]} x {window[1]} does not fit into images of {shape[0]} x "
+      f"{shape[1]} that are padded by {pads}"
+    )
+  return pads
 
 
 def _spread(
@@ -75,23 +95,11 @@ def im2col(
     ValueError: on other types or channels, negative padding, or a kernel that is larger
       than the padded images.
   """
+  pad_h, pad_w = _checked_padding(images, kernel, strides, padding)
   kh, kw, channels, features = kernel.shape
   batch, height, width, _ = images.shape
-  if (images.dtype, images.shape[3]) != (kernel.dtype, channels):
-    raise ValueError(
-      "images and kernel must have one dtype and as many channels, got "
-      f"{images.dtype}{images.shape} and {kernel.dtype}{kernel.shape}"
-    )
-  pad_h, pad_w = _explicit_padding(padding, (height, width), (kh, kw), strides)
-  if min(*pad_h, *pad_w) < 0:
-    raise ValueError(f"padding must be >= 0, got {(pad_h, pad_w)}")
   out_h = (height + sum(pad_h) - kh) // strides[0] + 1
   out_w = (width + sum(pad_w) - kw) // strides[1] + 1
-  if min(out_h, out_w) < 1:
-    raise ValueError(
-      f"a kernel of {kh} x {kw} does not fit into images of {height} x {width} that are "
-      f"padded by {(pad_h, pad_w)}"
-    )
   # Whole rows, if that lengthens the product little or leaves it short anyway; whole
   # images, if that makes it no longer.
   rows = width <= 2 * kw or width * channels <= 64
@@ -129,27 +137,116 @@ def _unfolded(
   return joined.reshape(-1, joined.shape[-1])
 
 
-def backend_for(platform: str) -> Backend:
-  """A platform's default: measured on 'cpu'; elsewhere XLA's own, not measured yet."""
-  return "im2col" if platform == "cpu" else "lax"
+def _by_xla(
+  images: Array, kernel: Array, strides: Sizes, padding: Pads, precision: Any
+) -> Array:
+  """The convolution as XLA knows it."""
+  images, kernel = jnp.asarray(images), jnp.asarray(kernel)
+  return lax.conv_general_dilated(
+    images, kernel, strides, padding, dimension_numbers=_NHWC, precision=precision
+  )
 
 
-def convolution(backend: Backend = "auto") -> Any:
+_direct = jax.custom_vjp(_by_xla, nondiff_argnums=(2, 3, 4))
+
+
+def _direct_forward(
+  images: Array, kernel: Array, strides: Sizes, padding: Pads, precision: Any
+) -> tuple[Array, tuple[Array, Array]]:
+  """The convolution, and what its gradients need."""
+  out = _direct(images, kernel, strides, padding, precision)
+  return out, (images, kernel)
+
+
+def _direct_backward(
+  strides: Sizes, padding: Pads, precision: Any, kept: tuple[Array, Array], goal: Array
+) -> tuple[Array, Array]:
+  """Gradients with respect to images and kernel."""
+  images, kernel = kept
+  how = strides, padding, precision
+  (image_grad,) = jax.linear_transpose(lambda x: _by_xla(x, kernel, *how), images)(goal)
+
+  @jax.custom_batching.custom_vmap
+  def kernel_gradient(images: Array, goal: Array) -> Array:
+    (gradient,) = jax.linear_transpose(lambda k: _by_xla(images, k, *how), kernel)(goal)
+    return jnp.asarray(gradient)
+
+  @kernel_gradient.def_vmap
+  def many(_: int, batched: Sequence[bool], images: Array, goal: Array) -> Any:
+    axes = tuple(0 if is_batched else None for is_batched in batched)
+    one = functools.partial(_kernel_products, kernel.shape[:2], *how)
+    return jax.vmap(one, axes)(images, goal), True
+
+  return image_grad, kernel_gradient(images, goal)
+
+
+def _kernel_products(
+  window: Sizes, strides: Sizes, padding: Pads, precision: Any, images: Array, goal: Array
+) -> Array:
+  """The gradient with respect to the kernel, a matrix product for each of its taps."""
+  (kh, kw), (out_h, out_w) = window, goal.shape[1:3]
+  images = jnp.pad(images, [(0, 0), *padding, (0, 0)])
+  rows = [
+    lax.slice_in_dim(images, i, i + strides[0] * (out_h - 1) + 1, strides[0], 1)
+    for i in range(kh)
+  ]
+  places = [
+    lax.slice_in_dim(row, j, j + strides[1] * (out_w - 1) + 1, strides[1], 2)
+    for row in rows
+    for j in range(kw)
+  ]
+  products = [
+    jnp.einsum("bhwc,bhwo->co", place, goal, precision=precision) for place in places
+  ]
+  return jnp.stack(products).reshape(kh, kw, *products[0].shape)
+
+
+_direct.defvjp(_direct_forward, _direct_backward)
+
+
+def direct(
+  images: Array,
+  kernel: Array,
+  strides: Sequence[int],
+  padding: str | Sequence[tuple[int, int]],
+  precision: Any = None,
+) -> Array:
+  """XLA's convolution, with kernel gradients of many models as matrix products.
+
+  Of one model they are what XLA makes of them; under `jax.vmap` they are one product for
+  each entry of the kernel's window, batched over models.
+
+  Args:
+    images: [b, h, w, c].
+    kernel: [kh, kw, c, o], of the same dtype.
+    strides: of height and width.
+    padding: 'SAME', 'VALID' or explicit (low, high) pairs.
+    precision: as for `lax.dot_general`.
+
+  Returns:
+    [b, h', w', o], what `lax.conv_general_dilated` returns.
+
+  Raises:
+    ValueError: on other types or channels, negative padding, or a kernel that is larger
+      than the padded images.
+  """
+  pads = _checked_padding(images, kernel, strides, padding)
+  return _direct(images, kernel, tuple(strides), pads, precision)
+
+
+def convolution(backend: Backend = "lax") -> Any:
   """A drop-in for `lax.conv_general_dilated`, as Flax's `nn.Conv` takes one.
 
   Args:
-    backend: 'im2col', 'lax', or 'auto' for the default device's best.
+    backend: 'im2col' or 'lax' (see `direct`).
 
   Returns:
     A function with the signature Flax calls. It accepts what ResNet-9 needs,
     NHWC without dilation or groups, and refuses anything else.
   """
-  if backend == "auto":
-    backend = backend_for(jax.default_backend())
-  if backend == "lax":
-    return lax.conv_general_dilated
-  if backend != "im2col":
-    raise ValueError(f"conv backend must be auto, im2col or lax, got {backend!r}")
+  if backend not in ("im2col", "lax"):
+    raise ValueError(f"conv backend must be im2col or lax, got {backend!r}")
+  compute = im2col if backend == "im2col" else direct
 
   def conv(  # The parameters are those of lax.conv_general_dilated.
     lhs: Array,
@@ -180,9 +277,9 @@ def convolution(backend: Backend = "auto") -> Any:
     wrong = [name for name, is_refused in refused.items() if is_refused]
     if wrong:
       raise ValueError(
-        "im2col handles NHWC convolutions without dilation or groups, in the type of "
-        f"its inputs, and not this {wrong[0]}; use the backend lax"
+        "only NHWC convolutions without dilation or groups, in the type of their inputs, "
+        f"are computed here, and not this {wrong[0]}"
       )
-    return im2col(lhs, rhs, window_strides, padding, precision)
+    return compute(lhs, rhs, window_strides, padding, precision)
 
   return conv

@@ -3,20 +3,22 @@
 import dataclasses
 import functools
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from flax import linen as nn
 from jax import lax
 
-from jaxdm import devices, numerics, training_sets
+from jaxdm import devices, numerics, prng, training_sets
 from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
-from jaxdm.training import conv, output_gradients, train
+from jaxdm.training import conv, output_gradients, train, tuning
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.networks import Variables
@@ -36,32 +38,50 @@ class Speed:
   32
 
   Attributes:
-    vmap_width: Number of models that one device trains in parallel; default: 1 for
-      networks with convolutions (fastest on CPU; not measured on a GPU), else 32.
+    vmap_width: Number of models that one device trains in parallel, or auto: the fastest
+      number is measured when a device, a network and an input size are first used, and
+      then remembered. Default: on CPU 1 for networks with convolutions, else 32; on GPU
+      and TPU auto.
     chunk: Number of models per device and call. The results of a chunk are stored
-      together. Default: 8 for networks with convolutions, else 128.
+      together. Default: 8 for networks with convolutions, else 128, and at least
+      vmap_width.
     checkpoint_seconds: Largest number of seconds of training that are lost when a run
       is killed. Models that take longer are saved to disk during training. 0: never. A
       single step of a chunk must not take longer than a fifth of this time.
     conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
-      (lax), or chosen by the type of device (auto).
+      (lax), or auto: measured as vmap_width is. Default: on CPU im2col, on GPU and TPU
+      auto.
   """
 
-  vmap_width: int | None = None
+  vmap_width: int | Literal["auto"] | None = None
   chunk: int | None = None
   checkpoint_seconds: float = 300.0
-  conv_backend: conv.Backend = "auto"
+  conv_backend: Literal["auto", "im2col", "lax"] | None = None
 
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):
-      if getattr(self, name) is not None and getattr(self, name) < 1:
-        raise UserError(f"{name} must be >= 1, got {getattr(self, name)}")
+      value = getattr(self, name)
+      if value not in (None, "auto") and value < 1:
+        raise UserError(f"{name} must be >= 1, got {value}")
     if not self.checkpoint_seconds >= 0:
       raise UserError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
 
 
-# Models side by side, and a chunk, of networks with convolutions and of others.
-_DEFAULTS = {True: (1, 8), False: (32, 128)}
+# Models side by side on CPU, and a chunk, of networks with convolutions and of others.
+_CPU_WIDTH = {True: 1, False: 32}
+_CHUNK = {True: 8, False: 128}
+# What a step's time depends on, of a training configuration.
+_TIMED = (
+  "width",
+  "batch_size",
+  "muon_rate",
+  "flip",
+  "translate_pixels",
+  "cutout_pixels",
+  "compute_dtype",
+)
+_TIMED_EXAMPLES = 1024
+_TIMED_SECONDS = 0.2
 
 Program = Callable[[Any, Any], Any]  # From shared arguments and those of each model.
 
@@ -118,6 +138,7 @@ class Fleet:
     network: str | nn.Module = "resnet9",
     gradient_dim: int = 1024,
     progress: checkpoint.Progress | None = None,
+    tuning_folder: epath.PathLike | None = None,
   ):
     """Uses no device yet.
 
@@ -129,35 +150,119 @@ class Fleet:
       network: see `networks.make`.
       gradient_dim: numbers that an example's gradient is projected to.
       progress: writes models that take long to train; None: nothing is written.
+      tuning_folder: where the processes of one job agree on what `auto` chooses; None:
+        the user's cache.
 
     Raises:
       UserError: on a network that does not fit the inputs or the config.
     """
-    self._progress = progress
+    self._progress, self._tuning_folder = progress, tuning_folder
     self._config, self.values = config, values
     self.num_classes = num_classes
-    self._recipe = recipe_lib.make(
-      config,
-      num_classes=num_classes,
-      input_shape=values.shape[1:],
-      network=network,
-      conv_backend=speed.conv_backend,
-    )
+    self._speed, self._network = speed, network
+    self._plain = self._made("lax")
     self._gradient_dim = gradient_dim
-    width, chunk = _DEFAULTS[self._recipe.network.convolves]
-    self._chunk = speed.chunk or max(chunk, speed.vmap_width or 0)
-    self._asked_width = min(speed.vmap_width or width, self._chunk)
-    self._width, self._conv_backend = self._asked_width, speed.conv_backend
     self._proven: set[Program] = set()
+
+  def _made(self, backend: conv.Backend) -> Recipe:
+    """The recipe, with one way to compute convolutions."""
+    return recipe_lib.make(
+      self._config,
+      num_classes=self.num_classes,
+      input_shape=self.values.shape[1:],
+      network=self._network,
+      conv_backend=backend,
+    )
+
+  @functools.cached_property
+  def choice(self) -> tuning.Choice:
+    """How many models a device trains in parallel, and by which convolution."""
+    convolves, speed = self._plain.network.convolves, self._speed
+    on_cpu = jax.default_backend() == "cpu"
+    width = speed.vmap_width or (_CPU_WIDTH[convolves] if on_cpu else "auto")
+    backend = speed.conv_backend or ("im2col" if on_cpu else "auto")
+    backends: tuple[conv.Backend, ...] = ("lax",)
+    if convolves:
+      backends = ("im2col", "lax") if backend == "auto" else (backend,)
+    most = speed.chunk or tuning.MOST_WIDTH
+    if width != "auto" and len(backends) == 1:
+      return tuning.Choice(min(width, most), backends[0])
+
+    def choose() -> tuning.Choice:
+      if width != "auto":
+        return tuning.fastest(self._seconds, backends, min(width, most), most=None)
+      first = tuning.first_width(self._plain, self.values.shape[1:])
+      return tuning.fastest(self._seconds, backends, min(first, most), most=most)
+
+    asked = width, backends, most
+    return tuning.remembered((self._timed(), asked), choose, self._tuning_folder)
+
+  def _timed(self) -> dict[str, Any]:
+    """What the time of a step depends on."""
+    network, config = self._plain.network.identity, dataclasses.asdict(self._config)
+    return {
+      "train": {name: config[name] for name in _TIMED},
+      "network": network,
+      "input_shape": list(self.values.shape[1:]),
+      "num_classes": self.num_classes,
+      "devices": devices.describe(),
+      "made_by": identity.made_by(),
+    }
+
+  def _seconds(self, choice: tuning.Choice) -> float:
+    """Seconds of a step of one model on a device; infinite where memory is too small."""
+    width, backend = choice
+    speed = Speed(vmap_width=width, chunk=width, conv_backend=backend)
+    classes, network = self.num_classes, self._network
+    trial = Fleet(self._config, self.values, classes, speed, network=network)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      try:
+        seconds = trial.seconds_per_step()
+      except UserError:
+        return math.inf
+    return seconds / width if trial._width == width else math.inf
+
+  def seconds_per_step(self) -> float:
+    """Seconds that a step of a whole chunk takes, measured for a fraction of a second."""
+    n, rows = len(self.values), self.rows
+    masks = np.broadcast_to(np.arange(n) < _TIMED_EXAMPLES, (rows, n))
+    sets = training_sets.from_masks(masks, np.zeros(n, np.int32))
+    keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
+    batch, keys = devices.by_row((sets, keys))
+    state = self._run(lambda made: made.begin, self._inputs, keys)
+
+    def seconds_of(steps: int) -> float:
+      start = time.perf_counter()
+      jax.block_until_ready(self._advanced((batch, keys), state, 0, steps))
+      return time.perf_counter() - start
+
+    seconds_of(1)  # Compiles.
+    steps, seconds = 1, seconds_of(1)
+    while seconds < _TIMED_SECONDS:
+      steps *= 2
+      seconds = seconds_of(steps)
+    return seconds / steps
+
+  @functools.cached_property
+  def _recipe(self) -> Recipe:
+    """See `recipe`."""
+    backend = self.choice.conv_backend
+    return self._plain if backend == "lax" else self._made(backend)
 
   @property
   def recipe(self) -> Recipe:
     """How each model is trained, as functions of arrays."""
     return self._recipe
 
+  @functools.cached_property
+  def _width(self) -> int:
+    """Models that a device trains in parallel; it becomes less where memory is short."""
+    return self.choice.vmap_width
+
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""
-    network = self._recipe.network.identity
+    network = self._plain.network.identity
     return {
       "train": dataclasses.asdict(self._config),
       "train_pixels": self._values_digest,
@@ -169,7 +274,8 @@ class Fleet:
   @property
   def provenance(self) -> dict[str, str]:
     """Settings that change rounding; no part of a model's identity, but noted with it."""
-    return {"conv_backend": self._conv_backend, "vmap_width": str(self._asked_width)}
+    width, backend = self.choice
+    return {"conv_backend": backend, "vmap_width": str(width)}
 
   @functools.cached_property
   def _values_digest(self) -> str:
@@ -179,7 +285,8 @@ class Fleet:
   @functools.cached_property
   def rows(self) -> int:
     """Models a chunk."""
-    return self._chunk * devices.count()
+    least = max(_CHUNK[self._plain.network.convolves], self.choice.vmap_width)
+    return (self._speed.chunk or least) * devices.count()
 
   @functools.cached_property
   def _inputs(self) -> Inputs:
@@ -307,7 +414,7 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    last = math.floor(share_of(until, self._recipe.num_steps(sets.counts).max()))
+    last = math.floor(share_of(until, self._plain.num_steps(sets.counts).max()))
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run(lambda made: made.begin, self._inputs, keys)
     if self._progress:

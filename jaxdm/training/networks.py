@@ -124,7 +124,7 @@ def make(
   input_shape: tuple[int, ...],
   width: int,
   dtype: str = "float32",
-  conv_backend: conv.Backend = "auto",
+  conv_backend: conv.Backend = "lax",
 ) -> Network:
   """The network of a name, of a factory, or around somebody's module.
 

@@ -165,7 +165,7 @@ def make(
   num_classes: int,
   input_shape: tuple[int, ...],
   network: str | nn.Module = "resnet9",
-  conv_backend: conv.Backend = "auto",
+  conv_backend: conv.Backend = "lax",
 ) -> Recipe:
   """The recipe that a config describes.
 

@@ -35,10 +35,15 @@ def reference(x, k, stride, padding):
   "dtype,tol",
   [(jnp.float32, 1e-5), pytest.param(jnp.bfloat16, 4e-2, marks=pytest.mark.slow)],
 )
-def test_im2col_equals_lax(size, kernel, stride, padding, dtype, tol) -> None:
+@pytest.mark.parametrize("models", [0, 2])  # 0: not mapped over models.
+@pytest.mark.parametrize("compute", [conv.im2col, conv.direct])
+def test_every_backend_equals_lax(
+  size, kernel, stride, padding, dtype, tol, compute, models
+) -> None:
   x_key, k_key = jax.random.split(jax.random.key(0))
-  x = jax.random.normal(x_key, (3, size, size, 4), dtype)
-  k = jax.random.normal(k_key, (kernel, kernel, 4, 6), dtype) / kernel
+  lead = (models,) if models else ()
+  x = jax.random.normal(x_key, (*lead, 3, size, size, 4), dtype)
+  k = jax.random.normal(k_key, (*lead, kernel, kernel, 4, 6), dtype) / kernel
 
   def outputs(fn):
     """The convolution and the gradients of a loss of it, in one program."""
@@ -47,10 +52,11 @@ def test_im2col_equals_lax(size, kernel, stride, padding, dtype, tol) -> None:
       out = fn(x, k).astype(jnp.float32)
       return jnp.sum(jnp.sin(out)), out
 
-    (_, out), grads = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, k)
+    both = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    (_, out), grads = jax.jit(jax.vmap(both) if models else both)(x, k)
     return [np.asarray(a, np.float32) for a in (out, *grads)]
 
-  ours = outputs(lambda x, k: conv.im2col(x, k, (stride, stride), padding))
+  ours = outputs(lambda x, k: compute(x, k, (stride, stride), padding))
   theirs = outputs(lambda x, k: reference(x, k, stride, padding))
   for a, b in zip(ours, theirs, strict=True):
     np.testing.assert_allclose(a, b, rtol=tol, atol=tol * max(1.0, np.abs(b).max()))
@@ -80,12 +86,13 @@ def whole_numbers(*shape: int, dtype: str = "float32") -> jnp.ndarray:
     {"dtype": "int32"},
   ],
 )
-def test_what_is_accepted_means_what_it_means_to_lax(arguments) -> None:
+@pytest.mark.parametrize("backend", ["im2col", "lax"])
+def test_what_is_accepted_means_what_it_means_to_lax(arguments, backend) -> None:
   given = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
   given |= arguments
   dtype, shape = given.pop("dtype", "float32"), given.pop("lhs", (2, 4, 6, 2))
   x, k = whole_numbers(*shape, dtype=dtype), whole_numbers(3, 2, 2, 5, dtype=dtype)
-  ours = conv.convolution("im2col")(x, k, **given)
+  ours = conv.convolution(backend)(x, k, **given)
   theirs = lax.conv_general_dilated(x, k, **given)
   assert ours.dtype == theirs.dtype
   np.testing.assert_array_equal(ours, theirs)
@@ -108,13 +115,14 @@ def test_what_is_accepted_means_what_it_means_to_lax(arguments) -> None:
     ({"dtype": jnp.bfloat16}, "one dtype"),
   ],
 )
-def test_a_convolution_that_im2col_cannot_do_is_refused(arguments, named) -> None:
+@pytest.mark.parametrize("backend", ["im2col", "lax"])
+def test_any_other_convolution_is_refused(arguments, named, backend) -> None:
   given = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
   given |= arguments
   x = jnp.ones((2, 4, 4, 2), given.pop("dtype", jnp.float32))
   k = jnp.ones(given.pop("kernel", (3, 3, 2, 2)))
   with pytest.raises(ValueError, match=named):
-    conv.convolution("im2col")(x, k, **given)
+    conv.convolution(backend)(x, k, **given)
 
 
 def test_no_argument_is_accepted_that_lax_does_not_have() -> None:

@@ -1,0 +1,176 @@
+"""How many models a device trains side by side, and by which convolution: timed once.
+
+Nothing here changes what a model is but for rounding. A choice is remembered, so that all
+runs with the same devices, network, input size and versions make the same one.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.training import conv
+from jaxdm.training.recipe import Recipe
+
+_SECONDS = 60.0  # In which candidates are begun.
+_FACTOR = 4  # From one width to the next.
+MOST_WIDTH = 4096
+_GAIN = 0.95  # A wider candidate must take less than this share of the time.
+# Numbers that the operations of a step put out for all models of a device, where it was
+# found to be busy: an H200 (2026-11-26) trained ResNet-9 of width 8 on 8x8 images 1.6
+# times as fast with 1,024 models side by side as with 128, and of width 64 on 32x32
+# images, batch size 512, half as fast with 2 models as with 1.
+_BUSY = 2.0**29
+
+_log = logging.getLogger("jaxdm")
+
+
+class Choice(NamedTuple):
+  """How models are trained side by side.
+
+  Attributes:
+    vmap_width: models that one device trains in parallel.
+    conv_backend: of their convolutions.
+  """
+
+  vmap_width: int
+  conv_backend: conv.Backend
+
+
+Seconds = Callable[[Choice], float]  # Of a step of one model; infinite if out of memory.
+
+
+def first_width(recipe: Recipe, input_shape: tuple[int, ...]) -> int:
+  """A power of 4: about the models that keep an accelerator busy.
+
+  Args:
+    recipe: of the models.
+    input_shape: of one input.
+  """
+  variables = jax.eval_shape(
+    lambda: recipe.network.initialise(jax.random.key(0), input_shape)
+  )
+  shape = recipe.batch_size, *input_shape
+  inputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+  forward = jax.make_jaxpr(recipe.network.outputs)(variables, inputs)
+  numbers = _output_size(forward.jaxpr)
+  steps = round(math.log(max(1.0, _BUSY / numbers), _FACTOR))
+  return int(min(_FACTOR**steps, MOST_WIDTH))
+
+
+def _output_size(jaxpr: Any) -> int:
+  """Numbers that the equations of a jaxpr put out, those of inner functions counted."""
+  total = 0
+  for equation in jaxpr.eqns:
+    inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
+    total += sum(map(_output_size, inner)) or sum(v.aval.size for v in equation.outvars)
+  return total
+
+
+def fastest(
+  seconds: Seconds,
+  backends: Sequence[conv.Backend],
+  width: int,
+  *,
+  most: int | None,
+) -> Choice:
+  """The fastest of the candidates that are begun within a minute.
+
+  All backends are tried at the first width; the better one at widths that grow, or else
+  shrink, as long as each is faster than the one before.
+
+  Args:
+    seconds: measures a candidate.
+    backends: to choose from.
+    width: to begin with.
+    most: the largest width; None: no other width is tried.
+  """
+  began, found = time.monotonic(), dict[Choice, float]()
+
+  def tried(candidate: Choice) -> float:
+    if found and time.monotonic() - began > _SECONDS:
+      return math.inf
+    found[candidate] = seconds(candidate)
+    return found[candidate]
+
+  best = min((Choice(width, backend) for backend in backends), key=tried)
+  ways = (_wider(width, most), _narrower(width)) if most else ()
+  for way in ways:
+    first = best
+    for other in way:
+      candidate = best._replace(vmap_width=other)
+      share = _GAIN if other > width else 1.0
+      too_large = other < width and math.isinf(found[best])
+      if not (tried(candidate) < share * found[best] or too_large):
+        break
+      best = candidate
+    if best != first:
+      break
+  told = (f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}" for c, s in found.items())
+  _log.info(
+    "vmap_width=%d and conv_backend=%s are fastest (ms a model and step: %s; %.0f s)",
+    *best,
+    ", ".join(told),
+    time.monotonic() - began,
+  )
+  return best
+
+
+def _wider(width: int, most: int) -> Iterator[int]:
+  """The widths above, ascending."""
+  while width * _FACTOR <= most:
+    width *= _FACTOR
+    yield width
+
+
+def _narrower(width: int) -> Iterator[int]:
+  """The widths below, descending."""
+  while width > 1:
+    width = max(1, width // _FACTOR)
+    yield width
+
+
+def remembered(
+  depends_on: Any, choose: Callable[[], Choice], folder: epath.PathLike | None
+) -> Choice:
+  """The choice that a folder, or else the user's cache, holds; made if neither does.
+
+  Processes that share the folder get the choice that was written first.
+
+  Args:
+    depends_on: all that decides which choice is good; see `identity.digest`.
+    choose: makes the choice.
+    folder: of the processes of one job; None: only the cache.
+  """
+  name = f"{identity.digest(depends_on)}.json"
+  places = [epath.Path(cache_folder())]
+  if folder is not None:
+    places.insert(0, epath.Path(folder))
+  found = next((c for place in places if (c := _read(place / name))), None) or choose()
+  for place in reversed(places):
+    atomic_io.make_folder(place)
+    checksummed_json.write(place / name, found._asdict(), new=True)
+    found = _read(place / name) or found
+  return found
+
+
+def cache_folder() -> str:
+  """Where choices are kept between runs."""
+  home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return os.path.join(home, "jaxdm", "tuning")
+
+
+def _read(path: epath.Path) -> Choice | None:
+  """A choice that was written; None if there is none, or no whole one."""
+  try:
+    return Choice(**checksummed_json.read(path)) if path.exists() else None
+  except (checksummed_json.StoreError, TypeError):
+    path.unlink(missing_ok=True)
+    return None
