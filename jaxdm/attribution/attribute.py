@@ -95,11 +95,13 @@ def add_full_data_scores(
   t, n = len(trainer.target_labels), len(trainer.labels)
   logits, wrong_n, done = [], np.zeros(n), 0
   progress(0, num_models)
-  for models in full_data.models(trainer, num_models):
+  moments = [moment for name in totals_tn for moment in METHODS[name].moments]
+  for models in full_data.models(trainer, num_models, moments):
     whole = [model for model in models if np.isfinite(model.logits_tk).all()]
     for model in whole:
       logits.append(model.logits_tk)
-      wrong_n += np.asarray(jax.nn.sigmoid(-model.gradients[-1].odds_n))
+      if last := model.gradients.get(1.0):
+        wrong_n += np.asarray(jax.nn.sigmoid(-last.odds_n))
     for name, total_tn in totals_tn.items():
       terms_of = METHODS[name].terms
       assert terms_of is not None

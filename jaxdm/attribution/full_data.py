@@ -3,7 +3,7 @@
 The models are not kept; all that is wanted is taken while they are on the devices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -14,51 +14,64 @@ from jaxdm.attribution import gradient
 from jaxdm.training.trainer import Trainer
 from jaxdm.typing import Array
 
-# The middles of the thirds of training, where TracIn looks.
-CHECKPOINTS = (1 / 6, 3 / 6, 5 / 6)
-
 
 class FullDataModel(NamedTuple):
-  """One model: its outputs, its gradients at the checkpoints and at the end.
+  """One model: its outputs, and its gradients at some moments of training.
 
   Attributes:
     logits_tk: float32, of the targets.
     features_tf: float32, penultimate, of the targets.
     train_features_nf: float32, of the training examples.
-    rates: float32, learning rates at `CHECKPOINTS`.
-    gradients: at `CHECKPOINTS`, and at the end of training.
+    gradients: by moment, a share of training.
+    rates: by moment, its learning rate.
   """
 
   logits_tk: np.ndarray
   features_tf: np.ndarray
   train_features_nf: np.ndarray
-  rates: np.ndarray
-  gradients: list[gradient.Gradients]
+  gradients: dict[float, gradient.Gradients]
+  rates: dict[float, float]
 
 
-def models(trainer: Trainer, num_models: int) -> Iterator[list[FullDataModel]]:
-  """Trains models on all data; yields a list for each chunk that is trained together."""
+def models(
+  trainer: Trainer, num_models: int, moments: Iterable[float]
+) -> Iterator[list[FullDataModel]]:
+  """Trains models on all data.
+
+  Args:
+    trainer: trains them.
+    num_models: how many.
+    moments: shares of training at which their gradients are wanted.
+
+  Yields:
+    A list for each chunk of models that is trained together.
+  """
+  wanted = set(moments)
   fleet, labels, t = trainer.fleet, trainer.labels, len(trainer.target_labels)
   values = np.concatenate([trainer.target_values, fleet.values])
   all_labels = np.concatenate([trainer.target_labels, labels])
-  rates = np.asarray(fleet.recipe.learning_rate(np.array(CHECKPOINTS)))
+  rates = {
+    moment: float(fleet.recipe.learning_rate(np.array(moment))) for moment in wanted
+  }
   for start in range(0, num_models, fleet.rows):
     size = min(fleet.rows, num_models - start)
     chunk_keys = keys(trainer, start, size)
     masks = np.ones((size, len(labels)), bool)
     sets = training_sets.from_masks(masks, labels)
-    found = []
-    for until in (*CHECKPOINTS, 1.0):
-      variables = fleet.train_chunk(sets, chunk_keys, until=until)
-      found.append(fleet.gradients_chunk(variables, values, all_labels, chunk_keys))
+    found, stops = {}, sorted(wanted | {1.0})
+    through = fleet.train_through(sets, chunk_keys, stops)
+    for moment, variables in zip(stops, through, strict=True):
+      if moment in wanted:
+        of_chunk = fleet.gradients_chunk(variables, values, all_labels, chunk_keys)
+        found[moment] = of_chunk
     logits, features = fleet.predict_chunk(variables, values)
     yield [
       FullDataModel(
         np.asarray(devices.row(logits, i))[:t],
         np.asarray(devices.row(features, i))[:t],
         np.asarray(devices.row(features, i))[t:],
+        {moment: gradients_of(outputs, i, t) for moment, outputs in found.items()},
         rates,
-        [gradients_of(outputs, i, t) for outputs in found],
       )
       for i in range(size)
     ]

@@ -15,6 +15,9 @@ from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.scores import ScoreRows, Term
 from jaxdm.training.trainer import Trainer
 
+# The middles of the thirds of training, where TracIn looks.
+_THIRDS = (1 / 6, 3 / 6, 5 / 6)
+
 
 class Method(NamedTuple):
   """What is known of a method.
@@ -24,6 +27,7 @@ class Method(NamedTuple):
     source: what it computes, and where that is described.
     all_classes: whether it ranks examples of all classes, or of the target's class only.
     terms: one model's part of the scores, of the model and the damping.
+    moments: shares of training at which `terms` needs the models' gradients.
     by_doubt: whether the sum over models is multiplied by each example's mean 1 - p.
     rows: scores that need no models, of the trainer whose data they are of.
   """
@@ -32,6 +36,7 @@ class Method(NamedTuple):
   source: str
   all_classes: bool = False
   terms: Callable[[FullDataModel, float], list[Term]] | None = None
+  moments: tuple[float, ...] = ()
   by_doubt: bool = False
   rows: Callable[[Trainer], ScoreRows] | None = None
 
@@ -47,19 +52,19 @@ def _close(model: FullDataModel, _: float) -> list[Term]:
 
 
 def _tracin(model: FullDataModel, _: float) -> list[Term]:
+  found = [(model.rates[moment], model.gradients[moment]) for moment in _THIRDS]
   return [
-    Term(gradient.scores, rate * gradient.tracin(at), at.target_td)
-    for rate, at in zip(model.rates, model.gradients[:-1], strict=True)
+    Term(gradient.scores, rate * gradient.tracin(at), at.target_td) for rate, at in found
   ]
 
 
 def _trak(model: FullDataModel, damping: float) -> list[Term]:
-  last = model.gradients[-1]
+  last = model.gradients[1.0]
   return [Term(gradient.scores, gradient.trak(last, damping), last.target_td)]
 
 
 def _influence(model: FullDataModel, damping: float) -> list[Term]:
-  last = model.gradients[-1]
+  last = model.gradients[1.0]
   return [Term(gradient.scores, gradient.influence(last, damping), last.target_td)]
 
 
@@ -84,12 +89,14 @@ METHODS = {
     "influence functions with the Gauss-Newton matrix (Koh and Liang, arXiv:1703.04730)",
     all_classes=True,
     terms=_influence,
+    moments=(1.0,),
   ),
   "trak": Method(
     "#008176",
     "TRAK (Park et al., arXiv:2303.14186)",
     all_classes=True,
     terms=_trak,
+    moments=(1.0,),
     by_doubt=True,
   ),
   "tracin": Method(
@@ -97,6 +104,7 @@ METHODS = {
     "TracIn over three checkpoints (Pruthi et al., arXiv:2002.08484)",
     all_classes=True,
     terms=_tracin,
+    moments=_THIRDS,
   ),
   "similar": Method(
     "#0000a7", "cosine similarity of penultimate features", terms=_similar

@@ -52,12 +52,13 @@ def load_dataset(
       raise DataError("dataset 'arrays' needs a file: arrays=FILE.npz")
     return load_arrays(arrays)
   try:
-    # They need packages that the library does not, and are slow to import.
-    from jaxdm.data.folder import load_folder
+    # Each needs packages that the library does not, and is slow to import.
+    if dataset == "folder":
+      from jaxdm.data.folder import load_folder
+
+      return load_folder(data_dir, background=background)
     from jaxdm.data.tfds import load_tfds
 
-    if dataset == "folder":
-      return load_folder(data_dir, background=background)
     return load_tfds(dataset, data_dir, background=background)
   except ModuleNotFoundError as error:
     raise DataError(

@@ -109,7 +109,12 @@ class Progress:
     self._step_seconds, self._timed_steps = 0.0, 0
 
   def run(
-    self, name: str, state: Any, last: int, advance: Callable[[Any, int, int], Any]
+    self,
+    name: str,
+    state: Any,
+    first: int,
+    last: int,
+    advance: Callable[[Any, int, int], Any],
   ) -> Any:
     """Takes the steps that are left, and writes the state on the way where it takes long.
 
@@ -119,14 +124,16 @@ class Progress:
     Args:
       name: of the computation.
       state: a pytree of arrays, before the first step.
-      last: steps in all.
+      first: its number.
+      last: the number of the step to stop at.
       advance: takes a state and the first step and the one to stop at; returns a state.
 
     Returns:
-      The state after the last step.
+      The state before step `last`.
     """
     step, state = self.begin(name, state)
     is_written, since = step > 0, self._clock()
+    step = max(step, first)
     while step < last:
       stop, before = min(step + self._part_steps(), last), self._clock()
       state = jax.block_until_ready(advance(state, step, stop))

@@ -90,11 +90,19 @@ def made_by() -> dict[str, str]:
     Versions of packages, a digest of all files of jaxdm, the kind of device, and the
     variables and options that change what XLA compiles, if they are set.
   """
-  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  found = {name: _version(name) for name in _PACKAGES}
   found["code"] = code_digest(pathlib.Path(str(importlib.resources.files("jaxdm"))))
   found["device"] = _device()
   variables = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
   return found | variables | numerics.changed_options()
+
+
+def _version(package: str) -> str:
+  """Of a package; a checkout that is not installed has none, and its code's digest."""
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return "not installed"
 
 
 def code_digest(package: pathlib.Path) -> str:

@@ -5,7 +5,7 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -412,18 +412,39 @@ class Fleet:
       keys: theirs; more may be given, so that their number need not change.
       until: the share of training after which to stop and look.
     """
+    return next(self.train_through(sets, keys, [until]))
+
+  def train_through(
+    self,
+    sets: training_sets.TrainingSets,
+    keys: Array,
+    moments: Sequence[float],
+  ) -> Iterator[Variables]:
+    """Trains as `train_chunk` does, and stops on the way.
+
+    Args:
+      sets: training sets of at most `rows` models.
+      keys: theirs; more may be given, so that their number need not change.
+      moments: shares of training, ascending.
+
+    Yields:
+      At each of them, what `train_chunk` would return.
+    """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    last = math.floor(share_of(until, self._plain.num_steps(sets.counts).max()))
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run(lambda made: made.begin, self._inputs, keys)
-    if self._progress:
-      name = self._name(sets, keys, until)
-      advance = functools.partial(self._advanced, (batch, keys))
-      state = self._progress.run(name, state, last, advance)
-    else:
-      state = self._advanced((batch, keys), state, 0, last)
-    return self._run(lambda made: made.variables, self._inputs, (state, batch))
+    num_steps, first = self._plain.num_steps(sets.counts).max(), 0
+    advance = functools.partial(self._advanced, (batch, keys))
+    for until in moments:
+      last = math.floor(share_of(until, num_steps))
+      if self._progress:
+        name = self._name(sets, keys, until)
+        state = self._progress.run(name, state, first, last, advance)
+      else:
+        state = advance(state, first, last)
+      yield self._run(lambda made: made.variables, self._inputs, (state, batch))
+      first = last
 
   def _advanced(self, rows: Any, state: train.State, first: int, stop: int) -> Any:
     """The chunk after some steps."""

@@ -11,13 +11,23 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from jaxdm import prng
+from jaxdm import devices, prng
 from jaxdm.training import train
 from jaxdm.training.networks import Variables
 from jaxdm.training.recipe import Recipe
 from jaxdm.typing import Array
 
-_EXAMPLES = 32
+# Examples at a time: on CPU those whose gradients stay in the cache; elsewhere as many as
+# have this many numbers together.
+_CPU_EXAMPLES = 32
+_NUMBERS = 2**28
+
+
+def _at_a_time(size: int) -> int:
+  """Examples whose gradients, of so many numbers, are computed side by side."""
+  if devices.share_memory():
+    return _CPU_EXAMPLES
+  return min(max(_NUMBERS // size, 1), 1024)
 
 
 def log_odds(logits_k: Array, label: Array) -> Array:
@@ -81,7 +91,8 @@ def per_example(
   """
   params = variables["params"]
   # Made once: within the loop below it would be made again for every block.
-  projection = Projection.of(key, ravel_pytree(params)[0].size)
+  size = ravel_pytree(params)[0].size
+  projection = Projection.of(key, size)
   logits_of = functools.partial(_logits, recipe, variables)
 
   def output(params: object, image: Array, label: Array) -> Array:
@@ -91,7 +102,8 @@ def per_example(
     value, gradient = jax.value_and_grad(output)(params, *example)
     return value, projection(ravel_pytree(gradient)[0], dim)
 
-  return lax.map(one, (jnp.asarray(values), labels_b), batch_size=_EXAMPLES)
+  examples = jnp.asarray(values), labels_b
+  return lax.map(one, examples, batch_size=_at_a_time(size))
 
 
 def per_class(
@@ -107,7 +119,8 @@ def per_class(
   The arguments are those of `per_example`, and so is the projection.
   """
   params = variables["params"]
-  projection = Projection.of(key, ravel_pytree(params)[0].size)
+  size = ravel_pytree(params)[0].size
+  projection = Projection.of(key, size)
 
   def one(image: Array) -> Array:
     logits_of = functools.partial(_logits, recipe, variables, image=image)
@@ -115,7 +128,7 @@ def per_class(
     rows = jax.vmap(pullback)(jnp.eye(len(logits_k)))[0]
     return jax.vmap(lambda row: projection(ravel_pytree(row)[0], dim))(rows)
 
-  return lax.map(one, jnp.asarray(values), batch_size=_EXAMPLES)
+  return lax.map(one, jnp.asarray(values), batch_size=_at_a_time(size))
 
 
 def _logits(

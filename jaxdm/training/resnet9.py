@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdm.training import batch_norm, conv
+from jaxdm.training import batch_norm, conv, pooling
 from jaxdm.typing import Array
 
 LEAST_PIXELS = 3  # A side; of less the pooling leaves nothing.
@@ -62,14 +62,6 @@ class ConvBlock(nn.Module):
     return BatchNormRelu(self.dtype, name="BatchNorm_0")(x, train)
 
 
-def _max_pool(x: Array) -> Array:
-  """Maxima over 2x2 squares; the gradient of `reduce_window` is slow on CPU."""
-  height, width = (size // 2 * 2 for size in x.shape[1:3])
-  x = x[:, :height, :width]
-  x = jnp.maximum(x[:, ::2], x[:, 1::2])
-  return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
-
-
 class ResNet9(nn.Module):
   """The published network: conv64 - conv128/2 - Res - conv256 - pool - Res - conv128.
 
@@ -116,7 +108,7 @@ class ResNet9(nn.Module):
     x = block(images.astype(self.dtype), wide)
     x = block(x, 2 * wide, kernel=5, stride=2, padding=2)
     x = x + block(block(x, 2 * wide), 2 * wide)
-    x = _max_pool(block(x, 4 * wide))
+    x = pooling.max_pool(block(x, 4 * wide))
     x = x + block(block(x, 4 * wide), 4 * wide)
     # Images below 12 pixels leave less than 3x3 here: then keep the border.
     x = block(x, 2 * wide, padding="VALID" if min(x.shape[1:3]) >= 3 else 1)

@@ -12,6 +12,7 @@ from sklearn import linear_model
 from jaxdm import prng, training_sets
 from jaxdm.attribution import gradient
 from jaxdm.brittleness import label_flips
+from jaxdm.storage import checkpoint
 from jaxdm.training import fleet, output_gradients, train
 from jaxdm.training import recipe as recipe_lib
 
@@ -81,6 +82,23 @@ def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) ->
   alone, _ = train_alone(row, keys[0], steps)
   for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(alone), strict=True):
     np.testing.assert_allclose(a[0], b, atol=1e-5)
+
+
+def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> None:
+  images, labels = tiny_images
+  sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  moments = [0.1, 0.5, 1.0]
+  for progress in (None, checkpoint.Progress(tmp_path, 1e-9)):  # Writes every step.
+    models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), progress=progress)
+    stops = list(models.train_through(sets, keys, moments))
+    models.settle()
+    assert len(stops) == 3
+    for moment, found in zip(moments, stops, strict=True):
+      direct = models.train_chunk(sets, keys, until=moment)
+      for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_array_equal(a, b)
+      models.settle()
 
 
 def fit_softmax(x: np.ndarray, labels: np.ndarray, k: int, strength: float) -> np.ndarray:

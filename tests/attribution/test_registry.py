@@ -21,14 +21,14 @@ def negative_log_odds(model, damping):
   def score(train_rows, target_rows):
     return jnp.broadcast_to(-train_rows, (len(target_rows), len(train_rows)))
 
-  return [Term(score, model.gradients[-1].odds_n, model.features_tf)]
+  return [Term(score, model.gradients[1.0].odds_n, model.features_tf)]
 
 
 @pytest.fixture
 def with_method(monkeypatch) -> None:
   """The registry with one more entry."""
   entry = registry.Method(
-    "#123456", "log-odds", all_classes=True, terms=negative_log_odds
+    "#123456", "log-odds", all_classes=True, terms=negative_log_odds, moments=(1.0,)
   )
   monkeypatch.setitem(registry.METHODS, "unsure", entry)
 

@@ -166,6 +166,7 @@ def test_the_gap_bounds_the_distance_to_the_best_objective_known(
     assert (fit.status == Status.CONVERGED).all()
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("rows", [20_000, 500])
 def test_a_long_first_step_that_overshoots_is_no_optimum(rows) -> None:
   """Outcomes along the first direction: one step leaves weights a quarter too large."""

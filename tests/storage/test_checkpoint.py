@@ -40,7 +40,7 @@ class Machine:
   def run(self, calls: list[tuple[str, int]], settle_every: int = 10**6) -> None:
     """Runs computations of so many steps each, and stores some now and then."""
     for i, (name, steps) in enumerate(calls, start=1):
-      final = self.progress.run(name, jax.numpy.zeros(()), steps, self._advance)
+      final = self.progress.run(name, jax.numpy.zeros(()), 0, steps, self._advance)
       assert float(final) == steps
       self.computed.append(i)
       if i % settle_every == 0:

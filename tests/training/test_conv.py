@@ -12,9 +12,9 @@ from jaxdm.training import conv
 # enough for patches of the kernel's size, for bands of rows, and for whole images.
 SHAPES = [
   (20, 3, 1, [(1, 1), (1, 1)]),
-  (20, 5, 2, [(2, 2), (2, 2)]),
+  pytest.param(20, 5, 2, [(2, 2), (2, 2)], marks=pytest.mark.device),
   (17, 5, 2, [(2, 2), (2, 2)]),
-  (8, 3, 1, [(1, 1), (1, 1)]),
+  pytest.param(8, 3, 1, [(1, 1), (1, 1)], marks=pytest.mark.device),
   (8, 5, 2, [(2, 2), (2, 2)]),
   (7, 5, 2, [(2, 2), (2, 2)]),
   (6, 3, 1, "VALID"),

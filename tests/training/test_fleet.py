@@ -32,6 +32,7 @@ def fleet_logits(config, images, sets, keys, speed) -> np.ndarray:
   return np.concatenate([np.asarray(o.logits)[: o.num_models] for o in outputs])
 
 
+@pytest.mark.device
 def test_a_fleet_equals_a_loop_of_train_one(
   tiny_config, tiny_images, train_alone
 ) -> None:
@@ -53,6 +54,7 @@ def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.device
 @pytest.mark.parametrize(
   "vmap_width,conv_backend", [(3, "im2col"), (1, "lax"), (2, "lax")]
 )

@@ -50,6 +50,7 @@ def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("width", [3, 50])  # Rows of the image's width, and of a pixel.
 def test_batch_norm_and_relu_equal_flaxs(training, width) -> None:

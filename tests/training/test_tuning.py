@@ -110,6 +110,7 @@ def test_a_choice_that_is_damaged_is_made_again(empty_cache, tmp_path) -> None:
   assert tuning.remembered("h100", lambda: other, None) == other
 
 
+@pytest.mark.device
 def test_auto_measures_once_and_changes_rounding_alone(
   tiny_config, tiny_images, empty_cache, tmp_path, caplog
 ) -> None:

@@ -1,0 +1,82 @@
+"""Maximum pooling with a derivative of its own.
+
+Derived automatically, the backward pass on accelerators reads and writes several arrays
+as large as the input. Here it keeps a byte for each maximum.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdm.typing import Array
+
+
+def _maxima(y: Array) -> Array:
+  """Maxima over 2x2 squares; the gradient of `reduce_window` is slow on CPU."""
+  height, width = (size // 2 * 2 for size in y.shape[1:3])
+  y = y[:, :height, :width]
+  y = jnp.maximum(y[:, ::2], y[:, 1::2])
+  return jnp.maximum(y[:, :, ::2], y[:, :, 1::2])
+
+
+@jax.custom_vjp
+def max_pool(y: Array) -> Array:
+  """Maxima over the 2x2 squares of [b, h, w, c]; odd edges are left out.
+
+  Equal maxima of a square share its gradient.
+  """
+  return _maxima(y)
+
+
+def _forward(y: Array) -> tuple[Array, Any]:
+  """The maxima, and what the backward pass needs: y on CPU, elsewhere where they are."""
+
+  def none(y: Array) -> tuple[Array, Array]:
+    top = _maxima(y)
+    return top, jnp.zeros(top.shape, jnp.uint8)
+
+  top, places = lax.platform_dependent(y, cpu=none, default=_with_places)
+  return top, (y, places)
+
+
+def _with_places(y: Array) -> tuple[Array, Array]:
+  """The maxima, and where they are: uint8, a bit for each corner of a square."""
+  top = _maxima(y)
+  height, width = (2 * size for size in top.shape[1:3])
+  corners = [y[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+  bits = [(corner == top).astype(jnp.uint8) << i for i, corner in enumerate(corners)]
+  return top, functools.reduce(jnp.bitwise_or, bits)
+
+
+def _backward(kept: Any, goal: Array) -> tuple[Array]:
+  """The gradient with respect to y."""
+  y, places = kept
+
+  def derived(goal: Array, y: Array, _: Array) -> Array:
+    found: Array = jax.vjp(_maxima, y)[1](goal)[0]
+    return found
+
+  found = lax.platform_dependent(goal, y, places, cpu=derived, default=_spread)
+  return (found,)
+
+
+def _spread(goal: Array, y: Array, places: Array) -> Array:
+  """An array like y with gradients of maxima, in equal parts, where `places` has them."""
+  batch, height, width, channels = goal.shape
+  count = jnp.maximum(lax.population_count(places), 1)
+  share = goal.astype(jnp.float32) / count.astype(jnp.float32)
+  squares = batch, height, 2, width, 2, channels
+  wide = (jnp.broadcast_to(z[:, :, None, :, None], squares) for z in (share, places))
+  share, places = wide
+  corner = np.arange(4, dtype=np.uint8).reshape(2, 1, 2, 1)
+  full = jnp.where((places >> corner) & 1, share, 0.0).astype(y.dtype)
+  full = full.reshape(batch, 2 * height, 2 * width, channels)
+  edges = [(0, size - own) for size, own in zip(y.shape, full.shape, strict=True)]
+  return jnp.pad(full, edges)
+
+
+max_pool.defvjp(_forward, _backward)
