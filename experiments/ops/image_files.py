@@ -12,16 +12,17 @@ numbered as they are ordered in the data set.
 import io
 import os
 import tarfile
-from typing import Any
 
 from absl import flags
 
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import help as help_page
 from experiments.runtime import program
+from jaxdm.data import tfds
 from jaxdm.errors import UserError
 
+flags.declare_key_flag("dataset")
+flags.declare_key_flag("data_dir")
 ARCHIVE = define_path("archive", None, "The file to write, FILE.tar.gz.")
 
 
@@ -37,25 +38,17 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
     How many files it holds.
 
   Raises:
-    UserError: if the data set cannot be read.
+    DataError: if the data set cannot be read.
   """
-  import tensorflow_datasets as tfds  # Slow to import.
+  import tensorflow_datasets as tfds_lib  # Slow to import.
 
-  try:
-    builder = tfds.builder(name, data_dir=data_dir)
-    names = builder.info.features["label"].names
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    splits = {
-      split: builder.as_data_source(split, decoders=decoders)
-      for split in ("train", "test")
-    }
-  except Exception as error:  # TFDS raises many kinds.
-    raise UserError(f"dataset {name!r} cannot be read: {error}") from error
+  builder = tfds.builder_of(name, data_dir)
+  names = builder.info.features["label"].names
+  decoders = {"image": tfds_lib.decode.SkipDecoding()}
   count, part = 0, f"{out}.part"
   with tarfile.open(part, "w:gz") as file:
-    for split, rows in splits.items():
-      for i in range(len(rows)):
-        row: Any = rows[i]
+    for split in ("train", "test"):
+      for i, row in enumerate(tfds.rows_of(builder, split, decoders)):
         found = tarfile.TarInfo(f"{split}/{names[int(row['label'])]}/{i:06d}")
         found.size = len(row["image"])
         file.addfile(found, io.BytesIO(row["image"]))
@@ -77,5 +70,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  help_page.exit_if_asked()
   program.run(main)

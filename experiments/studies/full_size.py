@@ -35,12 +35,14 @@ from jaxdm.errors import UserError
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.trainer import Trainer
 
-TARGETS = flags.DEFINE_integer("targets", 16, "Targets, all changed at once.", 1)
-SIZES = flags.DEFINE_list("sizes", ["9", "20", "60"], "Images to remove for each target.")
-RELABELLED = flags.DEFINE_list(
-  "relabelled", ["9", "20"], "Images to relabel for each target, of those removed first."
+TARGETS = flags.DEFINE_integer("weakest", 16, "Targets, all changed at once.", 1)
+SIZES = flags.DEFINE_list(
+  "remove", ["9", "20", "60"], "Numbers of images to remove for each target."
 )
-MODELS = flags.DEFINE_integer("models", 8, "Fresh models for each change.", 2)
+RELABELLED = flags.DEFINE_list(
+  "relabel", ["9", "20"], "Images to relabel for each target, of those removed first."
+)
+MODELS = flags.DEFINE_integer("fresh_models", 8, "Fresh models for each change.", 2)
 METHODS = ("influence", "similar", "random")
 _RIGHT = 0.75  # Of the models on all data.
 
@@ -156,7 +158,7 @@ def weakest_targets(margins_rt: np.ndarray, count: int) -> np.ndarray:
   right_t = ((margins_rt > 0).mean(axis=0) >= _RIGHT) & (mean_t > 0)
   found = np.flatnonzero(right_t)
   if len(found) < count:
-    raise UserError(f"targets must be at most {len(found)}, got {count}")
+    raise UserError(f"weakest must be at most {len(found)}, got {count}")
   return np.sort(found[np.argsort(mean_t[found], kind="stable")[:count]])
 
 
@@ -266,8 +268,8 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sizes = _sizes(SIZES.value, "sizes")
-  relabelled = _sizes(RELABELLED.value, "relabelled")
+  sizes = _sizes(SIZES.value, "remove")
+  relabelled = _sizes(RELABELLED.value, "relabel")
   experiment = experiment_flags.experiment({})
   where = {
     "data_dir": experiment_flags.DATA_DIR.value,

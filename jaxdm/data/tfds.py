@@ -31,7 +31,7 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   """
   if data_dir:  # TFDS takes ./~x for ~x.
     data_dir = os.fspath(place(data_dir))
-  builder = _builder(name, data_dir)
+  builder = builder_of(name, data_dir)
   splits, features = builder.info.splits, builder.info.features
   named = list(features) if isinstance(features, Iterable) else []
   if not {"image", "label"} <= set(named) or not set(_SPLITS) <= set(splits):
@@ -46,7 +46,7 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   labels = {}
   for split in _SPLITS:
     try:
-      rows = [(row["image"], row["label"]) for row in _rows(builder, split)]
+      rows = [(row["image"], row["label"]) for row in rows_of(builder, split)]
       images = [np.asarray(image) for image, _ in rows]
       labels[split] = np.array([label for _, label in rows])
     except NotImplementedError as error:
@@ -89,7 +89,7 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   )
 
 
-def _builder(name: str, data_dir: str | None) -> Any:
+def builder_of(name: str, data_dir: str | None) -> Any:
   """TFDS's builder of the files that there are.
 
   Raises:
@@ -145,8 +145,13 @@ def _remedy(name: str, data_dir: str | None) -> str:
   )
 
 
-def _rows(builder: Any, split: str) -> Iterator[Any]:
+def rows_of(builder: Any, split: str, decoders: Any = None) -> Iterator[Any]:
   """The examples of a split, in the order of its files.
+
+  Args:
+    builder: of `builder_of`.
+    split: 'train' or 'test'.
+    decoders: TFDS's, by feature; None: all features are decoded.
 
   Raises:
     ValueError: naming a file that is missing, cut or damaged.
@@ -157,12 +162,13 @@ def _rows(builder: Any, split: str) -> Iterator[Any]:
   if lost := [file for file in files if not file.exists()]:
     raise ValueError(f"{lost[0]} is missing")
   if file_format != "tfrecord":
-    yield from builder.as_data_source(split)
+    yield from builder.as_data_source(split, decoders=decoders)
     return
   for file, length in zip(files, info.shard_lengths, strict=True):
     count = 0
     for record in tfrecord.read_records(file):
-      yield builder.info.features.deserialize_example_np(record)
+      features = builder.info.features
+      yield features.deserialize_example_np(record, decoders=decoders)
       count += 1
     if count != length:
       raise ValueError(f"{file} holds {count} examples of {length}; it is cut")

@@ -270,7 +270,7 @@ def test_tfds_rows_become_arrays_and_unequal_shapes_are_named(
   monkeypatch, tmp_path
 ) -> None:
   rows = [{"image": np.full((2, 3, 1), i, np.uint8), "label": i % 2} for i in range(4)]
-  fake_tfds(monkeypatch, tmp_path, lambda split: rows)
+  fake_tfds(monkeypatch, tmp_path, lambda split, decoders: rows)
   loaded = load_dataset("anything")
   assert loaded.class_names == ("a", "b")
   np.testing.assert_array_equal(loaded.train_images[:, 0, 0, 0], range(4))
@@ -281,7 +281,7 @@ def test_tfds_rows_become_arrays_and_unequal_shapes_are_named(
 
 
 def test_a_set_prepared_as_tfrecords_says_what_to_do(monkeypatch, tmp_path) -> None:
-  def refuse(split: str) -> None:
+  def refuse(split: str, decoders) -> None:
     raise NotImplementedError("no random access in TFRECORD")
 
   fake_tfds(monkeypatch, tmp_path, refuse)

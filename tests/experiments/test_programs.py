@@ -25,7 +25,13 @@ JOB = (
 )
 READS_FILES = ("ops.bank", "fit_datamodels")
 LAUNCHERS = (*ALONE, *JOB, "ops.status", "train_subsets")
-TAKES_SETTINGS = ("bench.accuracy", "bench.host", "bench.trainer", "bench.plan")
+TAKES_SETTINGS = (
+  "bench.accuracy",
+  "bench.host",
+  "bench.trainer",
+  "bench.plan",
+  "studies.full_size",
+)
 # Flags of their own; bench_accuracy needs PyTorch.
 OTHERS = {
   "bench.coverage": "--simulations",
@@ -33,7 +39,9 @@ OTHERS = {
   "bench.lasso": "--shapes",
   "bench.trainer": "--scaling",
   "ops.cut_fashion": "--source",
+  "ops.image_files": "--archive",
   "ops.drill": "--drill_times",
+  "studies.full_size": "--fresh_models",
   "bench.plan": "--bench",
 }
 if importlib.util.find_spec("torch"):

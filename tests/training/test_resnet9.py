@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxdm.training import resnet9
+from jaxdm.training import pooling, resnet9
 
 
 def test_the_published_network_has_its_known_number_of_parameters() -> None:
@@ -50,10 +50,21 @@ def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture(params=["this platform", "accelerators"])
+def platform(request, monkeypatch) -> None:
+  """Code for this platform, or that for all that have no code of their own."""
+  if request.param == "accelerators":
+
+    def default(*args, default, **_):
+      return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+
+
 @pytest.mark.device
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("width", [3, 50])  # Rows of the image's width, and of a pixel.
-def test_batch_norm_and_relu_equal_flaxs(training, width) -> None:
+def test_batch_norm_and_relu_equal_flaxs(training, width, platform) -> None:
   rng = np.random.default_rng(0)
   x, goal = rng.normal(2.0, 3.0, (2, 5, 4, width, 6)).astype(np.float32)
   ours, theirs = resnet9.BatchNormRelu(jnp.float32), nn.BatchNorm(momentum=0.9)
@@ -82,3 +93,31 @@ def test_batch_norm_and_relu_equal_flaxs(training, width) -> None:
   ):
     error = np.abs(ours_leaf - flax_leaf).max()
     assert error < 5e-6 * np.abs(flax_leaf).max()
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])  # Odd edges are left out.
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_pooling_equals_flaxs(size, dtype, platform) -> None:
+  rng = np.random.default_rng(0)
+  y = jnp.asarray(rng.permutation(2 * size[0] * size[1] * 3), dtype)
+  y = y.reshape(2, *size, 3)
+  shape = 2, size[0] // 2, size[1] // 2, 3
+  goal = jnp.asarray(rng.integers(-8, 9, shape), dtype)
+
+  def outputs(pool):
+    top, pullback = jax.vjp(pool, y)
+    return top, pullback(goal)[0]
+
+  theirs = jax.jit(lambda: outputs(lambda y: nn.max_pool(y, (2, 2), (2, 2))))()
+  for a, b in zip(jax.jit(lambda: outputs(pooling.max_pool))(), theirs, strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(np.asarray(a, float), np.asarray(b, float))
+
+
+def test_equal_maxima_share_the_gradient(platform) -> None:
+  y = jnp.asarray([[2.0, 2.0, 1.0, 5.0], [2.0, 2.0, 5.0, 1.0]]).reshape(1, 2, 4, 1)
+  pullback = jax.jit(jax.vjp(pooling.max_pool, y)[1])
+  [found] = pullback(jnp.asarray([8.0, 4.0]).reshape(1, 1, 2, 1))
+  expected = [[2.0, 2.0, 0.0, 2.0], [2.0, 2.0, 2.0, 0.0]]
+  np.testing.assert_array_equal(found[0, :, :, 0], expected)
