@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from support.rounding import tolerance
 
 from jaxdm.training import conv
 
@@ -40,6 +41,7 @@ def reference(x, k, stride, padding):
 def test_every_backend_equals_lax(
   size, kernel, stride, padding, dtype, tol, compute, models
 ) -> None:
+  tol = tolerance(tol)
   x_key, k_key = jax.random.split(jax.random.key(0))
   lead = (models,) if models else ()
   x = jax.random.normal(x_key, (*lead, 3, size, size, 4), dtype)

@@ -6,6 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from support.rounding import tolerance
 
 from jaxdm import devices, prng, training_sets
 from jaxdm.storage import checkpoint
@@ -41,7 +42,7 @@ def test_a_fleet_equals_a_loop_of_train_one(
   for i, key in enumerate(keys):
     row = jax.tree.map(lambda a, i=i: a[i], sets)
     _, logits = train_alone(row, key, int(tiny_config.num_steps(sets.counts[i])))
-    np.testing.assert_allclose(together[i], logits, atol=1e-5)
+    np.testing.assert_allclose(together[i], logits, atol=tolerance(1e-5))
 
 
 def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:
@@ -66,7 +67,7 @@ def test_speed_settings_change_only_rounding(
   plain = fleet_logits(short, images, sets, keys, fleet.Speed(chunk=3))
   speed = fleet.Speed(chunk=3, vmap_width=vmap_width, conv_backend=conv_backend)
   other = fleet_logits(short, images, sets, keys, speed)
-  np.testing.assert_allclose(plain, other, atol=1e-4)
+  np.testing.assert_allclose(plain, other, atol=tolerance(1e-4))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from support.rounding import tolerance
 
 from jaxdm import prng, training_sets
 from jaxdm.training import fleet, recipe, tuning
@@ -134,7 +135,7 @@ def test_auto_measures_once_and_changes_rounding_alone(
   assert auto.provenance == {"conv_backend": backend, "vmap_width": str(width)}
   assert again.choice == auto.choice and 1 <= width <= 4
   _, plain = trained(fleet.Speed(chunk=4))
-  np.testing.assert_allclose(logits, plain, atol=2e-3)
+  np.testing.assert_allclose(logits, plain, atol=tolerance(2e-3))
 
 
 def test_large_networks_begin_narrower_than_small_ones(tiny_config) -> None:
