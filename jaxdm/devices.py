@@ -1,9 +1,10 @@
 """The machine's devices, and how rows of work are spread over them."""
 
+import contextlib
 import functools
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -55,22 +56,46 @@ def check() -> None:
     ) from error
 
 
+_absent: list[Any] = []
+
+
+@contextlib.contextmanager
+def compiled_for(devices: Sequence[Any]) -> Iterator[None]:
+  """Compiles for devices that this machine does not have; nothing can be run.
+
+  Args:
+    devices: of a topology; see `jax.experimental.topologies`.
+  """
+  _mesh.cache_clear()
+  _absent[:] = devices
+  try:
+    yield
+  finally:
+    _absent.clear()
+    _mesh.cache_clear()
+
+
+def local() -> list[Any]:
+  """This process's devices, or those that are compiled for."""
+  return list(_absent) or jax.local_devices()
+
+
 @functools.cache
 def _mesh(lanes: int | None) -> Mesh:
   """The devices that so many lanes are spread over, in a row."""
-  devices = jax.local_devices()[: used(lanes)]
+  devices = local()[: used(lanes)]
   auto = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((len(devices),), (_AXIS,), axis_types=auto, devices=devices)
 
 
 def count() -> int:
   """Local devices; what is spread must have a multiple of so many rows."""
-  return len(jax.local_devices())
+  return len(local())
 
 
 def describe() -> str:
   """Number and kind of the local devices, such as '2 x cpu'."""
-  return f"{count()} x {jax.local_devices()[0].device_kind}"
+  return f"{count()} x {local()[0].device_kind}"
 
 
 def used(lanes: int | None = None) -> int:
@@ -98,6 +123,20 @@ def everywhere(tree: Any, lanes: int | None = None) -> Any:
 def by_row(tree: Any, lanes: int | None = None) -> Any:
   """The arrays of a pytree with their first axis, of rows, split over those devices."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec(_AXIS)))
+
+
+def abstract(tree: Any, *, by_row: bool) -> Any:
+  """Arrays of which only shapes and types are known, placed as the functions above do.
+
+  Args:
+    tree: a pytree of arrays or `jax.ShapeDtypeStruct`.
+    by_row: whether as `by_row` does, or as `everywhere`.
+  """
+  spec = PartitionSpec(_AXIS) if by_row else PartitionSpec()
+  sharding = NamedSharding(_mesh(None), spec)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
 
 
 def spread(
@@ -178,7 +217,7 @@ def row(array: jax.Array, i: int) -> jax.Array:
 
 def share_memory() -> bool:
   """Whether the local devices draw on one memory, the host's."""
-  return jax.default_backend() == "cpu"
+  return bool(local()[0].platform == "cpu")
 
 
 def free_bytes() -> int:

@@ -299,6 +299,11 @@ class Fleet:
     """See `_compiled`."""
     return self._compiled()
 
+  @property
+  def programs(self) -> Programs:
+    """What is compiled to run a chunk."""
+    return self._programs
+
   def _compiled(self) -> Programs:
     """The programs that run a chunk, `self._width` models of a device side by side."""
     recipe, dim, width = self._recipe, self._gradient_dim, self._width

@@ -1,5 +1,6 @@
 """Trains ONE model on ONE training set; `fleet` makes many of it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -124,31 +125,42 @@ def advance(
   Returns:
     The model. One that diverged holds values that are not finite, and so do its logits.
   """
+  indices_s, _, count = training_set
+  found = inputs_lib.statistics(inputs, indices_s, count)
+  one = functools.partial(one_step, recipe, inputs, training_set, found, key)
+  return lax.fori_loop(*steps, one, state)
+
+
+def one_step(
+  recipe: Recipe,
+  inputs: Inputs,
+  training_set: training_sets.TrainingSets,
+  found: dict[str, Array],
+  key: Array,
+  i: Array,
+  state: State,
+) -> State:
+  """Step i of `advance`, whose arguments these are; `found` are the set's statistics."""
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(recipe.num_steps(count), jnp.int32)
-  found = inputs_lib.statistics(inputs, indices_s, count)
-
-  def one_step(i: Array, state: State) -> State:
-    place = i * recipe.batch_size + jnp.arange(recipe.batch_size, dtype=jnp.int32)
-    slots_b = prng.shuffled(
-      prng.key_for(key, "shuffle"), place // count, place % count, count
-    )
-    inputs_b = recipe.augment(
-      prng.key_for(key, "augment", i),
-      inputs_lib.normalise(inputs.values_n[indices_s[slots_b]], found),
-    )
-    active = i < num_steps
-    rate = jnp.where(active, recipe.learning_rate((i + 0.5) / num_steps), 0.0)
-    dropout = prng.key_for(key, "dropout", i)
-    new = step(recipe, state, inputs_b, labels_s[slots_b], rate, dropout)
-    kept = jax.tree.map(
-      lambda now, before: jnp.where(active, now, before),
-      new.batch_stats,
-      state.batch_stats,
-    )
-    return new._replace(batch_stats=kept)
-
-  return lax.fori_loop(*steps, one_step, state)
+  place = i * recipe.batch_size + jnp.arange(recipe.batch_size, dtype=jnp.int32)
+  slots_b = prng.shuffled(
+    prng.key_for(key, "shuffle"), place // count, place % count, count
+  )
+  inputs_b = recipe.augment(
+    prng.key_for(key, "augment", i),
+    inputs_lib.normalise(inputs.values_n[indices_s[slots_b]], found),
+  )
+  active = i < num_steps
+  rate = jnp.where(active, recipe.learning_rate((i + 0.5) / num_steps), 0.0)
+  dropout = prng.key_for(key, "dropout", i)
+  new = step(recipe, state, inputs_b, labels_s[slots_b], rate, dropout)
+  kept = jax.tree.map(
+    lambda now, before: jnp.where(active, now, before),
+    new.batch_stats,
+    state.batch_stats,
+  )
+  return new._replace(batch_stats=kept)
 
 
 def variables_of(

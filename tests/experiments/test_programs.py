@@ -26,6 +26,7 @@ JOB = (
 READS_FILES = ("ops.bank", "fit_datamodels")
 LAUNCHERS = (*ALONE, *JOB, "ops.status", "train_subsets")
 TAKES_SETTINGS = (
+  "bench.aot",
   "bench.accuracy",
   "bench.host",
   "bench.trainer",
@@ -43,6 +44,7 @@ OTHERS = {
   "ops.drill": "--drill_times",
   "studies.full_size": "--fresh_models",
   "bench.plan": "--bench",
+  "bench.aot": "--target",
 }
 if importlib.util.find_spec("torch"):
   OTHERS["bench.accuracy"] = "--num_base"

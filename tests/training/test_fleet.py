@@ -98,7 +98,7 @@ def test_a_row_stays_on_the_device_that_made_it() -> None:
 _EIGHT = """
 import sys
 import numpy as np
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import jax
 import jax.numpy as jnp
 jax.config.update("jax_num_cpu_devices", {devices})
@@ -118,11 +118,11 @@ np.save({out!r}, logits)
 def test_eight_devices_equal_one(tiny_images, tmp_path) -> None:
   data = tmp_path / "data.npz"
   np.savez(data, images=tiny_images[0], labels=tiny_images[1])
-  results = []
+  results, here = [], os.path.dirname(__file__)
   for count in (1, 8):
     out = str(tmp_path / f"{count}.npy")
     code = _EIGHT.format(
-      tests=os.path.dirname(__file__), devices=count, data=str(data), out=out
+      tests=[here, os.path.dirname(here)], devices=count, data=str(data), out=out
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     results.append(np.load(out))
