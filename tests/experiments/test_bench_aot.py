@@ -101,7 +101,7 @@ def _check(found: dict) -> None:
   step, lasso = found["programs"]
   assert found["strange_convolutions"] == 0
   assert 30 < found["kernels"] < 1000
-  assert found["temp_bytes_per_model"] > 0 and found["flops_per_step"] > 1e6
+  assert found["temp_bytes_per_model"] >= 0 and found["flops_per_step"] > 1e6
   assert step["compile_seconds"] > 0 and step["bytes"] > 1e5
   assert lasso["exact_products"]
   [row] = found["results"]
