@@ -38,7 +38,8 @@ $python -c 'import jax; print(jax.__version__, jax.devices())'
 XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=0" \
   part tests 90 $python -m pytest -q -m device -p no:cacheprovider \
   tests/training tests/lasso
-part trainer 240 $python -m experiments.bench.trainer --json="$out/trainer.json"
+part trainer 240 $python -m experiments.bench.trainer --rounds=1 \
+  --json="$out/trainer.json"
 part lasso 120 $python -m experiments.bench.lasso --sides=jaxdm,saga \
   --json="$out/lasso.json"
 if [ -n "$images" ]; then

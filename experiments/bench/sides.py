@@ -90,8 +90,10 @@ def all_rows() -> dict[str, Row]:
     rows.append(Row("cifar10", 16, 32, 3, 64, 1024, 1.0))
   else:
     rows = [
-      Row("cifar10", 64, 32, 3, 512, 25_000, 2.0, "bfloat16"),
-      Row("cifar10-fast", 64, 32, 3, 256, 25_000, 2.0, "bfloat16"),
+      *(Row("cifar10", 64, 32, 3, b, 25_000, 2.0, "bfloat16") for b in (512, 1024)),
+      Row("cifar10-fast", 64, 32, 3, 256, 25_000, 1.0, "bfloat16"),
+      Row("cifar10", 16, 32, 3, 64, 1024, 1.0, "bfloat16"),
+      *(Row("fashion", w, 8, 1, 32, 100, 20.0) for w in (8, 16)),
     ]
   return {row.name: row for row in rows}
 

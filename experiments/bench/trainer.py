@@ -140,6 +140,9 @@ def compare() -> dict[str, Any]:
         for side in measure.chosen_sides(_COMPARED):
           if measured := _measure(side, row, cache):
             runs.setdefault((row.name, side), []).append(measured)
+          # What there is so far, for a run that is stopped.
+          so_far = [[*key, found] for key, found in runs.items()]
+          measure.write({"unfinished": so_far, "peaks": peaks})
   peak_of = {dtype: statistics.median(values) for dtype, values in peaks.items()}
   results = [
     summary(rows[name], side, measured, peak_of[rows[name].compute_dtype])
