@@ -91,7 +91,8 @@ def relabel(
   own_bd = jnp.take_along_axis(logits_bkd, labels_b[:, None, None], axis=1)
   change = own_bd - logits_bkd
   solved = _solve(_newton_rows(model), change.reshape(-1, change.shape[-1]), damping)
-  return (model.target_td @ solved).reshape(-1, *change.shape[:2])
+  found = jnp.dot(model.target_td, solved, precision="highest")
+  return found.reshape(-1, *change.shape[:2])
 
 
 @numerics.pinned()

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdm import devices, prng
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices, outcomes
+from jaxdm.lasso import design, matrices, outcomes
 from jaxdm.lasso import solver as solver_lib
 from jaxdm.rounding import share_of
 from jaxdm.typing import Array
@@ -164,7 +164,9 @@ def _squared_errors(lanes: int) -> Callable[[Any, Any], Array]:
 
   def of_lane(shared: Any, rows: Any) -> Array:
     (block, mean_n, weights_m), (w_tn, unit_tm) = shared, rows
-    fit_tm = w_tn @ block.astype(jnp.float32).T - (w_tn @ mean_n)[:, None]
+    offset_t = jnp.dot(w_tn, mean_n, precision=design.EXACT)
+    x = block.astype(jnp.float32)
+    fit_tm = jnp.dot(w_tn, x.T, precision=design.EXACT) - offset_t[:, None]
     squares_tm = (unit_tm - fit_tm) ** 2
     return jnp.sum(squares_tm if weights_m is None else squares_tm * weights_m, axis=1)
 

@@ -90,9 +90,9 @@ def _add_residuals(
   slope_tn, total_t, aligned_t, square_t = sums
   x = block.astype(jnp.float64) - mean_n
   x = x if root_m is None else x * root_m[:, None]
-  r = outcomes_mt - jnp.einsum("mn,tn->mt", x, w_tn)
+  r = outcomes_mt - jnp.einsum("mn,tn->mt", x, w_tn, precision=design.EXACT)
   return (
-    slope_tn + jnp.einsum("mt,mn->tn", r, x),
+    slope_tn + jnp.einsum("mt,mn->tn", r, x, precision=design.EXACT),
     total_t + (r if root_m is None else r * root_m[:, None]).sum(axis=0),
     aligned_t + jnp.sum(r * outcomes_mt, axis=0),
     square_t + jnp.sum(r**2, axis=0),

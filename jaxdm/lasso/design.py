@@ -28,7 +28,8 @@ from jaxdm.typing import Array
 
 Form = Literal["gram", "rows", "bits"]
 _BITS_BLOCK_ROWS = 512
-_EXACT = lax.Precision.HIGHEST
+# Of float32 products: accelerators would round them to TF32 or bfloat16.
+EXACT = lax.Precision.HIGHEST
 _POWER_STEPS = 50
 # Numbers of four bytes a target and column: iterates, their successors, float64 checks.
 _TARGET_NUMBERS = 24
@@ -70,24 +71,24 @@ Design = Gram | Rows | Bits
 def times_gram(design: Design, weights_tn: Array) -> jax.Array:
   """weights_tn times centred X'X / m, as [t, n]."""
   if isinstance(design, Gram):
-    return jnp.dot(weights_tn, design.gram_nn, precision=_EXACT)
+    return jnp.dot(weights_tn, design.gram_nn, precision=EXACT)
   if isinstance(design, Rows):
-    fit_tm = jnp.einsum("tn,mn->tm", weights_tn, design.rows_mn, precision=_EXACT)
-    return jnp.dot(fit_tm, design.rows_mn, precision=_EXACT)
+    fit_tm = jnp.einsum("tn,mn->tm", weights_tn, design.rows_mn, precision=EXACT)
+    return jnp.dot(fit_tm, design.rows_mn, precision=EXACT)
   return _times_gram_of_bits(design, weights_tn)
 
 
 def _times_gram_of_bits(design: Bits, weights_tn: Array) -> jax.Array:
   """The same, unpacking a block of rows at a time."""
   n, dtype = weights_tn.shape[1], weights_tn.dtype
-  offset_t = weights_tn @ design.mean_n
+  offset_t = jnp.dot(weights_tn, design.mean_n, precision=EXACT)
 
   def add(total_tn: jax.Array, block: Any) -> tuple[jax.Array, None]:
     bits, weights = block
     rows = jnp.unpackbits(bits, axis=1, count=n).astype(dtype)
-    fit = jnp.einsum("tn,mn->tm", weights_tn, rows, precision=_EXACT) - offset_t[:, None]
+    fit = jnp.einsum("tn,mn->tm", weights_tn, rows, precision=EXACT) - offset_t[:, None]
     fit = fit if weights is None else fit * weights
-    return total_tn + jnp.dot(fit, rows, precision=_EXACT), None
+    return total_tn + jnp.dot(fit, rows, precision=EXACT), None
 
   # Rows of zeros beyond the last contribute nothing to the product with X.
   blocks = design.bits, design.weights
@@ -139,7 +140,8 @@ def correlations(
 @functools.partial(jax.jit, donate_argnums=0)
 def _add_correlation(total: Array, outcomes: Array, block: Array) -> Array:
   """Adds one block's part, in float64."""
-  return total + jnp.einsum("mt,mn->tn", outcomes, block.astype(jnp.float64))
+  block = block.astype(jnp.float64)
+  return total + jnp.einsum("mt,mn->tn", outcomes, block, precision=EXACT)
 
 
 def centred(
@@ -217,7 +219,7 @@ def _add_gram(total: Array, block: Array) -> Array:
     rows = block.astype(jnp.float32 if on_cpu else jnp.bfloat16)
     part = jnp.einsum("mi,mj->ij", rows, rows, preferred_element_type=jnp.float32)
     return total + part
-  return total + jnp.einsum("mi,mj->ij", block, block, precision=_EXACT)
+  return total + jnp.einsum("mi,mj->ij", block, block, precision=EXACT)
 
 
 @functools.partial(jax.jit, static_argnums=3)

@@ -120,7 +120,8 @@ def in_free_basis(problem: Problem, slope_tn: Array) -> Array:
     slope_tn: the vectors' correlations with all columns.
   """
   slope_tz = jnp.take_along_axis(slope_tn, problem.free_tz, 1, mode="fill", fill_value=0)
-  return jnp.einsum("tz,tzr->tr", slope_tz, problem.free_basis_tzr)
+  basis_tzr = problem.free_basis_tzr
+  return jnp.einsum("tz,tzr->tr", slope_tz, basis_tzr, precision=design.EXACT)
 
 
 def without_free(problem: Problem, slope_tn: Array) -> Array:
@@ -131,7 +132,8 @@ def without_free(problem: Problem, slope_tn: Array) -> Array:
     slope_tn: the vectors' correlations with all columns.
   """
   coefficients_tr = in_free_basis(problem, slope_tn)
-  return slope_tn - jnp.einsum("tr,trn->tn", coefficients_tr, problem.free_corr_trn)
+  parts = coefficients_tr, problem.free_corr_trn
+  return slope_tn - jnp.einsum("tr,trn->tn", *parts, precision=design.EXACT)
 
 
 def steepest(problem: Problem, slope_tn: Array) -> jax.Array:

@@ -21,7 +21,7 @@ from jaxdm.training.recipe import Recipe
 
 _SECONDS = 60.0  # In which candidates are begun.
 _FACTOR = 4  # From one width to the next.
-MOST_WIDTH = 4096
+MOST_WIDTH = 1024  # A call trains so many models at least, wanted or not.
 _GAIN = 0.95  # A wider candidate must take less than this share of the time.
 # Numbers that the operations of a step put out for all models of a device, where it was
 # found to be busy: an H200 (2026-11-26) trained ResNet-9 of width 8 on 8x8 images 1.6

@@ -17,11 +17,11 @@ BOTH = ("im2col", "lax")
   "cost,width,most,best",
   [
     # The more the better, up to a width of 256, where a model takes 1 ms.
-    (lambda w: max(256 / w, 1), 16, 4096, 256),
+    (lambda w: max(256 / w, 1), 16, 1024, 256),
     (lambda w: max(256 / w, 1), 16, 64, 64),  # No wider than allowed.
-    (lambda w: w, 16, 4096, 1),  # Alone is best.
-    (lambda w: 1 - 1e-6 * w, 16, 4096, 16),  # A gain that is none.
-    (lambda w: 1 / w if w < 200 else math.inf, 1024, 4096, 64),  # Too little memory.
+    (lambda w: w, 16, 1024, 1),  # Alone is best.
+    (lambda w: 1 - 1e-6 * w, 16, 1024, 16),  # A gain that is none.
+    (lambda w: 1 / w if w < 200 else math.inf, 1024, 1024, 64),  # Too little memory.
   ],
 )
 @pytest.mark.parametrize("factor", [0.5, 2.0])
@@ -54,7 +54,7 @@ def test_no_candidate_is_begun_after_a_minute(monkeypatch) -> None:
     tried.append(choice)
     return 1 / choice.vmap_width
 
-  tuning.fastest(seconds, BOTH, 1, most=4096)
+  tuning.fastest(seconds, BOTH, 1, most=1024)
   assert len(tried) == 3
 
 
