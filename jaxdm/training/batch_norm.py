@@ -35,26 +35,29 @@ def _span(shape: tuple[int, ...]) -> int:
 
 
 def _rows(x: Array, span: int) -> Array:
-  """float32[rows, span * c] of [b, h, w, c]."""
-  return x.reshape(-1, span * x.shape[-1]).astype(jnp.float32)
+  """float32[..., span * c] of [b, h, w, c]; a reshape would fix the layout of all."""
+  x = x if span == 1 else x.reshape(-1, span * x.shape[-1])
+  return x.astype(jnp.float32)
 
 
 def _sums(a: Array, b: Array) -> Array:
-  """Sums over rows of two arrays that are computed from the same ones: in one pass.
+  """Sums over rows of two arrays that are computed from the same ones.
 
-  On CPU in two, which XLA vectorises.
+  On GPUs in one pass. XLA's CPU backend vectorises two, and its TPU backend computes them
+  together with the convolution before.
   """
+  axes = tuple(range(a.ndim - 1))
 
   def add(x: Any, y: Any) -> Any:
     return x[0] + y[0], x[1] + y[1]
 
   def together(a: Array, b: Array) -> Array:
-    return jnp.stack(lax.reduce((a, b), (0.0, 0.0), add, (0,)))
+    return jnp.stack(lax.reduce((a, b), (0.0, 0.0), add, axes))
 
   def apart(a: Array, b: Array) -> Array:
-    return jnp.stack([a.sum(axis=0), b.sum(axis=0)])
+    return jnp.stack([a.sum(axis=axes), b.sum(axis=axes)])
 
-  sums: Array = lax.platform_dependent(a, b, cpu=apart, default=together)
+  sums: Array = lax.platform_dependent(a, b, cuda=together, default=apart)
   return sums
 
 
@@ -143,11 +146,11 @@ def _backward(kept: Any, cotangents: Any) -> tuple[Array, Array, Array]:
   def by_sign(all_goal: Array, _: Array) -> Array:
     return all_goal * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
 
-  # The same again: XLA would keep the signs in memory between the sums and the gradient,
-  # even from the forward pass on, which takes accelerators longer than to compute them
-  # twice from what is read anyway.
+  # The same again for GPUs: XLA would keep the signs in memory between the sums and the
+  # gradient, even from the forward pass on, which takes longer than to compute them twice
+  # from what is read anyway.
   summed = lax.platform_dependent(
-    all_goal, goal, cpu=lambda _, goal: goal, default=by_sign
+    all_goal, goal, cuda=by_sign, default=lambda _, goal: goal
   )
   sums = _sums(summed, summed * rows)
   goal_c, product_c = _per_channel(sums, span)

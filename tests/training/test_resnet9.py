@@ -50,15 +50,16 @@ def test_initial_variables_are_pytorchs_defaults_in_flaxs_places() -> None:
       np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture(params=["this platform", "accelerators"])
+@pytest.fixture(params=["this platform", "a GPU", "a TPU"])
 def platform(request, monkeypatch) -> None:
-  """Code for this platform, or that for all that have no code of their own."""
-  if request.param == "accelerators":
+  """The code for this platform, or for others."""
+  names = {"a GPU": "cuda", "a TPU": "tpu"}
+  if request.param in names:
 
-    def default(*args, default, **_):
-      return default(*args)
+    def chosen(*args, default, **per_platform):
+      return per_platform.get(names[request.param], default)(*args)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", default)
+    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
 
 
 @pytest.mark.device
