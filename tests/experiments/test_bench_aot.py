@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from experiments.bench import aot
+from experiments.bench import aot, cost, plan
+from experiments.config import presets
 from jaxdm.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -121,3 +122,28 @@ def test_small_programs_compile_for_a_tpu_that_is_not_there(tmp_path) -> None:
   if not importlib.util.find_spec("libtpu"):
     pytest.skip("the extra aot is not installed: no libtpu")
   _check(_compiled(tmp_path, "v5e:2x2", "--conv_backend=lax"))
+
+
+def test_a_plan_takes_a_bound_where_no_device_was_measured() -> None:
+  experiment = presets.PRESETS["cifar10"]()
+  size = cost.problem_size(experiment)
+  per_sample = cost.flops_per_sample(experiment.train, size.image_shape, 10)
+  bench = {
+    "machine": {"device": "TPU v5 lite (compiled for, not measured)", "devices": 1},
+    "results": [
+      {
+        "row": "w64-32x32-b512, a bound from the compiled program",
+        "side": "fleet",
+        "flops_per_sample": per_sample,
+        "samples_per_second": 100_000.0,
+        "memory_bytes": 1e9,
+      }
+    ],
+  }
+  made = plan.plan(bench, experiment, size)
+  assert made.source == (
+    "w64-32x32-b512, a bound from the compiled program on TPU v5 lite (compiled for, "
+    "not measured)"
+  )
+  # 24 epochs of half of 50,000 images, in whole batches of 512.
+  assert made.device_hours == pytest.approx(made.num_models * 1172 * 512 / 1e5 / 3600)
