@@ -13,11 +13,13 @@ makes JAX complain. The table has a line for each program:
   begin, advance, predict, gradients   the programs that a fleet runs on a chunk
   lasso       the product with the Gram matrix, of 4,096 targets
 
-Kernels are what a device launches, loops counted as often as they run. Bytes are those
-that kernels read and write, by their operands' sizes. From operations, bytes and launches
-follow three times, at the peak rates that the makers state and at a stated time for each
-launch; the longest of them is a bound that no device can beat, and that real ones stay
-behind (an H200 by a factor of three for `cifar10`, see docs/accelerators.md).
+Kernels are what a device launches; loops count as often as they run where XLA knows that,
+else once, as those of `advance` do. Bytes are those that XLA counts where its compiler
+says so (TPUs), else the sizes of what kernels read and write; an operand counts whole,
+also where a part of it is read. From operations, bytes and launches follow three times,
+at the rates that the makers state and at our estimate for a launch. The longest of them
+is an estimate of what a step takes at best; real devices need more (an H200 more than
+twice as much for `cifar10`, see docs/accelerators.md).
 `experiments.bench.plan --bench=FILE` takes the JSON file where no device was measured.
 """
 
@@ -47,10 +49,6 @@ from jaxdm.training import train
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.inputs import Inputs
 
-TARGET = flags.DEFINE_string("target", "h100", "h100, h200, or a TPU slice: v5e:2x2.")
-PROGRAMS = flags.DEFINE_list(
-  "programs", None, "Only these of the programs above; default: all of them."
-)
 _NAMES = ("step", "begin", "advance", "predict", "gradients", "lasso")
 _LASSO_TARGETS = 4096
 _NETWORK_WINDOW = 5  # The largest window of ResNet-9's convolutions.
@@ -126,7 +124,7 @@ class Found(NamedTuple):
 
   Attributes:
     kernels: launches, by kind.
-    bytes: that they read and write.
+    bytes: the sizes of what they read and write.
     strange_convolutions: kernels that convolve with windows larger than the network's.
   """
 
@@ -194,10 +192,11 @@ def read(text: str) -> Found:
         continue
       result, shape, kind, rest = match.groups()
       sizes[result] = _bytes(shape)
-      if kind in ("while", "call"):
-        inner = re.search(r"(?:body|to_apply)=%?([\w.\-]+)", rest)
+      if kind in ("while", "call", "conditional"):
         trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
-        visit(inner[1] if inner else "", times * (int(trips[1]) if trips else 1))
+        names = r"(?:body|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
+        for inner in re.findall(names, rest):
+          visit(inner, times * (int(trips[1]) if trips else 1))
       is_scalar = "[]" in shape and kind not in ("fusion", "custom-call")
       if kind in _FREE or is_scalar or "AllocateBuffer" in rest:
         continue
@@ -396,16 +395,23 @@ def of_step(
   }
 
 
+def define_flags() -> None:
+  """Flags of this program alone: another one has a `--target`, too."""
+  flags.DEFINE_string("target", "h100", "h100, h200, or a TPU slice, such as v5e:2x2.")
+  flags.DEFINE_list("programs", None, "Only these of the programs above; default: all.")
+
+
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Compiles, prints the table, writes it."""
   if argv[1:]:
     raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  names = PROGRAMS.value or list(_NAMES)
+  target: str = flags.FLAGS["target"].value or ""
+  names = flags.FLAGS["programs"].value or list(_NAMES)
   if unknown := set(names) - set(_NAMES):
     raise UserError(f"programs must be some of {', '.join(_NAMES)}, got {unknown}")
-  about = described(TARGET.value)
+  about = described(target)
   experiment = experiment_flags.experiment({})
   size = cost.problem_size(experiment)
   speed = experiment_flags.speed()
@@ -413,7 +419,7 @@ def main(argv: list[str]) -> None:
   backend = speed.conv_backend if speed.conv_backend in ("im2col", "lax") else "lax"
   speed = dataclasses.replace(speed, vmap_width=width, conv_backend=backend)
   config = experiment.train
-  with devices.compiled_for(topology(TARGET.value)), numerics.pinned():
+  with devices.compiled_for(topology(target)), numerics.pinned():
     values = np.broadcast_to(np.uint8(0), (size.num_train, *size.image_shape))
     fleet = Fleet(
       config,
@@ -422,13 +428,14 @@ def main(argv: list[str]) -> None:
       speed,
       gradient_dim=experiment.gradient.gradient_dim,
     )
+    width = fleet.choice.vmap_width
     lowers, results = programs(fleet, size), []
     for name in names:
       results.append(compiled(name, lowers[name], about))
       print(table(results[-1:]).splitlines()[-1], flush=True)
   found: dict[str, Any] = {
     "machine": {"device": f"{about.kind} (compiled for, not measured)", "devices": 1},
-    "target": TARGET.value,
+    "target": target,
     "jax": jax.__version__,
     "date": time.strftime("%Y-%m-%d"),
     "programs": results,
@@ -444,7 +451,7 @@ def main(argv: list[str]) -> None:
     found |= one
     found["results"] = [
       {
-        "row": f"{row}-b{config.batch_size}, a bound from the compiled program",
+        "row": f"{row}-b{config.batch_size}, estimated from the compiled program",
         "side": "fleet",
         "flops_per_sample": per_sample,
         "samples_per_second": one["samples_per_second"],
@@ -453,7 +460,7 @@ def main(argv: list[str]) -> None:
     ]
     print(
       f"a step of one model: {one['flops_per_step'] / 1e9:,.0f} GFLOP, "
-      f"{one['bytes_per_step'] / 1e9:.3f} GB; {width} side by side take at least "
+      f"{one['bytes_per_step'] / 1e9:.3f} GB; {width} side by side take at best "
       f"{1e3 * one['compute_seconds']:.3f} ms by operations, "
       f"{1e3 * one['memory_seconds']:.3f} by bytes, {1e3 * one['launch_seconds']:.3f} by "
       f"launches: at most {one['share_of_peak']:.0%} of peak, "
@@ -463,6 +470,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  define_flags()
   flags.adopt_module_key_flags(measure)
   help_page.exit_if_asked(measure)
   program.run(main)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Ten minutes of an accelerator: what the project computes there, how fast, and what
+# A quarter of an hour of an accelerator at most: what the project computes there, how fast, and what
 # becomes of predictions at full size.
 #
 #   bash experiments/bench/device.sh OUT [IMAGES]
 #
-# Run it from the project's root. It needs Python with JAX, Flax, Optax, Orbax and absl;
-# PyTorch and scikit-learn for the sides that they are. OUT is a folder for logs and JSON
+# Run it from the project's root. It needs Python with what the extras run and bench name,
+# Pillow, and for the tests pytest and hypothesis; nothing need be installed of the
+# project itself. OUT is a folder for logs and JSON
 # files. IMAGES is an archive of CIFAR-10 that `experiments.ops.image_files` wrote. Each
 # part has a time limit of its own, prints its table when it ends, and leaves its files;
 # a part that fails does not stop the next one.
@@ -42,7 +43,7 @@ part trainer 240 $python -m experiments.bench.trainer --rounds=1 \
   --json="$out/trainer.json"
 part lasso 120 $python -m experiments.bench.lasso --sides=jaxdm,saga \
   --json="$out/lasso.json"
-if [ -n "$images" ]; then
+if [ -n "$images" ] && [[ " ${PARTS:-full_size} " == *" full_size "* ]]; then
   folder=$(mktemp -d)
   tar -xzf "$images" -C "$folder"
   part full_size 400 $python -m experiments.studies.full_size --preset=cifar10-fast \

@@ -79,7 +79,7 @@ class _NumberOrWord(flags.ArgumentParser[int | str]):
     try:
       return int(argument)
     except ValueError:
-      raise ValueError(f"must be {self.syntactic_help}") from None
+      raise UserError(f"must be {self.syntactic_help}") from None
 
   def flag_type(self) -> str:
     """For --help."""

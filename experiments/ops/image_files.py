@@ -38,18 +38,28 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
     How many files it holds.
 
   Raises:
-    DataError: if the data set cannot be read.
+    UserError: if the data set cannot be read, or its classes cannot name folders.
   """
   import tensorflow_datasets as tfds_lib  # Slow to import.
 
   builder = tfds.builder_of(name, data_dir)
-  names = builder.info.features["label"].names
+  label = dict(builder.info.features).get("label")
+  names = getattr(label, "names", None) or []
+  splits = set(builder.info.splits)
+  if not names or not {"train", "test"} <= splits:
+    raise UserError(
+      f"dataset {name!r} needs classes with names and splits train and test; it has "
+      f"{len(names)} names and {', '.join(sorted(splits)) or 'no splits'}"
+    )
+  if bad := [name for name in names if "/" in name or name.startswith(".")]:
+    raise UserError(f"dataset {name!r} has classes that are no folder's name: {bad}")
   decoders = {"image": tfds_lib.decode.SkipDecoding()}
   count, part = 0, f"{out}.part"
   with tarfile.open(part, "w:gz") as file:
     for split in ("train", "test"):
+      digits = len(str(builder.info.splits[split].num_examples))
       for i, row in enumerate(tfds.rows_of(builder, split, decoders)):
-        found = tarfile.TarInfo(f"{split}/{names[int(row['label'])]}/{i:06d}")
+        found = tarfile.TarInfo(f"{split}/{names[int(row['label'])]}/{i:0{digits}d}")
         found.size = len(row["image"])
         file.addfile(found, io.BytesIO(row["image"]))
         count += 1

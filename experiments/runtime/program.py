@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import importlib.metadata
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
   Names that the terminal's encoding lacks are printed with escapes.
   """
+  logging.getLogger("jaxdm").setLevel(logging.INFO)  # What was chosen, once.
   for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
   app.run(main, flags_parser=parse)

@@ -35,7 +35,7 @@ from jaxdm.errors import UserError
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.trainer import Trainer
 
-TARGETS = flags.DEFINE_integer("weakest", 16, "Targets, all changed at once.", 1)
+TARGETS = flags.DEFINE_integer("weakest", 16, "Targets, all changed at once.", 2)
 SIZES = flags.DEFINE_list(
   "remove", ["9", "20", "60"], "Numbers of images to remove for each target."
 )
@@ -133,6 +133,7 @@ class Change(NamedTuple):
     method: who chose the images; '' if there is no change.
     action: 'removed' or 'relabelled'.
     size: images for each target.
+    changed: training images without their place or their label, in all.
     mask_n: bool, the training set.
     labels_n: int32.
   """
@@ -140,6 +141,7 @@ class Change(NamedTuple):
   method: str
   action: str
   size: int
+  changed: int
   mask_n: np.ndarray
   labels_n: np.ndarray
 
@@ -179,18 +181,19 @@ def all_changes(
     relabelled: sizes of relabelling. An image of two targets gets the first one's.
   """
   everything = np.ones(len(labels), bool)
-  found = [Change("", "removed", 0, everything, labels)]
+  found = [Change("", "removed", 0, 0, everything, labels)]
   for method, ranked in rankings.items():
     for k in sizes:
       mask = everything.copy()
       mask[np.concatenate([ranking[:k] for ranking in ranked])] = False
-      found.append(Change(method, "removed", k, mask, labels))
+      found.append(Change(method, "removed", k, int(np.sum(~mask)), mask, labels))
   method, ranked = next(iter(rankings.items()))
   for k in relabelled:
     changed = labels.copy()
     for ranking, label in reversed(list(zip(ranked, new_labels, strict=True))):
       changed[ranking[:k]] = label
-    found.append(Change(method, "relabelled", k, everything, changed))
+    count = int(np.sum(changed != labels))
+    found.append(Change(method, "relabelled", k, count, everything, changed))
   return found
 
 
@@ -202,7 +205,7 @@ def outcome(change: Change, margins_mu: np.ndarray) -> dict[str, Any]:
     "method": change.method,
     "action": change.action,
     "size": change.size,
-    "changed": int(np.sum(~change.mask_n)),
+    "changed": change.changed,
     "models": len(margins_mu),
     "right": float(right_u.mean()),
     "right_error": float(right_u.std(ddof=1) / root),
@@ -298,6 +301,9 @@ def main(argv: list[str]) -> None:
   trainer = Trainer.of(fleet, None, labels, images, own, seed=seed)
   scores = base_models.scores(trainer, targets, experiment.gradient.damping)
   logits_ruk = base_models.logits_rtk[:, targets]
+  short = min(np.bincount(labels)[own])
+  if max(sizes + relabelled) >= short:
+    raise UserError(f"remove and --relabel must be below {short}, the smallest class")
   new_labels = label_flips.runner_up_class(logits_ruk, trainer.target_labels)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))
   changes = all_changes(labels, rankings, new_labels, sizes, relabelled)
@@ -309,7 +315,10 @@ def main(argv: list[str]) -> None:
     masks = np.broadcast_to(change.mask_n, (len(seeds), len(labels)))
     margins_mu = trainer(masks, change.labels_n, seeds)
     bar((len(found) + 1) * len(seeds), count)
-    found.append(outcome(change, margins_mu[np.isfinite(margins_mu).all(axis=1)]))
+    whole_mu = margins_mu[np.isfinite(margins_mu).all(axis=1)]
+    if not len(whole_mu):
+      raise UserError("peak_learning_rate is too large: all models of a change diverged")
+    found.append(outcome(change, whole_mu))
     seconds = (time.perf_counter() - started) / (len(found) * len(seeds))
     measure.write(
       {

@@ -1,6 +1,6 @@
 """Margins of trained models: those on random subsets by number, all others by id."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def open_store(
   dtype: str = "float32",
   num_logits: int = 0,
   label_classes: int = 0,
-  provenance: Mapping[str, str] | None = None,
+  provenance: Callable[[], Mapping[str, str]] = dict,
 ) -> store_lib.Store:
   """A store of margins [m, t] and masks, eight examples to a byte.
 

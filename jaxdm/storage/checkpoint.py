@@ -131,9 +131,11 @@ class Progress:
     Returns:
       The state before step `last`.
     """
-    step, state = self.begin(name, state)
+    step, found = self.begin(name, state)
     is_written, since = step > 0, self._clock()
-    step = max(step, first)
+    if step < first:  # Of a run that did not stop on the way.
+      step, found = first, state
+    state = found
     while step < last:
       stop, before = min(step + self._part_steps(), last), self._clock()
       state = jax.block_until_ready(advance(state, step, stop))

@@ -21,7 +21,7 @@ import concurrent.futures
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class Store:
     columns: Mapping[str, Column],
     settings: Mapping[str, Any],
     rows_per_chunk: int = ROWS_PER_CHUNK,
-    provenance: Mapping[str, str] | None = None,
+    provenance: Callable[[], Mapping[str, str]] = dict,
   ):
     """Opens a store, or makes one where there is none.
 
@@ -85,7 +85,8 @@ class Store:
       settings: what the rows depend on; JSON values. Large values stand there as
         `identity.digest`.
       rows_per_chunk: an existing store keeps its own.
-      provenance: added to `identity.made_by` of what is written here.
+      provenance: what it returns is added to `identity.made_by` of what is written here;
+        it is not called where nothing is written.
 
     Raises:
       StoreError: if the store was made with other settings, naming them, or by a version
@@ -93,7 +94,7 @@ class Store:
     """
     self.path = epath.Path(path)
     self.columns = dict(columns)
-    self._provenance = dict(provenance or {})
+    self._provenance = provenance
     self._others_looked_for = False
     wanted = {
       "format": _FORMAT,
@@ -115,7 +116,7 @@ class Store:
   @property
   def made_by(self) -> dict[str, str]:
     """What writes here: `identity.made_by`, and the provenance that was given."""
-    return identity.made_by() | self._provenance
+    return identity.made_by() | dict(self._provenance())
 
   def _begin(
     self, manifest: epath.Path, wanted: Mapping[str, Any], rows_per_chunk: int

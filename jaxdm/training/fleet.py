@@ -163,6 +163,7 @@ class Fleet:
     self._plain = self._made("lax")
     self._gradient_dim = gradient_dim
     self._proven: set[Program] = set()
+    self._may_narrow = True
 
   def _made(self, backend: conv.Backend) -> Recipe:
     """The recipe, with one way to compute convolutions."""
@@ -184,7 +185,7 @@ class Fleet:
     backends: tuple[conv.Backend, ...] = ("lax",)
     if convolves:
       backends = ("im2col", "lax") if backend == "auto" else (backend,)
-    most = speed.chunk or tuning.MOST_WIDTH
+    most = speed.chunk or (tuning.MOST_WIDTH if width == "auto" else width)
     if width != "auto" and len(backends) == 1:
       return tuning.Choice(min(width, most), backends[0])
 
@@ -218,13 +219,17 @@ class Fleet:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       try:
-        seconds = trial.seconds_per_step()
-      except UserError:
+        return trial.seconds_per_step() / width
+      except (UserError, jax.errors.JaxRuntimeError):
         return math.inf
-    return seconds / width if trial._width == width else math.inf
 
   def seconds_per_step(self) -> float:
-    """Seconds that a step of a whole chunk takes, measured for a fraction of a second."""
+    """Seconds that a step of a whole chunk takes, measured for a fraction of a second.
+
+    Raises:
+      JaxRuntimeError: if the memory does not suffice for all models in parallel.
+    """
+    self._may_narrow = False
     n, rows = len(self.values), self.rows
     masks = np.broadcast_to(np.arange(n) < _TIMED_EXAMPLES, (rows, n))
     sets = training_sets.from_masks(masks, np.zeros(n, np.int32))
@@ -333,11 +338,15 @@ class Fleet:
 
     def gradients_row(examples: Any, row: Any) -> Any:
       (values, labels), (variables, key) = examples, row
-      return output_gradients.per_example(recipe, variables, values, labels, key, dim=dim)
+      return output_gradients.per_example(
+        recipe, variables, values, labels, key, dim=dim, models=width
+      )
 
     def class_gradients_row(values: Array, row: Any) -> Array:
       variables, key = row
-      return output_gradients.per_class(recipe, variables, values, key, dim=dim)
+      return output_gradients.per_class(
+        recipe, variables, values, key, dim=dim, models=width
+      )
 
     rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
     return Programs(*map(on_one_device, (*rows, class_gradients_row)))
@@ -360,7 +369,7 @@ class Fleet:
           self._proven.add(program)
         return outputs
       except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) or not self._may_narrow:
           raise
         if self._width == 1:
           raise UserError(

@@ -23,8 +23,12 @@ _CPU_EXAMPLES = 32
 _NUMBERS = 2**28
 
 
-def _at_a_time(size: int) -> int:
-  """Examples whose gradients, of so many numbers, are computed side by side."""
+def examples_at_a_time(size: int) -> int:
+  """Examples whose gradients are computed side by side.
+
+  Args:
+    size: numbers in all gradients of one example, of every model and class.
+  """
   if devices.share_memory():
     return _CPU_EXAMPLES
   return min(max(_NUMBERS // size, 1), 1024)
@@ -75,6 +79,7 @@ def per_example(
   key: Array,
   *,
   dim: int,
+  models: int = 1,
 ) -> tuple[Array, Array]:
   """Log-odds of examples under one trained model, and their projected gradients.
 
@@ -85,6 +90,7 @@ def per_example(
     labels_b: int32.
     key: of the projection.
     dim: numbers that a gradient is projected to.
+    models: for how many this is computed side by side.
 
   Returns:
     float32[b] and float32[b, dim].
@@ -103,7 +109,7 @@ def per_example(
     return value, projection(ravel_pytree(gradient)[0], dim)
 
   examples = jnp.asarray(values), labels_b
-  return lax.map(one, examples, batch_size=_at_a_time(size))
+  return lax.map(one, examples, batch_size=examples_at_a_time(models * size))
 
 
 def per_class(
@@ -113,6 +119,7 @@ def per_class(
   key: Array,
   *,
   dim: int,
+  models: int = 1,
 ) -> Array:
   """Projected gradients of every logit of every example, float32[b, k, dim].
 
@@ -128,7 +135,10 @@ def per_class(
     rows = jax.vmap(pullback)(jnp.eye(len(logits_k)))[0]
     return jax.vmap(lambda row: projection(ravel_pytree(row)[0], dim))(rows)
 
-  return lax.map(one, jnp.asarray(values), batch_size=_at_a_time(size))
+  logits_of_one = functools.partial(_logits, recipe, variables, params)
+  numbers = models * size * jax.eval_shape(logits_of_one, values[0]).size
+  at_a_time = examples_at_a_time(numbers)
+  return lax.map(one, jnp.asarray(values), batch_size=at_a_time)
 
 
 def _logits(

@@ -209,7 +209,7 @@ class Trainer:
       num_targets=len(self.target_labels),
       num_train=len(self.labels),
       settings=self.identity() | more,
-      provenance=self.fleet.provenance,
+      provenance=lambda: self.fleet.provenance,
       **options,
     )
 

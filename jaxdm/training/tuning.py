@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.training import conv
 from jaxdm.training.recipe import Recipe
@@ -91,13 +92,16 @@ def fastest(
     backends: to choose from.
     width: to begin with.
     most: the largest width; None: no other width is tried.
+
+  Raises:
+    UserError: if the memory suffices for none.
   """
   began, found = time.monotonic(), dict[Choice, float]()
 
   def tried(candidate: Choice) -> float:
-    if found and time.monotonic() - began > _SECONDS:
-      return math.inf
-    found[candidate] = seconds(candidate)
+    is_late = time.monotonic() - began > _SECONDS
+    is_late = is_late and min(found.values(), default=math.inf) < math.inf
+    found[candidate] = math.inf if is_late else seconds(candidate)
     return found[candidate]
 
   best = min((Choice(width, backend) for backend in backends), key=tried)
@@ -113,7 +117,16 @@ def fastest(
       best = candidate
     if best != first:
       break
-  told = (f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}" for c, s in found.items())
+  if math.isinf(found[best]):
+    raise UserError(
+      "width or batch_size must be smaller: the device's memory does not hold one model "
+      "at a time"
+    )
+  told = (
+    f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}"
+    for c, s in found.items()
+    if s < math.inf
+  )
   _log.info(
     "vmap_width=%d and conv_backend=%s are fastest (ms a model and step: %s; %.0f s)",
     *best,
@@ -155,8 +168,13 @@ def remembered(
     places.insert(0, epath.Path(folder))
   found = next((c for place in places if (c := _read(place / name))), None) or choose()
   for place in reversed(places):
-    atomic_io.make_folder(place)
-    checksummed_json.write(place / name, found._asdict(), new=True)
+    try:
+      atomic_io.make_folder(place)
+      checksummed_json.write(place / name, found._asdict(), new=True)
+    except OSError:
+      if len(places) > 1 and place == places[0]:
+        raise
+      continue  # A cache that cannot be written; the choice is made again next time.
     found = _read(place / name) or found
   return found
 
@@ -171,6 +189,8 @@ def _read(path: epath.Path) -> Choice | None:
   """A choice that was written; None if there is none, or no whole one."""
   try:
     return Choice(**checksummed_json.read(path)) if path.exists() else None
+  except OSError:
+    return None
   except (checksummed_json.StoreError, TypeError):
     path.unlink(missing_ok=True)
     return None

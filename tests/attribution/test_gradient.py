@@ -101,6 +101,37 @@ def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> N
       models.settle()
 
 
+def test_a_state_of_before_a_stop_is_not_taken_for_one_of_after(
+  tiny_config, tiny_images, tmp_path, monkeypatch
+) -> None:
+  """A run without stops was killed early; one with stops goes on, by its own states."""
+  images, labels = tiny_images
+  sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  kept, keep = [], checkpoint.Progress.keep
+
+  def killed(self, name: str, step: int, state) -> None:
+    keep(self, name, step, state)
+    kept.append(step)
+    if step > 2:
+      raise KeyboardInterrupt
+
+  def models() -> fleet.Fleet:
+    progress = checkpoint.Progress(tmp_path, 1e-9)
+    return fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), progress=progress)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.Progress, "keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+      models().train_chunk(sets, keys)
+  assert kept[-1] < 0.9 * int(tiny_config.num_steps(24))
+  *_, found = models().train_through(sets, keys, [0.9, 1.0])
+  whole = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2))
+  direct = whole.train_chunk(sets, keys)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(direct), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 def fit_softmax(x: np.ndarray, labels: np.ndarray, k: int, strength: float) -> np.ndarray:
   """Ridge-penalised softmax regression by Newton's method, float64[k, d]."""
   n, d = x.shape

@@ -106,7 +106,7 @@ def _check(found: dict) -> None:
   assert step["compile_seconds"] > 0 and step["bytes"] > 1e5
   assert lasso["exact_products"]
   [row] = found["results"]
-  assert "a bound from the compiled program" in row["row"]
+  assert "estimated from the compiled program" in row["row"]
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_a_plan_takes_a_bound_where_no_device_was_measured() -> None:
     "machine": {"device": "TPU v5 lite (compiled for, not measured)", "devices": 1},
     "results": [
       {
-        "row": "w64-32x32-b512, a bound from the compiled program",
+        "row": "w64-32x32-b512, estimated from the compiled program",
         "side": "fleet",
         "flops_per_sample": per_sample,
         "samples_per_second": 100_000.0,
@@ -142,7 +142,7 @@ def test_a_plan_takes_a_bound_where_no_device_was_measured() -> None:
   }
   made = plan.plan(bench, experiment, size)
   assert made.source == (
-    "w64-32x32-b512, a bound from the compiled program on TPU v5 lite (compiled for, "
+    "w64-32x32-b512, estimated from the compiled program on TPU v5 lite (compiled for, "
     "not measured)"
   )
   # 24 epochs of half of 50,000 images, in whole batches of 512.

@@ -45,10 +45,11 @@ def test_every_target_loses_its_first_images_at_once() -> None:
   # Image 0 is of both targets: the first one's label counts.
   np.testing.assert_array_equal(found[-1].labels_n, [1, 1, 0, 2, 1, 1])
   assert all((c.labels_n == labels).all() for c in found[:-1])
+  assert [c.changed for c in found] == [0, 2, 3, 2, 4, 3]
 
 
 def test_a_line_of_the_table_is_about_targets() -> None:
-  change = full_size.Change("influence", "removed", 3, np.array([True, False]), None)
+  change = full_size.Change("influence", "removed", 3, 1, None, None)
   margins = np.array([[1.0, -1.0, -2.0], [3.0, 1.0, -4.0]])
   found = full_size.outcome(change, margins)
   assert (found["right"], found["margin"]) == (0.5, pytest.approx(-1 / 3))

@@ -872,7 +872,7 @@ def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   other = mine | {"jax": "0.0.1", "XLA_FLAGS": "--xla_x"}
   with monkeypatch.context() as patch:
     patch.setattr(identity, "made_by", lambda: other)
-    later = opened(provenance={"conv_backend": "lax"})
+    later = opened(provenance=lambda: {"conv_backend": "lax"})
     with pytest.warns(UserWarning, match="XLA_FLAGS: .*; jax: stored '0.*asked '0.0.1'"):
       later.write(2, row)
     later.write(3, row)

@@ -152,7 +152,7 @@ def test_of_two_processes_that_make_a_store_the_first_one_writes_its_manifest(
       columns=COLUMNS,
       settings={"seed": 0, "train": {"width": 8}},
       rows_per_chunk=4,
-      provenance={"process": "first"},
+      provenance=lambda: {"process": "first"},
     )
     write(*args, **options)
 

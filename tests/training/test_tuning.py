@@ -7,6 +7,7 @@ import pytest
 from support.rounding import tolerance
 
 from jaxdm import prng, training_sets
+from jaxdm.errors import UserError
 from jaxdm.training import fleet, recipe, tuning
 from jaxdm.training.tuning import Choice
 
@@ -46,7 +47,7 @@ def test_a_width_that_is_given_stays() -> None:
 
 
 def test_no_candidate_is_begun_after_a_minute(monkeypatch) -> None:
-  clock = iter(range(0, 10_000, 25))
+  clock = iter(range(0, 10_000, 20))
   monkeypatch.setattr(tuning.time, "monotonic", lambda: next(clock))
   tried = []
 
@@ -147,3 +148,30 @@ def test_large_networks_begin_narrower_than_small_ones(tiny_config) -> None:
 
   assert first(32, 64, 512) == 1
   assert first(8, 8, 32) > first(32, 16, 64) > 1
+
+
+def test_a_minute_without_a_candidate_that_fits_is_not_the_end(monkeypatch) -> None:
+  clock = iter(range(0, 100_000, 70))
+  monkeypatch.setattr(tuning.time, "monotonic", lambda: next(clock))
+
+  def seconds(choice: Choice) -> float:
+    return 1.0 if choice == Choice(4, "im2col") else math.inf
+
+  assert tuning.fastest(seconds, BOTH, 256, most=1024) == Choice(4, "im2col")
+  with pytest.raises(UserError, match="does not hold one model at a time"):
+    tuning.fastest(lambda _: math.inf, BOTH, 256, most=1024)
+
+
+def test_a_cache_that_cannot_be_written_ends_nothing(monkeypatch, tmp_path) -> None:
+  (tmp_path / "file").write_text("")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+  choice = Choice(4, "lax")
+  assert tuning.remembered("h100", lambda: choice, None) == choice
+  assert tuning.remembered("h100", lambda: choice, tmp_path / "job") == choice
+  other = tuning.remembered("h100", lambda: Choice(1, "lax"), tmp_path / "job")
+  assert other == choice
+
+
+def test_a_width_that_is_asked_for_is_taken(tiny_config, tiny_images) -> None:
+  speed = fleet.Speed(vmap_width=4096, conv_backend="im2col")
+  assert fleet.Fleet(tiny_config, tiny_images[0], 2, speed).choice.vmap_width == 4096
