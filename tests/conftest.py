@@ -46,7 +46,7 @@ def shared_programs() -> Iterator[None]:
   compiled, found = fleet.Fleet._compiled, {}
 
   def shared(self: fleet.Fleet) -> fleet.Programs:
-    network = self._recipe.network
+    network = self.recipe.network
     recipe = self._config, network.module, self.values.ndim, self._width
     return fleet.Programs(
       **{

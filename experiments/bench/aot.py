@@ -1,4 +1,4 @@
-"""Compiles the trainer and the lasso for an accelerator that this machine does not have.
+"""Compiles the trainer and the lasso for an accelerator that the machine does not have.
 
   pip install -e '.[run,aot]'
   python -m experiments.bench.aot --target=h100 --preset=cifar10 --json=aot_h100.json

@@ -3,13 +3,14 @@
   python -m experiments.studies.full_size --preset=cifar10-fast --data_dir=DIR --json=FILE
 
 For data sets that are too large for a bank of models on random subsets. Models on all
-data give the scores. The targets are those that most of these models get right and hold
-least firmly. For every method and size k, fresh models are trained without the first k
-images of every target, all targets at once: with 16 targets and k = 20 that is 320
-images less. As many images that are similar to the targets, and as many random ones of
-their classes, are removed for comparison. Then the first k are kept under the class that
-models on all data take for the second likeliest. The table says how often models get a
-target right, and their mean margin, as means over targets with standard errors.
+data give the scores. The targets are those that at least three quarters of these models
+get right, with the smallest mean margins. For every method and size k, fresh models are
+trained without the first k images of every target, all targets at once: with 16 targets
+and k = 20 that is 320 images less. As many images that are similar to the targets, and as
+many random ones of their classes, are removed for comparison. Then the first k are kept
+under the class that models on all data take for the second likeliest. The table says how
+often models get a target right, and their mean margin, as means over targets with
+standard errors.
 """
 
 import math
@@ -281,6 +282,9 @@ def main(argv: list[str]) -> None:
   native = lab.dataset_of(experiment.data, where)
   lab.check(experiment, native)
   dataset = native.downscaled(experiment.data.downscale)
+  least = int(np.bincount(dataset.train_labels).min())
+  if max(sizes + relabelled) >= least:
+    raise UserError(f"remove and --relabel must be below {least}, the smallest class")
   fleet = Fleet(
     experiment.train,
     dataset.train_images,
@@ -301,9 +305,6 @@ def main(argv: list[str]) -> None:
   trainer = Trainer.of(fleet, None, labels, images, own, seed=seed)
   scores = base_models.scores(trainer, targets, experiment.gradient.damping)
   logits_ruk = base_models.logits_rtk[:, targets]
-  short = min(np.bincount(labels)[own])
-  if max(sizes + relabelled) >= short:
-    raise UserError(f"remove and --relabel must be below {short}, the smallest class")
   new_labels = label_flips.runner_up_class(logits_ruk, trainer.target_labels)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))
   changes = all_changes(labels, rankings, new_labels, sizes, relabelled)

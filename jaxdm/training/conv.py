@@ -214,21 +214,8 @@ def direct(
   """XLA's convolution, with kernel gradients of many models as matrix products.
 
   Of one model they are what XLA makes of them; under `jax.vmap` they are one product for
-  each entry of the kernel's window, batched over models.
-
-  Args:
-    images: [b, h, w, c].
-    kernel: [kh, kw, c, o], of the same dtype.
-    strides: of height and width.
-    padding: 'SAME', 'VALID' or explicit (low, high) pairs.
-    precision: as for `lax.dot_general`.
-
-  Returns:
-    [b, h', w', o], what `lax.conv_general_dilated` returns.
-
-  Raises:
-    ValueError: on other types or channels, negative padding, or a kernel that is larger
-      than the padded images.
+  each entry of the kernel's window, batched over models. The arguments, the result and
+  the errors are those of `im2col`.
   """
   pads = _checked_padding(images, kernel, strides, padding)
   return _direct(images, kernel, tuple(strides), pads, precision)

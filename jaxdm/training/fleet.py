@@ -160,7 +160,7 @@ class Fleet:
     self._config, self.values = config, values
     self.num_classes = num_classes
     self._speed, self._network = speed, network
-    self._plain = self._made("lax")
+    self._lax_recipe = self._made("lax")
     self._gradient_dim = gradient_dim
     self._proven: set[Program] = set()
     self._may_narrow = True
@@ -178,7 +178,7 @@ class Fleet:
   @functools.cached_property
   def choice(self) -> tuning.Choice:
     """How many models a device trains in parallel, and by which convolution."""
-    convolves, speed = self._plain.network.convolves, self._speed
+    convolves, speed = self._lax_recipe.network.convolves, self._speed
     on_cpu = jax.default_backend() == "cpu"
     width = speed.vmap_width or (_CPU_WIDTH[convolves] if on_cpu else "auto")
     backend = speed.conv_backend or ("im2col" if on_cpu else "auto")
@@ -192,7 +192,7 @@ class Fleet:
     def choose() -> tuning.Choice:
       if width != "auto":
         return tuning.fastest(self._seconds, backends, min(width, most), most=None)
-      first = tuning.first_width(self._plain, self.values.shape[1:])
+      first = tuning.first_width(self._lax_recipe, self.values.shape[1:])
       return tuning.fastest(self._seconds, backends, min(first, most), most=most)
 
     asked = width, backends, most
@@ -200,7 +200,7 @@ class Fleet:
 
   def _timed(self) -> dict[str, Any]:
     """What the time of a step depends on."""
-    network, config = self._plain.network.identity, dataclasses.asdict(self._config)
+    network, config = self._lax_recipe.network.identity, dataclasses.asdict(self._config)
     return {
       "train": {name: config[name] for name in _TIMED},
       "network": network,
@@ -215,7 +215,8 @@ class Fleet:
     width, backend = choice
     speed = Speed(vmap_width=width, chunk=width, conv_backend=backend)
     classes, network = self.num_classes, self._network
-    trial = Fleet(self._config, self.values, classes, speed, network=network)
+    few = self.values[:_TIMED_EXAMPLES]  # How many there are changes no step's time.
+    trial = Fleet(self._config, few, classes, speed, network=network)
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       try:
@@ -231,8 +232,7 @@ class Fleet:
     """
     self._may_narrow = False
     n, rows = len(self.values), self.rows
-    masks = np.broadcast_to(np.arange(n) < _TIMED_EXAMPLES, (rows, n))
-    sets = training_sets.from_masks(masks, np.zeros(n, np.int32))
+    sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
     batch, keys = devices.by_row((sets, keys))
     state = self._run(lambda made: made.begin, self._inputs, keys)
@@ -250,15 +250,10 @@ class Fleet:
     return seconds / steps
 
   @functools.cached_property
-  def _recipe(self) -> Recipe:
-    """See `recipe`."""
-    backend = self.choice.conv_backend
-    return self._plain if backend == "lax" else self._made(backend)
-
-  @property
   def recipe(self) -> Recipe:
     """How each model is trained, as functions of arrays."""
-    return self._recipe
+    backend = self.choice.conv_backend
+    return self._lax_recipe if backend == "lax" else self._made(backend)
 
   @functools.cached_property
   def _width(self) -> int:
@@ -267,7 +262,7 @@ class Fleet:
 
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""
-    network = self._plain.network.identity
+    network = self._lax_recipe.network.identity
     return {
       "train": dataclasses.asdict(self._config),
       "train_pixels": self._values_digest,
@@ -290,7 +285,7 @@ class Fleet:
   @functools.cached_property
   def rows(self) -> int:
     """Models a chunk."""
-    least = max(_CHUNK[self._plain.network.convolves], self.choice.vmap_width)
+    least = max(_CHUNK[self._lax_recipe.network.convolves], self.choice.vmap_width)
     return (self._speed.chunk or least) * devices.count()
 
   @functools.cached_property
@@ -300,18 +295,13 @@ class Fleet:
     return inputs
 
   @functools.cached_property
-  def _programs(self) -> Programs:
-    """See `_compiled`."""
-    return self._compiled()
-
-  @property
   def programs(self) -> Programs:
     """What is compiled to run a chunk."""
-    return self._programs
+    return self._compiled()
 
   def _compiled(self) -> Programs:
     """The programs that run a chunk, `self._width` models of a device side by side."""
-    recipe, dim, width = self._recipe, self._gradient_dim, self._width
+    recipe, dim, width = self.recipe, self._gradient_dim, self._width
 
     def on_one_device(fn: Any) -> Any:
       """Maps fn(shared, one model's arguments) over a device's models."""
@@ -362,7 +352,7 @@ class Fleet:
     """
     while True:
       try:
-        program = program_of(self._programs)
+        program = program_of(self.programs)
         outputs = program(shared, rows)
         if program not in self._proven:  # Later calls need no more than the first.
           jax.block_until_ready(outputs)
@@ -382,7 +372,7 @@ class Fleet:
           f"{self._width}, which changes no result",
           stacklevel=2,
         )
-        self._programs, self._proven = self._compiled(), set()
+        self.programs, self._proven = self._compiled(), set()
 
   def train_models(
     self,
@@ -448,7 +438,7 @@ class Fleet:
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run(lambda made: made.begin, self._inputs, keys)
-    num_steps, first = self._plain.num_steps(sets.counts).max(), 0
+    num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
     advance = functools.partial(self._advanced, (batch, keys))
     for until in moments:
       last = math.floor(share_of(until, num_steps))

@@ -35,11 +35,11 @@ def max_pool(y: Array) -> Array:
 def _forward(y: Array) -> tuple[Array, Any]:
   """The maxima, and what the backward pass needs: y on CPU, elsewhere where they are."""
 
-  def none(y: Array) -> tuple[Array, Array]:
+  def without_places(y: Array) -> tuple[Array, Array]:
     top = _maxima(y)
     return top, jnp.zeros(top.shape, jnp.uint8)
 
-  top, places = lax.platform_dependent(y, cpu=none, default=_with_places)
+  top, places = lax.platform_dependent(y, cpu=without_places, default=_with_places)
   return top, (y, places)
 
 

@@ -154,7 +154,7 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
     found = models.train_chunk(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_array_equal(a, b)
-  models._programs = models._programs._replace(advance=too_large)
+  models.programs = models.programs._replace(advance=too_large)
   with pytest.raises(ValueError, match="does not hold one model at a time"):
     models.train_chunk(sets, keys)
 
@@ -171,13 +171,13 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     models = fleet.Fleet(
       tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, seconds)
     )
-    advance = models._programs.advance
+    advance = models.programs.advance
 
     def counted(shared, rows):
       ran.append(tuple(int(step) for step in shared[1]))
       return advance(shared, rows)
 
-    models._programs = models._programs._replace(advance=counted)
+    models.programs = models.programs._replace(advance=counted)
     return models
 
   whole = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)
