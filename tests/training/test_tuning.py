@@ -117,12 +117,13 @@ def test_auto_measures_once_and_changes_rounding_alone(
   tiny_config, tiny_images, empty_cache, tmp_path, caplog
 ) -> None:
   images, labels = tiny_images
+  short = dataclasses.replace(tiny_config, epochs=2)  # Rounding grows with every step.
   speed = fleet.Speed(vmap_width="auto", conv_backend="auto", chunk=4)
   masks = np.random.default_rng(0).random((5, len(labels))) < 0.7
   sets = training_sets.from_masks(masks, labels)
 
   def trained(speed: fleet.Speed) -> tuple[fleet.Fleet, np.ndarray]:
-    models = fleet.Fleet(tiny_config, images, 2, speed, tuning_folder=tmp_path / "job")
+    models = fleet.Fleet(short, images, 2, speed, tuning_folder=tmp_path / "job")
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(models.rows)])
     parts = models.train_models([(sets, keys)], images)
     return models, np.concatenate([np.asarray(p.logits)[: p.num_models] for p in parts])
@@ -136,7 +137,7 @@ def test_auto_measures_once_and_changes_rounding_alone(
   assert auto.provenance == {"conv_backend": backend, "vmap_width": str(width)}
   assert again.choice == auto.choice and 1 <= width <= 4
   _, plain = trained(fleet.Speed(chunk=4))
-  np.testing.assert_allclose(logits, plain, atol=tolerance(2e-3))
+  np.testing.assert_allclose(logits, plain, atol=tolerance(1e-4))
 
 
 def test_large_networks_begin_narrower_than_small_ones(tiny_config) -> None:
