@@ -353,7 +353,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   sides = measure.chosen_sides(list(_SIDES))
   if not measure.SIDES.value:

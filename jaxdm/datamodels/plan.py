@@ -58,7 +58,9 @@ def agree(
   has_parts = (path.parent / cache_lib.MANIFEST).exists()
   if not path.exists():
     if has_parts:
-      raise UserError(f"{folder} holds parts of another fit, without a plan; remove it")
+      raise UserError(
+        None, f"{folder} holds parts of another fit, without a plan; remove it"
+      )
     if index and atomic_io.is_remote(path):
       polling.until(path.exists, str(path))
     else:
@@ -68,8 +70,9 @@ def agree(
   for name, value in asked.items():
     if value not in (None, stored[name], stored["asked"][name]):
       raise UserError(
-        f"{name} must be {stored[name]}, with which {folder} was begun, got {value}; "
-        "leave it out, or name another folder"
+        name,
+        f"must be {stored[name]}, with which {folder} was begun, got {value}; "
+        "leave it out, or name another folder",
       )
   found = design.Plan(stored["form"], stored["tile"], stored["lanes"])
   return FitPlan(found, tuple(stored["candidates"]))

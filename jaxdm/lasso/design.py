@@ -309,7 +309,8 @@ def plan(
   else:
     if not form:
       raise UserError(
-        f"a design of {m} x {n} does not fit in {free_bytes / 1e9:.1f} GB in any form"
+        None,
+        f"a design of {m} x {n} does not fit in {free_bytes / 1e9:.1f} GB in any form",
       )
   if tile is None:
     most = room // 2 // _target_bytes(m, n) * _spread_by(lanes)
@@ -339,8 +340,9 @@ def check_room(plan: Plan, m: int, n: int, *, free_bytes: int | None = None) -> 
   least = peak_bytes(plan._replace(tile=plan.lanes), m, n)
   if least > free_bytes:
     raise UserError(
+      None,
       f"a design of {m} x {n} in form {plan.form} needs {least / 1e9:.2f} GB, and "
-      f"{free_bytes / 1e9:.2f} GB are free; free some, or use a machine with more"
+      f"{free_bytes / 1e9:.2f} GB are free; free some, or use a machine with more",
     )
   wanted = peak_bytes(plan, m, n)
   if wanted > free_bytes:

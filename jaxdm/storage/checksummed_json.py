@@ -58,7 +58,7 @@ def read(path: epath.Path) -> dict[str, Any]:
     if json.dumps(value, indent=1) != text or value.pop("seal") != _seal(value):
       raise ValueError("it has changed since it was written")
   except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-    raise StoreError(f"{path} is damaged: {error}") from error
+    raise StoreError(None, f"{path} is damaged: {error}") from error
   return value
 
 

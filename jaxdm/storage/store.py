@@ -109,7 +109,7 @@ class Store:
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
     if wrong := checksummed_json.differences(stored, wanted):
-      raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
+      raise StoreError(None, f"{self.path} holds other models: {'; '.join(wrong)}")
     self.settings = wanted
     self._arrays = {name: self._open(name) for name in columns}
 
@@ -188,7 +188,7 @@ class Store:
       # A slice of TensorStore's starts where it was cut.
       return np.asarray(some.read().result())
     except ValueError as error:
-      raise StoreError(f"{self.path} is damaged: {error}") from error
+      raise StoreError(None, f"{self.path} is damaged: {error}") from error
 
   def chunks_at(self, chunk: int) -> list[int]:
     """The rows that a chunk's markers tell of; none if it is not whole."""
@@ -212,7 +212,9 @@ class Store:
     there = self.chunks()
     needed = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
     if lacking := [chunk for chunk in needed if chunk not in there]:
-      raise StoreError(f"{self.path} lacks chunk {lacking[0]} of the rows asked for")
+      raise StoreError(
+        None, f"{self.path} lacks chunk {lacking[0]} of the rows asked for"
+      )
     markers = _read_all([self._marker_path(c, there[c]) for c in needed])
     return {
       "settings": self.settings,
@@ -253,10 +255,12 @@ class Store:
     with np.errstate(over="ignore"):
       stored = np.asarray(array, dtype)
     if stored.dtype.kind != "f" and not np.array_equal(stored, array):
-      raise StoreError(f"{dtype} cannot hold {name} of {array.min()} to {array.max()}")
+      raise StoreError(
+        None, f"{dtype} cannot hold {name} of {array.min()} to {array.max()}"
+      )
     if np.isinf(stored[np.isfinite(array)]).any():
       most = np.abs(array[np.isfinite(array)]).max()
-      raise StoreError(f"{dtype} cannot hold {name} of {most:.6g}")
+      raise StoreError(None, f"{dtype} cannot hold {name} of {most:.6g}")
     made[first : first + len(array)].write(stored).result()
     kvstore = made.kvstore
     assert kvstore is not None
@@ -283,7 +287,7 @@ class Store:
     try:
       return ts.open(spec, open=True, create=True).result()
     except ValueError as error:
-      raise StoreError(f"{folder} cannot be opened: {error}") from error
+      raise StoreError(None, f"{folder} cannot be opened: {error}") from error
 
   def _spec(self, name: str) -> dict[str, Any]:
     """TensorStore's description of a zarr array of [any number of rows, columns].
@@ -376,9 +380,10 @@ def check_format(path: epath.Path, manifest: Mapping[str, Any]) -> None:
   """Raises StoreError if a store was written by a version with another format."""
   if manifest.get("format") != _FORMAT:
     raise StoreError(
+      None,
       f"{path} is a store of format {manifest.get('format')}, and this version of jaxdm "
       f"reads format {_FORMAT}: use the version that wrote it, or train again in a new "
-      "folder"
+      "folder",
     )
 
 
@@ -417,7 +422,7 @@ def parse_marker(name: str) -> tuple[int, int]:
   try:
     return int(chunk), int(rows)
   except ValueError as error:
-    raise StoreError(f"done/{name} is no marker of a chunk") from error
+    raise StoreError(None, f"done/{name} is no marker of a chunk") from error
 
 
 def write_file(path: epath.Path, content: bytes) -> None:
