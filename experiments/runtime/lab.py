@@ -67,8 +67,8 @@ def progress_bar(
 ) -> progress_lib.Progress:
   """A bar with the time left, driven by (done, total).
 
-  A workdir logs it, too, with the number of models that diverged. Where it moves nothing
-  is half done, so that it is also where a run ends that was asked to.
+  A workdir logs it, too, with the number of models that diverged. After a report the run
+  may be cancelled, see `preemption`.
   """
   log = folder.log(name, diverged) if folder else progress_lib.silent
   seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
@@ -81,9 +81,8 @@ def progress_bar(
     bar.n = done
     bar.close() if done >= total else bar.update(0)
     log(done, total)
-    preemption.check()
 
-  return update
+  return preemption.check_after(update)
 
 
 def dataset_of(

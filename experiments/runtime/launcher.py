@@ -13,7 +13,7 @@ from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.runtime import help as help_page
 from experiments.runtime import imported, lab, preemption, processes, program, workdir
-from jaxdm import devices, numerics
+from jaxdm import devices, numerics, progress
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 
@@ -166,7 +166,8 @@ class Program(NamedTuple):
     preemption.listen()
     try:
       self.start(argv)
+    except progress.Cancelled:
+      sys.exit(preemption.EXIT_CODE)
     except BaseException as error:
-      if not (isinstance(error, SystemExit) and error.code == preemption.EXIT_CODE):
-        processes.leave(error)
+      processes.leave(error)
       raise
