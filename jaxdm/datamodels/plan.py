@@ -9,6 +9,7 @@ from etils import epath
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
+from jaxdm.lasso import plan as plan_lib
 from jaxdm.storage import atomic_io, checksummed_json, polling
 from jaxdm.storage import cache as cache_lib
 
@@ -23,7 +24,7 @@ class FitPlan(NamedTuple):
     candidates: the priors' names, in the order in which their parts are counted.
   """
 
-  design: design.Plan
+  design: plan_lib.Plan
   candidates: tuple[str, ...]
 
 
@@ -74,7 +75,7 @@ def agree(
         f"must be {stored[name]}, with which {folder} was begun, got {value}; "
         "leave it out, or name another folder",
       )
-  found = design.Plan(stored["form"], stored["tile"], stored["lanes"])
+  found = plan_lib.Plan(stored["form"], stored["tile"], stored["lanes"])
   return FitPlan(found, tuple(stored["candidates"]))
 
 
