@@ -28,8 +28,8 @@ if TYPE_CHECKING:
   from jaxdm.lasso.result import LassoFit as LassoFit
   from jaxdm.report.figures import plot_share_flipped as plot_share_flipped
   from jaxdm.storage.recall import remember as remember
-  from jaxdm.training.fleet import Speed as Speed
   from jaxdm.training.recipe import TrainConfig as TrainConfig
+  from jaxdm.training.speed import Speed as Speed
   from jaxdm.training.trainer import Trainer as Trainer
   from jaxdm.training_sets import random_subsets as random_subsets
 
@@ -43,7 +43,7 @@ _MODULES = {
   "Quality": "datamodels.metrics",
   "Retrain": "brittleness.retraining",
   "SearchConfig": "brittleness.config",
-  "Speed": "training.fleet",
+  "Speed": "training.speed",
   "TrainConfig": "training.recipe",
   "Trainer": "training.trainer",
   "UserError": "errors",

@@ -19,6 +19,7 @@ from jaxdm import devices, training_sets
 from jaxdm.training import fleet, train
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.inputs import Inputs
+from jaxdm.training.programs import Programs
 from jaxdm.training.recipe import TrainConfig
 
 devices.use_all_devices()
@@ -43,22 +44,22 @@ def unsynced_files() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def shared_programs() -> Iterator[None]:
   """Fleets of one recipe share their compiled programs, which takes most of the time."""
-  compiled, found = fleet.Fleet._compiled, {}
+  compiled, found = fleet.Fleet._compile, {}
 
-  def shared(self: fleet.Fleet) -> fleet.Programs:
+  def shared(self: fleet.Fleet, width: int) -> Programs:
     network = self.recipe.network
-    recipe = self._config, network.module, self.values.ndim, self._width
-    return fleet.Programs(
+    recipe = self._config, network.module, self.values.ndim, width
+    return Programs(
       **{
         name: found.setdefault(
           (name, *recipe, self._gradient_dim if "gradients" in name else None), program
         )
-        for name, program in compiled(self)._asdict().items()
+        for name, program in compiled(self, width)._asdict().items()
       }
     )
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(fleet.Fleet, "_compiled", shared)
+    patch.setattr(fleet.Fleet, "_compile", shared)
     yield
 
 

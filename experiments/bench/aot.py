@@ -262,7 +262,7 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
   sets = training_sets.TrainingSets(
     shape_of(jnp.int32, rows, n), shape_of(jnp.int32, rows, n), shape_of(jnp.int32, rows)
   )
-  made = fleet.programs
+  made = fleet.runner.programs
   state = jax.eval_shape(made.begin, inputs, keys)
   variables = jax.eval_shape(made.variables, inputs, (state, sets))
   examples = shape_of(jnp.uint8, n + t, *shape), shape_of(jnp.int32, n + t)

@@ -19,6 +19,7 @@ from jaxdm.training import fleet, train
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.speed import Speed
 from jaxdm.typing import Array
 
 NUM_CLASSES = 10
@@ -123,7 +124,7 @@ def _models(row: Row, m: int) -> tuple[training_sets.TrainingSets, Array]:
   return sets, prng.keys_for(0, [prng.Seed("bench", i) for i in range(m)])
 
 
-def _fleet(row: Row, least: float, speed: fleet.Speed) -> dict[str, float]:
+def _fleet(row: Row, least: float, speed: Speed) -> dict[str, float]:
   """This trainer."""
   models = fleet.Fleet(row.recipe, row.images()[0], NUM_CLASSES, speed)
   sets, keys = _models(row, models.rows)
@@ -135,7 +136,7 @@ def _fleet(row: Row, least: float, speed: fleet.Speed) -> dict[str, float]:
   return {**measured, "vmap_width": int(models.provenance["vmap_width"])}
 
 
-def _vmap(row: Row, least: float, _: fleet.Speed) -> dict[str, float]:
+def _vmap(row: Row, least: float, _: Speed) -> dict[str, float]:
   """What one would write first."""
   images = jax.tree.map(jnp.asarray, Inputs.of(row.images()[0]))
   # It is slow: a few steps tell.
@@ -156,7 +157,7 @@ def _vmap(row: Row, least: float, _: fleet.Speed) -> dict[str, float]:
   )
 
 
-def _matmul(row: Row, _least: float, _: fleet.Speed) -> dict[str, float]:
+def _matmul(row: Row, _least: float, _: Speed) -> dict[str, float]:
   """Operations a second of the fastest square product."""
   rates = []
   for size in (1024, 2048) if jax.default_backend() == "cpu" else (4096, 8192, 16384):
@@ -170,7 +171,7 @@ def _matmul(row: Row, _least: float, _: fleet.Speed) -> dict[str, float]:
   return {"flops_per_second": max(rates)}
 
 
-def _torch(row: Row, least: float, _: fleet.Speed) -> dict[str, float]:
+def _torch(row: Row, least: float, _: Speed) -> dict[str, float]:
   """PyTorch."""
   on_gpu = jax.default_backend() == "gpu"
   num = 1 if on_gpu else len(os.sched_getaffinity(0))
@@ -190,7 +191,7 @@ def _torch(row: Row, least: float, _: fleet.Speed) -> dict[str, float]:
   }
 
 
-def _torch_best(row: Row, least: float, speed: fleet.Speed) -> dict[str, float]:
+def _torch_best(row: Row, least: float, speed: Speed) -> dict[str, float]:
   """PyTorch at the batch size that suits it best; a model it trains is another one."""
   tried = [
     {
@@ -231,7 +232,7 @@ def _torch_worker(row: Row, seconds: float, barrier: Any, results: Any) -> None:
   )
 
 
-SIDES: dict[str, Callable[[Row, float, fleet.Speed], dict[str, float]]] = {
+SIDES: dict[str, Callable[[Row, float, Speed], dict[str, float]]] = {
   "fleet": _fleet,
   "torch": _torch,
   "torch-best": _torch_best,

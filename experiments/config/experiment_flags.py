@@ -17,7 +17,7 @@ from experiments.config import presets
 from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
 from jaxdm.errors import UserError
-from jaxdm.training import fleet
+from jaxdm.training.speed import Speed
 
 _DEFINE: dict[Any, Any] = {
   bool: flags.DEFINE_bool,
@@ -97,7 +97,7 @@ def _kinds(hint: Any) -> tuple[list[Any], tuple[str, ...]]:
 
 def _define_flags() -> None:
   """One flag a field; `None` means that it was not given."""
-  for config in (*GROUPS.values(), fleet.Speed):
+  for config in (*GROUPS.values(), Speed):
     helps = _field_help(config)
     for name, hint in typing.get_type_hints(config).items():
       if name in flags.FLAGS:
@@ -126,7 +126,7 @@ def _given(config: type) -> dict[str, Any]:
 
 def given_fields() -> set[str]:
   """The fields of all configs that the command line sets."""
-  return {name for config in (*GROUPS.values(), fleet.Speed) for name in _given(config)}
+  return {name for config in (*GROUPS.values(), Speed) for name in _given(config)}
 
 
 def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
@@ -140,9 +140,9 @@ def names_images(stored: Mapping[str, Mapping[str, Any]]) -> bool:
   return any(given) or "data" in stored
 
 
-def speed() -> fleet.Speed:
+def speed() -> Speed:
   """Speed settings: they may change between runs of one experiment."""
-  return fleet.Speed(**_given(fleet.Speed))
+  return Speed(**_given(Speed))
 
 
 def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experiment:

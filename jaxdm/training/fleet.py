@@ -6,106 +6,27 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 from flax import linen as nn
-from jax import lax
 
-from jaxdm import devices, numerics, prng, training_sets
+from jaxdm import devices, prng, training_sets
 from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
-from jaxdm.training import conv, output_gradients, train, tuning
+from jaxdm.training import conv, programs, train, tuning
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.networks import Variables
 from jaxdm.training.recipe import Recipe, TrainConfig
+from jaxdm.training.speed import Speed
 from jaxdm.typing import Array
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Speed:
-  """Settings of speed, which change what models are by rounding alone.
-
-  They are no part of a model's identity: a run may go on with others, on another device.
-  Stores note them (`Fleet.provenance`).
-
-  >>> import jaxdm
-  >>> jaxdm.Speed(vmap_width=4, chunk=32).chunk
-  32
-
-  Attributes:
-    vmap_width: Number of models that one device trains in parallel, or auto: the fastest
-      number is measured when a device, a network and an input size are first used, and
-      then remembered. Default: on CPU 1 for networks with convolutions, else 32; on GPU
-      and TPU auto.
-    chunk: Number of models per device and call. The results of a chunk are stored
-      together. Default: 8 for networks with convolutions, else 128, and at least
-      vmap_width.
-    checkpoint_seconds: Largest number of seconds of training that are lost when a run
-      is killed. Models that take longer are saved to disk during training. 0: never. A
-      single step of a chunk must not take longer than a fifth of this time.
-    conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
-      (lax), or auto: measured as vmap_width is. Default: on CPU im2col, on GPU and TPU
-      auto.
-  """
-
-  vmap_width: int | Literal["auto"] | None = None
-  chunk: int | None = None
-  checkpoint_seconds: float = 300.0
-  conv_backend: Literal["auto", "im2col", "lax"] | None = None
-
-  def __post_init__(self) -> None:
-    for name in ("vmap_width", "chunk"):
-      value = getattr(self, name)
-      if value not in (None, "auto") and value < 1:
-        raise UserError(name, f"must be >= 1, got {value}")
-    if not self.checkpoint_seconds >= 0:
-      raise UserError(
-        "checkpoint_seconds", f"must be >= 0, got {self.checkpoint_seconds}"
-      )
-
-
-# Models side by side on CPU, and a chunk, of networks with convolutions and of others.
-_CPU_WIDTH = {True: 1, False: 32}
-_CHUNK = {True: 8, False: 128}
-# What a step's time depends on, of a training configuration.
-_TIMED = (
-  "width",
-  "batch_size",
-  "muon_rate",
-  "flip",
-  "translate_pixels",
-  "cutout_pixels",
-  "compute_dtype",
-)
 _TIMED_EXAMPLES = 1024
 _TIMED_SECONDS = 0.2
-
-Program = Callable[[Any, Any], Any]  # From shared arguments and those of each model.
-
-
-class Programs(NamedTuple):
-  """What is compiled to run a chunk; each maps one function of `train` over models.
-
-  Attributes:
-    begin: shared inputs; keys.
-    advance: shared inputs and steps; states, training sets and keys.
-    variables: shared inputs; states and training sets.
-    predict: shared inputs to predict; variables.
-    gradients: shared examples and labels; variables and keys.
-    class_gradients: shared examples; variables and keys.
-  """
-
-  begin: Program
-  advance: Program
-  variables: Program
-  predict: Program
-  gradients: Program
-  class_gradients: Program
 
 
 class Outputs(NamedTuple):
@@ -164,8 +85,6 @@ class Fleet:
     self._speed, self._network = speed, network
     self._lax_recipe = self._made("lax")
     self._gradient_dim = gradient_dim
-    self._proven: set[Program] = set()
-    self._may_narrow = True
 
   def _made(self, backend: conv.Backend) -> Recipe:
     """The recipe, with one way to compute convolutions."""
@@ -180,37 +99,15 @@ class Fleet:
   @functools.cached_property
   def choice(self) -> tuning.Choice:
     """How many models a device trains in parallel, and by which convolution."""
-    convolves, speed = self._lax_recipe.network.convolves, self._speed
-    on_cpu = jax.default_backend() == "cpu"
-    width = speed.vmap_width or (_CPU_WIDTH[convolves] if on_cpu else "auto")
-    backend = speed.conv_backend or ("im2col" if on_cpu else "auto")
-    backends: tuple[conv.Backend, ...] = ("lax",)
-    if convolves:
-      backends = ("im2col", "lax") if backend == "auto" else (backend,)
-    most = speed.chunk or (tuning.MOST_WIDTH if width == "auto" else width)
-    if width != "auto" and len(backends) == 1:
-      return tuning.Choice(min(width, most), backends[0])
-
-    def choose() -> tuning.Choice:
-      if width != "auto":
-        return tuning.fastest(self._seconds, backends, min(width, most), most=None)
-      first = tuning.first_width(self._lax_recipe, self.values.shape[1:])
-      return tuning.fastest(self._seconds, backends, min(first, most), most=most)
-
-    asked = width, backends, most
-    return tuning.remembered((self._timed(), asked), choose, self._tuning_folder)
-
-  def _timed(self) -> dict[str, Any]:
-    """What the time of a step depends on."""
-    network, config = self._lax_recipe.network.identity, dataclasses.asdict(self._config)
-    return {
-      "train": {name: config[name] for name in _TIMED},
-      "network": network,
-      "input_shape": list(self.values.shape[1:]),
-      "num_classes": self.num_classes,
-      "devices": devices.describe(),
-      "made_by": identity.made_by(),
-    }
+    return tuning.choose(
+      self._speed,
+      self._config,
+      self._lax_recipe,
+      self.values.shape[1:],
+      self.num_classes,
+      self._seconds,
+      self._tuning_folder,
+    )
 
   def _seconds(self, choice: tuning.Choice) -> float:
     """Seconds of a step of one model on a device; infinite where memory is too small."""
@@ -232,7 +129,7 @@ class Fleet:
     Raises:
       JaxRuntimeError: if the memory does not suffice for all models in parallel.
     """
-    self._may_narrow = False
+    self.runner.may_narrow = False
     n, rows = len(self.values), self.rows
     sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
@@ -256,11 +153,6 @@ class Fleet:
     """How each model is trained, as functions of arrays."""
     backend = self.choice.conv_backend
     return self._lax_recipe if backend == "lax" else self._made(backend)
-
-  @functools.cached_property
-  def _width(self) -> int:
-    """Models that a device trains in parallel; it becomes less where memory is short."""
-    return self.choice.vmap_width
 
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""
@@ -287,8 +179,8 @@ class Fleet:
   @functools.cached_property
   def rows(self) -> int:
     """Models a chunk."""
-    least = max(_CHUNK[self._lax_recipe.network.convolves], self.choice.vmap_width)
-    return (self._speed.chunk or least) * devices.count()
+    convolves, width = self._lax_recipe.network.convolves, self.choice.vmap_width
+    return self._speed.models_per_call(width, convolves=convolves) * devices.count()
 
   @functools.cached_property
   def _inputs(self) -> Inputs:
@@ -297,85 +189,22 @@ class Fleet:
     return inputs
 
   @functools.cached_property
-  def programs(self) -> Programs:
-    """What is compiled to run a chunk."""
-    return self._compiled()
+  def runner(self) -> programs.Runner:
+    """Runs the programs of a chunk."""
+    return programs.Runner(self._compile, self.choice.vmap_width)
 
-  def _compiled(self) -> Programs:
-    """The programs that run a chunk, `self._width` models of a device side by side."""
-    recipe, dim, width = self.recipe, self._gradient_dim, self._width
+  def _compile(self, width: int) -> programs.Programs:
+    """The programs that run a chunk, so many models of a device side by side."""
+    return programs.compile_all(self.recipe, width, self._gradient_dim)
 
-    def on_one_device(fn: Any) -> Any:
-      """Maps fn(shared, one model's arguments) over a device's models."""
-
-      def mapped(shared: Any, rows: Any) -> Any:
-        one = functools.partial(fn, shared)
-        return lax.map(one, rows, batch_size=width if width > 1 else None)
-
-      return devices.spread(mapped)
-
-    def begin_row(inputs: Inputs, key: Array) -> train.State:
-      return train.begin(recipe, inputs, key)
-
-    def advance_row(shared: Any, row: Any) -> train.State:
-      (inputs, steps), (state, training_set, key) = shared, row
-      return train.advance(recipe, inputs, training_set, key, state, steps)
-
-    def variables_row(inputs: Inputs, row: Any) -> Variables:
-      state, training_set = row
-      return train.variables_of(state, inputs, training_set)
-
-    def predict_row(values: Array, variables: Variables) -> Any:
-      return train.predict(recipe, variables, values)
-
-    def gradients_row(examples: Any, row: Any) -> Any:
-      (values, labels), (variables, key) = examples, row
-      return output_gradients.per_example(
-        recipe, variables, values, labels, key, dim=dim, models=width
-      )
-
-    def class_gradients_row(values: Array, row: Any) -> Array:
-      variables, key = row
-      return output_gradients.per_class(
-        recipe, variables, values, key, dim=dim, models=width
-      )
-
-    rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
-    return Programs(*map(on_one_device, (*rows, class_gradients_row)))
-
-  @numerics.pinned()
   def _run(
-    self, program_of: Callable[[Programs], Program], shared: Any, rows: Any
+    self,
+    program_of: Callable[[programs.Programs], programs.Program],
+    shared: Any,
+    rows: Any,
   ) -> Any:
-    """Runs a program; where the memory does not suffice, with half as many side by side.
-
-    Raises:
-      ValueError: if not even one model at a time fits.
-    """
-    while True:
-      try:
-        program = program_of(self.programs)
-        outputs = program(shared, rows)
-        if program not in self._proven:  # Later calls need no more than the first.
-          jax.block_until_ready(outputs)
-          self._proven.add(program)
-        return outputs
-      except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or not self._may_narrow:
-          raise
-        if self._width == 1:
-          raise UserError(
-            "chunk",
-            ", width or batch_size must be smaller: the device's memory does "
-            "not hold one model at a time",
-          ) from error
-        self._width //= 2
-        warnings.warn(
-          "out of device memory; going on with vmap_width="
-          f"{self._width}, which changes no result",
-          stacklevel=2,
-        )
-        self.programs, self._proven = self._compiled(), set()
+    """Runs a program; see `programs.Runner`."""
+    return self.runner.run(program_of, shared, rows)
 
   def train_models(
     self,

@@ -23,6 +23,7 @@ from jaxdm.storage import store as store_lib
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection, Subsets, missing
 from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.speed import Speed
 from jaxdm.training_sets import Models
 from jaxdm.typing import Array
 
@@ -66,7 +67,7 @@ class Trainer:
     network: str | nn.Module = "resnet9",
     folder: str | epath.PathLike | None = None,
     seed: int = 0,
-    speed: fleet_lib.Speed = fleet_lib.Speed(),
+    speed: Speed = Speed(),
   ):
     """Uses no device and opens no store yet.
 

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from jaxdm import devices
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.training import conv
-from jaxdm.training.recipe import Recipe
+from jaxdm.training.recipe import Recipe, TrainConfig
+from jaxdm.training.speed import Speed
 
 _SECONDS = 60.0  # In which candidates are begun.
 _FACTOR = 4  # From one width to the next.
@@ -29,6 +31,19 @@ _GAIN = 0.95  # A wider candidate must take less than this share of the time.
 # times as fast with 1,024 models side by side as with 128, and of width 64 on 32x32
 # images, batch size 512, half as fast with 2 models as with 1.
 _BUSY = 2.0**29
+
+# What a step's time depends on, of a training configuration.
+_TIMED = (
+  "width",
+  "batch_size",
+  "muon_rate",
+  "flip",
+  "translate_pixels",
+  "cutout_pixels",
+  "compute_dtype",
+)
+# Models side by side on CPU, of networks with convolutions and of others.
+_CPU_WIDTH = {True: 1, False: 32}
 
 _log = logging.getLogger("jaxdm")
 
@@ -46,6 +61,54 @@ class Choice(NamedTuple):
 
 
 Seconds = Callable[[Choice], float]  # Of a step of one model; infinite if out of memory.
+
+
+def choose(
+  speed: Speed,
+  config: TrainConfig,
+  recipe: Recipe,
+  input_shape: tuple[int, ...],
+  num_classes: int,
+  seconds: Seconds,
+  folder: epath.PathLike | None,
+) -> Choice:
+  """How many models a device trains in parallel, and by which convolution.
+
+  Args:
+    speed: what is asked for; where it does not say, defaults by device.
+    config: how each model is trained.
+    recipe: of that, with convolutions by XLA.
+    input_shape: of one input.
+    num_classes: k.
+    seconds: measures a candidate.
+    folder: where the processes of one job agree; None: the user's cache.
+  """
+  convolves, on_cpu = recipe.network.convolves, jax.default_backend() == "cpu"
+  width = speed.vmap_width or (_CPU_WIDTH[convolves] if on_cpu else "auto")
+  backend = speed.conv_backend or ("im2col" if on_cpu else "auto")
+  backends: tuple[conv.Backend, ...] = ("lax",)
+  if convolves:
+    backends = ("im2col", "lax") if backend == "auto" else (backend,)
+  most = speed.chunk or (MOST_WIDTH if width == "auto" else width)
+  if width != "auto" and len(backends) == 1:
+    return Choice(min(width, most), backends[0])
+
+  step = {
+    "train": {name: getattr(config, name) for name in _TIMED},
+    "network": recipe.network.identity,
+    "input_shape": list(input_shape),
+    "num_classes": num_classes,
+    "devices": devices.describe(),
+    "made_by": identity.made_by(),
+  }
+
+  def measure() -> Choice:
+    if width != "auto":
+      return fastest(seconds, backends, min(width, most), most=None)
+    first = first_width(recipe, input_shape)
+    return fastest(seconds, backends, min(first, most), most=most)
+
+  return remembered((step, (width, backends, most)), measure, folder)
 
 
 def first_width(recipe: Recipe, input_shape: tuple[int, ...]) -> int:

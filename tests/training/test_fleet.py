@@ -141,20 +141,19 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
   def too_large(shared, rows):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-  compiled = fleet.Fleet._compiled
-  monkeypatch.setattr(
-    fleet.Fleet,
-    "_compiled",
-    lambda self: (
-      compiled(self) if self._width <= 1 else compiled(self)._replace(advance=too_large)
-    ),
-  )
+  compiled = fleet.Fleet._compile
+
+  def compile_for(self, width):
+    found = compiled(self, width)
+    return found if width <= 1 else found._replace(advance=too_large)
+
+  monkeypatch.setattr(fleet.Fleet, "_compile", compile_for)
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=4, vmap_width=4))
   with pytest.warns(UserWarning, match="vmap_width=1, which changes no result"):
     found = models.train_chunk(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_array_equal(a, b)
-  models.programs = models.programs._replace(advance=too_large)
+  models.runner.programs = models.runner.programs._replace(advance=too_large)
   with pytest.raises(ValueError, match="does not hold one model at a time"):
     models.train_chunk(sets, keys)
 
@@ -171,13 +170,13 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     models = fleet.Fleet(
       tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, seconds)
     )
-    advance = models.programs.advance
+    advance = models.runner.programs.advance
 
     def counted(shared, rows):
       ran.append(tuple(int(step) for step in shared[1]))
       return advance(shared, rows)
 
-    models.programs = models.programs._replace(advance=counted)
+    models.runner.programs = models.runner.programs._replace(advance=counted)
     return models
 
   whole = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)

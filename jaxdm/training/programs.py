@@ -1,0 +1,146 @@
+"""What is compiled to run a chunk of models, and how it is run where memory is short."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+
+from jaxdm import devices, numerics
+from jaxdm.errors import UserError
+from jaxdm.training import output_gradients, train
+from jaxdm.training.inputs import Inputs
+from jaxdm.training.networks import Variables
+from jaxdm.training.recipe import Recipe
+from jaxdm.typing import Array
+
+Program = Callable[[Any, Any], Any]  # From shared arguments and those of each model.
+
+
+class Programs(NamedTuple):
+  """The programs of a fleet; each maps one function of `train` over models.
+
+  Attributes:
+    begin: shared inputs; keys.
+    advance: shared inputs and steps; states, training sets and keys.
+    variables: shared inputs; states and training sets.
+    predict: shared inputs to predict; variables.
+    gradients: shared examples and labels; variables and keys.
+    class_gradients: shared examples; variables and keys.
+  """
+
+  begin: Program
+  advance: Program
+  variables: Program
+  predict: Program
+  gradients: Program
+  class_gradients: Program
+
+
+def compile_all(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
+  """The programs of a recipe; each is compiled when it is first run.
+
+  Args:
+    recipe: how each model is trained.
+    width: models of a device side by side.
+    gradient_dim: numbers that an example's gradient is projected to.
+  """
+
+  def on_one_device(fn: Any) -> Any:
+    """Maps fn(shared, one model's arguments) over a device's models."""
+
+    def mapped(shared: Any, rows: Any) -> Any:
+      one = functools.partial(fn, shared)
+      return lax.map(one, rows, batch_size=width if width > 1 else None)
+
+    return devices.spread(mapped)
+
+  def begin_row(inputs: Inputs, key: Array) -> train.State:
+    return train.begin(recipe, inputs, key)
+
+  def advance_row(shared: Any, row: Any) -> train.State:
+    (inputs, steps), (state, training_set, key) = shared, row
+    return train.advance(recipe, inputs, training_set, key, state, steps)
+
+  def variables_row(inputs: Inputs, row: Any) -> Variables:
+    state, training_set = row
+    return train.variables_of(state, inputs, training_set)
+
+  def predict_row(values: Array, variables: Variables) -> Any:
+    return train.predict(recipe, variables, values)
+
+  def gradients_row(examples: Any, row: Any) -> Any:
+    (values, labels), (variables, key) = examples, row
+    return output_gradients.per_example(
+      recipe, variables, values, labels, key, dim=gradient_dim, models=width
+    )
+
+  def class_gradients_row(values: Array, row: Any) -> Array:
+    variables, key = row
+    return output_gradients.per_class(
+      recipe, variables, values, key, dim=gradient_dim, models=width
+    )
+
+  rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
+  return Programs(*map(on_one_device, (*rows, class_gradients_row)))
+
+
+class Runner:
+  """Runs programs; where memory is short, with fewer models of a device side by side.
+
+  Attributes:
+    programs: what is run.
+    may_narrow: whether fewer models side by side will do.
+  """
+
+  def __init__(self, compile_for: Callable[[int], Programs], width: int):
+    """Runs nothing yet.
+
+    Args:
+      compile_for: from models side by side to programs.
+      width: models side by side to begin with.
+    """
+    self._compile_for, self._width = compile_for, width
+    self.programs = compile_for(width)
+    self.may_narrow = True
+    self._finished: set[Program] = set()
+
+  @numerics.pinned()
+  def run(self, program_of: Callable[[Programs], Program], shared: Any, rows: Any) -> Any:
+    """Runs a program; where the memory does not suffice, with half as many side by side.
+
+    Args:
+      program_of: which of the programs.
+      shared: its shared arguments.
+      rows: those of each model.
+
+    Raises:
+      UserError: if not even one model at a time fits.
+      JaxRuntimeError: if the memory does not suffice, unless `may_narrow`.
+    """
+    while True:
+      try:
+        program = program_of(self.programs)
+        outputs = program(shared, rows)
+        if program not in self._finished:  # Later calls need no more than the first.
+          jax.block_until_ready(outputs)
+          self._finished.add(program)
+        return outputs
+      except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) or not self.may_narrow:
+          raise
+        if self._width == 1:
+          raise UserError(
+            "chunk",
+            ", width or batch_size must be smaller: the device's memory does "
+            "not hold one model at a time",
+          ) from error
+        self._width //= 2
+        warnings.warn(
+          "out of device memory; going on with vmap_width="
+          f"{self._width}, which changes no result",
+          stacklevel=2,
+        )
+        self.programs, self._finished = self._compile_for(self._width), set()

@@ -1,0 +1,56 @@
+"""Settings of speed: how many models are trained at a time, and how."""
+
+import dataclasses
+from typing import Literal
+
+from jaxdm.errors import UserError
+
+# Models that a device trains per call, of networks with convolutions and of others.
+_CHUNK = {True: 8, False: 128}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed:
+  """Settings of speed, which change what models are by rounding alone.
+
+  They are no part of a model's identity: a run may go on with others, on another device.
+  Stores note them (`Fleet.provenance`).
+
+  >>> import jaxdm
+  >>> jaxdm.Speed(vmap_width=4, chunk=32).chunk
+  32
+
+  Attributes:
+    vmap_width: Number of models that one device trains in parallel, or auto: the fastest
+      number is measured when a device, a network and an input size are first used, and
+      then remembered. Default: on CPU 1 for networks with convolutions, else 32; on GPU
+      and TPU auto.
+    chunk: Number of models per device and call. The results of a chunk are stored
+      together. Default: 8 for networks with convolutions, else 128, and at least
+      vmap_width.
+    checkpoint_seconds: Largest number of seconds of training that are lost when a run
+      is killed. Models that take longer are saved to disk during training. 0: never. A
+      single step of a chunk must not take longer than a fifth of this time.
+    conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
+      (lax), or auto: measured as vmap_width is. Default: on CPU im2col, on GPU and TPU
+      auto.
+  """
+
+  vmap_width: int | Literal["auto"] | None = None
+  chunk: int | None = None
+  checkpoint_seconds: float = 300.0
+  conv_backend: Literal["auto", "im2col", "lax"] | None = None
+
+  def __post_init__(self) -> None:
+    for name in ("vmap_width", "chunk"):
+      value = getattr(self, name)
+      if value not in (None, "auto") and value < 1:
+        raise UserError(name, f"must be >= 1, got {value}")
+    if not self.checkpoint_seconds >= 0:
+      raise UserError(
+        "checkpoint_seconds", f"must be >= 0, got {self.checkpoint_seconds}"
+      )
+
+  def models_per_call(self, width: int, *, convolves: bool) -> int:
+    """Models that a device trains per call, `width` of them side by side."""
+    return self.chunk or max(_CHUNK[convolves], width)
