@@ -23,22 +23,19 @@ twice as much for `cifar10`, see docs/accelerators.md).
 `experiments.bench.plan --bench=FILE` takes the JSON file where no device was measured.
 """
 
-import collections
 import dataclasses
-import math
-import os
-import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments.bench import cost, measure
-from experiments.config import experiment_flags
+from experiments.bench import accelerators, compiled_text, cost, measure
+from experiments.bench.accelerators import Device
+from experiments.config import experiment_flags, settings
 from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm import devices, numerics, training_sets
@@ -48,200 +45,10 @@ from jaxdm.training import inputs as inputs_lib
 from jaxdm.training import train
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.inputs import Inputs
+from jaxdm.training.recipe import TrainConfig
 
 _NAMES = ("step", "begin", "advance", "predict", "gradients", "lasso")
 _LASSO_TARGETS = 4096
-_NETWORK_WINDOW = 5  # The largest window of ResNet-9's convolutions.
-_ITEM_BYTES = {
-  "pred": 1,
-  "s8": 1,
-  "u8": 1,
-  "s16": 2,
-  "u16": 2,
-  "f16": 2,
-  "bf16": 2,
-  "s32": 4,
-  "u32": 4,
-  "f32": 4,
-  "s64": 8,
-  "u64": 8,
-  "f64": 8,
-}
-# Instructions that launch nothing.
-_FREE = {
-  *("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "partition-id"),
-  *("copy-start", "copy-done", "slice-start", "slice-done", "async-start", "async-done"),
-  *("async-update", "after-all", "opt-barrier", "iota", "while", "call", "conditional"),
-}
-
-
-class Device(NamedTuple):
-  """What a maker states of a device.
-
-  Attributes:
-    kind: as JAX names it, or about so.
-    flops: bfloat16 operations a second.
-    bandwidth: bytes a second.
-    memory: bytes.
-    launch: seconds that a kernel costs at least; our estimate.
-  """
-
-  kind: str
-  flops: float
-  bandwidth: float
-  memory: float
-  launch: float
-
-
-DEVICES = {
-  "h100": Device("NVIDIA H100 80GB HBM3", 989e12, 3.35e12, 80e9, 2.5e-6),
-  "h200": Device("NVIDIA H200", 989e12, 4.8e12, 141e9, 2.5e-6),
-  "v5e": Device("TPU v5 lite", 197e12, 0.819e12, 16e9, 1e-6),
-  "v5p": Device("TPU v5", 459e12, 2.765e12, 95e9, 1e-6),
-  "v6e": Device("TPU v6 lite", 918e12, 1.64e12, 32e9, 1e-6),
-}
-
-# What XLA's GPU compiler must know of a card, in XLA's GpuTargetConfigProto.
-_HOPPER = """
-gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
-  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132
-  fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
-  block_dim_limit_z: 65535 memory_bandwidth: {bandwidth:.0f} l2_cache_size: 52428800
-  clock_rate_ghz: 1.98 device_memory_size: {memory:.0f}
-  shared_memory_per_block_optin: 232448 cuda_compute_capability {{ major: 9 minor: 0 }}
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}}
-platform_name: "CUDA"
-dnn_version_info {{ major: 9 minor: 8 patch: 0 }}
-runtime_version {{ major: 12 minor: 8 patch: 0 }}
-device_description_str: "{kind}"
-"""
-
-
-class Found(NamedTuple):
-  """What a compiled program's text says.
-
-  Attributes:
-    kernels: launches, by kind.
-    bytes: the sizes of what they read and write.
-    strange_convolutions: kernels that convolve with windows larger than the network's.
-  """
-
-  kernels: dict[str, int]
-  bytes: float
-  strange_convolutions: int
-
-
-def described(target: str) -> Device:
-  """The device that a target is made of.
-
-  Raises:
-    UserError: if it is not known.
-  """
-  name = target.partition(":")[0]
-  if name not in DEVICES:
-    raise UserError("target", f"must be of {', '.join(DEVICES)}, got {target!r}")
-  return DEVICES[name]
-
-
-def topology(target: str) -> list[Any]:
-  """Devices to compile for.
-
-  Raises:
-    UserError: if there is no such target, or no compiler for it is installed.
-  """
-  about = described(target)
-  from jax.experimental import topologies
-
-  os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-  jax.config.update("jax_platforms", "cpu")
-  jax.devices()  # Registers the plugins.
-  try:
-    if target.startswith("h"):
-      found = topologies.get_topology_desc(
-        platform="cuda",
-        topology_name="",
-        target_config=_HOPPER.format(**about._asdict()),
-        topology="1x1x1",
-      )
-    else:
-      found = topologies.get_topology_desc(platform="tpu", topology_name=target)
-  except Exception as error:  # Plugins raise many kinds.
-    raise UserError(
-      "target",
-      f"={target} cannot be compiled for: {str(error).splitlines()[0]}; it needs "
-      "pip install 'jaxdm[aot]', and a TPU slice that exists",
-    ) from error
-  return list(found.devices)
-
-
-def read(text: str) -> Found:
-  """What the text of a compiled program says of its kernels."""
-  bodies, entry = _computations(text)
-  kernels: collections.Counter[str] = collections.Counter()
-  total, strange = 0.0, 0
-
-  def visit(name: str, times: int) -> None:
-    nonlocal total, strange
-    sizes: dict[str, float] = {}
-    for line in bodies.get(name, []):
-      match = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)", line)
-      if not match:
-        continue
-      result, shape, kind, rest = match.groups()
-      sizes[result] = _bytes(shape)
-      if kind in ("while", "call", "conditional"):
-        trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest)
-        names = r"(?:body|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
-        for inner in re.findall(names, rest):
-          visit(inner, times * (int(trips[1]) if trips else 1))
-      is_scalar = "[]" in shape and kind not in ("fusion", "custom-call")
-      if kind in _FREE or is_scalar or "AllocateBuffer" in rest:
-        continue
-      kernels[_kind(kind, rest)] += times
-      operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
-      total += times * (sizes[result] + sum(sizes.get(name, 0.0) for name in operands))
-      window = re.search(r"window=\{size=(\d+)x(\d+)", rest)
-      if window and max(map(int, window.groups())) > _NETWORK_WINDOW:
-        strange += 1
-
-  visit(entry, 1)
-  return Found(dict(kernels), total, strange)
-
-
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-  """The instructions of each computation, and the name of the first to run."""
-  bodies: dict[str, list[str]] = {}
-  entry, lines = "", list[str]()
-  for line in text.splitlines():
-    head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
-    if head:
-      lines = bodies[head[2]] = []
-      entry = head[2] if head[1] else entry
-    else:
-      lines.append(line)
-  return bodies, entry
-
-
-def _kind(kind: str, rest: str) -> str:
-  """A word for a kernel."""
-  if kind == "convolution" or "__cudnn$conv" in rest:
-    return "convolution"
-  if kind == "dot" or "__cublas" in rest:
-    return "product"
-  return "fusion" if kind == "fusion" else "other"
-
-
-def _bytes(shape: str) -> float:
-  """Of a shape, or of all in a tuple."""
-  total = 0.0
-  for dtype, sizes in re.findall(r"([a-z]+\d*)\[([\d,]*)\]", shape):
-    numbers = math.prod(int(size) for size in sizes.split(",") if size)
-    total += numbers * _ITEM_BYTES.get(dtype, 0)
-  return total
 
 
 def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
@@ -320,7 +127,7 @@ def compiled(name: str, lower: Callable[[], Any], about: Device) -> dict[str, An
   made = lower().compile()
   seconds = time.perf_counter() - start
   text, memory = made.as_text(), made.memory_analysis()
-  found, told = read(text), made.cost_analysis() or {}
+  found, costs = compiled_text.read(text), made.cost_analysis() or {}
   arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
   return {
     "program": name,
@@ -330,8 +137,8 @@ def compiled(name: str, lower: Callable[[], Any], about: Device) -> dict[str, An
     "kernels": sum(found.kernels.values()),
     "kernels_by_kind": found.kernels,
     "strange_convolutions": found.strange_convolutions,
-    "flops": told.get("flops"),
-    "bytes": told.get("bytes accessed") or found.bytes,
+    "flops": costs.get("flops"),
+    "bytes": costs.get("bytes accessed") or found.bytes,
     "exact_products": "operand_precision={highest,highest}" in text,
   }
 
@@ -402,6 +209,34 @@ def define_flags() -> None:
   flags.DEFINE_list("programs", None, "Only these of the programs above; default: all.")
 
 
+def _fleet(experiment: settings.Experiment, size: cost.Size) -> Fleet:
+  """The fleet that the flags describe; what is measured elsewhere has its default."""
+  speed = experiment_flags.speed()
+  width = speed.vmap_width if isinstance(speed.vmap_width, int) else 1
+  backend = speed.conv_backend if speed.conv_backend in ("im2col", "lax") else "lax"
+  return Fleet(
+    experiment.train,
+    np.broadcast_to(np.uint8(0), (size.num_train, *size.image_shape)),
+    size.num_classes,
+    dataclasses.replace(speed, vmap_width=width, conv_backend=backend),
+    gradient_dim=experiment.gradient.gradient_dim,
+  )
+
+
+def _trainer_row(
+  config: TrainConfig, size: cost.Size, per_sample: float, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+  """The row of the trainer's benchmark, for `plan`; the speed is added."""
+  memory = {r["program"]: r["temp_bytes"] for r in results}
+  row = f"w{config.width}-{size.image_shape[0]}x{size.image_shape[1]}"
+  return {
+    "row": f"{row}-b{config.batch_size}, estimated from the compiled program",
+    "side": "fleet",
+    "flops_per_sample": per_sample,
+    "memory_bytes": memory.get("advance", memory["step"]),
+  }
+
+
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Compiles, prints the table, writes it."""
@@ -412,23 +247,11 @@ def main(argv: list[str]) -> None:
   names = flags.FLAGS["programs"].value or list(_NAMES)
   if unknown := set(names) - set(_NAMES):
     raise UserError("programs", f"must be some of {', '.join(_NAMES)}, got {unknown}")
-  about = described(target)
+  about = accelerators.described(target)
   experiment = experiment_flags.experiment({})
-  size = cost.problem_size(experiment)
-  speed = experiment_flags.speed()
-  width = speed.vmap_width if isinstance(speed.vmap_width, int) else 1
-  backend = speed.conv_backend if speed.conv_backend in ("im2col", "lax") else "lax"
-  speed = dataclasses.replace(speed, vmap_width=width, conv_backend=backend)
-  config = experiment.train
-  with devices.compiled_for(topology(target)), numerics.pinned():
-    values = np.broadcast_to(np.uint8(0), (size.num_train, *size.image_shape))
-    fleet = Fleet(
-      config,
-      values,
-      size.num_classes,
-      speed,
-      gradient_dim=experiment.gradient.gradient_dim,
-    )
+  size, config = cost.problem_size(experiment), experiment.train
+  with devices.compiled_for(accelerators.topology(target)), numerics.pinned():
+    fleet = _fleet(experiment, size)
     width = fleet.choice.vmap_width
     lowers, results = programs(fleet, size), []
     for name in names:
@@ -443,22 +266,12 @@ def main(argv: list[str]) -> None:
     "results": [],
   }
   print(table(results))
-  steps = [r for r in results if r["program"] == "step"]
-  if steps:
+  for step in [r for r in results if r["program"] == "step"]:
     per_sample = cost.flops_per_sample(config, size.image_shape, size.num_classes)
-    one = of_step(steps[0], width, config.batch_size, per_sample, about)
-    memory = {r["program"]: r["temp_bytes"] for r in results}
-    row = f"w{config.width}-{size.image_shape[0]}x{size.image_shape[1]}"
+    one = of_step(step, width, config.batch_size, per_sample, about)
+    row = _trainer_row(config, size, per_sample, results)
     found |= one
-    found["results"] = [
-      {
-        "row": f"{row}-b{config.batch_size}, estimated from the compiled program",
-        "side": "fleet",
-        "flops_per_sample": per_sample,
-        "samples_per_second": one["samples_per_second"],
-        "memory_bytes": memory.get("advance", memory["step"]),
-      }
-    ]
+    found["results"] = [row | {"samples_per_second": one["samples_per_second"]}]
     print(
       f"a step of one model: {one['flops_per_step'] / 1e9:,.0f} GFLOP, "
       f"{one['bytes_per_step'] / 1e9:.3f} GB; {width} side by side take at best "

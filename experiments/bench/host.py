@@ -26,35 +26,27 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags, logging
 
-from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
-from experiments.bench import cost, measure
+from experiments import brittleness, fit_datamodels, label_flip, report
+from experiments.bench import cost, measure, random_workdir
 from experiments.config import experiment_flags
 from experiments.runtime import base_models, lab, methods, program, workdir
 from experiments.runtime import help as help_page
 from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
-from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.label_flips import find_label_flips
 from jaxdm.brittleness.problem import Problem, cases_of
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.retraining import Retrain
-from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
-from jaxdm.datamodels.model import Datamodels, predictions_by_subset
+from jaxdm.datamodels.model import predictions_by_subset
 from jaxdm.errors import UserError
-from jaxdm.lasso import tiling
 from jaxdm.report import tables
-from jaxdm.storage import array_folder, atomic_io, bank, identity
-from jaxdm.training.collection import Collection, missing
 
 SCALE = flags.DEFINE_float(
   "scale", 1.0, "Share of the preset's examples, targets and models.", 0, 1
 )
 STEPS = flags.DEFINE_list("steps", None, "Only these steps; all by default.")
-_WRITTEN = "made_up"
-_TILE_TARGETS = 1024
-_NONZERO = 0.01  # Of the datamodels' weights.
 
 Work = Callable[[], Any]
 
@@ -96,118 +88,16 @@ def open_lab(folder: str) -> lab.Lab:
   targets = max(2, round(scale * experiment.search.num_targets))
   search = dataclasses.replace(experiment.search, num_targets=targets)
   experiment = dataclasses.replace(experiment, collect=collect, search=search)
-  dataset = _with_random_images(blank)
+  dataset = random_workdir.with_random_images(blank)
   preset = experiment_flags.preset(stored)
   return lab.Lab(
     workdir.Workdir(folder), experiment, experiment_flags.speed(), dataset, preset
   )
 
 
-def _with_random_images(blank: Dataset) -> Dataset:
-  """The dataset with other pixels."""
-  rng = np.random.default_rng(0)
-  images = {
-    name: rng.integers(0, 256, getattr(blank, name).shape, np.uint8)
-    for name in ("train_images", "test_images")
-  }
-  return dataclasses.replace(blank, **images)
-
-
 def _write(opened: lab.Lab) -> Work:
-  """Makes up stores, scores, datamodels, and the summaries of the stages before them."""
-  rng = np.random.default_rng(1)
-
-  def work() -> dict[str, Any]:
-    for collection in opened.collections():
-      _write_models(opened, collection, rng)
-    _write_base_models(opened, rng)
-    models = _write_datamodels(opened, rng)
-    lds = metrics.Interval(0.0, 0.0, 0.0)._asdict()
-    numbers = {"num_targets": len(opened.target_labels)}
-    shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
-    base = {workdir.OUTPUTS: {"base_models": "made up"}}
-    _record(opened, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
-    names = ("lds", "pooled_correlation", "r2", "lds_ceiling")
-    counts = {
-      "models_fitted_to": 0,
-      "prior": "none",
-      "held_out_models": 0,
-      "mean_nonzero_weights": 0.0,
-    }
-    judged = dict.fromkeys(names, lds) | counts | {"bias_on_full_data": 0.0}
-    judged |= {workdir.OUTPUTS: {"datamodels": identity.digest(models)}}
-    _record(opened, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
-    return {}
-
-  return lambda: opened.workdir.run(_WRITTEN, opened.settings("data", "collect"), work)
-
-
-def _record(
-  opened: lab.Lab, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
-) -> None:
-  """Records a stage as finished."""
-  opened.workdir.run(stage, opened.settings(*groups), lambda: dict(summary))
-
-
-def _write_models(
-  opened: lab.Lab, collection: Collection, rng: np.random.Generator
-) -> None:
-  """Fills a store; chunks of models that are fitted to share one file of margins.
-
-  A held-out subset is the same in all stores.
-  """
-  n, t, store = len(opened.labels), len(opened.target_labels), collection.store
-  fitted = opened.experiment.collect.num_models - collection.subsets.first
-  shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
-  first = None
-  for models in missing(store, collection.models):
-    chunk, m = models.start // store.rows_per_chunk, len(models)
-    shares = models.stop <= fitted and m == store.rows_per_chunk
-    drawn = [rng] * m if shares else [_of_subset(collection, i) for i in models]
-    bits = [one.integers(0, 256, -(-n // 8), np.uint8) for one in drawn]
-    masks = np.unpackbits(np.array(bits), axis=1)
-    margins_mt = shared_mt if shares else rng.standard_normal((m, t), np.float32)
-    bank.write(store, chunk, masks[:, :n].astype(bool), margins_mt)
-    [path] = atomic_io.find(store.path / "margins" / "c" / str(chunk), "*")
-    if shares and first:
-      path.unlink()
-      os.link(first, path)
-    elif shares:
-      first = path
-
-
-def _of_subset(collection: Collection, number: int) -> np.random.Generator:
-  """Draws a model's subset."""
-  return np.random.default_rng(collection.subsets.first + number)
-
-
-def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
-  """Random scores, and logits that are right about every target."""
-  t, n = len(opened.target_labels), len(opened.labels)
-  shapes: dict[str, tuple[int, ...]] = dict.fromkeys(from_full_data(), (t, n))
-  k, r = opened.dataset.num_classes, opened.experiment.collect.num_base
-  folder = opened.workdir.path / lab.BASE_MODELS
-  arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
-  for name in from_full_data():
-    for part in tiling.tiles(t, _TILE_TARGETS):
-      arrays[name][part] = rng.standard_normal(arrays[name][part].shape, np.float32)
-  arrays["logits"][:] = 4 * (opened.target_labels[:, None] == np.arange(k))
-  arrays["logits"][:] += rng.standard_normal((r, t, k), np.float32) / 4
-  array_folder.finish(folder, arrays, opened.base_models_identity())
-
-
-def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
-  """Random sparse weights."""
-  t, n = len(opened.target_labels), len(opened.labels)
-  weights_tn = np.zeros((t, n), np.float32)
-  columns = rng.integers(0, n, (t, max(1, round(_NONZERO * n))))
-  numbers = rng.standard_normal(columns.shape, np.float32)
-  np.put_along_axis(weights_tn, columns, numbers, axis=1)
-  zeros_t = np.zeros(t, np.float32)
-  status_t, choice_t = np.zeros(t, np.int8), np.zeros(t, np.int32)
-  models = Datamodels(weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t)
-  models.save(opened.workdir.path / "datamodels", overwrite=True)
-  return models
+  """Stores, scores, datamodels, and the summaries of the stages before them."""
+  return lambda: random_workdir.write(opened)
 
 
 def _fit(opened: lab.Lab) -> Work:
@@ -300,7 +190,7 @@ def _searches(opened: lab.Lab) -> Work:
     )
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
       found = brittleness.report_search(opened, stage.STAGE, verdicts)
-      _record(opened, stage.STAGE, stage.GROUPS, found)
+      random_workdir.record(opened, stage.STAGE, stage.GROUPS, found)
 
   return work
 

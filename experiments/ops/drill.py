@@ -26,21 +26,19 @@ that is wrong.
 
 import contextlib
 import multiprocessing
-import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from absl import flags
 
-from experiments.runtime import lab, processes, program
-from experiments.runtime.launcher import open_lab
+from experiments.ops import toy_runs
+from experiments.runtime import program
 from jaxdm import devices
 from jaxdm.storage import bank, store, verify
 from jaxdm.training.collection import missing
@@ -55,23 +53,7 @@ TIMES = flags.DEFINE_integer(
   "drill_times", 100, "kills, searches, bytes: how often.", lower_bound=1
 )
 SECONDS = flags.DEFINE_float("drill_seconds", 600, "writers: how long.", lower_bound=0.1)
-MODELS = flags.DEFINE_integer("drill_models", 600, "Models of a run.", lower_bound=8)
 
-_TOY = {
-  "classes": "T-shirt,shirt",
-  "train_per_class": 24,
-  "test_per_class": 10,
-  "downscale": 4,
-  "width": 4,
-  "epochs": 4.0,
-  "batch_size": 8,
-  "num_held_out": 8,
-  "num_targets": 4,
-  "num_sizes": 4,
-  "num_base": 2,
-  "gradient_dim": 16,
-  "chunk": 4,
-}
 _WRITERS = 4
 _HEARTBEATS = 400  # Seconds, in which JAX ends a job that has lost a process.
 _WIDTH = 700
@@ -87,9 +69,9 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as text:
     folder = pathlib.Path(text)
     if WHAT.value == "kills":
-      kills(folder, TIMES.value, rng, "train_subsets", _stored)
+      kills(folder, TIMES.value, rng, "train_subsets", toy_runs.stored_files)
     elif WHAT.value == "searches":
-      kills(folder, TIMES.value, rng, "pipeline", _found)
+      kills(folder, TIMES.value, rng, "pipeline", toy_runs.result_files)
     elif WHAT.value == "bytes":
       flipped_bytes(folder, TIMES.value, rng)
     elif WHAT.value == "hosts":
@@ -119,18 +101,20 @@ def kills(
   expected, seconds = _undisturbed(folder / "whole", launcher, outcome)
   killed, finished, run = 0, 0, folder / "0"
   while killed < times or run.exists():
-    before = _markers(run)
-    process = _start(run, launcher=launcher)
+    before = toy_runs.markers(run)
+    process = toy_runs.start(run, launcher=launcher)
     if killed < times:
       with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(rng.uniform(0, seconds))
     if killed < times and process.poll() is None:
       process.kill()
       killed += 1
-    _check(process.wait() in (0, -signal.SIGKILL), "a run failed")
-    _check(before <= _markers(run), "chunks that were stored are gone")
+    toy_runs.check(process.wait() in (0, -signal.SIGKILL), "a run failed")
+    toy_runs.check(before <= toy_runs.markers(run), "chunks that were stored are gone")
     if process.returncode == 0:
-      _check(outcome(run) == expected, "the outcome differs from an undisturbed one's")
+      toy_runs.check(
+        outcome(run) == expected, "the outcome differs from an undisturbed one's"
+      )
       finished += 1
       run = folder / str(finished)
     print(f"\r{killed} of {times} killed, {finished} finished", end="", file=sys.stderr)
@@ -143,11 +127,11 @@ def kills(
 def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
   """Flips bits of a store, and repairs it each time."""
   devices.use_all_devices()
-  opened = _lab(folder)
+  opened = toy_runs.open_toy(folder)
   [collection, *_] = opened.collections()
   opened.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
-  whole = _files(path)
+  whole = toy_runs.files(path)
   names = sorted(whole)
   shares = np.array([len(whole[name]) for name in names], float)
   for done in range(1, times + 1):
@@ -156,14 +140,16 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     content[rng.integers(len(content))] ^= 1 << rng.integers(8)
     (path / name).write_bytes(content)
     found = list(verify.damage(path))
-    _check([damage.file for damage in found] == [name], f"{name}: {found}")
+    toy_runs.check([damage.file for damage in found] == [name], f"{name}: {found}")
     verify.forget(path, found[0])
     [collection, *_] = opened.collections()
     lost = missing(collection.store, collection.models)
-    _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
+    toy_runs.check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))
     opened.trainer.collect(collection)
-    _check(_files(path) == whole, f"{name} was not repaired to the same bits")
+    toy_runs.check(
+      toy_runs.files(path) == whole, f"{name} was not repaired to the same bits"
+    )
     print(f"\r{done} of {times}", end="", file=sys.stderr)
   size = sum(map(len, whole.values()))
   print(
@@ -174,52 +160,57 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
 
 def many_hosts(folder: pathlib.Path) -> None:
   """Shares a run in several ways."""
-  expected, _ = _undisturbed(folder / "whole", "train_subsets", _stored)
+  expected, _ = _undisturbed(folder / "whole", "train_subsets", toy_runs.stored_files)
 
   def same(name: str) -> None:
-    _check(_stored(folder / name) == expected, f"{name}: other bits than one process")
+    toy_runs.check(
+      toy_runs.stored_files(folder / name) == expected,
+      f"{name}: other bits than one process",
+    )
     print(f"{name}: the bits of one process")
 
   for count in (2, 4):
     name = f"{count} shards"
-    _finish(_shards(folder / name, count))
+    toy_runs.finish(toy_runs.start_shards(folder / name, count))
     same(name)
   for count in (2, 4):
     name = f"one job of {count}"
-    _finish(_job(folder / name, count))
+    toy_runs.finish(toy_runs.start_job(folder / name, count))
     same(name)
-  half = len(_markers(folder / "whole")) // 2
+  half = len(toy_runs.markers(folder / "whole")) // 2
 
   def killed(processes: list[subprocess.Popen[bytes]], run: pathlib.Path) -> None:
     """Once half of the run's chunks are there."""
-    while len(_markers(run)) < half:
+    while len(toy_runs.markers(run)) < half:
       ended = all(process.poll() is not None for process in processes)
-      _check(not ended, f"{run.name}: it ended before it was killed")
+      toy_runs.check(not ended, f"{run.name}: it ended before it was killed")
       time.sleep(0.02)
     for process in processes:
       process.kill()
       process.wait()
-    print(f"killed with {len(_markers(run))} of {2 * half} chunks stored")
+    print(f"killed with {len(toy_runs.markers(run))} of {2 * half} chunks stored")
 
   run = folder / "2 shards, one killed"
-  first, second = _shards(run, 2)
+  first, second = toy_runs.start_shards(run, 2)
   killed([first], run)
-  _finish([second])
-  _finish(_shards(run, 2))
+  toy_runs.finish([second])
+  toy_runs.finish(toy_runs.start_shards(run, 2))
   same(run.name)
   run = folder / "4 shards changed to 2"
-  killed(_shards(run, 4), run)
-  _finish(_shards(run, 2))
+  killed(toy_runs.start_shards(run, 4), run)
+  toy_runs.finish(toy_runs.start_shards(run, 2))
   same(run.name)
   run = folder / "a job of 4 changed to 2"
-  killed(_job(run, 4), run)
-  _finish(_job(run, 2))
+  killed(toy_runs.start_job(run, 4), run)
+  toy_runs.finish(toy_runs.start_job(run, 2))
   same(run.name)
   run = folder / "a job of 2, one killed"
-  first, second = _job(run, 2)
+  first, second = toy_runs.start_job(run, 2)
   killed([second], run)
-  _check(first.wait(_HEARTBEATS) != 0, "a job went on without one of its processes")
-  _finish(_job(run, 2))
+  toy_runs.check(
+    first.wait(_HEARTBEATS) != 0, "a job went on without one of its processes"
+  )
+  toy_runs.finish(toy_runs.start_job(run, 2))
   same(run.name)
 
 
@@ -237,14 +228,16 @@ def writers(folder: pathlib.Path, seconds: float) -> None:
   for process in processes:
     process.join()
   opened = _open(folder / "store")
-  _check(not list(verify.damage(opened.path)), "a chunk is torn")
+  toy_runs.check(not list(verify.damage(opened.path)), "a chunk is torn")
   chunks = opened.chunks()
   names = list((pathlib.Path(opened.path) / "done").glob("*.json"))
-  _check(len(names) == len(chunks), "a chunk is there twice")
+  toy_runs.check(len(names) == len(chunks), "a chunk is there twice")
   for chunk, rows in chunks.items():
     first = chunk * opened.rows_per_chunk
     found = opened.read("margins", slice(first, first + rows))
-    _check(np.array_equal(found, _content(chunk)["margins"]), f"chunk {chunk} is wrong")
+    toy_runs.check(
+      np.array_equal(found, _content(chunk)["margins"]), f"chunk {chunk} is wrong"
+    )
   print(
     f"{_WRITERS} processes wrote {sum(written):,} chunks in {seconds:.0f} s, "
     f"{len(chunks):,} different ones; none torn, none double"
@@ -267,8 +260,12 @@ def scale(folder: pathlib.Path) -> None:
     seconds.append(time.perf_counter())
     read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())
-    _check([part.start // 32 for part in found] == [lacking], "another chunk is missing")
-    _check((read == _column_numbers(targets)[256:512]).all(), "other numbers are read")
+    toy_runs.check(
+      [part.start // 32 for part in found] == [lacking], "another chunk is missing"
+    )
+    toy_runs.check(
+      (read == _column_numbers(targets)[256:512]).all(), "other numbers are read"
+    )
     costs.append(np.diff(seconds))
     cells = "".join(f"{cost * 1e3:>7.1f} ms" for cost in costs[-1])
     memory = (devices.peak_bytes() - before) / 1e6
@@ -332,111 +329,15 @@ def _undisturbed(
   run: pathlib.Path, launcher: str, outcome: Callable[[pathlib.Path], dict[str, bytes]]
 ) -> tuple[dict[str, bytes], float]:
   """The outcome of a run that is left alone, and how long the run takes."""
-  _finish([_start(run, launcher=launcher)])  # Compiles, and keeps what is compiled.
+  # Compiles, and keeps what is compiled.
+  toy_runs.finish([toy_runs.start(run, launcher=launcher)])
   for path in sorted(run.rglob("*"), reverse=True):
     path.rmdir() if path.is_dir() else path.unlink()
   start = time.monotonic()
-  _finish([_start(run, launcher=launcher)])
+  toy_runs.finish([toy_runs.start(run, launcher=launcher)])
   return outcome(run), time.monotonic() - start
 
 
-def _start(
-  run: pathlib.Path,
-  *more: str,
-  env: Mapping[str, str] = os.environ,
-  launcher: str = "train_subsets",
-) -> subprocess.Popen[bytes]:
-  """Begins or continues a run."""
-  toy = {**_TOY, "num_models": MODELS.value, "workdir": run}
-  command = [sys.executable, "-m", f"experiments.{launcher}"]
-  command += [f"--{name}={value}" for name, value in toy.items()]
-  quiet = subprocess.DEVNULL
-  return subprocess.Popen([*command, *more], stdout=quiet, stderr=quiet, env=dict(env))
-
-
-def _shards(run: pathlib.Path, count: int) -> list[subprocess.Popen[bytes]]:
-  """Independent processes."""
-  return [_start(run, f"--{processes.SHARD.name}={i}/{count}") for i in range(count)]
-
-
-def _job(
-  run: pathlib.Path,
-  count: int,
-  *more: str,
-  own_disks: bool = False,
-  launcher: str = "train_subsets",
-) -> list[subprocess.Popen[bytes]]:
-  """One job, as SLURM would start it on one machine."""
-  with socket.socket() as probe:  # JAX takes the port from the job's number.
-    probe.bind(("", 0))
-    number = probe.getsockname()[1]
-  common = {
-    "SLURM_JOB_ID": str(number),
-    "SLURM_STEP_NODELIST": "127.0.0.1",
-    "SLURM_STEP_NUM_TASKS": str(count),
-    "SLURM_NTASKS": str(count),
-  }
-  return [
-    _start(
-      run / str(i) if own_disks else run,
-      f"--{processes.DISTRIBUTED.name}",
-      f"--{processes.OWN_DISK.name}={own_disks}",
-      *more,
-      launcher=launcher,
-      env={**os.environ, **common, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
-    )
-    for i in range(count)
-  ]
-
-
-def _finish(processes: list[subprocess.Popen[bytes]]) -> None:
-  """Waits for processes, all of which must end well."""
-  codes = [process.wait() for process in processes]
-  _check(not any(codes), f"a run failed: exit codes {codes}")
-
-
-def _lab(folder: pathlib.Path) -> lab.Lab:
-  """The toy experiment in this process."""
-  for name, value in {**_TOY, "num_models": MODELS.value, "workdir": folder}.items():
-    flags.FLAGS[name].value = value
-  return open_lab()
-
-
-def _files(path: pathlib.Path) -> dict[str, bytes]:
-  """Every file below a folder, half-written ones left out."""
-  files = [p for p in path.rglob("*") if p.is_file() and p.suffix != ".partial"]
-  return {str(p.relative_to(path)): p.read_bytes() for p in files}
-
-
-def _stored(run: pathlib.Path) -> dict[str, bytes]:
-  """Every file of a run's stores."""
-  return _files(run / "bank")
-
-
-def _found(run: pathlib.Path) -> dict[str, bytes]:
-  """Every table of a run, and its models on subsets.
-
-  Not the store of changed sets: which of those share a chunk depends on what was there.
-  """
-  tables = {path.name: path.read_bytes() for path in run.glob("*.csv")}
-  return tables | _files(run / "bank" / "subsets")
-
-
-def _markers(run: pathlib.Path) -> set[str]:
-  """Chunks that are whole."""
-  return {str(p.relative_to(run)) for p in _marker_paths(run)}
-
-
-def _marker_paths(run: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Their markers."""
-  return run.glob("bank/*/done/*.json")
-
-
-def _check(holds: bool, message: str) -> None:
-  """Ends the drill if something is wrong."""
-  if not holds:
-    sys.exit(f"\nWRONG: {message}")
-
-
 if __name__ == "__main__":
+  flags.adopt_module_key_flags(toy_runs)
   program.run(main)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from experiments.bench import aot, cost, plan
+from experiments.bench import accelerators, aot, compiled_text, cost, plan
 from experiments.config import presets
 from jaxdm.errors import UserError
 
@@ -54,7 +54,7 @@ ENTRY %main (a: bf16[2,8,8,4], k: bf16[4,3,3,4], x: f32[4]) -> f32[4] {
 
 
 def test_kernels_bytes_and_strange_windows_are_counted() -> None:
-  found = aot.read(TEXT)
+  found = compiled_text.read(TEXT)
   assert found.kernels == {"convolution": 2, "fusion": 8}
   assert found.strange_convolutions == 1
   image, kernel = 2 * 8 * 8 * 4 * 2, 4 * 3 * 3 * 4 * 2
@@ -63,7 +63,9 @@ def test_kernels_bytes_and_strange_windows_are_counted() -> None:
 
 
 def test_the_longest_of_three_times_bounds_the_speed() -> None:
-  about = aot.Device("some", flops=1e12, bandwidth=1e11, memory=1e10, launch=1e-6)
+  about = accelerators.Device(
+    "some", flops=1e12, bandwidth=1e11, memory=1e10, launch=1e-6
+  )
   step = {
     "flops": None,
     "bytes": 4e8,
@@ -83,7 +85,7 @@ def test_the_longest_of_three_times_bounds_the_speed() -> None:
 @pytest.mark.parametrize("target", ["a100", "v9:2x2"])
 def test_an_unknown_target_is_named(target) -> None:
   with pytest.raises(UserError, match=f"h100, h200, v5e, .* got '{target}'"):
-    aot.described(target)
+    accelerators.described(target)
 
 
 def _compiled(tmp_path, target: str, *more: str) -> dict:

@@ -7,6 +7,7 @@ import pytest
 from sklearn import linear_model
 
 from experiments.bench import lasso
+from experiments.bench.planted_lassos import Case, largest_distance
 
 
 @pytest.mark.slow
@@ -14,7 +15,7 @@ from experiments.bench import lasso
 def test_every_side_comes_as_close_as_asked(side) -> None:
   if side in ("celer", "skglm"):
     pytest.importorskip(side)
-  case = lasso.planted("12x40x6")
+  case = lasso._planted("12x40x6")
   best_lt = lasso.smallest_objectives(case)
   case = dataclasses.replace(case, best_lt=best_lt)
   measured = lasso._child(side, case, "12x40x6", 1e-3)
@@ -24,9 +25,9 @@ def test_every_side_comes_as_close_as_asked(side) -> None:
 
 
 def test_sides_are_judged_by_the_objective_itself() -> None:
-  case = lasso.planted("12x40x3")
+  case = lasso._planted("12x40x3")
   lam_t = case.lam_lt[10]
-  one = lasso.Case(case.masks, case.outcomes, lam_t[None], np.zeros((1, 3)))
+  one = Case(case.masks, case.outcomes, lam_t[None], np.zeros((1, 3)))
   one = dataclasses.replace(one, best_lt=lasso.smallest_objectives(one))
   worst = []
   for t in range(3):
@@ -41,4 +42,4 @@ def test_sides_are_judged_by_the_objective_itself() -> None:
     found = objective(np.full(12, 0.05)) - objective(peer.coef_)
     worst.append(found / (y.var() / 2))
   weights = np.full((1, 3, 12), 0.05)
-  np.testing.assert_allclose(lasso.largest_distance(one, weights), max(worst), rtol=1e-6)
+  np.testing.assert_allclose(largest_distance(one, weights), max(worst), rtol=1e-6)

@@ -20,7 +20,7 @@ from support.programs import TOY_OF_DRILL as TOY
 from support.programs import store_of
 
 from experiments import fit_datamodels, train_subsets
-from experiments.ops import bank, drill, status
+from experiments.ops import bank, drill, status, toy_runs
 from experiments.runtime import launcher
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.storage import checksummed_json, store, verify, zarr_arrays
@@ -46,7 +46,7 @@ def test_shards_meet_in_the_store(trained, tmp_path, capsys) -> None:
     start(fit_datamodels.PROGRAM, folder)
   start(train_subsets.PROGRAM, folder, shard="0/2")
   assert complete(folder)
-  assert drill._stored(folder) == drill._stored(trained)
+  assert toy_runs.stored_files(folder) == toy_runs.stored_files(trained)
   assert of_base_models(folder) == of_base_models(trained)
   hosts = [line["host"] for line in status.last_lines(epath_of(folder))]
   assert hosts == ["0/2", "1/2"]
@@ -64,8 +64,8 @@ def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
   with flagsaver.as_parsed(drill_models="40"):
     for name, more in (("plain", {}), ("told", told)):
       more = {**os.environ, **more}
-      drill._finish([drill._start(tmp_path / name, env=more)])
-  plain, other = (drill._stored(tmp_path / name) for name in ("plain", "told"))
+      toy_runs.finish([toy_runs.start(tmp_path / name, env=more)])
+  plain, other = (toy_runs.stored_files(tmp_path / name) for name in ("plain", "told"))
   assert plain == other and len(plain) > 10
   plain, other = (of_base_models(tmp_path / name) for name in ("plain", "told"))
   for name in plain.keys() - {"record.json"}:  # Which says what made them.
@@ -79,14 +79,16 @@ def epath_of(folder: pathlib.Path):
 @pytest.mark.slow
 def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
   with flagsaver.as_parsed(drill_models="70"):
-    drill._finish([drill._start(tmp_path / "one")])
-    drill._finish(drill._job(tmp_path / "two", 2))
+    toy_runs.finish([toy_runs.start(tmp_path / "one")])
+    toy_runs.finish(toy_runs.start_job(tmp_path / "two", 2))
   assert complete(tmp_path / "two")
-  assert drill._stored(tmp_path / "one") == drill._stored(tmp_path / "two")
+  assert toy_runs.stored_files(tmp_path / "one") == toy_runs.stored_files(
+    tmp_path / "two"
+  )
   # And they fit together what one process fits alone.
   with flagsaver.flagsaver(drill_models=70):
-    drill._finish([drill._start(tmp_path / "one", launcher="fit_datamodels")])
-    drill._finish(drill._job(tmp_path / "two", 2, launcher="fit_datamodels"))
+    toy_runs.finish([toy_runs.start(tmp_path / "one", launcher="fit_datamodels")])
+    toy_runs.finish(toy_runs.start_job(tmp_path / "two", 2, launcher="fit_datamodels"))
   one, two = (Datamodels.load(tmp_path / name / "datamodels") for name in ("one", "two"))
   np.testing.assert_allclose(one.lambdas_t, two.lambdas_t, rtol=1e-5)
   np.testing.assert_allclose(one.weights_tn, two.weights_tn, atol=2e-3)
@@ -102,9 +104,9 @@ def test_one_job_of_two_processes_searches_as_one_does(trained, tmp_path) -> Non
     start(fit_datamodels.PROGRAM, folder)
   more = [f"--{name}={value}" for name, value in {**some, "epochs": "1"}.items()]
   with flagsaver.flagsaver(drill_models=70):
-    drill._finish([drill._start(folders[0], *more, launcher="pipeline")])
-    drill._finish(drill._job(folders[1], 2, *more, launcher="pipeline"))
-  one, two = map(drill._found, folders)
+    toy_runs.finish([toy_runs.start(folders[0], *more, launcher="pipeline")])
+    toy_runs.finish(toy_runs.start_job(folders[1], 2, *more, launcher="pipeline"))
+  one, two = map(toy_runs.result_files, folders)
   assert one == two and {"brittleness.csv", "label_flip.csv"} <= set(one)
   # And each process has trained some of the models.
   logs = [path.read_text() for path in folders[1].glob("logs/host-*-of-2.jsonl")]
@@ -118,7 +120,7 @@ def test_one_job_of_two_processes_searches_as_one_does(trained, tmp_path) -> Non
 def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
   run = tmp_path / "run"
   with flagsaver.as_parsed(drill_models="5000"):
-    process = drill._start(run)
+    process = toy_runs.start(run)
     deadline = time.monotonic() + 120
     while not list(run.glob("bank/subsets/done/*")) and time.monotonic() < deadline:
       time.sleep(0.02)
@@ -126,7 +128,7 @@ def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
     sent = time.monotonic()
     assert process.wait(20) == 75
     assert time.monotonic() - sent < 10
-  kept = drill._markers(run)
+  kept = toy_runs.markers(run)
   assert kept and not complete(run)
   for path in run.glob("bank/*"):
     assert list(verify.damage(path)) == []
@@ -136,9 +138,9 @@ def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
 def test_a_signal_ends_all_processes_of_a_job_in_order(tmp_path) -> None:
   run = tmp_path / "run"
   with flagsaver.flagsaver(drill_models=5000):
-    job = drill._job(run, 2)
+    job = toy_runs.start_job(run, 2)
     deadline = time.monotonic() + 120
-    while len(drill._markers(run)) < 4 and time.monotonic() < deadline:
+    while len(toy_runs.markers(run)) < 4 and time.monotonic() < deadline:
       time.sleep(0.02)
     for process in job:
       process.send_signal(signal.SIGTERM)
@@ -171,7 +173,7 @@ def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
 def test_a_damaged_bank_is_repaired(trained, tmp_path, capsys) -> None:
   folder = tmp_path / "run"
   shutil.copytree(trained, folder)
-  whole = drill._stored(folder)
+  whole = toy_runs.stored_files(folder)
   start(bank.PROGRAM, folder, do="verify")
   for name in ("subsets/masks/c/1/0", "subsets/manifest.json"):
     path = folder / "bank" / name
@@ -184,7 +186,7 @@ def test_a_damaged_bank_is_repaired(trained, tmp_path, capsys) -> None:
     assert name in capsys.readouterr().out
     start(bank.PROGRAM, folder, do="repair")
     start(train_subsets.PROGRAM, folder)
-    assert drill._stored(folder) == whole
+    assert toy_runs.stored_files(folder) == whole
 
 
 @pytest.mark.slow
@@ -263,7 +265,7 @@ def test_workdirs_of_one_experiment_are_merged(trained, tmp_path, capsys) -> Non
   start(bank.PROGRAM, tmp_path / "0", do="merge", other=str(tmp_path / "1"))
   assert "no model is missing" in capsys.readouterr().out
   start(train_subsets.PROGRAM, tmp_path / "0")
-  assert drill._stored(tmp_path / "0") == drill._stored(trained)
+  assert toy_runs.stored_files(tmp_path / "0") == toy_runs.stored_files(trained)
   other = tmp_path / "other"
   start(train_subsets.PROGRAM, other, shard="1/2", seed="1")
   with pytest.raises(SystemExit, match="holds other models: seed: stored 0, asked 1"):
@@ -362,7 +364,7 @@ def test_a_clock_that_jumps_changes_nothing(trained, tmp_path, monkeypatch) -> N
   monkeypatch.setattr(time, "time", lambda: next(jumps))
   monkeypatch.setattr("tqdm.std.time", lambda: next(jumps))
   start(train_subsets.PROGRAM, tmp_path / "run")
-  assert drill._stored(tmp_path / "run") == drill._stored(trained)
+  assert toy_runs.stored_files(tmp_path / "run") == toy_runs.stored_files(trained)
 
 
 @pytest.mark.slow
@@ -390,7 +392,7 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None
   assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
     verify.sweep(path)
-  assert drill._stored(out) == drill._stored(trained)
+  assert toy_runs.stored_files(out) == toy_runs.stored_files(trained)
 
 
 @pytest.mark.slow
@@ -401,7 +403,7 @@ def test_stores_may_be_on_another_filesystem(trained, tmp_path) -> None:
     assert os.stat(other).st_dev != os.stat(tmp_path).st_dev
     start(train_subsets.PROGRAM, folder, bank_dir=f"{other}/bank")
     assert not (folder / "bank").exists()
-    assert drill._files(pathlib.Path(other) / "bank") == drill._stored(trained)
+    assert toy_runs.files(pathlib.Path(other) / "bank") == toy_runs.stored_files(trained)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
@@ -514,7 +516,7 @@ def test_parts_are_collected_again_and_again(tmp_path) -> None:
 @pytest.mark.slow
 def test_an_error_in_one_process_ends_the_job(tmp_path) -> None:
   with flagsaver.flagsaver(drill_models=70):
-    first, second = drill._job(tmp_path / "run", 2, "--peak_learning_rate=1e30")
+    first, second = toy_runs.start_job(tmp_path / "run", 2, "--peak_learning_rate=1e30")
   assert first.wait(300) == 1
   assert second.wait(300) not in (0, 75)
 
@@ -522,8 +524,8 @@ def test_an_error_in_one_process_ends_the_job(tmp_path) -> None:
 @pytest.mark.slow
 def test_processes_on_disks_of_their_own_do_not_wait(tmp_path) -> None:
   with flagsaver.flagsaver(drill_models=70):
-    first, second = drill._job(tmp_path, 2, own_disks=True)
-    drill._finish([first, second])
+    first, second = toy_runs.start_job(tmp_path, 2, own_disks=True)
+    toy_runs.finish([first, second])
   assert not complete(tmp_path / "0") and not complete(tmp_path / "1")
   start(bank.PROGRAM, tmp_path / "0", do="merge", other=str(tmp_path / "1"), epochs="4.0")
   start(train_subsets.PROGRAM, tmp_path / "0", epochs="4.0")

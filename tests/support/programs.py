@@ -11,7 +11,7 @@ from typing import Any
 from absl.testing import flagsaver
 
 from experiments.config import settings as settings_lib
-from experiments.ops import drill
+from experiments.ops import toy_runs
 from experiments.runtime import launcher
 from jaxdm.storage import store
 
@@ -41,7 +41,7 @@ TOY = {
 
 # What `experiments.ops.drill` runs in other processes.
 TOY_OF_DRILL = {
-  **{name: str(value) for name, value in drill._TOY.items()},
+  **{name: str(value) for name, value in toy_runs.TOY.items()},
   "num_models": "70",
   "epochs": "1",
 }
