@@ -1,7 +1,7 @@
 """What training costs, counted and not measured."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,23 +128,13 @@ def flops_per_sample(
     config, num_classes=num_classes, input_shape=image_shape, conv_backend="lax"
   )
   net = made.network
-  variables = jax.eval_shape(lambda: net.initialise(jax.random.key(0), image_shape))
-  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  forward = jax.make_jaxpr(net.outputs)(variables, images)
   layers = [
     2.0 * np.prod(eqn.invars[1].aval.shape[:-1]) * np.prod(eqn.outvars[0].aval.shape)
-    for eqn in _equations(forward.jaxpr)
+    for eqn in net.operations(image_shape, 1)
     if eqn.primitive.name == "conv_general_dilated"
   ]
-  logits, features = forward.out_avals
+  variables = jax.eval_shape(lambda: net.initialise(jax.random.key(0), image_shape))
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  logits, features = jax.eval_shape(net.outputs, variables, image)
   layers.append(2.0 * features.shape[-1] * logits.shape[-1])
   return float(3 * sum(layers) - layers[0])
-
-
-def _equations(jaxpr: Any) -> list[Any]:
-  """All equations of a jaxpr, those of inner functions in their place."""
-  found = []
-  for eqn in jaxpr.eqns:
-    inner = [v.jaxpr for v in eqn.params.values() if hasattr(v, "jaxpr")]
-    found += [e for j in inner for e in _equations(j)] if inner else [eqn]
-  return found

@@ -2,9 +2,10 @@
 
   python -m experiments.studies.full_size --preset=cifar10-fast --data_dir=DIR --json=FILE
 
-For data sets that are too large for a bank of models on random subsets. Models on all
-data give the scores. The targets are those that at least three quarters of these models
-get right, with the smallest mean margins. For every method and size k, fresh models are
+For data sets that are too large for a bank of models on random subsets. The targets are
+those that at least three quarters of some models on all data get right, with the smallest
+mean margins. The same models are trained once more for the scores of these targets. For
+every method and size k, fresh models are
 trained without the first k images of every target, all targets at once: with 16 targets
 and k = 20 that is 320 images less. As many images that are similar to the targets, and as
 many random ones of their classes, are removed for comparison. Then the first k are kept
@@ -15,19 +16,19 @@ standard errors.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from experiments.bench import measure
-from experiments.config import experiment_flags
+from experiments.config import experiment_flags, settings
 from experiments.runtime import help as help_page
 from experiments.runtime import lab, program
-from jaxdm import devices, margins, prng, training_sets
+from jaxdm import devices, margins, prng
 from jaxdm.attribution import full_data, registry
-from jaxdm.attribution.scores import add_scores
+from jaxdm.attribution.attribute import attribution_scores
 from jaxdm.brittleness import label_flips
 from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.config import SearchConfig
@@ -46,85 +47,6 @@ RELABELLED = flags.DEFINE_list(
 MODELS = flags.DEFINE_integer("fresh_models", 8, "Fresh models for each change.", 2)
 METHODS = ("influence", "similar", "random")
 _RIGHT = 0.75  # Of the models on all data.
-
-
-class BaseModels(NamedTuple):
-  """Models on all data, on the devices, and what they say of all images.
-
-  Attributes:
-    chunks: variables, keys and number of the models that were trained together.
-    logits_rtk: float32, of the test images.
-    features_rtf: float32, penultimate, of the test images.
-    features_rnf: float32, of the training images.
-  """
-
-  chunks: list[tuple[Any, Any, int]]
-  logits_rtk: np.ndarray
-  features_rtf: np.ndarray
-  features_rnf: np.ndarray
-
-  @classmethod
-  def trained(cls, fleet: Fleet, dataset: Dataset, count: int, seed: int) -> "BaseModels":
-    """Trains them.
-
-    Raises:
-      UserError: if one diverges.
-    """
-    t, chunks = len(dataset.test_labels), []
-    values = np.concatenate([dataset.test_images, dataset.train_images])
-    logits, features = [], []
-    bar = lab.progress_bar("models on all data")
-    for start in range(0, count, fleet.rows):
-      size = min(fleet.rows, count - start)
-      masks = np.ones((size, len(dataset.train_labels)), bool)
-      sets = training_sets.from_masks(masks, dataset.train_labels)
-      keys = prng.keys_for(seed, [prng.Seed("base", start + i) for i in range(size)])
-      variables = fleet.train_chunk(sets, keys)
-      found = fleet.predict_chunk(variables, values)
-      chunks.append((variables, keys, size))
-      logits.append(np.asarray(found[0])[:size, :t])
-      features.append(np.asarray(found[1])[:size])
-      bar(start + size, count)
-    whole = np.concatenate(features)
-    made = cls(chunks, np.concatenate(logits), whole[:, :t], whole[:, t:])
-    if not np.isfinite(made.logits_rtk).all():
-      raise UserError("peak_learning_rate", "is too large: a model on all data diverged")
-    return made
-
-  def scores(
-    self, trainer: Trainer, targets: np.ndarray, damping: float
-  ) -> dict[str, np.ndarray]:
-    """Scores of some targets by `METHODS`, float32[u, n].
-
-    Args:
-      trainer: whose targets are these.
-      targets: int[u], their indices.
-      damping: of influence functions.
-    """
-    fleet, u, model = trainer.fleet, len(targets), 0
-    values = np.concatenate([trainer.target_values, fleet.values])
-    all_labels = np.concatenate([trainer.target_labels, trainer.labels])
-    scores = {name: np.zeros((u, len(trainer.labels)), np.float32) for name in METHODS}
-    bar = lab.progress_bar("scores")
-    for variables, keys, size in self.chunks:
-      of_chunk = fleet.gradients_chunk(variables, values, all_labels, keys)
-      for i in range(size):
-        one = full_data.FullDataModel(
-          self.logits_rtk[model, targets],
-          self.features_rtf[model, targets],
-          self.features_rnf[model],
-          {1.0: full_data.gradients_of(of_chunk, i, u)},
-          {},
-        )
-        for name in METHODS:
-          if terms_of := registry.METHODS[name].terms:
-            add_scores(scores[name], terms_of(one, damping))
-        model += 1
-      bar(model, len(self.logits_rtk))
-    for name in METHODS:
-      if rows := registry.METHODS[name].rows:
-        scores[name] = rows(trainer)[:]
-    return scores
 
 
 class Change(NamedTuple):
@@ -266,6 +188,58 @@ def _sizes(texts: Sequence[str], name: str) -> list[int]:
   return [int(text) for text in texts]
 
 
+def _dataset(experiment: settings.Experiment, largest: int) -> Dataset:
+  """The data that the flags name, of which each class has more than `largest` images."""
+  where = {
+    "data_dir": experiment_flags.DATA_DIR.value,
+    "arrays": experiment_flags.ARRAYS.value,
+  }
+  native = lab.dataset_of(experiment.data, where)
+  lab.check(experiment, native)
+  least = int(np.bincount(native.train_labels).min())
+  if largest >= least:
+    raise UserError("remove", f"and --relabel must be below {least}, the smallest class")
+  return native.downscaled(experiment.data.downscale)
+
+
+def _base_logits(fleet: Fleet, dataset: Dataset, count: int, seed: int) -> np.ndarray:
+  """Logits of all test images under models on all data, float32[r, t, k].
+
+  Raises:
+    UserError: if a model diverges.
+  """
+  tests = dataset.test_images, dataset.test_labels
+  trainer = Trainer.of(fleet, None, dataset.train_labels, *tests, seed=seed)
+  bar, logits = lab.progress_bar("models on all data"), []
+  for models in full_data.models(trainer, count, ()):
+    logits += [model.logits_tk for model in models]
+    bar(len(logits), count)
+  found_rtk = np.stack(logits)
+  if not np.isfinite(found_rtk).all():
+    raise UserError("peak_learning_rate", "is too large: a model on all data diverged")
+  return found_rtk
+
+
+def _outcomes(trainer: Trainer, changes: Sequence[Change]) -> Iterator[dict[str, Any]]:
+  """Trains fresh models with each change; yields lines of the table.
+
+  Raises:
+    UserError: if all models of a change diverge.
+  """
+  seeds = prng.model_seeds("curve", MODELS.value)
+  bar, count = lab.progress_bar("models without some images"), len(changes) * len(seeds)
+  for done, change in enumerate(changes, 1):
+    masks = np.broadcast_to(change.mask_n, (len(seeds), len(trainer.labels)))
+    margins_mu = trainer(masks, change.labels_n, seeds)
+    bar(done * len(seeds), count)
+    finite_mu = margins_mu[np.isfinite(margins_mu).all(axis=1)]
+    if not len(finite_mu):
+      raise UserError(
+        "peak_learning_rate", "is too large: all models of a change diverged"
+      )
+    yield outcome(change, finite_mu)
+
+
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Trains, prints the table, writes it."""
@@ -275,16 +249,8 @@ def main(argv: list[str]) -> None:
   sizes = _sizes(SIZES.value, "remove")
   relabelled = _sizes(RELABELLED.value, "relabel")
   experiment = experiment_flags.experiment({})
-  where = {
-    "data_dir": experiment_flags.DATA_DIR.value,
-    "arrays": experiment_flags.ARRAYS.value,
-  }
-  native = lab.dataset_of(experiment.data, where)
-  lab.check(experiment, native)
-  dataset = native.downscaled(experiment.data.downscale)
-  least = int(np.bincount(dataset.train_labels).min())
-  if max(sizes + relabelled) >= least:
-    raise UserError("remove", f"and --relabel must be below {least}, the smallest class")
+  seed, base = experiment.collect.seed, experiment.collect.num_base
+  dataset = _dataset(experiment, max(sizes + relabelled))
   fleet = Fleet(
     experiment.train,
     dataset.train_images,
@@ -293,36 +259,28 @@ def main(argv: list[str]) -> None:
     network=experiment.network.network,
     gradient_dim=experiment.gradient.gradient_dim,
   )
-  labels, seed = dataset.train_labels, experiment.collect.seed
-  base = experiment.collect.num_base
-
-  base_models = BaseModels.trained(fleet, dataset, base, seed)
-  margins_rt = margins.correct_class_margins(base_models.logits_rtk, dataset.test_labels)
+  logits_rtk = _base_logits(fleet, dataset, base, seed)
+  margins_rt = margins.correct_class_margins(logits_rtk, dataset.test_labels)
   accuracy = float((margins_rt > 0).mean())
   targets = weakest_targets(margins_rt, TARGETS.value)
   print(f"{base} models on all data: accuracy {accuracy:.4f}, targets {targets.tolist()}")
-  images, own = dataset.test_images[targets], dataset.test_labels[targets]
-  trainer = Trainer.of(fleet, None, labels, images, own, seed=seed)
-  scores = base_models.scores(trainer, targets, experiment.gradient.damping)
-  logits_ruk = base_models.logits_rtk[:, targets]
-  new_labels = label_flips.runner_up_class(logits_ruk, trainer.target_labels)
+  labels, own = dataset.train_labels, dataset.test_labels[targets]
+  trainer = Trainer.of(fleet, None, labels, dataset.test_images[targets], own, seed=seed)
+  scores = attribution_scores(
+    trainer,
+    METHODS,
+    base,
+    damping=experiment.gradient.damping,
+    progress=lab.progress_bar("scores"),
+  )
+  new_labels = label_flips.runner_up_class(logits_rtk[:, targets], own)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))
   changes = all_changes(labels, rankings, new_labels, sizes, relabelled)
-  seeds = prng.model_seeds("curve", MODELS.value)
   found: list[dict[str, Any]] = []
-  bar, count = lab.progress_bar("models without some images"), len(changes) * len(seeds)
   started = time.perf_counter()
-  for change in changes:
-    masks = np.broadcast_to(change.mask_n, (len(seeds), len(labels)))
-    margins_mu = trainer(masks, change.labels_n, seeds)
-    bar((len(found) + 1) * len(seeds), count)
-    whole_mu = margins_mu[np.isfinite(margins_mu).all(axis=1)]
-    if not len(whole_mu):
-      raise UserError(
-        "peak_learning_rate", "is too large: all models of a change diverged"
-      )
-    found.append(outcome(change, whole_mu))
-    seconds = (time.perf_counter() - started) / (len(found) * len(seeds))
+  for line in _outcomes(trainer, changes):
+    found.append(line)
+    seconds = (time.perf_counter() - started) / (len(found) * MODELS.value)
     measure.write(
       {
         "device": devices.describe(),

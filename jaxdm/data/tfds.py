@@ -47,29 +47,7 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   parts: dict[str, Any] = {}
   labels = {}
   for split in _SPLITS:
-    try:
-      rows = [(row["image"], row["label"]) for row in rows_of(builder, split)]
-      images = [np.asarray(image) for image, _ in rows]
-      labels[split] = np.array([label for _, label in rows])
-    except NotImplementedError as error:
-      remedy = _remedy(name, data_dir)
-      raise DataError("dataset", f"{name!r} cannot be read: {error}. {remedy}") from error
-    except Exception as error:  # TFDS and array_record raise many kinds.
-      raise DataError(
-        "dataset",
-        f"{name!r} cannot be read: {_first_line(error)}. Remove "
-        f"{builder.data_path} and prepare it again. {_remedy(name, data_dir)}",
-      ) from error
-    if not rows:
-      raise DataError("dataset", f"{name!r} has no examples in its split {split}")
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) > 1:
-      raise DataError(
-        "dataset",
-        f"{name!r} has images of unequal shapes, such as {shapes[0]} and "
-        f"{shapes[1]}; bring them to one size, as files for dataset=folder",
-      )
-    stack = np.stack(images)
+    stack, labels[split] = _read_split(builder, split, name, data_dir)
     if stack.ndim == 4 and stack.shape[-1] == 4:
       stack = decode.opaque(stack, decode.parse_colour(background))
     parts[f"{split}_images"] = stack
@@ -133,6 +111,39 @@ def builder_of(name: str, data_dir: str | None) -> Any:
       f"{name!r} is not prepared in {folder}{others}. {_remedy(name, data_dir)}",
     )
   return builder
+
+
+def _read_split(
+  builder: Any, split: str, name: str, data_dir: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Images of one shape, and labels.
+
+  Raises:
+    DataError: if the files are damaged, or the images of several shapes.
+  """
+  try:
+    rows = [(row["image"], row["label"]) for row in rows_of(builder, split)]
+    images = [np.asarray(image) for image, _ in rows]
+    labels = np.array([label for _, label in rows])
+  except NotImplementedError as error:
+    remedy = _remedy(name, data_dir)
+    raise DataError("dataset", f"{name!r} cannot be read: {error}. {remedy}") from error
+  except Exception as error:  # TFDS and array_record raise many kinds.
+    raise DataError(
+      "dataset",
+      f"{name!r} cannot be read: {_first_line(error)}. Remove "
+      f"{builder.data_path} and prepare it again. {_remedy(name, data_dir)}",
+    ) from error
+  if not rows:
+    raise DataError("dataset", f"{name!r} has no examples in its split {split}")
+  shapes = sorted({image.shape for image in images})
+  if len(shapes) > 1:
+    raise DataError(
+      "dataset",
+      f"{name!r} has images of unequal shapes, such as {shapes[0]} and "
+      f"{shapes[1]}; bring them to one size, as files for dataset=folder",
+    )
+  return np.stack(images), labels
 
 
 def _first_line(error: Exception) -> str:

@@ -98,7 +98,7 @@ class Network:
     outputs, updates = self.module.apply(
       variables,
       inputs,
-      **self._told(0),
+      **self._training_argument(0),
       mutable=["batch_stats"],
       rngs={"dropout": key},  # type: ignore[dict-item]
     )
@@ -110,11 +110,31 @@ class Network:
     Modules that return logits alone have these as their features.
     """
     given = {name: variables[name] for name in _COLLECTIONS}
-    return _pair(self.module.apply(given, inputs, **self._told(1)))
+    return _pair(self.module.apply(given, inputs, **self._training_argument(1)))
 
-  def _told(self, place: int) -> dict[str, Any]:
+  def operations(self, input_shape: tuple[int, ...], batch_size: int) -> list[Any]:
+    """What `outputs` does, as jaxpr equations; of inner functions, what those do.
+
+    Args:
+      input_shape: of one input.
+      batch_size: number of inputs.
+    """
+    variables = jax.eval_shape(lambda: self.initialise(jax.random.key(0), input_shape))
+    inputs = jax.ShapeDtypeStruct((batch_size, *input_shape), jnp.float32)
+    return _equations(jax.make_jaxpr(self.outputs)(variables, inputs).jaxpr)
+
+  def _training_argument(self, place: int) -> dict[str, Any]:
     """The argument that says whether the module is trained (0) or applied (1)."""
     return {self.switch: _SWITCHES[self.switch][place]} if self.switch else {}
+
+
+def _equations(jaxpr: Any) -> list[Any]:
+  """Equations of a jaxpr, those of inner functions in place of their calls."""
+  found = []
+  for equation in jaxpr.eqns:
+    inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
+    found += [e for part in inner for e in _equations(part)] or [equation]
+  return found
 
 
 def make(

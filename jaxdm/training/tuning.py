@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
 from jaxdm import devices
@@ -118,24 +117,10 @@ def first_width(recipe: Recipe, input_shape: tuple[int, ...]) -> int:
     recipe: of the models.
     input_shape: of one input.
   """
-  variables = jax.eval_shape(
-    lambda: recipe.network.initialise(jax.random.key(0), input_shape)
-  )
-  shape = recipe.batch_size, *input_shape
-  inputs = jax.ShapeDtypeStruct(shape, jnp.float32)
-  forward = jax.make_jaxpr(recipe.network.outputs)(variables, inputs)
-  numbers = _output_size(forward.jaxpr)
+  operations = recipe.network.operations(input_shape, recipe.batch_size)
+  numbers = sum(v.aval.size for operation in operations for v in operation.outvars)
   steps = round(math.log(max(1.0, _BUSY / numbers), _FACTOR))
   return int(min(_FACTOR**steps, MOST_WIDTH))
-
-
-def _output_size(jaxpr: Any) -> int:
-  """Numbers that the equations of a jaxpr put out, those of inner functions counted."""
-  total = 0
-  for equation in jaxpr.eqns:
-    inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
-    total += sum(map(_output_size, inner)) or sum(v.aval.size for v in equation.outvars)
-  return total
 
 
 def fastest(
