@@ -5,6 +5,7 @@ python docs/reference.py
 
 import inspect
 import pathlib
+import re
 
 import jaxdm
 
@@ -22,6 +23,7 @@ def entry(name: str) -> str:
   value = getattr(jaxdm, name)
   is_plain = inspect.isfunction(value) or name == "Trainer"
   signature = f"{name}{inspect.signature(value)}" if is_plain else f"class {name}"
+  signature = re.sub(r" at 0x[0-9a-f]+", "", signature)  # Other in every process.
   doc = inspect.getdoc(value)
   if name == "Trainer":
     doc = f"{doc}\n\n{inspect.getdoc(value.__init__)}\n\n{inspect.getdoc(value.__call__)}"

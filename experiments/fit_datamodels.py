@@ -56,9 +56,10 @@ def fitted(folder: workdir.Workdir) -> Datamodels:
     why = str(error)
   if found is None or identity.digest(found) != expected:
     raise workdir.WorkdirError(
+      None,
       f"{path} is not what {STAGE} wrote ({why}); remove "
       f"{folder.path / 'stages' / STAGE}.json, and run python -m experiments.{STAGE} "
-      f"--workdir={folder.path} again"
+      f"--workdir={folder.path} again",
     )
   return found
 

@@ -92,14 +92,17 @@ def _out(opened: lab.Lab | margin_files.Files) -> epath.Path:
   Raises:
     UserError: if it cannot be written.
   """
-  place = f"out={OUT.value}" if OUT.value else f"workdir={opened.workdir.path}"
-  folder = epath.Path(OUT.value) if OUT.value else opened.workdir.path
+  setting, folder = "workdir", opened.workdir.path
+  if OUT.value:
+    setting, folder = "out", epath.Path(OUT.value)
   try:
     atomic_io.check_writable(folder / "figures")
   except OSError as error:
     raise UserError(
-      f"{place} cannot be written: {error}; python -m experiments.report --out=FOLDER "
-      f"--workdir={opened.workdir.path} draws in another folder"
+      setting,
+      f"={OUT.value or folder} cannot be written: {error}; "
+      "python -m experiments.report --out=FOLDER "
+      f"--workdir={opened.workdir.path} draws in another folder",
     ) from error
   return folder
 
@@ -131,8 +134,9 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   settings = files.workdir.stage_settings(stage)
   if settings.get("files") != files.settings["files"]:
     raise workdir.WorkdirError(
-      f"workdir={folder} holds a fit to other models; run python -m experiments.{stage} "
-      f"--workdir={folder} first"
+      "workdir",
+      f"={folder} holds a fit to other models; run python -m experiments.{stage} "
+      f"--workdir={folder} first",
     )
   masks, margins_mt = files.held_out
   subsets = len(np.unique(masks.bits, axis=0))

@@ -49,10 +49,11 @@ def check() -> None:
   except (RuntimeError, AssertionError) as error:  # The second: CUDA without a GPU.
     named = [f"{name}={os.environ[name]}" for name in _PLATFORMS if os.environ.get(name)]
     if not named:
-      raise UserError(f"JAX finds no device to compute with: {error}") from error
+      raise UserError(None, f"JAX finds no device to compute with: {error}") from error
     raise UserError(
+      None,
       f"{named[0]} names what this machine, or this installation of JAX, does not have; "
-      f"unset it, or name others, such as JAX_PLATFORMS=cpu. {error}"
+      f"unset it, or name others, such as JAX_PLATFORMS=cpu. {error}",
     ) from error
 
 

@@ -1,9 +1,20 @@
-"""How long-running functions tell how far they are: by calling (done, total)."""
+"""How long-running functions report progress, and where they may be stopped.
+
+They call a `Progress` with (done, total) between units of work, when all that is done is
+stored. It reports. To stop the work there, raise `Cancelled`.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 Progress = Callable[[int, int], Any]
+
+
+class Cancelled(BaseException):
+  """Raised between units of work, to stop there; the same call continues later.
+
+  Like KeyboardInterrupt it is no Exception: handlers of errors let it pass.
+  """
 
 
 def silent(done: int, total: int) -> None:

@@ -1,13 +1,17 @@
 """One line for what a user can mend; a traceback for all else, and where to report it."""
 
 import ast
+import copy
 import email.message
 import errno
 import importlib.metadata
 import json
 import os
 import pathlib
+import pickle
+import re
 import traceback
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -42,11 +46,12 @@ def raises(error: BaseException):
 @pytest.mark.parametrize(
   "error,line",
   [
-    (UserError("alpha is wrong"), "error: --alpha is wrong"),
-    (UserError("no flag's\n  name"), "error: no flag's name"),
-    (DataError("data_dir: x"), "error: --data_dir: x"),
-    (checksummed_json.StoreError("x is damaged"), "error: x is damaged"),
-    (workdir.WorkdirError("workdir=x"), "error: --workdir=x"),
+    (UserError("alpha", "is wrong"), "error: --alpha is wrong"),
+    (UserError("retrain", "is wrong"), "error: retrain is wrong"),
+    (UserError(None, "alpha and\n  seed differ"), "error: alpha and seed differ"),
+    (DataError("data_dir", ": x"), "error: --data_dir: x"),
+    (checksummed_json.StoreError(None, "seed is damaged"), "error: seed is damaged"),
+    (workdir.WorkdirError("workdir", "=x"), "error: --workdir=x"),
     (OSError(errno.EACCES, "Permission denied", "/x"), "error: [Errno 13] Permission"),
     (OSError(errno.EROFS, "Read-only file system", "/x"), "error: [Errno 30] Read-only"),
     (OSError(errno.ENOSPC, "No space left"), "error: --workdir's disk is full; make"),
@@ -107,6 +112,93 @@ def test_the_library_raises_what_callers_catch_as_value_errors() -> None:
   ):
     with pytest.raises(ValueError):
       make()
+
+
+@pytest.mark.parametrize("kind", [UserError, DataError, checksummed_json.StoreError])
+@pytest.mark.parametrize(
+  "setting,text,message",
+  [
+    ("alpha", "must be in (0, 1), got 1.5", "alpha must be in (0, 1), got 1.5"),
+    ("arrays", "=a.npz cannot be read", "arrays=a.npz cannot be read"),
+    ("data_dir", ": a.png is no image", "data_dir: a.png is no image"),
+    (None, "a.json is damaged", "a.json is damaged"),
+  ],
+)
+def test_a_users_error_has_its_setting_in_a_field(kind, setting, text, message) -> None:
+  error = kind(setting, text)
+  for same in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+    assert type(same) is kind and isinstance(same, ValueError)
+    assert (same.setting, str(same)) == (setting, message)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"test_labels": np.array([[0.5]])},  # `labels` finds it.
+    {"test_images": np.zeros((1, 5), np.float32)},  # `Dataset` finds it.
+  ],
+)
+def test_errors_in_data_name_the_setting_that_names_the_data(tmp_path, changes) -> None:
+  images = np.zeros((1, 4), np.float32)
+  arrays = {"train_images": images, "test_images": images}
+  arrays |= {"train_labels": np.zeros(1, int), "test_labels": np.zeros(1, int)}
+  np.savez(tmp_path / "mine.npz", **{**arrays, **changes})
+  with pytest.raises(DataError) as caught:
+    load_dataset("arrays", arrays=str(tmp_path / "mine.npz"))
+  assert caught.value.setting == "arrays"
+  assert str(caught.value).startswith(f"arrays={tmp_path}/mine.npz: ")
+  assert pickle.loads(pickle.dumps(caught.value)).setting == "arrays"
+
+
+def users_errors() -> Iterator[tuple[str, ast.Call]]:
+  """Where the code makes a `UserError` or one of its subclasses."""
+  trees = {
+    path.relative_to(ROOT): ast.parse(path.read_text())
+    for folder in ("jaxdm", "experiments")
+    for path in (ROOT / folder).rglob("*.py")
+  }
+  classes = [
+    node
+    for tree in trees.values()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef)
+  ]
+  kinds = {"UserError"}
+  for _ in range(3):  # A subclass may stand before its base.
+    kinds |= {c.name for c in classes if kinds & {name_of(base) for base in c.bases}}
+  assert {"StoreError", "OtherArraysError", "DataError", "WorkdirError"} < kinds
+  for path, tree in trees.items():
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Call) and name_of(node.func) in kinds:
+        yield f"{path}:{node.lineno}", node
+
+
+def name_of(node: ast.AST) -> str:
+  """The last part of a dotted name."""
+  return ast.unparse(node).rpartition(".")[2]
+
+
+def test_every_users_error_names_its_setting_or_none() -> None:
+  """As a literal, or in a variable; and no text of one without begins with a setting."""
+  settings: set[str] = set()
+  first_words: dict[str, str] = {}
+  count = 0
+  for where, call in users_errors():
+    count += 1
+    assert len(call.args) == 2 and not call.keywords, where
+    setting, text = call.args
+    if isinstance(setting, ast.Name | ast.Attribute):
+      continue
+    assert isinstance(setting, ast.Constant), f"{where}: name the setting by itself"
+    if setting.value is not None:
+      assert setting.value.isidentifier(), where
+      settings.add(setting.value)
+    else:
+      first = text.values[0] if isinstance(text, ast.JoinedStr) else text
+      word = first.value if isinstance(first, ast.Constant) else ""
+      first_words[where] = re.split(r"\W", word)[0]
+  assert count > 200 and {"alpha", "workdir", "network", "json"} < settings
+  assert {where for where, word in first_words.items() if word in settings} == set()
 
 
 def raised(path: pathlib.Path) -> list[tuple[str, str, int]]:

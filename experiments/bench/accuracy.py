@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
   """Trains both, and prints one line each and the difference."""
   logging.set_verbosity(logging.WARNING)
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   experiment = experiment_flags.experiment({})
   where = {

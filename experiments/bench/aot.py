@@ -141,7 +141,7 @@ def described(target: str) -> Device:
   """
   name = target.partition(":")[0]
   if name not in DEVICES:
-    raise UserError(f"target must be of {', '.join(DEVICES)}, got {target!r}")
+    raise UserError("target", f"must be of {', '.join(DEVICES)}, got {target!r}")
   return DEVICES[name]
 
 
@@ -171,8 +171,9 @@ def topology(target: str) -> list[Any]:
       found = topologies.get_topology_desc(platform="tpu", topology_name=target)
   except Exception as error:  # Plugins raise many kinds.
     raise UserError(
-      f"target={target} cannot be compiled for: {str(error).splitlines()[0]}; it needs "
-      "pip install 'jaxdm[aot]', and a TPU slice that exists"
+      "target",
+      f"={target} cannot be compiled for: {str(error).splitlines()[0]}; it needs "
+      "pip install 'jaxdm[aot]', and a TPU slice that exists",
     ) from error
   return list(found.devices)
 
@@ -405,12 +406,12 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Compiles, prints the table, writes it."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   target: str = flags.FLAGS["target"].value or ""
   names = flags.FLAGS["programs"].value or list(_NAMES)
   if unknown := set(names) - set(_NAMES):
-    raise UserError(f"programs must be some of {', '.join(_NAMES)}, got {unknown}")
+    raise UserError("programs", f"must be some of {', '.join(_NAMES)}, got {unknown}")
   about = described(target)
   experiment = experiment_flags.experiment({})
   size = cost.problem_size(experiment)

@@ -93,8 +93,9 @@ def problem_size(
   """
   if experiment.network.network != "resnet9":
     raise UserError(
-      "network must be resnet9, the one whose operations are counted, got "
-      f"{experiment.network.network}"
+      "network",
+      "must be resnet9, the one whose operations are counted, got "
+      f"{experiment.network.network}",
     )
   dataset = load_blank(experiment.data, where)
   lab.check(experiment, dataset)

@@ -328,7 +328,7 @@ def measure_full_size() -> dict[str, float]:
 def main(argv: list[str]) -> None:
   """Prints the tables that --sides asks for."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   sides = measure.chosen_sides(SIDES)
   print_side = {

@@ -81,7 +81,7 @@ def open_lab(folder: str) -> lab.Lab:
   }
   blank, scale = cost.load_blank(experiment.data, where), SCALE.value
   if not scale > 0:
-    raise UserError(f"scale must be in (0, 1], got {scale}")
+    raise UserError("scale", f"must be in (0, 1], got {scale}")
   each = [
     max(2, round(scale * int(np.bincount(labels).min())))
     for labels in (blank.train_labels, blank.test_labels)
@@ -414,11 +414,13 @@ def _size(opened: lab.Lab) -> str:
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   chosen = STEPS.value or list(_STEPS)
   if unknown := set(chosen) - set(_STEPS):
-    raise UserError(f"steps must be some of {', '.join(_STEPS)}, got {sorted(unknown)}")
+    raise UserError(
+      "steps", f"must be some of {', '.join(_STEPS)}, got {sorted(unknown)}"
+    )
   if measure.CHILD.value:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file.
     devices.use_all_devices()

@@ -11,7 +11,7 @@ of 1, 2 and 5 times the powers of ten that comes as close as asked for on the ta
 are judged, the first twelve. Times under two seconds are medians of up to five. Peers
 solve one target after another, so that --peer_targets may time some of them; their time
 is then given in proportion. Memory is what a second run adds at its peak (Linux); ours,
-that of jaxdm.fit_lasso at the path's middle, which is what `design.plan` announces.
+that of jaxdm.fit_lasso at the path's middle, which is what `plan.choose` announces.
 
   jaxdm    all targets at once
   sklearn  lasso_path on the precomputed Gram, joblib over targets
@@ -132,18 +132,18 @@ def smallest_objectives(case: Case) -> np.ndarray:
 
 def _plan(case: Case) -> Any:
   """Ours."""
-  from jaxdm.lasso import design
+  from jaxdm.lasso import plan as plan_lib
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   form: Any = FORM.value
-  return design.plan(m, n, t, is_bool=True, form=form)
+  return plan_lib.choose(m, n, t, is_bool=True, form=form)
 
 
 def _announced_bytes(case: Case) -> int:
   """The peak memory that our plan expects."""
-  from jaxdm.lasso import design
+  from jaxdm.lasso import plan as plan_lib
 
-  return design.peak_bytes(_plan(case), *case.masks.shape)
+  return plan_lib.peak_bytes(_plan(case), *case.masks.shape)
 
 
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
@@ -353,7 +353,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   sides = measure.chosen_sides(list(_SIDES))
   if not measure.SIDES.value:

@@ -27,7 +27,7 @@ def chosen_sides(known: list[str]) -> list[str]:
   """
   sides = SIDES.value or known
   if unknown := set(sides) - set(known):
-    raise UserError(f"sides must be some of {', '.join(known)}, got {unknown}")
+    raise UserError("sides", f"must be some of {', '.join(known)}, got {unknown}")
   return sides
 
 
@@ -74,7 +74,7 @@ def check() -> None:
   try:
     open(JSON.value, "ab").close()
   except OSError as error:
-    raise UserError(f"json={JSON.value} cannot be written: {error}") from error
+    raise UserError("json", f"={JSON.value} cannot be written: {error}") from error
 
 
 def write(results: Any) -> None:

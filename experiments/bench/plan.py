@@ -75,7 +75,7 @@ def plan(
   samples = cost.samples_per_model(experiment, size.num_train)
   rows = [r for r in bench["results"] if r["side"] == "fleet"]
   if not rows:
-    raise UserError("bench holds no row of the side fleet")
+    raise UserError("bench", "holds no row of the side fleet")
   wanted = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
   row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / wanted)))
   ratio = wanted / row["flops_per_sample"]
@@ -101,11 +101,11 @@ def _read(path: str) -> dict[str, Any]:
   try:
     bench = json.loads(pathlib.Path(path).read_bytes())
   except OSError as error:
-    raise UserError(f"bench={path} cannot be read: {error}") from error
+    raise UserError("bench", f"={path} cannot be read: {error}") from error
   except ValueError as error:
-    raise UserError(f"bench={path} is not JSON: {error}") from error
+    raise UserError("bench", f"={path} is not JSON: {error}") from error
   if not isinstance(bench, dict) or not {"machine", "results"} <= bench.keys():
-    raise UserError(f"bench={path} was not written by bench_trainer")
+    raise UserError("bench", f"={path} was not written by bench_trainer")
   return bench
 
 
@@ -113,11 +113,11 @@ def _read(path: str) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   """Prints the plan."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   if BENCH.value is None:
-    raise UserError("bench must name a JSON file of bench_trainer")
+    raise UserError("bench", "must name a JSON file of bench_trainer")
   if not all(count.isdecimal() and int(count) for count in DEVICES.value):
-    raise UserError(f"devices must be whole numbers >= 1, got {DEVICES.value}")
+    raise UserError("devices", f"must be whole numbers >= 1, got {DEVICES.value}")
   preset = experiment_flags.preset({})
   experiment = experiment_flags.experiment({})
   where = {

@@ -213,7 +213,7 @@ def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, np.ndarray]:
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   logging.set_verbosity(logging.WARNING)
   # Several processes look at one GPU here; none may take all of its memory.
@@ -228,7 +228,7 @@ def main(argv: list[str]) -> None:
   measure.chosen_sides(_COMPARED)
   known = sides.all_rows()
   if unknown := set(ROWS.value or ()) - known.keys():
-    raise UserError(f"rows must be some of {', '.join(known)}, got {unknown}")
+    raise UserError("rows", f"must be some of {', '.join(known)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]
   found = {"machine": machine(), **(scale(sizes) if sizes else compare())}
   measure.write(found)

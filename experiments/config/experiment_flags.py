@@ -79,7 +79,7 @@ class _NumberOrWord(flags.ArgumentParser[int | str]):
     try:
       return int(argument)
     except ValueError:
-      raise UserError(f"must be {self.syntactic_help}") from None
+      raise UserError(None, f"must be {self.syntactic_help}") from None
 
   def flag_type(self) -> str:
     """For --help."""
@@ -170,7 +170,8 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
     unknown = base.keys() - {field.name for field in dataclasses.fields(config)}
     if unknown:
       raise UserError(
-        f"workdir was begun with another version, which had {', '.join(sorted(unknown))}"
+        "workdir",
+        f"was begun with another version, which had {', '.join(sorted(unknown))}",
       )
     groups[name] = config(**{**base, **given})
   _check_sources(groups["data"])
@@ -181,15 +182,16 @@ def _check_sources(config: settings_lib.DataConfig) -> None:
   """Raises ValueError on a flag that says nothing of the dataset that is used."""
   dataset = config.dataset
   if ARRAYS.value and dataset != "arrays":
-    raise UserError(f"arrays is for --dataset=arrays, got --dataset={dataset}")
+    raise UserError("arrays", f"is for --dataset=arrays, got --dataset={dataset}")
   if dataset not in ("fashion", "arrays"):
     return
   if DATA_DIR.value:
     raise UserError(
-      "data_dir is for --dataset=folder and for the names of TFDS sets, such as "
-      f"--dataset=cifar10; got --dataset={dataset}"
+      "data_dir",
+      "is for --dataset=folder and for the names of TFDS sets, such as "
+      f"--dataset=cifar10; got --dataset={dataset}",
     )
   if config.background != settings_lib.DataConfig.background:
     raise UserError(
-      f"background is for image files; got --dataset={dataset}, which has none"
+      "background", f"is for image files; got --dataset={dataset}, which has none"
     )

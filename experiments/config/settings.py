@@ -78,16 +78,16 @@ class CollectConfig:
 
   def __post_init__(self) -> None:
     if not 0 < self.alpha < 1:
-      raise UserError(f"alpha must be in (0, 1), got {self.alpha}")
+      raise UserError("alpha", f"must be in (0, 1), got {self.alpha}")
     for name in ("num_models", "num_held_out", "num_base"):
       if getattr(self, name) < 2:
-        raise UserError(f"{name} must be at least 2, got {getattr(self, name)}")
+        raise UserError(name, f"must be at least 2, got {getattr(self, name)}")
     if self.held_out_from is not None and self.held_out_from < 0:
-      raise UserError(f"held_out_from must be >= 0, got {self.held_out_from}")
+      raise UserError("held_out_from", f"must be >= 0, got {self.held_out_from}")
     if self.held_out_seeds < 1:
-      raise UserError(f"held_out_seeds must be >= 1, got {self.held_out_seeds}")
+      raise UserError("held_out_seeds", f"must be >= 1, got {self.held_out_seeds}")
     if not 0 <= self.seed < 2**32:
-      raise UserError(f"seed must be in [0, 2**32), got {self.seed}")
+      raise UserError("seed", f"must be in [0, 2**32), got {self.seed}")
 
   @property
   def held_out_numbers(self) -> np.ndarray:
@@ -123,9 +123,9 @@ class GradientConfig:
 
   def __post_init__(self) -> None:
     if not self.damping > 0:
-      raise UserError(f"damping must be positive, got {self.damping}")
+      raise UserError("damping", f"must be positive, got {self.damping}")
     if self.gradient_dim < 1:
-      raise UserError(f"gradient_dim must be >= 1, got {self.gradient_dim}")
+      raise UserError("gradient_dim", f"must be >= 1, got {self.gradient_dim}")
 
 
 PRIORS = ("none", "class", "similar", "tracin", "trak", "influence", "influence+size")
@@ -148,7 +148,9 @@ class PriorConfig:
   def __post_init__(self) -> None:
     names = self.priors.split(",")
     if set(names) - set(PRIORS) or len(set(names)) < len(names):
-      raise UserError(f"priors must be some of {', '.join(PRIORS)}, got {self.priors!r}")
+      raise UserError(
+        "priors", f"must be some of {', '.join(PRIORS)}, got {self.priors!r}"
+      )
 
 
 # Relabel scores are of another change than removal.
@@ -171,12 +173,12 @@ class CompareConfig:
   def __post_init__(self) -> None:
     if set(self.names) - set(METHODS) or len(set(self.names)) < len(self.names):
       raise UserError(
-        f"methods must be some of {', '.join(METHODS)}, got {self.methods!r}"
+        "methods", f"must be some of {', '.join(METHODS)}, got {self.methods!r}"
       )
     texts = self.search_targets.split(",") if self.search_targets else []
     if not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
       raise UserError(
-        f"search_targets must be indices such as 3,14,15, got {self.search_targets!r}"
+        "search_targets", f"must be indices such as 3,14,15, got {self.search_targets!r}"
       )
 
   @property

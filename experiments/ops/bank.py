@@ -152,7 +152,9 @@ def merge(opened: lab.Lab, other: epath.Path) -> None:
   for folder in _stores(workdir.Workdir(str(other))):
     mine = opened.workdir.bank / folder.name
     if not mine.exists():
-      raise UserError(f"other={other} has {folder.name}, which this experiment has not")
+      raise UserError(
+        "other", f"={other} has {folder.name}, which this experiment has not"
+      )
     copied, torn = verify.merge(mine, folder)
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
@@ -168,12 +170,13 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
   lacking = missing(subsets.store, subsets.models)
   if lacking:
     raise UserError(
-      f"workdir={opened.workdir.path} lacks models; run train_subsets to the end first"
+      "workdir",
+      f"={opened.workdir.path} lacks models; run train_subsets to the end first",
     )
   try:
     atomic_io.check_writable(folder)
   except OSError as error:
-    raise UserError(f"other={folder} cannot be written: {error}") from error
+    raise UserError("other", f"={folder} cannot be written: {error}") from error
   m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   # Margins first, whose file is then named last: with them all is there.
@@ -182,7 +185,7 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
     shapes["logits"] = ((m, t, opened.small.num_classes), np.float16)
   for name in shapes:
     if (folder / f"{name}.npy").exists():
-      raise UserError(f"other={folder} holds {name}.npy already; name a new folder")
+      raise UserError("other", f"={folder} holds {name}.npy already; name a new folder")
   with contextlib.ExitStack() as stack:
     files: dict[str, Any] = {}
     for name, (shape, dtype) in shapes.items():
@@ -197,7 +200,7 @@ def export(opened: lab.Lab, folder: epath.Path) -> None:
           numbers = np.unpackbits(numbers, axis=1, count=n)
         elif np.abs(numbers[np.isfinite(numbers)]).max(initial=0) > _FLOAT16:
           raise UserError(
-            f"float16 cannot hold {name} of this run; export is not possible"
+            None, f"float16 cannot hold {name} of this run; export is not possible"
           )
         files[name].write(numbers.astype(dtype).tobytes())
   print(f"{m:,} models, {n:,} examples, {t:,} targets in {folder}")
@@ -209,9 +212,11 @@ def take_in(files: margin_files.Files) -> None:
   (m, n), t = masks.shape, margins_mt.shape[1]
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
-    raise UserError(f"margins must be float16 or float32 to be imported, got {dtype}")
+    raise UserError("margins", f"must be float16 or float32 to be imported, got {dtype}")
   if any(path.name != imported.NAME for path in atomic_io.find(files.workdir.bank, "*")):
-    raise UserError(f"workdir={files.workdir.path} holds other models; name a new one")
+    raise UserError(
+      "workdir", f"={files.workdir.path} holds other models; name a new one"
+    )
 
   digest = files.settings["files"]["digest"]
 
@@ -240,7 +245,7 @@ def _stores(folder: workdir.Workdir) -> list[epath.Path]:
   """Folders of stores."""
   found = [path for path in atomic_io.find(folder.bank, "*") if path.is_dir()]
   if not found:
-    raise UserError(f"workdir={folder.path} holds no models yet")
+    raise UserError("workdir", f"={folder.path} holds no models yet")
   return found
 
 
@@ -248,7 +253,7 @@ def open_any() -> Opened:
   """An experiment, a workdir of imported models, or the files that are to be imported."""
   if DO.value == "import":
     if not margin_files.MASKS.value:
-      raise UserError("masks and --margins are needed for --do=import")
+      raise UserError("masks", "and --margins are needed for --do=import")
     return margin_files.open_files()
   folder = launcher.open_workdir()
   return Imported(folder) if imported.exist(folder) else launcher.open_lab()
@@ -263,7 +268,7 @@ def main(opened: Opened) -> None:
   """Does what --do says."""
   if (OTHER.value is None) != (DO.value not in ("merge", "export")):
     raise UserError(
-      f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
+      "other", f"is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
   if isinstance(opened, lab.Lab) and DO.value != "merge":
     _stores(opened.workdir)  # Where there are none, opening them would make them.
@@ -274,7 +279,7 @@ def main(opened: Opened) -> None:
   elif DO.value in ("verify", "repair"):
     check(opened, repair=DO.value == "repair")
   elif isinstance(opened, Imported):
-    raise UserError(f"do={DO.value} is for models of one's own, not imported ones")
+    raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(opened, epath.Path(OTHER.value))
   else:

@@ -48,11 +48,12 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
   splits = set(builder.info.splits)
   if not names or not {"train", "test"} <= splits:
     raise UserError(
-      f"dataset {name!r} needs classes with names and splits train and test; it has "
-      f"{len(names)} names and {', '.join(sorted(splits)) or 'no splits'}"
+      "dataset",
+      f"{name!r} needs classes with names and splits train and test; it has "
+      f"{len(names)} names and {', '.join(sorted(splits)) or 'no splits'}",
     )
   if bad := [name for name in names if "/" in name or name.startswith(".")]:
-    raise UserError(f"dataset {name!r} has classes that are no folder's name: {bad}")
+    raise UserError("dataset", f"{name!r} has classes that are no folder's name: {bad}")
   decoders = {"image": tfds_lib.decode.SkipDecoding()}
   count, part = 0, f"{out}.part"
   with tarfile.open(part, "w:gz") as file:
@@ -71,10 +72,10 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
 def main(argv: list[str]) -> None:
   """Writes what the flags name."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   name, out = flags.FLAGS["dataset"].value, ARCHIVE.value
   if name is None or out is None:
-    raise UserError("dataset and --archive are needed; see --help")
+    raise UserError("dataset", "and --archive are needed; see --help")
   count = write_archive(name, experiment_flags.DATA_DIR.value, out)
   print(f"{out}: {count:,} images, {os.path.getsize(out) / 1e6:.1f} MB")
 

@@ -44,7 +44,7 @@ def main(opened: workdir.Workdir) -> None:
   """Prints the stages, the stores, the processes, and what several versions made."""
   folder = opened.path
   if not (folder / "stages").exists():
-    raise UserError(f"workdir={folder} holds no experiment")
+    raise UserError("workdir", f"={folder} holds no experiment")
   print("\n".join(stages(opened)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
   for path in [p.parent for p in atomic_io.find(opened.bank, "*/manifest.json")]:

@@ -51,17 +51,18 @@ def load(opened: lab.Lab) -> BaseModels:
     "it, and experiments.train_subsets trains these models again"
   )
   if _old_file(opened).exists() and not _folder(opened).exists():
-    raise UserError(f"{_old_file(opened)} is of an earlier version; {again}")
+    raise UserError(None, f"{_old_file(opened)} is of an earlier version; {again}")
   try:
     arrays = array_folder.ArrayFolder(_folder(opened), opened.base_models_identity())
     logits = arrays.verified(_LOGITS)
   except array_folder.OtherArraysError as error:
     raise UserError(
+      None,
       f"{error}; run python -m experiments.train_subsets "
-      f"--workdir={opened.workdir.path}, with the same settings, first"
+      f"--workdir={opened.workdir.path}, with the same settings, first",
     ) from error
   except (checksummed_json.StoreError, KeyError) as error:
-    raise UserError(f"{error}; {again}") from error
+    raise UserError(None, f"{error}; {again}") from error
   base_margins = margins.correct_class_margins(logits, opened.target_labels)
   return BaseModels(base_margins, logits, arrays)
 
@@ -102,13 +103,16 @@ def searched_targets(opened: lab.Lab) -> np.ndarray:
   if asked.size:
     wrong = asked[~right_targets(margins_rt)[asked]]
     if wrong.size:
-      raise UserError(f"search_targets: models on all data get {wrong.tolist()} wrong")
+      raise UserError(
+        "search_targets", f": models on all data get {wrong.tolist()} wrong"
+      )
     return asked
   targets = sample_targets(margins_rt, config.num_targets, config.seed)
   if not targets.size:
     raise UserError(
+      None,
       "models on all data get no target right, so that none can be searched; train "
-      "longer (--epochs) or on more examples, in a new workdir"
+      "longer (--epochs) or on more examples, in a new workdir",
     )
   return targets
 

@@ -31,11 +31,11 @@ def load(opened: lab.Lab) -> dict[str, np.ndarray]:
   for text in SCORES.value or ():
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
-      raise UserError(f"scores must be NAME=FILE.npy, got {text!r}")
+      raise UserError("scores", f"must be NAME=FILE.npy, got {text!r}")
     if name in METHODS:
-      raise UserError(f"scores: the name {name} is that of a method of jaxdm")
+      raise UserError("scores", f": the name {name} is that of a method of jaxdm")
     if name in given:
-      raise UserError(f"scores: the name {name} is given twice")
+      raise UserError("scores", f": the name {name} is given twice")
     given[name] = path
   places = opened.workdir.places_of(_PLACE, given)
   return {name: _read(name, path, opened) for name, path in places.items()}
@@ -52,14 +52,17 @@ def _read(name: str, path: str, opened: lab.Lab) -> np.ndarray:
   try:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
-    raise UserError(f"scores: {name}={path} is not a whole .npy file: {error}") from error
+    raise UserError(
+      "scores", f": {name}={path} is not a whole .npy file: {error}"
+    ) from error
   expected = len(opened.target_labels), len(opened.labels)
   if not isinstance(found, np.ndarray) or found.shape != expected:
     shape = list(getattr(found, "shape", []))
     raise UserError(
-      f"scores: {name}={path} must be [targets, training examples] = {list(expected)}, "
-      f"got {shape}"
+      "scores",
+      f": {name}={path} must be [targets, training examples] = {list(expected)}, "
+      f"got {shape}",
     )
   if found.dtype.kind not in "fiu":
-    raise UserError(f"scores: {name}={path} must hold numbers, got {found.dtype}")
+    raise UserError("scores", f": {name}={path} must hold numbers, got {found.dtype}")
   return found

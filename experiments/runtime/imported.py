@@ -73,14 +73,16 @@ def check_named(folder: workdir.Workdir, stored: Mapping[str, Any]) -> None:
   """Raises WorkdirError on a workdir of others' models that lacks these, or images."""
   if "files" in stored and not exist(folder):
     raise workdir.WorkdirError(
-      f"workdir={folder.path} holds datamodels of others' models, and none of these; "
-      f"{how_to_go_on(folder)}"
+      "workdir",
+      f"={folder.path} holds datamodels of others' models, and none of these; "
+      f"{how_to_go_on(folder)}",
     )
   if without_images(folder, stored):
     about = folder.summary(STAGE, "ops.bank --do=import")
     raise workdir.WorkdirError(
-      f"workdir={folder.path} holds imported models of {about['examples']} examples and "
-      f"{about['targets']} targets, and no images; {how_to_go_on(folder)}"
+      "workdir",
+      f"={folder.path} holds imported models of {about['examples']} examples and "
+      f"{about['targets']} targets, and no images; {how_to_go_on(folder)}",
     )
 
 
@@ -100,7 +102,7 @@ def collection(folder: workdir.Workdir) -> Collection:
   )
   if missing(store, about["models"]):
     raise workdir.WorkdirError(
-      f"workdir={folder.path} lacks imported models; run the import again"
+      "workdir", f"={folder.path} lacks imported models; run the import again"
     )
   subsets = Subsets(alpha=about["alpha"], family=NAME)
   return Collection(store, subsets, about["models"])
@@ -110,7 +112,7 @@ def check_held_out(held_out: int, models: int) -> None:
   """Raises ValueError where models are too few to be judged on others of them."""
   if held_out > models - 4:
     raise UserError(
-      f"num_held_out must leave some of {models} models to fit to, got {held_out}"
+      "num_held_out", f"must leave some of {models} models to fit to, got {held_out}"
     )
 
 
@@ -124,13 +126,14 @@ def adapted(
   """
   for name in _SETTLED:
     if flags.FLAGS[name].value is not None:
-      raise UserError(f"{name} has no effect on imported models")
+      raise UserError(name, "has no effect on imported models")
   sizes = models.store.settings["num_train"], models.store.settings["num_targets"]
   found = len(dataset.train_labels), len(dataset.test_labels)
   if sizes != found:
     raise UserError(
-      f"dataset={experiment.data.dataset} has {found[0]} training and {found[1]} test "
-      f"images, but the imported models are of {sizes[0]} and {sizes[1]}"
+      "dataset",
+      f"={experiment.data.dataset} has {found[0]} training and {found[1]} test "
+      f"images, but the imported models are of {sizes[0]} and {sizes[1]}",
     )
   held_out = experiment.collect.num_held_out
   check_held_out(held_out, models.models)

@@ -67,8 +67,8 @@ def progress_bar(
 ) -> progress_lib.Progress:
   """A bar with the time left, driven by (done, total).
 
-  A workdir logs it, too, with the number of models that diverged. Where it moves nothing
-  is half done, so that it is also where a run ends that was asked to.
+  A workdir logs it, too, with the number of models that diverged. After a report the run
+  may be cancelled, see `preemption`.
   """
   log = folder.log(name, diverged) if folder else progress_lib.silent
   seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
@@ -81,9 +81,8 @@ def progress_bar(
     bar.n = done
     bar.close() if done >= total else bar.update(0)
     log(done, total)
-    preemption.check()
 
-  return update
+  return preemption.check_after(update)
 
 
 def dataset_of(
@@ -166,8 +165,9 @@ class Lab:
     ]
     if wrong and self.holds_models():
       raise workdir.WorkdirError(
-        f"workdir={self.workdir.path} holds other models ({'; '.join(wrong)}); give the "
-        "stored values, or name another --workdir"
+        "workdir",
+        f"={self.workdir.path} holds other models ({'; '.join(wrong)}); give the "
+        "stored values, or name another --workdir",
       )
 
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
@@ -324,9 +324,10 @@ class Lab:
     if lacking:
       count = sum(len(chunk) for chunk in lacking)
       raise workdir.WorkdirError(
+        None,
         f"{collection.store.path} lacks {count} of {collection.models} models; run "
         f"python -m experiments.train_subsets --workdir={self.workdir.path}, with the "
-        "same settings"
+        "same settings",
       )
     return Rows(collection.store, numbers)
 
@@ -343,9 +344,13 @@ def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   network = experiment.network.network
   if network == "resnet9" and min(height, width) < resnet9.LEAST_PIXELS:
     factor = experiment.data.downscale
-    place = f"downscale={factor} leaves" if factor > 1 else "dataset has"
+    setting, place = ("dataset", "has")
+    if factor > 1:
+      setting, place = ("downscale", f"={factor} leaves")
     least = "x".join([str(resnet9.LEAST_PIXELS)] * 2)
-    raise UserError(f"{place} images of {height}x{width} pixels; {least} are needed")
+    raise UserError(
+      setting, f"{place} images of {height}x{width} pixels; {least} are needed"
+    )
   recipe_lib.make(
     experiment.train,
     num_classes=dataset.num_classes,
@@ -356,26 +361,28 @@ def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   size = training_sets.subset_size(n, alpha)
   if size < experiment.train.batch_size:
     raise UserError(
-      f"batch_size must be at most alpha * n = {alpha} * {n} = {size}, "
-      f"got {experiment.train.batch_size}"
+      "batch_size",
+      f"must be at most alpha * n = {alpha} * {n} = {size}, "
+      f"got {experiment.train.batch_size}",
     )
   wrong = [i for i in experiment.compare.target_list if i >= len(dataset.test_labels)]
   if wrong:
     raise UserError(
-      f"search_targets must be in [0, {len(dataset.test_labels)}), got {wrong}"
+      "search_targets", f"must be in [0, {len(dataset.test_labels)}), got {wrong}"
     )
   flip_to = experiment.flip.flip_to
   if flip_to not in ("runner-up", "best", *dataset.class_names):
     raise UserError(
-      "flip_to must be runner-up, best or one of "
-      f"{', '.join(dataset.class_names)}, got {flip_to!r}"
+      "flip_to",
+      "must be runner-up, best or one of "
+      f"{', '.join(dataset.class_names)}, got {flip_to!r}",
     )
   if flip_to in dataset.class_names:
     asked = dataset.test_labels[list(experiment.compare.target_list)]
     if not asked.size:
       raise UserError(
-        f"flip_to={flip_to} needs targets of other classes, by --search_targets"
+        "flip_to", f"={flip_to} needs targets of other classes, by --search_targets"
       )
     label_flips.given_class(dataset.class_names.index(flip_to), asked)
   if size >= n:
-    raise UserError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")
+    raise UserError("alpha", f"must leave out at least 1 of {n} examples, got {alpha}")

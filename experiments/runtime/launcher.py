@@ -13,7 +13,7 @@ from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.runtime import help as help_page
 from experiments.runtime import imported, lab, preemption, processes, program, workdir
-from jaxdm import devices, numerics
+from jaxdm import devices, numerics, progress
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 
@@ -51,8 +51,9 @@ def open_lab() -> lab.Lab:
   others = fingerprint not in (None, dataset.fingerprint())
   if same and others and opened.holds_models():
     raise workdir.WorkdirError(
-      f"workdir={folder.path} was begun with other images than the set "
-      f"{experiment.data.dataset} has now"
+      "workdir",
+      f"={folder.path} was begun with other images than the set "
+      f"{experiment.data.dataset} has now",
     )
   opened.check_models()
   return opened
@@ -64,11 +65,11 @@ def _check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   if not dataset.has_images:
     for name in ("flip", "translate_pixels", "cutout_pixels"):
       if name in given:
-        raise UserError(f"{name} has no effect on feature vectors")
+        raise UserError(name, "has no effect on feature vectors")
   unused = {"resnet9": (), "mlp": ("conv_backend",), "linear": ("width", "conv_backend")}
   for name in unused.get(network, ("width", "compute_dtype", "conv_backend")):
     if name in given:
-      raise UserError(f"{name} has no effect on --network={network}")
+      raise UserError(name, f"has no effect on --network={network}")
 
 
 def start(
@@ -91,14 +92,14 @@ def start(
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
   with program.one_line_errors():
     if argv[1:]:
-      raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+      raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
     if hold == "job":
       processes.check_one_job()
     processes.check()
     if hold in ("shared", "job"):
       processes.start()
     elif processes.asked():
-      raise UserError("shard and --distributed are for programs whose --help has them")
+      raise UserError("shard", "and --distributed are for programs whose --help has them")
     opened = opener()
     if opener is not open_workdir:  # Else nothing is computed.
       devices.check()
@@ -165,7 +166,8 @@ class Program(NamedTuple):
     preemption.listen()
     try:
       self.start(argv)
+    except progress.Cancelled:
+      sys.exit(preemption.EXIT_CODE)
     except BaseException as error:
-      if not (isinstance(error, SystemExit) and error.code == preemption.EXIT_CODE):
-        processes.leave(error)
+      processes.leave(error)
       raise

@@ -91,16 +91,16 @@ def open_files() -> Files:
   """
   for flag in (experiment_flags.ARRAYS, experiment_flags.DATA_DIR):
     if flag.value:
-      raise UserError(f"{flag.name} has no effect on models that others trained")
+      raise UserError(flag.name, "has no effect on models that others trained")
   folder = launcher.open_workdir()
   stored = folder.settings()
   files = stored.pop("files", {})
   if "train" in stored:
     raise workdir.WorkdirError(
-      f"workdir={folder.path} is an experiment on images; name a new --workdir"
+      "workdir", f"={folder.path} is an experiment on images; name a new --workdir"
     )
   if bool(MASKS.value) != bool(MARGINS.value):
-    raise UserError("masks and --margins are needed together")
+    raise UserError("masks", "and --margins are needed together")
   experiment = experiment_flags.experiment(stored)
   where = folder.places(masks=MASKS.value, margins=MARGINS.value)
   targets = TARGETS.value or "{}:{}".format(*files.get("targets", ("", "")))
@@ -112,7 +112,7 @@ def open_files() -> Files:
     masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
     packed, margins_mt, start, of = _from_files(masks, margins, targets)
   else:
-    raise UserError("masks and --margins are needed together")
+    raise UserError("masks", "and --margins are needed together")
   (m, n), stop = packed.shape, start + margins_mt.shape[1]
   sizes = np.bitwise_count(packed.bits).sum(axis=1, dtype=np.int64)
   distinct = len(np.unique(packed.bits, axis=0))
@@ -120,8 +120,8 @@ def open_files() -> Files:
     f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {n:,} examples, "
     f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
   )
-  if unused := experiment_flags.given_fields() - _USED:
-    raise UserError(f"{min(unused)} has no effect on models that others trained")
+  for name in sorted(experiment_flags.given_fields() - _USED):
+    raise UserError(name, "has no effect on models that others trained")
   models, with_margins = margins_lib.usable(margins_mt)
   bad = np.setdiff1d(np.arange(m), models)
   if lost := margins_mt.shape[1] - len(with_margins):
@@ -129,8 +129,9 @@ def open_files() -> Files:
   if bad.size and not drop:
     rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
     raise UserError(
-      f"margins of {bad.size} models are not finite: rows {rows}; "
-      "--drop_nonfinite leaves them out"
+      "margins",
+      f"of {bad.size} models are not finite: rows {rows}; "
+      "--drop_nonfinite leaves them out",
     )
   if bad.size:
     print(f"{bad.size} models left out: their margins are not finite")
@@ -144,7 +145,7 @@ def open_files() -> Files:
   same = all(now[name] == files.get(name) for name in ("targets", "drop_nonfinite"))
   if files and (now["masks"][1] != files["masks"][1] or (same and now != files)):
     raise workdir.WorkdirError(
-      f"workdir={folder.path} was begun with other files; name a new one"
+      "workdir", f"={folder.path} was begun with other files; name a new one"
     )
   return Files(folder, experiment, packed, margins_mt, {"files": now})
 
@@ -156,9 +157,9 @@ def _from_files(
   masks_mn, margins_mt = _array("masks", masks), _array("margins", margins)
   if len(margins_mt) != len(masks_mn):
     rows = len(margins_mt), len(masks_mn)
-    raise UserError(f"margins has {rows[0]} rows but --masks has {rows[1]}")
+    raise UserError("margins", f"has {rows[0]} rows but --masks has {rows[1]}")
   if margins_mt.dtype.kind != "f":
-    raise UserError(f"margins must hold floats, got {margins_mt.dtype}")
+    raise UserError("margins", f"must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
   packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
   return packed, margins_mt[:, start:stop], start, margins_mt.shape[1]
@@ -186,23 +187,23 @@ def _array(name: str, path: str) -> np.ndarray:
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
-    raise UserError(f"{name}={path} is not a whole .npy file: {error}") from error
+    raise UserError(name, f"={path} is not a whole .npy file: {error}") from error
   if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
-    raise UserError(f"{name}={path} must hold one matrix that is not empty")
+    raise UserError(name, f"={path} must hold one matrix that is not empty")
   return array
 
 
 def _checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
   """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
   if masks_mn.dtype.kind not in "bui":
-    raise UserError(f"masks must hold bool, or 0 and 1, got {masks_mn.dtype}")
+    raise UserError("masks", f"must hold bool, or 0 and 1, got {masks_mn.dtype}")
   for start in range(0, len(masks_mn), _BLOCK_ROWS):
     block = np.asarray(masks_mn[start : start + _BLOCK_ROWS])
     # A bool in a file may be a byte other than 0 and 1.
     numbers = block.view(np.uint8) if block.dtype == bool else block
     wrong = np.flatnonzero(((numbers != 0) & (numbers != 1)).any(axis=1))
     if wrong.size:
-      raise UserError(f"masks must be 0 or 1, and are not in row {start + wrong[0]}")
+      raise UserError("masks", f"must be 0 or 1, and are not in row {start + wrong[0]}")
     yield numbers.astype(bool)
 
 
@@ -210,8 +211,8 @@ def _slice(text: str, num_targets: int) -> tuple[int, int]:
   """The targets a:b that are asked for."""
   match = re.fullmatch(r"(\d*):(\d*)", text)
   if not match:
-    raise UserError(f"targets must be a:b, got {text!r}")
+    raise UserError("targets", f"must be a:b, got {text!r}")
   start, stop = int(match[1] or 0), int(match[2] or num_targets)
   if not start < stop <= num_targets:
-    raise UserError(f"targets must lie in 0:{num_targets}, got {text!r}")
+    raise UserError("targets", f"must lie in 0:{num_targets}, got {text!r}")
   return start, stop

@@ -13,6 +13,8 @@ import socket
 import sys
 import threading
 
+from jaxdm import progress
+
 # SIGUSR1 and SIGUSR2 are what SLURM is mostly told to send before a job's time is over.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h.
@@ -40,9 +42,19 @@ def be_last() -> None:
 
 
 def check() -> None:
-  """Exits if a signal has come; called where nothing is half done."""
+  """Raises Cancelled if a signal has come; call it only between units of work."""
   if _asked.is_set():
-    raise SystemExit(EXIT_CODE)
+    raise progress.Cancelled
+
+
+def check_after(report: progress.Progress) -> progress.Progress:
+  """A progress callback that calls `report`, then `check`."""
+
+  def update(done: int, total: int) -> None:
+    report(done, total)
+    check()
+
+  return update
 
 
 def _wait(receiver: socket.socket) -> None:

@@ -41,7 +41,7 @@ _SLOWEST_SECONDS = 10**7
 def check() -> None:
   """Raises ValueError on flags that have no effect together."""
   if OWN_DISK.value and not DISTRIBUTED.value:
-    raise UserError("own_disk is for processes of one job, --distributed")
+    raise UserError("own_disk", "is for processes of one job, --distributed")
 
 
 def asked() -> bool:
@@ -59,7 +59,7 @@ def start() -> None:
     _shard()
     return
   if SHARD.value is not None:
-    raise UserError("shard and --distributed exclude each other")
+    raise UserError("shard", "and --distributed exclude each other")
   try:
     # It would listen to SIGTERM instead of `stopping`.
     jax.config.update("jax_enable_preemption_service", False)
@@ -67,7 +67,7 @@ def start() -> None:
     # that died is noticed by its heartbeats.
     jax.distributed.initialize(shutdown_timeout_seconds=_SLOWEST_SECONDS)
   except (ValueError, RuntimeError) as error:
-    raise UserError(f"distributed: JAX finds no job to join: {error}") from error
+    raise UserError("distributed", f": JAX finds no job to join: {error}") from error
   if jax.process_index() == 0:
     preemption.be_last()
 
@@ -91,9 +91,13 @@ def leave(error: BaseException) -> None:
 def check_one_job() -> None:
   """Raises ValueError where flags ask for processes that cannot wait for each other."""
   if SHARD.value is not None:
-    raise UserError("shard: processes that work together must be one job, --distributed")
+    raise UserError(
+      "shard", ": processes that work together must be one job, --distributed"
+    )
   if OWN_DISK.value:
-    raise UserError("own_disk is for train_subsets; here processes meet in the workdir")
+    raise UserError(
+      "own_disk", "is for train_subsets; here processes meet in the workdir"
+    )
 
 
 def mine() -> tuple[int, int]:
@@ -120,5 +124,5 @@ def _shard() -> tuple[int, int]:
     return 0, 1
   match = re.fullmatch(r"(\d+)/(\d+)", SHARD.value)
   if not match or not int(match[1]) < int(match[2]):
-    raise UserError(f"shard must be i/N with 0 <= i < N, got {SHARD.value!r}")
+    raise UserError("shard", f"must be i/N with 0 <= i < N, got {SHARD.value!r}")
   return int(match[1]), int(match[2])

@@ -5,7 +5,6 @@ import errno
 import functools
 import importlib.metadata
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,12 +66,12 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str:
-  """One line that begins with the flag, if it begins with the name of one."""
+  """One line, which begins with the flag if the setting at fault is one."""
   if isinstance(error, OSError) and error.errno == errno.ENOSPC:
     return "--workdir's disk is full; make room, and the same command continues"
   message = " ".join(str(error).split())
-  first = re.match(r"\w*", message)
-  return f"--{message}" if first and first.group() in flags.FLAGS else message
+  setting = error.setting if isinstance(error, UserError) else None
+  return f"--{message}" if setting and setting in flags.FLAGS else message
 
 
 @functools.cache

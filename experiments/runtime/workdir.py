@@ -52,7 +52,7 @@ class Workdir:
       WorkdirError: if it holds something else, or has its stores somewhere else.
     """
     if not path:
-      raise WorkdirError("workdir is needed: a folder for the experiment's results")
+      raise WorkdirError("workdir", "is needed: a folder for the experiment's results")
     self.path = epath.Path(path)
     self._stages = self.path / "stages"
     try:
@@ -62,10 +62,10 @@ class Workdir:
         not self._stages.exists() and self.path.exists() and any(self.path.iterdir())
       )
     except OSError as error:
-      raise WorkdirError(f"workdir={path} cannot be read: {error}") from error
+      raise WorkdirError("workdir", f"={path} cannot be read: {error}") from error
     if foreign:
       raise WorkdirError(
-        f"workdir={path} is not empty and holds no experiment; name a new folder"
+        "workdir", f"={path} is not empty and holds no experiment; name a new folder"
       )
     self._given = _absolute({"bank_dir": bank_dir})
     kept = self._kept_places().get("bank_dir") or os.path.abspath(self.path / "bank")
@@ -74,7 +74,7 @@ class Workdir:
       epath.Path(kept), "*/manifest.json"
     ):
       raise WorkdirError(
-        f"bank_dir: the stores of --workdir={path} are in {kept}, not in {bank_dir}"
+        "bank_dir", f": the stores of --workdir={path} are in {kept}, not in {bank_dir}"
       )
 
   def places(self, **given: str | None) -> dict[str, str | None]:
@@ -115,8 +115,8 @@ class Workdir:
       atomic_io.check_writable(self.bank)
     except Exception as error:  # Buckets raise many kinds.
       own = os.fspath(self.bank) == os.path.abspath(self.path / "bank")
-      place = f"workdir: {self.bank}" if own else f"bank_dir={self.bank}"
-      raise WorkdirError(f"{place} cannot be used: {error}") from error
+      setting, mark = ("workdir", ": ") if own else ("bank_dir", "=")
+      raise WorkdirError(setting, f"{mark}{self.bank} cannot be used: {error}") from error
 
   def _kept_places(self) -> dict[str, str]:
     """What earlier runs were given."""
@@ -143,7 +143,9 @@ class Workdir:
           self._stages.mkdir(parents=True, exist_ok=True)
           file = stack.enter_context(open(self.path / name, "ab"))
         except OSError as error:
-          raise WorkdirError(f"workdir={self.path} cannot be written: {error}") from error
+          raise WorkdirError(
+            "workdir", f"={self.path} cannot be written: {error}"
+          ) from error
         self._lock(file, kind)
       if count == 1:
         verify.sweep(self.path)
@@ -172,7 +174,7 @@ class Workdir:
       fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise WorkdirError(
-        f"workdir={self.path} is in use by another process; wait for it to end"
+        "workdir", f"={self.path} is in use by another process; wait for it to end"
       ) from error
     except OSError as error:
       warnings.warn(
@@ -244,8 +246,9 @@ class Workdir:
     record = self._record(stage)
     if not record.get("complete") and not (partial and "summary" in record):
       raise WorkdirError(
-        f"workdir={self.path} lacks a finished {stage}; "
-        f"run python -m experiments.{launcher or stage} --workdir={self.path} first"
+        "workdir",
+        f"={self.path} lacks a finished {stage}; "
+        f"run python -m experiments.{launcher or stage} --workdir={self.path} first",
       )
     return record["summary"]
 
@@ -278,8 +281,9 @@ class Workdir:
     wrong = [name for name in sorted(both) if recorded[name] != inputs[name]]
     if wrong:
       raise WorkdirError(
-        f"workdir={self.path} holds other {', '.join(wrong)} than {stage} has read; run "
-        f"python -m experiments.{stage} --workdir={self.path} again first"
+        "workdir",
+        f"={self.path} holds other {', '.join(wrong)} than {stage} has read; run "
+        f"python -m experiments.{stage} --workdir={self.path} again first",
       )
 
   def run(
@@ -370,8 +374,9 @@ class Workdir:
     record = checksummed_json.read(path)
     if record.get("format") != _FORMAT:
       raise WorkdirError(
-        f"workdir={self.path} was begun by a version of jaxdm with other records "
-        "than this one reads; go on with that version, or name a new --workdir"
+        "workdir",
+        f"={self.path} was begun by a version of jaxdm with other records "
+        "than this one reads; go on with that version, or name a new --workdir",
       )
     return record
 

@@ -181,19 +181,19 @@ def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
   """
   most, fit = opened.experiment.collect.num_models, opened.experiment.fit
   if most < 10:
-    raise UserError(f"num_models={most} of this workdir are too few; 10 are needed")
+    raise UserError("num_models", f"={most} of this workdir are too few; 10 are needed")
   share = min(fit.validation_share, 1 - fit.validation_share)
   least = min(most, max(10, 2 * fit.folds, math.ceil(2 / share)))
   texts = SIZES.value or [str(max(least, most // 2**i)) for i in range(5)]
   if not all(text.isdecimal() and 10 <= int(text) <= most for text in texts):
-    raise UserError(f"sizes must be numbers from 10 to num_models={most}, got {texts}")
+    raise UserError("sizes", f"must be numbers from 10 to num_models={most}, got {texts}")
   unknown = set(CHOSEN.value) - set(WAYS)
   if unknown:
-    raise UserError(f"ways must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
+    raise UserError("ways", f"must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
   fits = {f"{way}@{size}" for way in CHOSEN.value for size in texts}
   unknown = set(REMOVALS.value) - fits - set(settings_lib.METHODS)
   if unknown:
-    raise UserError(f"removals must be way@models or methods, got {sorted(unknown)}")
+    raise UserError("removals", f"must be way@models or methods, got {sorted(unknown)}")
   return sorted({int(text) for text in texts}), CHOSEN.value
 
 

@@ -90,18 +90,19 @@ def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
   """
   target, count = TARGET.value, len(opened.target_labels)
   if not 0 <= target < count:
-    raise UserError(f"target must be in [0, {count}), got {target}")
+    raise UserError("target", f"must be in [0, {count}), got {target}")
   size = int(np.sum(opened.labels == opened.target_labels[target]))
   if size < 2:
     name = opened.dataset.class_names[opened.target_labels[target]]
     raise UserError(
-      f"target={target} is of the class {name}, which has 1 training image, and 1 must "
-      "stay; name another target"
+      "target",
+      f"={target} is of the class {name}, which has 1 training image, and 1 must "
+      "stay; name another target",
     )
   default = {max(1, size // 20), min(max(2, size // 10), size - 1)}
   texts = KS.value or [str(k) for k in sorted(default)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
-    raise UserError(f"ks must be numbers in [1, {size}), got {','.join(texts)}")
+    raise UserError("ks", f"must be numbers in [1, {size}), got {','.join(texts)}")
   return target, [int(text) for text in texts]
 
 

@@ -88,7 +88,7 @@ class BaseModels(NamedTuple):
     whole = np.concatenate(features)
     made = cls(chunks, np.concatenate(logits), whole[:, :t], whole[:, t:])
     if not np.isfinite(made.logits_rtk).all():
-      raise UserError("peak_learning_rate is too large: a model on all data diverged")
+      raise UserError("peak_learning_rate", "is too large: a model on all data diverged")
     return made
 
   def scores(
@@ -161,7 +161,7 @@ def weakest_targets(margins_rt: np.ndarray, count: int) -> np.ndarray:
   right_t = ((margins_rt > 0).mean(axis=0) >= _RIGHT) & (mean_t > 0)
   found = np.flatnonzero(right_t)
   if len(found) < count:
-    raise UserError(f"weakest must be at most {len(found)}, got {count}")
+    raise UserError("weakest", f"must be at most {len(found)}, got {count}")
   return np.sort(found[np.argsort(mean_t[found], kind="stable")[:count]])
 
 
@@ -262,7 +262,7 @@ def _sizes(texts: Sequence[str], name: str) -> list[int]:
     UserError: on anything else.
   """
   if not all(text.isdecimal() and int(text) > 0 for text in texts):
-    raise UserError(f"{name} must be numbers of images, got {','.join(texts)}")
+    raise UserError(name, f"must be numbers of images, got {','.join(texts)}")
   return [int(text) for text in texts]
 
 
@@ -270,7 +270,7 @@ def _sizes(texts: Sequence[str], name: str) -> list[int]:
 def main(argv: list[str]) -> None:
   """Trains, prints the table, writes it."""
   if argv[1:]:
-    raise UserError(f"arguments must be flags, got {argv[1]!r}; see --help")
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   sizes = _sizes(SIZES.value, "remove")
   relabelled = _sizes(RELABELLED.value, "relabel")
@@ -284,7 +284,7 @@ def main(argv: list[str]) -> None:
   dataset = native.downscaled(experiment.data.downscale)
   least = int(np.bincount(dataset.train_labels).min())
   if max(sizes + relabelled) >= least:
-    raise UserError(f"remove and --relabel must be below {least}, the smallest class")
+    raise UserError("remove", f"and --relabel must be below {least}, the smallest class")
   fleet = Fleet(
     experiment.train,
     dataset.train_images,
@@ -318,7 +318,9 @@ def main(argv: list[str]) -> None:
     bar((len(found) + 1) * len(seeds), count)
     whole_mu = margins_mu[np.isfinite(margins_mu).all(axis=1)]
     if not len(whole_mu):
-      raise UserError("peak_learning_rate is too large: all models of a change diverged")
+      raise UserError(
+        "peak_learning_rate", "is too large: all models of a change diverged"
+      )
     found.append(outcome(change, whole_mu))
     seconds = (time.perf_counter() - started) / (len(found) * len(seeds))
     measure.write(

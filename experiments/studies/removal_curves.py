@@ -67,12 +67,15 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   most = min(largest_change(opened.labels, k, share) for k in set(labels))
   if size < 2:
     raise UserError(
-      "search_targets must be of classes with two training images and more, one of which "
-      "stays; here is a target whose class has one"
+      "search_targets",
+      "must be of classes with two training images and more, one of which "
+      "stays; here is a target whose class has one",
     )
   texts = SIZES.value or [str(max(1, most // 2)), str(most)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
-    raise UserError(f"curve_sizes must be numbers in [1, {size}), got {','.join(texts)}")
+    raise UserError(
+      "curve_sizes", f"must be numbers in [1, {size}), got {','.join(texts)}"
+    )
   return sorted({int(text) for text in texts})
 
 

@@ -56,7 +56,7 @@ def attribution_scores(
   known = [name for name, one in METHODS.items() if one.terms or one.rows]
   wrong = [name for name in methods if name not in known]
   if wrong or len(set(methods)) < len(methods):
-    raise UserError(f"methods must be some of {', '.join(known)}, got {list(methods)}")
+    raise UserError("methods", f"must be some of {', '.join(known)}, got {list(methods)}")
   shape = len(trainer.target_labels), len(trainer.labels)
   totals = {name: np.zeros(shape, np.float32) for name in methods if METHODS[name].terms}
   if totals:
@@ -110,8 +110,9 @@ def add_full_data_scores(
     progress(done, num_models)
   if len(logits) < 2:
     raise UserError(
-      f"peak_learning_rate is too large: {num_models - len(logits)} of {num_models} "
-      "models on all data diverged"
+      "peak_learning_rate",
+      f"is too large: {num_models - len(logits)} of {num_models} "
+      "models on all data diverged",
     )
   for name, total_tn in totals_tn.items():
     factor_n = wrong_n / len(logits) if METHODS[name].by_doubt else np.ones(n)

@@ -47,12 +47,12 @@ class SearchConfig:
 
   def __post_init__(self) -> None:
     if not 0 < self.max_share < 1:
-      raise UserError(f"max_share must be in (0, 1), got {self.max_share}")
+      raise UserError("max_share", f"must be in (0, 1), got {self.max_share}")
     least = {"num_sizes": 1, "search_seeds": 1, "verify_seeds": 2}
     least |= {"max_verifications": 1, "num_targets": 1}
     for name, low in least.items():
       if getattr(self, name) < low:
-        raise UserError(f"{name} must be >= {low}, got {getattr(self, name)}")
+        raise UserError(name, f"must be >= {low}, got {getattr(self, name)}")
     _ = self.test()  # Checks the confidence.
 
   def test(self, skewness: float = MOST_SKEWNESS) -> SequentialTest:

@@ -39,8 +39,9 @@ def given_class(label: int, target_labels: np.ndarray) -> np.ndarray:
   same = np.flatnonzero(np.asarray(target_labels) == label)
   if same.size:
     raise UserError(
-      f"flip_to must not be the class of a target; it is that of {same.size} "
-      f"of {len(target_labels)}"
+      "flip_to",
+      f"must not be the class of a target; it is that of {same.size} "
+      f"of {len(target_labels)}",
     )
   return np.full(len(target_labels), label, np.int32)
 

@@ -70,8 +70,9 @@ def make_problem(
   found = found[np.isfinite(found).any(axis=1)]
   if len(found) < 2:
     raise UserError(
-      f"retrain: {BASE_MODELS - len(found)} of {BASE_MODELS} models on all data have no "
-      "finite margins"
+      "retrain",
+      f": {BASE_MODELS - len(found)} of {BASE_MODELS} models on all data have no "
+      "finite margins",
     )
   base_rt = np.full((len(found), t), np.nan)
   base_rt[:, targets_of(retrain, t)] = found
@@ -91,7 +92,7 @@ def choose_targets(
     found = sample_targets(problem.base_margins_rt, config.num_targets, config.seed)
     if not found.size:
       raise UserError(
-        "models on all data get no target right, so that none can be searched"
+        None, "models on all data get no target right, so that none can be searched"
       )
     return found
   asked = np.unique(np.asarray(targets, int))
@@ -102,7 +103,7 @@ def choose_targets(
     )
   wrong = asked[~right_targets(problem.base_margins_rt)[asked]]
   if wrong.size:
-    raise UserError(f"targets: models on all data get {wrong.tolist()} wrong")
+    raise UserError("targets", f": models on all data get {wrong.tolist()} wrong")
   return asked
 
 

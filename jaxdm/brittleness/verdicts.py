@@ -114,10 +114,10 @@ class SequentialTest:
 
   def __post_init__(self) -> None:
     if not 0 <= self.skewness <= MOST_SKEWNESS:
-      raise UserError(f"skewness must be in [0, {MOST_SKEWNESS}], got {self.skewness}")
+      raise UserError("skewness", f"must be in [0, {MOST_SKEWNESS}], got {self.skewness}")
     if not 0.5 < self.confidence <= 1 - _LEAST_LEVEL:
       raise UserError(
-        f"confidence must be in (0.5, {1 - _LEAST_LEVEL}], got {self.confidence}"
+        "confidence", f"must be in (0.5, {1 - _LEAST_LEVEL}], got {self.confidence}"
       )
 
   @property

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxdm.data import labels as labels_lib
-from jaxdm.data.dataset import ARRAY_NAMES, DataError, Dataset
+from jaxdm.data.dataset import ARRAY_NAMES, DataError, Dataset, read_from
 from jaxdm.data.place import Place, place
 
 _CHANNELS = (1, 3, 4)  # Of images as they are mostly stored.
 
 
+@read_from("arrays")
 def load_arrays(path: str | os.PathLike[str]) -> Dataset:
   """Reads a user's own data from a NumPy .npz archive.
 
@@ -34,7 +35,9 @@ def load_arrays(path: str | os.PathLike[str]) -> Dataset:
     images, count = arrays[f"{split}_images"], len(arrays[f"{split}_labels"])
     _check_layout(images, count, f"{name}: {split}_images")
     if len(images) != count:
-      raise DataError(f"{name}: {len(images)} {split}_images but {count} {split}_labels")
+      raise DataError(
+        None, f"{name}: {len(images)} {split}_images but {count} {split}_labels"
+      )
   labels = labels_lib.number_labels(
     name, arrays["train_labels"], arrays["test_labels"], names
   )
@@ -65,12 +68,14 @@ def _read(name: str, path: Place) -> dict[str, np.ndarray]:
     raise
   except Exception as error:  # zipfile and NumPy raise a dozen kinds.
     raise DataError(
-      f"{name} cannot be read: {error}; it must be an .npz as numpy.savez makes them"
+      None,
+      f"{name} cannot be read: {error}; it must be an .npz as numpy.savez makes them",
     ) from error
   if missing := [key for key in ARRAY_NAMES if key not in arrays]:
     raise DataError(
+      None,
       f"{name} lacks {', '.join(missing)}; it needs {', '.join(ARRAY_NAMES)}, and holds "
-      f"{', '.join(keys[:9]) or 'nothing'}"
+      f"{', '.join(keys[:9]) or 'nothing'}",
     )
   return arrays
 
@@ -83,8 +88,9 @@ def _array(name: str, archive: Mapping[str, np.ndarray], key: str) -> np.ndarray
     if "Object arrays" not in str(error):
       raise
     raise DataError(
+      None,
       f"{name}: {key} cannot be read: Object arrays hold Python objects; save it "
-      "as numbers or as text (dtype=str)"
+      "as numbers or as text (dtype=str)",
     ) from error
 
 
@@ -104,16 +110,18 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
     return images
   if not np.issubdtype(images.dtype, np.floating):
     raise DataError(
+      None,
       f"{name} must be uint8 or float in [0, 1], got {images.dtype}; give numbers "
-      "from 0 to 255 as uint8, from 0 to 1 as float"
+      "from 0 to 255 as uint8, from 0 to 1 as float",
     )
   bad = np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(axis=1))
   if bad.size:
-    raise DataError(f"{name} has NaN or infinite pixels, first in image {bad[0]}")
+    raise DataError(None, f"{name} has NaN or infinite pixels, first in image {bad[0]}")
   if images.size and (images.min() < 0 or images.max() > 1):
     raise DataError(
+      None,
       f"{name} must be in [0, 1] when float, got {images.min()} to {images.max()}; "
-      "bring black to 0 and white to 1, or give uint8"
+      "bring black to 0 and white to 1, or give uint8",
     )
   return np.round(images * 255).astype(np.uint8)
 
@@ -143,6 +151,7 @@ def _check_layout(images: np.ndarray, count: int, name: str) -> None:
         break
   if advice:
     raise DataError(
+      None,
       f"{name} must be [number, height, width, channels], got {list(shape)}; its axes "
-      f"look as if {advice} brought them into that order"
+      f"look as if {advice} brought them into that order",
     )

@@ -1,7 +1,8 @@
 """Images or feature vectors with labels, in memory, and where each came from."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 class DataError(UserError):
   """Data that cannot be used, with what is wrong and what is accepted."""
+
+
+@contextlib.contextmanager
+def read_from(setting: str) -> Iterator[None]:
+  """Adds the setting that names the data to errors about the data; also a decorator."""
+  try:
+    yield
+  except DataError as error:
+    error.setting = error.setting or setting
+    raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,35 +73,40 @@ class Dataset:
       kinds = {4: np.dtype(np.uint8), 2: np.dtype(np.float32)}
       if images.dtype != kinds.get(images.ndim):
         raise DataError(
+          None,
           f"{self.name}: {split}_images must be uint8[number, height, width, "
           "channels], or float32[number, features], got "
-          f"{images.dtype}{list(images.shape)}"
+          f"{images.dtype}{list(images.shape)}",
         )
       if images.ndim == 2 and not np.isfinite(images).all():
         row = np.flatnonzero(~np.isfinite(images).all(axis=1))[0]
         raise DataError(
+          None,
           f"{self.name}: {split}_images has features that are not finite, first in "
-          f"vector {row}"
+          f"vector {row}",
         )
       if 0 in images.shape[1:]:
         raise DataError(
-          f"{self.name}: {split}_images must have pixels, got {list(images.shape)}"
+          None, f"{self.name}: {split}_images must have pixels, got {list(images.shape)}"
         )
       if len(images) != len(labels):
         raise DataError(
-          f"{self.name}: {len(images)} {split}_images but {len(labels)} {split}_labels"
+          None,
+          f"{self.name}: {len(images)} {split}_images but {len(labels)} {split}_labels",
         )
       if not len(labels):
-        raise DataError(f"{self.name}: {split} split is empty")
+        raise DataError(None, f"{self.name}: {split} split is empty")
       if labels.min() < 0 or labels.max() >= len(self.class_names):
         raise DataError(
+          None,
           f"{self.name}: {split}_labels must be in [0, {len(self.class_names)}), "
-          f"got {labels.min()} to {labels.max()}"
+          f"got {labels.min()} to {labels.max()}",
         )
     if self.train_images.shape[1:] != self.test_images.shape[1:]:
       raise DataError(
+        None,
         f"{self.name}: train images are {list(self.train_images.shape[1:])} but "
-        f"test images are {list(self.test_images.shape[1:])}"
+        f"test images are {list(self.test_images.shape[1:])}",
       )
 
   @property
@@ -123,25 +139,26 @@ class Dataset:
     unknown = [name for name in names if name not in self.class_names]
     if unknown or len(set(names)) != len(names) or len(names) < 2:
       raise DataError(
-        f"classes must be two or more of {', '.join(self.class_names)}; got "
-        f"{', '.join(names)}"
+        "classes",
+        f"must be two or more of {', '.join(self.class_names)}; got {', '.join(names)}",
       )
     old = [self.class_names.index(name) for name in names]
     parts: dict[str, Any] = {}
     for split, per_class in (("train", train_per_class), ("test", test_per_class)):
       labels = getattr(self, f"{split}_labels")
       rows = [np.flatnonzero(labels == label) for label in old]
-      fewest = min(len(r) for r in rows)
+      fewest, setting = min(len(r) for r in rows), f"{split}_per_class"
       if per_class is not None and not fewest:
         lacking = names[[len(r) for r in rows].index(0)]
         raise DataError(
-          f"{split}_per_class must be 0, for all, where a class has no {split} examples, "
-          f"as {lacking} of {self.name}; or leave it out of classes"
+          setting,
+          f"must be 0, for all, where a class has no {split} examples, "
+          f"as {lacking} of {self.name}; or leave it out of classes",
         )
       if per_class is not None and not 1 <= per_class <= fewest:
         raise DataError(
-          f"{split}_per_class must be in [1, {fewest}] for these classes of "
-          f"{self.name}, got {per_class}"
+          setting,
+          f"must be in [1, {fewest}] for these classes of {self.name}, got {per_class}",
         )
       kept = np.sort(np.concatenate([r[:per_class] for r in rows]))
       new_label = np.full(self.num_classes, -1, np.int32)
@@ -156,12 +173,12 @@ class Dataset:
     """Images averaged over factor x factor blocks."""
     if not self.has_images:
       if factor != 1:
-        raise DataError(f"downscale must be 1 for feature vectors, got {factor}")
+        raise DataError("downscale", f"must be 1 for feature vectors, got {factor}")
       return self
     height, width = self.train_images.shape[1:3]
     if factor < 1 or height % factor or width % factor:
       raise DataError(
-        f"downscale must divide the image size {height}x{width}, got {factor}"
+        "downscale", f"must divide the image size {height}x{width}, got {factor}"
       )
     if factor == 1:
       return self
@@ -178,7 +195,9 @@ def _check_text(name: str, texts: Sequence[str]) -> None:
     "".join(texts).encode()
   except UnicodeEncodeError as error:
     wrong = error.object[error.start : error.end]
-    raise DataError(f"{name} must be text that UTF-8 can hold, got {wrong!a}") from error
+    raise DataError(
+      None, f"{name} must be text that UTF-8 can hold, got {wrong!a}"
+    ) from error
 
 
 def _block_means(images: np.ndarray, factor: int) -> np.ndarray:

@@ -39,7 +39,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     red, green, blue = PIL.ImageColor.getrgb(text)[:3]
   except ValueError as error:
     raise DataError(
-      f"background must be a colour such as white, black or #808080, got {text!r}"
+      "background", f"must be a colour such as white, black or #808080, got {text!r}"
     ) from error
   return min(red, 255), min(green, 255), min(blue, 255)
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from jaxdm.data import decode
-from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.dataset import DataError, Dataset, read_from
 from jaxdm.data.place import Place, place
 
 
+@read_from("data_dir")
 def load_folder(
   path: str | os.PathLike[str] | None, *, background: str = "white"
 ) -> Dataset:
@@ -27,7 +28,7 @@ def load_folder(
     DataError: naming the folder or file and what is wrong with it.
   """
   if not path:
-    raise DataError("dataset 'folder' needs one: data_dir=FOLDER, of train/ and test/")
+    raise DataError("dataset", "'folder' needs one: data_dir=FOLDER, of train/ and test/")
   colour = decode.parse_colour(background)
   root = place(path)
   files = {split: _image_files(root / split) for split in ("train", "test")}
@@ -36,8 +37,9 @@ def load_folder(
   unknown = [f for f in files["test"] if f.parent.name not in numbers]
   if unknown:
     raise DataError(
-      f"data_dir: {unknown[0]} is of a class that {path}/train lacks; "
-      "add training images of it, or take it out"
+      "data_dir",
+      f": {unknown[0]} is of a class that {path}/train lacks; "
+      "add training images of it, or take it out",
     )
   images = {split: [_pixels(f, colour) for f in files[split]] for split in files}
   is_colour = any(image.ndim == 3 for part in images.values() for image in part)
@@ -47,8 +49,9 @@ def load_folder(
     for file, image in zip(files[split], part, strict=True):
       if image.shape[:2] != shape:
         raise DataError(
-          f"data_dir: {file} is {image.shape[0]}x{image.shape[1]} pixels but the first "
-          f"image {shape[0]}x{shape[1]}; bring all to one size first"
+          "data_dir",
+          f": {file} is {image.shape[0]}x{image.shape[1]} pixels but the first "
+          f"image {shape[0]}x{shape[1]}; bring all to one size first",
         )
     channels = 3 if is_colour else 1
     stack = [np.broadcast_to(np.atleast_3d(i), (*shape, channels)) for i in part]
@@ -78,17 +81,19 @@ def _image_files(split: Place) -> list[Place]:
     if folder.is_dir():
       files += _visible(folder)
     elif not folder.exists():
-      raise DataError(f"data_dir: {folder} is a link to nothing; mend it, or take it out")
+      raise DataError(
+        "data_dir", f": {folder} is a link to nothing; mend it, or take it out"
+      )
   for file in files:
     # In a bucket each look takes a while, and there are no pipes, which never end.
     local = isinstance(file, pathlib.Path)
     if local and file.exists() and not file.is_file():
       raise DataError(
-        f"data_dir: {file} is no file; images must be in {split}/CLASS, without folders "
-        "below"
+        "data_dir",
+        f": {file} is no file; images must be in {split}/CLASS, without folders below",
       )
   if not files:
-    raise DataError(f"data_dir: {split} holds no CLASS/FILE")
+    raise DataError("data_dir", f": {split} holds no CLASS/FILE")
   return sorted(files, key=lambda f: (os.fsencode(f.parent.name), os.fsencode(f.name)))
 
 
@@ -98,8 +103,9 @@ def _visible(folder: Place) -> list[Place]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
   except Exception as error:  # Buckets raise many kinds.
     raise DataError(
-      f"data_dir: {folder} cannot be read: {error}; it must be a folder, of "
-      "train/CLASS/FILE and test/CLASS/FILE"
+      "data_dir",
+      f": {folder} cannot be read: {error}; it must be a folder, of "
+      "train/CLASS/FILE and test/CLASS/FILE",
     ) from error
 
 
@@ -109,6 +115,7 @@ def _pixels(path: Place, background: tuple[int, int, int]) -> np.ndarray:
     return decode.decode(path, background)
   except Exception as error:  # Pillow raises many kinds.
     raise DataError(
-      f"data_dir: {path} is no image that can be used: {error}; save it as a PNG of 8 "
-      "bits a channel, or take it out"
+      "data_dir",
+      f": {path} is no image that can be used: {error}; save it as a PNG of 8 "
+      "bits a channel, or take it out",
     ) from error

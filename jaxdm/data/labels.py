@@ -43,13 +43,14 @@ def number_labels(
   train = _checked(f"{name}: train_labels", train)
   test = _checked(f"{name}: test_labels", test)
   if (train.dtype.kind == "U") != (test.dtype.kind == "U"):
-    raise DataError(f"{name}: train_labels and test_labels must be of one kind")
+    raise DataError(None, f"{name}: train_labels and test_labels must be of one kind")
   values, numbers = np.unique(train, return_inverse=True)
   unknown = np.setdiff1d(test, values)
   if unknown.size:
     raise DataError(
+      None,
       f"{name}: test_labels must be among the {len(values)} train_labels "
-      f"{_some(values)}, got {_some(unknown)} as well"
+      f"{_some(values)}, got {_some(unknown)} as well",
     )
   if class_names is None:
     class_names = tuple(str(value) for value in values.tolist())
@@ -57,8 +58,9 @@ def number_labels(
     return Labels(train.astype(np.int32), test.astype(np.int32), class_names)
   elif len(class_names) != len(values):
     raise DataError(
+      None,
       f"{name}: class_names must be one for each of the {len(values)} labels "
-      f"{_some(values)}, got {len(class_names)}"
+      f"{_some(values)}, got {len(class_names)}",
     )
   found = np.searchsorted(values, test)
   return Labels(numbers.astype(np.int32), found.astype(np.int32), class_names)
@@ -72,11 +74,15 @@ def text_of(name: str, array: np.ndarray) -> tuple[str, ...]:
   """
   array = np.asarray(array)
   if array.ndim != 1 or array.dtype.kind not in "USiu":
-    raise DataError(f"{name} must be text [k], got {array.dtype}{list(array.shape)}")
+    raise DataError(
+      None, f"{name} must be text [k], got {array.dtype}{list(array.shape)}"
+    )
   names = tuple(str(value) for value in _decoded(name, array).tolist())
   if len(set(names)) < len(names):
     twice = sorted({text for text in names if names.count(text) > 1})
-    raise DataError(f"{name} must differ from each other, got {', '.join(twice)} twice")
+    raise DataError(
+      None, f"{name} must differ from each other, got {', '.join(twice)} twice"
+    )
   return names
 
 
@@ -86,22 +92,23 @@ def _checked(name: str, labels: np.ndarray) -> np.ndarray:
   if labels.ndim == 2 and labels.shape[1] == 1:
     labels = labels[:, 0]
   if _are_one_hot(labels):
-    raise DataError(f"{name} are one-hot; give {name.split()[-1]}.argmax(axis=1)")
+    raise DataError(None, f"{name} are one-hot; give {name.split()[-1]}.argmax(axis=1)")
   if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
     finite = labels.dtype.kind == "f" and bool(np.isfinite(labels).all())
     whole = finite and bool((labels % 1 == 0).all())
     remedy = f"; give {name.split()[-1]}.astype(int)" if whole else ""
     raise DataError(
+      None,
       f"{name} must be integers or text [number], got {labels.dtype}{list(labels.shape)}"
-      + remedy
+      + remedy,
     )
   if not labels.size:
-    raise DataError(f"{name} must not be empty")
+    raise DataError(None, f"{name} must not be empty")
   if labels.dtype.kind == "b":
     return labels.astype(str)
   if labels.dtype.kind in "iu":
     if labels.max() > np.iinfo(np.int64).max:
-      raise DataError(f"{name} must be below 2**63, got {labels.max()}")
+      raise DataError(None, f"{name} must be below 2**63, got {labels.max()}")
     return labels.astype(np.int64)
   return _decoded(name, labels)
 
@@ -120,7 +127,7 @@ def _decoded(name: str, array: np.ndarray) -> np.ndarray:
   try:
     return np.char.decode(array, "utf-8")
   except UnicodeDecodeError as error:
-    raise DataError(f"{name} must be text or bytes in UTF-8: {error}") from error
+    raise DataError(None, f"{name} must be text or bytes in UTF-8: {error}") from error
 
 
 def _some(values: np.ndarray) -> str:

@@ -49,7 +49,7 @@ def load_dataset(
     return load_fashion()
   if dataset == "arrays":
     if arrays is None:
-      raise DataError("dataset 'arrays' needs a file: arrays=FILE.npz")
+      raise DataError("dataset", "'arrays' needs a file: arrays=FILE.npz")
     return load_arrays(arrays)
   try:
     # Each needs packages that the library does not, and is slow to import.
@@ -62,5 +62,5 @@ def load_dataset(
     return load_tfds(dataset, data_dir, background=background)
   except ModuleNotFoundError as error:
     raise DataError(
-      f"dataset={dataset} needs the package {error.name}: pip install 'jaxdm[data]'"
+      "dataset", f"={dataset} needs the package {error.name}: pip install 'jaxdm[data]'"
     ) from error

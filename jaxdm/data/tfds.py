@@ -11,12 +11,13 @@ import numpy as np
 
 from jaxdm.data import decode, tfrecord
 from jaxdm.data import labels as labels_lib
-from jaxdm.data.dataset import DataError, Dataset
+from jaxdm.data.dataset import DataError, Dataset, read_from
 from jaxdm.data.place import place
 
 _SPLITS = ("train", "test")
 
 
+@read_from("dataset")
 def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> Dataset:
   """Reads a prepared set, whichever of TFDS's file formats it was prepared in.
 
@@ -36,12 +37,13 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   named = list(features) if isinstance(features, Iterable) else []
   if not {"image", "label"} <= set(named) or not set(_SPLITS) <= set(splits):
     raise DataError(
-      f"dataset {name!r} needs features image and label and splits train and test; it "
-      f"has {', '.join(named) or 'none'} and {', '.join(splits) or 'none'}"
+      "dataset",
+      f"{name!r} needs features image and label and splits train and test; it "
+      f"has {', '.join(named) or 'none'} and {', '.join(splits) or 'none'}",
     )
   dtype = getattr(features["image"], "np_dtype", np.uint8)
   if dtype != np.uint8:
-    raise DataError(f"dataset {name!r} needs images of uint8, and has {dtype}")
+    raise DataError("dataset", f"{name!r} needs images of uint8, and has {dtype}")
   parts: dict[str, Any] = {}
   labels = {}
   for split in _SPLITS:
@@ -51,19 +53,21 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
       labels[split] = np.array([label for _, label in rows])
     except NotImplementedError as error:
       remedy = _remedy(name, data_dir)
-      raise DataError(f"dataset {name!r} cannot be read: {error}. {remedy}") from error
+      raise DataError("dataset", f"{name!r} cannot be read: {error}. {remedy}") from error
     except Exception as error:  # TFDS and array_record raise many kinds.
       raise DataError(
-        f"dataset {name!r} cannot be read: {_first_line(error)}. Remove "
-        f"{builder.data_path} and prepare it again. {_remedy(name, data_dir)}"
+        "dataset",
+        f"{name!r} cannot be read: {_first_line(error)}. Remove "
+        f"{builder.data_path} and prepare it again. {_remedy(name, data_dir)}",
       ) from error
     if not rows:
-      raise DataError(f"dataset {name!r} has no examples in its split {split}")
+      raise DataError("dataset", f"{name!r} has no examples in its split {split}")
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
       raise DataError(
-        f"dataset {name!r} has images of unequal shapes, such as {shapes[0]} and "
-        f"{shapes[1]}; bring them to one size, as files for dataset=folder"
+        "dataset",
+        f"{name!r} has images of unequal shapes, such as {shapes[0]} and "
+        f"{shapes[1]}; bring them to one size, as files for dataset=folder",
       )
     stack = np.stack(images)
     if stack.ndim == 4 and stack.shape[-1] == 4:
@@ -110,20 +114,23 @@ def builder_of(name: str, data_dir: str | None) -> Any:
     cause = error if isinstance(unread, not_found) else unread
     if isinstance(cause, not_found):
       raise DataError(
-        f"dataset {name!r} is none that TFDS knows: {_first_line(cause)}; images of your "
-        "own are dataset=folder or dataset=arrays"
+        "dataset",
+        f"{name!r} is none that TFDS knows: {_first_line(cause)}; images of your "
+        "own are dataset=folder or dataset=arrays",
       ) from error
     raise DataError(
-      f"dataset {name!r} cannot be loaded: {_first_line(cause)}; give a name such as "
+      "dataset",
+      f"{name!r} cannot be loaded: {_first_line(cause)}; give a name such as "
       "cifar10 or cifar10:3.0.2, and remove what is damaged of that set from "
-      f"{data_dir or tfds.core.constants.DATA_DIR}. {_remedy(name, data_dir)}"
+      f"{data_dir or tfds.core.constants.DATA_DIR}. {_remedy(name, data_dir)}",
     ) from error
   if not builder.data_path.exists():
     folder = builder.data_path.parent
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     others = f" (prepared are {', '.join(found)})" if found else ""
     raise DataError(
-      f"dataset {name!r} is not prepared in {folder}{others}. {_remedy(name, data_dir)}"
+      "dataset",
+      f"{name!r} is not prepared in {folder}{others}. {_remedy(name, data_dir)}",
     )
   return builder
 

@@ -18,6 +18,7 @@ from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.plan import FitPlan, Parts, agree
 from jaxdm.datamodels.priors import Prior
 from jaxdm.lasso import design, matrices, tiling
+from jaxdm.lasso import plan as plan_lib
 from jaxdm.lasso import solver as solver_lib
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
@@ -72,7 +73,7 @@ def fit_datamodels(
       margins. A number is the same for all models, and so is None.
     config: of the path and the choice.
     candidates: priors by name. None: no prior, the published method.
-    form: of the design, to force one (see `design.plan`).
+    form: of the design, to force one (see `plan.choose`).
     tile: targets at a time, to force a number.
     folder: where finished tiles are kept; a fit that was stopped continues there. It
       also holds the plan of the first process that came (form, tile, order), which every
@@ -104,14 +105,16 @@ def fit_datamodels(
   splits = path.folds(m, config, weights_m)
 
   def planned() -> FitPlan:
-    made = design.plan(m, n, t, is_bool=True, form=form, tile=tile, processes=share[1])
+    made = plan_lib.choose(
+      m, n, t, is_bool=True, form=form, tile=tile, processes=share[1]
+    )
     return FitPlan(made, names)
 
   plan, order = agree(folder, planned, index=share[0], form=form, tile=tile)
   if set(order) == set(names):  # Else `kept` finds that the folder is of another fit.
     candidates = {name: candidates[name] for name in order}
-  design.check_room(plan, m, n)
-  report(f"lasso: {plan}, {design.peak_bytes(plan, m, n) / 1e9:.2f} GB")
+  plan_lib.check_room(plan, m, n)
+  report(f"lasso: {plan}, {plan_lib.peak_bytes(plan, m, n) / 1e9:.2f} GB")
   # Digests read everything: not for nothing.
   data_of_fit = masks_mn, margins_mt, weights_m
   depends_on = () if folder is None else (*data_of_fit, config, candidates, plan)
@@ -170,7 +173,7 @@ def _settings(
   weights_m: np.ndarray | None,
   config: FitConfig,
   candidates: Mapping[str, Prior],
-  plan: design.Plan,
+  plan: plan_lib.Plan,
 ) -> dict[str, Any]:
   """What a fit's parts depend on, as JSON values."""
   shape = margins_mt.shape[1], masks_mn.shape[1]

@@ -113,22 +113,25 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
   models, targets = margins.usable(margins_mt)
   if not len(models):
     raise UserError(
-      f"margins of all {len(margins_mt)} held-out models are not finite: there is "
-      "nothing to evaluate"
+      "margins",
+      f"of all {len(margins_mt)} held-out models are not finite: there is "
+      "nothing to evaluate",
     )
   subset_m = subset_ids(masks_mn)[models]
   order = np.argsort(subset_m, kind="stable")
   starts_s = np.flatnonzero(np.diff(subset_m[order], prepend=-1))
   if len(starts_s) < 2:
     raise UserError(
+      None,
       "held-out models must have at least 2 different training sets, got "
-      f"{len(models)} models with finite margins on {len(starts_s)}"
+      f"{len(models)} models with finite margins on {len(starts_s)}",
     )
   targets = targets[_varies(margins_mt, models)[targets]]
   if not len(targets):
     raise UserError(
-      f"margins of all {margins_mt.shape[1]} targets are the same in all models, or not "
-      "finite in most of them: there is nothing to evaluate"
+      "margins",
+      f"of all {margins_mt.shape[1]} targets are the same in all models, or not "
+      "finite in most of them: there is nothing to evaluate",
     )
   parts = _parts(predicted_mt, margins_mt, models[order], targets, starts_s)
   lds_t = np.full(margins_mt.shape[1], np.nan)

@@ -52,13 +52,13 @@ class FitConfig:
   def __post_init__(self) -> None:
     for name in ("num_lambdas", "folds", "patience", "max_steps"):
       if getattr(self, name) < 1:
-        raise UserError(f"{name} must be >= 1, got {getattr(self, name)}")
+        raise UserError(name, f"must be >= 1, got {getattr(self, name)}")
     for name in ("lambda_min_ratio", "validation_share"):
       if not 0 < getattr(self, name) < 1:
-        raise UserError(f"{name} must be in (0, 1), got {getattr(self, name)}")
+        raise UserError(name, f"must be in (0, 1), got {getattr(self, name)}")
     for name in ("tol", "path_tol"):
       if not getattr(self, name) > 0:
-        raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        raise UserError(name, f"must be positive, got {getattr(self, name)}")
 
 
 def lambdas(top_t: np.ndarray, config: FitConfig) -> np.ndarray:
@@ -93,7 +93,9 @@ def folds(m: int, config: FitConfig, weights_m: np.ndarray | None = None) -> lis
   else:
     parts = np.array_split(order, config.folds)
   if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:
-    raise UserError(f"{m} models are too few to hold {len(parts[0])} out for validation")
+    raise UserError(
+      None, f"{m} models are too few to hold {len(parts[0])} out for validation"
+    )
   pairs = [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
   return [
     Fold(*pair, *(matrices.part_of(weights_m, rows) for rows in pair)) for pair in pairs

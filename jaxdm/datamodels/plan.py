@@ -9,6 +9,7 @@ from etils import epath
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
+from jaxdm.lasso import plan as plan_lib
 from jaxdm.storage import atomic_io, checksummed_json, polling
 from jaxdm.storage import cache as cache_lib
 
@@ -23,7 +24,7 @@ class FitPlan(NamedTuple):
     candidates: the priors' names, in the order in which their parts are counted.
   """
 
-  design: design.Plan
+  design: plan_lib.Plan
   candidates: tuple[str, ...]
 
 
@@ -58,7 +59,9 @@ def agree(
   has_parts = (path.parent / cache_lib.MANIFEST).exists()
   if not path.exists():
     if has_parts:
-      raise UserError(f"{folder} holds parts of another fit, without a plan; remove it")
+      raise UserError(
+        None, f"{folder} holds parts of another fit, without a plan; remove it"
+      )
     if index and atomic_io.is_remote(path):
       polling.until(path.exists, str(path))
     else:
@@ -68,10 +71,11 @@ def agree(
   for name, value in asked.items():
     if value not in (None, stored[name], stored["asked"][name]):
       raise UserError(
-        f"{name} must be {stored[name]}, with which {folder} was begun, got {value}; "
-        "leave it out, or name another folder"
+        name,
+        f"must be {stored[name]}, with which {folder} was begun, got {value}; "
+        "leave it out, or name another folder",
       )
-  found = design.Plan(stored["form"], stored["tile"], stored["lanes"])
+  found = plan_lib.Plan(stored["form"], stored["tile"], stored["lanes"])
   return FitPlan(found, tuple(stored["candidates"]))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxdm import numerics
 from jaxdm.lasso import design, matrices
+from jaxdm.lasso import plan as plan_lib
 from jaxdm.lasso.result import LassoFit
 from jaxdm.lasso.solver import Solver
 from jaxdm.lasso.tiling import Factors, factors_of, tiles
@@ -99,10 +100,12 @@ def fit_lasso(
   lam_t = penalties(lam, t)
   if not tol > 0:
     raise ValueError(f"tol must be positive, got {tol}")
-  limit = design.check_count("max_steps", max_steps, 0)
+  limit = plan_lib.check_count("max_steps", max_steps, 0)
   rows, weights_m = matrices.as_weights(sample_weight, m)
   masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)
-  plan = design.plan(len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile)
+  plan = plan_lib.choose(
+    len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile
+  )
   report(f"lasso: {plan}")
   solver = Solver(masks, np.arange(len(rows)), plan, weights_m)
   fits = []

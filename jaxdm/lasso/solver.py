@@ -13,6 +13,7 @@ import numpy as np
 from jaxdm import devices
 from jaxdm.lasso import certificate, design, fista
 from jaxdm.lasso import matrices as columns_lib
+from jaxdm.lasso import plan as plan_lib
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
 from jaxdm.typing import Array
@@ -35,7 +36,7 @@ class Solver:
     self,
     design_mn: design.Matrix,
     rows_m: np.ndarray,
-    plan: design.Plan,
+    plan: plan_lib.Plan,
     weights_m: np.ndarray | None = None,
   ):
     """Reads nothing yet.
@@ -43,7 +44,7 @@ class Solver:
     Args:
       design_mn: bool or real.
       rows_m: int, which of its rows.
-      plan: of `design.plan`.
+      plan: of `plan.choose`.
       weights_m: float64 > 0, a weight for each of those rows; None: 1.
     """
     self._x, self._rows, self.plan = design_mn, rows_m, plan

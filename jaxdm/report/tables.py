@@ -45,7 +45,7 @@ def read_rows(path: epath.Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
       return list(csv.DictReader(file))
   except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{path} cannot be read: {error}") from error
+    raise UserError(None, f"{path} cannot be read: {error}") from error
 
 
 def write_rows(
@@ -159,7 +159,7 @@ def read_verdicts(
       examples = tuple(map(int, row["examples"].split()))
       verdicts.append(verdicts_lib.Verdict(**fields, examples=examples))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise UserError(f"{path} is not as it was written: {error!r}") from error
+      raise UserError(None, f"{path} is not as it was written: {error!r}") from error
   return verdicts
 
 

@@ -134,12 +134,16 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     """
     self._folder = epath.Path(folder)
     if not (self._folder / RECORD).exists():
-      raise StoreError(f"{self._folder} holds no finished arrays: it lacks {RECORD}")
+      raise StoreError(
+        None, f"{self._folder} holds no finished arrays: it lacks {RECORD}"
+      )
     record = checksummed_json.read(self._folder / RECORD)
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
     asked = json.loads(json.dumps(identity))
     if wrong := checksummed_json.differences(record["identity"], asked):
-      raise OtherArraysError(f"{self._folder} holds other arrays: {'; '.join(wrong)}")
+      raise OtherArraysError(
+        None, f"{self._folder} holds other arrays: {'; '.join(wrong)}"
+      )
 
   def __getitem__(self, name: str) -> np.ndarray:
     """One array.
@@ -152,12 +156,12 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     try:
       array = np.load(os.fspath(path), mmap_mode="r")
     except Exception as error:  # NumPy raises many kinds on a damaged header.
-      raise StoreError(f"{path} is damaged: {error}") from error
+      raise StoreError(None, f"{path} is damaged: {error}") from error
     found = {**_header(array), "bytes": os.path.getsize(path)}
     expected = {key: expected[key] for key in ("dtype", "shape")}
     expected["bytes"] = array.offset + array.nbytes
     if wrong := checksummed_json.differences(expected, found):
-      raise StoreError(f"{path} is damaged: {'; '.join(wrong)}")
+      raise StoreError(None, f"{path} is damaged: {'; '.join(wrong)}")
     return np.asarray(array)
 
   def __iter__(self) -> Iterator[str]:
@@ -178,7 +182,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     """
     array, path = self[name], self._folder / f"{name}.npy"
     if checksummed_json.file_digest(path) != self._arrays[name]["digest"]:
-      raise StoreError(f"{path} is damaged: its digest is not the recorded one")
+      raise StoreError(None, f"{path} is damaged: its digest is not the recorded one")
     return array
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from jaxdm import prng, training_sets
-from jaxdm.storage import identity
+from jaxdm.storage import identity, zarr_arrays
 from jaxdm.storage import store as store_lib
 
 _READ_BYTES = 2**27
@@ -43,15 +43,15 @@ def open_store(
     provenance: see `store.Store`.
   """
   columns = {
-    "margins": store_lib.Column(dtype, num_targets),
-    "masks": store_lib.Column("uint8", -(-num_train // 8), by_columns=False),
+    "margins": zarr_arrays.Column(dtype, num_targets),
+    "masks": zarr_arrays.Column("uint8", -(-num_train // 8), by_columns=False),
   }
   if num_logits:
-    columns["logits"] = store_lib.Column(dtype, num_targets * num_logits)
+    columns["logits"] = zarr_arrays.Column(dtype, num_targets * num_logits)
   if label_classes:
     smallest = np.min_scalar_type(label_classes - 1).name
     # Rows differ in few labels, so that they are small once compressed.
-    columns["labels"] = store_lib.Column(
+    columns["labels"] = zarr_arrays.Column(
       smallest, num_train, by_columns=False, compressed=True
     )
   sizes = {"num_targets": num_targets, "num_train": num_train}
@@ -249,4 +249,4 @@ class Bank:
 
 def _chunk_of(ids: Sequence[str]) -> int:
   """The number of the chunk that holds these models."""
-  return int(identity.digest(list(ids))[:16], 16) % store_lib.CHUNKS
+  return int(identity.digest(list(ids))[:16], 16) % zarr_arrays.CHUNKS

@@ -26,7 +26,7 @@ def read(path: epath.Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file, np.load(file) as arrays:
       return dict(arrays)
   except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(f"{path} is damaged: {error}") from error
+    raise UserError(None, f"{path} is damaged: {error}") from error
 
 
 def name_of(depends_on: Any) -> str:
@@ -68,11 +68,11 @@ class Cache:
       settings, maker = stored["settings"], stored["made_by"]
     except (checksummed_json.StoreError, KeyError) as error:
       raise UserError(
-        f"{self._folder} cannot be continued: {error}; remove it"
+        None, f"{self._folder} cannot be continued: {error}; remove it"
       ) from error
     if wrong := checksummed_json.differences(settings, wanted):
       raise UserError(
-        f"{self._folder} holds parts of another fit ({'; '.join(wrong)}); remove it"
+        None, f"{self._folder} holds parts of another fit ({'; '.join(wrong)}); remove it"
       )
     if wrong := checksummed_json.differences(maker, mine):
       warnings.warn(
@@ -101,7 +101,7 @@ class Cache:
     try:
       return read(path)
     except ValueError as error:
-      raise UserError(f"{error}; remove it, and it is made again") from error
+      raise UserError(None, f"{error}; remove it, and it is made again") from error
 
   def _path(self, name: str) -> epath.Path:
     """Where the arrays of that name are kept."""

@@ -11,6 +11,7 @@ from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io
 
 _PART_BYTES = 2**22
+_DIGEST = "seal"  # Its key in files, of which there are many by now.
 
 
 class StoreError(UserError):
@@ -39,7 +40,7 @@ def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> N
     value: JSON values.
     new: leave a file that is there.
   """
-  content = {**value, "seal": _seal(value)}
+  content = {**value, _DIGEST: _digest_of(value)}
   if new:
     atomic_io.write_new(path, json.dumps(content, indent=1).encode())
   else:
@@ -47,7 +48,7 @@ def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> N
 
 
 def read(path: epath.Path) -> dict[str, Any]:
-  """What `write` wrote, without the seal.
+  """What `write` wrote, without the digest.
 
   Raises:
     StoreError: if any byte has changed, or the file cannot be read.
@@ -55,14 +56,14 @@ def read(path: epath.Path) -> dict[str, Any]:
   try:
     text = path.read_text()
     value = json.loads(text)
-    if json.dumps(value, indent=1) != text or value.pop("seal") != _seal(value):
+    if json.dumps(value, indent=1) != text or value.pop(_DIGEST) != _digest_of(value):
       raise ValueError("it has changed since it was written")
   except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-    raise StoreError(f"{path} is damaged: {error}") from error
+    raise StoreError(None, f"{path} is damaged: {error}") from error
   return value
 
 
-def _seal(value: Mapping[str, Any]) -> str:
+def _digest_of(value: Mapping[str, Any]) -> str:
   """128 bits of a JSON object, in hex."""
   return digest(json.dumps(value).encode())
 

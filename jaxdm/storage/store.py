@@ -6,7 +6,7 @@ On disk:
   <array>/zarr.json, c/...   zarr v3, one file for each chunk of rows
   done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
 
-A chunk without its marker never happened. JSON files carry a seal, a digest of their own
+A chunk without its marker never happened. JSON files carry a digest of their own
 content, so that every byte of the store is covered: `verify` looks at all of them. Chunks
 have numbers, and whoever writes a chunk writes all of it, so that processes which write
 different chunks never meet, and two which write the same rows write the same bytes.
@@ -22,40 +22,20 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json, identity, zarr_arrays
 from jaxdm.storage.checksummed_json import StoreError
+from jaxdm.storage.zarr_arrays import Column
 
 # Of a new store; one that exists keeps its own.
 ROWS_PER_CHUNK = 32
-CHUNKS = 2**44
 _FORMAT = 3
-_TILE_COLUMNS = 256
 _READERS = 16
-_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
-_CRC = {"name": "crc32c"}
-_ZSTD = {"name": "zstd", "configuration": {"level": 3}}
-
-
-class Column(NamedTuple):
-  """One array of a store.
-
-  Attributes:
-    dtype: of its numbers, by NumPy's name.
-    width: numbers in a row.
-    by_columns: whether some columns can be read without the others.
-    compressed: by zstd.
-  """
-
-  dtype: str
-  width: int
-  by_columns: bool = True
-  compressed: bool = False
 
 
 class Store:
@@ -95,7 +75,7 @@ class Store:
     self.path = epath.Path(path)
     self.columns = dict(columns)
     self._provenance = provenance
-    self._others_looked_for = False
+    self._has_compared_makers = False
     wanted = {
       "format": _FORMAT,
       "columns": {name: list(column) for name, column in columns.items()},
@@ -109,7 +89,7 @@ class Store:
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
     if wrong := checksummed_json.differences(stored, wanted):
-      raise StoreError(f"{self.path} holds other models: {'; '.join(wrong)}")
+      raise StoreError(None, f"{self.path} holds other models: {'; '.join(wrong)}")
     self.settings = wanted
     self._arrays = {name: self._open(name) for name in columns}
 
@@ -163,7 +143,9 @@ class Store:
     files = {
       f"{name}/{key}": content
       for name, array in arrays.items()
-      for key, content in self._encoded(name, chunk, array).items()
+      for key, content in zarr_arrays.encode_chunk(
+        name, self.columns[name], self.rows_per_chunk, chunk, array
+      ).items()
     }
     if self.chunks_at(chunk) != [rows]:  # Markers of other files.
       self.forget(chunk)
@@ -188,7 +170,7 @@ class Store:
       # A slice of TensorStore's starts where it was cut.
       return np.asarray(some.read().result())
     except ValueError as error:
-      raise StoreError(f"{self.path} is damaged: {error}") from error
+      raise StoreError(None, f"{self.path} is damaged: {error}") from error
 
   def chunks_at(self, chunk: int) -> list[int]:
     """The rows that a chunk's markers tell of; none if it is not whole."""
@@ -212,7 +194,9 @@ class Store:
     there = self.chunks()
     needed = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
     if lacking := [chunk for chunk in needed if chunk not in there]:
-      raise StoreError(f"{self.path} lacks chunk {lacking[0]} of the rows asked for")
+      raise StoreError(
+        None, f"{self.path} lacks chunk {lacking[0]} of the rows asked for"
+      )
     markers = _read_all([self._marker_path(c, there[c]) for c in needed])
     return {
       "settings": self.settings,
@@ -223,9 +207,9 @@ class Store:
 
   def _warn_of_others(self) -> None:
     """Warns, once, if others than this process's software have written here."""
-    if self._others_looked_for:
+    if self._has_compared_makers:
       return
-    self._others_looked_for = True
+    self._has_compared_makers = True
     mine, found = self.made_by, makers(self.path)
     wrong = {w for other in found for w in checksummed_json.differences(other, mine)}
     if wrong:
@@ -241,27 +225,11 @@ class Store:
     for name in self._marker_names(f"{chunk:014d}-"):
       (self.path / "done" / name).unlink(missing_ok=True)
 
-  def _encoded(self, name: str, chunk: int, array: np.ndarray) -> dict[str, bytes]:
-    """A chunk's file in one array's folder, by its path there.
-
-    TensorStore makes it in memory: on disk it would merge it with what a killed writer
-    or a second one left.
-    """
-    spec = {**self._spec(name), "kvstore": {"driver": "memory"}}
-    made = ts.open(spec, create=True, context=ts.Context()).result()
-    first, dtype = chunk * self.rows_per_chunk, self.columns[name].dtype
-    with np.errstate(over="ignore"):
-      stored = np.asarray(array, dtype)
-    if stored.dtype.kind != "f" and not np.array_equal(stored, array):
-      raise StoreError(f"{dtype} cannot hold {name} of {array.min()} to {array.max()}")
-    if np.isinf(stored[np.isfinite(array)]).any():
-      most = np.abs(array[np.isfinite(array)]).max()
-      raise StoreError(f"{dtype} cannot hold {name} of {most:.6g}")
-    made[first : first + len(array)].write(stored).result()
-    kvstore = made.kvstore
-    assert kvstore is not None
-    keys = [key for key in kvstore.list().result() if key != b"zarr.json"]
-    return {key.decode(): kvstore.read(key).result().value for key in keys}
+  def _open(self, name: str) -> ts.TensorStore:
+    """Opens or creates an array on disk."""
+    return zarr_arrays.open_array(
+      self.path / name, self.columns[name], self.rows_per_chunk
+    )
 
   def _marker_path(self, chunk: int, rows: int) -> epath.Path:
     """Where a chunk's marker is."""
@@ -275,53 +243,6 @@ class Store:
     # Ten times as fast as a glob where there are thousands.
     names = os.listdir(folder)
     return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
-
-  def _open(self, name: str) -> ts.TensorStore:
-    """Opens or creates an array on disk."""
-    folder = self.path / name
-    spec = {**self._spec(name), "kvstore": _kvstore(folder)}
-    try:
-      return ts.open(spec, open=True, create=True).result()
-    except ValueError as error:
-      raise StoreError(f"{folder} cannot be opened: {error}") from error
-
-  def _spec(self, name: str) -> dict[str, Any]:
-    """TensorStore's description of a zarr array of [any number of rows, columns].
-
-    Chunks of rows are shards of tiles of columns, so that some targets of all models
-    can be read without the others.
-    """
-    column = self.columns[name]
-    tile = min(column.width, _TILE_COLUMNS) if column.by_columns else column.width
-    rows = self.rows_per_chunk
-    codecs = [_ENDIAN, *([_ZSTD] if column.compressed else []), _CRC]
-    metadata = {
-      "shape": [CHUNKS * rows, column.width],
-      "data_type": column.dtype,
-      "chunk_grid": {
-        "name": "regular",
-        "configuration": {"chunk_shape": [rows, -(-column.width // tile) * tile]},
-      },
-      "codecs": [
-        {
-          "name": "sharding_indexed",
-          "configuration": {
-            "chunk_shape": [rows, tile],
-            "codecs": codecs,
-            "index_codecs": [_ENDIAN, _CRC],
-          },
-        }
-      ],
-      "fill_value": 0,
-    }
-    return {
-      "driver": "zarr3",
-      "metadata": metadata,
-      # Else a chunk of zeros would have no file, and nothing to check.
-      "store_data_equal_to_fill_value": True,
-      # A chunk that is lost is no chunk of zeros.
-      "fill_missing_data_reads": False,
-    }
 
 
 class Matrix:
@@ -376,9 +297,10 @@ def check_format(path: epath.Path, manifest: Mapping[str, Any]) -> None:
   """Raises StoreError if a store was written by a version with another format."""
   if manifest.get("format") != _FORMAT:
     raise StoreError(
+      None,
       f"{path} is a store of format {manifest.get('format')}, and this version of jaxdm "
       f"reads format {_FORMAT}: use the version that wrote it, or train again in a new "
-      "folder"
+      "folder",
     )
 
 
@@ -406,7 +328,7 @@ def _maker(path: epath.Path) -> dict[str, str]:
 
 
 def _read_all(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
-  """Sealed files; several at once, since a bucket takes its time for each."""
+  """JSON files; several at once, since a bucket takes its time for each."""
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
     return list(pool.map(checksummed_json.read, paths))
 
@@ -417,7 +339,7 @@ def parse_marker(name: str) -> tuple[int, int]:
   try:
     return int(chunk), int(rows)
   except ValueError as error:
-    raise StoreError(f"done/{name} is no marker of a chunk") from error
+    raise StoreError(None, f"done/{name} is no marker of a chunk") from error
 
 
 def write_file(path: epath.Path, content: bytes) -> None:
@@ -425,13 +347,3 @@ def write_file(path: epath.Path, content: bytes) -> None:
   atomic_io.make_folder(path.parent)
   with atomic_io.writing(path) as file:
     file.write(content)
-
-
-def _kvstore(folder: epath.Path) -> str | dict[str, str]:
-  """TensorStore's name for a local or remote folder."""
-  if atomic_io.is_remote(folder):
-    return os.fspath(folder) + "/"
-  return {
-    "driver": "file",
-    "path": f"{atomic_io.plain_path(folder.parent)}/{folder.name}/",
-  }

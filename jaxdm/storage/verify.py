@@ -131,7 +131,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     store.check_format(root, manifest)
     manifest.pop("made_by")
   if wrong := checksummed_json.differences(*manifests):
-    raise StoreError(f"{theirs} holds other models: {'; '.join(wrong)}")
+    raise StoreError(None, f"{theirs} holds other models: {'; '.join(wrong)}")
   have = dict(
     store.parse_marker(marker.name) for marker in atomic_io.find(mine / "done", "*.json")
   )
@@ -147,7 +147,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     contents = {file: (theirs / file).read_bytes() for file in about["files"]}
     for file, digest in about["files"].items():
       if checksummed_json.digest(contents[file]) != digest:
-        raise StoreError(f"{theirs / file} is damaged: its digest differs")
+        raise StoreError(None, f"{theirs / file} is damaged: its digest differs")
     for old in atomic_io.find(mine / "done", f"{chunk:014d}-*.json"):
       old.unlink(missing_ok=True)
     for file, content in contents.items():

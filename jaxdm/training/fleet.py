@@ -62,9 +62,11 @@ class Speed:
     for name in ("vmap_width", "chunk"):
       value = getattr(self, name)
       if value not in (None, "auto") and value < 1:
-        raise UserError(f"{name} must be >= 1, got {value}")
+        raise UserError(name, f"must be >= 1, got {value}")
     if not self.checkpoint_seconds >= 0:
-      raise UserError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
+      raise UserError(
+        "checkpoint_seconds", f"must be >= 0, got {self.checkpoint_seconds}"
+      )
 
 
 # Models side by side on CPU, and a chunk, of networks with convolutions and of others.
@@ -363,8 +365,9 @@ class Fleet:
           raise
         if self._width == 1:
           raise UserError(
-            "chunk, width or batch_size must be smaller: the device's memory does "
-            "not hold one model at a time"
+            "chunk",
+            ", width or batch_size must be smaller: the device's memory does "
+            "not hold one model at a time",
           ) from error
         self._width //= 2
         warnings.warn(

@@ -148,8 +148,9 @@ def make(
   if network == "resnet9":
     if len(input_shape) != 3:
       raise UserError(
-        "network=resnet9 needs images [number, height, width, channels]; for feature "
-        "vectors [number, features] it must be mlp, linear or a Flax module"
+        "network",
+        "=resnet9 needs images [number, height, width, channels]; for feature "
+        "vectors [number, features] it must be mlp, linear or a Flax module",
       )
     net = resnet9.ResNet9(num_classes, width, kind, conv_backend)
     return Network(net, functools.partial(resnet9.initial_variables, net), "train", True)
@@ -166,12 +167,12 @@ def _load(path: str, num_classes: int) -> Any:
   where, _, name = path.partition(":")
   if not name:
     raise UserError(
-      f"network must be {', '.join(NAMES)} or package.module:factory, got {path!r}"
+      "network", f"must be {', '.join(NAMES)} or package.module:factory, got {path!r}"
     )
   try:
     factory = getattr(importlib.import_module(where), name)
   except (ImportError, AttributeError, ValueError) as error:
-    raise UserError(f"network={path} cannot be imported: {error}") from error
+    raise UserError("network", f"={path} cannot be imported: {error}") from error
   return factory(num_classes)
 
 
@@ -181,8 +182,9 @@ def _checked(
   """A module that was tried on the shape of an input, without computing anything."""
   if not isinstance(module, nn.Module):
     raise UserError(
-      "network must be a name or a flax.linen.Module (flax.nnx.bridge.to_linen makes one "
-      f"of an nnx module), got {type(module).__name__}"
+      "network",
+      "must be a name or a flax.linen.Module (flax.nnx.bridge.to_linen makes one "
+      f"of an nnx module), got {type(module).__name__}",
     )
   parameters = inspect.signature(type(module).__call__).parameters
   switch = next((name for name in _SWITCHES if name in parameters), "")
@@ -199,22 +201,25 @@ def _checked(
     raise
   except Exception as error:  # Whatever somebody's module raises.
     raise UserError(
-      f"network={type(module).__name__} cannot be applied to inputs of shape "
-      f"{list(inputs.shape)}: {error}"
+      "network",
+      f"={type(module).__name__} cannot be applied to inputs of shape "
+      f"{list(inputs.shape)}: {error}",
     ) from error
   for out in (logits, trained):
     if out.shape != (2, num_classes):
       raise UserError(
-        f"network={type(module).__name__} must return logits [b, k] with k = "
-        f"{num_classes}, got {list(out.shape)} for a batch of 2"
+        "network",
+        f"={type(module).__name__} must return logits [b, k] with k = "
+        f"{num_classes}, got {list(out.shape)} for a batch of 2",
       )
   if features.ndim != 2:
     raise UserError(
-      f"network={type(module).__name__} must return features [b, f], got "
-      f"{list(features.shape)} for a batch of 2"
+      "network",
+      f"={type(module).__name__} must return features [b, f], got "
+      f"{list(features.shape)} for a batch of 2",
     )
   if not jax.tree.leaves(variables["params"]):
-    raise UserError(f"network={type(module).__name__} has no parameters")
+    raise UserError("network", f"={type(module).__name__} has no parameters")
   about = {"name": name} if name else _identity(net, variables, inputs, key)
   convolves = any(leaf.ndim == 4 for leaf in jax.tree.leaves(variables["params"]))
   return dataclasses.replace(net, identity=about, convolves=convolves)
@@ -248,8 +253,9 @@ def _initial(
   variables = module.init(keys, image, **told)
   if others := set(variables) - _COLLECTIONS:
     raise UserError(
-      f"network={type(module).__name__} has variables in {', '.join(sorted(others))}; "
-      "only params and batch_stats are trained and kept"
+      "network",
+      f"={type(module).__name__} has variables in {', '.join(sorted(others))}; "
+      "only params and batch_stats are trained and kept",
     )
   return {"params": {}, "batch_stats": {}, **variables}
 

@@ -77,19 +77,19 @@ class TrainConfig:
   def __post_init__(self) -> None:
     for name in ("width", "epochs", "batch_size", "peak_learning_rate"):
       if not 0 < getattr(self, name) < float("inf"):
-        raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        raise UserError(name, f"must be positive, got {getattr(self, name)}")
     for name in ("momentum", "label_smoothing"):
       if not 0 <= getattr(self, name) < 1:
-        raise UserError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        raise UserError(name, f"must be in [0, 1), got {getattr(self, name)}")
     if not 0 < self.peak_at < 1:
-      raise UserError(f"peak_at must be in (0, 1), got {self.peak_at}")
+      raise UserError("peak_at", f"must be in (0, 1), got {self.peak_at}")
     least_0 = "epoch_examples", "muon_rate", "weight_decay"
     for name in (*least_0, "translate_pixels", "cutout_pixels"):
       if not getattr(self, name) >= 0:
-        raise UserError(f"{name} must be >= 0, got {getattr(self, name)}")
+        raise UserError(name, f"must be >= 0, got {getattr(self, name)}")
     if self.compute_dtype not in ("float32", "bfloat16"):
       raise UserError(
-        f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
+        "compute_dtype", f"must be float32 or bfloat16, got {self.compute_dtype!r}"
       )
 
   def num_steps(self, count: Any) -> Any:
@@ -228,8 +228,9 @@ def make(
   )
   if config.muon_rate and not made.convolves:
     raise UserError(
-      "muon_rate must be 0 for a network without convolutions, which has no kernels that "
-      f"follow Muon, got {config.muon_rate}"
+      "muon_rate",
+      "must be 0 for a network without convolutions, which has no kernels that "
+      f"follow Muon, got {config.muon_rate}",
     )
 
   def augmented(key: Array, inputs: Array) -> Array:

@@ -119,8 +119,9 @@ def fastest(
       break
   if math.isinf(found[best]):
     raise UserError(
-      "width or batch_size must be smaller: the device's memory does not hold one model "
-      "at a time"
+      "width",
+      "or batch_size must be smaller: the device's memory does not hold one model "
+      "at a time",
     )
   told = (
     f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}"

@@ -34,7 +34,7 @@ from jaxdm.datamodels import priors
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
-from jaxdm.storage import array_folder, bank, identity, store, verify
+from jaxdm.storage import array_folder, bank, identity, store, verify, zarr_arrays
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
 from jaxdm.training.recipe import TrainConfig
@@ -159,7 +159,7 @@ def test_masks_have_one_digest_packed_or_not() -> None:
 
 
 def test_a_matrix_in_a_store_is_told_by_its_chunks(tmp_path) -> None:
-  columns = {"a": store.Column("float32", 600)}
+  columns = {"a": zarr_arrays.Column("float32", 600)}
 
   def opened(path="x", **changed) -> store.Store:
     options: dict[str, Any] = {"settings": {"seed": 0}} | changed
@@ -452,7 +452,7 @@ def fit_parts_of_a_store() -> Entry:
   config = FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
 
   def use(folder, margins) -> bool:
-    columns = {"margins": store.Column("float32", 3)}
+    columns = {"margins": zarr_arrays.Column("float32", 3)}
     opened = store.Store(
       folder / "store", columns=columns, settings={}, rows_per_chunk=60
     )
@@ -857,7 +857,7 @@ def test_labels_of_many_classes_take_little_room_and_come_back(tmp_path) -> None
 def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   tmp_path, monkeypatch, recwarn
 ) -> None:
-  columns = {"a": store.Column("float32", 2)}
+  columns = {"a": zarr_arrays.Column("float32", 2)}
   row = {"a": np.zeros((1, 2))}
 
   def opened(**options: Any) -> store.Store:

@@ -148,7 +148,7 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
 
   def refused(opened) -> None:
     def work() -> dict[str, Any]:
-      raise UserError("width is wrong")
+      raise UserError("width", "is wrong")
 
     opened.workdir.run("next", {}, work)
 

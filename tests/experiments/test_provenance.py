@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 from experiments.ops import bank, status
 from experiments.runtime import launcher, processes, provenance, workdir
 from jaxdm import devices
-from jaxdm.storage import identity, store
+from jaxdm.storage import identity, store, zarr_arrays
 
 SETTINGS = {"group": {"size": 3}}
 
@@ -113,7 +113,7 @@ def mixed(folder, monkeypatch) -> None:
   opened = workdir.Workdir(str(folder))
 
   def write(chunk: int) -> dict:
-    columns = {"margins": store.Column("float32", 3)}
+    columns = {"margins": zarr_arrays.Column("float32", 3)}
     made = store.Store(opened.bank / "subsets", columns=columns, settings={})
     made.write(chunk, {"margins": np.zeros((2, 3))})
     return {workdir.UNFINISHED: 1 - chunk}

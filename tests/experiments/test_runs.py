@@ -23,7 +23,7 @@ from experiments import fit_datamodels, train_subsets
 from experiments.ops import bank, drill, status
 from experiments.runtime import launcher
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.storage import checksummed_json, store, verify
+from jaxdm.storage import checksummed_json, store, verify, zarr_arrays
 
 start = functools.partial(programs.start, toy=TOY)
 
@@ -336,7 +336,7 @@ def test_the_drill_of_scale_finds_what_it_left_out(tmp_path, monkeypatch, capsys
 def test_opening_and_reading_a_part_do_not_grow_with_the_whole(
   tmp_path, monkeypatch
 ) -> None:
-  columns = {"margins": store.Column("float32", 10_000)}
+  columns = {"margins": zarr_arrays.Column("float32", 10_000)}
   opened = store.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=32)
   margins = np.zeros((32, 10_000), np.float32)
   margins[:, 9_000] = np.arange(32)

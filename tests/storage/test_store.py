@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jaxdm.storage import checksummed_json, verify
+from jaxdm.storage import checksummed_json, verify, zarr_arrays
 from jaxdm.storage import store as store_lib
 
-COLUMNS = {"a": store_lib.Column("float32", 600), "b": store_lib.Column("uint8", 3)}
+COLUMNS = {"a": zarr_arrays.Column("float32", 600), "b": zarr_arrays.Column("uint8", 3)}
 
 
 def open_store(path, **changes) -> store_lib.Store:
@@ -93,7 +93,7 @@ def test_zeros_and_nan_have_files_too(tmp_path) -> None:
 
 
 def test_what_float16_cannot_hold_is_an_error_and_nothing_is_written(tmp_path) -> None:
-  columns = {"a": store_lib.Column("float16", 3)}
+  columns = {"a": zarr_arrays.Column("float16", 3)}
   store = store_lib.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=4)
   store.write(0, {"a": np.array([[65504, -1, np.nan], [np.inf, 0, 1]], np.float32)})
   found = store.read("a", slice(0, 2))
