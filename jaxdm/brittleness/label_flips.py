@@ -97,7 +97,8 @@ def find_label_flips(
   """Finds small sets of training examples whose relabelling makes models wrong.
 
   The search is that of `find_removals`; examples are chosen from the target's class, and
-  stay in the training set under another label.
+  stay in the training set under another label. The arguments are those of
+  `find_removals`, and the new labels.
 
   >>> import jaxdm, numpy as np
   >>> labels = np.array([0, 1] * 6)

@@ -72,7 +72,7 @@ def make_problem(
     raise UserError(
       "retrain",
       f": {BASE_MODELS - len(found)} of {BASE_MODELS} models on all data have no "
-      "finite margins",
+      "finite margins; a Trainer's models diverge if peak_learning_rate is too large",
     )
   base_rt = np.full((len(found), t), np.nan)
   base_rt[:, targets_of(retrain, t)] = found

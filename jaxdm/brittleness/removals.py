@@ -42,7 +42,8 @@ def find_removals(
   For each target the examples with the highest scores are removed, more or fewer, until
   a smallest number is found; then fresh models are trained without them. A removal counts
   only if the upper confidence bound of their mean margin is at most 0. The smallest
-  removal in truth may be smaller: scores only propose.
+  removal in truth may be smaller: scores only propose. This one call is the whole
+  interface of the search, so that it has nine arguments; four are needed.
 
   >>> import jaxdm, numpy as np
   >>> n, labels = 12, np.array([0, 1] * 6)

@@ -28,7 +28,8 @@ def open_store(
   """A store of margins [m, t] and masks, eight examples to a byte.
 
   `training.trainer` opens the stores of models that it trains, since it knows all that
-  they depend on; this is for models that come from elsewhere.
+  they depend on; this is for models that come from elsewhere. There are nine arguments,
+  since each is a part of the store's layout or identity.
 
   Args:
     path: see `store.Store`.

@@ -123,7 +123,10 @@ def test_methods_are_told_apart_and_datamodels_are_scores() -> None:
       "must return margins",
     ),
     ({"retrain": lambda masks, labels, seeds: [["a"] * 3] * len(masks)}, "must return"),
-    ({"retrain": lambda *x: np.full((len(x[0]), 3), np.nan)}, "no finite margins"),
+    (
+      {"retrain": lambda *x: np.full((len(x[0]), 3), np.nan)},
+      "no finite margins; .* peak_learning_rate is too large",
+    ),
   ],
 )
 def test_what_cannot_be_searched_is_refused(change, message) -> None:
