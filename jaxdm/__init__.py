@@ -18,10 +18,10 @@ if TYPE_CHECKING:
   from jaxdm.data.load import load_dataset as load_dataset
   from jaxdm.datamodels.evaluate import evaluate_scores as evaluate_scores
   from jaxdm.datamodels.fit import fit_datamodels as fit_datamodels
-  from jaxdm.datamodels.metrics import Quality as Quality
   from jaxdm.datamodels.model import Datamodels as Datamodels
   from jaxdm.datamodels.path import FitConfig as FitConfig
   from jaxdm.datamodels.priors import Prior as Prior
+  from jaxdm.datamodels.quality import Quality as Quality
   from jaxdm.devices import use_all_devices as use_all_devices
   from jaxdm.errors import UserError as UserError
   from jaxdm.lasso.fit import fit_lasso as fit_lasso
@@ -40,7 +40,7 @@ _MODULES = {
   "FitConfig": "datamodels.path",
   "LassoFit": "lasso.result",
   "Prior": "datamodels.priors",
-  "Quality": "datamodels.metrics",
+  "Quality": "datamodels.quality",
   "Retrain": "brittleness.retraining",
   "SearchConfig": "brittleness.config",
   "Speed": "training.speed",

@@ -6,10 +6,11 @@ import numpy as np
 
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import predictions_by_subset
+from jaxdm.datamodels.quality import Quality
 from jaxdm.lasso import matrices
 
 
-def evaluate_scores(scores: Any, masks: Any, margins: Any) -> metrics.Quality:
+def evaluate_scores(scores: Any, masks: Any, margins: Any) -> Quality:
   """Judges scores of training examples by models on subsets that they were not made from.
 
   A target's predicted margin is the sum of its scores over the subset, in a unit of its

@@ -10,6 +10,7 @@ from etils import epath
 
 from jaxdm import numerics, training_sets
 from jaxdm.datamodels import metrics
+from jaxdm.datamodels.quality import Quality
 from jaxdm.lasso import design, matrices, tiling
 from jaxdm.lasso.result import Status
 from jaxdm.storage import checkpoint
@@ -71,7 +72,7 @@ class Datamodels:
     predicted_mt += self.intercepts_t
     return predicted_mt
 
-  def evaluate(self, masks_mn: Any, margins_mt: Any) -> metrics.Quality:
+  def evaluate(self, masks_mn: Any, margins_mt: Any) -> Quality:
     """Scores the predictions on held-out models.
 
     Args:

@@ -11,6 +11,7 @@ from jaxdm import training_sets
 from jaxdm.datamodels import metrics, spearman
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
+from jaxdm.datamodels.quality import Quality
 
 
 @functools.cache
@@ -176,7 +177,7 @@ def _held_out(m: int = 80, t: int = 5, seed: int = 0):
   return predicted, predicted + rng.normal(size=(m, t)).astype(np.float32), masks
 
 
-def _assert_same(found: metrics.Quality, expected: metrics.Quality) -> None:
+def _assert_same(found: Quality, expected: Quality) -> None:
   for a, b in zip(found[:4], expected[:4], strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-6)
   kept = np.isfinite(found.lds_t)
