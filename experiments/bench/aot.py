@@ -10,7 +10,7 @@ extra is best installed in an environment of its own, since a CUDA plugin withou
 makes JAX complain. The table has a line for each program:
 
   step        one step of `--vmap_width` models, with shuffling and augmentation
-  begin, advance, predict, gradients   the programs that a fleet runs on a chunk
+  begin, advance, predict, gradients   the programs that a fleet runs in a call
   lasso       the product with the Gram matrix, of 4,096 targets
 
 Kernels are what a device launches; loops count as often as they run where XLA knows that,

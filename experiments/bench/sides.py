@@ -130,7 +130,7 @@ def _fleet(row: Row, least: float, speed: Speed) -> dict[str, float]:
   sets, keys = _models(row, models.rows)
 
   def run() -> None:
-    jax.block_until_ready(models.train_chunk(sets, keys))
+    jax.block_until_ready(models.train(sets, keys))
 
   measured = _timed(run, models.rows * row.steps * row.batch_size, least)
   return {**measured, "vmap_width": int(models.provenance["vmap_width"])}

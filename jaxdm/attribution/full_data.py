@@ -62,9 +62,9 @@ def models(
     through = fleet.train_through(sets, chunk_keys, stops)
     for moment, variables in zip(stops, through, strict=True):
       if moment in wanted:
-        of_chunk = fleet.gradients_chunk(variables, values, all_labels, chunk_keys)
+        of_chunk = fleet.gradients(variables, values, all_labels, chunk_keys)
         found[moment] = of_chunk
-    logits, features = fleet.predict_chunk(variables, values)
+    logits, features = fleet.predict(variables, values)
     yield [
       FullDataModel(
         np.asarray(devices.row(logits, i))[:t],
@@ -86,7 +86,7 @@ def keys(trainer: Trainer, start: int, size: int) -> Array:
 def gradients_of(
   outputs: tuple[jax.Array, jax.Array], i: int, num_targets: int
 ) -> gradient.Gradients:
-  """Model i's part of `Fleet.gradients_chunk`, for targets and then training examples."""
+  """Model i's part of `Fleet.gradients`, for targets and then training examples."""
   odds_b, gradients_bd = (devices.row(output, i) for output in outputs)
   t = num_targets
   return gradient.Gradients(gradients_bd[t:], gradients_bd[:t], odds_b[t:])

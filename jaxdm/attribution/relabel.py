@@ -29,17 +29,17 @@ def relabel_scores_of_chunk(
   u, n = len(targets), len(labels)
   keys = full_data.keys(trainer, start, size)
   sets = training_sets.from_masks(np.ones((size, n), bool), labels)
-  variables = fleet.train_chunk(sets, keys)
+  variables = fleet.train(sets, keys)
   values = np.concatenate([trainer.target_values[targets], fleet.values])
   all_labels = np.concatenate([trainer.target_labels[targets], labels])
-  outputs = fleet.gradients_chunk(variables, values, all_labels, keys)
+  outputs = fleet.gradients(variables, values, all_labels, keys)
   models = [full_data.gradients_of(outputs, i, u) for i in range(size)]
   whole = [i for i, model in enumerate(models) if np.isfinite(model.odds_n).all()]
   total = np.zeros((u, n, fleet.num_classes), np.float32)
   for first in range(0, n, _BLOCK_EXAMPLES):
     # The last block is filled up, so that nothing is compiled for its size.
     block = np.minimum(np.arange(first, first + min(_BLOCK_EXAMPLES, n)), n - 1)
-    logits = fleet.class_gradients_chunk(variables, fleet.values[block], keys)
+    logits = fleet.class_gradients(variables, fleet.values[block], keys)
     for i in whole:
       part = gradient.relabel(models[i], devices.row(logits, i), labels[block], damping)
       fresh = min(len(block), n - first)

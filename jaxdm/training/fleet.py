@@ -17,12 +17,13 @@ from jaxdm import devices, prng, training_sets
 from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
-from jaxdm.training import conv, programs, train, tuning
+from jaxdm.training import conv, programs, tuning
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.networks import Variables
 from jaxdm.training.recipe import Recipe, TrainConfig
 from jaxdm.training.speed import Speed
+from jaxdm.training.train import State
 from jaxdm.typing import Array
 
 _TIMED_EXAMPLES = 1024
@@ -30,7 +31,7 @@ _TIMED_SECONDS = 0.2
 
 
 class Outputs(NamedTuple):
-  """What a chunk of trained models says of some inputs.
+  """What models that were trained by one call say of some inputs.
 
   Attributes:
     num_models: m; the arrays may hold padding beyond.
@@ -44,7 +45,7 @@ class Outputs(NamedTuple):
 
 
 class Fleet:
-  """Trains chunks of models on every local device, one compiled program for all.
+  """Trains many models per call on every local device, by one compiled program.
 
   Attributes:
     num_classes: k.
@@ -124,7 +125,7 @@ class Fleet:
         return math.inf
 
   def seconds_per_step(self) -> float:
-    """Seconds that a step of a whole chunk takes, measured for a fraction of a second.
+    """Seconds of a step of all models of a call, measured for a fraction of a second.
 
     Raises:
       JaxRuntimeError: if the memory does not suffice for all models in parallel.
@@ -178,7 +179,7 @@ class Fleet:
 
   @functools.cached_property
   def rows(self) -> int:
-    """Models a chunk."""
+    """Models per call, on all devices."""
     convolves, width = self._lax_recipe.network.convolves, self.choice.vmap_width
     return self._speed.models_per_call(width, convolves=convolves) * devices.count()
 
@@ -190,11 +191,11 @@ class Fleet:
 
   @functools.cached_property
   def runner(self) -> programs.Runner:
-    """Runs the programs of a chunk."""
+    """Runs the programs."""
     return programs.Runner(self._compile, self.choice.vmap_width)
 
   def _compile(self, width: int) -> programs.Programs:
-    """The programs that run a chunk, so many models of a device side by side."""
+    """The programs, with so many models of a device side by side."""
     return programs.compile_all(self.recipe, width, self._gradient_dim)
 
   def _run(
@@ -208,26 +209,26 @@ class Fleet:
 
   def train_models(
     self,
-    chunks: Iterable[tuple[training_sets.TrainingSets, Array]],
+    calls: Iterable[tuple[training_sets.TrainingSets, Array]],
     values: np.ndarray,
   ) -> Iterator[Outputs]:
-    """Trains models and predicts with them, a chunk at a time.
+    """Trains models and predicts with them, at most `rows` at a time.
 
-    While a caller works on one chunk's outputs the devices train the next, unless chunks
-    take so long that their outputs must be stored first.
+    While a caller works on the outputs of one call the devices train the next, unless
+    calls take so long that their outputs must be stored first.
 
     Args:
-      chunks: training sets and their keys, at most `rows` models each; read one
-        ahead, so that they need not exist all at once.
+      calls: training sets and their keys, at most `rows` models each; read one ahead,
+        so that they need not exist all at once.
       values: uint8[t, h, w, c] or float32[t, d], the inputs to predict.
 
     Yields:
-      The outputs of each chunk, in order.
+      The outputs of each call, in order.
     """
     values = devices.everywhere(values)
     ahead: Outputs | None = None
-    for sets, keys in chunks:
-      logits, features = self.predict_chunk(self.train_chunk(sets, keys), values)
+    for sets, keys in calls:
+      logits, features = self.predict(self.train(sets, keys), values)
       logits.copy_to_host_async()
       if ahead is not None:
         yield ahead
@@ -238,7 +239,7 @@ class Fleet:
     if ahead is not None:
       yield ahead
 
-  def train_chunk(
+  def train(
     self, sets: training_sets.TrainingSets, keys: Array, *, until: float = 1.0
   ) -> Variables:
     """Trains at most `rows` models; variables stay on the devices, padded to `rows`.
@@ -256,7 +257,7 @@ class Fleet:
     keys: Array,
     moments: Sequence[float],
   ) -> Iterator[Variables]:
-    """Trains as `train_chunk` does, and stops on the way.
+    """Trains as `train` does, and stops on the way.
 
     Args:
       sets: training sets of at most `rows` models.
@@ -264,7 +265,7 @@ class Fleet:
       moments: shares of training, ascending.
 
     Yields:
-      At each of them, what `train_chunk` would return.
+      At each of them, what `train` would return.
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
@@ -282,13 +283,13 @@ class Fleet:
       yield self._run(lambda made: made.variables, self._inputs, (state, batch))
       first = last
 
-  def _advanced(self, rows: Any, state: train.State, first: int, stop: int) -> Any:
-    """The chunk after some steps."""
+  def _advanced(self, rows: Any, state: State, first: int, stop: int) -> Any:
+    """The models after some steps."""
     shared = self._inputs, (np.int32(first), np.int32(stop))
     return self._run(lambda made: made.advance, shared, (state, *rows))
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
-    """Names a chunk by all that its models depend on.
+    """Names the models of a call by all that they depend on.
 
     By the software too: half a model by one version and half by another is neither's.
     """
@@ -296,21 +297,21 @@ class Fleet:
     return identity.digest(depends_on)
 
   def settle(self) -> None:
-    """Removes what was written of finished chunks, once their outputs are stored."""
+    """Removes what was written of finished models, once their outputs are stored."""
     if self._progress:
       self._progress.settle()
 
-  def predict_chunk(self, variables: Variables, values: np.ndarray) -> Any:
+  def predict(self, variables: Variables, values: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""
     return self._run(lambda made: made.predict, devices.everywhere(values), variables)
 
-  def gradients_chunk(
+  def gradients(
     self, variables: Variables, values: np.ndarray, labels: np.ndarray, keys: Array
   ) -> Any:
     """Log-odds [rows, b] and projected gradients [rows, b, d] of examples, on device.
 
     Args:
-      variables: of `train_chunk`.
+      variables: of `train`.
       values: uint8[b, h, w, c] or float32[b, d].
       labels: int[b].
       keys: of the models; each has its own projection.
@@ -320,17 +321,17 @@ class Fleet:
       lambda made: made.gradients, examples, (variables, self._filled(keys))
     )
 
-  def class_gradients_chunk(
+  def class_gradients(
     self, variables: Variables, values: np.ndarray, keys: Array
   ) -> jax.Array:
     """Projected gradients of every logit, float32[rows, b, k, d], on device.
 
-    The arguments, and so the projections, are those of `gradients_chunk`.
+    The arguments, and so the projections, are those of `gradients`.
     """
     shared = devices.everywhere(values)
     rows = variables, self._filled(keys)
     return self._run(lambda made: made.class_gradients, shared, rows)
 
   def _filled(self, keys: Array) -> Array:
-    """Keys of a whole chunk, on the devices."""
+    """Keys of `rows` models, on the devices."""
     return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])

@@ -1,4 +1,4 @@
-"""What is compiled to run a chunk of models, and how it is run where memory is short."""
+"""What is compiled to train many models, and how it is run where memory is short."""
 
 import functools
 import warnings

@@ -6,7 +6,7 @@ from typing import Literal
 from jaxdm.errors import UserError
 
 # Models that a device trains per call, of networks with convolutions and of others.
-_CHUNK = {True: 8, False: 128}
+_MODELS_PER_CALL = {True: 8, False: 128}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,11 @@ class Speed:
       number is measured when a device, a network and an input size are first used, and
       then remembered. Default: on CPU 1 for networks with convolutions, else 32; on GPU
       and TPU auto.
-    chunk: Number of models per device and call. The results of a chunk are stored
-      together. Default: 8 for networks with convolutions, else 128, and at least
-      vmap_width.
+    chunk: Number of models that a device trains per call. Default: 8 for networks with
+      convolutions, else 128, and at least vmap_width.
     checkpoint_seconds: Largest number of seconds of training that are lost when a run
       is killed. Models that take longer are saved to disk during training. 0: never. A
-      single step of a chunk must not take longer than a fifth of this time.
+      single step of a call must not take longer than a fifth of this time.
     conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
       (lax), or auto: measured as vmap_width is. Default: on CPU im2col, on GPU and TPU
       auto.
@@ -53,4 +52,4 @@ class Speed:
 
   def models_per_call(self, width: int, *, convolves: bool) -> int:
     """Models that a device trains per call, `width` of them side by side."""
-    return self.chunk or max(_CHUNK[convolves], width)
+    return self.chunk or max(_MODELS_PER_CALL[convolves], width)

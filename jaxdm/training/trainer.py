@@ -316,7 +316,7 @@ class Trainer:
     return found
 
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
-    """Logits float32[m, t, k] of parts of at most a fleet's chunk of models each."""
+    """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""
     parts = (
       (part.masks_mn, part.labels_mn, [prng.stream_of(int(seed)) for seed in part.seeds])
       for part in asked
@@ -326,12 +326,12 @@ class Trainer:
   def _trained_logits(self, parts: Iterable[_Part]) -> Iterator[np.ndarray]:
     """The same of masks, labels and streams."""
 
-    def chunks() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
+    def calls() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
       for masks_mn, labels, streams in parts:
         # Always as many keys, so that nothing is compiled for other numbers of models.
         padded = itertools.islice(itertools.cycle(streams), self.fleet.rows)
         keys = prng.keys_for(self.seed, list(padded))
         yield training_sets.from_masks(masks_mn, labels), keys
 
-    for output in self.fleet.train_models(chunks(), self.target_values):
+    for output in self.fleet.train_models(calls(), self.target_values):
       yield np.asarray(output.logits)[: output.num_models]

@@ -49,8 +49,8 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), gradient_dim=2**15)
   masks = np.ones((3, 24), bool)
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
-  variables = models.train_chunk(training_sets.from_masks(masks, labels), keys)
-  odds, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
+  variables = models.train(training_sets.from_masks(masks, labels), keys)
+  odds, grads = map(np.asarray, models.gradients(variables, images, labels, keys))
   recipe = recipe_lib.make(tiny_config, num_classes=2, input_shape=images.shape[1:])
 
   def output(params, mine):
@@ -76,7 +76,7 @@ def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) ->
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2))
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
   keys = prng.keys_for(0, [prng.Seed("m", 0)])
-  half = models.train_chunk(sets, keys, until=0.5)
+  half = models.train(sets, keys, until=0.5)
   row = jax.tree.map(lambda x: x[0], sets)
   steps = int(tiny_config.num_steps(24)) // 2
   alone, _ = train_alone(row, keys[0], steps)
@@ -95,7 +95,7 @@ def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> N
     models.settle()
     assert len(stops) == 3
     for moment, found in zip(moments, stops, strict=True):
-      direct = models.train_chunk(sets, keys, until=moment)
+      direct = models.train(sets, keys, until=moment)
       for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(direct), strict=True):
         np.testing.assert_array_equal(a, b)
       models.settle()
@@ -123,11 +123,11 @@ def test_a_state_of_before_a_stop_is_not_taken_for_one_of_after(
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint.Progress, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
-      models().train_chunk(sets, keys)
+      models().train(sets, keys)
   assert kept[-1] < 0.9 * int(tiny_config.num_steps(24))
   *_, found = models().train_through(sets, keys, [0.9, 1.0])
   whole = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2))
-  direct = whole.train_chunk(sets, keys)
+  direct = whole.train(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(direct), strict=True):
     np.testing.assert_array_equal(a, b)
 
@@ -279,11 +279,11 @@ def test_gradients_of_logits_make_those_of_log_odds(tiny_config, tiny_images) ->
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), gradient_dim=2**15)
   keys = prng.keys_for(0, [prng.Seed("m", 0)])
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
-  variables = models.train_chunk(sets, keys)
-  _, grads = map(np.asarray, models.gradients_chunk(variables, images, labels, keys))
-  logits_bkd = np.asarray(models.class_gradients_chunk(variables, images, keys)[0])
+  variables = models.train(sets, keys)
+  _, grads = map(np.asarray, models.gradients(variables, images, labels, keys))
+  logits_bkd = np.asarray(models.class_gradients(variables, images, keys)[0])
   assert logits_bkd.shape == (24, 2, 2**15)
-  logits, _ = models.predict_chunk(variables, images)
+  logits, _ = models.predict(variables, images)
   rows = jax.vmap(jax.grad(output_gradients.log_odds))(logits[0], labels)
   made = np.einsum("bk,bkd->bd", np.asarray(rows), logits_bkd)
   np.testing.assert_allclose(made, np.asarray(grads[0]), rtol=1e-3, atol=1e-4)

@@ -31,8 +31,8 @@ def seen(opened):
   sets = training_sets.from_masks(np.ones((MODELS, 48), bool), opened.labels)
   found = {}
   for until in (1 / 6, 1 / 2, 5 / 6, 1.0):
-    variables = opened.fleet.train_chunk(sets, keys, until=until)
-    outputs = opened.fleet.gradients_chunk(variables, pixels, labels, keys)
+    variables = opened.fleet.train(sets, keys, until=until)
+    outputs = opened.fleet.gradients(variables, pixels, labels, keys)
     found[until] = tuple(np.asarray(x, np.float64)[:MODELS] for x in outputs)
   return found
 

@@ -176,7 +176,7 @@ def test_a_trainer_remembers_where_it_has_a_folder(tmp_path) -> None:
   kept = build(folder=tmp_path / "a")(*given)
   np.testing.assert_array_equal(kept, plain)
   again = build(folder=tmp_path / "a")
-  again.fleet.train_chunk = None  # Nothing may be trained.
+  again.fleet.train = None  # Nothing may be trained.
   np.testing.assert_array_equal(again(*given), plain)
   other = functools.partial(jaxdm.Trainer, dataset, config, folder=tmp_path / "a", seed=3)
   with pytest.raises(jaxdm.UserError, match="network: stored .*linear"):

@@ -75,10 +75,10 @@ def test_other_subset_sizes_compile_nothing(tiny_config, tiny_images, caplog) ->
   images, sets, keys = problem(tiny_images)
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=1))
   first = np.arange(models.rows)
-  models.predict_chunk(models.train_chunk(sets.rows(first), keys[first]), images)
+  models.predict(models.train(sets.rows(first), keys[first]), images)
   with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
     last = first[::-1] + len(sets.counts) - models.rows
-    models.predict_chunk(models.train_chunk(sets.rows(last), keys[last]), images)
+    models.predict(models.train(sets.rows(last), keys[last]), images)
   assert "Compiling" not in caplog.text, caplog.text
 
 
@@ -136,7 +136,7 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
   sets = training_sets.from_masks(np.ones((4, 24), bool), labels)
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(4)])
   speed = fleet.Speed(chunk=4, vmap_width=1)
-  expected = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)
+  expected = fleet.Fleet(tiny_config, images, 2, speed).train(sets, keys)
 
   def too_large(shared, rows):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
@@ -150,12 +150,12 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
   monkeypatch.setattr(fleet.Fleet, "_compile", compile_for)
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=4, vmap_width=4))
   with pytest.warns(UserWarning, match="vmap_width=1, which changes no result"):
-    found = models.train_chunk(sets, keys)
+    found = models.train(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_array_equal(a, b)
   models.runner.programs = models.runner.programs._replace(advance=too_large)
   with pytest.raises(ValueError, match="does not hold one model at a time"):
-    models.train_chunk(sets, keys)
+    models.train(sets, keys)
 
 
 def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
@@ -179,17 +179,17 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     models.runner.programs = models.runner.programs._replace(advance=counted)
     return models
 
-  whole = fleet.Fleet(tiny_config, images, 2, speed).train_chunk(sets, keys)
+  whole = fleet.Fleet(tiny_config, images, 2, speed).train(sets, keys)
   last = int(tiny_config.num_steps(24))
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint.Progress, "keep", lambda *args: None)
-    build(tmp_path / "slow").train_chunk(sets, keys)
+    build(tmp_path / "slow").train(sets, keys)
   assert ran == [(step, step + 1) for step in range(last)]
   ran.clear()
   # Nothing that takes no time is cut into many parts, or written.
   quick = build(tmp_path / "quick", 1e9)
-  quick.train_chunk(sets, keys)
-  quick.train_chunk(sets, keys)
+  quick.train(sets, keys)
+  quick.train(sets, keys)
   assert ran[:3] == [(0, 1), (1, 2), (2, 10)] and ran[-1] == (0, last)
   assert not (tmp_path / "quick").exists()
   ran.clear()
@@ -202,12 +202,12 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   keep = checkpoint.Progress.keep
   monkeypatch.setattr(checkpoint.Progress, "keep", stop)
   with pytest.raises(KeyboardInterrupt):
-    build(tmp_path / "killed").train_chunk(sets, keys)
+    build(tmp_path / "killed").train(sets, keys)
   monkeypatch.undo()
   monkeypatch.setattr(checkpoint, "_DUE", 1e15)  # Only finished ones are written.
   half = ran[-1][1]
   ran.clear()
-  found = build(tmp_path / "killed").train_chunk(sets, keys)
+  found = build(tmp_path / "killed").train(sets, keys)
   assert ran[0][0] == half and ran[-1][1] == last
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -215,7 +215,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   # Other models do not go on from what is kept of these.
   ran.clear()
   others = prng.keys_for(1, [prng.Seed("m", i) for i in range(2)])
-  build(tmp_path / "killed").train_chunk(sets, others)
+  build(tmp_path / "killed").train(sets, others)
   assert ran[0][0] == 0
 
 

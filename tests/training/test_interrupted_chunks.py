@@ -50,7 +50,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
     )
     keys = prng.keys_for(seed, [prng.Seed("verify", i) for i in numbers])
     with pytest.raises(Named) as caught:
-      models.train_chunk(training_sets.from_masks(masks, labels), keys, **more)
+      models.train(training_sets.from_masks(masks, labels), keys, **more)
     return str(caught.value)
 
   return name, images, masks, labels

@@ -66,10 +66,8 @@ def trained(values, labels, network, masks=None, config=CONFIG, **speed):
   models = fleet.Fleet(config, values, 2, fleet.Speed(**speed), network=network)
   masks = np.ones((3, len(labels)), bool) if masks is None else masks
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(len(masks))])
-  variables = models.train_chunk(training_sets.from_masks(masks, labels), keys)
-  return [
-    np.asarray(out)[: len(masks)] for out in models.predict_chunk(variables, values)
-  ]
+  variables = models.train(training_sets.from_masks(masks, labels), keys)
+  return [np.asarray(out)[: len(masks)] for out in models.predict(variables, values)]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +202,7 @@ def test_vectors_are_standardised_over_the_models_own_set(vectors) -> None:
   masks = np.arange(48)[None] < 20
   models = fleet.Fleet(CONFIG, x, 2, network="linear")
   keys = prng.keys_for(0, [prng.Seed("m", 0)])
-  found = models.train_chunk(training_sets.from_masks(masks, labels), keys)
+  found = models.train(training_sets.from_masks(masks, labels), keys)
   mean, std = (np.asarray(found["statistics"][name])[0] for name in ("mean", "std"))
   own = x[:20].astype(float)
   np.testing.assert_allclose(mean, own.mean(0), rtol=1e-5)

@@ -17,9 +17,9 @@ class CountingFleet(fleet.Fleet):
 
   trained = 0
 
-  def train_chunk(self, sets, keys):
+  def train(self, sets, keys):
     self.trained += len(sets.counts)
-    return super().train_chunk(sets, keys)
+    return super().train(sets, keys)
 
 
 @pytest.fixture
@@ -95,13 +95,13 @@ def test_a_request_may_repeat_itself_and_nothing_may_be_left_to_do(lab) -> None:
 
 def test_diverged_models_are_counted_and_stored_as_nan(lab, monkeypatch) -> None:
   models, build, labels = lab
-  predict = fleet.Fleet.predict_chunk
+  predict = fleet.Fleet.predict
 
   def broken(self, variables, pixels):
     logits, features = predict(self, variables, pixels)
     return logits.at[1, 3].set(np.inf), features
 
-  monkeypatch.setattr(fleet.Fleet, "predict_chunk", broken)
+  monkeypatch.setattr(fleet.Fleet, "predict", broken)
   masks = np.ones((models.rows, 24), bool)
   seeds = prng.model_seeds("subset", models.rows)
   trainer = build()
