@@ -178,7 +178,7 @@ def _in_rounds(
     compiled(shared, jax.tree.map(functools.partial(_lane, i, rounds), rows))
     for i in range(rounds)
   ]
-  return jax.tree.map(lambda *lanes: _joined(lanes), *parts)
+  return jax.tree.map(lambda *lanes: _join(lanes), *parts)
 
 
 def _lane(i: int, rounds: int, array: jax.Array) -> jax.Array:
@@ -187,7 +187,7 @@ def _lane(i: int, rounds: int, array: jax.Array) -> jax.Array:
   return _per_device(lambda rows: rows[i * size : (i + 1) * size], [array])
 
 
-def _joined(lanes: Sequence[jax.Array]) -> jax.Array:
+def _join(lanes: Sequence[jax.Array]) -> jax.Array:
   """Parts of each device's rows, one after the other."""
   return _per_device(lambda *rows: jnp.concatenate(rows), lanes)
 

@@ -91,10 +91,10 @@ def _mounts(lines: list[str], is_v2: bool) -> Iterator[tuple[str, Path]]:
     kind, _, options = right.split(" ", 2)
     has_memory = kind == "cgroup" and "memory" in options.split(",")
     if kind == "cgroup2" if is_v2 else has_memory:
-      root, mount = map(_unescaped, left.split(" ")[3:5])
+      root, mount = map(_unescape, left.split(" ")[3:5])
       yield root, Path(mount)
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
   """A path of mountinfo, which writes blanks and the like as octal numbers."""
   return re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), text)

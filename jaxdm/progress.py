@@ -21,7 +21,7 @@ def silent(done: int, total: int) -> None:
   """Reports nothing."""
 
 
-def shifted(report: Progress, before: int, total: int) -> Progress:
+def shift(report: Progress, before: int, total: int) -> Progress:
   """A part's progress told as the whole's.
 
   Args:

@@ -52,7 +52,7 @@ device_description_str: "{kind}"
 """
 
 
-def described(target: str) -> Device:
+def device_of(target: str) -> Device:
   """The device that a target is made of.
 
   Raises:
@@ -70,7 +70,7 @@ def topology(target: str) -> list[Any]:
   Raises:
     UserError: if there is no such target, or no compiler for it is installed.
   """
-  about = described(target)
+  about = device_of(target)
   from jax.experimental import topologies
 
   os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")

@@ -74,7 +74,7 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
   variables = jax.eval_shape(made.variables, inputs, (state, sets))
   examples = shape_of(jnp.uint8, n + t, *shape), shape_of(jnp.int32, n + t)
 
-  def lowered(fn: Any, shared: Any, per_row: Any) -> Callable[[], Any]:
+  def lower_for_devices(fn: Any, shared: Any, per_row: Any) -> Callable[[], Any]:
     return lambda: fn.lower(
       devices.abstract(shared, by_row=False), devices.abstract(per_row, by_row=True)
     )
@@ -83,11 +83,11 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
   weights = shape_of(jnp.float32, _LASSO_TARGETS, n)
   return {
     "step": lambda: _step(fleet, inputs, sets, keys, state),
-    "begin": lowered(made.begin, inputs, keys),
-    "advance": lowered(made.advance, (inputs, (k, k)), (state, sets, keys)),
-    "predict": lowered(made.predict, shape_of(jnp.uint8, t, *shape), variables),
-    "gradients": lowered(made.gradients, examples, (variables, keys)),
-    "lasso": lowered(devices.spread(design.times_gram), gram, weights),
+    "begin": lower_for_devices(made.begin, inputs, keys),
+    "advance": lower_for_devices(made.advance, (inputs, (k, k)), (state, sets, keys)),
+    "predict": lower_for_devices(made.predict, shape_of(jnp.uint8, t, *shape), variables),
+    "gradients": lower_for_devices(made.gradients, examples, (variables, keys)),
+    "lasso": lower_for_devices(devices.spread(design.times_gram), gram, weights),
   }
 
 
@@ -121,7 +121,7 @@ def _step(fleet: Fleet, inputs: Any, sets: Any, keys: Any, state: Any) -> Any:
   return jax.jit(many, donate_argnums=4).lower(*placed)
 
 
-def compiled(name: str, lower: Callable[[], Any], about: Device) -> dict[str, Any]:
+def compile_program(name: str, lower: Callable[[], Any], about: Device) -> dict[str, Any]:
   """Compiles a program; returns what there is to know of it."""
   start = time.perf_counter()
   made = lower().compile()
@@ -247,7 +247,7 @@ def main(argv: list[str]) -> None:
   names = flags.FLAGS["programs"].value or list(_NAMES)
   if unknown := set(names) - set(_NAMES):
     raise UserError("programs", f"must be some of {', '.join(_NAMES)}, got {unknown}")
-  about = accelerators.described(target)
+  about = accelerators.device_of(target)
   experiment = experiment_flags.experiment({})
   size, config = cost.problem_size(experiment), experiment.train
   with devices.compiled_for(accelerators.topology(target)), numerics.pinned():
@@ -255,7 +255,7 @@ def main(argv: list[str]) -> None:
     width = fleet.choice.vmap_width
     lowers, results = programs(fleet, size), []
     for name in names:
-      results.append(compiled(name, lowers[name], about))
+      results.append(compile_program(name, lowers[name], about))
       print(table(results[-1:]).splitlines()[-1], flush=True)
   found: dict[str, Any] = {
     "machine": {"device": f"{about.kind} (compiled for, not measured)", "devices": 1},

@@ -174,7 +174,7 @@ def _searches(opened: lab.Lab) -> Work:
     t, n = len(opened.target_labels), len(opened.labels)
     flip = {"relabel": random_rows(t, n, seed=opened.seed + 1)}
     problem = opened.labels, opened.target_labels
-    config, retrain = opened.experiment.search, _untrained(opened)
+    config, retrain = opened.experiment.search, _retrain_without_training(opened)
     new_labels = (opened.target_labels + 1) % opened.dataset.num_classes
     removed = find_removals(
       named, retrain, *problem, targets, config, base_margins=base.margins_rt
@@ -195,7 +195,7 @@ def _searches(opened: lab.Lab) -> Work:
   return work
 
 
-def _untrained(opened: lab.Lab) -> Retrain:
+def _retrain_without_training(opened: lab.Lab) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
   rng, t = np.random.default_rng(3), len(opened.target_labels)
   share = opened.experiment.search.max_share
@@ -281,7 +281,7 @@ def _all_steps(folder: str, names: list[str]) -> list[dict[str, Any]]:
   """Measures steps one after another, each in a process of its own."""
   results = []
   for name in names:
-    found = measure.measured("experiments.bench.host", f"{name},{folder}")
+    found = measure.run_child("experiments.bench.host", f"{name},{folder}")
     if not found:
       break  # Later steps read what earlier ones wrote.
     results.append(found)

@@ -54,9 +54,9 @@ PEER_TARGETS = flags.DEFINE_integer(
 _REFERENCE_TOL = 1e-12
 
 
-def _planted(shape: str) -> Case:
+def _make_case(shape: str) -> Case:
   """The case of a shape, with the paths that the flags ask for."""
-  return planted_lassos.planted(shape, PATH_POINTS.value, PATH_END.value)
+  return planted_lassos.make_case(shape, PATH_POINTS.value, PATH_END.value)
 
 
 def smallest_objectives(case: Case) -> np.ndarray:
@@ -65,7 +65,7 @@ def smallest_objectives(case: Case) -> np.ndarray:
   return planted_lassos.objectives(few, SIDES["sklearn"](few, _REFERENCE_TOL)[0])
 
 
-def _calibrated(side: str, case: Case, distance: float) -> float:
+def _calibrate(side: str, case: Case, distance: float) -> float:
   """The loosest of a side's tolerances that comes so close on the targets judged."""
   few, tol = case.first(planted_lassos.CHECKED_TARGETS), 1.0
 
@@ -97,7 +97,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
   t = case.outcomes.shape[1]
   timed = t if side in TOGETHER else min(t, PEER_TARGETS.value or t)
   part = case.first(timed)
-  tol = _calibrated(side, case, distance)
+  tol = _calibrate(side, case, distance)
   SIDES[side](part if side in TOGETHER else case.first(2), tol)  # Compiles.
   before = measure.forget_peak()
   took: list[float] = []
@@ -160,18 +160,18 @@ def main(argv: list[str]) -> None:
       from jaxdm import devices
 
       devices.use_all_devices()
-    case = dataclasses.replace(_planted(shape), best_lt=np.load(path))
+    case = dataclasses.replace(_make_case(shape), best_lt=np.load(path))
     print(json.dumps(_child(side, case, shape, float(distance))))
     return
   results = []
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "best.npy")
     for shape in SHAPES.value:
-      np.save(path, smallest_objectives(_planted(shape)))
+      np.save(path, smallest_objectives(_make_case(shape)))
       for distance in DISTANCES.value:
         for side in sides:
           what = f"{side},{shape},{distance},{path}"
-          if found := measure.measured("experiments.bench.lasso", what):
+          if found := measure.run_child("experiments.bench.lasso", what):
             results.append(found)
             seconds = f"{found['seconds']:.2f} s"
             print(f"  {shape} {distance} {side}: {seconds}", file=sys.stderr)

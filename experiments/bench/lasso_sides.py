@@ -47,7 +47,7 @@ def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   return weights, steps
 
 
-def _centred(case: Case) -> tuple[np.ndarray, np.ndarray]:
+def _centre(case: Case) -> tuple[np.ndarray, np.ndarray]:
   """The design, column by column in memory, and the outcomes, as peers want them."""
   x = np.asfortranarray(case.masks - case.masks.mean(axis=0))
   return x, case.outcomes - case.outcomes.mean(axis=0)
@@ -65,7 +65,7 @@ def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, i
 
 def _sklearn(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Coordinate descent on the Gram."""
-  x, y = _centred(case)
+  x, y = _centre(case)
   gram, products = x.T @ x, x.T @ y
 
   def solve(t: int) -> tuple[np.ndarray, int]:
@@ -89,7 +89,7 @@ def _sklearn(case: Case, tol: float) -> tuple[np.ndarray, int]:
 
 def _celer(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Working sets with dual extrapolation."""
-  x, y = _centred(case)
+  x, y = _centre(case)
 
   def solve(t: int) -> tuple[np.ndarray, int]:
     import celer
@@ -112,7 +112,7 @@ def _celer(case: Case, tol: float) -> tuple[np.ndarray, int]:
 
 def _skglm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """Coordinate descent on working sets with Anderson acceleration."""
-  x, y = _centred(case)
+  x, y = _centre(case)
 
   def solve(t: int) -> tuple[np.ndarray, int]:
     import skglm

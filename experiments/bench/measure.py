@@ -31,7 +31,7 @@ def chosen_sides(known: list[str]) -> list[str]:
   return sides
 
 
-def measured(module: str, what: str, **environment: str) -> dict[str, Any]:
+def run_child(module: str, what: str, **environment: str) -> dict[str, Any]:
   """One measurement in a process of its own; empty, and said, if it fails.
 
   Args:

@@ -35,7 +35,7 @@ def _parts(rows: int) -> list[slice]:
   return [slice(i, min(i + _BLOCK_ROWS, rows)) for i in range(0, rows, _BLOCK_ROWS)]
 
 
-def planted(shape: str, path_points: int, path_end: float) -> Case:
+def make_case(shape: str, path_points: int, path_end: float) -> Case:
   """The case of a shape such as 300x1600x500.
 
   Args:

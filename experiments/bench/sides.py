@@ -99,7 +99,7 @@ def all_rows() -> dict[str, Row]:
   return {row.name: row for row in rows}
 
 
-def _timed(run: Callable[[], Any], samples: int, least: float) -> dict[str, float]:
+def _time(run: Callable[[], Any], samples: int, least: float) -> dict[str, float]:
   """Compiles `run`, which trains on so many images; times it for `least` seconds."""
   start = time.perf_counter()
   run()
@@ -132,7 +132,7 @@ def _fleet(row: Row, least: float, speed: Speed) -> dict[str, float]:
   def run() -> None:
     jax.block_until_ready(models.train(sets, keys))
 
-  measured = _timed(run, models.rows * row.steps * row.batch_size, least)
+  measured = _time(run, models.rows * row.steps * row.batch_size, least)
   return {**measured, "vmap_width": int(models.provenance["vmap_width"])}
 
 
@@ -150,7 +150,7 @@ def _vmap(row: Row, least: float, _: Speed) -> dict[str, float]:
   )
   sets, keys = _models(row, _VMAP_MODELS)
   many = jax.jit(jax.vmap(lambda s, k: train.train_one(recipe, images, s, k, steps)))
-  return _timed(
+  return _time(
     lambda: jax.block_until_ready(many(sets, keys)),
     _VMAP_MODELS * int(steps) * row.batch_size,
     least,

@@ -49,7 +49,7 @@ _COMPARED = ["fleet", "torch", "torch-best", "vmap"]
 def _measure(side: str, row: sides.Row, cache: str) -> dict[str, Any]:
   """One side of one row in a process of its own, which forwards all flags."""
   what = f"{side},{row.name}"
-  measured = measure.measured("experiments.bench.trainer", what, XDG_CACHE_HOME=cache)
+  measured = measure.run_child("experiments.bench.trainer", what, XDG_CACHE_HOME=cache)
   if not measured:
     return {}
   print(f"  {row.name} {side}: {_phrase(measured)}", file=sys.stderr)

@@ -98,7 +98,7 @@ def kills(
     launcher: what to run.
     outcome: the files of a finished run that must have an undisturbed one's bits.
   """
-  expected, seconds = _undisturbed(folder / "whole", launcher, outcome)
+  expected, seconds = _run_undisturbed(folder / "whole", launcher, outcome)
   killed, finished, run = 0, 0, folder / "0"
   while killed < times or run.exists():
     before = toy_runs.markers(run)
@@ -160,7 +160,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
 
 def many_hosts(folder: pathlib.Path) -> None:
   """Shares a run in several ways."""
-  expected, _ = _undisturbed(folder / "whole", "train_subsets", toy_runs.stored_files)
+  expected, _ = _run_undisturbed(folder / "whole", "train_subsets", toy_runs.stored_files)
 
   def same(name: str) -> None:
     toy_runs.check(
@@ -179,7 +179,7 @@ def many_hosts(folder: pathlib.Path) -> None:
     same(name)
   half = len(toy_runs.markers(folder / "whole")) // 2
 
-  def killed(processes: list[subprocess.Popen[bytes]], run: pathlib.Path) -> None:
+  def kill_half_way(processes: list[subprocess.Popen[bytes]], run: pathlib.Path) -> None:
     """Once half of the run's chunks are there."""
     while len(toy_runs.markers(run)) < half:
       ended = all(process.poll() is not None for process in processes)
@@ -192,21 +192,21 @@ def many_hosts(folder: pathlib.Path) -> None:
 
   run = folder / "2 shards, one killed"
   first, second = toy_runs.start_shards(run, 2)
-  killed([first], run)
+  kill_half_way([first], run)
   toy_runs.finish([second])
   toy_runs.finish(toy_runs.start_shards(run, 2))
   same(run.name)
   run = folder / "4 shards changed to 2"
-  killed(toy_runs.start_shards(run, 4), run)
+  kill_half_way(toy_runs.start_shards(run, 4), run)
   toy_runs.finish(toy_runs.start_shards(run, 2))
   same(run.name)
   run = folder / "a job of 4 changed to 2"
-  killed(toy_runs.start_job(run, 4), run)
+  kill_half_way(toy_runs.start_job(run, 4), run)
   toy_runs.finish(toy_runs.start_job(run, 2))
   same(run.name)
   run = folder / "a job of 2, one killed"
   first, second = toy_runs.start_job(run, 2)
-  killed([second], run)
+  kill_half_way([second], run)
   toy_runs.check(
     first.wait(_HEARTBEATS) != 0, "a job went on without one of its processes"
   )
@@ -325,7 +325,7 @@ def _content(chunk: int) -> dict[str, np.ndarray]:
   return {"margins": margins, "masks": masks}
 
 
-def _undisturbed(
+def _run_undisturbed(
   run: pathlib.Path, launcher: str, outcome: Callable[[pathlib.Path], dict[str, bytes]]
 ) -> tuple[dict[str, bytes], float]:
   """The outcome of a run that is left alone, and how long the run takes."""

@@ -233,8 +233,8 @@ def search(
     if budget is not None and used + len(seeds) > budget:
       break
     expected = used + sum(s.models_expected() for s in open_searches)
-    told = progress_lib.shifted(progress, used, expected)
-    margins_m = retrain(changes, np.array(seeds), progress=told)
+    report = progress_lib.shift(progress, used, expected)
+    margins_m = retrain(changes, np.array(seeds), progress=report)
     for s, index, rows in spans:
       s.observe(index, margins_m[rows])
   used = sum(s.models_used for s in searches)

@@ -265,7 +265,7 @@ def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, floa
   """Median k and its 95 % bootstrap interval over targets; infinite where censored."""
   found = _k(verdicts)
   # The lower of two middle values: a mean with infinity would say nothing.
-  medians = np.quantile(found[_drawn(len(found), seed)], 0.5, axis=1, method="lower")
+  medians = np.quantile(found[_draw(len(found), seed)], 0.5, axis=1, method="lower")
   low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
   return float(np.quantile(found, 0.5, method="lower")), float(low), float(high)
 
@@ -275,7 +275,7 @@ def _k(verdicts: Sequence[Verdict]) -> np.ndarray:
   return np.array([np.inf if v.censored else v.k for v in verdicts])
 
 
-def _drawn(count: int, seed: int) -> np.ndarray:
+def _draw(count: int, seed: int) -> np.ndarray:
   """Resamples of so many targets, as int[b, count]."""
   rng = prng.generator_for(seed, "targets-bootstrap")
   return rng.integers(count, size=(_BOOTSTRAPS, count))

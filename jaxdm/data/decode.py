@@ -61,7 +61,7 @@ def decode(path: Place, background: tuple[int, int, int]) -> np.ndarray:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Pillow's, of tags that are damaged.
     with path.open("rb") as file, PIL.Image.open(file) as opened:
-      image = _upright(_loaded(opened))
+      image = _upright(_load(opened))
       if image.mode not in (*_GREY, *_COLOUR):
         raise ValueError(f"pixels of kind {image.mode}, not of 8 bits a channel")
       is_grey = image.mode in _GREY
@@ -84,7 +84,7 @@ def opaque(pixels: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
   return np.asarray(np.round(shown)).astype(np.uint8)
 
 
-def _loaded(image: PIL.ImageFile.ImageFile) -> PIL.ImageFile.ImageFile:
+def _load(image: PIL.ImageFile.ImageFile) -> PIL.ImageFile.ImageFile:
   """The image with its pixels, and in their units the grey that is transparent."""
   kind = str(image.tile[0][3]) if image.tile else ""
   image.load()

@@ -40,8 +40,8 @@ def number_labels(
     DataError: on labels of another kind, of test examples that no training example has,
       or names whose number is not that of the labels.
   """
-  train = _checked(f"{name}: train_labels", train)
-  test = _checked(f"{name}: test_labels", test)
+  train = _check(f"{name}: train_labels", train)
+  test = _check(f"{name}: test_labels", test)
   if (train.dtype.kind == "U") != (test.dtype.kind == "U"):
     raise DataError(None, f"{name}: train_labels and test_labels must be of one kind")
   values, numbers = np.unique(train, return_inverse=True)
@@ -77,7 +77,7 @@ def text_of(name: str, array: np.ndarray) -> tuple[str, ...]:
     raise DataError(
       None, f"{name} must be text [k], got {array.dtype}{list(array.shape)}"
     )
-  names = tuple(str(value) for value in _decoded(name, array).tolist())
+  names = tuple(str(value) for value in _decode(name, array).tolist())
   if len(set(names)) < len(names):
     twice = sorted({text for text in names if names.count(text) > 1})
     raise DataError(
@@ -86,7 +86,7 @@ def text_of(name: str, array: np.ndarray) -> tuple[str, ...]:
   return names
 
 
-def _checked(name: str, labels: np.ndarray) -> np.ndarray:
+def _check(name: str, labels: np.ndarray) -> np.ndarray:
   """Labels [number] as integers or text."""
   labels = np.asarray(labels)
   if labels.ndim == 2 and labels.shape[1] == 1:
@@ -110,7 +110,7 @@ def _checked(name: str, labels: np.ndarray) -> np.ndarray:
     if labels.max() > np.iinfo(np.int64).max:
       raise DataError(None, f"{name} must be below 2**63, got {labels.max()}")
     return labels.astype(np.int64)
-  return _decoded(name, labels)
+  return _decode(name, labels)
 
 
 def _are_one_hot(labels: np.ndarray) -> bool:
@@ -120,7 +120,7 @@ def _are_one_hot(labels: np.ndarray) -> bool:
   return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
-def _decoded(name: str, array: np.ndarray) -> np.ndarray:
+def _decode(name: str, array: np.ndarray) -> np.ndarray:
   """Bytes as text; the rest as it is."""
   if array.dtype.kind != "S":
     return array

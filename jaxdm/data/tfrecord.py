@@ -21,16 +21,16 @@ def read_records(path: epath.Path) -> Iterator[bytes]:
   """
   with path.open("rb") as file:
     while head := file.read(12):
-      if len(head) < 12 or _masked(head[:8]) != head[8:]:
+      if len(head) < 12 or _mask_crc(head[:8]) != head[8:]:
         raise ValueError(f"{path} is damaged or cut")
       size = int.from_bytes(head[:8], "little")
       record, checksum = file.read(size), file.read(4)
-      if len(record) < size or _masked(record) != checksum:
+      if len(record) < size or _mask_crc(record) != checksum:
         raise ValueError(f"{path} is damaged or cut")
       yield record
 
 
-def _masked(data: bytes) -> bytes:
+def _mask_crc(data: bytes) -> bytes:
   """The checksum as it stands in the file."""
   crc = google_crc32c.value(data)
   rotated = (crc >> 15 | crc << 17) + _MASK_DELTA

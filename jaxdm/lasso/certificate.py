@@ -68,7 +68,7 @@ def judge(
   size_t = 1 + np.abs(w_tn).sum(axis=1)
   rounding_t = _ROUNDING * size_t**2
   if direct.size and basis_mr is not None:
-    centred_mn = design.centred(design_mn, rows_m, columns)
+    centred_mn = design.centre(design_mn, rows_m, columns)
     residual_md = outcomes_mt[:, direct] - centred_mn @ w_tn[direct].T
     inside_d = np.linalg.norm(basis_mr.T @ residual_md / m, axis=0)
     gap_t[direct] = (inside_d + _ROUNDING * size_t[direct]) ** 2

@@ -137,7 +137,7 @@ def _add_correlation(total: Array, outcomes: Array, block: Array) -> Array:
   return total + jnp.einsum("mt,mn->tn", outcomes, block, precision=EXACT)
 
 
-def centred(
+def centre(
   design_mn: Matrix, rows_m: np.ndarray, columns: Columns, some: Any = slice(None)
 ) -> np.ndarray:
   """Some of the centred columns in memory, as float64[m, z]; rows are weighted."""
@@ -200,7 +200,7 @@ def gram(
     for _, block in blocks(design_mn, rows_m, columns):
       total = _add_gram(total, block)
     offset_n = columns.mean_n if exact else np.zeros(n)
-    return _centred(total, offset_n, float(m), jnp.dtype(dtype))
+    return _centre(total, offset_n, float(m), jnp.dtype(dtype))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -216,6 +216,6 @@ def _add_gram(total: Array, block: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _centred(total: Array, offset_n: Array, m: Array, dtype: Any) -> Array:
+def _centre(total: Array, offset_n: Array, m: Array, dtype: Any) -> Array:
   """Total / m minus the offsets' product, rounded once to `dtype`."""
   return (total.astype(jnp.float64) / m - offset_n[:, None] * offset_n).astype(dtype)

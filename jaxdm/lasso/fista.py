@@ -94,7 +94,7 @@ class Shared(NamedTuple):
   fresh: Array
 
 
-def rounded(problem: Problem) -> Problem:
+def round_to_float32(problem: Problem) -> Problem:
   """The problem in float32, its penalties at most what float32 can multiply."""
   problem = problem._replace(
     lam_t=np.minimum(problem.lam_t, LARGEST_PENALTY),
@@ -235,7 +235,7 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
 
 
 @functools.cache
-def _compiled(lanes: int) -> tuple[Any, Any, Any]:
+def _compile(lanes: int) -> tuple[Any, Any, Any]:
   """`_begin`, `_advance` and `design.times_gram` on every device that is used."""
   spread = functools.partial(devices.spread, lanes=lanes)
   return spread(_begin), spread(_advance), spread(design.times_gram)
@@ -243,13 +243,13 @@ def _compiled(lanes: int) -> tuple[Any, Any, Any]:
 
 def begin(w_tn: Array, gw_tn: Array, lanes: int) -> State:
   """A state at w_tn, whose product with the Gram is known; both spread over devices."""
-  state: State = _compiled(lanes)[0](None, (w_tn, gw_tn))
+  state: State = _compile(lanes)[0](None, (w_tn, gw_tn))
   return state
 
 
 def times_gram(made: design.Design, w_tn: Array, lanes: int) -> Array:
   """w_tn times the Gram; both spread over devices."""
-  product_tn: Array = _compiled(lanes)[2](made, w_tn)
+  product_tn: Array = _compile(lanes)[2](made, w_tn)
   return product_tn
 
 
@@ -267,7 +267,7 @@ def solve(shared: Shared, problem: Problem, state: State, lanes: int) -> State:
   Returns:
     Where they end.
   """
-  _, advance, _ = _compiled(lanes)
+  _, advance, _ = _compile(lanes)
   rows, part, whole = None, problem, state
   while True:
     state = advance(shared, (part, state))

@@ -116,10 +116,10 @@ def fit_lasso(
     factors_tn = factors_of("penalty_factors", penalty_factors, part, (t, n))
     ready = solver.tile(outcomes[:, part], factors_tn)
     fits.append(solver.finish(ready, lam_t[part], tol=tol, limit=limit))
-  return joined(fits)
+  return join(fits)
 
 
-def joined(fits: Sequence[LassoFit]) -> LassoFit:
+def join(fits: Sequence[LassoFit]) -> LassoFit:
   """Fits of successive targets as one."""
   fields = zip(*(fit[:5] for fit in fits), strict=True)
   parts = [np.concatenate(field) for field in fields]

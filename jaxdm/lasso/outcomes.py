@@ -43,13 +43,13 @@ class Tile(NamedTuple):
 
   def unit_penalties(self, lam_t: np.ndarray) -> np.ndarray:
     """Penalties for outcomes and columns of unit scale; padding gets 1."""
-    lam_t = self.padded(lam_t)
+    lam_t = self.pad(lam_t)
     with np.errstate(over="ignore", under="ignore"):
       unit_t = lam_t / self.scale_t / self.column_scale
     unit_t = np.minimum(unit_t, np.finfo(np.float64).max)
     return np.where(self.status_t == Status.CONVERGED, unit_t, 1.0)
 
-  def padded(self, values_t: np.ndarray) -> np.ndarray:
+  def pad(self, values_t: np.ndarray) -> np.ndarray:
     """A number for each target, and 1 for padding."""
     fill = len(self.scale_t) - len(values_t)
     return np.pad(values_t, (0, fill), constant_values=1)

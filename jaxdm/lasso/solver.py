@@ -68,13 +68,13 @@ class Solver:
   @functools.cached_property
   def _design(self) -> tuple[design.Design, Array]:
     """The design in float32 on every device, and its Lipschitz constant."""
-    made = self._made(np.float32)
+    made = self._make_design(np.float32)
     # On one device, so that their number changes nothing.
     one = jax.tree.map(lambda x: x.addressable_data(0), made)
     size = self._x.shape[1]
     return made, np.asarray(design.largest_eigenvalue(one, size, np.float32))
 
-  def _made(self, dtype: Any) -> design.Design:
+  def _make_design(self, dtype: Any) -> design.Design:
     """The design on every device that is used."""
     form, lanes = self.plan.form, self.plan.lanes
     return design.make(form, self._x, self._rows, self._columns, dtype, lanes)
@@ -108,7 +108,7 @@ class Solver:
       np.where(finite_t, mean_t, np.nan),
       np.where(finite_t, status_t, Status.NONFINITE),
       problem,
-      devices.by_row(fista.rounded(problem), self.plan.lanes),
+      devices.by_row(fista.round_to_float32(problem), self.plan.lanes),
       self._columns.common_scale,
     )
 
@@ -133,7 +133,7 @@ class Solver:
     basis_tzr = np.zeros((t, width, width))
     if width:
       used = np.flatnonzero(is_free.any(axis=0))
-      centred_mu = design.centred(self._x, self._rows, self._columns, used)
+      centred_mu = design.centre(self._x, self._rows, self._columns, used)
       for i in range(t):
         mine = np.flatnonzero(is_free[i])
         vectors_mr, basis_zr = certificate.orthonormal(
@@ -170,7 +170,7 @@ class Solver:
       start = fista.begin(zeros, zeros, lanes)
     unit_t = np.minimum(tile.unit_penalties(lam_t), fista.LARGEST_PENALTY)
     lam_t = devices.by_row(unit_t.astype(np.float32), lanes)
-    shared = _shared(matrix, lipschitz, np.float32, tol, limit)
+    shared = _shared_of(matrix, lipschitz, np.float32, tol, limit)
     return fista.solve(shared, tile.rough._replace(lam_t=lam_t), start, lanes)
 
   def finish(
@@ -192,8 +192,8 @@ class Solver:
       offset_tn: float32, added to the weights, whose sum is float32 then. The gap is that
         of the sum, as it was rounded, less the offset.
     """
-    lam_t = tile.padded(lam_t)
-    w_tn, steps_t, reached_t = self._solved(tile, lam_t, tol=tol, limit=limit)
+    lam_t = tile.pad(lam_t)
+    w_tn, steps_t, reached_t = self._solve_in_units(tile, lam_t, tol=tol, limit=limit)
     if offset_tn is not None:
       fill = [(0, len(w_tn) - tile.size), (0, 0)]
       shape = tile.size, w_tn.shape[1]
@@ -224,7 +224,7 @@ class Solver:
       weights_tn = np.where(w_tn == 0, 0, w_tn * ratio_tn) + offset_tn
       weights_tn = weights_tn.astype(dtype)
       own_tn = weights_tn - offset_tn
-      judged = self._judged(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
+      judged = self._judge(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
       place_t = own_tn @ columns.shift_n + own_tn @ (columns.scale_n * columns.mean_n)
     varies_t = tile.status_t == Status.CONVERGED
     gap_t = np.where(varies_t, judged.gap_t, 0.0)
@@ -239,7 +239,7 @@ class Solver:
       self.constant_columns,
     )
 
-  def _solved(
+  def _solve_in_units(
     self, tile: Tile, lam_t: np.ndarray, *, tol: float, limit: int
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights for outcomes and columns of unit scale in float64, steps, and gaps."""
@@ -249,7 +249,7 @@ class Solver:
     # Zeros are solved directly below.
     state = self.solve(tile, np.where(lam_t > 0, lam_t, np.inf), tol=rough, limit=most)
     steps_t, w_tn = np.array(state.steps_t), self._usable(state.w_tn)
-    gap_t = self._judged(tile, lam_t, w_tn).gap_t
+    gap_t = self._judge(tile, lam_t, w_tn).gap_t
     short_t = (tile.status_t == Status.CONVERGED) & ~(gap_t <= tol)
     again = np.flatnonzero(short_t & (lam_t > 0) & (steps_t < limit))
     if again.size:
@@ -261,7 +261,7 @@ class Solver:
       in_basis_dr = tile.outcomes_mt[:, direct].T @ vectors_mr / len(self._rows)
       w_tn[direct] = self._usable(in_basis_dr @ basis_nr.T)
     if again.size or direct.size:
-      gap_t = self._judged(tile, lam_t, w_tn).gap_t
+      gap_t = self._judge(tile, lam_t, w_tn).gap_t
     return w_tn, steps_t, gap_t
 
   def _in_float64(
@@ -279,8 +279,8 @@ class Solver:
     fill = np.repeat(rows[:1], -len(rows) % lanes)
     padded = np.concatenate([rows, fill])
     with jax.enable_x64(True):
-      made = self._made(np.float64)
-      shared = _shared(made, self._design[1], np.float64, _MARGIN * tol, limit)
+      made = self._make_design(np.float64)
+      shared = _shared_of(made, self._design[1], np.float64, _MARGIN * tol, limit)
       whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
       problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole), lanes)
       start = devices.by_row(w_tn[padded], lanes)
@@ -300,11 +300,9 @@ class Solver:
   @functools.cached_property
   def _all_columns(self) -> tuple[np.ndarray, np.ndarray]:
     """An orthonormal basis of all columns, for targets without a penalty."""
-    return certificate.orthonormal(design.centred(self._x, self._rows, self._columns))
+    return certificate.orthonormal(design.centre(self._x, self._rows, self._columns))
 
-  def _judged(
-    self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray
-  ) -> certificate.Judged:
+  def _judge(self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray) -> certificate.Judged:
     """What residuals in float64 say of weights for outcomes and columns of unit scale."""
     problem = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
     part = self._x, self._rows, self._columns
@@ -313,7 +311,7 @@ class Solver:
     return certificate.judge(*part, problem, tile.outcomes_mt, w_tn, direct, basis)
 
 
-def _shared(
+def _shared_of(
   made: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
 ) -> fista.Shared:
   """What all targets have in common, in one precision."""

@@ -110,12 +110,12 @@ def code_digest(package: pathlib.Path) -> str:
   files = {
     path.relative_to(package).as_posix(): path.read_bytes()
     for path in package.rglob("*")
-    if path.is_file() and not _ignored(path.relative_to(package))
+    if path.is_file() and not _is_ignored(path.relative_to(package))
   }
   return digest(files)
 
 
-def _ignored(path: pathlib.Path) -> bool:
+def _is_ignored(path: pathlib.Path) -> bool:
   """Whether a file of a package is a cache or hidden."""
   return "__pycache__" in path.parts or any(part.startswith(".") for part in path.parts)
 
@@ -225,13 +225,13 @@ def _encode_bits(found: "hashlib.blake2b", value: Bits) -> None:
   used = value.shape[-1] % 8
   last = np.uint8(0xFF << (8 - used) & 0xFF) if used else np.uint8(0xFF)
 
-  def cleared() -> Iterator[np.ndarray]:
+  def clear_blocks() -> Iterator[np.ndarray]:
     for block in _blocks(value.bits):
       if (block[..., -1:] & ~last).any():  # Bits that stand for no value.
         block = np.concatenate([block[..., :-1], block[..., -1:] & last], axis=-1)
       yield block
 
-  _encode_rows(found, "bool", value.shape, cleared())
+  _encode_rows(found, "bool", value.shape, clear_blocks())
 
 
 def _encode_rows(

@@ -48,24 +48,24 @@ def recall(
   mine = sorted(first.values())[index::processes]
   todo = np.array([row for row in mine if ids[row] not in bank], int)
 
-  def tell() -> bool:
+  def report_progress() -> bool:
     done = sum(model_id in bank for model_id in ids)
     progress(done, len(ids))
     return done == len(ids)
 
-  def stored() -> bool:
+  def all_are_stored() -> bool:
     bank.refresh()
-    return tell()
+    return report_progress()
 
-  ended = tell()
+  ended = report_progress()
   parts = [todo[i : i + rows] for i in range(0, len(todo), rows)]
   asked = (models.rows(part) for part in parts)
   for part, margins_mt in zip(parts, train(asked), strict=True):
     names = [streams[row] for row in part]
     bank.append(names, models.masks_mn[part], models.labels_mn[part], margins_mt)
-    ended = tell()
+    ended = report_progress()
   if not ended:
-    polling.until(stored, "its share of the models")
+    polling.until(all_are_stored, "its share of the models")
   return bank.margins(ids)
 
 
@@ -92,9 +92,9 @@ class Remembered:
     masks = np.asarray(masks, bool)
     labels = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
     models = Models(masks, labels, np.asarray(seeds))
-    return recall(self._bank, models, self._trained, progress=progress)
+    return recall(self._bank, models, self._train, progress=progress)
 
-  def _trained(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def _train(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part."""
     for part in parts:
       margins_mt = np.asarray(self._retrain(*part), np.float32)

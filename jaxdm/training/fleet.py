@@ -84,10 +84,10 @@ class Fleet:
     self._config, self.values = config, values
     self.num_classes = num_classes
     self._speed, self._network = speed, network
-    self._lax_recipe = self._made("lax")
+    self._lax_recipe = self._make_recipe("lax")
     self._gradient_dim = gradient_dim
 
-  def _made(self, backend: conv.Backend) -> Recipe:
+  def _make_recipe(self, backend: conv.Backend) -> Recipe:
     """The recipe, with one way to compute convolutions."""
     return recipe_lib.make(
       self._config,
@@ -139,7 +139,7 @@ class Fleet:
 
     def seconds_of(steps: int) -> float:
       start = time.perf_counter()
-      jax.block_until_ready(self._advanced((batch, keys), state, 0, steps))
+      jax.block_until_ready(self._advance((batch, keys), state, 0, steps))
       return time.perf_counter() - start
 
     seconds_of(1)  # Compiles.
@@ -153,7 +153,7 @@ class Fleet:
   def recipe(self) -> Recipe:
     """How each model is trained, as functions of arrays."""
     backend = self.choice.conv_backend
-    return self._lax_recipe if backend == "lax" else self._made(backend)
+    return self._lax_recipe if backend == "lax" else self._make_recipe(backend)
 
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""
@@ -272,7 +272,7 @@ class Fleet:
     batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
     state = self._run(lambda made: made.begin, self._inputs, keys)
     num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
-    advance = functools.partial(self._advanced, (batch, keys))
+    advance = functools.partial(self._advance, (batch, keys))
     for until in moments:
       last = math.floor(share_of(until, num_steps))
       if self._progress:
@@ -283,7 +283,7 @@ class Fleet:
       yield self._run(lambda made: made.variables, self._inputs, (state, batch))
       first = last
 
-  def _advanced(self, rows: Any, state: State, first: int, stop: int) -> Any:
+  def _advance(self, rows: Any, state: State, first: int, stop: int) -> Any:
     """The models after some steps."""
     shared = self._inputs, (np.int32(first), np.int32(stop))
     return self._run(lambda made: made.advance, shared, (state, *rows))
@@ -318,7 +318,7 @@ class Fleet:
     """
     examples = devices.everywhere((values, np.asarray(labels, np.int32)))
     return self._run(
-      lambda made: made.gradients, examples, (variables, self._filled(keys))
+      lambda made: made.gradients, examples, (variables, self._fill_keys(keys))
     )
 
   def class_gradients(
@@ -329,9 +329,9 @@ class Fleet:
     The arguments, and so the projections, are those of `gradients`.
     """
     shared = devices.everywhere(values)
-    rows = variables, self._filled(keys)
+    rows = variables, self._fill_keys(keys)
     return self._run(lambda made: made.class_gradients, shared, rows)
 
-  def _filled(self, keys: Array) -> Array:
+  def _fill_keys(self, keys: Array) -> Array:
     """Keys of `rows` models, on the devices."""
     return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])

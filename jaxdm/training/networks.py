@@ -175,11 +175,11 @@ def make(
     net = resnet9.ResNet9(num_classes, width, kind, conv_backend)
     return Network(net, functools.partial(resnet9.initial_variables, net), "train", True)
   if network == "mlp":
-    return _checked(MLP(num_classes, width, kind), "mlp", num_classes, input_shape)
+    return _check_module(MLP(num_classes, width, kind), "mlp", num_classes, input_shape)
   if network == "linear":
-    return _checked(Linear(num_classes, kind), "linear", num_classes, input_shape)
+    return _check_module(Linear(num_classes, kind), "linear", num_classes, input_shape)
   module = _load(network, num_classes) if isinstance(network, str) else network
-  return _checked(module, None, num_classes, input_shape)
+  return _check_module(module, None, num_classes, input_shape)
 
 
 def _load(path: str, num_classes: int) -> Any:
@@ -196,7 +196,7 @@ def _load(path: str, num_classes: int) -> Any:
   return factory(num_classes)
 
 
-def _checked(
+def _check_module(
   module: Any, name: str | None, num_classes: int, input_shape: tuple[int, ...]
 ) -> Network:
   """A module that was tried on the shape of an input, without computing anything."""

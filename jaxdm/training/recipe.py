@@ -233,7 +233,7 @@ def make(
       f"follow Muon, got {config.muon_rate}",
     )
 
-  def augmented(key: Array, inputs: Array) -> Array:
+  def augment_inputs(key: Array, inputs: Array) -> Array:
     if not is_images:
       return inputs
     return augment.augment(
@@ -250,7 +250,7 @@ def make(
     config.num_steps,
     functools.partial(learning_rate, config),
     optimiser(config),
-    augmented,
+    augment_inputs,
     config.label_smoothing,
     config.flip and is_images,
   )

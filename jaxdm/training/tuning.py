@@ -107,7 +107,7 @@ def choose(
     first = first_width(recipe, input_shape)
     return fastest(seconds, backends, min(first, most), most=most)
 
-  return remembered((step, (width, backends, most)), measure, folder)
+  return remember((step, (width, backends, most)), measure, folder)
 
 
 def first_width(recipe: Recipe, input_shape: tuple[int, ...]) -> int:
@@ -146,13 +146,13 @@ def fastest(
   """
   began, found = time.monotonic(), dict[Choice, float]()
 
-  def tried(candidate: Choice) -> float:
+  def try_candidate(candidate: Choice) -> float:
     is_late = time.monotonic() - began > _SECONDS
     is_late = is_late and min(found.values(), default=math.inf) < math.inf
     found[candidate] = math.inf if is_late else seconds(candidate)
     return found[candidate]
 
-  best = min((Choice(width, backend) for backend in backends), key=tried)
+  best = min((Choice(width, backend) for backend in backends), key=try_candidate)
   ways = (_wider(width, most), _narrower(width)) if most else ()
   for way in ways:
     first = best
@@ -160,7 +160,7 @@ def fastest(
       candidate = best._replace(vmap_width=other)
       share = _GAIN if other > width else 1.0
       too_large = other < width and math.isinf(found[best])
-      if not (tried(candidate) < share * found[best] or too_large):
+      if not (try_candidate(candidate) < share * found[best] or too_large):
         break
       best = candidate
     if best != first:
@@ -171,7 +171,7 @@ def fastest(
       "or batch_size must be smaller: the device's memory does not hold one model "
       "at a time",
     )
-  told = (
+  timings = (
     f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}"
     for c, s in found.items()
     if s < math.inf
@@ -179,7 +179,7 @@ def fastest(
   _log.info(
     "vmap_width=%d and conv_backend=%s are fastest (ms a model and step: %s; %.0f s)",
     *best,
-    ", ".join(told),
+    ", ".join(timings),
     time.monotonic() - began,
   )
   return best
@@ -199,7 +199,7 @@ def _narrower(width: int) -> Iterator[int]:
     yield width
 
 
-def remembered(
+def remember(
   depends_on: Any, choose: Callable[[], Choice], folder: epath.PathLike | None
 ) -> Choice:
   """The choice that a folder, or else the user's cache, holds; made if neither does.

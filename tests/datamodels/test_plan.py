@@ -204,7 +204,7 @@ def test_of_plans_made_at_the_same_time_all_follow_one(tmp_path) -> None:
 def test_the_number_of_devices_changes_no_bit(monkeypatch) -> None:
   if devices.count() < 2:
     pytest.skip("needs two devices")
-  caches = devices._mesh, fista._compiled, path._squared_errors
+  caches = devices._mesh, fista._compile, path._squared_errors
   found, tol = [], FitConfig(num_lambdas=2, tol=1e-7)
   for used in (2, 1):
     monkeypatch.setattr(devices, "used", lambda lanes=None, used=used: used)

@@ -85,7 +85,7 @@ def test_the_longest_of_three_times_bounds_the_speed() -> None:
 @pytest.mark.parametrize("target", ["a100", "v9:2x2"])
 def test_an_unknown_target_is_named(target) -> None:
   with pytest.raises(UserError, match=f"h100, h200, v5e, .* got '{target}'"):
-    accelerators.described(target)
+    accelerators.device_of(target)
 
 
 def _compiled(tmp_path, target: str, *more: str) -> dict:

@@ -13,7 +13,7 @@ def test_every_step_is_measured_on_a_workdir_that_is_made_up(
   tmp_path, monkeypatch, capsys
 ) -> None:
   monkeypatch.setattr(
-    measure, "measured", lambda module, what: host.run_step(*what.split(","))
+    measure, "run_child", lambda module, what: host.run_step(*what.split(","))
   )
   folder, path = tmp_path / "run", tmp_path / "bench.json"
   given = {"scale": "0.004", "workdir": str(folder), "json": str(path)}

@@ -15,7 +15,7 @@ from experiments.bench.planted_lassos import Case, largest_distance
 def test_every_side_comes_as_close_as_asked(side) -> None:
   if side in ("celer", "skglm"):
     pytest.importorskip(side)
-  case = lasso._planted("12x40x6")
+  case = lasso._make_case("12x40x6")
   best_lt = lasso.smallest_objectives(case)
   case = dataclasses.replace(case, best_lt=best_lt)
   measured = lasso._child(side, case, "12x40x6", 1e-3)
@@ -25,7 +25,7 @@ def test_every_side_comes_as_close_as_asked(side) -> None:
 
 
 def test_sides_are_judged_by_the_objective_itself() -> None:
-  case = lasso._planted("12x40x3")
+  case = lasso._make_case("12x40x3")
   lam_t = case.lam_lt[10]
   one = Case(case.masks, case.outcomes, lam_t[None], np.zeros((1, 3)))
   one = dataclasses.replace(one, best_lt=lasso.smallest_objectives(one))

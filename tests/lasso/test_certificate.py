@@ -288,10 +288,10 @@ def test_a_gap_that_cannot_be_is_a_status_of_its_own(monkeypatch, wrong) -> None
     return np.where(np.resize(spoilt, len(found)) > 0, wrong, found)
 
   monkeypatch.setattr(certificate.fista, "gap", with_fault)
-  fista._compiled.cache_clear()
+  fista._compile.cache_clear()
   monkeypatch.setattr(fista, "_gap_at", lambda problem, w_tn, gw_tn: 0 * w_tn[:, 0])
   fit = jaxdm.fit_lasso(x, y, 0.3, max_steps=50)
-  fista._compiled.cache_clear()
+  fista._compile.cache_clear()
   assert fit.status[0] == Status.UNCERTIFIED and fit.gap[0] == np.inf
   assert fit.status[1] in (Status.CONVERGED, Status.LIMIT) and np.isfinite(fit.gap[1])
 

@@ -215,9 +215,9 @@ def test_finished_targets_are_retired(monkeypatch) -> None:
   taken = []
   take = fista._take
   monkeypatch.setattr(fista, "_take", lambda *args: taken.append(1) or take(*args))
-  fista._compiled.cache_clear()
+  fista._compile.cache_clear()
   fit = fit_lasso(masks, margins, lam, tol=1e-5)
-  fista._compiled.cache_clear()
+  fista._compile.cache_clear()
   assert taken
   assert (fit.status == Status.CONVERGED).all()
   np.testing.assert_allclose(fit.weights, whole.weights, atol=0.05)

@@ -82,14 +82,14 @@ def test_a_choice_is_made_once_and_the_first_one_written_counts(
     return chosen
 
   first, other = Choice(4, "lax"), Choice(16, "im2col")
-  assert tuning.remembered("h100", choose(first), None) == first
-  assert tuning.remembered("h100", choose(other), None) == first
-  assert tuning.remembered("h200", choose(other), None) == other
+  assert tuning.remember("h100", choose(first), None) == first
+  assert tuning.remember("h100", choose(other), None) == first
+  assert tuning.remember("h200", choose(other), None) == other
   # A job's folder takes over what the cache holds, and goes before it.
   job = tmp_path / "job"
-  assert tuning.remembered("h100", choose(other), job) == first
+  assert tuning.remember("h100", choose(other), job) == first
   forget(tmp_path / "cache")
-  assert tuning.remembered("h100", choose(other), job) == first
+  assert tuning.remember("h100", choose(other), job) == first
   assert made == [first, other]
 
 
@@ -97,19 +97,19 @@ def test_processes_of_a_job_that_choose_at_once_agree(empty_cache, tmp_path) -> 
   first, other = Choice(4, "lax"), Choice(16, "im2col")
 
   def late() -> Choice:
-    tuning.remembered("h100", lambda: first, tmp_path / "job")
+    tuning.remember("h100", lambda: first, tmp_path / "job")
     forget(tmp_path / "cache")
     return other
 
-  assert tuning.remembered("h100", late, tmp_path / "job") == first
+  assert tuning.remember("h100", late, tmp_path / "job") == first
 
 
 def test_a_choice_that_is_damaged_is_made_again(empty_cache, tmp_path) -> None:
   first, other = Choice(4, "lax"), Choice(16, "im2col")
-  tuning.remembered("h100", lambda: first, None)
+  tuning.remember("h100", lambda: first, None)
   [file] = (tmp_path / "cache").rglob("*.json")
   file.write_text("{")
-  assert tuning.remembered("h100", lambda: other, None) == other
+  assert tuning.remember("h100", lambda: other, None) == other
 
 
 @pytest.mark.device
@@ -167,9 +167,9 @@ def test_a_cache_that_cannot_be_written_ends_nothing(monkeypatch, tmp_path) -> N
   (tmp_path / "file").write_text("")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
   choice = Choice(4, "lax")
-  assert tuning.remembered("h100", lambda: choice, None) == choice
-  assert tuning.remembered("h100", lambda: choice, tmp_path / "job") == choice
-  other = tuning.remembered("h100", lambda: Choice(1, "lax"), tmp_path / "job")
+  assert tuning.remember("h100", lambda: choice, None) == choice
+  assert tuning.remember("h100", lambda: choice, tmp_path / "job") == choice
+  other = tuning.remember("h100", lambda: Choice(1, "lax"), tmp_path / "job")
   assert other == choice
 
 
