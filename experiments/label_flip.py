@@ -12,43 +12,59 @@ from typing import Any
 import numpy as np
 
 from experiments import brittleness as removals
-from experiments.runtime import base_models, external, lab, launcher, methods, relabel
+from experiments.runtime import (
+  base_models,
+  external,
+  launcher,
+  methods,
+  relabel,
+  stages,
+)
+from experiments.runtime.run import Run
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips
+from jaxdm.data.dataset import Dataset
 
 STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def main(run: Run) -> dict[str, Any]:
   """Searches and verifies label flips."""
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  targets, others = base_models.searched_targets(opened), external.load(opened)
-  same = _same_for_all(opened, targets)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base, data = base_models.load(run), run.dataset
+  search, compare = run.experiment.search, run.experiment.compare
+  targets = base_models.choose_targets(base.margins_rt, search, compare)
+  shape = len(data.test_labels), len(data.train_labels)
+  others = external.load(run.workdir.places, shape)
+  new_u = _new_labels(run.experiment.flip.flip_to, data, base.logits_rtk, targets)
 
   def work() -> dict[str, Any]:
-    relabel_unk = relabel.scores(opened, targets)
-    new_un = label_flips.best_class(relabel_unk, opened.labels) if same is None else same
+    relabel_unk = relabel.scores(run, targets)
+    if new_u is None:
+      new_un = label_flips.best_class(relabel_unk, data.train_labels)
+    else:
+      new_un = np.broadcast_to(new_u[:, None], (len(targets), shape[1]))
     taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
-    scores = methods.scores(opened, opened.experiment.compare.names) | others
-    num_targets = len(opened.target_labels)
-    scores["relabel"] = _of_some(taken_un, targets, num_targets)
+    scores = methods.scores(run, compare.names) | others
+    scores["relabel"] = _of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(
       scores,
-      opened.trainer,
-      opened.labels,
-      opened.target_labels,
-      _of_some(new_un, targets, num_targets),
+      run.trainer,
+      data.train_labels,
+      data.test_labels,
+      _of_some(new_un, targets, shape[0]),
       targets,
-      opened.experiment.search,
-      base_margins=base_models.load(opened).margins_rt,
+      search,
+      base_margins=base.margins_rt,
       budget=removals.BUDGET.value,
-      progress=opened.bar(STAGE),
+      progress=run.bar(STAGE),
     )
-    return removals.report_search(opened, STAGE, verdicts)
+    table = run.workdir.path / f"{STAGE}.csv"
+    return removals.report_search(table, verdicts, data, base.margins_rt)
 
-  settings = opened.settings(*GROUPS) | external.settings(others)
-  return opened.workdir.run(STAGE, settings, work, inputs)
+  settings = run.settings(*GROUPS) | external.settings(others)
+  return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
 def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> ScoreRows:
@@ -66,18 +82,16 @@ def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> Sco
   return ScoreRows((num_targets, n), rows_of)
 
 
-def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
-  """New labels int32[u, n] that are the same for all examples; None: each its best."""
-  flip_to, labels = opened.experiment.flip.flip_to, opened.target_labels
+def _new_labels(
+  flip_to: str, data: Dataset, base_logits_rtk: np.ndarray, targets: np.ndarray
+) -> np.ndarray | None:
+  """New labels int32[u], one for each of some targets; None: each example has its own."""
   if flip_to == "best":
     return None
   if flip_to == "runner-up":
-    logits = base_models.load(opened).logits_rtk
-    new_u = label_flips.runner_up_class(logits, labels)[targets]
-  else:
-    label = opened.dataset.class_names.index(flip_to)
-    new_u = label_flips.given_class(label, labels[targets])
-  return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
+    return label_flips.runner_up_class(base_logits_rtk, data.test_labels)[targets]
+  label = data.class_names.index(flip_to)
+  return label_flips.given_class(label, data.test_labels[targets])
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))

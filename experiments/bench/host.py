@@ -29,8 +29,17 @@ from absl import flags, logging
 from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
 from experiments.bench import cost, measure
 from experiments.config import experiment_flags
-from experiments.runtime import base_models, lab, methods, program, workdir
+from experiments.runtime import (
+  base_models,
+  methods,
+  program,
+  stages,
+  subset_models,
+)
 from experiments.runtime import help as help_page
+from experiments.runtime.run import Run, make_run
+from experiments.runtime.workdir import Workdir
+from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.registry import from_full_data
@@ -67,11 +76,11 @@ class Step(NamedTuple):
     about: what it does.
   """
 
-  prepare: Callable[[lab.Lab], Work]
+  prepare: Callable[[Run], Work]
   about: str
 
 
-def open_lab(folder: str) -> lab.Lab:
+def open_run(folder: str) -> Run:
   """A workdir of the size that the flags ask for, with random images."""
   stored = {"start": {"preset": "cifar10"}}
   experiment = experiment_flags.experiment(stored)
@@ -98,9 +107,8 @@ def open_lab(folder: str) -> lab.Lab:
   experiment = dataclasses.replace(experiment, collect=collect, search=search)
   dataset = _with_random_images(blank)
   preset = experiment_flags.preset(stored)
-  return lab.Lab(
-    workdir.Workdir(folder), experiment, experiment_flags.speed(), dataset, preset
-  )
+  speed = experiment_flags.speed()
+  return make_run(Workdir(folder), experiment, dataset, speed, preset=preset)
 
 
 def _with_random_images(blank: Dataset) -> Dataset:
@@ -113,20 +121,20 @@ def _with_random_images(blank: Dataset) -> Dataset:
   return dataclasses.replace(blank, **images)
 
 
-def _write(opened: lab.Lab) -> Work:
+def _write(run: Run) -> Work:
   """Makes up stores, scores, datamodels, and the summaries of the stages before them."""
   rng = np.random.default_rng(1)
 
   def work() -> dict[str, Any]:
-    for collection in opened.collections():
-      _write_models(opened, collection, rng)
-    _write_base_models(opened, rng)
-    models = _write_datamodels(opened, rng)
+    for collection in run.subsets.collections():
+      _write_models(run, collection, rng)
+    _write_base_models(run, rng)
+    models = _write_datamodels(run, rng)
     lds = metrics.Interval(0.0, 0.0, 0.0)._asdict()
-    numbers = {"num_targets": len(opened.target_labels)}
+    numbers = {"num_targets": len(run.dataset.test_labels)}
     shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
-    base = {workdir.OUTPUTS: {"base_models": "made up"}}
-    _record(opened, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
+    base = {stages.OUTPUTS: {"base_models": "made up"}}
+    _record(run, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
     names = ("lds", "pooled_correlation", "r2", "lds_ceiling")
     counts = {
       "models_fitted_to": 0,
@@ -135,29 +143,31 @@ def _write(opened: lab.Lab) -> Work:
       "mean_nonzero_weights": 0.0,
     }
     judged = dict.fromkeys(names, lds) | counts | {"bias_on_full_data": 0.0}
-    judged |= {workdir.OUTPUTS: {"datamodels": identity.digest(models)}}
-    _record(opened, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
+    judged |= {stages.OUTPUTS: {"datamodels": identity.digest(models)}}
+    _record(run, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
     return {}
 
-  return lambda: opened.workdir.run(_WRITTEN, opened.settings("data", "collect"), work)
+  return lambda: stages.run(run.workdir, _WRITTEN, run.settings("data", "collect"), work)
 
 
 def _record(
-  opened: lab.Lab, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
+  run: Run, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
 ) -> None:
   """Records a stage as finished."""
-  opened.workdir.run(stage, opened.settings(*groups), lambda: dict(summary))
+  stages.run(run.workdir, stage, run.settings(*groups), lambda: dict(summary))
 
 
-def _write_models(
-  opened: lab.Lab, collection: Collection, rng: np.random.Generator
-) -> None:
+def _write_models(run: Run, collection: Collection, rng: np.random.Generator) -> None:
   """Fills a store; chunks of models that are fitted to share one file of margins.
 
   A held-out subset is the same in all stores.
   """
-  n, t, store = len(opened.labels), len(opened.target_labels), collection.store
-  fitted = opened.experiment.collect.num_models - collection.subsets.first
+  n, t, store = (
+    len(run.dataset.train_labels),
+    len(run.dataset.test_labels),
+    collection.store,
+  )
+  fitted = run.experiment.collect.num_models - collection.subsets.first
   shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
   first = None
   for models in missing(store, collection.models):
@@ -181,24 +191,24 @@ def _of_subset(collection: Collection, number: int) -> np.random.Generator:
   return np.random.default_rng(collection.subsets.first + number)
 
 
-def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
+def _write_base_models(run: Run, rng: np.random.Generator) -> None:
   """Random scores, and logits that are right about every target."""
-  t, n = len(opened.target_labels), len(opened.labels)
+  t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
   shapes: dict[str, tuple[int, ...]] = dict.fromkeys(from_full_data(), (t, n))
-  k, r = opened.dataset.num_classes, opened.experiment.collect.num_base
-  folder = opened.workdir.path / lab.BASE_MODELS
+  k, r = run.dataset.num_classes, run.experiment.collect.num_base
+  folder = run.workdir.path / BASE_MODELS
   arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
   for name in from_full_data():
     for part in tiling.tiles(t, _TILE_TARGETS):
       arrays[name][part] = rng.standard_normal(arrays[name][part].shape, np.float32)
-  arrays["logits"][:] = 4 * (opened.target_labels[:, None] == np.arange(k))
+  arrays["logits"][:] = 4 * (run.dataset.test_labels[:, None] == np.arange(k))
   arrays["logits"][:] += rng.standard_normal((r, t, k), np.float32) / 4
-  array_folder.finish(folder, arrays, opened.base_models_identity())
+  array_folder.finish(folder, arrays, base_models.identity_of(run))
 
 
-def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
+def _write_datamodels(run: Run, rng: np.random.Generator) -> Datamodels:
   """Random sparse weights."""
-  t, n = len(opened.target_labels), len(opened.labels)
+  t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
   weights_tn = np.zeros((t, n), np.float32)
   columns = rng.integers(0, n, (t, max(1, round(_NONZERO * n))))
   numbers = rng.standard_normal(columns.shape, np.float32)
@@ -206,86 +216,92 @@ def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
   zeros_t = np.zeros(t, np.float32)
   status_t, choice_t = np.zeros(t, np.int8), np.zeros(t, np.int32)
   models = Datamodels(weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t)
-  models.save(opened.workdir.path / "datamodels", overwrite=True)
+  models.save(run.workdir.path / "datamodels", overwrite=True)
   return models
 
 
-def _fit(opened: lab.Lab) -> Work:
+def _fit(run: Run) -> Work:
   """Masks and margins of the models to fit to, as fit_datamodels reads them."""
-  return lambda: fit_datamodels.finite_rows(opened)
+  return lambda: subset_models.converged(run.subsets.fitted_rows())
 
 
-def _fit_margins(opened: lab.Lab) -> Work:
+def _fit_margins(run: Run) -> Work:
   """The part of that which looks for margins that are not finite."""
-  return lambda: margins.usable(opened.fitted_rows().margins_mt)
+  return lambda: margins.usable(run.subsets.fitted_rows().margins_mt)
 
 
-def _held_out(opened: lab.Lab) -> Work:
+def _held_out(run: Run) -> Work:
   """Masks and margins of the models to judge on."""
-  return lambda: fit_datamodels.held_out_rows(opened)
+  return lambda: subset_models.joined(run.subsets.held_out_rows())
 
 
-def _open(opened: lab.Lab) -> Work:
+def _open(run: Run) -> Work:
   """One method's scores of the searched targets."""
 
   def work() -> np.ndarray:
-    targets = base_models.searched_targets(opened)
-    return methods.scores(opened, ("influence",))["influence"][targets]
+    targets = _targets(run)
+    return methods.scores(run, ("influence",))["influence"][targets]
 
   return work
 
 
-def _datamodels(opened: lab.Lab) -> Work:
+def _targets(run: Run) -> np.ndarray:
+  """The targets that both searches choose."""
+  margins_rt, experiment = base_models.load(run).margins_rt, run.experiment
+  return base_models.choose_targets(margins_rt, experiment.search, experiment.compare)
+
+
+def _datamodels(run: Run) -> Work:
   """All datamodels."""
-  return lambda: fit_datamodels.fitted(opened.workdir)
+  return lambda: fit_datamodels.load(run.workdir)
 
 
-def _predict(opened: lab.Lab) -> Work:
+def _predict(run: Run) -> Work:
   """What one method predicts for the held-out models."""
-  masks, _ = fit_datamodels.held_out_rows(opened)
-  scores_tn = methods.scores(opened, ("influence",))["influence"]
+  masks, _ = subset_models.joined(run.subsets.held_out_rows())
+  scores_tn = methods.scores(run, ("influence",))["influence"]
   return lambda: predictions_by_subset(masks, scores_tn)
 
 
-def _evaluate(opened: lab.Lab) -> Work:
+def _evaluate(run: Run) -> Work:
   """How well one method predicts the held-out models."""
-  masks, margins_mt = fit_datamodels.held_out_rows(opened)
+  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
   noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
   guess_mt = margins_mt + noise_mt
   return lambda: metrics.evaluate(guess_mt, margins_mt, masks)
 
 
-def _cases(opened: lab.Lab) -> Work:
+def _cases(run: Run) -> Work:
   """Rankings of all methods for the searched targets, and checks of their scores."""
 
   def work() -> list[Case]:
-    base = base_models.load(opened).margins_rt
-    problem = Problem(opened.labels, opened.target_labels, base)
+    base = base_models.load(run).margins_rt
+    problem = Problem(run.dataset.train_labels, run.dataset.test_labels, base)
     return cases_of(
-      methods.scores(opened, _names(opened)),
+      methods.scores(run, _names(run)),
       problem,
-      base_models.searched_targets(opened),
-      opened.experiment.search,
+      _targets(run),
+      run.experiment.search,
     )
 
   return work
 
 
-def _searches(opened: lab.Lab) -> Work:
+def _searches(run: Run) -> Work:
   """Both searches with their cases, rounds and tables; models take no time."""
 
   def work() -> None:
-    targets, base = base_models.searched_targets(opened), base_models.load(opened)
-    path = opened.workdir.path / "targets.csv"
-    tables.write_targets(path, base.margins_rt, opened.dataset)
-    models = fit_datamodels.fitted(opened.workdir)
-    scores = methods.scores(opened, _names(opened), models)
+    targets, base = _targets(run), base_models.load(run)
+    path = run.workdir.path / "targets.csv"
+    tables.write_targets(path, base.margins_rt, run.dataset)
+    models = fit_datamodels.load(run.workdir)
+    scores = methods.scores(run, _names(run), models)
     named = {k: models if k == "datamodel" else v for k, v in scores.items()}
-    t, n = len(opened.target_labels), len(opened.labels)
-    flip = {"relabel": random_rows(t, n, seed=opened.seed + 1)}
-    problem = opened.labels, opened.target_labels
-    config, retrain = opened.experiment.search, _untrained(opened)
-    new_labels = (opened.target_labels + 1) % opened.dataset.num_classes
+    t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
+    flip = {"relabel": random_rows(t, n, seed=run.trainer.seed + 1)}
+    problem = run.dataset.train_labels, run.dataset.test_labels
+    config, retrain = run.experiment.search, _untrained(run)
+    new_labels = (run.dataset.test_labels + 1) % run.dataset.num_classes
     removed = find_removals(
       named, retrain, *problem, targets, config, base_margins=base.margins_rt
     )
@@ -299,20 +315,21 @@ def _searches(opened: lab.Lab) -> Work:
       base_margins=base.margins_rt,
     )
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
-      found = brittleness.report_search(opened, stage.STAGE, verdicts)
-      _record(opened, stage.STAGE, stage.GROUPS, found)
+      table = run.workdir.path / f"{stage.STAGE}.csv"
+      found = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
+      _record(run, stage.STAGE, stage.GROUPS, found)
 
   return work
 
 
-def _untrained(opened: lab.Lab) -> Retrain:
+def _untrained(run: Run) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
-  rng, t = np.random.default_rng(3), len(opened.target_labels)
-  share = opened.experiment.search.max_share
-  most = share * len(opened.labels) / opened.dataset.num_classes
+  rng, t = np.random.default_rng(3), len(run.dataset.test_labels)
+  share = run.experiment.search.max_share
+  most = share * len(run.dataset.train_labels) / run.dataset.num_classes
 
   def margins(masks: np.ndarray, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    changed_m = (~masks | (labels != opened.labels)).sum(axis=1)
+    changed_m = (~masks | (labels != run.dataset.train_labels)).sum(axis=1)
     margins_m1 = (1 - 2 * changed_m / most)[:, None]
     return np.broadcast_to(
       margins_m1 + rng.standard_normal((len(seeds), 1)) / 2, (len(seeds), t)
@@ -321,14 +338,14 @@ def _untrained(opened: lab.Lab) -> Retrain:
   return margins
 
 
-def _page(opened: lab.Lab) -> Work:
+def _page(run: Run) -> Work:
   """Figures, summary.json and report.html."""
-  return lambda: report.main(opened)
+  return lambda: report.main(run)
 
 
-def _names(opened: lab.Lab) -> tuple[str, ...]:
+def _names(run: Run) -> tuple[str, ...]:
   """The methods that the preset compares."""
-  return opened.experiment.compare.names
+  return run.experiment.compare.names
 
 
 _FIRST = "write"
@@ -357,10 +374,10 @@ def run_step(step: str, folder: str) -> dict[str, Any]:
   Returns:
     step, seconds, cpu_seconds, peak_bytes of the process and added_bytes of the step.
   """
-  opened = open_lab(folder)
+  run = open_run(folder)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(opened.workdir.locked())
-    work = _STEPS[step].prepare(opened)
+    stack.enter_context(run.workdir.locked())
+    work = _STEPS[step].prepare(run)
     before = measure.forget_peak()
     start, cpu = time.perf_counter(), time.process_time()
     kept = work()
@@ -399,14 +416,14 @@ def _all_steps(folder: str, names: list[str]) -> list[dict[str, Any]]:
   return results
 
 
-def _size(opened: lab.Lab) -> str:
+def _size(run: Run) -> str:
   """What is measured, in words."""
-  collect, search = opened.experiment.collect, opened.experiment.search
+  collect, search = run.experiment.collect, run.experiment.search
   return (
-    f"n = {len(opened.labels):,}, t = {len(opened.target_labels):,}, "
+    f"n = {len(run.dataset.train_labels):,}, t = {len(run.dataset.test_labels):,}, "
     f"{collect.num_models:,} models, {collect.num_held_out:,} held-out subsets x "
     f"{collect.held_out_seeds}, {search.num_targets} searched targets, "
-    f"{len(_names(opened))} methods; {os.cpu_count()} CPU cores"
+    f"{len(_names(run))} methods; {os.cpu_count()} CPU cores"
   )
 
 
@@ -427,7 +444,7 @@ def main(argv: list[str]) -> None:
   with contextlib.ExitStack() as stack:
     made = tempfile.TemporaryDirectory
     folder = experiment_flags.WORKDIR.value or stack.enter_context(made())
-    print(_size(open_lab(folder)), flush=True)
+    print(_size(open_run(folder)), flush=True)
     results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
   print(table(results))
   measure.write(results)

@@ -39,8 +39,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from absl import flags
 
-from experiments.runtime import lab, processes, program
-from experiments.runtime.launcher import open_lab
+from experiments.runtime import processes, program
+from experiments.runtime.launcher import open_run
+from experiments.runtime.run import Run
 from jaxdm import devices
 from jaxdm.storage import bank, store, verify
 from jaxdm.training.collection import missing
@@ -143,8 +144,8 @@ def kills(
 def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
   """Flips bits of a store, and repairs it each time."""
   devices.use_all_devices()
-  opened = _lab(folder)
-  [collection, *_] = opened.collections()
+  opened = _toy_run(folder)
+  [collection, *_] = opened.subsets.collections()
   opened.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
   whole = _files(path)
@@ -158,7 +159,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     found = list(verify.damage(path))
     _check([damage.file for damage in found] == [name], f"{name}: {found}")
     verify.forget(path, found[0])
-    [collection, *_] = opened.collections()
+    [collection, *_] = opened.subsets.collections()
     lost = missing(collection.store, collection.models)
     _check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))
@@ -395,11 +396,11 @@ def _finish(processes: list[subprocess.Popen[bytes]]) -> None:
   _check(not any(codes), f"a run failed: exit codes {codes}")
 
 
-def _lab(folder: pathlib.Path) -> lab.Lab:
+def _toy_run(folder: pathlib.Path) -> Run:
   """The toy experiment in this process."""
   for name, value in {**_TOY, "num_models": MODELS.value, "workdir": folder}.items():
     flags.FLAGS[name].value = value
-  return open_lab()
+  return open_run()
 
 
 def _files(path: pathlib.Path) -> dict[str, bytes]:

@@ -23,8 +23,8 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.config import experiment_flags
+from experiments.runtime import checks, data_source, program, progress_log
 from experiments.runtime import help as help_page
-from experiments.runtime import lab, program
 from jaxdm import devices, margins, prng, training_sets
 from jaxdm.attribution import full_data, registry
 from jaxdm.attribution.scores import add_scores
@@ -73,7 +73,7 @@ class BaseModels(NamedTuple):
     t, chunks = len(dataset.test_labels), []
     values = np.concatenate([dataset.test_images, dataset.train_images])
     logits, features = [], []
-    bar = lab.progress_bar("models on all data")
+    bar = progress_log.progress_bar("models on all data")
     for start in range(0, count, fleet.rows):
       size = min(fleet.rows, count - start)
       masks = np.ones((size, len(dataset.train_labels)), bool)
@@ -105,7 +105,7 @@ class BaseModels(NamedTuple):
     values = np.concatenate([trainer.target_values, fleet.values])
     all_labels = np.concatenate([trainer.target_labels, trainer.labels])
     scores = {name: np.zeros((u, len(trainer.labels)), np.float32) for name in METHODS}
-    bar = lab.progress_bar("scores")
+    bar = progress_log.progress_bar("scores")
     for variables, keys, size in self.chunks:
       of_chunk = fleet.gradients_chunk(variables, values, all_labels, keys)
       for i in range(size):
@@ -279,8 +279,8 @@ def main(argv: list[str]) -> None:
     "data_dir": experiment_flags.DATA_DIR.value,
     "arrays": experiment_flags.ARRAYS.value,
   }
-  native = lab.dataset_of(experiment.data, where)
-  lab.check(experiment, native)
+  native = data_source.load(experiment.data, where)
+  checks.check(experiment, native)
   dataset = native.downscaled(experiment.data.downscale)
   least = int(np.bincount(dataset.train_labels).min())
   if max(sizes + relabelled) >= least:
@@ -310,7 +310,10 @@ def main(argv: list[str]) -> None:
   changes = all_changes(labels, rankings, new_labels, sizes, relabelled)
   seeds = prng.model_seeds("curve", MODELS.value)
   found: list[dict[str, Any]] = []
-  bar, count = lab.progress_bar("models without some images"), len(changes) * len(seeds)
+  bar, count = (
+    progress_log.progress_bar("models without some images"),
+    len(changes) * len(seeds),
+  )
   started = time.perf_counter()
   for change in changes:
     masks = np.broadcast_to(change.mask_n, (len(seeds), len(labels)))

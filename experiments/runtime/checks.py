@@ -1,0 +1,70 @@
+"""Whether the settings of an experiment go together with its data."""
+
+import numpy as np
+
+from experiments.config import experiment_flags
+from experiments.config import settings as settings_lib
+from jaxdm import training_sets
+from jaxdm.brittleness import label_flips
+from jaxdm.data.dataset import Dataset
+from jaxdm.errors import UserError
+from jaxdm.training import recipe as recipe_lib
+from jaxdm.training import resnet9
+
+
+def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
+  """Raises ValueError where settings and data do not go together."""
+  shape = dataset.downscaled(experiment.data.downscale).train_images.shape[1:]
+  height, width = shape[:2] if dataset.has_images else (np.inf, np.inf)
+  network = experiment.network.network
+  if network == "resnet9" and min(height, width) < resnet9.LEAST_PIXELS:
+    factor = experiment.data.downscale
+    place = f"downscale={factor} leaves" if factor > 1 else "dataset has"
+    least = "x".join([str(resnet9.LEAST_PIXELS)] * 2)
+    raise UserError(f"{place} images of {height}x{width} pixels; {least} are needed")
+  recipe_lib.make(
+    experiment.train,
+    num_classes=dataset.num_classes,
+    input_shape=shape,
+    network=network,
+  )
+  n, alpha = len(dataset.train_labels), experiment.collect.alpha
+  size = training_sets.subset_size(n, alpha)
+  if size < experiment.train.batch_size:
+    raise UserError(
+      f"batch_size must be at most alpha * n = {alpha} * {n} = {size}, "
+      f"got {experiment.train.batch_size}"
+    )
+  wrong = [i for i in experiment.compare.target_list if i >= len(dataset.test_labels)]
+  if wrong:
+    raise UserError(
+      f"search_targets must be in [0, {len(dataset.test_labels)}), got {wrong}"
+    )
+  flip_to = experiment.flip.flip_to
+  if flip_to not in ("runner-up", "best", *dataset.class_names):
+    raise UserError(
+      "flip_to must be runner-up, best or one of "
+      f"{', '.join(dataset.class_names)}, got {flip_to!r}"
+    )
+  if flip_to in dataset.class_names:
+    asked = dataset.test_labels[list(experiment.compare.target_list)]
+    if not asked.size:
+      raise UserError(
+        f"flip_to={flip_to} needs targets of other classes, by --search_targets"
+      )
+    label_flips.given_class(dataset.class_names.index(flip_to), asked)
+  if size >= n:
+    raise UserError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")
+
+
+def check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
+  """Raises UserError on a flag that says nothing of this network or these data."""
+  network, given = experiment.network.network, experiment_flags.given_fields()
+  if not dataset.has_images:
+    for name in ("flip", "translate_pixels", "cutout_pixels"):
+      if name in given:
+        raise UserError(f"{name} has no effect on feature vectors")
+  unused = {"resnet9": (), "mlp": ("conv_backend",), "linear": ("width", "conv_backend")}
+  for name in unused.get(network, ("width", "compute_dtype", "conv_backend")):
+    if name in given:
+      raise UserError(f"{name} has no effect on --network={network}")
