@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import brittleness as removals
+from experiments import fit_datamodels
 from experiments.runtime import (
   base_models,
   external,
@@ -20,10 +21,10 @@ from experiments.runtime import (
   relabel,
   stages,
 )
+from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips
-from jaxdm.data.dataset import Dataset
 
 STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
@@ -37,17 +38,20 @@ def main(run: Run) -> dict[str, Any]:
   targets = base_models.choose_targets(base.margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
   others = external.load(run.workdir.places, shape)
-  new_u = _new_labels(run.experiment.flip.flip_to, data, base.logits_rtk, targets)
 
   def work() -> dict[str, Any]:
-    relabel_unk = relabel.scores(run, targets)
-    if new_u is None:
-      new_un = label_flips.best_class(relabel_unk, data.train_labels)
-    else:
-      new_un = np.broadcast_to(new_u[:, None], (len(targets), shape[1]))
-    taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
+    new_u = _new_classes(run, base.logits_rtk, targets)
     scores = methods.scores(run, compare.names) | others
-    scores["relabel"] = _of_some(taken_un, targets, shape[0])
+    relabel_unk = None
+    if not isinstance(run.trainer, OwnTrainer):
+      relabel_unk = relabel.scores(run, targets)
+    if new_u is not None:
+      new_un = np.broadcast_to(new_u[:, None], (len(targets), shape[1]))
+    elif relabel_unk is not None:
+      new_un = label_flips.best_class(relabel_unk, data.train_labels)
+    if relabel_unk is not None:
+      taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
+      scores["relabel"] = _of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(
       scores,
       run.trainer,
@@ -82,16 +86,21 @@ def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> Sco
   return ScoreRows((num_targets, n), rows_of)
 
 
-def _new_labels(
-  flip_to: str, data: Dataset, base_logits_rtk: np.ndarray, targets: np.ndarray
+def _new_classes(
+  run: Run, base_logits_rtk: np.ndarray | None, targets: np.ndarray
 ) -> np.ndarray | None:
   """New labels int32[u], one for each of some targets; None: each example has its own."""
+  flip_to, data = run.experiment.flip.flip_to, run.dataset
   if flip_to == "best":
     return None
-  if flip_to == "runner-up":
+  if flip_to != "runner-up":
+    label = data.class_names.index(flip_to)
+    return label_flips.given_class(label, data.test_labels[targets])
+  if base_logits_rtk is not None:
     return label_flips.runner_up_class(base_logits_rtk, data.test_labels)[targets]
-  label = data.class_names.index(flip_to)
-  return label_flips.given_class(label, data.test_labels[targets])
+  weights_un = fit_datamodels.load(run.workdir).weights_tn[targets]
+  labels = data.train_labels, data.test_labels[targets]
+  return label_flips.competing_class(weights_un, *labels)
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))

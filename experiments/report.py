@@ -42,6 +42,7 @@ _SEARCHES = ("brittleness", "label_flip")
 _SETTINGS = (
   "data",
   "collect",
+  "retrain",
   "network",
   "train",
   "gradient",

@@ -21,14 +21,13 @@ from experiments.runtime import (
   workdir_models,
 )
 from experiments.runtime.run import Run
-from jaxdm.attribution.registry import from_full_data
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
 from jaxdm.training.collection import missing
 
 STAGE = "train_subsets"
-GROUPS = ("data", "collect", "network", "train", "gradient", "start")
+GROUPS = ("data", "collect", "retrain", "network", "train", "gradient", "start")
 _BLOCK_ROWS = 4096
 
 
@@ -75,7 +74,7 @@ def main(run: Run) -> dict[str, Any]:
   settings = run.settings(*GROUPS)
   inputs = {
     "models": identity.digest(run.trainer.identity()),
-    "methods": identity.digest(sorted(from_full_data())),
+    "methods": identity.digest(sorted(base_models.score_names(run))),
   }
   return stages.run(
     run.workdir,
@@ -105,13 +104,14 @@ def _summary(run: Run) -> dict[str, Any]:
       f"diverged, and left out of every fit: {num_lost} models on all data, "
       f"{diverged} on subsets"
     )
+  outputs = base.margins_rt if base.logits_rtk is None else base.logits_rtk
   return {
     "num_train": len(run.dataset.train_labels),
     "num_targets": len(run.dataset.test_labels),
     "base_accuracy": float((base.margins_rt > 0).mean()),
     "subset_accuracy": right / max(1, converged * len(run.dataset.test_labels)),
     "diverged_models": num_lost + diverged,
-    stages.OUTPUTS: {"base_models": identity.digest([base.logits_rtk, base.scores])},
+    stages.OUTPUTS: {"base_models": identity.digest([outputs, base.scores])},
   }
 
 

@@ -42,8 +42,8 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
-from jaxdm.training.trainer import CHANGES, Trainer
 
 
 class Imported(NamedTuple):
@@ -109,7 +109,7 @@ def _trained(workdir: Workdir) -> bool:
   return True
 
 
-def _wrong_masks(trainer: Trainer, collection: Collection) -> Iterator[verify.Damage]:
+def _wrong_masks(trainer: BaseTrainer, collection: Collection) -> Iterator[verify.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)

@@ -4,7 +4,6 @@ The models themselves are not stored. Logits and scores are computed while the m
 on the devices, and written to the folder `base_models` of the workdir.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from experiments.config.settings import CompareConfig
+from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm import margins
@@ -23,6 +23,7 @@ from jaxdm.errors import UserError
 from jaxdm.storage import array_folder, checksummed_json
 
 _LOGITS = "logits"
+_MARGINS = "margins"  # In place of logits, of a function of the user.
 # What earlier versions wrote instead of the folder.
 _OLD_FILE = "base_models.npz"
 
@@ -32,14 +33,14 @@ class BaseModels(NamedTuple):
 
   Attributes:
     margins_rt: float32, in logits.
-    logits_rtk: float32.
+    logits_rtk: float32; None where training is a function of the user.
     scores: by method, a read-only memory map float32[t, n] that is opened when it is
       asked for: similar (cosine of penultimate features), close (their distance), tracin,
       trak and influence, all averaged over the models.
   """
 
   margins_rt: np.ndarray
-  logits_rtk: np.ndarray
+  logits_rtk: np.ndarray | None
   scores: Mapping[str, np.ndarray]
 
 
@@ -58,7 +59,7 @@ def load(run: Run) -> BaseModels:
     raise UserError(f"{_old_file(run)} is of an earlier version; {again}")
   try:
     arrays = array_folder.ArrayFolder(_folder(run), identity_of(run))
-    logits = arrays.verified(_LOGITS)
+    outputs = arrays.verified(_outputs_name(run))
   except array_folder.OtherArraysError as error:
     raise UserError(
       f"{error}; run python -m experiments.train_subsets "
@@ -66,8 +67,10 @@ def load(run: Run) -> BaseModels:
     ) from error
   except (checksummed_json.StoreError, KeyError) as error:
     raise UserError(f"{error}; {again}") from error
-  base_margins = margins.correct_class_margins(logits, run.dataset.test_labels)
-  return BaseModels(base_margins, logits, arrays)
+  if isinstance(run.trainer, OwnTrainer):
+    return BaseModels(outputs, None, {})
+  base_margins = margins.correct_class_margins(outputs, run.dataset.test_labels)
+  return BaseModels(base_margins, outputs, arrays)
 
 
 def exist(run: Run) -> bool:
@@ -75,7 +78,12 @@ def exist(run: Run) -> bool:
   folder, identity = _folder(run), identity_of(run)
   if not array_folder.exists(folder, identity):
     return False
-  return set(from_full_data()) <= set(array_folder.ArrayFolder(folder, identity))
+  return set(score_names(run)) <= set(array_folder.ArrayFolder(folder, identity))
+
+
+def score_names(run: Run) -> tuple[str, ...]:
+  """The methods whose scores are computed from the models on all data."""
+  return () if isinstance(run.trainer, OwnTrainer) else from_full_data()
 
 
 def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
@@ -97,10 +105,8 @@ def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
 
 def identity_of(run: Run) -> dict[str, Any]:
   """All that the models on all data, and the scores made of them, depend on."""
-  return run.trainer.identity() | {
-    "gradient": dataclasses.asdict(run.experiment.gradient),
-    "num_base": run.experiment.collect.num_base,
-  }
+  gradient = run.settings("gradient")
+  return run.trainer.identity() | gradient | {"num_base": run.experiment.collect.num_base}
 
 
 def choose_targets(
@@ -132,21 +138,28 @@ def train_all(run: Run) -> BaseModels:
   Scores are added up in memory maps on disk, one float32[t, n] a method.
   """
   t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
-  folder = _folder(run)
-  totals = array_folder.create(folder, dict.fromkeys(from_full_data(), (t, n)))
-  logits_rtk = add_full_data_scores(
-    run.trainer,
-    totals,
-    run.experiment.collect.num_base,
-    damping=run.experiment.gradient.damping,
-    progress=run.bar("models on all data"),
-  )
-  found = array_folder.create(folder, {_LOGITS: logits_rtk.shape})
-  found[_LOGITS][:] = logits_rtk
+  folder, count = _folder(run), run.experiment.collect.num_base
+  bar = run.bar("models on all data")
+  totals = array_folder.create(folder, dict.fromkeys(score_names(run), (t, n)))
+  if isinstance(run.trainer, OwnTrainer):
+    outputs = run.trainer.full_data_margins(count, bar)
+  else:
+    damping = run.experiment.gradient.damping
+    outputs = add_full_data_scores(
+      run.trainer, totals, count, damping=damping, progress=bar
+    )
+  found = array_folder.create(folder, {_outputs_name(run): outputs.shape})
+  found[_outputs_name(run)][:] = outputs
   array_folder.finish(folder, totals | found, identity_of(run))
   _old_file(run).unlink(missing_ok=True)
-  run.trainer.fleet.settle()
+  if not isinstance(run.trainer, OwnTrainer):
+    run.trainer.fleet.settle()
   return load(run)
+
+
+def _outputs_name(run: Run) -> str:
+  """The array of what the models predict."""
+  return _MARGINS if isinstance(run.trainer, OwnTrainer) else _LOGITS
 
 
 def _folder(run: Run) -> epath.Path:

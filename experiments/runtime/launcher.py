@@ -14,6 +14,7 @@ from experiments.runtime import (
   checks,
   data_source,
   imported,
+  own_training,
   preemption,
   processes,
   program,
@@ -52,6 +53,8 @@ def open_run() -> Run:
   models = imported.collection(workdir) if imported.exist(workdir) else None
   if models:
     experiment = imported.adapted(experiment, models, dataset)
+  if experiment.retrain.retrain:
+    experiment = own_training.adapted(experiment)
   checks.check(experiment, dataset)
   checks.check_used(experiment, dataset)
   run = make_run(

@@ -6,6 +6,7 @@ from experiments.runtime import base_models, processes
 from experiments.runtime.run import Run
 from jaxdm.attribution.relabel import relabel_scores_of_chunk
 from jaxdm.storage import cache
+from jaxdm.training.trainer import Trainer
 
 
 def scores(run: Run, targets: np.ndarray) -> np.ndarray:
@@ -31,22 +32,23 @@ def scores(run: Run, targets: np.ndarray) -> np.ndarray:
 
 def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
-  count = run.experiment.collect.num_base
+  count, trainer = run.experiment.collect.num_base, run.trainer
+  assert isinstance(trainer, Trainer)  # Relabel scores are of networks.
   total = np.zeros((len(targets), len(run.dataset.train_labels), run.dataset.num_classes))
   used = 0
   bar = run.bar("relabel scores")
-  for start in range(0, count, run.trainer.fleet.rows):
-    size = min(run.trainer.fleet.rows, count - start)
+  for start in range(0, count, trainer.fleet.rows):
+    size = min(trainer.fleet.rows, count - start)
 
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
       damping = run.experiment.gradient.damping
       found, used = relabel_scores_of_chunk(
-        run.trainer, targets, start, size, damping=damping
+        trainer, targets, start, size, damping=damping
       )
       return {"scores": found, "used": np.array(used)}
 
     found = parts(f"models-{start}-{size}", make)
-    run.trainer.fleet.settle()
+    trainer.fleet.settle()
     total += found["scores"]
     used += int(found["used"])
     bar(start + size, count)

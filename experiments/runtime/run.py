@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.config import settings as settings_lib
 from experiments.runtime import processes, progress_log, stages
+from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
 from jaxdm import progress as progress_lib
@@ -15,6 +16,9 @@ from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection
 from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Trainer
+
+# Groups of settings without effect on training by a function of the user.
+_OF_NETWORKS = ("network", "train", "gradient")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +38,17 @@ class Run:
   experiment: settings_lib.Experiment
   preset: str
   dataset: Dataset
-  trainer: Trainer
+  trainer: Trainer | OwnTrainer
   subsets: SubsetModels
 
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
-    """Some groups of settings as JSON values; data includes the fingerprint."""
-    configs = {g: getattr(self.experiment, g) for g in groups if g != "start"}
+    """Some groups of settings as JSON values; data includes the fingerprint.
+
+    Groups without effect are left out: those of networks, or those of --retrain.
+    """
+    is_own = bool(self.experiment.retrain.retrain)
+    unused = {"start", *(_OF_NETWORKS if is_own else ("retrain",))}
+    configs = {g: getattr(self.experiment, g) for g in groups if g not in unused}
     chosen = {name: dataclasses.asdict(config) for name, config in configs.items()}
     if "start" in groups:
       chosen["start"] = {"preset": self.preset}
@@ -120,9 +129,12 @@ def _trainer(
   experiment: settings_lib.Experiment,
   dataset: Dataset,
   speed: fleet_lib.Speed,
-) -> Trainer:
+) -> Trainer | OwnTrainer:
   """Trains the experiment's models on the images at the size that its settings name."""
   small = dataset.downscaled(experiment.data.downscale)
+  seed, share = experiment.collect.seed, processes.share()
+  if experiment.retrain.retrain:
+    return OwnTrainer(experiment.retrain, small, workdir.bank, seed=seed, share=share)
   fleet = fleet_lib.Fleet(
     train_config(experiment, len(small.train_labels)),
     small.train_images,
@@ -139,8 +151,8 @@ def _trainer(
     small.train_labels,
     small.test_images,
     small.test_labels,
-    seed=experiment.collect.seed,
-    share=processes.share(),
+    seed=seed,
+    share=share,
   )
 
 

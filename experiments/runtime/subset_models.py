@@ -11,8 +11,8 @@ from experiments.runtime.workdir import WorkdirError
 from jaxdm import margins, training_sets
 from jaxdm.storage import bank
 from jaxdm.storage import store as store_lib
+from jaxdm.training.base_trainer import BaseTrainer
 from jaxdm.training.collection import Collection, Subsets, missing
-from jaxdm.training.trainer import Trainer
 
 
 class Rows(NamedTuple):
@@ -63,7 +63,7 @@ class SubsetModels:
     imported: models that others trained, instead of models of one's own.
   """
 
-  trainer: Trainer
+  trainer: BaseTrainer
   config: CollectConfig
   workdir: epath.Path
   imported: Collection | None = None

@@ -13,7 +13,7 @@ from jaxdm.storage import array_folder, atomic_io, checksummed_json
 # In the workdir, logits and scores of the models on all data.
 BASE_MODELS = "base_models"
 # Groups of settings that no model of a workdir may differ in.
-BINDING = ("data", "collect", "network", "train", "start")
+BINDING = ("data", "collect", "retrain", "network", "train", "start")
 
 
 def exist(workdir: Workdir) -> bool:
@@ -44,14 +44,14 @@ def check(workdir: Workdir, settings: Mapping[str, Mapping[str, Any]]) -> None:
     settings: of the stage that trains models, by group.
   """
   stored = stages.settings_of(workdir, "train_subsets")
-  wrong = [
-    f"--{difference}"
+  pairs = [
+    (_binding(stored[group], values), _binding(values, values))
     for group, values in settings.items()
-    if group in stored
-    for difference in checksummed_json.differences(
-      _binding(stored[group], values), _binding(values, values)
-    )
+    if group in stored and group != "retrain"
   ]
+  # Models of networks and of a function never mix.
+  pairs.append((dict(stored.get("retrain", {})), dict(settings.get("retrain", {}))))
+  wrong = [f"--{text}" for pair in pairs for text in checksummed_json.differences(*pair)]
   if wrong and exist(workdir):
     raise WorkdirError(
       f"workdir={workdir.path} holds other models ({'; '.join(wrong)}); give the "

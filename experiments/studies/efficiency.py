@@ -215,6 +215,7 @@ def main(run: Run) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
   sizes, ways = _requested(run.experiment.collect.num_models, run.experiment.fit)
+  _check_scores(run, ways)
   # Of one fit, beside the models that it is fitted to.
   depends_on = settings | {"base_models": inputs["base_models"]}
 
@@ -233,6 +234,17 @@ def main(run: Run) -> dict[str, Any]:
     inputs |= stages.outputs_of(run.workdir, fit_datamodels.STAGE)
   settings = settings | search | {"efficiency": flags_given}
   return stages.run(run.workdir, STAGE, settings, work, inputs)
+
+
+def _check_scores(run: Run, ways: list[str]) -> None:
+  """Raises UserError on ways of fitting whose scores are not computed."""
+  known = {"none", "class", *base_models.score_names(run)}
+  priors_of_ways = [way for way in ways if way in settings_lib.PRIORS]
+  lacking = [way for way in priors_of_ways if way.partition("+")[0] not in known]
+  if lacking:
+    raise UserError(
+      f"ways: {', '.join(lacking)} need scores of networks, which --retrain does not give"
+    )
 
 
 def _fitted(

@@ -17,6 +17,7 @@ import scipy.stats
 from absl import flags
 
 from experiments.runtime import base_models, launcher, methods, stages
+from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
 from jaxdm.attribution import registry
@@ -192,12 +193,19 @@ def _picture(
 def main(run: Run) -> dict[str, Any]:
   """Trains, sums up, draws."""
   data = run.dataset
+  if isinstance(run.trainer, OwnTrainer):
+    raise UserError(
+      "retrain: this study needs the logits and features of networks, which a function "
+      "does not give"
+    )
   target, ks = _requested(data)
   stage = f"explain_{target}"
 
   def work() -> dict[str, Any]:
     base = base_models.load(run)
-    label = label_flips.runner_up_class(base.logits_rtk, data.test_labels)[target]
+    logits_rtk = base.logits_rtk
+    assert logits_rtk is not None  # Networks give some.
+    label = label_flips.runner_up_class(logits_rtk, data.test_labels)[target]
     changes = changes_of(data, methods.scores(run, METHODS), target, ks)
     found = [outcome("nothing changed", base.margins_rt[:, target])]
     found += trained(run, target, changes, int(label))
@@ -205,7 +213,7 @@ def main(run: Run) -> dict[str, Any]:
       accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
       margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
       print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
-    softmax = scipy.special.softmax(base.logits_rtk[:, target], axis=-1)
+    softmax = scipy.special.softmax(logits_rtk[:, target], axis=-1)
     confidence = float(softmax[:, data.test_labels[target]].mean())
     first = changes[len(ks) - 1]
     header = ("change", "place", "index", "class", "source")

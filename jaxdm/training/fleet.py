@@ -253,7 +253,10 @@ class Fleet:
   def recipe(self) -> Recipe:
     """How each model is trained, as functions of arrays."""
     backend = self.choice.conv_backend
-    return self._lax_recipe if backend == "lax" else self._made(backend)
+    # Only ResNet-9's own convolutions can be computed in another way.
+    if backend == "lax" or self._lax_recipe.network.identity is not None:
+      return self._lax_recipe
+    return self._made(backend)
 
   @functools.cached_property
   def _width(self) -> int:

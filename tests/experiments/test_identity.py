@@ -579,7 +579,7 @@ def base_model_arrays() -> Entry:
     path = opened.workdir.path / BASE_MODELS
     scores = dict.fromkeys(from_full_data(), (T, N))
     arrays = array_folder.create(path, {"logits": (2, T, 2), **scores})
-    array_folder.finish(path, arrays, opened.base_models_identity())
+    array_folder.finish(path, arrays, base_models.identity_of(opened))
     return True
 
   base = parts()
