@@ -3,8 +3,8 @@
   python -m experiments.fit_datamodels --workdir=runs/fashion
 
 or to models that others trained, whose masks and margins are .npy files as those of the
-public CIFAR-10 bank are, or have been made a store by `experiments.ops.bank --do=import`
-(the last --num_held_out rows are kept to judge the fit on):
+public CIFAR-10 bank are, or have been stored by `experiments.ops.bank --do=import`
+(the last --num_held_out rows judge the fit):
 
   python -m experiments.fit_datamodels --workdir=runs/bank \\
       --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000
@@ -142,7 +142,7 @@ def _judged(
   }
 
 
-def _main_files(files: margin_files.Files) -> dict[str, Any]:
+def fit_files(files: margin_files.Files) -> dict[str, Any]:
   """Fits what the files hold."""
   settings = files.settings | {
     "fit": dataclasses.asdict(files.experiment.fit),
@@ -164,11 +164,8 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   return stages.run(files.workdir, STAGE, settings, work)
 
 
-def main(opened: Run | margin_files.Files) -> dict[str, Any]:
-  """Fits, judges on held-out models, and saves."""
-  if isinstance(opened, margin_files.Files):
-    return _main_files(opened)
-  run = opened
+def fit_run(run: Run) -> dict[str, Any]:
+  """Fits the models of an experiment."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
   labels, target_labels = run.dataset.train_labels, run.dataset.test_labels
 
@@ -189,6 +186,11 @@ def main(opened: Run | margin_files.Files) -> dict[str, Any]:
     return summary
 
   return stages.run(run.workdir, STAGE, settings, work, inputs)
+
+
+def main(source: Run | margin_files.Files) -> dict[str, Any]:
+  """Fits, judges on held-out models, and saves."""
+  return fit_files(source) if isinstance(source, margin_files.Files) else fit_run(source)
 
 
 def open_any() -> Run | margin_files.Files:

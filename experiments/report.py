@@ -250,7 +250,7 @@ def _write(
   print(f"read {out / 'report.html'}")
 
 
-def _main_files(files: margin_files.Files) -> dict[str, Any]:
+def write_files_report(files: margin_files.Files) -> dict[str, Any]:
   """Writes what there is to say without images."""
   workdir, stage = files.workdir, fit_datamodels.STAGE
   fit = stages.summary_of(workdir, stage)
@@ -279,12 +279,10 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   return summary
 
 
-def main(opened: Run | margin_files.Files) -> dict[str, Any]:
-  """Writes every figure, the summary and the page."""
-  if isinstance(opened, margin_files.Files):
-    return _main_files(opened)
-  check_stages(opened)
-  out, results = _output_folder(opened.workdir), load_results(opened)
+def write_run_report(run: Run) -> dict[str, Any]:
+  """Writes every figure, the summary and the page of an experiment."""
+  check_stages(run)
+  out, results = _output_folder(run.workdir), load_results(run)
   held_out = results.held_out_masks, results.held_out_margins_mt
   base_margins_rt, removals = results.base_margins_rt, results.removals
   stories, captions = _stories(results.data, base_margins_rt, removals)
@@ -304,6 +302,13 @@ def main(opened: Run | margin_files.Files) -> dict[str, Any]:
   text = page.experiment_page(summary, drawn | results.study_pictures)
   _write(out, summary, text, drawn)
   return summary
+
+
+def main(source: Run | margin_files.Files) -> dict[str, Any]:
+  """Writes every figure, the summary and the page."""
+  if isinstance(source, margin_files.Files):
+    return write_files_report(source)
+  return write_run_report(source)
 
 
 def open_any() -> Run | margin_files.Files:

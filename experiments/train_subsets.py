@@ -21,6 +21,7 @@ from experiments.runtime import (
   workdir_models,
 )
 from experiments.runtime.run import Run
+from experiments.runtime.subset_models import SubsetModels
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
@@ -40,10 +41,10 @@ def lacking(run: Run) -> int:
   return found
 
 
-def open_stores(run: Run) -> None:
+def open_stores(subsets: SubsetModels) -> None:
   """Makes every store that is not there yet."""
-  run.subsets.collections()
-  _ = run.trainer.changes
+  subsets.collections()
+  _ = subsets.trainer.changes
 
 
 def main(run: Run) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def main(run: Run) -> dict[str, Any]:
       workdir_models.forget_empty_stores(
         run.workdir
       )  # Which other settings may have begun.
-    open_stores(run)
+    open_stores(run.subsets)
     if shard[0] == 0:
       tables.write_examples(run.workdir.path / "examples.csv", run.dataset)
     if shard[0] == 0 and not base_models.exist(run):
@@ -74,7 +75,7 @@ def main(run: Run) -> dict[str, Any]:
   settings = run.settings(*GROUPS)
   inputs = {
     "models": identity.digest(run.trainer.identity()),
-    "methods": identity.digest(sorted(base_models.score_names(run))),
+    "methods": identity.digest(sorted(base_models.score_names(run.trainer))),
   }
   return stages.run(
     run.workdir,

@@ -52,7 +52,7 @@ class Imported(NamedTuple):
   workdir: Workdir
 
 
-Opened = Run | margin_files.Files | Imported
+Source = Run | margin_files.Files | Imported
 
 _DOINGS = ("show", "verify", "repair", "merge", "export", "import")
 DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
@@ -74,28 +74,28 @@ def show(workdir: Workdir, collections: list[Collection]) -> None:
       ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
       for maker in found.made_by
     ]
-    made = "; and ".join(makers)
+    made_by = "; and ".join(makers)
     of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
     counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
-    print(f"{path.name:<24}{counts}  {made}")
+    print(f"{path.name:<24}{counts}  {made_by}")
 
 
-def problems(opened: Opened) -> Iterator[tuple[epath.Path, verify.Damage]]:
+def problems(source: Source) -> Iterator[tuple[epath.Path, verify.Damage]]:
   """What is not as it was written, or not what its seed says."""
-  paths = _stores(opened.workdir)
+  paths = _stores(source.workdir)
   broken = [(path, found) for path in paths for found in verify.damage(path)]
-  if isinstance(opened, Run):
-    root = opened.workdir.path
-    found = base_models.damage(opened, complete=_trained(opened.workdir))
+  if isinstance(source, Run):
+    root = source.workdir.path
+    found = base_models.damage(source, complete=_trained(source.workdir))
     broken += [(root, verify.Damage(None, file, why)) for file, why in found]
   yield from broken
-  if broken or not isinstance(opened, Run):
+  if broken or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
-  for collection in opened.subsets.collections():
+  for collection in source.subsets.collections():
     path = collection.store.path
-    yield from ((path, found) for found in _wrong_masks(opened.trainer, collection))
+    yield from ((path, found) for found in _wrong_masks(source.trainer, collection))
   if any(path.name == CHANGES for path in paths):
-    changes = opened.trainer.changes
+    changes = source.trainer.changes
     for chunk, why in changes.wrong_chunks():
       yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
 
@@ -119,14 +119,14 @@ def _wrong_masks(trainer: BaseTrainer, collection: Collection) -> Iterator[verif
       yield verify.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
-def check(opened: Opened, *, repair: bool) -> None:
+def check(source: Source, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
-  found = list(problems(opened))
+  found = list(problems(source))
   if not found:  # Else what tells the versions may be damaged.
-    for line in stages.mixtures(opened.workdir):
+    for line in stages.mixtures(source.workdir):
       print(f"note: {line}")
   if repair:
-    for path in _stores(opened.workdir):
+    for path in _stores(source.workdir):
       verify.sweep(path)
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
@@ -134,23 +134,23 @@ def check(opened: Opened, *, repair: bool) -> None:
     more = (
       "; every subset is its seed's, and every changed set and its labels are their id's"
     )
-    print(f"every byte is as it was written{more if isinstance(opened, Run) else ''}")
+    print(f"every byte is as it was written{more if isinstance(source, Run) else ''}")
     return
   if not repair:
     sys.exit(1)
   for path, damage in found:
     verify.forget(path, damage)
   stage, how = imported.STAGE, "the same --do=import brings back"
-  if isinstance(opened, Run):
+  if isinstance(source, Run):
     stage = train_subsets.STAGE
-    how = f"python -m experiments.{stage} --workdir={opened.workdir.path} trains again"
-  stages.reopen(opened.workdir, stage)
+    how = f"python -m experiments.{stage} --workdir={source.workdir.path} trains again"
+  stages.reopen(source.workdir, stage)
   print(f"{len(found)} damaged files forgotten; {how} what they held")
 
 
 def merge(run: Run, other: epath.Path) -> None:
   """Copies the chunks that only the other workdir has, each checked."""
-  train_subsets.open_stores(run)
+  train_subsets.open_stores(run.subsets)
   for folder in _stores(Workdir(str(other))):
     own = run.workdir.bank / folder.name
     if not own.exists():
@@ -247,7 +247,7 @@ def _stores(workdir: Workdir) -> list[epath.Path]:
   return found
 
 
-def open_any() -> Opened:
+def open_any() -> Source:
   """An experiment, a workdir of imported models, or the files that are to be imported."""
   if DO.value == "import":
     if not margin_files.MASKS.value:
@@ -262,26 +262,26 @@ def _hold() -> launcher.Hold:
   return "reading" if DO.value in ("show", "verify", "export") else "alone"
 
 
-def main(opened: Opened) -> None:
+def main(source: Source) -> None:
   """Does what --do says."""
   if (OTHER.value is None) != (DO.value not in ("merge", "export")):
     raise UserError(
       f"other is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
-  if isinstance(opened, Run) and DO.value != "merge":
-    _stores(opened.workdir)  # Where there are none, opening them would make them.
-  if isinstance(opened, margin_files.Files):
-    take_in(opened)
+  if isinstance(source, Run) and DO.value != "merge":
+    _stores(source.workdir)  # Where there are none, opening them would make them.
+  if isinstance(source, margin_files.Files):
+    take_in(source)
   elif DO.value == "show":
-    show(opened.workdir, opened.subsets.collections() if isinstance(opened, Run) else [])
+    show(source.workdir, source.subsets.collections() if isinstance(source, Run) else [])
   elif DO.value in ("verify", "repair"):
-    check(opened, repair=DO.value == "repair")
-  elif isinstance(opened, Imported):
+    check(source, repair=DO.value == "repair")
+  elif isinstance(source, Imported):
     raise UserError(f"do={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
-    merge(opened, epath.Path(OTHER.value))
+    merge(source, epath.Path(OTHER.value))
   else:
-    export(opened, epath.Path(OTHER.value))
+    export(source, epath.Path(OTHER.value))
 
 
 PROGRAM = launcher.Program(main, open_any, _hold, flag_modules=(margin_files,))

@@ -13,6 +13,7 @@ from etils import epath
 from experiments.config.settings import CompareConfig
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir
 from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm import margins
 from jaxdm.attribution.attribute import add_full_data_scores
@@ -21,6 +22,7 @@ from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.storage import array_folder, checksummed_json
+from jaxdm.training.base_trainer import BaseTrainer
 
 _LOGITS = "logits"
 _MARGINS = "margins"  # In place of logits, of a function of the user.
@@ -35,7 +37,7 @@ class BaseModels(NamedTuple):
     margins_rt: float32, in logits.
     logits_rtk: float32; None where training is a function of the user.
     scores: by method, a read-only memory map float32[t, n] that is opened when it is
-      asked for: similar (cosine of penultimate features), close (their distance), tracin,
+      indexed: similar (cosine of penultimate features), close (their distance), tracin,
       trak and influence, all averaged over the models.
   """
 
@@ -55,11 +57,11 @@ def load(run: Run) -> BaseModels:
     f"python -m experiments.ops.bank --do=repair --workdir={run.workdir.path} removes "
     "it, and experiments.train_subsets trains these models again"
   )
-  if _old_file(run).exists() and not _folder(run).exists():
-    raise UserError(f"{_old_file(run)} is of an earlier version; {again}")
+  if _old_file(run.workdir).exists() and not _folder(run.workdir).exists():
+    raise UserError(f"{_old_file(run.workdir)} is of an earlier version; {again}")
   try:
-    arrays = array_folder.ArrayFolder(_folder(run), identity_of(run))
-    outputs = arrays.verified(_outputs_name(run))
+    arrays = array_folder.ArrayFolder(_folder(run.workdir), identity_of(run))
+    outputs = arrays.verified(_outputs_name(run.trainer))
   except array_folder.OtherArraysError as error:
     raise UserError(
       f"{error}; run python -m experiments.train_subsets "
@@ -75,15 +77,15 @@ def load(run: Run) -> BaseModels:
 
 def exist(run: Run) -> bool:
   """Whether `train_all` has written those that the settings ask for."""
-  folder, identity = _folder(run), identity_of(run)
+  folder, identity = _folder(run.workdir), identity_of(run)
   if not array_folder.exists(folder, identity):
     return False
-  return set(score_names(run)) <= set(array_folder.ArrayFolder(folder, identity))
+  return set(score_names(run.trainer)) <= set(array_folder.ArrayFolder(folder, identity))
 
 
-def score_names(run: Run) -> tuple[str, ...]:
+def score_names(trainer: BaseTrainer) -> tuple[str, ...]:
   """The methods whose scores are computed from the models on all data."""
-  return () if isinstance(run.trainer, OwnTrainer) else from_full_data()
+  return () if isinstance(trainer, OwnTrainer) else from_full_data()
 
 
 def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
@@ -96,10 +98,10 @@ def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
   Yields:
     Name in the workdir and fault of each such file.
   """
-  if _old_file(run).exists():
+  if _old_file(run.workdir).exists():
     yield _OLD_FILE, "it is of an earlier version"
-  elif complete or (_folder(run) / array_folder.RECORD).exists():
-    for file, why in array_folder.damage(_folder(run), identity_of(run)):
+  elif complete or (_folder(run.workdir) / array_folder.RECORD).exists():
+    for file, why in array_folder.damage(_folder(run.workdir), identity_of(run)):
       yield f"{BASE_MODELS}/{file}", why
 
 
@@ -138,9 +140,9 @@ def train_all(run: Run) -> BaseModels:
   Scores are added up in memory maps on disk, one float32[t, n] a method.
   """
   t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
-  folder, count = _folder(run), run.experiment.collect.num_base
+  folder, count = _folder(run.workdir), run.experiment.collect.num_base
   bar = run.bar("models on all data")
-  totals = array_folder.create(folder, dict.fromkeys(score_names(run), (t, n)))
+  totals = array_folder.create(folder, dict.fromkeys(score_names(run.trainer), (t, n)))
   if isinstance(run.trainer, OwnTrainer):
     outputs = run.trainer.full_data_margins(count, bar)
   else:
@@ -148,25 +150,25 @@ def train_all(run: Run) -> BaseModels:
     outputs = add_full_data_scores(
       run.trainer, totals, count, damping=damping, progress=bar
     )
-  found = array_folder.create(folder, {_outputs_name(run): outputs.shape})
-  found[_outputs_name(run)][:] = outputs
+  found = array_folder.create(folder, {_outputs_name(run.trainer): outputs.shape})
+  found[_outputs_name(run.trainer)][:] = outputs
   array_folder.finish(folder, totals | found, identity_of(run))
-  _old_file(run).unlink(missing_ok=True)
+  _old_file(run.workdir).unlink(missing_ok=True)
   if not isinstance(run.trainer, OwnTrainer):
     run.trainer.fleet.settle()
   return load(run)
 
 
-def _outputs_name(run: Run) -> str:
+def _outputs_name(trainer: BaseTrainer) -> str:
   """The array of what the models predict."""
-  return _MARGINS if isinstance(run.trainer, OwnTrainer) else _LOGITS
+  return _MARGINS if isinstance(trainer, OwnTrainer) else _LOGITS
 
 
-def _folder(run: Run) -> epath.Path:
+def _folder(workdir: Workdir) -> epath.Path:
   """Where the models on all data leave their logits and scores."""
-  return run.workdir.path / BASE_MODELS
+  return workdir.path / BASE_MODELS
 
 
-def _old_file(run: Run) -> epath.Path:
+def _old_file(workdir: Workdir) -> epath.Path:
   """Where they were before there was the folder."""
-  return run.workdir.path / _OLD_FILE
+  return workdir.path / _OLD_FILE

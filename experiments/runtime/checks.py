@@ -54,12 +54,12 @@ def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
       f"{', '.join(dataset.class_names)}, got {flip_to!r}"
     )
   if flip_to in dataset.class_names:
-    asked = dataset.test_labels[list(experiment.compare.target_list)]
-    if not asked.size:
+    labels = dataset.test_labels[list(experiment.compare.target_list)]
+    if not labels.size:
       raise UserError(
         f"flip_to={flip_to} needs targets of other classes, by --search_targets"
       )
-    label_flips.given_class(dataset.class_names.index(flip_to), asked)
+    label_flips.given_class(dataset.class_names.index(flip_to), labels)
   if size >= n:
     raise UserError(f"alpha must leave out at least 1 of {n} examples, got {alpha}")
 

@@ -115,12 +115,12 @@ class Program(NamedTuple):
         processes.start()
       elif processes.is_requested():
         raise UserError("shard and --distributed are for programs whose --help has them")
-      opened = self.opener()
+      source = self.opener()
       if self.opener is not open_workdir:  # Else nothing is computed.
         devices.check()
       # What a launcher computes by itself.
-      with _held(opened, hold), numerics.pinned():
-        self.main(opened)
+      with _held(source, hold), numerics.pinned():
+        self.main(source)
 
   def _unused_flags(self) -> list[str]:
     """Flags that are given, and belong to other programs."""
@@ -159,10 +159,10 @@ class Program(NamedTuple):
       raise
 
 
-def _held(opened: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
+def _held(source: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
   """The lock of the workdir that `Program.hold` names."""
   if hold == "not":
     return contextlib.nullcontext()
   if hold == "reading":
-    return opened.workdir.locked_for_reading()
-  return opened.workdir.locked(*processes.share())
+    return source.workdir.locked_for_reading()
+  return source.workdir.locked(*processes.share())

@@ -202,12 +202,12 @@ def _from_files(masks: str, margins: str, targets: str) -> _Models:
 
 def _from_store(workdir: Workdir, targets: str) -> _Models:
   """The models that were imported."""
-  opened, _, count = imported.collection(workdir)
-  num_targets = int(opened.settings["num_targets"])
+  models, _, count = imported.collection(workdir)
+  num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
-  margins_mt = store.Matrix(opened, "margins", rows, range(start, stop))
-  return _Models(bank.packed_masks(opened, rows), margins_mt, start, num_targets)
+  margins_mt = store.Matrix(models, "margins", rows, range(start, stop))
+  return _Models(bank.packed_masks(models, rows), margins_mt, start, num_targets)
 
 
 def _take(margins_mt: Margins, rows: np.ndarray) -> Margins:

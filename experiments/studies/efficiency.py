@@ -17,7 +17,7 @@ principal components of the margins) need scikit-learn: pip install -e '.[run,be
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,7 +215,7 @@ def main(run: Run) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
   sizes, ways = _requested(run.experiment.collect.num_models, run.experiment.fit)
-  _check_scores(run, ways)
+  _check_scores(ways, base_models.score_names(run.trainer))
   # Of one fit, beside the models that it is fitted to.
   depends_on = settings | {"base_models": inputs["base_models"]}
 
@@ -236,9 +236,9 @@ def main(run: Run) -> dict[str, Any]:
   return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
-def _check_scores(run: Run, ways: list[str]) -> None:
+def _check_scores(ways: list[str], names: Sequence[str]) -> None:
   """Raises UserError on ways of fitting whose scores are not computed."""
-  known = {"none", "class", *base_models.score_names(run)}
+  known = {"none", "class", *names}
   priors_of_ways = [way for way in ways if way in settings_lib.PRIORS]
   lacking = [way for way in priors_of_ways if way.partition("+")[0] not in known]
   if lacking:

@@ -20,6 +20,7 @@ from experiments.runtime import base_models, launcher, methods, stages
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
+from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
 from jaxdm.brittleness import label_flips, verdicts
 from jaxdm.brittleness.cases import make_cases
@@ -29,6 +30,7 @@ from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables, words
 from jaxdm.storage import atomic_io
+from jaxdm.training.base_trainer import BaseTrainer
 
 TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
 KS = flags.DEFINE_list(
@@ -136,20 +138,24 @@ def changes_of(
 
 
 def trained(
-  run: Run, target: int, changes: Sequence[Change], label: int
+  trainer: BaseTrainer,
+  target: int,
+  changes: Sequence[Change],
+  label: int,
+  progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Outcome]:
   """What fresh models say after each change."""
-  count, labels = MODELS.value, run.dataset.train_labels
+  count, labels = MODELS.value, trainer.labels
   seeds = prng.model_seeds("explain", count)
   masks = training_sets.removal_masks(len(labels), [c.removed for c in changes])
   flipped = [change.relabelled for change in changes]
   new = [np.full(len(examples), label) for examples in flipped]
   labels_mn = training_sets.relabelled(labels, flipped, new)
-  margins_mt = run.trainer(
+  margins_mt = trainer(
     np.repeat(masks, count, axis=0),
     np.repeat(labels_mn, count, axis=0),
     np.tile(seeds, len(changes)),
-    progress=run.bar("explain"),
+    progress=progress,
   )
   groups = margins_mt[:, target].reshape(len(changes), count)
   pairs = zip(changes, groups, strict=True)
@@ -208,7 +214,7 @@ def main(run: Run) -> dict[str, Any]:
     label = label_flips.runner_up_class(logits_rtk, data.test_labels)[target]
     changes = changes_of(data, methods.scores(run, METHODS), target, ks)
     found = [outcome("nothing changed", base.margins_rt[:, target])]
-    found += trained(run, target, changes, int(label))
+    found += trained(run.trainer, target, changes, int(label), run.bar("explain"))
     for o in found:
       accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
       margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
