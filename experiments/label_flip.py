@@ -40,16 +40,11 @@ def main(run: Run) -> dict[str, Any]:
   others = external.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
-    new_u = _new_classes(run, base.logits_rtk, targets)
+    is_own = isinstance(run.trainer, OwnTrainer)
+    relabel_unk = None if is_own else relabel.scores(run, targets)
+    new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
     scores = methods.scores(run, compare.names) | others
-    relabel_unk = None
-    if not isinstance(run.trainer, OwnTrainer):
-      relabel_unk = relabel.scores(run, targets)
-    if new_u is not None:
-      new_un = np.broadcast_to(new_u[:, None], (len(targets), shape[1]))
-    elif relabel_unk is not None:
-      new_un = label_flips.best_class(relabel_unk, data.train_labels)
-    if relabel_unk is not None:
+    if relabel_unk is not None:  # They are of networks.
       taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
       scores["relabel"] = _of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(
@@ -86,21 +81,26 @@ def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> Sco
   return ScoreRows((num_targets, n), rows_of)
 
 
-def _new_classes(
-  run: Run, base_logits_rtk: np.ndarray | None, targets: np.ndarray
-) -> np.ndarray | None:
-  """New labels int32[u], one for each of some targets; None: each example has its own."""
+def _new_labels(
+  run: Run,
+  base_logits_rtk: np.ndarray | None,
+  targets: np.ndarray,
+  relabel_unk: np.ndarray | None,
+) -> np.ndarray:
+  """New labels int32[u, n] of all examples, for some targets."""
   flip_to, data = run.experiment.flip.flip_to, run.dataset
   if flip_to == "best":
-    return None
-  if flip_to != "runner-up":
-    label = data.class_names.index(flip_to)
-    return label_flips.given_class(label, data.test_labels[targets])
-  if base_logits_rtk is not None:
-    return label_flips.runner_up_class(base_logits_rtk, data.test_labels)[targets]
-  weights_un = fit_datamodels.load(run.workdir).weights_tn[targets]
+    assert relabel_unk is not None  # `own_training.adapted` refuses it otherwise.
+    return label_flips.best_class(relabel_unk, data.train_labels)
   labels = data.train_labels, data.test_labels[targets]
-  return label_flips.competing_class(weights_un, *labels)
+  if flip_to != "runner-up":
+    new_u = label_flips.given_class(data.class_names.index(flip_to), labels[1])
+  elif base_logits_rtk is not None:
+    new_u = label_flips.runner_up_class(base_logits_rtk, data.test_labels)[targets]
+  else:
+    weights_un = fit_datamodels.load(run.workdir).weights_tn[targets]
+    new_u = label_flips.competing_class(weights_un, *labels)
+  return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
