@@ -12,14 +12,25 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from experiments import fit_datamodels
-from experiments.runtime import base_models, external, lab, launcher, methods, workdir
+from experiments.runtime import (
+  base_models,
+  external,
+  launcher,
+  methods,
+  stages,
+  subset_models,
+)
+from experiments.runtime.run import Run
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.summary import summarise
 from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
+from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
@@ -34,25 +45,25 @@ GROUPS = ("search", "compare")
 
 
 def report_search(
-  opened: lab.Lab,
-  stage: str,
+  table: epath.Path,
   verdicts: Sequence[Verdict],
-  judged: Mapping[str, metrics.Quality] | None = None,
+  dataset: Dataset,
+  base_margins_rt: np.ndarray,
+  qualities: Mapping[str, metrics.Quality] = {},
 ) -> dict[str, Any]:
   """Writes a search's table, prints its summary, and returns it.
 
   Args:
-    opened: the experiment.
-    stage: its name, and the table's.
+    table: the file to write.
     verdicts: of all targets and methods.
-    judged: by method, its predictions of held-out models, for the table.
+    dataset: examples and targets.
+    base_margins_rt: of the models on all data.
+    qualities: of the methods' predictions of held-out models, by method.
   """
-  margins_rt = base_models.load(opened).margins_rt
-  class_sizes = np.bincount(opened.labels)[opened.target_labels]
-  path = opened.workdir.path / f"{stage}.csv"
-  tables.write_verdicts(path, verdicts, margins_rt, opened.dataset)
+  class_sizes = np.bincount(dataset.train_labels)[dataset.test_labels]
+  tables.write_verdicts(table, verdicts, base_margins_rt, dataset)
   found = summarise(verdicts, class_sizes)
-  for method, q in (judged or {}).items():
+  for method, q in qualities.items():
     found[method]["lds"] = q.lds._asdict()
     found[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
   print(tables.text(found))
@@ -60,40 +71,46 @@ def report_search(
   if unfinished:
     print(
       f"--budget_models={BUDGET.value} is used up: {unfinished} of {len(verdicts)} cases "
-      f"are not finished; what is claimed in {path.name} holds, and a larger budget "
+      f"are not finished; what is claimed in {table.name} holds, and a larger budget "
       "continues"
     )
-  right = right_targets(margins_rt)
   return {
     "methods": found,
-    "targets_wrong_on_all_data": int((~right).sum()),
-    workdir.UNFINISHED: unfinished,
+    "targets_wrong_on_all_data": int((~right_targets(base_margins_rt)).sum()),
+    stages.UNFINISHED: unfinished,
   }
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def main(run: Run) -> dict[str, Any]:
   """Searches and verifies removals."""
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  targets, others = base_models.searched_targets(opened), external.load(opened)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base_margins_rt = base_models.load(run).margins_rt
+  data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
+  targets = base_models.choose_targets(base_margins_rt, search, compare)
+  shape = len(data.test_labels), len(data.train_labels)
+  others = external.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
-    models = fit_datamodels.fitted(opened.workdir)
-    scores = methods.scores(opened, opened.experiment.compare.names, models) | others
+    models = fit_datamodels.load(run.workdir)
+    scores = methods.scores(run, compare.names, models) | others
     verdicts = find_removals(
       {name: models if name == "datamodel" else rows for name, rows in scores.items()},
-      opened.trainer,
-      opened.labels,
-      opened.target_labels,
+      run.trainer,
+      data.train_labels,
+      data.test_labels,
       targets,
-      opened.experiment.search,
-      base_margins=base_models.load(opened).margins_rt,
+      search,
+      base_margins=base_margins_rt,
       budget=BUDGET.value,
-      progress=opened.bar(STAGE),
+      progress=run.bar(STAGE),
     )
-    return report_search(opened, STAGE, verdicts, methods.judged(opened, scores))
+    held_out = subset_models.joined(run.subsets.held_out_rows())
+    qualities = {name: evaluate_scores(rows, *held_out) for name, rows in scores.items()}
+    table = run.workdir.path / f"{STAGE}.csv"
+    return report_search(table, verdicts, data, base_margins_rt, qualities)
 
-  settings = opened.settings(*GROUPS) | external.settings(others)
-  return opened.workdir.run(STAGE, settings, work, inputs)
+  settings = run.settings(*GROUPS) | external.settings(others)
+  return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(external,))

@@ -3,8 +3,8 @@
   python -m experiments.fit_datamodels --workdir=runs/fashion
 
 or to models that others trained, whose masks and margins are .npy files as those of the
-public CIFAR-10 bank are, or have been made a store by `experiments.ops.bank --do=import`
-(the last --num_held_out rows are kept to judge the fit on):
+public CIFAR-10 bank are, or have been stored by `experiments.ops.bank --do=import`
+(the last --num_held_out rows judge the fit):
 
   python -m experiments.fit_datamodels --workdir=runs/bank \\
       --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000
@@ -21,20 +21,23 @@ import numpy as np
 from experiments.runtime import (
   base_models,
   imported,
-  lab,
   launcher,
   margin_files,
   processes,
-  workdir,
+  progress_log,
+  stages,
+  subset_models,
 )
-from jaxdm import margins, training_sets
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm import training_sets
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
-from jaxdm.storage import atomic_io, cache, identity, store
+from jaxdm.storage import atomic_io, cache, identity
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -42,53 +45,39 @@ _OUTPUT = "datamodels"
 _PARTS = "datamodels.parts"
 
 
-def fitted(folder: workdir.Workdir) -> Datamodels:
+def load(workdir: Workdir) -> Datamodels:
   """The datamodels that this stage wrote.
 
   Raises:
     WorkdirError: if the stage is not finished, or what it wrote has changed.
   """
-  expected = folder.outputs(STAGE)[_OUTPUT]
-  path, found, why = folder.path / "datamodels", None, "its digest is another one"
+  expected = stages.outputs_of(workdir, STAGE)[_OUTPUT]
+  path, found, why = workdir.path / "datamodels", None, "its digest is another one"
   try:
     found = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
     why = str(error)
   if found is None or identity.digest(found) != expected:
-    raise workdir.WorkdirError(
+    raise WorkdirError(
       None,
       f"{path} is not what {STAGE} wrote ({why}); remove "
-      f"{folder.path / 'stages' / STAGE}.json, and run python -m experiments.{STAGE} "
-      f"--workdir={folder.path} again",
+      f"{workdir.stages / STAGE}.json, and run python -m experiments.{STAGE} "
+      f"--workdir={workdir.path} again",
     )
   return found
 
 
-def finite_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, store.Matrix]:
-  """Masks and margins of the models to fit to, without those that diverged."""
-  rows = opened.fitted_rows()
-  models, _ = margins.usable(rows.margins_mt)
-  found = rows._replace(numbers=rows.numbers[models])
-  return found.masks, found.margins_mt
-
-
-def held_out_rows(opened: lab.Lab) -> tuple[training_sets.PackedMasks, np.ndarray]:
-  """Masks and margins of the models to judge on, including those that diverged."""
-  parts = opened.held_out_rows()
-  margins_mt = np.concatenate([part.margins_mt[:] for part in parts]).astype(np.float32)
-  bits = np.concatenate([part.masks.bits for part in parts])
-  return training_sets.PackedMasks(bits, len(opened.labels)), margins_mt
-
-
 def prior_of(
-  name: str, opened: lab.Lab, scores: Mapping[str, np.ndarray]
+  name: str,
+  labels: np.ndarray,
+  target_labels: np.ndarray,
+  scores: Mapping[str, np.ndarray],
 ) -> priors.Prior:
   """One of `settings_lib.PRIORS`; reads what it needs a tile of targets at a time."""
   if name == "none":
     return priors.Prior()
   if name == "class":
-    labels = opened.labels, opened.target_labels
-    return priors.Prior(lambda part: priors.by_class(labels[0], labels[1][part]))
+    return priors.Prior(lambda part: priors.by_class(labels, target_labels[part]))
   if name == "similar":
     return priors.Prior(lambda part: priors.by_similarity(scores["similar"][part]))
   method, _, sized = name.partition("+")
@@ -98,7 +87,7 @@ def prior_of(
 
 
 def _fit(
-  folder: workdir.Workdir,
+  workdir: Workdir,
   name: str,
   config: FitConfig,
   masks: training_sets.PackedMasks,
@@ -111,10 +100,10 @@ def _fit(
     margins_mt,
     config=config,
     candidates=candidates,
-    folder=folder.path / _PARTS / name,
-    share=processes.mine(),
+    folder=workdir.path / _PARTS / name,
+    share=processes.share(),
     report=print,
-    progress=lab.progress_bar("datamodels", unit="tile", folder=folder),
+    progress=progress_log.progress_bar("datamodels", "tile", workdir.path),
   )
   gaps = models.gap_t[models.status_t != Status.NONFINITE]
   return models, {
@@ -123,17 +112,17 @@ def _fit(
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(gaps.max()),
     "unconverged_targets": int((~(gaps <= config.tol)).sum()),
-    workdir.OUTPUTS: {_OUTPUT: identity.digest(models)},
+    stages.OUTPUTS: {_OUTPUT: identity.digest(models)},
   }
 
 
-def _save(folder: workdir.Workdir, models: Datamodels) -> None:
+def _save(workdir: Workdir, models: Datamodels) -> None:
   """Writes datamodels that have been judged, in the place of those before."""
-  index, count = processes.mine()
+  index, count = processes.share()
   if index == 0:
-    models.save(folder.path / "datamodels", overwrite=True)
+    models.save(workdir.path / "datamodels", overwrite=True)
   if count == 1:  # Others may still be reading them.
-    atomic_io.remove_folder(folder.path / _PARTS)
+    atomic_io.remove_folder(workdir.path / _PARTS)
 
 
 def _judged(
@@ -154,9 +143,9 @@ def _judged(
   }
 
 
-def _main_files(files: margin_files.Files) -> dict[str, Any]:
+def fit_files(files: margin_files.Files) -> dict[str, Any]:
   """Fits what the files hold."""
-  asked = files.settings | {
+  settings = files.settings | {
     "fit": dataclasses.asdict(files.experiment.fit),
     "collect": dataclasses.asdict(files.experiment.collect),
   }
@@ -164,7 +153,7 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     models, summary = _fit(
       files.workdir,
-      cache.name_of(asked),
+      cache.name_of(settings),
       files.experiment.fit,
       *files.fitted,
       {"none": priors.Prior()},
@@ -173,38 +162,42 @@ def _main_files(files: margin_files.Files) -> dict[str, Any]:
     _save(files.workdir, models)
     return summary
 
-  return files.workdir.run(STAGE, asked, work)
+  return stages.run(files.workdir, STAGE, settings, work)
 
 
-def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
-  """Fits, judges on held-out models, and saves."""
-  if isinstance(opened, margin_files.Files):
-    return _main_files(opened)
-  settings, inputs = opened.settings(*GROUPS), opened.inputs("train_subsets")
+def fit_run(run: Run) -> dict[str, Any]:
+  """Fits the models of an experiment."""
+  settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
+  labels, target_labels = run.dataset.train_labels, run.dataset.test_labels
 
   def work() -> dict[str, Any]:
-    base = base_models.load(opened)
-    names = opened.experiment.prior.priors.split(",")
+    base = base_models.load(run)
+    names = run.experiment.prior.priors.split(",")
     models, summary = _fit(
-      opened.workdir,
+      run.workdir,
       cache.name_of([settings, inputs]),
-      opened.experiment.fit,
-      *finite_rows(opened),
-      {name: prior_of(name, opened, base.scores) for name in names},
+      run.experiment.fit,
+      *subset_models.converged(run.subsets.fitted_rows()),
+      {name: prior_of(name, labels, target_labels, base.scores) for name in names},
     )
-    summary |= _judged(models, *held_out_rows(opened))
-    full = models.predict(np.ones((1, len(opened.labels)), bool))[0]
+    summary |= _judged(models, *subset_models.joined(run.subsets.held_out_rows()))
+    full = models.predict(np.ones((1, len(labels)), bool))[0]
     summary["bias_on_full_data"] = float((full - base.margins_rt.mean(axis=0)).mean())
-    _save(opened.workdir, models)
+    _save(run.workdir, models)
     return summary
 
-  return opened.workdir.run(STAGE, settings, work, inputs)
+  return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
-def open_any() -> lab.Lab | margin_files.Files:
+def main(source: Run | margin_files.Files) -> dict[str, Any]:
+  """Fits, judges on held-out models, and saves."""
+  return fit_files(source) if isinstance(source, margin_files.Files) else fit_run(source)
+
+
+def open_any() -> Run | margin_files.Files:
   """Files if the flags name some, else the workdir's experiment."""
   if not margin_files.wanted():
-    return launcher.open_lab()
+    return launcher.open_run()
   files = margin_files.open_files()
   held_out = files.experiment.collect.num_held_out
   imported.check_held_out(held_out, len(files.margins_mt))

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from experiments import brittleness as removals
-from experiments.runtime import base_models, external, lab, launcher, methods, relabel
+from experiments import fit_datamodels
+from experiments.runtime import (
+  base_models,
+  external,
+  launcher,
+  methods,
+  relabel,
+  stages,
+)
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.run import Run
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips
 
@@ -20,35 +30,40 @@ STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def main(run: Run) -> dict[str, Any]:
   """Searches and verifies label flips."""
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  targets, others = base_models.searched_targets(opened), external.load(opened)
-  same = _same_for_all(opened, targets)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base, data = base_models.load(run), run.dataset
+  search, compare = run.experiment.search, run.experiment.compare
+  targets = base_models.choose_targets(base.margins_rt, search, compare)
+  shape = len(data.test_labels), len(data.train_labels)
+  others = external.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
-    relabel_unk = relabel.scores(opened, targets)
-    new_un = label_flips.best_class(relabel_unk, opened.labels) if same is None else same
-    taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
-    scores = methods.scores(opened, opened.experiment.compare.names) | others
-    num_targets = len(opened.target_labels)
-    scores["relabel"] = _of_some(taken_un, targets, num_targets)
+    is_own = isinstance(run.trainer, OwnTrainer)
+    relabel_unk = None if is_own else relabel.scores(run, targets)
+    new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
+    scores = methods.scores(run, compare.names) | others
+    if relabel_unk is not None:  # They are of networks.
+      taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
+      scores["relabel"] = _of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(
       scores,
-      opened.trainer,
-      opened.labels,
-      opened.target_labels,
-      _of_some(new_un, targets, num_targets),
+      run.trainer,
+      data.train_labels,
+      data.test_labels,
+      _of_some(new_un, targets, shape[0]),
       targets,
-      opened.experiment.search,
-      base_margins=base_models.load(opened).margins_rt,
+      search,
+      base_margins=base.margins_rt,
       budget=removals.BUDGET.value,
-      progress=opened.bar(STAGE),
+      progress=run.bar(STAGE),
     )
-    return removals.report_search(opened, STAGE, verdicts)
+    table = run.workdir.path / f"{STAGE}.csv"
+    return removals.report_search(table, verdicts, data, base.margins_rt)
 
-  settings = opened.settings(*GROUPS) | external.settings(others)
-  return opened.workdir.run(STAGE, settings, work, inputs)
+  settings = run.settings(*GROUPS) | external.settings(others)
+  return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
 def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> ScoreRows:
@@ -66,18 +81,26 @@ def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> Sco
   return ScoreRows((num_targets, n), rows_of)
 
 
-def _same_for_all(opened: lab.Lab, targets: np.ndarray) -> np.ndarray | None:
-  """New labels int32[u, n] that are the same for all examples; None: each its best."""
-  flip_to, labels = opened.experiment.flip.flip_to, opened.target_labels
+def _new_labels(
+  run: Run,
+  base_logits_rtk: np.ndarray | None,
+  targets: np.ndarray,
+  relabel_unk: np.ndarray | None,
+) -> np.ndarray:
+  """New labels int32[u, n] of all examples, for some targets."""
+  flip_to, data = run.experiment.flip.flip_to, run.dataset
   if flip_to == "best":
-    return None
-  if flip_to == "runner-up":
-    logits = base_models.load(opened).logits_rtk
-    new_u = label_flips.runner_up_class(logits, labels)[targets]
+    assert relabel_unk is not None  # `own_training.adapted` refuses it otherwise.
+    return label_flips.best_class(relabel_unk, data.train_labels)
+  labels = data.train_labels, data.test_labels[targets]
+  if flip_to != "runner-up":
+    new_u = label_flips.given_class(data.class_names.index(flip_to), labels[1])
+  elif base_logits_rtk is not None:
+    new_u = label_flips.runner_up_class(base_logits_rtk, data.test_labels)[targets]
   else:
-    label = opened.dataset.class_names.index(flip_to)
-    new_u = label_flips.given_class(label, labels[targets])
-  return np.broadcast_to(new_u[:, None], (len(targets), len(opened.labels)))
+    weights_un = fit_datamodels.load(run.workdir).weights_tn[targets]
+    new_u = label_flips.competing_class(weights_un, *labels)
+  return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))

@@ -9,19 +9,20 @@ stopped. With --distributed, the processes of one job share the work of all stag
 """
 
 from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
-from experiments.runtime import external, lab, launcher, processes
+from experiments.runtime import external, launcher, processes
+from experiments.runtime.run import Run
 from jaxdm.datamodels import path
 
 
-def main(opened: lab.Lab) -> None:
+def main(run: Run) -> None:
   """Runs every stage in order."""
   # Raises UserError on fewer models than a fit needs.
-  path.folds(opened.experiment.collect.num_models, opened.experiment.fit)
+  path.folds(run.experiment.collect.num_models, run.experiment.fit)
   for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
-    stage.main(opened)
-  if processes.follows():
+    stage.main(run)
+  if processes.is_follower():
     return
-  report.main(opened)
+  report.main(run)
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, external))

@@ -6,7 +6,7 @@ They are written to the workdir, or to another folder (--out); then the workdir 
 read.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -17,11 +17,14 @@ from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
   imported,
-  lab,
   launcher,
   margin_files,
-  workdir,
+  stages,
+  subset_models,
 )
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm import training_sets
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
@@ -36,12 +39,136 @@ OUT = define_path(
 )
 _STORIES = 4
 _SEARCHES = ("brittleness", "label_flip")
+_SETTINGS = (
+  "data",
+  "collect",
+  "retrain",
+  "network",
+  "train",
+  "gradient",
+  "prior",
+  "fit",
+  "search",
+  "compare",
+  "flip",
+)
+
+
+class Results(NamedTuple):
+  """Everything that a report shows of an experiment.
+
+  Attributes:
+    data: examples and targets.
+    settings: of all stages, by group.
+    summaries: of the stages, by name.
+    provenance: what made the stages and stores, for summary and page.
+    wrong_targets: rows of the table of targets that models on all data get wrong.
+    base_margins_rt: of the models on all data.
+    models: the datamodels.
+    held_out_masks: of the held-out models.
+    held_out_margins_mt: theirs.
+    removals: verdicts.
+    label_flips: verdicts.
+    study_pictures: PNG files of the studies, by name.
+    study_captions: by name of the picture.
+  """
+
+  data: Dataset
+  settings: dict[str, dict[str, Any]]
+  summaries: dict[str, dict[str, Any]]
+  provenance: dict[str, Any]
+  wrong_targets: list[dict[str, str]]
+  base_margins_rt: np.ndarray
+  models: Datamodels
+  held_out_masks: training_sets.PackedMasks
+  held_out_margins_mt: np.ndarray
+  removals: list[Verdict]
+  label_flips: list[Verdict]
+  study_pictures: dict[str, bytes]
+  study_captions: dict[str, str]
+
+
+def check_stages(run: Run) -> None:
+  """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
+
+  A search whose budget ran out is drawn as far as it has come.
+  """
+  for stage in page.STAGES:
+    stages.summary_of(run.workdir, stage, partial=stage in _SEARCHES)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  for stage in _SEARCHES:
+    stages.check_inputs(run.workdir, stage, inputs, partial=True)
+
+
+def load_results(run: Run) -> Results:
+  """Reads everything that a report shows of finished stages."""
+  workdir, folder = run.workdir, run.workdir.path
+  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
+  pictures, captions = _studies(workdir)
+  targets = tables.read_rows(folder / "targets.csv")
+  return Results(
+    data=run.dataset,
+    settings=run.settings(*_SETTINGS),
+    summaries={
+      stage: stages.summary_of(workdir, stage, partial=True) for stage in page.STAGES
+    },
+    provenance=_provenance(workdir),
+    wrong_targets=[row for row in targets if row["right"] == "False"],
+    base_margins_rt=base_models.load(run).margins_rt,
+    models=fit_datamodels.load(workdir),
+    held_out_masks=masks,
+    held_out_margins_mt=margins_mt,
+    removals=tables.read_verdicts(folder / "brittleness.csv"),
+    label_flips=tables.read_verdicts(folder / "label_flip.csv"),
+    study_pictures=pictures,
+    study_captions=captions,
+  )
+
+
+def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
+  """The pictures of the launchers beside the pipeline, and captions, by file name."""
+  pictures = {
+    path.name: path.read_bytes() for path in atomic_io.find(workdir.path, "*.png")
+  }
+  names = {name: name.removesuffix(".png") for name in pictures}
+  captions = {
+    name: stages.summary_of(workdir, stage).get("caption", "")
+    for name, stage in names.items()
+    if stages.is_finished(workdir, stage)
+  }
+  return pictures, captions
+
+
+def _provenance(workdir: Workdir) -> dict[str, Any]:
+  """What made the stages and stores, for summary and page."""
+  starts = stages.starts_by_stage(workdir).items()
+  return {
+    "provenance": {stage: one._asdict() for stage, one in starts},
+    "mixtures": stages.mixtures(workdir),
+  }
+
+
+def _output_folder(workdir: Workdir) -> epath.Path:
+  """The folder to write to.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
+  setting = "out" if OUT.value else "workdir"
+  folder = epath.Path(OUT.value) if OUT.value else workdir.path
+  try:
+    atomic_io.check_writable(folder / "figures")
+  except OSError as error:
+    raise UserError(
+      setting,
+      f"={folder} cannot be written: {error}; python -m experiments.report --out=FOLDER "
+      f"--workdir={workdir.path} draws in another folder",
+    ) from error
+  return folder
 
 
 def _stories(
-  data: Dataset,
-  base_margins_rt: np.ndarray,
-  verdicts: list[Verdict],
+  data: Dataset, base_margins_rt: np.ndarray, verdicts: list[Verdict]
 ) -> tuple[dict[str, bytes], dict[str, str]]:
   """Pictures of the targets that fewest removals flip, and captions, by file name."""
   method = words.story_method(by_method(verdicts))
@@ -72,45 +199,8 @@ def _stories(
   return pictures, captions
 
 
-def _others(folder: workdir.Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
-  """What the launchers beside the pipeline have drawn, and captions, by file name."""
-  pictures = {
-    path.name: path.read_bytes() for path in atomic_io.find(folder.path, "*.png")
-  }
-  stages = {name: name.removesuffix(".png") for name in pictures}
-  captions = {
-    name: folder.summary(stage).get("caption", "")
-    for name, stage in stages.items()
-    if folder.is_finished(stage)
-  }
-  return pictures, captions
-
-
-def _out(opened: lab.Lab | margin_files.Files) -> epath.Path:
-  """The folder to write to.
-
-  Raises:
-    UserError: if it cannot be written.
-  """
-  setting, folder = "workdir", opened.workdir.path
-  if OUT.value:
-    setting, folder = "out", epath.Path(OUT.value)
-  try:
-    atomic_io.check_writable(folder / "figures")
-  except OSError as error:
-    raise UserError(
-      setting,
-      f"={OUT.value or folder} cannot be written: {error}; "
-      "python -m experiments.report --out=FOLDER "
-      f"--workdir={opened.workdir.path} draws in another folder",
-    ) from error
-  return folder
-
-
 def _calibration(
-  base_margins_rt: np.ndarray,
-  models: Datamodels,
-  verdicts: list[Verdict],
+  base_margins_rt: np.ndarray, models: Datamodels, verdicts: list[Verdict]
 ) -> Figure:
   """Predicted and true margins on all data, and after each search's largest removal."""
   full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
@@ -126,36 +216,26 @@ def _calibration(
   return figures.calibration((full_t, base_margins_rt.mean(axis=0)), removed)
 
 
-def _main_files(files: margin_files.Files) -> dict[str, Any]:
-  """Writes what there is to say without images."""
-  folder = files.workdir.path
-  stage = fit_datamodels.STAGE
-  fit = files.workdir.summary(stage)
-  settings = files.workdir.stage_settings(stage)
-  if settings.get("files") != files.settings["files"]:
-    raise workdir.WorkdirError(
-      "workdir",
-      f"={folder} holds a fit to other models; run python -m experiments.{stage} "
-      f"--workdir={folder} first",
-    )
-  masks, margins_mt = files.held_out
-  subsets = len(np.unique(masks.bits, axis=0))
-  held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
-  guess_mt = fit_datamodels.fitted(files.workdir).predict(masks)
-  lds_t = metrics.evaluate(guess_mt, margins_mt, masks).lds_t
-  picture = page.png(figures.predicted_against_true(guess_mt, margins_mt, lds_t))
-  summary = {
-    **_provenance(files.workdir),
-    "settings": settings | {"collect": held_out},
-    stage: fit,
-  }
-  missing = (
-    "Removals and label flips, for which models must be retrained on the images: "
-    f"{imported.how_to_go_on(files.workdir)}."
+def _shares(results: Results) -> Figure:
+  """The shares of targets that removals and label flips of each size flip."""
+  data = results.data
+  classes = np.unique(data.test_labels[[v.target for v in results.removals]])
+  class_sizes = np.bincount(data.train_labels)[classes]
+  return figures.cumulative_share(
+    by_method(results.removals),
+    by_method(results.label_flips),
+    class_size=int(class_sizes.min()),
+    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
   )
-  text = page.fit_page(summary, picture, missing)
-  _write(_out(files), summary, text, {"datamodels.png": picture})
-  return summary
+
+
+def _predictions(
+  models: Datamodels, masks: training_sets.PackedMasks, margins_mt: np.ndarray
+) -> Figure:
+  """Predicted and true margins of the held-out models."""
+  guess_mt = models.predict(masks)
+  lds_t = metrics.evaluate(guess_mt, margins_mt, masks).lds_t
+  return figures.predicted_against_true(guess_mt, margins_mt, lds_t)
 
 
 def _write(
@@ -171,81 +251,71 @@ def _write(
   print(f"read {out / 'report.html'}")
 
 
-def _provenance(folder: workdir.Workdir) -> dict[str, Any]:
-  """What made the stages, for summary and page."""
-  made = folder.stage_provenance().items()
-  return {
-    "provenance": {stage: one._asdict() for stage, one in made},
-    "mixtures": folder.mixtures(),
-  }
-
-
-def main(opened: lab.Lab | margin_files.Files) -> dict[str, Any]:
-  """Writes every figure, the summary and the page."""
-  if isinstance(opened, margin_files.Files):
-    return _main_files(opened)
-  folder = opened.workdir.path
-  # A search whose budget ran out is drawn as far as it has come.
-  summaries = {
-    stage: opened.workdir.summary(stage, partial=stage in _SEARCHES)
-    for stage in page.STAGES
-  }
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  for stage in _SEARCHES:
-    opened.workdir.check_inputs(stage, inputs, partial=True)
-  out = _out(opened)
-  removed = tables.read_verdicts(folder / "brittleness.csv")
-  flipped = tables.read_verdicts(folder / "label_flip.csv")
-  models = fit_datamodels.fitted(opened.workdir)
-  masks, margins_mt = fit_datamodels.held_out_rows(opened)
-  classes = np.unique(opened.target_labels[[v.target for v in removed]])
-  class_sizes = np.bincount(opened.labels)[classes]
-  curves = figures.cumulative_share(
-    by_method(removed),
-    by_method(flipped),
-    class_size=int(class_sizes.min()),
-    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
-  )
-  guess_mt = models.predict(masks)
-  found = metrics.evaluate(guess_mt, margins_mt, masks)
-  fit = figures.predicted_against_true(guess_mt, margins_mt, found.lds_t)
-  base_margins_rt = base_models.load(opened).margins_rt
-  calibration = _calibration(base_margins_rt, models, removed)
-  stories, captions = _stories(opened.dataset, base_margins_rt, removed)
-  drawn = {
-    "brittleness.png": page.png(curves),
-    "datamodels.png": page.png(fit),
-    "calibration.png": page.png(calibration),
-    **stories,
-  }
-  others, their_captions = _others(opened.workdir)
-  targets = tables.read_rows(folder / "targets.csv")
-  settings = opened.settings(
-    "data",
-    "collect",
-    "network",
-    "train",
-    "gradient",
-    "prior",
-    "fit",
-    "search",
-    "compare",
-    "flip",
-  )
+def write_files_report(files: margin_files.Files) -> dict[str, Any]:
+  """Writes what there is to say without images."""
+  workdir, stage = files.workdir, fit_datamodels.STAGE
+  fit = stages.summary_of(workdir, stage)
+  settings = stages.settings_of(workdir, stage)
+  if settings.get("files") != files.settings["files"]:
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} holds a fit to other models; run python -m "
+      f"experiments.{stage} --workdir={workdir.path} first",
+    )
+  masks, margins_mt = files.held_out
+  subsets = len(np.unique(masks.bits, axis=0))
+  held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
+  models = fit_datamodels.load(workdir)
+  picture = page.png(_predictions(models, masks, margins_mt))
   summary = {
-    **_provenance(opened.workdir),
-    "settings": settings,
-    "wrong_targets": [row for row in targets if row["right"] == "False"],
-    "captions": captions | their_captions,
-    **summaries,
+    **_provenance(workdir),
+    "settings": settings | {"collect": held_out},
+    stage: fit,
   }
-  _write(out, summary, page.experiment_page(summary, drawn | others), drawn)
+  missing = (
+    "Removals and label flips, for which models must be retrained on the images: "
+    f"{imported.how_to_go_on(workdir)}."
+  )
+  text = page.fit_page(summary, picture, missing)
+  _write(_output_folder(workdir), summary, text, {"datamodels.png": picture})
   return summary
 
 
-def open_any() -> lab.Lab | margin_files.Files:
+def write_run_report(run: Run) -> dict[str, Any]:
+  """Writes every figure, the summary and the page of an experiment."""
+  check_stages(run)
+  out, results = _output_folder(run.workdir), load_results(run)
+  held_out = results.held_out_masks, results.held_out_margins_mt
+  base_margins_rt, removals = results.base_margins_rt, results.removals
+  stories, captions = _stories(results.data, base_margins_rt, removals)
+  drawn = {
+    "brittleness.png": page.png(_shares(results)),
+    "datamodels.png": page.png(_predictions(results.models, *held_out)),
+    "calibration.png": page.png(_calibration(base_margins_rt, results.models, removals)),
+    **stories,
+  }
+  summary = {
+    **results.provenance,
+    "settings": results.settings,
+    "wrong_targets": results.wrong_targets,
+    "captions": captions | results.study_captions,
+    **results.summaries,
+  }
+  text = page.experiment_page(summary, drawn | results.study_pictures)
+  _write(out, summary, text, drawn)
+  return summary
+
+
+def main(source: Run | margin_files.Files) -> dict[str, Any]:
+  """Writes every figure, the summary and the page."""
+  if isinstance(source, margin_files.Files):
+    return write_files_report(source)
+  return write_run_report(source)
+
+
+def open_any() -> Run | margin_files.Files:
   """The workdir's experiment, or the files, or imports, that it was begun with."""
-  return margin_files.open_files() if margin_files.wanted() else launcher.open_lab()
+  return margin_files.open_files() if margin_files.wanted() else launcher.open_run()
 
 
 PROGRAM = launcher.Program(main, open_any, "reading")

@@ -13,85 +13,106 @@ from typing import Any
 
 import numpy as np
 
-from experiments.runtime import base_models, lab, launcher, processes, workdir
-from jaxdm.attribution.registry import from_full_data
+from experiments.runtime import (
+  base_models,
+  launcher,
+  processes,
+  stages,
+  workdir_models,
+)
+from experiments.runtime.run import Run
+from experiments.runtime.subset_models import SubsetModels
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
 from jaxdm.training.collection import missing
 
 STAGE = "train_subsets"
-GROUPS = ("data", "collect", "network", "train", "gradient")
+GROUPS = ("data", "collect", "retrain", "network", "train", "gradient", "start")
 _BLOCK_ROWS = 4096
 
 
-def lacking(opened: lab.Lab) -> int:
+def lacking(run: Run) -> int:
   """Models that no process has stored yet; those on all data count as one."""
-  found = int(not base_models.exist(opened))
-  for collection in opened.collections():
+  found = int(not base_models.exist(run))
+  for collection in run.subsets.collections():
     chunks = missing(collection.store, collection.models)
     found += sum(len(chunk) for chunk in chunks)
   return found
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def open_stores(subsets: SubsetModels) -> None:
+  """Makes every store that is not there yet."""
+  subsets.collections()
+  _ = subsets.trainer.changes
+
+
+def main(run: Run) -> dict[str, Any]:
   """Fills the stores; returns what is worth knowing of the models."""
-  shard = processes.mine()
+  shard = processes.share()
 
   def work() -> dict[str, Any]:
-    if shard[1] == 1 and not opened.holds_models():
-      opened.forget_empty_stores()  # Which other settings may have begun.
-    opened.open_stores()
+    if shard[1] == 1 and not workdir_models.exist(run.workdir):
+      workdir_models.forget_empty_stores(
+        run.workdir
+      )  # Which other settings may have begun.
+    open_stores(run.subsets)
     if shard[0] == 0:
-      tables.write_examples(opened.workdir.path / "examples.csv", opened.dataset)
-    if shard[0] == 0 and not base_models.exist(opened):
-      base_models.train_all(opened)
-    for collection in opened.collections():
-      bar = opened.bar(f"models of {collection.store.path.name}")
-      opened.trainer.collect(collection, shard=shard, progress=bar)
-    processes.wait_until(lambda: not lacking(opened), "its share of the models")
-    if left := lacking(opened):
+      tables.write_examples(run.workdir.path / "examples.csv", run.dataset)
+    if shard[0] == 0 and not base_models.exist(run):
+      base_models.train_all(run)
+    for collection in run.subsets.collections():
+      bar = run.bar(f"models of {collection.store.path.name}")
+      run.trainer.collect(collection, shard=shard, progress=bar)
+    processes.wait_until(lambda: not lacking(run), "its share of the models")
+    if left := lacking(run):
       print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
-      return {workdir.UNFINISHED: left}
+      return {stages.UNFINISHED: left}
     # Of hosts that did not come back.
-    atomic_io.remove_folder(opened.workdir.path / "checkpoints")
-    return _summary(opened)
+    atomic_io.remove_folder(run.workdir.path / "checkpoints")
+    return _summary(run)
 
-  settings = opened.settings(*GROUPS) | {"start": {"preset": opened.preset}}
+  settings = run.settings(*GROUPS)
   inputs = {
-    "models": identity.digest(opened.trainer.identity()),
-    "methods": identity.digest(sorted(from_full_data())),
+    "models": identity.digest(run.trainer.identity()),
+    "methods": identity.digest(sorted(base_models.score_names(run.trainer))),
   }
-  return opened.workdir.run(
-    STAGE, settings, work, inputs, left_something=opened.holds_models
+  return stages.run(
+    run.workdir,
+    STAGE,
+    settings,
+    work,
+    inputs,
+    left_something=lambda: workdir_models.exist(run.workdir),
   )
 
 
-def _summary(opened: lab.Lab) -> dict[str, Any]:
+def _summary(run: Run) -> dict[str, Any]:
   """Says how good the models are, and lists the targets."""
-  base = base_models.load(opened)
-  path = opened.workdir.path / "targets.csv"
-  tables.write_targets(path, base.margins_rt, opened.dataset)
-  parts = [opened.fitted_rows(), *opened.held_out_rows()]
+  base = base_models.load(run)
+  path = run.workdir.path / "targets.csv"
+  tables.write_targets(path, base.margins_rt, run.dataset)
+  parts = [run.subsets.fitted_rows(), *run.subsets.held_out_rows()]
   right = diverged = 0
   for margins_mt in itertools.chain(*(_blocks(part.margins_mt) for part in parts)):
     finite = np.isfinite(margins_mt).all(axis=1)
     diverged += int((~finite).sum())
     right += int((margins_mt[finite] > 0).sum())
   converged = sum(len(part.numbers) for part in parts) - diverged
-  num_lost = opened.experiment.collect.num_base - len(base.margins_rt)
+  num_lost = run.experiment.collect.num_base - len(base.margins_rt)
   if num_lost or diverged:
     print(
       f"diverged, and left out of every fit: {num_lost} models on all data, "
       f"{diverged} on subsets"
     )
+  outputs = base.margins_rt if base.logits_rtk is None else base.logits_rtk
   return {
-    "num_train": len(opened.labels),
-    "num_targets": len(opened.target_labels),
+    "num_train": len(run.dataset.train_labels),
+    "num_targets": len(run.dataset.test_labels),
     "base_accuracy": float((base.margins_rt > 0).mean()),
-    "subset_accuracy": right / max(1, converged * len(opened.target_labels)),
+    "subset_accuracy": right / max(1, converged * len(run.dataset.test_labels)),
     "diverged_models": num_lost + diverged,
-    workdir.OUTPUTS: {"base_models": identity.digest([base.logits_rtk, base.scores])},
+    stages.OUTPUTS: {"base_models": identity.digest([outputs, base.scores])},
   }
 
 

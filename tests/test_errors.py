@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments.runtime import launcher, program, workdir
+from experiments.runtime import launcher, program
+from experiments.runtime.workdir import WorkdirError
 from jaxdm.data.dataset import DataError
 from jaxdm.data.load import load_dataset
 from jaxdm.errors import UserError
@@ -31,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def run(tmp_path: pathlib.Path, work) -> None:
   """Runs a function as a launcher's main."""
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
-    launcher.start(lambda _: work(), ["prog"], launcher.open_workdir, hold="not")
+    launcher.Program(lambda _: work(), launcher.open_workdir, "not").start(["prog"])
 
 
 def raises(error: BaseException):
@@ -47,11 +48,11 @@ def raises(error: BaseException):
   "error,line",
   [
     (UserError("alpha", "is wrong"), "error: --alpha is wrong"),
-    (UserError("retrain", "is wrong"), "error: retrain is wrong"),
+    (UserError("sample_weight", "is wrong"), "error: sample_weight is wrong"),
     (UserError(None, "alpha and\n  seed differ"), "error: alpha and seed differ"),
     (DataError("data_dir", ": x"), "error: --data_dir: x"),
     (checksummed_json.StoreError(None, "seed is damaged"), "error: seed is damaged"),
-    (workdir.WorkdirError("workdir", "=x"), "error: --workdir=x"),
+    (WorkdirError("workdir", "=x"), "error: --workdir=x"),
     (OSError(errno.EACCES, "Permission denied", "/x"), "error: [Errno 13] Permission"),
     (OSError(errno.EROFS, "Read-only file system", "/x"), "error: [Errno 30] Read-only"),
     (OSError(errno.ENOSPC, "No space left"), "error: --workdir's disk is full; make"),

@@ -17,17 +17,20 @@ from absl import flags, logging
 from experiments.bench import measure
 from experiments.bench.peers import torch_resnet9
 from experiments.config import experiment_flags
-from experiments.runtime import base_models, lab, program, workdir
+from experiments.runtime import base_models, checks, data_source, program, progress_log
 from experiments.runtime import help as help_page
+from experiments.runtime.run import make_run, train_config
+from experiments.runtime.workdir import Workdir
 from jaxdm import devices
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
+from jaxdm.training.recipe import TrainConfig
 
 
-def torch_accuracies(opened: lab.Lab, count: int) -> np.ndarray:
+def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndarray:
   """Test accuracy of `count` PyTorch models, as float[count]."""
-  small, recipe = opened.small, opened.train_config
   accuracies = []
-  bar = lab.progress_bar("PyTorch")
+  bar = progress_log.progress_bar("PyTorch")
   for seed in range(count):
     torch.manual_seed(seed)
     trainer = torch_resnet9.Trainer(
@@ -52,15 +55,15 @@ def main(argv: list[str]) -> None:
     "data_dir": experiment_flags.DATA_DIR.value,
     "arrays": experiment_flags.ARRAYS.value,
   }
-  dataset = lab.dataset_of(experiment.data, where)
-  lab.check(experiment, dataset)
+  dataset = data_source.load(experiment.data, where)
+  checks.check(experiment, dataset)
   devices.check()
   with tempfile.TemporaryDirectory() as folder:
-    opened = lab.Lab(
-      workdir.Workdir(folder), experiment, experiment_flags.speed(), dataset
-    )
-    ours = (base_models.train_all(opened).margins_rt > 0).mean(axis=1)
-  theirs = torch_accuracies(opened, experiment.collect.num_base)
+    run = make_run(Workdir(folder), experiment, dataset, experiment_flags.speed())
+    ours = (base_models.train_all(run).margins_rt > 0).mean(axis=1)
+  recipe = train_config(experiment, len(dataset.train_labels))
+  small = dataset.downscaled(experiment.data.downscale)
+  theirs = torch_accuracies(small, recipe, experiment.collect.num_base)
   for name, values in (("jaxdm", ours), ("PyTorch", theirs)):
     print(
       f"{name}: {values.mean():.2%}, sd {values.std(ddof=1):.2%}, {len(values)} models"

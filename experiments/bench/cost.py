@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import lab
+from experiments.runtime import checks, data_source
 from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
@@ -65,7 +65,7 @@ def load_blank(
     DataError: on what a run would refuse, too.
   """
   if config.dataset.partition(":")[0] != "cifar10":
-    return lab.dataset_of(config, dict(where))
+    return data_source.load(config, dict(where))
   labels = np.arange(len(_CIFAR10_CLASSES), dtype=np.int32)
   train, test = np.tile(labels, _CIFAR10_TRAIN), np.tile(labels, _CIFAR10_TEST)
   full = Dataset(
@@ -76,7 +76,7 @@ def load_blank(
     test_labels=test,
     class_names=_CIFAR10_CLASSES,
   )
-  return lab.select(full, config)
+  return data_source.select(full, config)
 
 
 def problem_size(
@@ -98,7 +98,7 @@ def problem_size(
       f"{experiment.network.network}",
     )
   dataset = load_blank(experiment.data, where)
-  lab.check(experiment, dataset)
+  checks.check(experiment, dataset)
   small = dataset.downscaled(experiment.data.downscale)
   return Size(
     len(small.train_labels),

@@ -29,8 +29,15 @@ from absl import flags, logging
 from experiments import brittleness, fit_datamodels, label_flip, report
 from experiments.bench import cost, measure, random_workdir
 from experiments.config import experiment_flags
-from experiments.runtime import base_models, lab, methods, program, workdir
+from experiments.runtime import (
+  base_models,
+  methods,
+  program,
+  subset_models,
+)
 from experiments.runtime import help as help_page
+from experiments.runtime.run import Run, make_run
+from experiments.runtime.workdir import Workdir
 from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.brittleness.cases import Case
@@ -59,11 +66,11 @@ class Step(NamedTuple):
     about: what it does.
   """
 
-  prepare: Callable[[lab.Lab], Work]
+  prepare: Callable[[Run], Work]
   about: str
 
 
-def open_lab(folder: str) -> lab.Lab:
+def open_run(folder: str) -> Run:
   """A workdir of the size that the flags ask for, with random images."""
   stored = {"start": {"preset": "cifar10"}}
   experiment = experiment_flags.experiment(stored)
@@ -90,92 +97,97 @@ def open_lab(folder: str) -> lab.Lab:
   experiment = dataclasses.replace(experiment, collect=collect, search=search)
   dataset = random_workdir.with_random_images(blank)
   preset = experiment_flags.preset(stored)
-  return lab.Lab(
-    workdir.Workdir(folder), experiment, experiment_flags.speed(), dataset, preset
-  )
+  speed = experiment_flags.speed()
+  return make_run(Workdir(folder), experiment, dataset, speed, preset=preset)
 
 
-def _write(opened: lab.Lab) -> Work:
+def _write(run: Run) -> Work:
   """Stores, scores, datamodels, and the summaries of the stages before them."""
-  return lambda: random_workdir.write(opened)
+  return lambda: random_workdir.write(run)
 
 
-def _fit(opened: lab.Lab) -> Work:
+def _fit(run: Run) -> Work:
   """Masks and margins of the models to fit to, as fit_datamodels reads them."""
-  return lambda: fit_datamodels.finite_rows(opened)
+  return lambda: subset_models.converged(run.subsets.fitted_rows())
 
 
-def _fit_margins(opened: lab.Lab) -> Work:
+def _fit_margins(run: Run) -> Work:
   """The part of that which looks for margins that are not finite."""
-  return lambda: margins.usable(opened.fitted_rows().margins_mt)
+  return lambda: margins.usable(run.subsets.fitted_rows().margins_mt)
 
 
-def _held_out(opened: lab.Lab) -> Work:
+def _held_out(run: Run) -> Work:
   """Masks and margins of the models to judge on."""
-  return lambda: fit_datamodels.held_out_rows(opened)
+  return lambda: subset_models.joined(run.subsets.held_out_rows())
 
 
-def _open(opened: lab.Lab) -> Work:
+def _open(run: Run) -> Work:
   """One method's scores of the searched targets."""
 
   def work() -> np.ndarray:
-    targets = base_models.searched_targets(opened)
-    return methods.scores(opened, ("influence",))["influence"][targets]
+    targets = _targets(run)
+    return methods.scores(run, ("influence",))["influence"][targets]
 
   return work
 
 
-def _datamodels(opened: lab.Lab) -> Work:
+def _targets(run: Run) -> np.ndarray:
+  """The targets that both searches choose."""
+  margins_rt, experiment = base_models.load(run).margins_rt, run.experiment
+  return base_models.choose_targets(margins_rt, experiment.search, experiment.compare)
+
+
+def _datamodels(run: Run) -> Work:
   """All datamodels."""
-  return lambda: fit_datamodels.fitted(opened.workdir)
+  return lambda: fit_datamodels.load(run.workdir)
 
 
-def _predict(opened: lab.Lab) -> Work:
+def _predict(run: Run) -> Work:
   """What one method predicts for the held-out models."""
-  masks, _ = fit_datamodels.held_out_rows(opened)
-  scores_tn = methods.scores(opened, ("influence",))["influence"]
+  masks, _ = subset_models.joined(run.subsets.held_out_rows())
+  scores_tn = methods.scores(run, ("influence",))["influence"]
   return lambda: predictions_by_subset(masks, scores_tn)
 
 
-def _evaluate(opened: lab.Lab) -> Work:
+def _evaluate(run: Run) -> Work:
   """How well one method predicts the held-out models."""
-  masks, margins_mt = fit_datamodels.held_out_rows(opened)
+  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
   noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
   guess_mt = margins_mt + noise_mt
   return lambda: metrics.evaluate(guess_mt, margins_mt, masks)
 
 
-def _cases(opened: lab.Lab) -> Work:
+def _cases(run: Run) -> Work:
   """Rankings of all methods for the searched targets, and checks of their scores."""
 
   def work() -> list[Case]:
-    base = base_models.load(opened).margins_rt
-    problem = Problem(opened.labels, opened.target_labels, base)
+    base = base_models.load(run).margins_rt
+    problem = Problem(run.dataset.train_labels, run.dataset.test_labels, base)
     return cases_of(
-      methods.scores(opened, _names(opened)),
+      methods.scores(run, _names(run)),
       problem,
-      base_models.searched_targets(opened),
-      opened.experiment.search,
+      _targets(run),
+      run.experiment.search,
     )
 
   return work
 
 
-def _searches(opened: lab.Lab) -> Work:
+def _searches(run: Run) -> Work:
   """Both searches with their cases, rounds and tables; models take no time."""
 
   def work() -> None:
-    targets, base = base_models.searched_targets(opened), base_models.load(opened)
-    path = opened.workdir.path / "targets.csv"
-    tables.write_targets(path, base.margins_rt, opened.dataset)
-    models = fit_datamodels.fitted(opened.workdir)
-    scores = methods.scores(opened, _names(opened), models)
+    targets, base = _targets(run), base_models.load(run)
+    path = run.workdir.path / "targets.csv"
+    tables.write_targets(path, base.margins_rt, run.dataset)
+    models = fit_datamodels.load(run.workdir)
+    scores = methods.scores(run, _names(run), models)
     named = {k: models if k == "datamodel" else v for k, v in scores.items()}
-    t, n = len(opened.target_labels), len(opened.labels)
-    flip = {"relabel": random_rows(t, n, seed=opened.seed + 1)}
-    problem = opened.labels, opened.target_labels
-    config, retrain = opened.experiment.search, _retrain_without_training(opened)
-    new_labels = (opened.target_labels + 1) % opened.dataset.num_classes
+    t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
+    flip = {"relabel": random_rows(t, n, seed=run.trainer.seed + 1)}
+    problem = run.dataset.train_labels, run.dataset.test_labels
+    config, retrain = run.experiment.search, _untrained(run)
+    new_labels = (run.dataset.test_labels + 1) % run.dataset.num_classes
     removed = find_removals(
       named, retrain, *problem, targets, config, base_margins=base.margins_rt
     )
@@ -189,20 +201,21 @@ def _searches(opened: lab.Lab) -> Work:
       base_margins=base.margins_rt,
     )
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
-      found = brittleness.report_search(opened, stage.STAGE, verdicts)
-      random_workdir.record(opened, stage.STAGE, stage.GROUPS, found)
+      table = run.workdir.path / f"{stage.STAGE}.csv"
+      found = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
+      random_workdir.record(run, stage.STAGE, stage.GROUPS, found)
 
   return work
 
 
-def _retrain_without_training(opened: lab.Lab) -> Retrain:
+def _untrained(run: Run) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
-  rng, t = np.random.default_rng(3), len(opened.target_labels)
-  share = opened.experiment.search.max_share
-  most = share * len(opened.labels) / opened.dataset.num_classes
+  rng, t = np.random.default_rng(3), len(run.dataset.test_labels)
+  share = run.experiment.search.max_share
+  most = share * len(run.dataset.train_labels) / run.dataset.num_classes
 
   def margins(masks: np.ndarray, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    changed_m = (~masks | (labels != opened.labels)).sum(axis=1)
+    changed_m = (~masks | (labels != run.dataset.train_labels)).sum(axis=1)
     margins_m1 = (1 - 2 * changed_m / most)[:, None]
     return np.broadcast_to(
       margins_m1 + rng.standard_normal((len(seeds), 1)) / 2, (len(seeds), t)
@@ -211,14 +224,14 @@ def _retrain_without_training(opened: lab.Lab) -> Retrain:
   return margins
 
 
-def _page(opened: lab.Lab) -> Work:
+def _page(run: Run) -> Work:
   """Figures, summary.json and report.html."""
-  return lambda: report.main(opened)
+  return lambda: report.main(run)
 
 
-def _names(opened: lab.Lab) -> tuple[str, ...]:
+def _names(run: Run) -> tuple[str, ...]:
   """The methods that the preset compares."""
-  return opened.experiment.compare.names
+  return run.experiment.compare.names
 
 
 _FIRST = "write"
@@ -247,10 +260,10 @@ def run_step(step: str, folder: str) -> dict[str, Any]:
   Returns:
     step, seconds, cpu_seconds, peak_bytes of the process and added_bytes of the step.
   """
-  opened = open_lab(folder)
+  run = open_run(folder)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(opened.workdir.locked())
-    work = _STEPS[step].prepare(opened)
+    stack.enter_context(run.workdir.locked())
+    work = _STEPS[step].prepare(run)
     before = measure.forget_peak()
     start, cpu = time.perf_counter(), time.process_time()
     kept = work()
@@ -289,14 +302,14 @@ def _all_steps(folder: str, names: list[str]) -> list[dict[str, Any]]:
   return results
 
 
-def _size(opened: lab.Lab) -> str:
+def _size(run: Run) -> str:
   """What is measured, in words."""
-  collect, search = opened.experiment.collect, opened.experiment.search
+  collect, search = run.experiment.collect, run.experiment.search
   return (
-    f"n = {len(opened.labels):,}, t = {len(opened.target_labels):,}, "
+    f"n = {len(run.dataset.train_labels):,}, t = {len(run.dataset.test_labels):,}, "
     f"{collect.num_models:,} models, {collect.num_held_out:,} held-out subsets x "
     f"{collect.held_out_seeds}, {search.num_targets} searched targets, "
-    f"{len(_names(opened))} methods; {os.cpu_count()} CPU cores"
+    f"{len(_names(run))} methods; {os.cpu_count()} CPU cores"
   )
 
 
@@ -319,7 +332,7 @@ def main(argv: list[str]) -> None:
   with contextlib.ExitStack() as stack:
     made = tempfile.TemporaryDirectory
     folder = experiment_flags.WORKDIR.value or stack.enter_context(made())
-    print(_size(open_lab(folder)), flush=True)
+    print(_size(open_run(folder)), flush=True)
     results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
   print(table(results))
   measure.write(results)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from experiments import fit_datamodels, train_subsets
-from experiments.runtime import lab, workdir
+from experiments.runtime import base_models, stages
+from experiments.runtime.run import Run
+from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
@@ -31,25 +33,24 @@ def with_random_images(blank: Dataset) -> Dataset:
   return dataclasses.replace(blank, **images)
 
 
-def write(opened: lab.Lab) -> None:
+def write(run: Run) -> None:
   """Makes up stores, scores, datamodels, and the summaries of the stages before them."""
-  opened.workdir.run(
-    _WRITTEN, opened.settings("data", "collect"), lambda: _write_all(opened)
-  )
+  settings = run.settings("data", "collect")
+  stages.run(run.workdir, _WRITTEN, settings, lambda: _write_all(run))
 
 
-def _write_all(opened: lab.Lab) -> dict[str, Any]:
+def _write_all(run: Run) -> dict[str, Any]:
   """Does so; returns the summary, which is empty."""
   rng = np.random.default_rng(1)
-  for collection in opened.collections():
-    _write_models(opened, collection, rng)
-  _write_base_models(opened, rng)
-  models = _write_datamodels(opened, rng)
+  for collection in run.subsets.collections():
+    _write_models(run, collection, rng)
+  _write_base_models(run, rng)
+  models = _write_datamodels(run, rng)
   lds = metrics.Interval(0.0, 0.0, 0.0)._asdict()
-  numbers = {"num_targets": len(opened.target_labels)}
+  numbers = {"num_targets": len(run.dataset.test_labels)}
   shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
-  base = {workdir.OUTPUTS: {"base_models": "made up"}}
-  record(opened, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
+  base = {stages.OUTPUTS: {"base_models": "made up"}}
+  record(run, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)
   names = ("lds", "pooled_correlation", "r2", "lds_ceiling")
   counts = {
     "models_fitted_to": 0,
@@ -58,27 +59,29 @@ def _write_all(opened: lab.Lab) -> dict[str, Any]:
     "mean_nonzero_weights": 0.0,
   }
   judged = dict.fromkeys(names, lds) | counts | {"bias_on_full_data": 0.0}
-  judged |= {workdir.OUTPUTS: {"datamodels": identity.digest(models)}}
-  record(opened, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
+  judged |= {stages.OUTPUTS: {"datamodels": identity.digest(models)}}
+  record(run, fit_datamodels.STAGE, fit_datamodels.GROUPS, judged)
   return {}
 
 
 def record(
-  opened: lab.Lab, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
+  run: Run, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
 ) -> None:
   """Records a stage as finished."""
-  opened.workdir.run(stage, opened.settings(*groups), lambda: dict(summary))
+  stages.run(run.workdir, stage, run.settings(*groups), lambda: dict(summary))
 
 
-def _write_models(
-  opened: lab.Lab, collection: Collection, rng: np.random.Generator
-) -> None:
+def _write_models(run: Run, collection: Collection, rng: np.random.Generator) -> None:
   """Fills a store; chunks of models that are fitted to share one file of margins.
 
   A held-out subset is the same in all stores.
   """
-  n, t, store = len(opened.labels), len(opened.target_labels), collection.store
-  fitted = opened.experiment.collect.num_models - collection.subsets.first
+  n, t, store = (
+    len(run.dataset.train_labels),
+    len(run.dataset.test_labels),
+    collection.store,
+  )
+  fitted = run.experiment.collect.num_models - collection.subsets.first
   shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
   first = None
   for models in missing(store, collection.models):
@@ -102,24 +105,24 @@ def _of_subset(collection: Collection, number: int) -> np.random.Generator:
   return np.random.default_rng(collection.subsets.first + number)
 
 
-def _write_base_models(opened: lab.Lab, rng: np.random.Generator) -> None:
+def _write_base_models(run: Run, rng: np.random.Generator) -> None:
   """Random scores, and logits that are right about every target."""
-  t, n = len(opened.target_labels), len(opened.labels)
+  t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
   shapes: dict[str, tuple[int, ...]] = dict.fromkeys(from_full_data(), (t, n))
-  k, r = opened.dataset.num_classes, opened.experiment.collect.num_base
-  folder = opened.workdir.path / lab.BASE_MODELS
+  k, r = run.dataset.num_classes, run.experiment.collect.num_base
+  folder = run.workdir.path / BASE_MODELS
   arrays = array_folder.create(folder, shapes | {"logits": (r, t, k)})
   for name in from_full_data():
     for part in tiling.tiles(t, _TILE_TARGETS):
       arrays[name][part] = rng.standard_normal(arrays[name][part].shape, np.float32)
-  arrays["logits"][:] = 4 * (opened.target_labels[:, None] == np.arange(k))
+  arrays["logits"][:] = 4 * (run.dataset.test_labels[:, None] == np.arange(k))
   arrays["logits"][:] += rng.standard_normal((r, t, k), np.float32) / 4
-  array_folder.finish(folder, arrays, opened.base_models_identity())
+  array_folder.finish(folder, arrays, base_models.identity_of(run))
 
 
-def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
+def _write_datamodels(run: Run, rng: np.random.Generator) -> Datamodels:
   """Random sparse weights."""
-  t, n = len(opened.target_labels), len(opened.labels)
+  t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
   weights_tn = np.zeros((t, n), np.float32)
   columns = rng.integers(0, n, (t, max(1, round(_NONZERO * n))))
   numbers = rng.standard_normal(columns.shape, np.float32)
@@ -127,5 +130,5 @@ def _write_datamodels(opened: lab.Lab, rng: np.random.Generator) -> Datamodels:
   zeros_t = np.zeros(t, np.float32)
   status_t, choice_t = np.zeros(t, np.int8), np.zeros(t, np.int32)
   models = Datamodels(weights_tn, zeros_t, zeros_t, zeros_t, status_t, choice_t)
-  models.save(opened.workdir.path / "datamodels", overwrite=True)
+  models.save(run.workdir.path / "datamodels", overwrite=True)
   return models

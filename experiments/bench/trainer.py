@@ -33,8 +33,10 @@ from absl import flags, logging
 
 from experiments.bench import cost, measure, sides
 from experiments.config import experiment_flags, presets
+from experiments.runtime import data_source, program, progress_log
 from experiments.runtime import help as help_page
-from experiments.runtime import lab, program, workdir
+from experiments.runtime.run import Run, make_run
+from experiments.runtime.workdir import Workdir
 from jaxdm import devices, prng, training_sets
 from jaxdm.errors import UserError
 
@@ -161,25 +163,24 @@ def scale(sizes: list[int]) -> dict[str, Any]:
   for m in sizes:
     with tempfile.TemporaryDirectory() as folder:
       collect = dataclasses.replace(experiment.collect, num_models=m)
-      opened = lab.Lab(
-        workdir.Workdir(folder),
+      run = make_run(
+        Workdir(folder),
         dataclasses.replace(experiment, collect=collect),
+        data_source.load(experiment.data, {"data_dir": None, "arrays": None}),
         experiment_flags.speed(),
-        lab.dataset_of(experiment.data, {"data_dir": None, "arrays": None}),
       )
-      [collection, *_] = opened.collections()
-      opened.trainer(
-        opened.subset_masks(np.array([m])), opened.labels, prng.model_seeds("bench", 1, m)
-      )
+      [collection, *_] = run.subsets.collections()
+      trainer, labels = run.trainer, run.dataset.train_labels
+      first = collection.subsets.masks(collect.seed, len(labels), np.array([m]))
+      trainer(first, labels, prng.model_seeds("bench", 1, m))
       start = time.perf_counter()
-      bar = lab.progress_bar(f"{m} models")
-      opened.trainer.collect(collection._replace(models=m), progress=bar)
+      bar = progress_log.progress_bar(f"{m} models")
+      trainer.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
-      masks, seeds = _removals(opened, m)
+      masks, seeds = _removals(run, m)
       start = time.perf_counter()
-      opened.trainer(
-        masks, opened.labels, seeds, progress=lab.progress_bar(f"{m} on removals")
-      )
+      bar = progress_log.progress_bar(f"{m} on removals")
+      trainer(masks, labels, seeds, progress=bar)
       verified = m / (time.perf_counter() - start)
     results.append(
       {
@@ -198,10 +199,10 @@ def scale(sizes: list[int]) -> dict[str, Any]:
   return {"scaling": results}
 
 
-def _removals(opened: lab.Lab, m: int) -> tuple[np.ndarray, np.ndarray]:
+def _removals(run: Run, m: int) -> tuple[np.ndarray, np.ndarray]:
   """Training sets and seeds as searches verify them, up to a quarter of a class."""
-  rng, n = np.random.default_rng(0), len(opened.labels)
-  most = n // opened.dataset.num_classes // 4
+  rng, n = np.random.default_rng(0), len(run.dataset.train_labels)
+  most = n // run.dataset.num_classes // 4
   removed = [
     rng.permutation(n)[: rng.integers(1, most + 1)] for _ in range(-(-m // _SEEDS))
   ]

@@ -204,9 +204,10 @@ class FlipConfig:
 
   Attributes:
     flip_to: New label of flipped examples: runner-up (the most likely class for the
-      target, other than its own, according to models on all data), best (for each
-      example, the class with the largest relabel score), or the name of a class. With
-      the name of a class, --search_targets must select targets of other classes.
+      target, other than its own, according to models on all data; with --retrain: the
+      class whose examples lower the margin most according to the datamodel), best (for
+      each example, the class with the largest relabel score), or the name of a class.
+      With the name of a class, --search_targets must select targets of other classes.
   """
 
   flip_to: str = "runner-up"
@@ -226,11 +227,37 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrainConfig:
+  """Training by a function of the user.
+
+  Attributes:
+    retrain: Your own training: package.module:factory, in the working directory or on
+      the Python path. factory(dataset) gets the jaxdm.Dataset that --dataset names, and
+      returns a function retrain(masks, labels, seeds). This function gets bool [m, n]
+      masks (the training examples of each of m models), int [m, n] labels and int [m]
+      seeds. It returns float [m, t] margins of the targets, which are positive if the
+      prediction is right, and NaN if training has failed. Methods that need the
+      gradients or features of networks, such as influence, are left out.
+    retrain_version: With --retrain: text that stands for everything else that the
+      margins depend on, such as the versions of packages. Models of another version are
+      refused. The source file of the module always counts.
+  """
+
+  retrain: str = ""
+  retrain_version: str = ""
+
+  def __post_init__(self) -> None:
+    if self.retrain_version and not self.retrain:
+      raise UserError("retrain_version", "is for --retrain, which is not given")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
   """Everything that a result depends on, group by group."""
 
   data: DataConfig
   collect: CollectConfig
+  retrain: RetrainConfig = RetrainConfig()
   network: NetworkConfig
   train: TrainConfig
   gradient: GradientConfig

@@ -32,25 +32,27 @@ from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
   imported,
-  lab,
   launcher,
   margin_files,
+  progress_log,
   provenance,
-  workdir,
+  stages,
 )
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
-from jaxdm.training.trainer import CHANGES
 
 
 class Imported(NamedTuple):
   """A workdir that holds nothing but models that others trained."""
 
-  workdir: workdir.Workdir
+  workdir: Workdir
 
 
-Opened = lab.Lab | margin_files.Files | Imported
+Source = Run | margin_files.Files | Imported
 
 _DOINGS = ("show", "verify", "repair", "merge", "export", "import")
 DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
@@ -62,69 +64,69 @@ _IMPORTED_ROWS = 512
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def show(folder: workdir.Workdir, collections: list[Collection]) -> None:
+def show(workdir: Workdir, collections: list[Collection]) -> None:
   """Prints a line a store."""
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
-  for path in _stores(folder):
+  for path in _stores(workdir):
     found = verify.summary(path)
     makers = [
       ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
       for maker in found.made_by
     ]
-    made = "; and ".join(makers)
+    made_by = "; and ".join(makers)
     of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
     counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
-    print(f"{path.name:<24}{counts}  {made}")
+    print(f"{path.name:<24}{counts}  {made_by}")
 
 
-def problems(opened: Opened) -> Iterator[tuple[epath.Path, verify.Damage]]:
+def problems(source: Source) -> Iterator[tuple[epath.Path, verify.Damage]]:
   """What is not as it was written, or not what its seed says."""
-  paths = _stores(opened.workdir)
+  paths = _stores(source.workdir)
   broken = [(path, found) for path in paths for found in verify.damage(path)]
-  if isinstance(opened, lab.Lab):
-    root = opened.workdir.path
-    found = base_models.damage(opened, complete=_trained(opened))
+  if isinstance(source, Run):
+    root = source.workdir.path
+    found = base_models.damage(source, complete=_trained(source.workdir))
     broken += [(root, verify.Damage(None, file, why)) for file, why in found]
   yield from broken
-  if broken or not isinstance(opened, lab.Lab):
+  if broken or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
-  for collection in opened.collections():
+  for collection in source.subsets.collections():
     path = collection.store.path
-    yield from ((path, found) for found in _wrong_masks(opened, collection))
+    yield from ((path, found) for found in _wrong_masks(source.trainer, collection))
   if any(path.name == CHANGES for path in paths):
-    changes = opened.trainer.changes
+    changes = source.trainer.changes
     for chunk, why in changes.wrong_chunks():
       yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
 
 
-def _trained(opened: lab.Lab) -> bool:
+def _trained(workdir: Workdir) -> bool:
   """Whether the workdir's models are recorded as complete."""
   try:
-    opened.workdir.summary(train_subsets.STAGE)
-  except workdir.WorkdirError:
+    stages.summary_of(workdir, train_subsets.STAGE)
+  except WorkdirError:
     return False
   return True
 
 
-def _wrong_masks(opened: lab.Lab, collection: Collection) -> Iterator[verify.Damage]:
+def _wrong_masks(trainer: BaseTrainer, collection: Collection) -> Iterator[verify.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
-    drawn = collection.subsets.masks(opened.seed, len(opened.labels), numbers)
+    drawn = collection.subsets.masks(trainer.seed, len(trainer.labels), numbers)
     stored = bank.packed_masks(collection.store, numbers)
     if (stored.bits != np.packbits(drawn, axis=1)).any():
       yield verify.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
-def check(opened: Opened, *, repair: bool) -> None:
+def check(source: Source, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
-  found = list(problems(opened))
+  found = list(problems(source))
   if not found:  # Else what tells the versions may be damaged.
-    for line in opened.workdir.mixtures():
+    for line in stages.mixtures(source.workdir):
       print(f"note: {line}")
   if repair:
-    for path in _stores(opened.workdir):
+    for path in _stores(source.workdir):
       verify.sweep(path)
   for path, damage in found:
     print(f"{path.name}/{damage.file}: {damage.why}")
@@ -132,57 +134,56 @@ def check(opened: Opened, *, repair: bool) -> None:
     more = (
       "; every subset is its seed's, and every changed set and its labels are their id's"
     )
-    print(f"every byte is as it was written{more if isinstance(opened, lab.Lab) else ''}")
+    print(f"every byte is as it was written{more if isinstance(source, Run) else ''}")
     return
   if not repair:
     sys.exit(1)
   for path, damage in found:
     verify.forget(path, damage)
   stage, how = imported.STAGE, "the same --do=import brings back"
-  if isinstance(opened, lab.Lab):
+  if isinstance(source, Run):
     stage = train_subsets.STAGE
-    how = f"python -m experiments.{stage} --workdir={opened.workdir.path} trains again"
-  opened.workdir.reopen(stage)
+    how = f"python -m experiments.{stage} --workdir={source.workdir.path} trains again"
+  stages.reopen(source.workdir, stage)
   print(f"{len(found)} damaged files forgotten; {how} what they held")
 
 
-def merge(opened: lab.Lab, other: epath.Path) -> None:
+def merge(run: Run, other: epath.Path) -> None:
   """Copies the chunks that only the other workdir has, each checked."""
-  opened.open_stores()
-  for folder in _stores(workdir.Workdir(str(other))):
-    mine = opened.workdir.bank / folder.name
-    if not mine.exists():
+  train_subsets.open_stores(run.subsets)
+  for folder in _stores(Workdir(str(other))):
+    own = run.workdir.bank / folder.name
+    if not own.exists():
       raise UserError(
         "other", f"={other} has {folder.name}, which this experiment has not"
       )
-    copied, torn = verify.merge(mine, folder)
+    copied, torn = verify.merge(own, folder)
     print(f"{folder.name}: {copied} chunks taken over")
     if torn:
       print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
-  provenance.take_over(opened.workdir.path, other)
-  left = train_subsets.lacking(opened)
+  provenance.take_over(run.workdir.path, other)
+  left = train_subsets.lacking(run)
   print(f"{left} models are missing" if left else "no model is missing")
 
 
-def export(opened: lab.Lab, folder: epath.Path) -> None:
+def export(run: Run, folder: epath.Path) -> None:
   """Writes the first seed's models on random subsets as two .npy files."""
-  subsets = opened.collections()[0]
+  subsets = run.subsets.collections()[0]
   lacking = missing(subsets.store, subsets.models)
   if lacking:
     raise UserError(
-      "workdir",
-      f"={opened.workdir.path} lacks models; run train_subsets to the end first",
+      "workdir", f"={run.workdir.path} lacks models; run train_subsets to the end first"
     )
   try:
     atomic_io.check_writable(folder)
   except OSError as error:
     raise UserError("other", f"={folder} cannot be written: {error}") from error
-  m, n, t = subsets.models, len(opened.labels), len(opened.target_labels)
+  m, n, t = subsets.models, *map(len, (run.trainer.labels, run.trainer.target_labels))
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   # Margins first, whose file is then named last: with them all is there.
   shapes = {"margins": ((m, t), np.float16), "masks": ((m, n), bool)}
   if "logits" in subsets.store.columns:
-    shapes["logits"] = ((m, t, opened.small.num_classes), np.float16)
+    shapes["logits"] = ((m, t, run.dataset.num_classes), np.float16)
   for name in shapes:
     if (folder / f"{name}.npy").exists():
       raise UserError("other", f"={folder} holds {name}.npy already; name a new folder")
@@ -221,7 +222,7 @@ def take_in(files: margin_files.Files) -> None:
   digest = files.settings["files"]["digest"]
 
   def work() -> dict[str, Any]:
-    made = bank.open_store(
+    store = bank.open_store(
       imported.path(files.workdir),
       num_targets=t,
       num_train=n,
@@ -229,34 +230,35 @@ def take_in(files: margin_files.Files) -> None:
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
-    bar = lab.progress_bar("models imported", folder=files.workdir)
-    for chunk in missing(made, m):
+    bar = progress_log.progress_bar("models imported", folder=files.workdir.path)
+    for chunk in missing(store, m):
       rows = slice(chunk.start, chunk.stop)
-      bank.write_from(made, chunk.start, masks[rows], margins_mt[rows])
+      bank.write_from(store, chunk.start, masks[rows], margins_mt[rows])
       bar(chunk.stop, m)
     held = np.bitwise_count(masks.bits).sum(dtype=np.int64)
     about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
     return about | {"alpha": float(held / (m * n)), "digest": digest}
 
-  files.workdir.run(imported.STAGE, {"imported": files.settings["files"]}, work)
+  settings = {"imported": files.settings["files"]}
+  stages.run(files.workdir, imported.STAGE, settings, work)
 
 
-def _stores(folder: workdir.Workdir) -> list[epath.Path]:
+def _stores(workdir: Workdir) -> list[epath.Path]:
   """Folders of stores."""
-  found = [path for path in atomic_io.find(folder.bank, "*") if path.is_dir()]
+  found = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
   if not found:
-    raise UserError("workdir", f"={folder.path} holds no models yet")
+    raise UserError("workdir", f"={workdir.path} holds no models yet")
   return found
 
 
-def open_any() -> Opened:
+def open_any() -> Source:
   """An experiment, a workdir of imported models, or the files that are to be imported."""
   if DO.value == "import":
     if not margin_files.MASKS.value:
       raise UserError("masks", "and --margins are needed for --do=import")
     return margin_files.open_files()
-  folder = launcher.open_workdir()
-  return Imported(folder) if imported.exist(folder) else launcher.open_lab()
+  workdir = launcher.open_workdir()
+  return Imported(workdir) if imported.exist(workdir) else launcher.open_run()
 
 
 def _hold() -> launcher.Hold:
@@ -264,26 +266,26 @@ def _hold() -> launcher.Hold:
   return "reading" if DO.value in ("show", "verify", "export") else "alone"
 
 
-def main(opened: Opened) -> None:
+def main(source: Source) -> None:
   """Does what --do says."""
   if (OTHER.value is None) != (DO.value not in ("merge", "export")):
     raise UserError(
       "other", f"is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
-  if isinstance(opened, lab.Lab) and DO.value != "merge":
-    _stores(opened.workdir)  # Where there are none, opening them would make them.
-  if isinstance(opened, margin_files.Files):
-    take_in(opened)
+  if isinstance(source, Run) and DO.value != "merge":
+    _stores(source.workdir)  # Where there are none, opening them would make them.
+  if isinstance(source, margin_files.Files):
+    take_in(source)
   elif DO.value == "show":
-    show(opened.workdir, opened.collections() if isinstance(opened, lab.Lab) else [])
+    show(source.workdir, source.subsets.collections() if isinstance(source, Run) else [])
   elif DO.value in ("verify", "repair"):
-    check(opened, repair=DO.value == "repair")
-  elif isinstance(opened, Imported):
+    check(source, repair=DO.value == "repair")
+  elif isinstance(source, Imported):
     raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
-    merge(opened, epath.Path(OTHER.value))
+    merge(source, epath.Path(OTHER.value))
   else:
-    export(opened, epath.Path(OTHER.value))
+    export(source, epath.Path(OTHER.value))
 
 
 PROGRAM = launcher.Program(main, open_any, _hold, flag_modules=(margin_files,))

@@ -128,7 +128,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
   """Flips bits of a store, and repairs it each time."""
   devices.use_all_devices()
   opened = toy_runs.open_toy(folder)
-  [collection, *_] = opened.collections()
+  [collection, *_] = opened.subsets.collections()
   opened.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
   whole = toy_runs.files(path)
@@ -142,7 +142,7 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     found = list(verify.damage(path))
     toy_runs.check([damage.file for damage in found] == [name], f"{name}: {found}")
     verify.forget(path, found[0])
-    [collection, *_] = opened.collections()
+    [collection, *_] = opened.subsets.collections()
     lost = missing(collection.store, collection.models)
     toy_runs.check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))

@@ -11,7 +11,8 @@ from typing import Any
 
 from etils import epath
 
-from experiments.runtime import launcher, workdir
+from experiments.runtime import launcher, stages
+from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, verify
 
@@ -29,25 +30,25 @@ def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   return found
 
 
-def stages(opened: workdir.Workdir) -> list[str]:
+def stage_lines(workdir: Workdir) -> list[str]:
   """A line on each stage that was begun."""
   lines = [f"{'stage':<24}{'':<14}{'seconds':>10}{'starts':>8}  last, on"]
-  for stage, made in opened.stage_provenance().items():
-    state = "finished" if opened.is_finished(stage) else "not finished"
-    numbers = f"{made.seconds:>10,.0f}{made.starts:>8}"
-    where = " or ".join(made.devices)
-    lines.append(f"{stage:<24}{state:<14}{numbers}  {made.finished} {where}".rstrip())
+  for stage, starts in stages.starts_by_stage(workdir).items():
+    state = "finished" if stages.is_finished(workdir, stage) else "not finished"
+    numbers = f"{starts.seconds:>10,.0f}{starts.starts:>8}"
+    where = " or ".join(starts.devices)
+    lines.append(f"{stage:<24}{state:<14}{numbers}  {starts.finished} {where}".rstrip())
   return lines
 
 
-def main(opened: workdir.Workdir) -> None:
+def main(workdir: Workdir) -> None:
   """Prints the stages, the stores, the processes, and what several versions made."""
-  folder = opened.path
+  folder = workdir.path
   if not (folder / "stages").exists():
     raise UserError("workdir", f"={folder} holds no experiment")
-  print("\n".join(stages(opened)))
+  print("\n".join(stage_lines(workdir)))
   print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
-  for path in [p.parent for p in atomic_io.find(opened.bank, "*/manifest.json")]:
+  for path in [p.parent for p in atomic_io.find(workdir.bank, "*/manifest.json")]:
     found = verify.summary(path)
     print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
@@ -60,7 +61,7 @@ def main(opened: workdir.Workdir) -> None:
     memory = line["memory_bytes"] / 1e6
     cells = f"{line['what']:<28}{numbers}{days + text:>9}{memory:>9,.0f}"
     print(f"{line['host']:<8}{cells}  {line['time']}")
-  for note in opened.mixtures():
+  for note in stages.mixtures(workdir):
     print(f"\nnote: {note}")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from absl import flags
 
-from experiments.runtime import lab, processes
-from experiments.runtime.launcher import open_lab
+from experiments.runtime import processes
+from experiments.runtime.launcher import open_run
+from experiments.runtime.run import Run
 
 MODELS = flags.DEFINE_integer("drill_models", 600, "Models of a run.", lower_bound=8)
 
@@ -86,11 +87,11 @@ def finish(processes: list[subprocess.Popen[bytes]]) -> None:
   check(not any(codes), f"a run failed: exit codes {codes}")
 
 
-def open_toy(folder: pathlib.Path) -> lab.Lab:
+def open_toy(folder: pathlib.Path) -> Run:
   """The toy experiment in this process."""
   for name, value in {**TOY, "num_models": MODELS.value, "workdir": folder}.items():
     flags.FLAGS[name].value = value
-  return open_lab()
+  return open_run()
 
 
 def files(path: pathlib.Path) -> dict[str, bytes]:

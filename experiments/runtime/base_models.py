@@ -1,24 +1,31 @@
-"""The models on all data: what they predict, and what they say of the examples.
+"""The models on all data: their predictions, and the scores that are made of them.
 
-They are not kept themselves; everything that is wanted of them is taken while they are
+The models themselves are not stored. Logits and scores are computed while the models are
 on the devices, and written to the folder `base_models` of the workdir.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from experiments.runtime import lab
+from experiments.config.settings import CompareConfig
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir
+from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm import margins
 from jaxdm.attribution.attribute import add_full_data_scores
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import right_targets, sample_targets
+from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.storage import array_folder, checksummed_json
+from jaxdm.training.base_trainer import BaseTrainer
 
 _LOGITS = "logits"
+_MARGINS = "margins"  # In place of logits, of a function of the user.
 # What earlier versions wrote instead of the folder.
 _OLD_FILE = "base_models.npz"
 
@@ -28,18 +35,18 @@ class BaseModels(NamedTuple):
 
   Attributes:
     margins_rt: float32, in logits.
-    logits_rtk: float32.
+    logits_rtk: float32; None where training is a function of the user.
     scores: by method, a read-only memory map float32[t, n] that is opened when it is
-      asked for: similar (cosine of penultimate features), close (their distance), tracin,
+      indexed: similar (cosine of penultimate features), close (their distance), tracin,
       trak and influence, all averaged over the models.
   """
 
   margins_rt: np.ndarray
-  logits_rtk: np.ndarray
+  logits_rtk: np.ndarray | None
   scores: Mapping[str, np.ndarray]
 
 
-def load(opened: lab.Lab) -> BaseModels:
+def load(run: Run) -> BaseModels:
   """What `train_all` wrote; the logits are checked, scores are opened later.
 
   Raises:
@@ -47,67 +54,81 @@ def load(opened: lab.Lab) -> BaseModels:
       earlier version.
   """
   again = (
-    f"python -m experiments.ops.bank --do=repair --workdir={opened.workdir.path} removes "
+    f"python -m experiments.ops.bank --do=repair --workdir={run.workdir.path} removes "
     "it, and experiments.train_subsets trains these models again"
   )
-  if _old_file(opened).exists() and not _folder(opened).exists():
-    raise UserError(None, f"{_old_file(opened)} is of an earlier version; {again}")
+  if _old_file(run.workdir).exists() and not _folder(run.workdir).exists():
+    raise UserError(None, f"{_old_file(run.workdir)} is of an earlier version; {again}")
   try:
-    arrays = array_folder.ArrayFolder(_folder(opened), opened.base_models_identity())
-    logits = arrays.verified(_LOGITS)
+    arrays = array_folder.ArrayFolder(_folder(run.workdir), identity_of(run))
+    outputs = arrays.verified(_outputs_name(run.trainer))
   except array_folder.OtherArraysError as error:
     raise UserError(
       None,
       f"{error}; run python -m experiments.train_subsets "
-      f"--workdir={opened.workdir.path}, with the same settings, first",
+      f"--workdir={run.workdir.path}, with the same settings, first",
     ) from error
   except (checksummed_json.StoreError, KeyError) as error:
     raise UserError(None, f"{error}; {again}") from error
-  base_margins = margins.correct_class_margins(logits, opened.target_labels)
-  return BaseModels(base_margins, logits, arrays)
+  if isinstance(run.trainer, OwnTrainer):
+    return BaseModels(outputs, None, {})
+  base_margins = margins.correct_class_margins(outputs, run.dataset.test_labels)
+  return BaseModels(base_margins, outputs, arrays)
 
 
-def exist(opened: lab.Lab) -> bool:
+def exist(run: Run) -> bool:
   """Whether `train_all` has written those that the settings ask for."""
-  folder, identity = _folder(opened), opened.base_models_identity()
+  folder, identity = _folder(run.workdir), identity_of(run)
   if not array_folder.exists(folder, identity):
     return False
-  return set(from_full_data()) <= set(array_folder.ArrayFolder(folder, identity))
+  return set(score_names(run.trainer)) <= set(array_folder.ArrayFolder(folder, identity))
 
 
-def damage(opened: lab.Lab, *, complete: bool) -> Iterator[tuple[str, str]]:
+def score_names(trainer: BaseTrainer) -> tuple[str, ...]:
+  """The methods whose scores are computed from the models on all data."""
+  return () if isinstance(trainer, OwnTrainer) else from_full_data()
+
+
+def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
   """Looks for files that are not what `train_all` wrote.
 
   Args:
-    opened: the experiment.
+    run: the experiment.
     complete: whether `train_all` has ended; else a missing record is no damage.
 
   Yields:
     Name in the workdir and fault of each such file.
   """
-  if _old_file(opened).exists():
+  if _old_file(run.workdir).exists():
     yield _OLD_FILE, "it is of an earlier version"
-  elif complete or (_folder(opened) / array_folder.RECORD).exists():
-    for file, why in array_folder.damage(_folder(opened), opened.base_models_identity()):
-      yield f"{lab.BASE_MODELS}/{file}", why
+  elif complete or (_folder(run.workdir) / array_folder.RECORD).exists():
+    for file, why in array_folder.damage(_folder(run.workdir), identity_of(run)):
+      yield f"{BASE_MODELS}/{file}", why
 
 
-def searched_targets(opened: lab.Lab) -> np.ndarray:
+def identity_of(run: Run) -> dict[str, Any]:
+  """All that the models on all data, and the scores made of them, depend on."""
+  gradient = run.settings("gradient")
+  return run.trainer.identity() | gradient | {"num_base": run.experiment.collect.num_base}
+
+
+def choose_targets(
+  margins_rt: np.ndarray, search: SearchConfig, compare: CompareConfig
+) -> np.ndarray:
   """The targets whose brittleness is searched, as int[...], ascending.
 
   Raises:
-    ValueError: if models on all data get none right, or one that was asked for wrong.
+    ValueError: if models on all data get none right, or one that is named wrong.
   """
-  margins_rt, config = load(opened).margins_rt, opened.experiment.search
-  asked = np.sort(np.array(opened.experiment.compare.target_list, int))
-  if asked.size:
-    wrong = asked[~right_targets(margins_rt)[asked]]
+  named = np.sort(np.array(compare.target_list, int))
+  if named.size:
+    wrong = named[~right_targets(margins_rt)[named]]
     if wrong.size:
       raise UserError(
         "search_targets", f": models on all data get {wrong.tolist()} wrong"
       )
-    return asked
-  targets = sample_targets(margins_rt, config.num_targets, config.seed)
+    return named
+  targets = sample_targets(margins_rt, search.num_targets, search.seed)
   if not targets.size:
     raise UserError(
       None,
@@ -117,34 +138,41 @@ def searched_targets(opened: lab.Lab) -> np.ndarray:
   return targets
 
 
-def train_all(opened: lab.Lab) -> BaseModels:
+def train_all(run: Run) -> BaseModels:
   """Trains models on all data, and writes what is needed of those that converged.
 
   Scores are added up in memory maps on disk, one float32[t, n] a method.
   """
-  t, n = len(opened.target_labels), len(opened.labels)
-  folder = _folder(opened)
-  totals = array_folder.create(folder, dict.fromkeys(from_full_data(), (t, n)))
-  logits_rtk = add_full_data_scores(
-    opened.trainer,
-    totals,
-    opened.experiment.collect.num_base,
-    damping=opened.experiment.gradient.damping,
-    progress=opened.bar("models on all data"),
-  )
-  found = array_folder.create(folder, {_LOGITS: logits_rtk.shape})
-  found[_LOGITS][:] = logits_rtk
-  array_folder.finish(folder, totals | found, opened.base_models_identity())
-  _old_file(opened).unlink(missing_ok=True)
-  opened.fleet.settle()
-  return load(opened)
+  t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
+  folder, count = _folder(run.workdir), run.experiment.collect.num_base
+  bar = run.bar("models on all data")
+  totals = array_folder.create(folder, dict.fromkeys(score_names(run.trainer), (t, n)))
+  if isinstance(run.trainer, OwnTrainer):
+    outputs = run.trainer.full_data_margins(count, bar)
+  else:
+    damping = run.experiment.gradient.damping
+    outputs = add_full_data_scores(
+      run.trainer, totals, count, damping=damping, progress=bar
+    )
+  found = array_folder.create(folder, {_outputs_name(run.trainer): outputs.shape})
+  found[_outputs_name(run.trainer)][:] = outputs
+  array_folder.finish(folder, totals | found, identity_of(run))
+  _old_file(run.workdir).unlink(missing_ok=True)
+  if not isinstance(run.trainer, OwnTrainer):
+    run.trainer.fleet.settle()
+  return load(run)
 
 
-def _folder(opened: lab.Lab) -> epath.Path:
+def _outputs_name(trainer: BaseTrainer) -> str:
+  """The array of what the models predict."""
+  return _MARGINS if isinstance(trainer, OwnTrainer) else _LOGITS
+
+
+def _folder(workdir: Workdir) -> epath.Path:
   """Where the models on all data leave their logits and scores."""
-  return opened.workdir.path / lab.BASE_MODELS
+  return workdir.path / BASE_MODELS
 
 
-def _old_file(opened: lab.Lab) -> epath.Path:
+def _old_file(workdir: Workdir) -> epath.Path:
   """Where they were before there was the folder."""
-  return opened.workdir.path / _OLD_FILE
+  return workdir.path / _OLD_FILE

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.runtime import lab
+from experiments.runtime.places import Places
 from jaxdm.attribution.registry import METHODS
 from jaxdm.errors import UserError
 from jaxdm.storage import identity
@@ -18,11 +18,15 @@ SCORES = flags.DEFINE_multi_string(
   "searched and reported under this name. You can give this option several times, and "
   "need to give it only once per workdir.",
 )
-_PLACE = "scores "
+_PREFIX = "scores "  # Of their names among the places.
 
 
-def load(opened: lab.Lab) -> dict[str, np.ndarray]:
+def load(places: Places, shape: tuple[int, int]) -> dict[str, np.ndarray]:
   """The scores in files, by name, mapped into memory.
+
+  Args:
+    places: of a workdir.
+    shape: (t, n), of each file.
 
   Raises:
     UserError: on a name that is taken, or a file that does not hold such scores.
@@ -37,8 +41,8 @@ def load(opened: lab.Lab) -> dict[str, np.ndarray]:
     if name in given:
       raise UserError("scores", f": the name {name} is given twice")
     given[name] = path
-  places = opened.workdir.places_of(_PLACE, given)
-  return {name: _read(name, path, opened) for name, path in places.items()}
+  paths = places.find_all(_PREFIX, given)
+  return {name: _read(name, path, shape) for name, path in paths.items()}
 
 
 def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -47,7 +51,7 @@ def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   return {"scores": found} if found else {}
 
 
-def _read(name: str, path: str, opened: lab.Lab) -> np.ndarray:
+def _read(name: str, path: str, expected: tuple[int, int]) -> np.ndarray:
   """One file; never a pickle."""
   try:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -55,7 +59,6 @@ def _read(name: str, path: str, opened: lab.Lab) -> np.ndarray:
     raise UserError(
       "scores", f": {name}={path} is not a whole .npy file: {error}"
     ) from error
-  expected = len(opened.target_labels), len(opened.labels)
   if not isinstance(found, np.ndarray) or found.shape != expected:
     shape = list(getattr(found, "shape", []))
     raise UserError(

@@ -18,13 +18,14 @@ _ASKED = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
 _COMMON = {
   *("dataset", "classes", "train_per_class", "test_per_class", "downscale"),
   *("alpha", "num_models", "num_held_out", "num_base", "seed"),
-  *("network", "width", "epochs", "batch_size", "peak_learning_rate"),
+  *("retrain", "network", "width", "epochs", "batch_size", "peak_learning_rate"),
   *("max_share", "num_targets", "confidence"),
   *("methods", "search_targets", "flip_to"),
 }
 _TOPICS = {
   "data": "Data",
   "collect": "Models to train",
+  "retrain": "Your own training",
   "network": "Network",
   "train": "Training of one model",
   "gradient": "Gradient-based methods",

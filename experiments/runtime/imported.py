@@ -14,7 +14,8 @@ from etils import epath
 
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
-from experiments.runtime import workdir
+from experiments.runtime import stages
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import bank
@@ -34,14 +35,14 @@ _SETTLED = (
 )
 
 
-def path(folder: workdir.Workdir) -> epath.Path:
+def path(workdir: Workdir) -> epath.Path:
   """Where imported models are."""
-  return folder.bank / NAME
+  return workdir.bank / NAME
 
 
-def exist(folder: workdir.Workdir) -> bool:
+def exist(workdir: Workdir) -> bool:
   """Whether a workdir holds imported models."""
-  return (path(folder) / "manifest.json").exists()
+  return (path(workdir) / "manifest.json").exists()
 
 
 def store_settings(digest: object) -> dict[str, object]:
@@ -49,60 +50,60 @@ def store_settings(digest: object) -> dict[str, object]:
   return {"law": "somebody else's, as imported", "files": digest}
 
 
-def without_images(folder: workdir.Workdir, stored: Mapping[str, Any]) -> bool:
+def without_images(workdir: Workdir, stored: Mapping[str, Any]) -> bool:
   """Whether a workdir is of others' models, and nothing says which images they saw."""
-  return (exist(folder) or "files" in stored) and not experiment_flags.names_images(
+  return (exist(workdir) or "files" in stored) and not experiment_flags.names_images(
     stored
   )
 
 
-def how_to_go_on(folder: workdir.Workdir) -> str:
+def how_to_go_on(workdir: Workdir) -> str:
   """What makes more of others' models than a fit."""
   images = (
     "python -m experiments.train_subsets, with their images named by --dataset, --arrays "
     "or --data_dir, trains models on all data, and everything else can follow"
   )
-  if exist(folder):
+  if exist(workdir):
     return images
   return (
     f"python -m experiments.ops.bank --do=import stores them in a new workdir; {images}"
   )
 
 
-def check_named(folder: workdir.Workdir, stored: Mapping[str, Any]) -> None:
+def check_named(workdir: Workdir, stored: Mapping[str, Any]) -> None:
   """Raises WorkdirError on a workdir of others' models that lacks these, or images."""
-  if "files" in stored and not exist(folder):
-    raise workdir.WorkdirError(
+  if "files" in stored and not exist(workdir):
+    raise WorkdirError(
       "workdir",
-      f"={folder.path} holds datamodels of others' models, and none of these; "
-      f"{how_to_go_on(folder)}",
+      f"={workdir.path} holds datamodels of others' models, and none of these; "
+      f"{how_to_go_on(workdir)}",
     )
-  if without_images(folder, stored):
-    about = folder.summary(STAGE, "ops.bank --do=import")
-    raise workdir.WorkdirError(
+  if without_images(workdir, stored):
+    about = stages.summary_of(workdir, STAGE, "ops.bank --do=import")
+    raise WorkdirError(
       "workdir",
-      f"={folder.path} holds imported models of {about['examples']} examples and "
-      f"{about['targets']} targets, and no images; {how_to_go_on(folder)}",
+      f"={workdir.path} holds imported models of {about['examples']} examples and "
+      f"{about['targets']} targets, and no images; {how_to_go_on(workdir)}",
     )
 
 
-def collection(folder: workdir.Workdir) -> Collection:
+def collection(workdir: Workdir) -> Collection:
   """The imported models.
 
   Raises:
     WorkdirError: if the import has not ended, or some are missing.
   """
-  about = folder.summary(STAGE, "ops.bank --do=import")
+  about = stages.summary_of(workdir, STAGE, "ops.bank --do=import")
   store = bank.open_store(
-    path(folder),
+    path(workdir),
     num_targets=about["targets"],
     num_train=about["examples"],
     settings=store_settings(about["digest"]),
     dtype=about["dtype"],
   )
   if missing(store, about["models"]):
-    raise workdir.WorkdirError(
-      "workdir", f"={folder.path} lacks imported models; run the import again"
+    raise WorkdirError(
+      "workdir", f"={workdir.path} lacks imported models; run the import again"
     )
   subsets = Subsets(alpha=about["alpha"], family=NAME)
   return Collection(store, subsets, about["models"])

@@ -10,130 +10,120 @@ from typing import Any, Literal, NamedTuple
 from absl import flags, logging
 
 from experiments.config import experiment_flags
-from experiments.config import settings as settings_lib
+from experiments.runtime import (
+  checks,
+  data_source,
+  imported,
+  own_training,
+  preemption,
+  processes,
+  program,
+  stages,
+  workdir_models,
+)
 from experiments.runtime import help as help_page
-from experiments.runtime import imported, lab, preemption, processes, program, workdir
+from experiments.runtime.run import Run, make_run
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import devices, numerics, progress
-from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 
 Hold = Literal["alone", "shared", "job", "reading", "not"]
 
 
-def open_workdir() -> workdir.Workdir:
+def open_workdir() -> Workdir:
   """The folder alone, of programs that need neither settings nor data."""
-  return workdir.Workdir(experiment_flags.WORKDIR.value, experiment_flags.BANK_DIR.value)
+  return Workdir(experiment_flags.WORKDIR.value, experiment_flags.BANK_DIR.value)
 
 
-def open_lab() -> lab.Lab:
+def open_run() -> Run:
   """Reads flags and workdir, and checks them against the data.
 
   Raises:
     ValueError: on any setting or data that cannot work; nothing has been computed.
   """
-  folder = open_workdir()
-  stored = folder.settings()
-  imported.check_named(folder, stored)
-  where = folder.places(
+  workdir = open_workdir()
+  stored = stages.stored_settings(workdir)
+  imported.check_named(workdir, stored)
+  where = workdir.places.find(
     data_dir=experiment_flags.DATA_DIR.value, arrays=experiment_flags.ARRAYS.value
   )
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = experiment_flags.experiment(stored)
-  dataset = lab.dataset_of(experiment.data, where)
-  models = imported.collection(folder) if imported.exist(folder) else None
+  dataset = data_source.load(experiment.data, where)
+  models = imported.collection(workdir) if imported.exist(workdir) else None
   if models:
     experiment = imported.adapted(experiment, models, dataset)
-  lab.check(experiment, dataset)
-  _check_used(experiment, dataset)
-  preset = experiment_flags.preset(stored)
-  opened = lab.Lab(folder, experiment, experiment_flags.speed(), dataset, preset, models)
+  if experiment.retrain.retrain:
+    experiment = own_training.adapted(experiment)
+  checks.check(experiment, dataset)
+  checks.check_used(experiment, dataset)
+  run = make_run(
+    workdir,
+    experiment,
+    dataset,
+    experiment_flags.speed(),
+    preset=experiment_flags.preset(stored),
+    imported=models,
+  )
   same = dataclasses.asdict(experiment.data) == stored.get("data")
   others = fingerprint not in (None, dataset.fingerprint())
-  if same and others and opened.holds_models():
-    raise workdir.WorkdirError(
+  if same and others and workdir_models.exist(workdir):
+    raise WorkdirError(
       "workdir",
-      f"={folder.path} was begun with other images than the set "
+      f"={workdir.path} was begun with other images than the set "
       f"{experiment.data.dataset} has now",
     )
-  opened.check_models()
-  return opened
-
-
-def _check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
-  """Raises UserError on a flag that says nothing of this network or these data."""
-  network, given = experiment.network.network, experiment_flags.given_fields()
-  if not dataset.has_images:
-    for name in ("flip", "translate_pixels", "cutout_pixels"):
-      if name in given:
-        raise UserError(name, "has no effect on feature vectors")
-  unused = {"resnet9": (), "mlp": ("conv_backend",), "linear": ("width", "conv_backend")}
-  for name in unused.get(network, ("width", "compute_dtype", "conv_backend")):
-    if name in given:
-      raise UserError(name, f"has no effect on --network={network}")
-
-
-def start(
-  main: Callable[[Any], Any],
-  argv: Sequence[str],
-  opener: Callable[[], Any] = open_lab,
-  *,
-  hold: Hold = "alone",
-) -> None:
-  """Opens what the parsed flags describe, locks its workdir, and runs `main` on it.
-
-  Args:
-    main: takes what `opener` makes.
-    argv: the program's name, and what is left when flags are parsed.
-    opener: reads the flags.
-    hold: whom the workdir is locked against: all other processes, all but those that
-      share the work (see `hosts`) or are one job, all others but without a change to the
-      workdir, which may be read-only, or none.
-  """
-  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-  with program.one_line_errors():
-    if argv[1:]:
-      raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
-    if hold == "job":
-      processes.check_one_job()
-    processes.check()
-    if hold in ("shared", "job"):
-      processes.start()
-    elif processes.asked():
-      raise UserError("shard", "and --distributed are for programs whose --help has them")
-    opened = opener()
-    if opener is not open_workdir:  # Else nothing is computed.
-      devices.check()
-    with contextlib.ExitStack() as stack:
-      if hold == "reading":
-        stack.enter_context(opened.workdir.locked_for_reading())
-      elif hold != "not":
-        stack.enter_context(opened.workdir.locked(*processes.mine()))
-      with numerics.pinned():  # What a launcher computes by itself.
-        main(opened)
+  workdir_models.check(workdir, run.settings(*workdir_models.BINDING))
+  return run
 
 
 class Program(NamedTuple):
   """What `python -m experiments.NAME` runs; each launcher has one, named PROGRAM.
 
   Attributes:
-    main: see `start`.
-    opener: see `start`.
-    hold: see `start`; or a function that says it when flags are parsed.
+    main: takes what `opener` returns.
+    opener: reads the flags.
+    hold: whom the workdir is locked against: all other processes, all but those that
+      share the work (see `processes`) or are one job, all others but without a change to
+      the workdir, which may be read-only, or none; or a function that returns this when
+      flags are parsed.
     flag_modules: modules whose flags `--help` lists, beside the experiment's settings and
       the launcher's own.
   """
 
   main: Callable[[Any], Any]
-  opener: Callable[[], Any] = open_lab
+  opener: Callable[[], Any] = open_run
   hold: Hold | Callable[[], Hold] = "alone"
   flag_modules: tuple[ModuleType, ...] = ()
 
   def start(self, argv: Sequence[str]) -> None:
-    """Runs it with flags that are parsed; see `start`."""
+    """Opens what the parsed flags describe, locks its workdir, and runs `main` on it.
+
+    Args:
+      argv: the program's name, and what is left when flags are parsed.
+    """
     if unused := self._unused_flags():
       sys.exit(f"error: --{unused[0]} has no effect in this program; see --help")
     hold = self.hold() if callable(self.hold) else self.hold
-    start(self.main, argv, self.opener, hold=hold)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
+    with program.one_line_errors():
+      if argv[1:]:
+        raise UserError("arguments", f"must be flags, got {argv[1]!r}; see --help")
+      if hold == "job":
+        processes.check_one_job()
+      processes.check()
+      if hold in ("shared", "job"):
+        processes.start()
+      elif processes.is_requested():
+        raise UserError(
+          "shard", "and --distributed are for programs whose --help has them"
+        )
+      source = self.opener()
+      if self.opener is not open_workdir:  # Else nothing is computed.
+        devices.check()
+      # What a launcher computes by itself.
+      with _held(source, hold), numerics.pinned():
+        self.main(source)
 
   def _unused_flags(self) -> list[str]:
     """Flags that are given, and belong to other programs."""
@@ -171,3 +161,12 @@ class Program(NamedTuple):
     except BaseException as error:
       processes.leave(error)
       raise
+
+
+def _held(source: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
+  """The lock of the workdir that `Program.hold` names."""
+  if hold == "not":
+    return contextlib.nullcontext()
+  if hold == "reading":
+    return source.workdir.locked_for_reading()
+  return source.workdir.locked(*processes.share())

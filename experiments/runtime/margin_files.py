@@ -1,4 +1,4 @@
-"""Masks and margins that somebody else's models left, as `.npy` files or imported.
+"""Masks and margins of models that others trained, as `.npy` files or imported.
 
 The layout of the files is that of the public CIFAR-10 bank: bool [m, n] masks and float16
 [m, t] margins. Everything is checked before anything is fitted. `experiments.ops.bank
@@ -8,7 +8,7 @@ The layout of the files is that of the public CIFAR-10 bank: bool [m, n] masks a
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -16,7 +16,8 @@ from absl import flags
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
-from experiments.runtime import imported, launcher, workdir
+from experiments.runtime import imported, launcher, stages
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
 from jaxdm.datamodels.path import FitConfig
@@ -51,7 +52,7 @@ class Files:
     settings: what the result depends on.
   """
 
-  workdir: workdir.Workdir
+  workdir: Workdir
   experiment: settings_lib.Experiment
   masks: training_sets.PackedMasks
   margins_mt: Margins
@@ -79,8 +80,24 @@ def wanted() -> bool:
   """Whether flags or workdir ask for somebody else's models, without their images."""
   if any((MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)):
     return True
-  folder = launcher.open_workdir()
-  return imported.without_images(folder, folder.settings())
+  workdir = launcher.open_workdir()
+  return imported.without_images(workdir, stages.stored_settings(workdir))
+
+
+class _Models(NamedTuple):
+  """Models that others trained.
+
+  Attributes:
+    masks: bool[m, n].
+    margins_mt: float, of the targets that the flags name.
+    first: index of the first of these targets.
+    num_targets: all that there are margins of.
+  """
+
+  masks: training_sets.PackedMasks
+  margins_mt: Margins
+  first: int
+  num_targets: int
 
 
 def open_files() -> Files:
@@ -92,68 +109,87 @@ def open_files() -> Files:
   for flag in (experiment_flags.ARRAYS, experiment_flags.DATA_DIR):
     if flag.value:
       raise UserError(flag.name, "has no effect on models that others trained")
-  folder = launcher.open_workdir()
-  stored = folder.settings()
-  files = stored.pop("files", {})
+  workdir = launcher.open_workdir()
+  stored = stages.stored_settings(workdir)
+  before = stored.pop("files", {})
   if "train" in stored:
-    raise workdir.WorkdirError(
-      "workdir", f"={folder.path} is an experiment on images; name a new --workdir"
+    raise WorkdirError(
+      "workdir", f"={workdir.path} is an experiment on images; name a new --workdir"
     )
   if bool(MASKS.value) != bool(MARGINS.value):
     raise UserError("masks", "and --margins are needed together")
   experiment = experiment_flags.experiment(stored)
-  where = folder.places(masks=MASKS.value, margins=MARGINS.value)
-  targets = TARGETS.value or "{}:{}".format(*files.get("targets", ("", "")))
-  drop = DROP_NONFINITE.value or files.get("drop_nonfinite", False)
-  margins_mt: Margins
-  if imported.exist(folder) and not (MASKS.value or MARGINS.value):
-    packed, margins_mt, start, of = _from_store(folder, targets)
-  elif where["masks"] and where["margins"]:
+  targets = TARGETS.value or "{}:{}".format(*before.get("targets", ("", "")))
+  drop = DROP_NONFINITE.value or before.get("drop_nonfinite", False)
+  found = _named_models(workdir, targets)
+  print(_description(found))
+  if unused := experiment_flags.given_fields() - _USED:
+    raise UserError(min(unused), "has no effect on models that others trained")
+  masks, margins_mt = _finite(found, drop=drop)
+  now: dict[str, Any] = {
+    "masks": [*masks.shape],
+    "digest": identity.digest([masks, margins_mt]),
+    "targets": [found.first, found.first + margins_mt.shape[1]],
+    "drop_nonfinite": drop,
+  }
+  same = all(now[name] == before.get(name) for name in ("targets", "drop_nonfinite"))
+  if before and (now["masks"][1] != before["masks"][1] or (same and now != before)):
+    raise WorkdirError(
+      "workdir", f"={workdir.path} was begun with other files; name a new one"
+    )
+  return Files(workdir, experiment, masks, margins_mt, {"files": now})
+
+
+def _named_models(workdir: Workdir, targets: str) -> _Models:
+  """The models of the files that flags or workdir name, or else those imported."""
+  where = workdir.places.find(masks=MASKS.value, margins=MARGINS.value)
+  if imported.exist(workdir) and not (MASKS.value or MARGINS.value):
+    return _from_store(workdir, targets)
+  if where["masks"] and where["margins"]:
     masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
-    packed, margins_mt, start, of = _from_files(masks, margins, targets)
-  else:
-    raise UserError("masks", "and --margins are needed together")
-  (m, n), stop = packed.shape, start + margins_mt.shape[1]
-  sizes = np.bitwise_count(packed.bits).sum(axis=1, dtype=np.int64)
-  distinct = len(np.unique(packed.bits, axis=0))
-  print(
+    return _from_files(masks, margins, targets)
+  raise UserError("masks", "and --margins are needed together")
+
+
+def _description(models: _Models) -> str:
+  """How many models there are, on which sets, and of which targets."""
+  bits, (m, n) = models.masks.bits, models.masks.shape
+  sizes = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
+  distinct = len(np.unique(bits, axis=0))
+  stop = models.first + models.margins_mt.shape[1]
+  return (
     f"{m:,} models on {sizes.min():,} to {sizes.max():,} of {n:,} examples, "
-    f"{m - distinct:,} on a subset seen before; targets {start}:{stop} of {of:,}"
+    f"{m - distinct:,} on a subset seen before; targets {models.first}:{stop} of "
+    f"{models.num_targets:,}"
   )
-  for name in sorted(experiment_flags.given_fields() - _USED):
-    raise UserError(name, "has no effect on models that others trained")
-  models, with_margins = margins_lib.usable(margins_mt)
-  bad = np.setdiff1d(np.arange(m), models)
+
+
+def _finite(models: _Models, *, drop: bool) -> tuple[training_sets.PackedMasks, Margins]:
+  """Masks and margins of the models whose margins are finite.
+
+  Raises:
+    UserError: if the margins of some are not, unless these models are to be dropped.
+  """
+  masks, margins_mt = models.masks, models.margins_mt
+  rows, with_margins = margins_lib.usable(margins_mt)
+  bad = np.setdiff1d(np.arange(len(margins_mt)), rows)
   if lost := margins_mt.shape[1] - len(with_margins):
     print(f"{lost} targets without margins, or with those of few models, are left out")
   if bad.size and not drop:
-    rows = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
+    first = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
     raise UserError(
       "margins",
-      f"of {bad.size} models are not finite: rows {rows}; "
+      f"of {bad.size} models are not finite: rows {first}; "
       "--drop_nonfinite leaves them out",
     )
-  if bad.size:
-    print(f"{bad.size} models left out: their margins are not finite")
-    packed, margins_mt = packed.take(models), _take(margins_mt, models)
-  now: dict[str, Any] = {
-    "masks": [*packed.shape],
-    "digest": identity.digest([packed, margins_mt]),
-    "targets": [start, stop],
-    "drop_nonfinite": drop,
-  }
-  same = all(now[name] == files.get(name) for name in ("targets", "drop_nonfinite"))
-  if files and (now["masks"][1] != files["masks"][1] or (same and now != files)):
-    raise workdir.WorkdirError(
-      "workdir", f"={folder.path} was begun with other files; name a new one"
-    )
-  return Files(folder, experiment, packed, margins_mt, {"files": now})
+  if not bad.size:
+    return masks, margins_mt
+  print(f"{bad.size} models left out: their margins are not finite")
+  return masks.take(rows), _take(margins_mt, rows)
 
 
-def _from_files(
-  masks: str, margins: str, targets: str
-) -> tuple[training_sets.PackedMasks, np.ndarray, int, int]:
-  """Masks, margins of the targets asked for, the first of those, and targets in all."""
+def _from_files(masks: str, margins: str, targets: str) -> _Models:
+  """The models of two files."""
   masks_mn, margins_mt = _array("masks", masks), _array("margins", margins)
   if len(margins_mt) != len(masks_mn):
     rows = len(margins_mt), len(masks_mn)
@@ -162,19 +198,17 @@ def _from_files(
     raise UserError("margins", f"must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
   packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
-  return packed, margins_mt[:, start:stop], start, margins_mt.shape[1]
+  return _Models(packed, margins_mt[:, start:stop], start, margins_mt.shape[1])
 
 
-def _from_store(
-  folder: workdir.Workdir, targets: str
-) -> tuple[training_sets.PackedMasks, store.Matrix, int, int]:
-  """The same of what was imported."""
-  opened, _, count = imported.collection(folder)
-  of = int(opened.settings["num_targets"])
-  start, stop = _slice(targets, of)
+def _from_store(workdir: Workdir, targets: str) -> _Models:
+  """The models that were imported."""
+  models, _, count = imported.collection(workdir)
+  num_targets = int(models.settings["num_targets"])
+  start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
-  margins_mt = store.Matrix(opened, "margins", rows, range(start, stop))
-  return bank.packed_masks(opened, rows), margins_mt, start, of
+  margins_mt = store.Matrix(models, "margins", rows, range(start, stop))
+  return _Models(bank.packed_masks(models, rows), margins_mt, start, num_targets)
 
 
 def _take(margins_mt: Margins, rows: np.ndarray) -> Margins:

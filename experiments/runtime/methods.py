@@ -5,18 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments import fit_datamodels
-from experiments.runtime import base_models, lab
+from experiments.runtime import base_models
+from experiments.runtime.run import Run
 from jaxdm.attribution.registry import METHODS
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.attribution.similarity import pixel_rows
-from jaxdm.datamodels import metrics
-from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import design
 
 
 def scores(
-  opened: lab.Lab, names: tuple[str, ...], models: Datamodels | None = None
+  run: Run, names: tuple[str, ...], models: Datamodels | None = None
 ) -> dict[str, design.Matrix]:
   """How much each example supports each target, float32[t, n] a method.
 
@@ -24,21 +23,21 @@ def scores(
   those of pixels and random computed, for the targets that are asked for.
 
   Args:
-    opened: the experiment.
+    run: the experiment.
     names: some of `settings_lib.METHODS`.
     models: the experiment's datamodels; None: they are read if a name needs them.
   """
-  stored = base_models.load(opened).scores
+  stored = base_models.load(run).scores
   found: dict[str, design.Matrix] = {}
   for name in names:
     if name == "datamodel":
-      models = models or fit_datamodels.fitted(opened.workdir)
+      models = models or fit_datamodels.load(run.workdir)
       found[name] = models.weights_tn
     elif name == "pixels":  # At their native size.
-      images = opened.dataset.train_images, opened.dataset.test_images
+      images = run.dataset.train_images, run.dataset.test_images
       found[name] = pixel_rows(*images)
     elif rows := METHODS[name].rows:
-      found[name] = rows(opened.trainer)
+      found[name] = rows(run.trainer)
     else:
       found[name] = _read_rows(stored, name)
   return found
@@ -51,11 +50,3 @@ def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> ScoreRows:
   """
   t, n = stored[name].shape
   return ScoreRows((t, n), lambda targets: stored[name][targets])
-
-
-def judged(
-  opened: lab.Lab, scores: Mapping[str, design.Matrix]
-) -> dict[str, metrics.Quality]:
-  """How well each method's scores predict the held-out models."""
-  held_out = fit_datamodels.held_out_rows(opened)
-  return {name: evaluate_scores(rows, *held_out) for name, rows in scores.items()}

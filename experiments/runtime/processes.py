@@ -1,7 +1,7 @@
-"""Which part of a collection this process trains when several share it.
+"""Which part of the work this process does when several share it.
 
-Hosts never talk about work: which chunks are whose follows from index and number alone,
-and they meet in the store.
+Work is split by chunk number modulo the number of processes; processes exchange results
+only through the store.
 """
 
 import os
@@ -44,7 +44,7 @@ def check() -> None:
     raise UserError("own_disk", "is for processes of one job, --distributed")
 
 
-def asked() -> bool:
+def is_requested() -> bool:
   """Whether the flags ask for a part of the work."""
   return SHARD.value is not None or DISTRIBUTED.value
 
@@ -100,14 +100,14 @@ def check_one_job() -> None:
     )
 
 
-def mine() -> tuple[int, int]:
+def share() -> tuple[int, int]:
   """This process's index, and how many there are."""
   if DISTRIBUTED.value:
     return jax.process_index(), jax.process_count()
   return _shard()
 
 
-def follows() -> bool:
+def is_follower() -> bool:
   """Whether another process of one job keeps the workdir's records."""
   return DISTRIBUTED.value and not OWN_DISK.value and jax.process_index() > 0
 

@@ -65,7 +65,7 @@ class Start:
       depends_on: what the stage's result depends on, JSON values; starts that worked on
         another result are not counted with this one.
     """
-    index, count = processes.mine()
+    index, count = processes.share()
     name = f"{stage}.{index}-of-{count}.{uuid.uuid4().hex[:12]}.json"
     self._path = folder / _FOLDER / name
     self._stop, self._thread = (

@@ -17,7 +17,7 @@ principal components of the margins) need scikit-learn: pip install -e '.[run,be
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +25,23 @@ from absl import flags
 
 from experiments import brittleness, fit_datamodels
 from experiments.config import settings as settings_lib
-from experiments.runtime import base_models, lab, launcher, methods, workdir
+from experiments.runtime import (
+  base_models,
+  launcher,
+  methods,
+  stages,
+  subset_models,
+)
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
 from jaxdm.brittleness.removals import find_removals
+from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import predictions
+from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables
@@ -56,7 +66,8 @@ REMOVALS = flags.DEFINE_list(
 class Problem(NamedTuple):
   """Some of the models, and what a fit may use beside them."""
 
-  opened: lab.Lab
+  config: FitConfig
+  data: Dataset
   scores: Mapping[str, np.ndarray]
   masks: training_sets.PackedMasks
   margins_mt: np.ndarray
@@ -74,7 +85,7 @@ class Point(NamedTuple):
 
 def lasso(problem: Problem, prior: priors.Prior, **changes: Any) -> np.ndarray:
   """Weights of a lasso."""
-  config = dataclasses.replace(problem.opened.experiment.fit, **changes)
+  config = dataclasses.replace(problem.config, **changes)
   fit = fit_models(
     problem.masks, problem.margins_mt, config=config, candidates={"": prior}
   )
@@ -132,11 +143,11 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
   if way == "adaptive":
     first = lasso(problem, priors.Prior())
     return lasso(problem, priors.Prior(priors.by_size(first)))
-  return lasso(problem, fit_datamodels.prior_of(way, problem.opened, problem.scores))
+  labels = problem.data.train_labels, problem.data.test_labels
+  return lasso(problem, fit_datamodels.prior_of(way, *labels, problem.scores))
 
 
 def judged(
-  opened: lab.Lab,
   way: str,
   models: int,
   weights_tn: np.ndarray,
@@ -173,13 +184,16 @@ def savings(points: list[Point]) -> dict[str, dict[int, float | None]]:
   return found
 
 
-def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
+def _requested(most: int, fit: FitConfig) -> tuple[list[int], list[str]]:
   """Sizes and ways of the flags.
+
+  Args:
+    most: models that there are to fit to.
+    fit: the settings of a fit.
 
   Raises:
     ValueError: on any that cannot be fitted or compared.
   """
-  most, fit = opened.experiment.collect.num_models, opened.experiment.fit
   if most < 10:
     raise UserError("num_models", f"={most} of this workdir are too few; 10 are needed")
   share = min(fit.validation_share, 1 - fit.validation_share)
@@ -197,79 +211,107 @@ def _asked(opened: lab.Lab) -> tuple[list[int], list[str]]:
   return sorted({int(text) for text in texts}), CHOSEN.value
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def main(run: Run) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
-  settings, inputs = opened.settings(*GROUPS), opened.inputs("train_subsets")
-  sizes, ways = _asked(opened)
+  settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
+  sizes, ways = _requested(run.experiment.collect.num_models, run.experiment.fit)
+  _check_scores(ways, base_models.score_names(run.trainer))
   # Of one fit, beside the models that it is fitted to.
   depends_on = settings | {"base_models": inputs["base_models"]}
 
   def work() -> dict[str, Any]:
-    scores = base_models.load(opened).scores
-    masks, margins_mt = fit_datamodels.finite_rows(opened)
-    held_out = fit_datamodels.held_out_rows(opened)
-    fits: dict[str, np.ndarray] = {}
-    # Not relabel, which scores another change.
-    names = [name for name in scores if name in settings_lib.METHODS]
-    points = [judged(opened, name, 0, scores[name], held_out) for name in names]
-    bar, total = opened.bar(STAGE, unit="fit"), len(sizes) * len(ways)
-    for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
-      rows = np.arange(min(size, len(margins_mt)))
-      problem = Problem(opened, scores, masks.take(rows), margins_mt[rows])
-      made, name = _parts(problem, depends_on), f"{way}@{size}"
-      found = made(name, functools.partial(weights, way, problem))
-      if name in REMOVALS.value:  # The others would fill the memory.
-        fits[name] = found["weights"]
-      points.append(judged(opened, way, size, found["weights"], held_out))
-      bar(i + 1, total)
-    _write(opened, points)
+    points, fits = _fitted(run, sizes, ways, depends_on)
+    _write(run.workdir, points)
     summary: dict[str, Any] = {"times_fewer_models": savings(points)}
     if REMOVALS.value:
-      named = methods.scores(
-        opened, tuple(set(REMOVALS.value) & set(settings_lib.METHODS))
-      )
-      known: dict[str, design.Matrix] = {**fits, **named}
-      chosen = {name: known[name] for name in REMOVALS.value}
-      stage = "efficiency_removals"
-      verdicts = find_removals(
-        chosen,
-        opened.trainer,
-        opened.labels,
-        opened.target_labels,
-        base_models.searched_targets(opened),
-        opened.experiment.search,
-        base_margins=base_models.load(opened).margins_rt,
-        budget=brittleness.BUDGET.value,
-        progress=opened.bar(stage),
-      )
-      summary["removals"] = brittleness.report_search(opened, stage, verdicts)
-      summary[workdir.UNFINISHED] = summary["removals"][workdir.UNFINISHED]
+      summary["removals"] = _removals(run, fits)
+      summary[stages.UNFINISHED] = summary["removals"][stages.UNFINISHED]
     return summary
 
-  asked = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}
-  search = opened.settings("search") if REMOVALS.value else {}
-  fit = fit_datamodels.STAGE
-  fitted = opened.workdir.outputs(fit) if "datamodel" in REMOVALS.value else {}
-  settings = settings | search | {"efficiency": asked}
-  return opened.workdir.run(STAGE, settings, work, inputs | fitted)
+  flags_given = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}
+  search = run.settings("search") if REMOVALS.value else {}
+  if "datamodel" in REMOVALS.value:
+    inputs |= stages.outputs_of(run.workdir, fit_datamodels.STAGE)
+  settings = settings | search | {"efficiency": flags_given}
+  return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
-def _parts(problem: Problem, depends_on: Mapping[str, Any]) -> cache.Cache:
-  """Where fits to these models are kept; those to others, or of other settings, stay."""
+def _check_scores(ways: list[str], names: Sequence[str]) -> None:
+  """Raises UserError on ways of fitting whose scores are not computed."""
+  known = {"none", "class", *names}
+  priors_of_ways = [way for way in ways if way in settings_lib.PRIORS]
+  lacking = [way for way in priors_of_ways if way.partition("+")[0] not in known]
+  if lacking:
+    raise UserError(
+      "ways",
+      f": {', '.join(lacking)} need scores of networks, which --retrain does not give",
+    )
+
+
+def _fitted(
+  run: Run, sizes: list[int], ways: list[str], depends_on: Mapping[str, Any]
+) -> tuple[list[Point], dict[str, np.ndarray]]:
+  """Every fit, judged; and the weights of those that are put to the removal test."""
+  scores = base_models.load(run).scores
+  masks, margins_mt = subset_models.converged(run.subsets.fitted_rows())
+  held_out = subset_models.joined(run.subsets.held_out_rows())
+  fits: dict[str, np.ndarray] = {}
+  # Not relabel, which scores another change.
+  names = [name for name in scores if name in settings_lib.METHODS]
+  points = [judged(name, 0, scores[name], held_out) for name in names]
+  bar, total = run.bar(STAGE, unit="fit"), len(sizes) * len(ways)
+  for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
+    rows = np.arange(min(size, len(margins_mt)))
+    problem = Problem(
+      run.experiment.fit, run.dataset, scores, masks.take(rows), margins_mt[rows]
+    )
+    stored, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
+    found = stored(name, functools.partial(weights, way, problem))
+    if name in REMOVALS.value:  # The others would fill the memory.
+      fits[name] = found["weights"]
+    points.append(judged(way, size, found["weights"], held_out))
+    bar(i + 1, total)
+  return points, fits
+
+
+def _removals(run: Run, fits: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Searches with the fits and methods of --removals, and writes the table."""
+  stage, data, search = f"{STAGE}_removals", run.dataset, run.experiment.search
+  names = tuple(set(REMOVALS.value) & set(settings_lib.METHODS))
+  known: dict[str, design.Matrix] = {**fits, **methods.scores(run, names)}
+  base_margins_rt = base_models.load(run).margins_rt
+  verdicts = find_removals(
+    {name: known[name] for name in REMOVALS.value},
+    run.trainer,
+    data.train_labels,
+    data.test_labels,
+    base_models.choose_targets(base_margins_rt, search, run.experiment.compare),
+    search,
+    base_margins=base_margins_rt,
+    budget=brittleness.BUDGET.value,
+    progress=run.bar(stage),
+  )
+  table = run.workdir.path / f"{stage}.csv"
+  return brittleness.report_search(table, verdicts, data, base_margins_rt)
+
+
+def _parts(
+  workdir: Workdir, problem: Problem, depends_on: Mapping[str, Any]
+) -> cache.Cache:
+  """The stored fits to these models; those to others, or of other settings, stay."""
   rows = identity.digest([problem.masks, problem.margins_mt])
   of = {**depends_on, "rows": rows}
-  folder = problem.opened.workdir.path / "efficiency.parts"
-  return cache.Cache(folder / cache.name_of(of), of)
+  return cache.Cache(workdir.path / "efficiency.parts" / cache.name_of(of), of)
 
 
-def _write(opened: lab.Lab, points: list[Point]) -> None:
+def _write(workdir: Workdir, points: list[Point]) -> None:
   """The table, on the screen and as efficiency.csv, and the figure."""
-  tables.write_rows(opened.workdir.path / "efficiency.csv", Point._fields, points)
+  tables.write_rows(workdir.path / "efficiency.csv", Point._fields, points)
   for p in points:
-    judged = f"{p.lds:.3f} [{p.low:.3f}, {p.high:.3f}]"
-    print(f"{p.way:>16} {p.models:>7} models: LDS {judged}")
+    estimate = f"{p.lds:.3f} [{p.low:.3f}, {p.high:.3f}]"
+    print(f"{p.way:>16} {p.models:>7} models: LDS {estimate}")
   picture = page.png(figures.efficiency([p._asdict() for p in points]))
-  with atomic_io.writing(opened.workdir.path / "efficiency.png") as file:
+  with atomic_io.writing(workdir.path / "efficiency.png") as file:
     file.write(picture)
 
 

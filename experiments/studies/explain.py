@@ -16,16 +16,21 @@ import scipy.special
 import scipy.stats
 from absl import flags
 
-from experiments.runtime import base_models, lab, launcher, methods
+from experiments.runtime import base_models, launcher, methods, stages
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
+from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
 from jaxdm.brittleness import label_flips, verdicts
 from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables, words
 from jaxdm.storage import atomic_io
+from jaxdm.training.base_trainer import BaseTrainer
 
 TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
 KS = flags.DEFINE_list(
@@ -82,18 +87,18 @@ def outcome(change: str, margins: np.ndarray) -> Outcome:
   )
 
 
-def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
+def _requested(data: Dataset) -> tuple[int, list[int]]:
   """Target and sizes of the flags.
 
   Raises:
     UserError: on a target that does not exist, or sizes that its class does not hold.
   """
-  target, count = TARGET.value, len(opened.target_labels)
+  target, count = TARGET.value, len(data.test_labels)
   if not 0 <= target < count:
     raise UserError("target", f"must be in [0, {count}), got {target}")
-  size = int(np.sum(opened.labels == opened.target_labels[target]))
+  size = int(np.sum(data.train_labels == data.test_labels[target]))
   if size < 2:
-    name = opened.dataset.class_names[opened.target_labels[target]]
+    name = data.class_names[data.test_labels[target]]
     raise UserError(
       "target",
       f"={target} is of the class {name}, which has 1 training image, and 1 must "
@@ -107,12 +112,12 @@ def _asked(opened: lab.Lab) -> tuple[int, list[int]]:
 
 
 def changes_of(
-  opened: lab.Lab, scores: Mapping[str, design.Matrix], target: int, ks: Sequence[int]
+  data: Dataset, scores: Mapping[str, design.Matrix], target: int, ks: Sequence[int]
 ) -> list[Change]:
   """What every method would remove, and relabel."""
 
   def ranking(method: str, same_class: bool) -> np.ndarray:
-    labels = opened.labels, opened.target_labels
+    labels = data.train_labels, data.test_labels
     [case] = make_cases(
       method,
       scores[method],
@@ -134,29 +139,32 @@ def changes_of(
 
 
 def trained(
-  opened: lab.Lab, target: int, changes: Sequence[Change], label: int
+  trainer: BaseTrainer,
+  target: int,
+  changes: Sequence[Change],
+  label: int,
+  progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Outcome]:
   """What fresh models say after each change."""
-  count = MODELS.value
+  count, labels = MODELS.value, trainer.labels
   seeds = prng.model_seeds("explain", count)
-  masks = training_sets.removal_masks(len(opened.labels), [c.removed for c in changes])
+  masks = training_sets.removal_masks(len(labels), [c.removed for c in changes])
   flipped = [change.relabelled for change in changes]
   new = [np.full(len(examples), label) for examples in flipped]
-  labels_mn = training_sets.relabelled(opened.labels, flipped, new)
-  margins_mt = opened.trainer(
+  labels_mn = training_sets.relabelled(labels, flipped, new)
+  margins_mt = trainer(
     np.repeat(masks, count, axis=0),
     np.repeat(labels_mn, count, axis=0),
     np.tile(seeds, len(changes)),
-    progress=opened.bar("explain"),
+    progress=progress,
   )
   groups = margins_mt[:, target].reshape(len(changes), count)
   pairs = zip(changes, groups, strict=True)
   return [outcome(change.name, margins) for change, margins in pairs]
 
 
-def _images(opened: lab.Lab, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
+def _images(data: Dataset, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
   """A row for each image of each change: its place, and what and from where it is."""
-  data = opened.dataset
   return [
     (
       change.name,
@@ -171,10 +179,9 @@ def _images(opened: lab.Lab, changes: Sequence[Change]) -> list[tuple[Any, ...]]
 
 
 def _picture(
-  opened: lab.Lab, target: int, confidence: float, first: Change, found: list[Outcome]
+  data: Dataset, target: int, confidence: float, first: Change, found: list[Outcome]
 ) -> bytes:
   """The target, the images it hangs on, and what changing them does."""
-  data = opened.dataset
   name = data.class_names[data.test_labels[target]]
   examples = first.removed[:_SHOWN]
   fig = figures.explanation(
@@ -190,38 +197,47 @@ def _picture(
   return page.png(fig)
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def main(run: Run) -> dict[str, Any]:
   """Trains, sums up, draws."""
-  target, ks = _asked(opened)
+  data = run.dataset
+  if isinstance(run.trainer, OwnTrainer):
+    raise UserError(
+      "retrain",
+      ": this study needs the logits and features of networks, which a function "
+      "does not give",
+    )
+  target, ks = _requested(data)
   stage = f"explain_{target}"
 
   def work() -> dict[str, Any]:
-    base = base_models.load(opened)
-    label = label_flips.runner_up_class(base.logits_rtk, opened.target_labels)[target]
-    changes = changes_of(opened, methods.scores(opened, METHODS), target, ks)
+    base = base_models.load(run)
+    logits_rtk = base.logits_rtk
+    assert logits_rtk is not None  # Networks give some.
+    label = label_flips.runner_up_class(logits_rtk, data.test_labels)[target]
+    changes = changes_of(data, methods.scores(run, METHODS), target, ks)
     found = [outcome("nothing changed", base.margins_rt[:, target])]
-    found += trained(opened, target, changes, int(label))
+    found += trained(run.trainer, target, changes, int(label), run.bar("explain"))
     for o in found:
       accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
       margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
       print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
-    softmax = scipy.special.softmax(base.logits_rtk[:, target], axis=-1)
-    confidence = float(softmax[:, opened.target_labels[target]].mean())
+    softmax = scipy.special.softmax(logits_rtk[:, target], axis=-1)
+    confidence = float(softmax[:, data.test_labels[target]].mean())
     first = changes[len(ks) - 1]
     header = ("change", "place", "index", "class", "source")
-    rows = _images(opened, changes)
-    tables.write_rows(opened.workdir.path / f"{stage}.csv", header, rows)
-    with atomic_io.writing(opened.workdir.path / f"{stage}.png") as file:
-      file.write(_picture(opened, target, confidence, first, found))
+    rows = _images(data, changes)
+    tables.write_rows(run.workdir.path / f"{stage}.csv", header, rows)
+    with atomic_io.writing(run.workdir.path / f"{stage}.png") as file:
+      file.write(_picture(data, target, confidence, first, found))
     return {
       "softmax": confidence,
       "outcomes": [o._asdict() for o in found],
-      "caption": words.caption(opened.dataset, target, first.removed[:_SHOWN]),
+      "caption": words.caption(data, target, first.removed[:_SHOWN]),
     }
 
-  asked = {"target": target, "ks": ks, "explain_models": MODELS.value}
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  return opened.workdir.run(stage, {"explain": asked}, work, inputs)
+  settings = {"target": target, "ks": ks, "explain_models": MODELS.value}
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  return stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
 
 
 PROGRAM = launcher.Program(main)

@@ -24,8 +24,8 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.config import experiment_flags, settings
+from experiments.runtime import checks, data_source, program, progress_log
 from experiments.runtime import help as help_page
-from experiments.runtime import lab, program
 from jaxdm import devices, margins, prng
 from jaxdm.attribution import full_data, registry
 from jaxdm.attribution.attribute import attribution_scores
@@ -194,8 +194,8 @@ def _dataset(experiment: settings.Experiment, largest: int) -> Dataset:
     "data_dir": experiment_flags.DATA_DIR.value,
     "arrays": experiment_flags.ARRAYS.value,
   }
-  native = lab.dataset_of(experiment.data, where)
-  lab.check(experiment, native)
+  native = data_source.load(experiment.data, where)
+  checks.check(experiment, native)
   least = int(np.bincount(native.train_labels).min())
   if largest >= least:
     raise UserError("remove", f"and --relabel must be below {least}, the smallest class")
@@ -210,7 +210,7 @@ def _base_logits(fleet: Fleet, dataset: Dataset, count: int, seed: int) -> np.nd
   """
   tests = dataset.test_images, dataset.test_labels
   trainer = Trainer.of(fleet, None, dataset.train_labels, *tests, seed=seed)
-  bar, logits = lab.progress_bar("models on all data"), []
+  bar, logits = progress_log.progress_bar("models on all data"), []
   for models in full_data.models(trainer, count, ()):
     logits += [model.logits_tk for model in models]
     bar(len(logits), count)
@@ -227,7 +227,10 @@ def _outcomes(trainer: Trainer, changes: Sequence[Change]) -> Iterator[dict[str,
     UserError: if all models of a change diverge.
   """
   seeds = prng.model_seeds("curve", MODELS.value)
-  bar, count = lab.progress_bar("models without some images"), len(changes) * len(seeds)
+  bar, count = (
+    progress_log.progress_bar("models without some images"),
+    len(changes) * len(seeds),
+  )
   for done, change in enumerate(changes, 1):
     masks = np.broadcast_to(change.mask_n, (len(seeds), len(trainer.labels)))
     margins_mu = trainer(masks, change.labels_n, seeds)
@@ -271,7 +274,7 @@ def main(argv: list[str]) -> None:
     METHODS,
     base,
     damping=experiment.gradient.damping,
-    progress=lab.progress_bar("scores"),
+    progress=progress_log.progress_bar("scores"),
   )
   new_labels = label_flips.runner_up_class(logits_rtk[:, targets], own)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.runtime import base_models, lab, launcher, methods
+from experiments.runtime import base_models, launcher, methods, stages
+from experiments.runtime.run import Run
 from jaxdm import prng
 from jaxdm.attribution import registry
 from jaxdm.brittleness import removals
 from jaxdm.brittleness.cases import largest_change, make_cases
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import TrainChanges
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.report import tables
 
@@ -56,15 +58,15 @@ class Row(NamedTuple):
   models: int
 
 
-def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
+def _sizes(data: Dataset, targets: np.ndarray, max_share: float) -> list[int]:
   """What --curve_sizes asks for.
 
   Raises:
     ValueError: on sizes that the smallest of the targets' classes does not hold.
   """
-  labels, share = opened.target_labels[targets], opened.experiment.search.max_share
-  size = int(np.bincount(opened.labels)[labels].min())
-  most = min(largest_change(opened.labels, k, share) for k in set(labels))
+  labels = data.test_labels[targets]
+  size = int(np.bincount(data.train_labels)[labels].min())
+  most = min(largest_change(data.train_labels, k, max_share) for k in set(labels))
   if size < 2:
     raise UserError(
       "search_targets",
@@ -79,32 +81,32 @@ def _sizes(opened: lab.Lab, targets: np.ndarray) -> list[int]:
   return sorted({int(text) for text in texts})
 
 
-def trained(opened: lab.Lab, targets: np.ndarray, sizes: list[int]) -> list[Row]:
+def trained(run: Run, targets: np.ndarray, sizes: list[int]) -> list[Row]:
   """Trains all of them, a method at a time."""
-  names = opened.experiment.compare.names
-  scores = methods.scores(opened, names)
+  names, data = run.experiment.compare.names, run.dataset
+  scores = methods.scores(run, names)
   count = MODELS.value
-  edit, t = removals.without_first(opened.labels), len(opened.target_labels)
-  remove, seeds = TrainChanges(opened.trainer, edit, t), prng.model_seeds("curve", count)
+  edit, t = removals.without_first(data.train_labels), len(data.test_labels)
+  remove, seeds = TrainChanges(run.trainer, edit, t), prng.model_seeds("curve", count)
   rows = []
   for method in names:
     cases = make_cases(
       method,
       scores[method],
       targets,
-      opened.labels,
-      opened.target_labels,
+      data.train_labels,
+      data.test_labels,
       config=SearchConfig(max_share=_ALL),
       same_class=not registry.all_classes(method),
     )
-    asked = [(case, k) for case in cases for k in sizes]
+    changes = [(case, k) for case in cases for k in sizes]
     margins_m = remove(
-      [pair for pair in asked for _ in seeds],
-      np.tile(seeds, len(asked)),
-      progress=opened.bar(f"removals by {method}"),
+      [pair for pair in changes for _ in seeds],
+      np.tile(seeds, len(changes)),
+      progress=run.bar(f"removals by {method}"),
     )
-    groups = margins_m.reshape(len(asked), count)
-    for (case, k), group in zip(asked, groups, strict=True):
+    groups = margins_m.reshape(len(changes), count)
+    for (case, k), group in zip(changes, groups, strict=True):
       finite = group[np.isfinite(group)]
       mean = float(finite.mean()) if finite.size else np.nan
       rows.append(Row(case.target, method, k, mean, len(finite)))
@@ -139,17 +141,19 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
   return summary
 
 
-def main(opened: lab.Lab) -> dict[str, Any]:
+def main(run: Run) -> dict[str, Any]:
   """Trains, writes the table, sums it up."""
-  inputs = opened.inputs("train_subsets", "fit_datamodels")
-  targets = base_models.searched_targets(opened)
-  sizes = _sizes(opened, targets)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base_margins_rt = base_models.load(run).margins_rt
+  search, compare = run.experiment.search, run.experiment.compare
+  targets = base_models.choose_targets(base_margins_rt, search, compare)
+  sizes = _sizes(run.dataset, targets, search.max_share)
 
   def work() -> dict[str, Any]:
-    rows = trained(opened, targets, sizes)
-    sources = opened.dataset.test_sources
+    rows = trained(run, targets, sizes)
+    sources = run.dataset.test_sources
     tables.write_rows(
-      opened.workdir.path / f"{STAGE}.csv",
+      run.workdir.path / f"{STAGE}.csv",
       (*Row._fields, "target_source"),
       [(*row, sources[row.target]) for row in rows],
     )
@@ -162,10 +166,10 @@ def main(opened: lab.Lab) -> dict[str, Any]:
     return {"targets": len(targets), "curves": summary}
 
   # A group of its own: what is compared here is not what a search compares.
-  groups = opened.settings("search", "compare").values()
-  asked = {key: value for group in groups for key, value in group.items()}
-  asked |= {"curve_sizes": sizes, "curve_models": MODELS.value}
-  return opened.workdir.run(STAGE, {STAGE: asked}, work, inputs)
+  groups = run.settings("search", "compare").values()
+  settings = {key: value for group in groups for key, value in group.items()}
+  settings |= {"curve_sizes": sizes, "curve_models": MODELS.value}
+  return stages.run(run.workdir, STAGE, {STAGE: settings}, work, inputs)
 
 
 PROGRAM = launcher.Program(main, hold="job")

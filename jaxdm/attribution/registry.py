@@ -13,7 +13,7 @@ from jaxdm.attribution import gradient, similarity
 from jaxdm.attribution.full_data import FullDataModel
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.scores import ScoreRows, Term
-from jaxdm.training.trainer import Trainer
+from jaxdm.training.base_trainer import BaseTrainer
 
 # The middles of the thirds of training, where TracIn looks.
 _THIRDS = (1 / 6, 3 / 6, 5 / 6)
@@ -38,7 +38,7 @@ class Method(NamedTuple):
   terms: Callable[[FullDataModel, float], list[Term]] | None = None
   moments: tuple[float, ...] = ()
   by_doubt: bool = False
-  rows: Callable[[Trainer], ScoreRows] | None = None
+  rows: Callable[[BaseTrainer], ScoreRows] | None = None
 
 
 def _similar(model: FullDataModel, _: float) -> list[Term]:
@@ -68,11 +68,11 @@ def _influence(model: FullDataModel, damping: float) -> list[Term]:
   return [Term(gradient.scores, gradient.influence(last, damping), last.target_td)]
 
 
-def _pixels(trainer: Trainer) -> ScoreRows:
-  return similarity.pixel_rows(trainer.fleet.values, trainer.target_values)
+def _pixels(trainer: BaseTrainer) -> ScoreRows:
+  return similarity.pixel_rows(trainer.values, trainer.target_values)
 
 
-def _random(trainer: Trainer) -> ScoreRows:
+def _random(trainer: BaseTrainer) -> ScoreRows:
   shape = len(trainer.target_labels), len(trainer.labels)
   return random_rows(*shape, seed=trainer.seed)
 

@@ -30,6 +30,27 @@ def runner_up_class(base_logits_rtk: np.ndarray, target_labels: np.ndarray) -> n
   return mean_tk.argmax(axis=1).astype(np.int32)
 
 
+def competing_class(
+  weights_tn: np.ndarray, labels: np.ndarray, target_labels: np.ndarray
+) -> np.ndarray:
+  """The class, other than its own, whose examples lower a target's margin most.
+
+  It stands in for `runner_up_class` where models give margins and no logits.
+
+  Args:
+    weights_tn: float, of datamodels.
+    labels: int[n], of the training examples.
+    target_labels: int[t].
+
+  Returns:
+    int32[t], the class with the smallest sum of weights.
+  """
+  classes_nk = np.asarray(labels)[:, None] == np.arange(np.max(labels) + 1)
+  sums_tk = weights_tn @ classes_nk.astype(weights_tn.dtype)
+  sums_tk[np.arange(len(target_labels)), target_labels] = np.inf
+  return sums_tk.argmin(axis=1).astype(np.int32)
+
+
 def given_class(label: int, target_labels: np.ndarray) -> np.ndarray:
   """One class for every target, as int32[t].
 

@@ -29,8 +29,11 @@ def searched_targets(summary: Summary) -> str:
   return f"{which} that models on all data get right"
 
 
-def new_labels(flip_to: str) -> str:
+def new_labels(settings: Mapping[str, Mapping[str, Any]]) -> str:
   """Which label a flipped image has."""
+  flip_to = settings["flip"]["flip_to"]
+  if flip_to == "runner-up" and "retrain" in settings:  # There are no logits.
+    return "the label of the class whose images lower the target's margin most"
   if flip_to == "runner-up":
     return "the label of the target's runner-up class"
   if flip_to == "best":
@@ -46,7 +49,7 @@ def shares(summary: Summary) -> str:
     f"Share of targets ({searched_targets(summary)}) that a change of at most so many "
     "training images makes wrong, with 95 % bands over targets. Solid: images removed. "
     f"Dashed, beside the removals by {next(iter(methods))}: images kept under "
-    f"{new_labels(settings['flip']['flip_to'])}. Every step is verified on up to "
+    f"{new_labels(settings)}. Every step is verified on up to "
     f"{search['verify_seeds']} models with fresh seeds, at "
     f"{percent(search['confidence'])} confidence; a target that no tried change flips "
     "stays in the denominator."

@@ -153,7 +153,10 @@ class Fleet:
   def recipe(self) -> Recipe:
     """How each model is trained, as functions of arrays."""
     backend = self.choice.conv_backend
-    return self._lax_recipe if backend == "lax" else self._make_recipe(backend)
+    # Only ResNet-9's own convolutions can be computed in another way.
+    if backend == "lax" or self._lax_recipe.network.identity is not None:
+      return self._lax_recipe
+    return self._make_recipe(backend)
 
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""

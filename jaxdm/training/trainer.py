@@ -5,8 +5,6 @@ through a `Trainer`, and train only what its stores do not hold yet. It opens th
 itself, since it has all that their models depend on: no caller can leave a part out.
 """
 
-import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,21 +16,20 @@ from flax import linen as nn
 from jaxdm import margins, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.data.dataset import Dataset
-from jaxdm.storage import bank, identity, polling, recall
-from jaxdm.storage import store as store_lib
+from jaxdm.storage import bank
 from jaxdm.training import fleet as fleet_lib
-from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.training.base_trainer import BaseTrainer
+from jaxdm.training.collection import Collection, missing
 from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training_sets import Models
 from jaxdm.typing import Array
 
-CHANGES = "changes"
 # Masks bool[m, n], labels int[n] or int[m, n], and m streams of random numbers.
 _Part = tuple[np.ndarray, np.ndarray, Sequence[prng.Seed]]
 
 
-class Trainer:
+class Trainer(BaseTrainer):
   """Trains a dataset's models; a `retrain` function of masks, labels and seeds.
 
   Attributes:
@@ -132,130 +129,32 @@ class Trainer:
     share: tuple[int, int],
   ) -> None:
     """What both constructors do."""
-    polling.check_share(share)
-    self.fleet, self._share, self.seed = fleet, share, seed
-    self._folder = None if folder is None else epath.Path(folder)
-    self.labels = np.asarray(labels, np.int32)
-    self.target_values = target_values
-    self.target_labels = np.asarray(target_labels, np.int32)
-    self.diverged = 0
+    self.fleet = fleet
+    self._bind(folder, labels, target_values, target_labels, seed=seed, share=share)
 
-  @functools.cached_property
-  def _identity(self) -> dict[str, Any]:
-    """See `identity`."""
-    return self.fleet.identity() | {
-      "train_labels": identity.digest(self.labels),
-      "target_pixels": identity.digest(self.target_values),
-      "target_labels": identity.digest(self.target_labels),
-      "seed": self.seed,
-    }
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    return self.fleet.num_classes
 
-  def identity(self) -> dict[str, Any]:
-    """What margins depend on beside training sets and seeds of models, as JSON values."""
-    return dict(self._identity)
+  @property
+  def values(self) -> np.ndarray:
+    """The inputs of the training examples."""
+    return self.fleet.values
 
-  @functools.cached_property
-  def changes(self) -> bank.Bank:
-    """What `__call__` remembers: the store 'changes' in the folder.
+  @property
+  def rows(self) -> int:
+    """Models that are trained and stored together."""
+    return self.fleet.rows
 
-    Raises:
-      StoreError: if the folder holds models that depend on something else, naming it.
-    """
-    classes = self.fleet.num_classes
-    return bank.Bank(self._open(CHANGES, {}, label_classes=classes))
+  @property
+  def provenance(self) -> dict[str, str]:
+    """Settings that change rounding."""
+    return self.fleet.provenance
 
-  def open_subsets(
-    self,
-    name: str,
-    subsets: Subsets,
-    models: int,
-    *,
-    dtype: str = "float32",
-    keep_logits: bool = False,
-    rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
-  ) -> Collection:
-    """Opens or makes a store of models on random subsets, for `collect`.
-
-    Args:
-      name: of its folder.
-      subsets: which models they are.
-      models: how many are wanted.
-      dtype: of margins and logits: 'float32' or 'float16'.
-      keep_logits: store every logit as well.
-      rows_per_chunk: models a chunk; an existing store keeps its own.
-
-    Raises:
-      StoreError: if the folder holds models that depend on something else, naming it.
-    """
-    law = {"law": "uniform, of exactly alpha * n examples"}
-    store = self._open(
-      name,
-      law | dataclasses.asdict(subsets),
-      dtype=dtype,
-      num_logits=self.fleet.num_classes if keep_logits else 0,
-      rows_per_chunk=rows_per_chunk,
-    )
-    return Collection(store, subsets, models)
-
-  def _stores(self) -> epath.Path:
-    """The folder of the stores; ValueError if there is none."""
-    if self._folder is None:
-      raise ValueError("a Trainer needs a folder to store models in")
-    return self._folder
-
-  def _open(self, name: str, more: dict[str, Any], **options: Any) -> store_lib.Store:
-    """A store that depends on `identity`, and on something more."""
-    return bank.open_store(
-      self._stores() / name,
-      num_targets=len(self.target_labels),
-      num_train=len(self.labels),
-      settings=self.identity() | more,
-      provenance=lambda: self.fleet.provenance,
-      **options,
-    )
-
-  def __call__(
-    self,
-    masks: np.ndarray,
-    labels: np.ndarray,
-    seeds: Sequence[int] | np.ndarray,
-    *,
-    progress: progress_lib.Progress = progress_lib.silent,
-  ) -> np.ndarray:
-    """Margins of models trained on the given sets.
-
-    Args:
-      masks: bool[m, n], which examples each model is trained on.
-      labels: int[m, n] or int[n], the labels to train with.
-      seeds: int[m]; whatever the set, the same seed means the same initialisation and
-        the same stream of shuffles.
-      progress: called with (models done, models in all), the first time with what the
-        folder already holds.
-
-    Returns:
-      float32[m, t], in logits; rows of a diverged model are not finite.
-    """
-    masks = np.asarray(masks, bool)
-    labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
-    models = Models(masks, labels_mn, np.asarray(seeds))
-    rows = self.fleet.rows
-    if self._folder is not None:
-      return recall.recall(
-        self.changes,
-        models,
-        self._trained_margins,
-        rows=rows,
-        share=self._share,
-        progress=progress,
-      )
-    found = np.empty((len(masks), len(self.target_labels)), np.float32)
-    starts = range(0, len(masks), rows)
-    progress(0, len(masks))
-    asked = (models.rows(slice(start, start + rows)) for start in starts)
-    for start, margins_mt in zip(starts, self._trained_margins(asked), strict=True):
-      found[start : start + rows] = margins_mt
-      progress(start + len(margins_mt), len(masks))
-    return found
+  def _depends_on(self) -> dict[str, Any]:
+    """What margins depend on beside labels, targets and seed."""
+    return self.fleet.identity()
 
   def _trained_margins(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part; half-trained models are forgotten when it is stored."""
@@ -310,10 +209,7 @@ class Trainer:
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
     found = margins.correct_class_margins(logits_mtk, self.target_labels)
-    diverged_m = ~np.isfinite(found).all(axis=1)
-    self.diverged += int(diverged_m.sum())
-    found[diverged_m] = np.nan
-    return found
+    return self._without_diverged(found)
 
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""

@@ -37,3 +37,16 @@ def test_scores_of_some_targets_are_zero_for_all_others() -> None:
   expected[1], expected[4], expected[6] = taken
   np.testing.assert_array_equal(rows[:], expected)
   np.testing.assert_array_equal(rows[np.array([6, 0, 1])], expected[[6, 0, 1]])
+
+
+def test_the_competing_class_has_the_lowest_sum_of_weights() -> None:
+  rng = np.random.default_rng(0)
+  weights, labels = rng.normal(size=(9, 30)), rng.integers(0, 4, 30)
+  target_labels = rng.integers(0, 4, 9)
+  found = label_flips.competing_class(weights, labels, target_labels)
+  for target, own in enumerate(target_labels):
+    sums = {}
+    for example, label in enumerate(labels):
+      if label != own:
+        sums[label] = sums.get(label, 0.0) + weights[target, example]
+    assert found[target] == min(sums, key=sums.get)

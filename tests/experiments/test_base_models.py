@@ -7,8 +7,10 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments.runtime import base_models, launcher
+from experiments.runtime.run import Run, make_run, train_config
 from jaxdm import training_sets
 from jaxdm.attribution import full_data
+from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.recipe import learning_rate
 
 pytestmark = pytest.mark.slow
@@ -18,21 +20,21 @@ MODELS = 4  # TOY's.
 @pytest.fixture(scope="module")
 def opened(finished):
   with flagsaver.as_parsed(workdir=str(finished)):
-    return launcher.open_lab()
+    return launcher.open_run()
 
 
 @pytest.fixture(scope="module")
 def seen(opened):
   """Log-odds [m, t + n] and gradients [m, t + n, d], float64, by share of training."""
-  small = opened.small
-  pixels = np.concatenate([small.test_images, small.train_images])
-  labels = np.concatenate([opened.target_labels, opened.labels])
+  fleet = opened.trainer.fleet
+  pixels = np.concatenate([opened.trainer.target_values, fleet.values])
+  labels = np.concatenate([opened.trainer.target_labels, opened.trainer.labels])
   keys = full_data.keys(opened.trainer, 0, MODELS)
-  sets = training_sets.from_masks(np.ones((MODELS, 48), bool), opened.labels)
+  sets = training_sets.from_masks(np.ones((MODELS, 48), bool), opened.trainer.labels)
   found = {}
   for until in (1 / 6, 1 / 2, 5 / 6, 1.0):
-    variables = opened.fleet.train(sets, keys, until=until)
-    outputs = opened.fleet.gradients(variables, pixels, labels, keys)
+    variables = fleet.train(sets, keys, until=until)
+    outputs = fleet.gradients(variables, pixels, labels, keys)
     found[until] = tuple(np.asarray(x, np.float64)[:MODELS] for x in outputs)
   return found
 
@@ -40,7 +42,8 @@ def seen(opened):
 def test_tracin_sums_checkpoints_times_their_rates(opened, seen) -> None:
   expected = np.zeros((20, 48))
   for until in (1 / 6, 1 / 2, 5 / 6):
-    rate = float(learning_rate(opened.train_config, np.array(until)))
+    config = train_config(opened.experiment, 48)
+    rate = float(learning_rate(config, np.array(until)))
     for odds, phi in zip(*seen[until], strict=True):
       wrong = 1 / (1 + np.exp(odds[20:]))
       expected += rate * phi[:20] @ (phi[20:] * wrong[:, None]).T / MODELS
@@ -74,6 +77,10 @@ def test_trak_multiplies_two_averages_and_influence_averages_products(
 def test_every_part_of_the_identity_is_compared(opened) -> None:
   base_models.load(opened)
   e, changed = opened.experiment, dataclasses.replace
+
+  def again(experiment, dataset) -> Run:
+    return make_run(opened.workdir, experiment, dataset, fleet_lib.Speed())
+
   others = {
     "seed": changed(e, collect=changed(e.collect, seed=1)),
     "num_base": changed(e, collect=changed(e.collect, num_base=5)),
@@ -82,9 +89,9 @@ def test_every_part_of_the_identity_is_compared(opened) -> None:
   }
   for name, experiment in others.items():
     with pytest.raises(ValueError, match=rf"base_models holds other arrays: {name}"):
-      base_models.load(changed(opened, experiment=experiment))
+      base_models.load(again(experiment, opened.dataset))
   images = opened.dataset.train_images.copy()
   images[-1, -4:, -4:] ^= 255
   dataset = changed(opened.dataset, train_images=images)
   with pytest.raises(ValueError, match="train_pixels: .*train_subsets"):
-    base_models.load(changed(opened, dataset=dataset))
+    base_models.load(again(e, dataset))

@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 from support import planted
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
-from experiments.runtime import lab
+from experiments.runtime.run import Run
 from experiments.studies import explain, removal_curves
 from jaxdm import prng
 from jaxdm.attribution import full_data
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
+def done(tmp_path_factory) -> tuple[Run, dict[str, list[Model]]]:
   """An experiment with all of its searches, and the models of each."""
   asked: list[Model] = []
   train = Trainer.__call__
@@ -61,7 +61,7 @@ def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
   def recorded(self, masks_mn, labels_mn, seeds, **more) -> np.ndarray:
     margins_mt = train(self, masks_mn, labels_mn, seeds, **more)
     for i, seed in enumerate(map(prng.stream_of, seeds)):
-      removed, flipped = ~masks_mn[i], labels_mn[i] != opened.labels
+      removed, flipped = ~masks_mn[i], labels_mn[i] != opened.trainer.labels
       changed = (frozenset(np.flatnonzero(x).tolist()) for x in (removed, flipped))
       asked.append(Model(*changed, seed, margins_mt[i]))
     return margins_mt
@@ -79,13 +79,15 @@ def done(tmp_path_factory) -> tuple[lab.Lab, dict[str, list[Model]]]:
       stage.main(opened)
       found[stage.STAGE], asked = asked, []
     change = explain.Change("x", removed=np.array([3, 7]), relabelled=np.array([11]))
-    outcomes = explain.trained(opened, 0, [change, change], 1 - opened.labels[11])
+    outcomes = explain.trained(
+      opened.trainer, 0, [change, change], 1 - opened.trainer.labels[11]
+    )
     assert all(outcome.models == 4 for outcome in outcomes)
     found["explain"] = asked
   return opened, found
 
 
-def cases(opened: lab.Lab, stage: str) -> list[Case]:
+def cases(opened: Run, stage: str) -> list[Case]:
   """The table that a search wrote."""
   with (opened.workdir.path / f"{stage}.csv").open() as file:
     rows = list(csv.DictReader(file))
@@ -112,26 +114,30 @@ def test_every_model_changes_the_first_examples_of_a_ranking(done, stage) -> Non
   for model in asked[stage]:
     assert changed(stage, model) in firsts
   for case in table:
-    most = int(0.25 * (opened.labels == opened.target_labels[case.target]).sum())
+    most = int(
+      0.25 * (opened.trainer.labels == opened.trainer.target_labels[case.target]).sum()
+    )
     assert len(case.ranking) == most == int(case.row["largest"])
 
 
 def test_rankings_put_the_highest_scores_first(done) -> None:
   opened, _ = done
   scores = {
-    "datamodel": fit_datamodels.fitted(opened.workdir).weights_tn,
+    "datamodel": fit_datamodels.load(opened.workdir).weights_tn,
     "influence": planted.weights(opened),
     "relabel": planted.weights(opened),
   }
   for stage in ("brittleness", "label_flip"):
     for case in cases(opened, stage):
-      own = np.flatnonzero(opened.labels == opened.target_labels[case.target])
+      own = np.flatnonzero(
+        opened.trainer.labels == opened.trainer.target_labels[case.target]
+      )
       method = case.row["method"]
       if stage == "label_flip" or method == "random":
         assert set(case.ranking) <= set(own.tolist())
       if method == "random":
         continue
-      allowed = own if stage == "label_flip" else np.arange(len(opened.labels))
+      allowed = own if stage == "label_flip" else np.arange(len(opened.trainer.labels))
       score_n = scores[method][case.target]
       last = min(score_n[case.ranking])
       assert (np.diff(score_n[case.ranking]) <= 0).all()
@@ -194,8 +200,8 @@ def test_a_verdict_is_what_its_own_models_say(done, stage) -> None:
       claims += 1
       assert int(case.row["k"]) == k and float(case.row["margin_high"]) <= 0
       # The truth is known: a removal of k examples takes the sum of their weights.
-      mask = np.ones((1, len(opened.labels)), bool)
-      labels = opened.labels.copy()
+      mask = np.ones((1, len(opened.trainer.labels)), bool)
+      labels = opened.trainer.labels.copy()
       if stage == "label_flip":
         labels[case.ranking[:k]] ^= 1
       else:
@@ -247,10 +253,10 @@ def test_models_of_two_seeds_differ_by_noise_alone(done) -> None:
   opened, asked = done
   noise = []
   for model in asked["brittleness"]:
-    mask = np.ones((1, len(opened.labels)), bool)
+    mask = np.ones((1, len(opened.trainer.labels)), bool)
     mask[0, sorted(model.removed)] = False
     noise.append(
-      model.margins_t - planted.expected_margins(opened, mask, opened.labels)[0]
+      model.margins_t - planted.expected_margins(opened, mask, opened.trainer.labels)[0]
     )
   distinct = np.unique(np.round(noise, 4), axis=0)
   assert len(distinct) == len({model.seed for model in asked["brittleness"]})
@@ -273,7 +279,9 @@ def test_another_seed_of_an_experiment_is_other_models(tmp_path) -> None:
   for name, seed in (("a", "5"), ("b", "6"), ("c", "5")):
     with planted.experiment(tmp_path / name, seed=seed) as opened:
       found.append(
-        opened.trainer(np.ones((3, planted.NUM_TRAIN), bool), opened.labels, seeds)
+        opened.trainer(
+          np.ones((3, planted.NUM_TRAIN), bool), opened.trainer.labels, seeds
+        )
       )
   np.testing.assert_array_equal(found[0], found[2])
   assert (found[0] != found[1]).all()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import types
 
 import pytest
 from absl.testing import flagsaver
@@ -37,14 +36,11 @@ def test_savings_are_against_the_published_method() -> None:
 @pytest.mark.parametrize("models", [2, 9, 10, 17, 40, 300])
 def test_default_sizes_can_be_split(models, folds, share) -> None:
   config = FitConfig(folds=folds, validation_share=share)
-  collect = types.SimpleNamespace(num_models=models)
-  experiment = types.SimpleNamespace(collect=collect, fit=config)
-  opened = types.SimpleNamespace(experiment=experiment)
   if models < 10:
     with pytest.raises(UserError, match=f"^num_models={models} of this workdir are"):
-      efficiency._asked(opened)
+      efficiency._requested(models, config)
     return
-  sizes, _ = efficiency._asked(opened)
+  sizes, _ = efficiency._requested(models, config)
   assert sizes[-1] == models
   for size in sizes[:-1]:  # All models are all that there are.
     for one in (config, dataclasses.replace(config, folds=1)):
@@ -53,7 +49,7 @@ def test_default_sizes_can_be_split(models, folds, share) -> None:
     flagsaver.flagsaver(sizes=["9"]),
     pytest.raises(UserError, match="^sizes must be numbers from 10"),
   ):
-    efficiency._asked(opened)
+    efficiency._requested(models, config)
 
 
 @pytest.mark.slow

@@ -30,16 +30,14 @@ def test_outcomes_have_exact_and_student_t_intervals() -> None:
 @pytest.mark.parametrize("size", [*range(1, 45), 199, 200, 5000])
 def test_default_sizes_fit_every_class(size) -> None:
   labels = np.repeat([0, 1], [size, 7])
-  opened = types.SimpleNamespace(
-    labels=labels,
-    target_labels=np.array([0]),
-    dataset=types.SimpleNamespace(class_names=("small", "other")),
+  data = types.SimpleNamespace(
+    train_labels=labels, test_labels=np.array([0]), class_names=("small", "other")
   )
   if size == 1:
     with pytest.raises(UserError, match="^target=0 is of the class small, which has 1"):
-      explain._asked(opened)
+      explain._requested(data)
     return
-  target, ks = explain._asked(opened)
+  target, ks = explain._requested(data)
   assert target == 0 and ks == sorted(set(ks)) and len(ks) in (1, 2)
   assert set(ks) <= set(range(1, size))
   if size >= 40:
@@ -49,7 +47,7 @@ def test_default_sizes_fit_every_class(size) -> None:
     flagsaver.flagsaver(ks=[str(size)]),
     pytest.raises(UserError, match=rf"^ks must be numbers in \[1, {size}\)"),
   ):
-    explain._asked(opened)
+    explain._requested(data)
 
 
 @pytest.mark.slow
@@ -65,7 +63,7 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
   assert all(outcome["models"] <= 4 for outcome in record["outcomes"])
   assert (finished_copy / "explain_3.png").stat().st_size > 1000
   with flagsaver.as_parsed(workdir=str(finished_copy)):
-    opened = launcher.open_lab()
+    opened = launcher.open_run()
   scores = explain.methods.scores(opened, explain.METHODS)
   with open(finished_copy / "explain_3.csv", newline="", encoding="utf-8") as file:
     table = list(csv.DictReader(file))
@@ -73,15 +71,15 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
   for row in table:
     index = int(row["index"])
     assert row["source"] == opened.dataset.train_sources[index]
-    assert row["class"] == opened.dataset.class_names[opened.labels[index]]
-  for change in explain.changes_of(opened, scores, 3, [2, 4]):
-    label = opened.target_labels[3]
+    assert row["class"] == opened.dataset.class_names[opened.dataset.train_labels[index]]
+  for change in explain.changes_of(opened.dataset, scores, 3, [2, 4]):
+    label = opened.dataset.test_labels[3]
     named = [int(row["index"]) for row in table if row["change"] == change.name]
     assert named == [*change.removed, *change.relabelled]
     assert len(change.removed) + len(change.relabelled) in (2, 4)
-    assert (opened.labels[change.relabelled] == label).all()
+    assert (opened.dataset.train_labels[change.relabelled] == label).all()
     if "datamodel" not in change.name:
-      assert (opened.labels[change.removed] == label).all()
+      assert (opened.dataset.train_labels[change.removed] == label).all()
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from absl.testing import flagsaver
 from flax import linen as nn
 from support.programs import TOY, start
 
-from experiments import brittleness, fit_datamodels, pipeline, train_subsets
-from experiments.runtime import lab, launcher
+from experiments import brittleness, pipeline, train_subsets
+from experiments.runtime import launcher, subset_models
+from experiments.runtime.run import Run
 
 TOY_OF_VECTORS = {
   name: value
@@ -80,7 +81,7 @@ def test_scores_from_files_are_ranked_and_judged_as_ours_are(done) -> None:
       assert examples == order[: len(examples)].tolist()
   summary = json.loads((folder / "summary.json").read_text())["brittleness"]["methods"]
   with launcher_of(folder) as opened:
-    masks, margins = fit_datamodels.held_out_rows(opened)
+    masks, margins = subset_models.joined(opened.subsets.held_out_rows())
   guess = masks[:] @ scores["theirs"].T
   expected = [
     scipy.stats.spearmanr(a, b)[0] for a, b in zip(guess.T, margins.T, strict=True)
@@ -91,10 +92,10 @@ def test_scores_from_files_are_ranked_and_judged_as_ours_are(done) -> None:
 
 
 @contextlib.contextmanager
-def launcher_of(folder) -> Iterator[lab.Lab]:
+def launcher_of(folder) -> Iterator[Run]:
   """An opened workdir."""
   with flagsaver.as_parsed(workdir=str(folder)):
-    yield launcher.open_lab()
+    yield launcher.open_run()
 
 
 def test_files_are_remembered_and_a_changed_one_is_searched_again(

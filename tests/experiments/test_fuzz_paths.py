@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 from hypothesis import strategies as st
 from support import fuzz
 
-from experiments.runtime import launcher
+from experiments.runtime import launcher, stages
 from jaxdm.data import place
 from jaxdm.data.dataset import DataError
 from jaxdm.data.load import load_dataset
@@ -124,18 +124,20 @@ def test_any_spelling_leads_to_the_same_data_and_workdir(
           assert found.fingerprint() == expected[case.kind]
         workdir = {"workdir": ["run", f"{root}//x/.././run/"][number]}
         with flagsaver.as_parsed(**toy, **workdir, **{flag: path}):
-          opened = launcher.open_lab()
+          opened = launcher.open_run()
           assert opened.dataset.fingerprint() == expected[case.kind]
           with opened.workdir.locked():
             began.append(1)
-            opened.workdir.run(
-              "stage", opened.settings("data"), lambda: {"n": len(began)}
+            stages.run(
+              opened.workdir, "stage", opened.settings("data"), lambda: {"n": len(began)}
             )
         (root / "x").mkdir(exist_ok=True)
-      assert opened.workdir.summary("stage")["n"] == 1  # It was not done again.
+      assert (
+        stages.summary_of(opened.workdir, "stage")["n"] == 1
+      )  # It was not done again.
       monkeypatch.chdir("/")
       with flagsaver.as_parsed(workdir=str(root / "run"), batch_size="2"):
-        assert launcher.open_lab().dataset.fingerprint() == expected[case.kind]
+        assert launcher.open_run().dataset.fingerprint() == expected[case.kind]
 
   fuzz.check(cases(), check, count)
 

@@ -13,7 +13,9 @@ from support.programs import TOY, contents, start
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
 from experiments.config import settings as settings_lib
-from experiments.runtime import lab, workdir
+from experiments.runtime import data_source, progress_log
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import WorkdirError
 from experiments.studies import efficiency, removal_curves
 from jaxdm.data.dataset import Dataset
 from jaxdm.training.trainer import Trainer
@@ -21,7 +23,7 @@ from jaxdm.training.trainer import Trainer
 MORE = {"num_models": "180", "num_held_out": "30", "held_out_seeds": "4"}
 
 
-def run(folder: pathlib.Path, *stages, **changes: str | None) -> lab.Lab:
+def run(folder: pathlib.Path, *stages, **changes: str | None) -> Run:
   with planted.experiment(folder, **changes) as opened:
     for stage in stages:
       stage.main(opened)
@@ -48,10 +50,10 @@ def test_more_models_join_those_that_are_there(tmp_path) -> None:
   folder = tmp_path / "run"
   before = run(folder, train_subsets, fit_datamodels)
   small, old = bank_of(folder), record(folder, "fit_datamodels")["summary"]
-  held_out = before.held_out_rows()
+  held_out = before.subsets.held_out_rows()
   grown = run(folder, train_subsets, fit_datamodels, **MORE)
   # What was held out still is, and no model is both fitted to and judged on.
-  fitted, judged = grown.fitted_rows(), grown.held_out_rows()
+  fitted, judged = grown.subsets.fitted_rows(), grown.subsets.held_out_rows()
   assert len(fitted.numbers) == 180 and len(judged[0].numbers) == 30 and len(judged) == 4
   assert not np.isin(fitted.numbers, judged[0].numbers).any()
   for one, two in zip(held_out, judged, strict=False):
@@ -71,7 +73,9 @@ def test_more_models_join_those_that_are_there(tmp_path) -> None:
   alike = run(
     tmp_path / "at once", train_subsets, fit_datamodels, held_out_from="150", **MORE
   )
-  np.testing.assert_array_equal(alike.fitted_rows().margins_mt[:], fitted.margins_mt[:])
+  np.testing.assert_array_equal(
+    alike.subsets.fitted_rows().margins_mt[:], fitted.margins_mt[:]
+  )
   at_once = record(tmp_path / "at once", "fit_datamodels")["summary"]
   assert at_once["lds"] == new["lds"]
 
@@ -100,11 +104,9 @@ def test_the_first_models_that_are_not_held_out_are_fitted_to(
 def test_later_stages_wait_for_models_and_fits_that_are_asked_for(tmp_path) -> None:
   folder = tmp_path / "run"
   run(folder, train_subsets, fit_datamodels)
-  with pytest.raises(
-    workdir.WorkdirError, match="lacks 36 of 210 models; run .*train_su"
-  ):
+  with pytest.raises(WorkdirError, match="lacks 36 of 210 models; run .*train_su"):
     run(folder, fit_datamodels, **MORE)
-  with pytest.raises(workdir.WorkdirError, match="holds other fitted_rows, held_"):
+  with pytest.raises(WorkdirError, match="holds other fitted_rows, held_"):
     run(folder, train_subsets, brittleness, **MORE)
   # Nothing of what was asked for and could not be done stays.
   assert record(folder, "fit_datamodels")["complete"]
@@ -183,14 +185,12 @@ def test_a_first_stage_that_was_killed_binds_nothing(tmp_path, monkeypatch) -> N
   assert list((folder / "bank").glob("*/manifest.json"))
   opened = run(folder, train_subsets, fit_datamodels, width="4", keep_logits=None)
   assert opened.experiment.train.width == 4
-  with pytest.raises(
-    workdir.WorkdirError, match="holds other models .*--width: stored 4"
-  ):
+  with pytest.raises(WorkdirError, match="holds other models .*--width: stored 4"):
     run(folder, width="5")
 
 
 def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
-  folder, load = tmp_path / "run", lab.dataset_of
+  folder, load = tmp_path / "run", data_source.load
 
   def changed(*args) -> Dataset:
     found = load(*args)
@@ -205,10 +205,10 @@ def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
     patch.setattr(Trainer, "collect", killed)
     with pytest.raises(KeyboardInterrupt):
       run(folder, train_subsets)
-  monkeypatch.setattr(lab, "dataset_of", changed)
+  monkeypatch.setattr(data_source, "load", changed)
   run(folder, train_subsets)
-  monkeypatch.setattr(lab, "dataset_of", load)
-  with pytest.raises(workdir.WorkdirError, match="was begun with other images"):
+  monkeypatch.setattr(data_source, "load", load)
+  with pytest.raises(WorkdirError, match="was begun with other images"):
     run(folder)
 
 
@@ -223,7 +223,7 @@ def test_a_fit_with_other_settings_follows_one_that_was_stopped(
       raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(lab, "progress_bar", lambda *_, **__: stop)
+    patch.setattr(progress_log, "progress_bar", lambda *_, **__: stop)
     with pytest.raises(KeyboardInterrupt):
       run(folder, fit_datamodels)
   assert list((folder / "datamodels.parts").glob("*/*.npz"))

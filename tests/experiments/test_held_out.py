@@ -10,15 +10,17 @@ from support import planted
 from support.planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
 from experiments import fit_datamodels, train_subsets
-from experiments.runtime import lab, methods
+from experiments.runtime import stages, subset_models
+from experiments.runtime.run import Run
 from experiments.studies import efficiency
+from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.storage import bank
 from jaxdm.training import trainer
 from jaxdm.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory) -> lab.Lab:
+def opened(tmp_path_factory) -> Run:
   """A workdir of planted models, with a fit to those on random subsets."""
   folder = tmp_path_factory.mktemp("planted") / "run"
   with planted.experiment(folder) as opened:
@@ -33,7 +35,7 @@ def held_out(opened) -> tuple[np.ndarray, np.ndarray]:
 
   The first store holds them behind the models to fit to, the others nothing else.
   """
-  subsets, *repeats = (collection.store for collection in opened.collections())
+  subsets, *repeats = (collection.store for collection in opened.subsets.collections())
   rows = slice(NUM_MODELS, NUM_MODELS + NUM_HELD_OUT)
   masks = np.unpackbits(subsets.read("masks", rows), axis=1, count=NUM_TRAIN)
   again = slice(0, NUM_HELD_OUT)
@@ -62,8 +64,8 @@ def as_sets(masks: np.ndarray) -> set[bytes]:
 
 
 def test_no_model_is_both_fitted_to_and_judged_on(opened, held_out) -> None:
-  fitted, fitted_margins = fit_datamodels.finite_rows(opened)
-  judged, judged_margins = fit_datamodels.held_out_rows(opened)
+  fitted, fitted_margins = subset_models.converged(opened.subsets.fitted_rows())
+  judged, judged_margins = subset_models.joined(opened.subsets.held_out_rows())
   fitted_sets, judged_sets = as_sets(fitted[:]), as_sets(judged[:])
   assert len(fitted_sets) == len(fitted_margins) == NUM_MODELS
   assert len(judged_sets) == NUM_HELD_OUT
@@ -83,7 +85,7 @@ def test_margins_that_are_judged_belong_to_their_training_sets(opened, held_out)
     for margins_st in margins_rst
     for mask, margin in zip(masks, margins_st, strict=True)
   }
-  found_masks, found_margins = fit_datamodels.held_out_rows(opened)
+  found_masks, found_margins = subset_models.joined(opened.subsets.held_out_rows())
   rows = zip(found_masks[:], np.asarray(found_margins, np.float32), strict=True)
   assert {margin.tobytes(): mask.tobytes() for mask, margin in rows} == expected
 
@@ -91,20 +93,21 @@ def test_margins_that_are_judged_belong_to_their_training_sets(opened, held_out)
 def test_scores_are_judged_by_the_stored_held_out_models(opened, held_out) -> None:
   true_tn = planted.weights(opened)
   scores = {"true": true_tn, "random": np.random.default_rng(1).random(true_tn.shape)}
-  found = methods.judged(opened, scores)
+  rows_of_all = subset_models.joined(opened.subsets.held_out_rows())
+  found = {name: evaluate_scores(rows, *rows_of_all) for name, rows in scores.items()}
   for name, scores_tn in scores.items():
     expected = lds(scores_tn, held_out)
     assert found[name].lds.estimate == pytest.approx(expected, abs=1e-6)
-    rows = fit_datamodels.held_out_rows(opened)
-    point = efficiency.judged(opened, name, 0, scores_tn, rows)
+    rows = subset_models.joined(opened.subsets.held_out_rows())
+    point = efficiency.judged(name, 0, scores_tn, rows)
     assert point.lds == pytest.approx(expected, abs=1e-6)
   # Enough noise that the LDS says which models are judged on.
   assert 0.5 < found["true"].lds.estimate < 0.95
 
 
 def test_the_fits_summary_is_about_the_stored_held_out_models(opened, held_out) -> None:
-  summary = opened.workdir.summary("fit_datamodels")
-  weights_tn = fit_datamodels.fitted(opened.workdir).weights_tn
+  summary = stages.summary_of(opened.workdir, "fit_datamodels")
+  weights_tn = fit_datamodels.load(opened.workdir).weights_tn
   assert weights_tn.any(axis=1).all()
   assert summary["lds"]["estimate"] == pytest.approx(lds(weights_tn, held_out), abs=1e-6)
   assert summary["models_fitted_to"] == NUM_MODELS
@@ -124,8 +127,8 @@ def test_held_out_rows_of_files_do_not_change_the_fit(tmp_path) -> None:
     with flagsaver.as_parsed(**given):
       fit_datamodels.PROGRAM.start(["prog"])
       opened = fit_datamodels.open_any()
-    weights_tn = fit_datamodels.fitted(opened.workdir).weights_tn
-    summary = opened.workdir.summary("fit_datamodels")
+    weights_tn = fit_datamodels.load(opened.workdir).weights_tn
+    summary = stages.summary_of(opened.workdir, "fit_datamodels")
     guess_mt = masks[60:].astype(np.float64) @ weights_tn.T.astype(np.float64)
     pairs = zip(guess_mt.T, held_out.T, strict=True)
     expected = [scipy.stats.spearmanr(*pair)[0] for pair in pairs]
@@ -137,7 +140,7 @@ def test_held_out_rows_of_files_do_not_change_the_fit(tmp_path) -> None:
 
 def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> None:
   """A subset that is trained on again has another seed, or there is no noise to see."""
-  asked, shape = [], (len(opened.target_labels), 2)
+  asked, shape = [], (len(opened.dataset.test_labels), 2)
 
   def trained(self, parts) -> Iterator[np.ndarray]:
     for masks_mn, _, streams in parts:
@@ -148,7 +151,7 @@ def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> Non
   monkeypatch.setattr(Trainer, "_trained_logits", trained)
   monkeypatch.setattr(trainer, "missing", lambda store, count, shard: [range(count)])
   monkeypatch.setattr(bank, "write", lambda *args, **options: None)
-  for collection in opened.collections():
+  for collection in opened.subsets.collections():
     opened.trainer.collect(collection)
   total = NUM_MODELS + REPEATS * NUM_HELD_OUT
   assert len({(family, number) for _, family, number in asked}) == total == len(asked)

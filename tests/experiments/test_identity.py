@@ -23,7 +23,10 @@ from hypothesis import strategies as st
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
 from experiments.config import presets
 from experiments.config import settings as settings_lib
-from experiments.runtime import base_models, lab, relabel, workdir
+from experiments.runtime import base_models, relabel, stages, subset_models
+from experiments.runtime.run import Run, make_run
+from experiments.runtime.workdir import Workdir, WorkdirError
+from experiments.runtime.workdir_models import BASE_MODELS
 from experiments.studies import efficiency, explain, removal_curves
 from jaxdm import prng, training_sets
 from jaxdm.attribution.registry import from_full_data
@@ -500,7 +503,7 @@ def half_trained() -> Entry:
 # What launchers keep. Workdirs hold stores and records as train_subsets leaves them.
 
 
-def toy_lab(folder, of: Parts) -> lab.Lab:
+def toy_run(folder, of: Parts) -> Run:
   """An experiment whose models are stored, though nothing was trained."""
   start = presets.PRESETS["fashion"]()
   experiment = dataclasses.replace(
@@ -518,10 +521,10 @@ def toy_lab(folder, of: Parts) -> lab.Lab:
   images = Dataset(
     "toy", of.images, of.labels, of.target_images, of.target_labels, of.class_names
   )
-  found = workdir.Workdir(str(folder))
+  found = Workdir(str(folder))
   (folder / "stages").mkdir(parents=True, exist_ok=True)
-  opened = lab.Lab(found, experiment, of.speed, images)
-  made, row = opened.collections(), 0
+  opened = make_run(found, experiment, images, of.speed)
+  made, row = opened.subsets.collections(), 0
   for collection in made:
     size = collection.store.rows_per_chunk
     for chunk in missing(collection.store, collection.models):
@@ -534,26 +537,26 @@ def toy_lab(folder, of: Parts) -> lab.Lab:
   return opened
 
 
-def finished(found: workdir.Workdir, stage: str, outputs: dict[str, str]) -> None:
+def finished(found: Workdir, stage: str, outputs: dict[str, str]) -> None:
   """Records a stage as finished, anew."""
   (found.path / "stages" / f"{stage}.json").unlink(missing_ok=True)
-  found.run(stage, {}, lambda: {workdir.OUTPUTS: outputs})
+  stages.run(found, stage, {}, lambda: {stages.OUTPUTS: outputs})
 
 
-def rewritten(folder, of: Parts) -> lab.Lab:
+def rewritten(folder, of: Parts) -> Run:
   """The same with the stores' numbers replaced, as a repair by other software would."""
   for marker in folder.glob("bank/*/done/*.json"):
     marker.unlink()
-  return toy_lab(folder, of)
+  return toy_run(folder, of)
 
 
-def in_common(folder, of: Parts) -> lab.Lab:
+def in_common(folder, of: Parts) -> Run:
   """An experiment with stores of its own, in a workdir that others like it share."""
   folder.mkdir(exist_ok=True)
   path = folder.parent / f"{folder.name}-common"
   (path / "stages").mkdir(parents=True, exist_ok=True)
-  opened = toy_lab(folder / str(len(list(folder.iterdir()))), of)
-  return dataclasses.replace(opened, workdir=workdir.Workdir(str(path)))
+  opened = toy_run(folder / str(len(list(folder.iterdir()))), of)
+  return dataclasses.replace(opened, workdir=Workdir(str(path)))
 
 
 def changed_base_models(base: Parts) -> dict[str, Parts]:
@@ -573,10 +576,10 @@ def base_model_arrays() -> Entry:
     if base_models.exist(opened):
       base_models.load(opened)
       return False
-    path = opened.workdir.path / lab.BASE_MODELS
+    path = opened.workdir.path / BASE_MODELS
     scores = dict.fromkeys(from_full_data(), (T, N))
     arrays = array_folder.create(path, {"logits": (2, T, 2), **scores})
-    array_folder.finish(path, arrays, opened.base_models_identity())
+    array_folder.finish(path, arrays, base_models.identity_of(opened))
     return True
 
   base = parts()
@@ -682,13 +685,13 @@ def stage_record(
     if main is not fit_datamodels.main:
       finished(opened.workdir, fit_datamodels.STAGE, {"datamodels": fitted})
     models = np.ones((2, T)), np.ones((2, T, 2)), scores_of(problem)
-    run = workdir.Workdir.run
+    run = stages.run
 
-    def counted(self, stage, settings, work, inputs={}) -> Any:  # noqa: B006
-      return run(self, stage, settings, lambda: worked.append(stage) or {}, inputs)
+    def counted(workdir, stage, settings, work, inputs={}) -> Any:  # noqa: B006
+      return run(workdir, stage, settings, lambda: worked.append(stage) or {}, inputs)
 
     with pytest.MonkeyPatch.context() as patch, flagsaver.as_parsed(**given):
-      patch.setattr(workdir.Workdir, "run", counted)
+      patch.setattr(stages, "run", counted)
       patch.setattr(base_models, "load", lambda opened: base_models.BaseModels(*models))
       main(opened)
     return bool(worked)
@@ -746,7 +749,7 @@ TABLE: dict[str, Callable[[], Entry]] = {
     efficiency.main, "search", removals=["datamodel"], sizes=["12"]
   ),
 }
-REFUSED = (store.StoreError, workdir.WorkdirError, ValueError)
+REFUSED = (store.StoreError, WorkdirError, ValueError)
 
 
 def reused(entry: Entry, folder, of: Any) -> bool:
@@ -775,27 +778,28 @@ def test_what_depends_on_something_else_is_never_used_again(name, tmp_path) -> N
 def test_datamodels_that_were_changed_are_refused(tmp_path) -> None:
   numbers = np.zeros((T, N), np.float32)
   models = Datamodels(numbers, *(numbers[:, 0],) * 5)
-  found = workdir.Workdir(str(tmp_path))
+  found = Workdir(str(tmp_path))
   (tmp_path / "stages").mkdir()
   finished(found, fit_datamodels.STAGE, {"datamodels": identity.digest(models)})
   models.save(tmp_path / "datamodels")
-  np.testing.assert_array_equal(fit_datamodels.fitted(found).weights_tn, numbers)
+  np.testing.assert_array_equal(fit_datamodels.load(found).weights_tn, numbers)
   for name in [field.name for field in dataclasses.fields(models)]:
     array = getattr(models, name)
     [other] = with_one_changed(array, (-1,) * array.ndim)
     changed = dataclasses.replace(models, **{name: other})
     changed.save(tmp_path / "datamodels", overwrite=True)
-    with pytest.raises(workdir.WorkdirError, match="is not what fit_datamodels wrote"):
-      fit_datamodels.fitted(found)
+    with pytest.raises(WorkdirError, match="is not what fit_datamodels wrote"):
+      fit_datamodels.load(found)
 
 
 def test_masks_of_fits_and_judgements_are_those_that_were_stored(
   tmp_path, monkeypatch
 ) -> None:
   base = parts()
-  opened = toy_lab(tmp_path, base)
-  expected = opened.subset_masks(np.arange(FITTED + HELD_OUT))
-  store_of_subsets = opened.collections()[0].store
+  opened = toy_run(tmp_path, base)
+  collection = opened.subsets.collections()[0]
+  store_of_subsets, numbers = collection.store, np.arange(FITTED + HELD_OUT)
+  expected = collection.subsets.masks(base.collect.seed, N, numbers)
   swapped = expected[:32].copy()
   swapped[5] = ~swapped[5]
   bank.write(store_of_subsets, 0, swapped, base.margins_mt[:32])
@@ -804,11 +808,11 @@ def test_masks_of_fits_and_judgements_are_those_that_were_stored(
     raise AssertionError("masks are drawn again")
 
   monkeypatch.setattr(training_sets, "random_masks", drawn)
-  masks, margins_mt = fit_datamodels.finite_rows(opened)
+  masks, margins_mt = subset_models.converged(opened.subsets.fitted_rows())
   expected[5] = ~expected[5]
   np.testing.assert_array_equal(masks[:], expected[:FITTED])
   np.testing.assert_array_equal(margins_mt[:], base.margins_mt[:FITTED])
-  masks, margins_mt = fit_datamodels.held_out_rows(opened)
+  masks, margins_mt = subset_models.joined(opened.subsets.held_out_rows())
   np.testing.assert_array_equal(masks[:], np.tile(expected[FITTED:], (2, 1)))
   np.testing.assert_array_equal(margins_mt, base.margins_mt[FITTED:])
 
@@ -896,10 +900,10 @@ def test_stores_and_records_of_other_versions_are_refused_in_one_line(
   tmp_path, monkeypatch
 ) -> None:
   base = parts()
-  opened = toy_lab(tmp_path, base)
+  opened = toy_run(tmp_path, base)
   monkeypatch.setattr(store, "_FORMAT", 4)
   with pytest.raises(store.StoreError, match="store of format 3, .*use the version that"):
-    opened.collections()
-  monkeypatch.setattr(workdir, "_FORMAT", 3)
-  with pytest.raises(workdir.WorkdirError, match="go on with that version, or name"):
-    opened.workdir.summary(train_subsets.STAGE)
+    opened.subsets.collections()
+  monkeypatch.setattr(stages, "_FORMAT", 3)
+  with pytest.raises(WorkdirError, match="go on with that version, or name"):
+    stages.summary_of(opened.workdir, train_subsets.STAGE)

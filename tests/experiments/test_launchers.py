@@ -29,7 +29,8 @@ from experiments import (
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.ops import status
-from experiments.runtime import launcher, provenance, relabel, workdir
+from experiments.runtime import launcher, progress_log, provenance, relabel, stages
+from experiments.runtime.workdir import Workdir
 from jaxdm.brittleness import label_flips as label_flip_lib
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
@@ -110,7 +111,7 @@ def test_later_stages_remember_the_preset(tmp_path) -> None:
   with flagsaver.as_parsed(workdir=str(tmp_path / "run"), preset="fashion-all", **toy):
     train_subsets.PROGRAM.start(["prog"])
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
-    opened = launcher.open_lab()
+    opened = launcher.open_run()
   assert opened.experiment.search.num_targets == 120
   with (
     flagsaver.as_parsed(workdir=str(tmp_path / "run"), preset="fashion", **toy),
@@ -127,7 +128,7 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
   monkeypatch.chdir(tmp_path)
 
   def stage(opened) -> None:
-    opened.workdir.run("stage", {"search": {"seed": 0}}, dict)
+    stages.run(opened.workdir, "stage", {"search": {"seed": 0}}, dict)
 
   with flagsaver.as_parsed(**toy, arrays="mine.npz"):
     launcher.Program(stage).start(["prog"])
@@ -150,7 +151,7 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
     def work() -> dict[str, Any]:
       raise UserError("width", "is wrong")
 
-    opened.workdir.run("next", {}, work)
+    stages.run(opened.workdir, "next", {}, work)
 
   with (
     flagsaver.as_parsed(**toy, arrays=str(tmp_path / "other.npz")),
@@ -166,7 +167,7 @@ def test_later_stages_remember_where_the_images_are(tmp_path, monkeypatch) -> No
 
 def test_a_place_for_stores_that_cannot_be_used_is_not_remembered(tmp_path) -> None:
   def stage(opened) -> None:
-    opened.workdir.run("stage", {}, dict)
+    stages.run(opened.workdir, "stage", {}, dict)
 
   with pytest.raises(SystemExit, match="^error: --bank_dir=/proc/bank cannot be used"):
     start(launcher.Program(stage), tmp_path / "run", bank_dir="/proc/bank")
@@ -176,7 +177,7 @@ def test_a_place_for_stores_that_cannot_be_used_is_not_remembered(tmp_path) -> N
   other.rmdir()
   with pytest.raises(SystemExit, match="bank cannot be used: the stores .* are not now"):
     start(
-      launcher.Program(lambda opened: opened.workdir.run("next", {}, dict)),
+      launcher.Program(lambda opened: stages.run(opened.workdir, "next", {}, dict)),
       tmp_path / "run",
     )
 
@@ -279,15 +280,17 @@ def test_labels_are_flipped_to_what_was_asked_for(tmp_path, monkeypatch) -> None
   monkeypatch.setattr(Trainer, "__call__", spy)
   start(label_flip.PROGRAM, tmp_path / "run", **toy, flip_to="best", search_targets=some)
   with flagsaver.as_parsed(workdir=str(tmp_path / "run")):
-    opened = launcher.open_lab()
+    opened = launcher.open_run()
     targets = np.array([int(target) for target in some.split(",")])
-    best_un = label_flip_lib.best_class(relabel.scores(opened, targets), opened.labels)
+    best_un = label_flip_lib.best_class(
+      relabel.scores(opened, targets), opened.trainer.labels
+    )
   assert trained
   for labels_n in trained:
-    changed = np.flatnonzero(labels_n != opened.labels)
-    own = opened.labels[changed]
+    changed = np.flatnonzero(labels_n != opened.trainer.labels)
+    own = opened.trainer.labels[changed]
     assert changed.size and len(set(own)) == 1  # Of one target's class.
-    mine = opened.target_labels[targets] == own[0]
+    mine = opened.trainer.target_labels[targets] == own[0]
     assert (best_un[mine][:, changed] == labels_n[changed]).all(axis=1).any()
   found = list(csv.DictReader((tmp_path / "run" / "label_flip.csv").open()))
   assert [r["method"] for r in found] == ["similar"] * 3 + ["relabel"] * 3
@@ -324,9 +327,9 @@ def test_a_damaged_note_of_a_workdir_is_named(tmp_path, name) -> None:
 
 def test_logs_tell_how_far_a_process_is(tmp_path) -> None:
   (tmp_path / "run").mkdir()
-  told = workdir.Workdir(str(tmp_path / "run")).log("models of subsets", lambda: 3)
+  update = progress_log.log(tmp_path / "run", "models of subsets", lambda: 3)
   for done in (0, 1, 8):
-    told(done, 8)
+    update(done, 8)
   text = (tmp_path / "run" / "logs" / "host-0-of-1.jsonl").read_text()
   lines = [json.loads(line) for line in text.splitlines()]
   # The first and the last; those between only every few seconds.
@@ -345,7 +348,7 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
 
 
 def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path) -> None:
-  folder = workdir.Workdir(str(tmp_path / "run"))
+  folder = Workdir(str(tmp_path / "run"))
   left = folder.path / "stages" / "report.json.0123456789ab.partial"
   with folder.locked(0, 2):
     left.write_text("")

@@ -22,7 +22,8 @@ from support.tables import dataset, read_twice
 
 from experiments import report
 from experiments.ops import status
-from experiments.runtime import launcher, workdir
+from experiments.runtime import launcher, stages
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.data.dataset import DataError
 from jaxdm.data.folder import load_folder
 from jaxdm.report import tables
@@ -166,13 +167,13 @@ def test_all_that_is_kept_may_be_in_any_folder(tmp_path, name) -> None:
 
 
 def test_a_flag_that_nobody_gave_is_not_named(tmp_path) -> None:
-  first = workdir.Workdir(str(tmp_path / "run"))
+  first = Workdir(str(tmp_path / "run"))
   with first.locked():
-    first.run("stage", {}, dict)
+    stages.run(first, "stage", {}, dict)
   (tmp_path / "run" / "bank").rmdir()
-  again = workdir.Workdir(str(tmp_path / "run"))
-  with pytest.raises(workdir.WorkdirError) as caught, again.locked():
-    again.run("next", {}, dict)
+  again = Workdir(str(tmp_path / "run"))
+  with pytest.raises(WorkdirError) as caught, again.locked():
+    stages.run(again, "next", {}, dict)
   assert re.match("workdir: .*/run/bank cannot be used: the stores .*", str(caught.value))
   assert "bank_dir" not in str(caught.value)
 
@@ -205,10 +206,10 @@ def test_links_are_what_they_lead_to(tmp_path) -> None:
   # A workdir, and what it keeps for a time.
   (tmp_path / "disk").mkdir()
   (tmp_path / "run").symlink_to(tmp_path / "disk")
-  opened = workdir.Workdir(str(tmp_path / "run"))
+  opened = Workdir(str(tmp_path / "run"))
   with opened.locked():
-    opened.run("stage", {}, lambda: {"answer": 42})
-  assert workdir.Workdir(str(tmp_path / "disk")).summary("stage")["answer"] == 42
+    stages.run(opened, "stage", {}, lambda: {"answer": 42})
+  assert stages.summary_of(Workdir(str(tmp_path / "disk")), "stage")["answer"] == 42
   parts = tmp_path / "disk" / "parts"
   parts.symlink_to(tmp_path / "real")
   for _ in range(2):
@@ -288,7 +289,7 @@ def test_a_disk_that_fails_is_no_disk_without_links(tmp_path, monkeypatch) -> No
 
 
 def test_what_reads_makes_nothing_and_keeps_writers_out(tmp_path) -> None:
-  reader = workdir.Workdir(str(tmp_path / "run"))
+  reader = Workdir(str(tmp_path / "run"))
   with reader.locked_for_reading():
     assert not (tmp_path / "run").exists()
   with reader.locked():
@@ -296,7 +297,7 @@ def test_what_reads_makes_nothing_and_keeps_writers_out(tmp_path) -> None:
   before = programs.contents(tmp_path)
   with reader.locked_for_reading():
     for again in (reader.locked_for_reading, reader.locked):
-      with pytest.raises(workdir.WorkdirError, match="in use by another"), again():
+      with pytest.raises(WorkdirError, match="in use by another"), again():
         pass
   assert programs.contents(tmp_path) == before
 
@@ -381,7 +382,7 @@ def test_the_report_may_be_elsewhere(finished, tmp_path) -> None:
   with flagsaver.as_parsed(workdir=str(finished), out="/proc/none"):
     with pytest.raises(SystemExit, match="^error: --out=/proc/none cannot be written"):
       report.PROGRAM.start(["prog"])
-    opened = launcher.open_lab()
+    opened = launcher.open_run()
   sources = opened.dataset.train_sources
   with open(finished / "brittleness.csv", newline="", encoding="utf-8") as file:
     for row in csv.DictReader(file):

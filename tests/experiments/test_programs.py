@@ -12,7 +12,7 @@ import jax
 import pytest
 from support import programs
 
-from experiments.runtime import workdir
+from experiments.runtime.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 ALONE = ("ops.bank", "studies.efficiency", "studies.explain", "report")
@@ -120,7 +120,7 @@ def ran(places) -> dict[tuple[str, ...], dict[str, Any]]:
     if "--workdir" not in text and name in LAUNCHERS:
       text += f" --workdir={places['NONE']}"
     parts.append([name, text.split(), *(platforms or [""])])
-  held = workdir.Workdir(places["HELD"])
+  held = Workdir(places["HELD"])
   with held.locked():
     return dict(zip(asked, programs.in_forks(parts), strict=True))
 

@@ -24,14 +24,16 @@ def test_curves_are_what_retraining_says(finished_copy, capsys) -> None:
   rows = list(csv.DictReader((finished_copy / "removal_curves.csv").open()))
   assert len(rows) == 2 * 2 * 3
   with flagsaver.as_parsed(workdir=str(finished_copy)):
-    opened = launcher.open_lab()
+    opened = launcher.open_run()
   influence = base_models.load(opened).scores["influence"]
   for row in rows[:4]:
     target, k = int(row["target"]), int(row["removed"])
     mask = np.ones(48, bool)
     mask[np.argsort(-influence[target], kind="stable")[:k]] = False
     seeds = prng.model_seeds("curve", 3)
-    margins = opened.trainer(np.tile(mask, (3, 1)), opened.labels, seeds)[:, target]
+    margins = opened.trainer(np.tile(mask, (3, 1)), opened.trainer.labels, seeds)[
+      :, target
+    ]
     assert row["method"] == "influence" and row["models"] == "3"
     np.testing.assert_allclose(float(row["mean_margin"]), margins.mean(), rtol=1e-6)
 
@@ -39,24 +41,21 @@ def test_curves_are_what_retraining_says(finished_copy, capsys) -> None:
 @pytest.mark.parametrize("share", [1e-6, 0.25, 0.5, 0.999999])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 9, 100])
 def test_default_sizes_fit_every_class(size, share) -> None:
-  search = types.SimpleNamespace(max_share=share)
-  opened = types.SimpleNamespace(
-    labels=np.repeat([0, 1], [size, 101]),
-    target_labels=np.array([0, 1]),
-    experiment=types.SimpleNamespace(search=search),
+  data = types.SimpleNamespace(
+    train_labels=np.repeat([0, 1], [size, 101]), test_labels=np.array([0, 1])
   )
   targets = np.array([0, 1])
   if size == 1:
     with pytest.raises(UserError, match="^search_targets must be of classes with two"):
-      removal_curves._sizes(opened, targets)
+      removal_curves._sizes(data, targets, share)
     return
-  sizes = removal_curves._sizes(opened, targets)
+  sizes = removal_curves._sizes(data, targets, share)
   assert sizes and set(sizes) <= set(range(1, size))
   with (
     flagsaver.flagsaver(curve_sizes=[str(size)]),
     pytest.raises(UserError, match="^curve_sizes must be numbers in"),
   ):
-    removal_curves._sizes(opened, targets)
+    removal_curves._sizes(data, targets, share)
 
 
 def test_differences_are_paired_by_target() -> None:

@@ -22,6 +22,7 @@ from support.programs import store_of
 from experiments import fit_datamodels, train_subsets
 from experiments.ops import bank, drill, status, toy_runs
 from experiments.runtime import launcher
+from experiments.runtime.workdir import Workdir
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.storage import checksummed_json, store, verify, zarr_arrays
 
@@ -73,7 +74,7 @@ def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
 
 
 def epath_of(folder: pathlib.Path):
-  return launcher.lab.workdir.Workdir(str(folder)).path
+  return Workdir(str(folder)).path
 
 
 @pytest.mark.slow
@@ -246,7 +247,7 @@ def test_training_sets_of_another_seed_are_noticed(trained, tmp_path, capsys) ->
   folder = tmp_path / "run"
   shutil.copytree(trained, folder)
   with flagsaver.as_parsed(workdir=str(folder), **TOY):
-    collection = launcher.open_lab().collections()[0]
+    collection = launcher.open_run().subsets.collections()[0]
   rows = slice(32, 64)
   masks = collection.store.read("masks", rows)
   masks[3] ^= 255
@@ -281,10 +282,13 @@ def test_what_is_exported_can_be_fitted_as_files(trained, tmp_path, capsys) -> N
   assert (margins.shape, margins.dtype) == ((78, 20), np.float16)
   assert (masks.sum(axis=1) == 24).all()
   with flagsaver.as_parsed(workdir=str(trained), **TOY):
-    opened = launcher.open_lab()
-    expected = opened.fitted_rows().margins_mt[:]
+    opened = launcher.open_run()
+    expected = opened.subsets.fitted_rows().margins_mt[:]
   np.testing.assert_array_equal(margins[:70], expected.astype(np.float16))
-  np.testing.assert_array_equal(masks[:70], opened.subset_masks(np.arange(70)))
+  np.testing.assert_array_equal(
+    masks[:70],
+    opened.subsets.collections()[0].subsets.masks(0, masks.shape[1], np.arange(70)),
+  )
 
 
 @pytest.mark.slow
@@ -302,7 +306,7 @@ def test_logits_and_half_precision_by_choice(trained, tmp_path) -> None:
   logits = np.load(tmp_path / "npy" / "logits.npy")[:70].astype(np.float32)
   assert logits.shape == (70, 20, 2)
   with flagsaver.as_parsed(workdir=str(folder), **TOY):
-    labels = launcher.open_lab().target_labels
+    labels = launcher.open_run().dataset.test_labels
   right = logits[:, np.arange(20), labels] - logits[:, np.arange(20), 1 - labels]
   np.testing.assert_allclose(right, expected, atol=0.02)
   # And what is fitted to them is what is fitted to the others.

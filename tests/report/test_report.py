@@ -344,6 +344,14 @@ def test_the_words_follow_the_settings(changes, said, not_said) -> None:
   assert not_said not in text
 
 
+def test_models_without_logits_have_no_runner_up_class() -> None:
+  found = summary()
+  found["settings"]["retrain"] = {"retrain": "mine:logistic"}
+  text = text_of(found)
+  assert "label of the class whose images lower the target's margin most" in text
+  assert "runner-up" not in text.partition("Settings")[0]
+
+
 def test_the_words_follow_the_results() -> None:
   found = summary()
   found["brittleness"]["targets_wrong_on_all_data"] = 58

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from experiments.runtime import workdir
+from experiments.runtime import stages
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import prng
 from jaxdm.storage import atomic_io, bank, cache, checksummed_json, verify
 from jaxdm.storage import store as store_lib
@@ -265,7 +266,7 @@ def _json(path: epath.Path) -> int:
 
 def test_a_stage_is_finished_once_its_work_is_done(tmp_path, watch) -> None:
   folder = tmp_path / "run"
-  opened = workdir.Workdir(str(folder))
+  opened = Workdir(str(folder))
 
   def work() -> dict[str, int]:
     with atomic_io.writing(folder / "result", "w") as file:
@@ -273,15 +274,15 @@ def test_a_stage_is_finished_once_its_work_is_done(tmp_path, watch) -> None:
     return {"answer": 42}
 
   with opened.locked():
-    disk = watch(folder, lambda: opened.run("stage", {"fit": {"tol": 1}}, work))
+    disk = watch(folder, lambda: stages.run(opened, "stage", {"fit": {"tol": 1}}, work))
   finished = []
   for copy in disk.copies:
-    again = workdir.Workdir(str(copy))
+    again = Workdir(str(copy))
     try:
-      assert again.summary("stage")["answer"] == 42
+      assert stages.summary_of(again, "stage")["answer"] == 42
       assert (copy / "result").read_text() == "42"
       finished.append(True)
-    except workdir.WorkdirError as error:
+    except WorkdirError as error:
       assert "lacks a finished stage" in str(error)
       finished.append(False)
   assert finished == sorted(finished) and set(finished) == {False, True}

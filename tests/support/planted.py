@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments.runtime import base_models, lab, launcher, relabel
+from experiments.runtime import base_models, launcher, relabel
+from experiments.runtime.run import Run
 from jaxdm.training import fleet
 
 NUM_TRAIN, NUM_TARGETS, NUM_MODELS, NUM_HELD_OUT, REPEATS = 48, 20, 150, 24, 3
@@ -39,23 +40,23 @@ FLAGS = {
 }
 
 
-def weights(opened: lab.Lab) -> np.ndarray:
+def weights(opened: Run) -> np.ndarray:
   """The planted ones, float[t, n]: examples of a target's own class support it more."""
   noise = np.random.default_rng(0).normal(size=(NUM_TARGETS, NUM_TRAIN))
-  own = opened.target_labels[:, None] == opened.labels
+  own = opened.dataset.test_labels[:, None] == opened.dataset.train_labels
   return 0.3 * noise + np.where(own, 0.12, -0.02)
 
 
 def expected_margins(
-  opened: lab.Lab, masks_mn: np.ndarray, labels_mn: np.ndarray
+  opened: Run, masks_mn: np.ndarray, labels_mn: np.ndarray
 ) -> np.ndarray:
   """Margins float[m, t] of models on these sets, less their noise."""
-  signs_mn = np.where(labels_mn == opened.labels, 1, -1) * masks_mn
+  signs_mn = np.where(labels_mn == opened.dataset.train_labels, 1, -1) * masks_mn
   return signs_mn @ weights(opened).T
 
 
 def _train_models(
-  self: fleet.Fleet, chunks: Iterable, pixels: np.ndarray, *, opened: lab.Lab
+  self: fleet.Fleet, chunks: Iterable, pixels: np.ndarray, *, opened: Run
 ) -> Iterator[fleet.Outputs]:
   """In place of `Fleet.train_models`."""
   for sets, keys in chunks:
@@ -71,29 +72,29 @@ def _train_models(
       noise_mt[row] = NOISE * rng.normal(size=NUM_TARGETS)
     logits = np.zeros((m, NUM_TARGETS, 2), np.float32)
     margins_mt = expected_margins(opened, masks_mn, labels_mn) + noise_mt
-    logits[:, np.arange(NUM_TARGETS), opened.target_labels] = margins_mt
+    logits[:, np.arange(NUM_TARGETS), opened.dataset.test_labels] = margins_mt
     yield fleet.Outputs(m, jax.numpy.asarray(logits), None)
 
 
-def _base_models(opened: lab.Lab) -> base_models.BaseModels:
+def _base_models(opened: Run) -> base_models.BaseModels:
   """In place of `base_models.load`: the influence of each example is its weight."""
   everything = np.ones((2, NUM_TRAIN), bool)
-  margins_rt = expected_margins(opened, everything, opened.labels)
+  margins_rt = expected_margins(opened, everything, opened.dataset.train_labels)
   logits_rtk = np.zeros((2, NUM_TARGETS, 2))
-  logits_rtk[:, np.arange(NUM_TARGETS), opened.target_labels] = margins_rt
+  logits_rtk[:, np.arange(NUM_TARGETS), opened.dataset.test_labels] = margins_rt
   scores = {"influence": weights(opened).astype(np.float32)}
   return base_models.BaseModels(margins_rt, logits_rtk, scores)
 
 
-def _relabel_scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
+def _relabel_scores(opened: Run, targets: np.ndarray) -> np.ndarray:
   """In place of `relabel.scores`."""
   taken_un = 2 * weights(opened)[targets]
-  other_nk = opened.labels[:, None] != np.arange(2)
+  other_nk = opened.dataset.train_labels[:, None] != np.arange(2)
   return (taken_un[..., None] * other_nk).astype(np.float32)
 
 
 @contextlib.contextmanager
-def experiment(folder: pathlib.Path, **changes: str | None) -> Iterator[lab.Lab]:
+def experiment(folder: pathlib.Path, **changes: str | None) -> Iterator[Run]:
   """An experiment whose stages can be run until the context ends.
 
   Args:
@@ -105,7 +106,7 @@ def experiment(folder: pathlib.Path, **changes: str | None) -> Iterator[lab.Lab]
     pytest.MonkeyPatch.context() as patch,
     flagsaver.as_parsed(workdir=str(folder), **given),
   ):
-    opened = launcher.open_lab()
+    opened = launcher.open_run()
     train_models = functools.partialmethod(_train_models, opened=opened)
     patch.setattr(fleet.Fleet, "train_models", train_models)
     patch.setattr(base_models, "exist", lambda _: True)

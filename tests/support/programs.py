@@ -90,7 +90,7 @@ def in_forks(
 def store_of(folder: pathlib.Path, **given: str) -> store.Store:
   """The models on random subsets of an experiment with the settings of the drill."""
   with flagsaver.as_parsed(workdir=str(folder), **TOY_OF_DRILL, **given):
-    return launcher.open_lab().collections()[0].store
+    return launcher.open_run().subsets.collections()[0].store
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:

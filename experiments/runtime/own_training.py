@@ -1,0 +1,241 @@
+"""Training by a function of the user, in place of `jaxdm.Trainer` (--retrain)."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import pathlib
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from experiments.config import settings as settings_lib
+from jaxdm import prng
+from jaxdm import progress as progress_lib
+from jaxdm.attribution.registry import from_full_data
+from jaxdm.brittleness.retraining import Retrain, margins_of
+from jaxdm.data.dataset import Dataset
+from jaxdm.errors import UserError
+from jaxdm.storage import bank, identity, recall
+from jaxdm.training.base_trainer import BaseTrainer
+from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.training_sets import Models
+
+_ROWS = 32
+# Priors that need no scores of models on all data.
+_PRIORS = ("none", "class")
+# An odd number: distinct seeds stay distinct.
+_SEED_STEP = 2_654_435_769
+# Seeds of repeated subsets follow those of all other purposes (`prng.model_seeds`).
+_FIRST_REPEAT = 10
+
+
+class OwnTrainer(BaseTrainer):
+  """Trains by a user's function; see `BaseTrainer`."""
+
+  def __init__(
+    self,
+    config: settings_lib.RetrainConfig,
+    dataset: Dataset,
+    folder: epath.Path,
+    *,
+    seed: int,
+    share: tuple[int, int],
+  ):
+    """Imports the user's module, and calls nothing in it yet.
+
+    Args:
+      config: names the function's factory.
+      dataset: for the factory.
+      folder: for stores.
+      seed: root of all models' seeds.
+      share: see `Trainer.of`.
+
+    Raises:
+      UserError: if there is no such factory.
+    """
+    self._config, self._dataset = config, dataset
+    self._module, self._factory = _named(config.retrain)
+    targets = dataset.test_images, dataset.test_labels
+    self._bind(folder, dataset.train_labels, *targets, seed=seed, share=share)
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    return self._dataset.num_classes
+
+  @property
+  def values(self) -> np.ndarray:
+    """The inputs of the training examples."""
+    return self._dataset.train_images
+
+  @property
+  def rows(self) -> int:
+    """Models that are trained and stored together."""
+    return _ROWS
+
+  @property
+  def provenance(self) -> dict[str, str]:
+    """Nothing is known of how the function computes."""
+    return {}
+
+  def _depends_on(self) -> dict[str, Any]:
+    """The function's name, source and version, and the data that its factory gets."""
+    source = pathlib.Path(str(self._module.__file__)).read_bytes()
+    return {
+      **dataclasses.asdict(self._config),
+      "retrain_source": identity.digest(source),
+      "train_pixels": identity.digest(self.values),
+      "num_classes": self.num_classes,
+    }
+
+  @functools.cached_property
+  def _retrain(self) -> Retrain:
+    """The user's function."""
+    with _one_line_errors(self._config.retrain):
+      function: Retrain = self._factory(self._dataset)
+    if not callable(function):
+      raise UserError(
+        "retrain",
+        f"={self._config.retrain} must return a function of masks, labels and "
+        f"seeds, got {type(function).__name__}",
+      )
+    return function
+
+  def _margins(self, models: Models) -> np.ndarray:
+    """float32[m, t]; models that diverged are noted, and rows of NaN."""
+    seeds = (np.asarray(models.seeds, np.int64) + self.seed * _SEED_STEP) % 2**32
+    retrain = self._retrain
+    with _one_line_errors(self._config.retrain):
+      returned = retrain(models.masks_mn, models.labels_mn, seeds)
+    t = len(self.target_labels)
+    try:
+      found = margins_of(lambda *_: returned, *models[:2], seeds, t)
+    except ValueError as error:
+      raise UserError(None, str(error)) from error
+    with np.errstate(over="ignore"):  # Infinite margins count as diverged.
+      return self._without_diverged(np.array(found, np.float32))
+
+  def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins of each part."""
+    return map(self._margins, parts)
+
+  def collect(
+    self,
+    collection: Collection,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    progress: progress_lib.Progress = progress_lib.silent,
+  ) -> None:
+    """Trains what is missing of a collection; see `Trainer.collect`."""
+    chunks = missing(collection.store, collection.models, shard=shard)
+    done, total = 0, sum(map(len, chunks))
+    progress(done, total)
+    for chunk in chunks:
+      numbers = np.asarray(chunk)
+      masks = collection.subsets.masks(self.seed, len(self.labels), numbers)
+      labels = np.tile(self.labels, (len(masks), 1))
+      models = Models(masks, labels, _seeds(collection.subsets, numbers))
+      bank.write_from(collection.store, chunk.start, masks, self._margins(models))
+      done += len(chunk)
+      progress(done, total)
+
+  def full_data_margins(self, count: int, progress: progress_lib.Progress) -> np.ndarray:
+    """Margins float32[r, t] of models on all data, without those that diverged.
+
+    Raises:
+      UserError: if fewer than 2 models converge.
+    """
+    masks = np.ones((count, len(self.labels)), bool)
+    labels = np.tile(self.labels, (count, 1))
+    models = Models(masks, labels, prng.model_seeds("base", count))
+    found = recall.recall(
+      self.changes, models, self._trained_margins, rows=_ROWS, progress=progress
+    )
+    converged_r = np.isfinite(found).all(axis=1)
+    if converged_r.sum() < 2:
+      raise UserError(
+        "retrain",
+        f"={self._config.retrain} returned margins that are not finite for "
+        f"{int((~converged_r).sum())} of {count} models on all data",
+      )
+    return found[converged_r]
+
+
+def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
+  """The experiment without methods and priors that need networks; says which those are.
+
+  Raises:
+    UserError: if no method is left.
+  """
+  name, compare = experiment.retrain.retrain, experiment.compare
+  lost = [method for method in compare.names if method in from_full_data()]
+  methods = [method for method in compare.names if method not in lost]
+  if not methods:
+    raise UserError(
+      "methods",
+      f"={compare.methods} need gradients or features of networks, which "
+      "--retrain does not give; name datamodel, pixels or random",
+    )
+  if experiment.flip.flip_to == "best":
+    raise UserError(
+      "flip_to",
+      "must be runner-up or a class with --retrain, which gives no gradients "
+      "for relabel scores, got 'best'",
+    )
+  if lost:
+    print(
+      f"left out: {', '.join(lost)}, since they need gradients or features of networks, "
+      f"which --retrain={name} does not give"
+    )
+  priors = [one for one in experiment.prior.priors.split(",") if one in _PRIORS]
+  return dataclasses.replace(
+    experiment,
+    compare=dataclasses.replace(compare, methods=",".join(methods)),
+    prior=settings_lib.PriorConfig(priors=",".join(priors or ["none"])),
+  )
+
+
+def _named(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
+  """The module and the factory of 'package.module:factory'."""
+  where, _, name = path.partition(":")
+  if not where or not name:
+    raise UserError("retrain", f"must be package.module:factory, got {path!r}")
+  try:
+    module = importlib.import_module(where)
+    factory = getattr(module, name)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise UserError("retrain", f"={path} cannot be imported: {error}") from error
+  if not callable(factory):
+    raise UserError(
+      "retrain",
+      f"={path} must be a function that takes a jaxdm.Dataset, got "
+      f"{type(factory).__name__}",
+    )
+  if getattr(module, "__file__", None) is None:
+    raise UserError("retrain", f"={path} is in a module without a source file")
+  return module, factory
+
+
+@contextlib.contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
+  """Prints the traceback of an error in the user's code, and names the code."""
+  try:
+    yield
+  except Exception as error:
+    traceback.print_exception(error)
+    raise UserError(
+      "retrain", f"={name} raised {type(error).__name__}: {error}"
+    ) from error
+
+
+def _seeds(subsets: Subsets, numbers: np.ndarray) -> np.ndarray:
+  """Seeds of models on random subsets; each model on the same subset has another one."""
+  repeat = int(subsets.family.partition("-")[2] or 0)
+  if not repeat:
+    return prng.model_seeds("subset", 1)[0] + numbers
+  return (_FIRST_REPEAT + repeat) * prng.SEEDS_A_FAMILY + numbers

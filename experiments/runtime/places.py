@@ -1,0 +1,80 @@
+"""Files and folders outside of a workdir that its programs read; named only once."""
+
+import os
+from collections.abc import Mapping
+
+from etils import epath
+
+from jaxdm.storage import atomic_io, checksummed_json
+
+_FILE = "places.json"
+
+
+class Places:
+  """Paths by the names of flags: those of earlier runs, and those given to this run."""
+
+  def __init__(self, folder: epath.Path):
+    """Reads and writes nothing yet.
+
+    Args:
+      folder: the workdir, which remembers the paths.
+    """
+    self._file = folder / _FILE
+    self._given: dict[str, str] = {}
+
+  def find(self, **given: str | None) -> dict[str, str | None]:
+    """Paths by name.
+
+    Args:
+      **given: a path, or None: the one that an earlier run was given. A path is
+        remembered when a stage runs (`save`).
+    """
+    self._given |= _absolute(given)
+    found = self.remembered() | self._given
+    return {name: found.get(name) for name in given}
+
+  def find_all(self, prefix: str, given: Mapping[str, str]) -> dict[str, str]:
+    """All paths whose names have a prefix; see `find`.
+
+    Args:
+      prefix: of all of them, in the workdir's notes.
+      given: paths by name, without the prefix, in this run.
+
+    Returns:
+      Paths by name, those of earlier runs included.
+    """
+    self.find(**{prefix + name: path for name, path in given.items()})
+    found = self.remembered() | self._given
+    return {
+      name.removeprefix(prefix): path
+      for name, path in found.items()
+      if name.startswith(prefix)
+    }
+
+  def remembered(self) -> dict[str, str]:
+    """The paths that earlier runs were given."""
+    return checksummed_json.read(self._file) if self._file.exists() else {}
+
+  def save(self) -> None:
+    """Remembers the paths that this run was given."""
+    before = self.remembered()
+    if before | self._given != before:
+      self.restore(before | self._given)
+
+  def restore(self, paths: Mapping[str, str]) -> None:
+    """Remembers these paths and no others."""
+    if paths:
+      checksummed_json.write(self._file, paths)
+    else:
+      self._file.unlink(missing_ok=True)
+
+
+def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:
+  """The paths that are given, as they are called from any folder."""
+  return {
+    name: path.rstrip("/")
+    if atomic_io.is_remote(path)
+    else os.path.abspath(os.path.expanduser(path))
+    for name, path in given.items()
+    if path
+  }

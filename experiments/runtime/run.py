@@ -1,0 +1,163 @@
+"""One experiment in its workdir: what the program of a stage works on."""
+
+import dataclasses
+from typing import Any
+
+from experiments.config import settings as settings_lib
+from experiments.runtime import processes, progress_log, stages
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.subset_models import SubsetModels
+from experiments.runtime.workdir import Workdir
+from jaxdm import progress as progress_lib
+from jaxdm import training_sets
+from jaxdm.data.dataset import Dataset
+from jaxdm.storage import checkpoint, identity
+from jaxdm.training import fleet as fleet_lib
+from jaxdm.training.collection import Collection
+from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.trainer import Trainer
+
+# Groups of settings without effect on training by a function of the user.
+_OF_NETWORKS = ("network", "train", "gradient")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One experiment in its workdir.
+
+  Attributes:
+    workdir: for results.
+    experiment: the settings that results depend on.
+    preset: the experiment's, by name.
+    dataset: images at their native size.
+    trainer: trains models on any training sets, and stores them.
+    subsets: the models on random subsets.
+  """
+
+  workdir: Workdir
+  experiment: settings_lib.Experiment
+  preset: str
+  dataset: Dataset
+  trainer: Trainer | OwnTrainer
+  subsets: SubsetModels
+
+  def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
+    """Some groups of settings as JSON values; data includes the fingerprint.
+
+    Groups without effect are left out: those of networks, or those of --retrain.
+    """
+    is_own = bool(self.experiment.retrain.retrain)
+    unused = {"start", *(_OF_NETWORKS if is_own else ("retrain",))}
+    configs = {g: getattr(self.experiment, g) for g in groups if g not in unused}
+    chosen = {name: dataclasses.asdict(config) for name, config in configs.items()}
+    if "start" in groups:
+      chosen["start"] = {"preset": self.preset}
+    if "data" in chosen:
+      chosen["data"]["fingerprint"] = self.dataset.fingerprint()
+    if "collect" in chosen:  # Where it stays if there are more models later.
+      first = int(self.experiment.collect.held_out_numbers[0])
+      chosen["collect"]["held_out_from"] = first
+    return chosen
+
+  def inputs(self, *finished: str) -> dict[str, str]:
+    """Digests of all that a stage reads, so that it is done again where that has changed.
+
+    Args:
+      *finished: stages whose outputs it reads too.
+
+    Raises:
+      WorkdirError: if models or one of the stages are missing, or a stage has read
+        something else than is there now.
+    """
+    for stage in reversed(finished):
+      stages.summary_of(self.workdir, stage)
+    held_out = [rows.margins_mt for rows in self.subsets.held_out_rows()]
+    found = {
+      "models": identity.digest(self.trainer.identity()),
+      "fitted_rows": identity.digest(self.subsets.fitted_rows().margins_mt),
+      "held_out_rows": identity.digest(held_out),
+    }
+    for stage in finished:
+      stages.check_inputs(self.workdir, stage, found)
+      found |= stages.outputs_of(self.workdir, stage)
+    return found
+
+  def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
+    """A progress bar that the workdir logs, with the number of diverged models."""
+    trainer = self.trainer
+    return progress_log.progress_bar(
+      name, unit, self.workdir.path, lambda: trainer.diverged
+    )
+
+
+def make_run(
+  workdir: Workdir,
+  experiment: settings_lib.Experiment,
+  dataset: Dataset,
+  speed: fleet_lib.Speed,
+  *,
+  preset: str = "",
+  imported: Collection | None = None,
+) -> Run:
+  """Binds the settings of an experiment to its workdir and data; opens no store yet.
+
+  Args:
+    workdir: for results.
+    experiment: the settings that results depend on.
+    dataset: images at their native size.
+    speed: settings that results do not depend on.
+    preset: the experiment's, by name.
+    imported: models on random subsets that others trained, instead of models of one's
+      own.
+  """
+  trainer = _trainer(workdir, experiment, dataset, speed)
+  subsets = SubsetModels(trainer, experiment.collect, workdir.path, imported)
+  return Run(workdir, experiment, preset, dataset, trainer, subsets)
+
+
+def train_config(experiment: settings_lib.Experiment, num_train: int) -> TrainConfig:
+  """The training of one model, with its length resolved."""
+  collect = experiment.collect
+  if not collect.equal_steps:
+    return experiment.train
+  size = training_sets.subset_size(num_train, collect.alpha)
+  return dataclasses.replace(experiment.train, epoch_examples=size)
+
+
+def _trainer(
+  workdir: Workdir,
+  experiment: settings_lib.Experiment,
+  dataset: Dataset,
+  speed: fleet_lib.Speed,
+) -> Trainer | OwnTrainer:
+  """Trains the experiment's models on the images at the size that its settings name."""
+  small = dataset.downscaled(experiment.data.downscale)
+  seed, share = experiment.collect.seed, processes.share()
+  if experiment.retrain.retrain:
+    return OwnTrainer(experiment.retrain, small, workdir.bank, seed=seed, share=share)
+  fleet = fleet_lib.Fleet(
+    train_config(experiment, len(small.train_labels)),
+    small.train_images,
+    small.num_classes,
+    speed,
+    network=experiment.network.network,
+    gradient_dim=experiment.gradient.gradient_dim,
+    progress=_unfinished_models(workdir, speed.checkpoint_seconds),
+    tuning_folder=workdir.path / "tuning",
+  )
+  return Trainer.of(
+    fleet,
+    workdir.bank,
+    small.train_labels,
+    small.test_images,
+    small.test_labels,
+    seed=seed,
+    share=share,
+  )
+
+
+def _unfinished_models(workdir: Workdir, seconds: float) -> checkpoint.Progress | None:
+  """Writes the models that this process has begun to train; None: nothing is written."""
+  index, count = processes.share()
+  folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
+  return checkpoint.Progress(folder, seconds) if seconds else None

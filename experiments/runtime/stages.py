@@ -1,0 +1,251 @@
+"""Records of the stages of an experiment, with which no stage is done twice."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from etils import epath
+
+from experiments.config import settings as settings_lib
+from experiments.runtime import processes, provenance
+from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm.storage import atomic_io, checksummed_json
+
+# Names the number of a stage's parts that are still to be done, in its summary.
+UNFINISHED = "unfinished"
+# Names the digests of what a stage leaves for others, in its summary.
+OUTPUTS = "outputs"
+_FORMAT = 2
+# Tables, which a stage prints in its own way.
+_LONG = ("methods", "removals", "curves", "caption", OUTPUTS)
+
+
+def stored_settings(workdir: Workdir) -> dict[str, dict[str, Any]]:
+  """The settings of all stages begun in a workdir, by group; those of the last start."""
+  records = [_record(workdir, path.stem) for path in _files(workdir)]
+  records.sort(key=lambda record: record.get("asked", ""))
+  return {k: v for record in records for k, v in record["settings"].items()}
+
+
+def settings_of(workdir: Workdir, stage: str) -> dict[str, dict[str, Any]]:
+  """The settings that a stage was begun with, by group; none if it was not."""
+  return dict(_record(workdir, stage).get("settings", {}))
+
+
+def summary_of(
+  workdir: Workdir, stage: str, launcher: str = "", *, partial: bool = False
+) -> dict[str, Any]:
+  """What a finished stage reported.
+
+  Args:
+    workdir: that has its record.
+    stage: its name.
+    launcher: and flags that run it, if that is not its name.
+    partial: one that has ended before it was finished will do.
+
+  Raises:
+    WorkdirError: if it is not finished.
+  """
+  record = _record(workdir, stage)
+  if not record.get("complete") and not (partial and "summary" in record):
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} lacks a finished {stage}; "
+      f"run python -m experiments.{launcher or stage} --workdir={workdir.path} first",
+    )
+  return record["summary"]
+
+
+def outputs_of(workdir: Workdir, stage: str) -> dict[str, str]:
+  """Digests of what a finished stage left for others, by name.
+
+  Raises:
+    WorkdirError: if it is not finished.
+  """
+  return dict(summary_of(workdir, stage).get(OUTPUTS, {}))
+
+
+def is_finished(workdir: Workdir, stage: str) -> bool:
+  """Whether a stage has been done to its end."""
+  return bool(_record(workdir, stage).get("complete"))
+
+
+def check_inputs(
+  workdir: Workdir, stage: str, inputs: Mapping[str, str], *, partial: bool = False
+) -> None:
+  """Raises WorkdirError unless a stage is finished and has read what is there now.
+
+  Args:
+    workdir: that has its record.
+    stage: its name.
+    inputs: digests of what is there, by name; those that the stage has not read do
+      not count.
+    partial: one that has ended before it was finished will do.
+  """
+  summary_of(workdir, stage, partial=partial)
+  recorded = _record(workdir, stage)["inputs"]
+  both = recorded.keys() & inputs.keys()
+  wrong = [name for name in sorted(both) if recorded[name] != inputs[name]]
+  if wrong:
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} holds other {', '.join(wrong)} than {stage} has read; run "
+      f"python -m experiments.{stage} --workdir={workdir.path} again first",
+    )
+
+
+def run(
+  workdir: Workdir,
+  stage: str,
+  settings: Mapping[str, Mapping[str, Any]],
+  work: Callable[[], dict[str, Any]],
+  inputs: Mapping[str, str] = {},
+  *,
+  left_something: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+  """Runs a stage unless it is finished, records it, and prints its summary.
+
+  One that is finished is done again if settings or what it reads have changed. One that
+  fails has not happened: the workdir is what it was, and so are its settings.
+
+  Args:
+    workdir: for the record.
+    stage: its name.
+    settings: all settings that its result depends on, by group; JSON values.
+    work: does it, continuing what a killed run left; returns a summary.
+    inputs: digests of what it reads, by name (see `Run.inputs`).
+    left_something: whether a stage that fails has made what others must agree with.
+
+  Returns:
+    The summary.
+  """
+  before = _record(workdir, stage)
+  depends_on = {"settings": dict(settings), "inputs": dict(inputs)}
+  changed = _changes(before, depends_on) if before else []
+  if before.get("complete") and not changed:
+    return _printed(stage, before["summary"])
+  if before.get("complete"):
+    print(f"{stage}: done again with what is there, since: {'; '.join(changed)}")
+  if processes.is_follower():
+    return _follow(workdir, stage, depends_on, work)
+  workdir.check_bank()
+  path, paths = _file(workdir, stage), workdir.places.remembered()
+  workdir.places.save()
+  begun = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
+  checksummed_json.write(path, {**begun, "complete": False})
+  try:
+    with provenance.Start(workdir.path, stage, _result(depends_on)):
+      summary = work()
+  except Exception:
+    if not left_something():
+      _restore(path, before)
+      workdir.places.restore(paths)
+    raise
+  starts = provenance.of_stage(workdir.path, stage, _result(depends_on))
+  summary["seconds"] = starts.seconds
+  complete = not summary.get(UNFINISHED)
+  record = {**begun, "complete": complete, "summary": summary}
+  checksummed_json.write(path, record | starts._asdict())
+  return _printed(stage, summary)
+
+
+def _follow(
+  workdir: Workdir,
+  stage: str,
+  depends_on: Mapping[str, Any],
+  work: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+  """Runs a stage whose record another process of the job keeps."""
+  with provenance.Start(workdir.path, stage, _result(depends_on)):
+    summary = work()
+
+  def is_recorded() -> bool:
+    record = _record(workdir, stage)
+    return bool(record.get("complete")) and not _changes(record, depends_on)
+
+  if not summary.get(UNFINISHED):
+    processes.wait_until(is_recorded, f"the record of {stage}")
+  return summary
+
+
+def starts_by_stage(workdir: Workdir) -> dict[str, provenance.Provenance]:
+  """What made the stages that were begun here, by name: all their starts so far."""
+  found = {}
+  for path in _files(workdir):
+    result = _result(_record(workdir, path.stem))
+    found[path.stem] = provenance.of_stage(workdir.path, path.stem, result)
+  return found
+
+
+def mixtures(workdir: Workdir) -> list[str]:
+  """A sentence on each store and stage that several versions have made."""
+  return provenance.mixtures(workdir.bank, starts_by_stage(workdir))
+
+
+def reopen(workdir: Workdir, stage: str) -> None:
+  """Makes a stage one that is not finished, so that it looks for what is missing."""
+  record = _record(workdir, stage)
+  if record:
+    checksummed_json.write(_file(workdir, stage), record | {"complete": False})
+
+
+def _files(workdir: Workdir) -> list[epath.Path]:
+  """The records of all stages that were begun."""
+  return atomic_io.find(workdir.stages, "*.json")
+
+
+def _file(workdir: Workdir, stage: str) -> epath.Path:
+  """Where the record of a stage is."""
+  return workdir.stages / f"{stage}.json"
+
+
+def _record(workdir: Workdir, stage: str) -> dict[str, Any]:
+  """A stage's record, empty before it was begun."""
+  path = _file(workdir, stage)
+  if not path.exists():
+    return {}
+  record = checksummed_json.read(path)
+  if record.get("format") != _FORMAT:
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} was begun by a version of jaxdm with other records "
+      "than this one reads; go on with that version, or name a new --workdir",
+    )
+  return record
+
+
+def _restore(path: epath.Path, record: Mapping[str, Any]) -> None:
+  """Makes a record what it was."""
+  if record:
+    checksummed_json.write(path, record)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def _changes(record: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[str]:
+  """In which settings and inputs a stage differs from its record, a phrase each."""
+  stored, wanted = record["settings"], depends_on["settings"]
+  found = [
+    difference
+    for group, values in wanted.items()
+    for difference in checksummed_json.differences(stored.get(group, {}), values)
+  ]
+  before, now = record["inputs"], depends_on["inputs"]
+  names = sorted(before.keys() | now.keys())
+  return found + [f"new {name}" for name in names if before.get(name) != now.get(name)]
+
+
+def _result(record: Mapping[str, Any]) -> dict[str, Any]:
+  """What tells a stage's result from others, to which further models may be added."""
+  settings = {
+    group: {k: v for k, v in values.items() if k not in settings_lib.GROWING}
+    for group, values in record["settings"].items()
+  }
+  return {"settings": settings, "inputs": record["inputs"]}
+
+
+def _printed(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
+  """The summary, of which the numbers have been printed."""
+  short = {k: v for k, v in summary.items() if k not in _LONG}
+  print(f"{stage}: {json.dumps(short)}", flush=True)
+  return summary

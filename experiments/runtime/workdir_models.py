@@ -1,0 +1,69 @@
+"""The models that a workdir holds, and the settings that they bind."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from experiments.config import settings as settings_lib
+from experiments.runtime import imported, stages
+from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm.storage import array_folder, atomic_io, checksummed_json
+
+# In the workdir, logits and scores of the models on all data.
+BASE_MODELS = "base_models"
+# Groups of settings that no model of a workdir may differ in.
+BINDING = ("data", "collect", "retrain", "network", "train", "start")
+
+
+def exist(workdir: Workdir) -> bool:
+  """Whether a workdir holds a model that was trained for it."""
+  if (workdir.path / BASE_MODELS / array_folder.RECORD).exists():
+    return True
+  return any(atomic_io.find(path / "done", "*.json") for path in _own_stores(workdir))
+
+
+def forget_empty_stores(workdir: Workdir) -> None:
+  """Removes stores of one's own that hold no model; nobody may be writing to them."""
+  for path in _own_stores(workdir):
+    if not atomic_io.find(path / "done", "*.json"):
+      path.rmtree()
+
+
+def _own_stores(workdir: Workdir) -> list[epath.Path]:
+  """Folders of models that were trained for this workdir."""
+  found = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
+  return [path for path in found if path.name != imported.NAME]
+
+
+def check(workdir: Workdir, settings: Mapping[str, Mapping[str, Any]]) -> None:
+  """Raises WorkdirError if other settings made a workdir's models, naming those.
+
+  Args:
+    workdir: that may hold models.
+    settings: of the stage that trains models, by group.
+  """
+  stored = stages.settings_of(workdir, "train_subsets")
+  pairs = [
+    (_binding(stored[group], values), _binding(values, values))
+    for group, values in settings.items()
+    if group in stored and group != "retrain"
+  ]
+  # Models of networks and of a function never mix.
+  pairs.append((dict(stored.get("retrain", {})), dict(settings.get("retrain", {}))))
+  wrong = [f"--{text}" for pair in pairs for text in checksummed_json.differences(*pair)]
+  if wrong and exist(workdir):
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} holds other models ({'; '.join(wrong)}); give the "
+      "stored values, or name another --workdir",
+    )
+
+
+def _binding(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+  """Some of the values: those that no model of a workdir may differ in."""
+  return {
+    name: value
+    for name, value in values.items()
+    if name in names and name not in settings_lib.GROWING
+  }

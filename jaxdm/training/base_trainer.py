@@ -1,0 +1,213 @@
+"""Margins of models on any training sets, of which stored ones are not trained again.
+
+What is common to the ways of training: `training.trainer` trains networks, and a user's
+own function can be another one.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxdm import progress as progress_lib
+from jaxdm.storage import bank, identity, polling, recall
+from jaxdm.storage import store as store_lib
+from jaxdm.training.collection import Collection, Subsets
+from jaxdm.training_sets import Models
+
+CHANGES = "changes"
+
+
+class BaseTrainer:
+  """A `retrain` function of masks, labels and seeds that stores what it trains.
+
+  A subclass defines `num_classes`, `rows`, `values`, `provenance`, `_depends_on` and
+  `_trained_margins`.
+
+  Attributes:
+    labels: int32[n], of the training examples.
+    target_values: uint8[t, h, w, c] or float32[t, d], the inputs of the targets.
+    target_labels: int32[t].
+    seed: root of every model's randomness.
+    diverged: models trained here that diverged.
+  """
+
+  labels: np.ndarray
+  target_values: np.ndarray
+  target_labels: np.ndarray
+  seed: int
+  diverged: int
+
+  def _bind(
+    self,
+    folder: str | epath.PathLike | None,
+    labels: np.ndarray,
+    target_values: np.ndarray,
+    target_labels: np.ndarray,
+    *,
+    seed: int,
+    share: tuple[int, int],
+  ) -> None:
+    """Sets the attributes; opens no store yet."""
+    polling.check_share(share)
+    self._share, self.seed = share, seed
+    self._folder = None if folder is None else epath.Path(folder)
+    self.labels = np.asarray(labels, np.int32)
+    self.target_values = target_values
+    self.target_labels = np.asarray(target_labels, np.int32)
+    self.diverged = 0
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    raise NotImplementedError
+
+  @property
+  def values(self) -> np.ndarray:
+    """The inputs of the training examples."""
+    raise NotImplementedError
+
+  @property
+  def rows(self) -> int:
+    """Models that are trained and stored together."""
+    raise NotImplementedError
+
+  @property
+  def provenance(self) -> Mapping[str, str]:
+    """Settings that are no part of a model's identity, but noted with it."""
+    raise NotImplementedError
+
+  def _depends_on(self) -> dict[str, Any]:
+    """What margins depend on beside labels, targets and seed, as JSON values."""
+    raise NotImplementedError
+
+  def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins float32[m, t] of each part of at most `rows` models."""
+    raise NotImplementedError
+
+  @functools.cached_property
+  def _identity(self) -> dict[str, Any]:
+    """See `identity`."""
+    return self._depends_on() | {
+      "train_labels": identity.digest(self.labels),
+      "target_pixels": identity.digest(self.target_values),
+      "target_labels": identity.digest(self.target_labels),
+      "seed": self.seed,
+    }
+
+  def identity(self) -> dict[str, Any]:
+    """What margins depend on beside training sets and seeds of models, as JSON values."""
+    return dict(self._identity)
+
+  @functools.cached_property
+  def changes(self) -> bank.Bank:
+    """What `__call__` remembers: the store 'changes' in the folder.
+
+    Raises:
+      StoreError: if the folder holds models that depend on something else, naming it.
+    """
+    classes = self.num_classes
+    return bank.Bank(self._open(CHANGES, {}, label_classes=classes))
+
+  def open_subsets(
+    self,
+    name: str,
+    subsets: Subsets,
+    models: int,
+    *,
+    dtype: str = "float32",
+    keep_logits: bool = False,
+    rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
+  ) -> Collection:
+    """Opens or makes a store of models on random subsets, for `collect`.
+
+    Args:
+      name: of its folder.
+      subsets: which models they are.
+      models: how many are wanted.
+      dtype: of margins and logits: 'float32' or 'float16'.
+      keep_logits: store every logit as well.
+      rows_per_chunk: models a chunk; an existing store keeps its own.
+
+    Raises:
+      StoreError: if the folder holds models that depend on something else, naming it.
+    """
+    law = {"law": "uniform, of exactly alpha * n examples"}
+    store = self._open(
+      name,
+      law | dataclasses.asdict(subsets),
+      dtype=dtype,
+      num_logits=self.num_classes if keep_logits else 0,
+      rows_per_chunk=rows_per_chunk,
+    )
+    return Collection(store, subsets, models)
+
+  def _stores(self) -> epath.Path:
+    """The folder of the stores; ValueError if there is none."""
+    if self._folder is None:
+      raise ValueError("a Trainer needs a folder to store models in")
+    return self._folder
+
+  def _open(self, name: str, more: dict[str, Any], **options: Any) -> store_lib.Store:
+    """A store that depends on `identity`, and on something more."""
+    return bank.open_store(
+      self._stores() / name,
+      num_targets=len(self.target_labels),
+      num_train=len(self.labels),
+      settings=self.identity() | more,
+      provenance=lambda: self.provenance,
+      **options,
+    )
+
+  def __call__(
+    self,
+    masks: np.ndarray,
+    labels: np.ndarray,
+    seeds: Sequence[int] | np.ndarray,
+    *,
+    progress: progress_lib.Progress = progress_lib.silent,
+  ) -> np.ndarray:
+    """Margins of models trained on the given sets.
+
+    Args:
+      masks: bool[m, n], which examples each model is trained on.
+      labels: int[m, n] or int[n], the labels to train with.
+      seeds: int[m]; whatever the set, the same seed means the same initialisation and
+        the same stream of shuffles.
+      progress: called with (models done, models in all), the first time with what the
+        folder already holds.
+
+    Returns:
+      float32[m, t], in logits; rows of a diverged model are not finite.
+    """
+    masks = np.asarray(masks, bool)
+    labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
+    models = Models(masks, labels_mn, np.asarray(seeds))
+    rows = self.rows
+    if self._folder is not None:
+      return recall.recall(
+        self.changes,
+        models,
+        self._trained_margins,
+        rows=rows,
+        share=self._share,
+        progress=progress,
+      )
+    found = np.empty((len(masks), len(self.target_labels)), np.float32)
+    starts = range(0, len(masks), rows)
+    progress(0, len(masks))
+    asked = (models.rows(slice(start, start + rows)) for start in starts)
+    for start, margins_mt in zip(starts, self._trained_margins(asked), strict=True):
+      found[start : start + rows] = margins_mt
+      progress(start + len(margins_mt), len(masks))
+    return found
+
+  def _without_diverged(self, margins_mt: np.ndarray) -> np.ndarray:
+    """The margins; models that diverged are counted, and become rows of NaN."""
+    diverged_m = ~np.isfinite(margins_mt).all(axis=1)
+    self.diverged += int(diverged_m.sum())
+    margins_mt[diverged_m] = np.nan
+    return margins_mt
