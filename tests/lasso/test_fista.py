@@ -61,7 +61,11 @@ class Lassos:
     return w, steps
 
   def solve(
-    self, lipschitz: float, steps: int, tol: float = -1.0, start=None
+    self,
+    lipschitz: float,
+    steps: int,
+    tol: float = -1.0,
+    start: fista.State | None = None,
   ) -> fista.State:
     """The same by `fista.solve`, all at once."""
     tolerance, limit = np.float64(tol), np.int32(steps)
