@@ -8,6 +8,7 @@ from jaxdm.lasso import certificate, fista, matrices
 
 ROWS, COLUMNS, TARGETS = 50, 6, 3
 CONSTANT, FREE = 4, [1, 3]
+EPS = np.finfo(float).eps
 
 
 class Judged:
@@ -33,6 +34,7 @@ class Judged:
     self.w_tn = rng.normal(size=(TARGETS, COLUMNS)) * (np.arange(COLUMNS) != CONSTANT)
     self.lam_t = np.array([0.01, 0.2, 3.0])
     self.factors_tn = rng.uniform(0.5, 2, (TARGETS, COLUMNS))
+    self.factors_tn[:, CONSTANT] = 1e-300  # It counts for nothing all the same.
     self.factors_tn[1, FREE] = 0
 
   def problem(self) -> fista.Problem:
@@ -91,17 +93,32 @@ def test_the_mean_of_residuals_is_what_the_intercept_lacks() -> None:
   np.testing.assert_allclose(judged.judge().mean_t, lack_t, atol=1e-12)
 
 
-def test_an_optimum_has_a_gap_of_rounding_and_what_is_no_number_has_no_bound() -> None:
+@pytest.mark.parametrize("size", [1, 10])
+def test_an_optimum_has_a_gap_of_rounding_and_what_is_no_number_has_no_bound(
+  size,
+) -> None:
   """All penalties are above lambda_max; unpenalised columns are fitted."""
   judged = Judged("bool", weighted=False)
-  judged.lam_t, judged.w_tn = np.full(TARGETS, 9.0), 0 * judged.w_tn
+  judged.y_mt = judged.y_mt * size
+  judged.lam_t, judged.w_tn = np.full(TARGETS, 90.0), 0 * judged.w_tn
   fitted, *_ = np.linalg.lstsq(judged.x_mn[:, FREE], judged.y_mt[:, 1])
   judged.w_tn[1, FREE] = fitted
   gap_t = judged.judge().gap_t
-  assert (gap_t > 0).all() and (gap_t < 1e-13).all()
+  # Products of residuals and weights, each rounded a few times.
+  roundings = gap_t / EPS / (1 + np.abs(judged.w_tn).sum(axis=1)) ** 2
+  assert (roundings > 16).all() and (roundings < 64).all()
   judged.w_tn[0, 2], judged.w_tn[2, 0] = np.nan, np.inf
   gap_t = judged.judge().gap_t
-  assert np.isinf(gap_t[[0, 2]]).all() and gap_t[1] < 1e-13
+  assert np.isinf(gap_t[[0, 2]]).all() and np.isfinite(gap_t[1])
+
+
+def test_without_a_penalty_the_bound_holds_next_to_the_optimum() -> None:
+  judged = Judged("bool", weighted=True)
+  moved_tn = 1e-12 * judged.w_tn
+  judged.w_tn = np.linalg.lstsq(judged.x_mn, judged.y_mt)[0].T + moved_tn
+  distance_t = np.mean((judged.x_mn @ moved_tn.T) ** 2, axis=0)
+  gap_t = judged.judge(direct=(0, 1, 2)).gap_t
+  assert (distance_t < gap_t).all() and (gap_t < 1.3 * distance_t).all()
 
 
 @pytest.mark.parametrize("rows", [30, 4])
@@ -124,7 +141,7 @@ def test_a_basis_of_mean_square_1_spans_what_its_columns_span(rows) -> None:
 @pytest.mark.parametrize("above", [0.5, 2.0])
 def test_directions_that_are_rounding_are_those_of_matrix_rank(rows, above) -> None:
   centred = np.zeros((rows, 20))
-  centred[0, 0], centred[1, 1] = 1, above * np.finfo(float).eps * max(rows, 20)
+  centred[0, 0], centred[1, 1] = 1, above * EPS * max(rows, 20)
   rank = 1 + (above > 1)
   assert certificate.orthonormal(centred)[0].shape[1] == rank
   assert np.linalg.matrix_rank(centred) == rank

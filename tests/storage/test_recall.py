@@ -103,18 +103,20 @@ def test_processes_share_what_no_other_trains_and_wait_for_the_rest(
 
 
 def test_labels_of_every_class_come_back(tmp_path) -> None:
-  """257 classes do not fit in a byte, and the last one may be that of a target only."""
-  for folder, labels, targets in (
-    ("examples", [0, 256], [0]),
-    ("targets", [0, 1], [256, 0]),
+  """A byte holds 256 classes, of which the last one may be that of a target only."""
+  for dtype, labels, targets in (
+    ("uint16", [0, 256], [0]),
+    ("uint16", [0, 1], [256, 0]),
+    ("uint8", [0, 1], [255]),
   ):
-    path = tmp_path / folder
+    path = tmp_path / str((labels, targets))
 
     def retrain(masks, labels, seeds, count=len(targets)):
       return np.zeros((len(masks), count))
 
     keep = jaxdm.remember(retrain, np.array(labels), targets, folder=path, depends_on=[1])
-    keep(np.ones((1, 2), bool), [256, 0], [3])
+    keep(np.ones((1, 2), bool), [max(*labels, *targets), 0], [3])
+    assert keep._bank._store.columns["labels"].dtype == dtype
     # The ids of models are digests of their labels.
     assert len(keep._bank) == 1 and not list(keep._bank.wrong_chunks())
 
