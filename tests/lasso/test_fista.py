@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from support import duality
 
+from jaxdm import devices
 from jaxdm.lasso import design, fista
 
 ROWS, COLUMNS = 40, 6
@@ -66,12 +67,13 @@ class Lassos:
     steps: int,
     tol: float = -1.0,
     start: fista.State | None = None,
+    lanes: int = 1,
   ) -> fista.State:
     """The same by `fista.solve`, all at once."""
     tolerance, limit = np.float64(tol), np.int32(steps)
     shared = design.Gram(self.gram_nn), lipschitz, tolerance, limit, np.asarray(True)
-    start = start or fista.begin(0 * self.corr_tn, 0 * self.corr_tn, 1)
-    return fista.solve(fista.Shared(*shared), self.problem, start, 1)
+    start = start or fista.begin(0 * self.corr_tn, 0 * self.corr_tn, lanes)
+    return fista.solve(fista.Shared(*shared), self.problem, start, lanes)
 
 
 @pytest.mark.parametrize("lam", [1e-3, 0.1, 3.0])
@@ -122,7 +124,7 @@ def test_finished_lassos_stay_where_they_are_and_leave_room(monkeypatch) -> None
   lipschitz = np.linalg.eigvalsh(lassos.gram_nn).max()
   fista._compiled.cache_clear()
   with jax.enable_x64(True):
-    state = lassos.solve(lipschitz, 300, tol=1e-6)
+    state = lassos.solve(lipschitz, 300, tol=1e-6, lanes=min(2, devices.count()))
   fista._compiled.cache_clear()
   alone = [lassos.loop(t, np.zeros(COLUMNS), 1 / lipschitz, 300, 1e-6) for t in range(8)]
   for t, (w_n, steps) in enumerate(alone):
