@@ -115,28 +115,27 @@ def test_models_that_diverge_are_counted_and_have_no_margins() -> None:
 HALVES = Subsets(alpha=0.5, first=2, family="base")
 
 
-@pytest.mark.parametrize("dtype,keep_logits", [("float32", False), ("float16", True)])
+@pytest.mark.parametrize("options", [{}, {"dtype": "float16", "keep_logits": True}])
 def test_collections_are_written_chunk_by_chunk_as_soon_as_a_chunk_is_trained(
-  dtype, keep_logits, tmp_path
+  options, tmp_path
 ) -> None:
   fleet, told = Fleet(), []
   made = trainer(fleet, tmp_path)
-  options = {"dtype": dtype, "keep_logits": keep_logits, "rows_per_chunk": 3}
-  opened = made.open_subsets("some", HALVES, 11, **options)
+  opened = made.open_subsets("some", HALVES, 11, rows_per_chunk=3, **options)
   made.collect(opened, progress=lambda *counts: told.append(counts))
   assert told == [(0, 11), (3, 11), (6, 11), (9, 11), (11, 11)]
   assert fleet.log == ["trained 4", "trained 4", "trained 3", "settled"]
   masks = training_sets.random_masks(SEED, EXAMPLES, 0.5, np.arange(2, 13))
   rows = [expected(mask, LABELS, "base", i) for i, mask in enumerate(masks)]
   margins, logits = map(np.array, zip(*rows, strict=True))
-  store = opened.store
+  store, dtype = opened.store, options.get("dtype", "float32")
   stored = store.read("margins", slice(0, 11))
   assert stored.dtype == dtype
   np.testing.assert_allclose(stored, margins.astype(dtype), rtol=1e-3, atol=1e-3)
   packed = store.read("masks", slice(0, 11))
   np.testing.assert_array_equal(packed, np.packbits(masks, axis=1))
-  assert ("logits" in store.columns) == keep_logits
-  if keep_logits:
+  assert ("logits" in store.columns) == ("keep_logits" in options)
+  if options:
     stored = store.read("logits", slice(0, 11)).reshape(11, 5, CLASSES)
     np.testing.assert_allclose(stored, logits, rtol=1e-3)
   assert store.about(0, 3)["diverged"] == 0
