@@ -48,3 +48,23 @@ def test_a_sign_is_wrong_below_a_chance_of_one_in_a_million(more, refused) -> No
       cases.make_cases("m", *given, **options)
   else:
     assert len(cases.make_cases("m", *given, **options)) == 12
+
+
+def test_a_class_with_one_target_says_nothing_of_the_sign() -> None:
+  rng = np.random.default_rng(0)
+  labels, targets = np.arange(9) % 3, np.append(np.arange(12) % 2, 2)
+  noise = 0.1 * rng.normal(size=(13, 9))
+  own = targets[:, None] == labels
+  given = np.arange(13), labels, targets
+  options = {"config": SearchConfig(), "same_class": False}
+  with pytest.raises(ValueError, match="wrong sign"):
+    cases.make_cases("m", noise - own, *given, **options)
+  last = np.arange(13)[:, None] == 12
+  for scores in (noise + own, noise + own - 1000 * own * last):
+    assert len(cases.make_cases("m", scores, *given, **options)) == 13
+
+
+def test_targets_are_numbered_from_0() -> None:
+  given = np.zeros((2, 4)), np.array([0, -1, 2]), np.zeros(4, int), np.zeros(2, int)
+  with pytest.raises(ValueError, match=r"must be in \[0, 2\), got \[-1, 2\]"):
+    cases.make_cases("m", *given, config=SearchConfig(), same_class=False)

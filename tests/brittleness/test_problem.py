@@ -33,7 +33,10 @@ class OnAllData:
 
 def test_models_on_all_data_are_trained_and_those_that_diverge_are_left_out() -> None:
   for diverged in (0, 5, 14):
-    found = made(OnAllData(diverged)).base_margins_rt
+    problem = made(OnAllData(diverged))
+    np.testing.assert_array_equal(problem.labels, LABELS)
+    np.testing.assert_array_equal(problem.target_labels, TARGET_LABELS)
+    found = problem.base_margins_rt
     rest = np.arange(diverged, 16)
     assert found.shape == (len(rest), 4)
     np.testing.assert_array_equal(found[:, 0], rest + 0.5)
