@@ -64,6 +64,17 @@ def test_a_class_with_one_target_says_nothing_of_the_sign() -> None:
     assert len(cases.make_cases("m", scores, *given, **options)) == 13
 
 
+@pytest.mark.filterwarnings("error")
+def test_scores_without_noise_have_a_sign_too() -> None:
+  labels = targets = np.arange(6) % 2
+  own = 1.0 * (targets[:, None] == labels)
+  options = {"config": SearchConfig(), "same_class": False}
+  for scores in (own, 0 * own):
+    assert len(cases.make_cases("m", scores, targets, labels, targets, **options)) == 6
+  with pytest.raises(ValueError, match="wrong sign"):
+    cases.make_cases("m", -own, targets, labels, targets, **options)
+
+
 def test_targets_are_numbered_from_0() -> None:
   given = np.zeros((2, 4)), np.array([0, -1, 2]), np.zeros(4, int), np.zeros(2, int)
   with pytest.raises(ValueError, match=r"must be in \[0, 2\), got \[-1, 2\]"):
