@@ -113,9 +113,11 @@ def test_a_diverged_model_never_helps_a_claim() -> None:
 def test_progress_ends_at_its_total() -> None:
   seen = []
   simulated = Simulated(np.full(5, 8.0), np.ones(5), 1.0)
-  search(cases(5), simulated, SearchConfig(), progress=lambda *x: seen.append(x))
+  config = SearchConfig(verify_seeds=5)
+  search(cases(5), simulated, config, progress=lambda *x: seen.append(x))
   assert seen[-1] == (len(simulated.asked),) * 2
   assert all(done <= total for done, total in seen)
+  assert all(isinstance(count, int) for counts in seen for count in counts)
 
 
 def test_the_models_expected_are_about_those_that_are_asked_for() -> None:
