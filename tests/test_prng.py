@@ -59,3 +59,30 @@ def test_keys_for_equals_key_for() -> None:
   for key, seed in zip(keys, seeds, strict=True):
     alone = prng.key_for(jax.random.key(5), seed.family, seed.number)
     assert jnp.array_equal(jax.random.key_data(key), jax.random.key_data(alone))
+
+
+def test_streams_follow_from_checksums_of_names() -> None:
+  """What is drawn is part of a result: another version must draw the same."""
+  # The check value of CRC-32, and another one.
+  for name, checksum in (("123456789", 0xCBF43926), ("init", 0xC674E474)):
+    sequence = np.random.SeedSequence([9, checksum, 4])
+    expected = np.random.Philox(sequence).random_raw(3)
+    found = prng.generator_for(9, name, 4).bit_generator.random_raw(3)
+    np.testing.assert_array_equal(found, expected)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(9), checksum), 4)
+    assert prng.key_for(jax.random.key(9), name, 4) == key
+
+
+def test_every_purpose_has_ten_million_seeds_of_its_own() -> None:
+  families = ["search", "verify", "base", "curve", "explain", "subset", "bench"]
+  for place, family in enumerate(families):
+    for first in (0, 5, 10**7 - 3):
+      seeds = prng.model_seeds(family, 3, first)
+      assert seeds.tolist() == [place * 10**7 + first + i for i in range(3)]
+      streams = [prng.stream_of(seed) for seed in seeds]
+      assert streams == [(family, first + i) for i in range(3)]
+  for seed in (7 * 10**7, 2**32 - 1):
+    assert prng.stream_of(seed) == ("model", seed)
+  for seed in (-1, 2**32):
+    with pytest.raises(ValueError, match=r"must be in \[0, 2\*\*32\), got"):
+      prng.stream_of(seed)

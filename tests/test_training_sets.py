@@ -36,8 +36,11 @@ def test_sets_hold_the_masked_examples_and_their_labels() -> None:
     count = sets.counts[row]
     np.testing.assert_array_equal(sets.indices[row, :count], np.flatnonzero(mask))
     np.testing.assert_array_equal(sets.labels[row, :count], labels[mask])
-
     assert not sets.indices[row, count:].any() and not sets.labels[row, count:].any()
+
+  numbers = training_sets.from_masks(masks.astype(int).tolist(), labels)
+  for part, expected in zip(numbers, sets, strict=True):
+    np.testing.assert_array_equal(part, expected)
 
 
 def test_packed_masks_are_the_masks() -> None:

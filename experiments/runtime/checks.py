@@ -93,8 +93,8 @@ def check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   """Raises UserError on a flag that says nothing of this network or these data."""
   network, given = experiment.network.network, experiment_flags.given_fields()
   if experiment.retrain.retrain:
-    if given & _OF_NETWORKS:
-      raise UserError(min(given & _OF_NETWORKS), "has no effect on --retrain")
+    for name in sorted(given & _OF_NETWORKS):
+      raise UserError(name, "has no effect on --retrain")
     return
   if not dataset.has_images:
     for name in ("flip", "translate_pixels", "cutout_pixels"):

@@ -123,8 +123,8 @@ def open_files() -> Files:
   drop = DROP_NONFINITE.value or before.get("drop_nonfinite", False)
   found = _named_models(workdir, targets)
   print(_description(found))
-  if unused := experiment_flags.given_fields() - _USED:
-    raise UserError(min(unused), "has no effect on models that others trained")
+  for name in sorted(experiment_flags.given_fields() - _USED):
+    raise UserError(name, "has no effect on models that others trained")
   masks, margins_mt = _finite(found, drop=drop)
   now: dict[str, Any] = {
     "masks": [*masks.shape],

@@ -166,9 +166,8 @@ def _check_scores(
     excess += excess_t.mean()
     variance += excess_t.var(ddof=1) / len(excess_t)
     freedom += len(excess_t) - 1
-  if excess < 0 and (
-    scipy.special.stdtr(freedom, excess / np.sqrt(max(variance, 1e-300))) < _WRONG_SIGN
-  ):
+  t = excess / np.sqrt(max(variance, 1e-300))
+  if scipy.special.stdtr(freedom, t) < _WRONG_SIGN:
     raise ValueError(
       f"scores of {method} have the wrong sign: the examples that support a target most "
       "must have the highest ones, and those of its own class have lower ones than others"

@@ -8,9 +8,11 @@ from jaxdm import prng
 from jaxdm.brittleness import cases as cases_lib
 from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.cases import (
+  Case,
   candidate_sizes,
   largest_change,
   make_cases,
+  right_targets,
   sample_targets,
   surrogate_sizes,
 )
@@ -111,9 +113,11 @@ def test_a_diverged_model_never_helps_a_claim() -> None:
 def test_progress_ends_at_its_total() -> None:
   seen = []
   simulated = Simulated(np.full(5, 8.0), np.ones(5), 1.0)
-  search(cases(5), simulated, SearchConfig(), progress=lambda *x: seen.append(x))
+  config = SearchConfig(verify_seeds=5)
+  search(cases(5), simulated, config, progress=lambda *x: seen.append(x))
   assert seen[-1] == (len(simulated.asked),) * 2
   assert all(done <= total for done, total in seen)
+  assert all(isinstance(count, int) for counts in seen for count in counts)
 
 
 def test_the_models_expected_are_about_those_that_are_asked_for() -> None:
@@ -154,6 +158,20 @@ def test_a_search_whose_budget_runs_out_can_be_continued() -> None:
   assert run(total) == whole
 
 
+def test_before_any_model_a_verdict_says_nothing() -> None:
+  case = Case(1, "method", np.arange(9, 0, -1), np.array([1, 2, 4]))
+  skewness = verdicts.Skewness(np.array([0.1, 0.5]), np.zeros(2))
+  [verdict] = search([case], None, SearchConfig(), budget=0, skewness=skewness)
+  assert (verdict.target, verdict.method) == (1, "method")
+  assert (verdict.k, verdict.k_tried, verdict.largest) == (-1, 0, 4)
+  assert (verdict.margin_low, verdict.margin_high) == (-np.inf, np.inf)
+  unknown = verdict.mean_margin, verdict.accuracy, verdict.largest_margin
+  assert np.isnan(unknown).all() and verdict.skewness == 0.5
+  assert verdict.models == verdict.models_used == 0
+  assert verdict.censored and not verdict.finished
+  assert verdict.examples == (9, 8, 7, 6)
+
+
 def test_surrogate_sizes_are_where_predictions_pass_the_levels() -> None:
   predicted = np.array([1.5, 0.5, -0.5, -1.0, -0.8, -2.0])
   np.testing.assert_array_equal(surrogate_sizes(predicted, 3), [3, 4, 6])
@@ -179,6 +197,9 @@ def test_targets_are_sampled_among_the_right_ones() -> None:
   base = np.array([[1.0, -1, 0.1, 2], [1, -1, 0.1, 2], [1, 5, -0.9, 2]])
   # Target 1 is wrong in most models, target 2 has a negative mean.
   np.testing.assert_array_equal(sample_targets(base, 10, 0), [0, 3])
+  # Right in half of the models is enough; a mean of 0, or a margin of 0, is not.
+  limits = np.array([[3.0, 2, 5], [4, 2, 0], [-1, 2, 0], [-1, -6, 0]])
+  np.testing.assert_array_equal(right_targets(limits), [True, False, False])
   many = np.ones((3, 100))
   sample = sample_targets(many, 20, 0)
   assert len(set(sample)) == 20

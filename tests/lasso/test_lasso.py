@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 from jaxdm import devices, training_sets
-from jaxdm.lasso import design, fista, matrices
+from jaxdm.lasso import design, matrices
 from jaxdm.lasso import plan as plan_lib
 from jaxdm.lasso.fit import fit_lasso
 from jaxdm.lasso.result import LassoFit, Status
@@ -203,24 +203,6 @@ def test_blocks_of_rows_change_only_rounding(monkeypatch) -> None:
   monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * 40 * 37)
   fit = fit_lasso(masks, margins, 0.01, tol=1e-9)
   np.testing.assert_allclose(fit.weights, whole.weights, atol=1e-8)
-
-
-@pytest.mark.slow
-def test_finished_targets_are_retired(monkeypatch) -> None:
-  masks, margins = planted(50, 40, t=32, seed=2)
-  lam = np.geomspace(1, 0.003, 32) * lambda_max(masks, margins)
-  whole = fit_lasso(masks, margins, lam, tol=1e-5)
-  monkeypatch.setattr(fista, "_LEAST_BUCKET", 2)
-  monkeypatch.setattr(fista, "_BLOCK_STEPS", 5)
-  taken = []
-  take = fista._take
-  monkeypatch.setattr(fista, "_take", lambda *args: taken.append(1) or take(*args))
-  fista._compile.cache_clear()
-  fit = fit_lasso(masks, margins, lam, tol=1e-5)
-  fista._compile.cache_clear()
-  assert taken
-  assert (fit.status == Status.CONVERGED).all()
-  np.testing.assert_allclose(fit.weights, whole.weights, atol=0.05)
 
 
 def test_what_cannot_be_fitted_is_marked_and_harms_no_other() -> None:

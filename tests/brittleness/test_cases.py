@@ -1,0 +1,81 @@
+"""Which targets and sizes are searched, against their definitions and scipy."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+from jaxdm.brittleness import cases
+from jaxdm.brittleness.config import SearchConfig
+
+
+@pytest.mark.parametrize("num_sizes", [1, 2, 7])
+def test_surrogate_sizes_are_the_fewest_removals_at_or_below_each_level(
+  num_sizes,
+) -> None:
+  rng = np.random.default_rng(num_sizes)
+  for start in np.repeat([-1, 0, 1, 3], 25):
+    predicted = start + rng.integers(-4, 4, 6).cumsum() / 4
+    levels = np.linspace(0, min(0, min(predicted)), num_sizes)
+    reached = [np.flatnonzero(predicted <= level) + 1 for level in levels]
+    expected = {int(sizes[0]) if sizes.size else 6 for sizes in reached}
+    found = cases.surrogate_sizes(predicted, num_sizes)
+    assert found.tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("more,refused", [(0.8, True), (1.25, False)])
+def test_a_sign_is_wrong_below_a_chance_of_one_in_a_million(more, refused) -> None:
+  """With two classes of as many targets it is Student's test of two samples."""
+  rng = np.random.default_rng(0)
+  labels = np.array([0, 1, 1])
+  targets = np.arange(12) % 2
+  noise = rng.normal(size=(12, 3))
+
+  def scores(shift: float) -> np.ndarray:
+    return noise - shift * (targets[:, None] == labels)
+
+  def chance(shift: float) -> float:
+    found = scores(shift)
+    excess = found[:, 0] - found[:, 1:].mean(axis=1)
+    samples = excess[targets == 0], excess[targets == 1]
+    return float(scipy.stats.ttest_ind(*samples, alternative="less").pvalue)
+
+  shift = scipy.optimize.brentq(lambda x: np.log(chance(x) / (more * 1e-6)), 0, 100)
+  options = {"config": SearchConfig(), "same_class": False}
+  given = scores(shift), np.arange(12), labels, targets
+  if refused:
+    with pytest.raises(ValueError, match="wrong sign"):
+      cases.make_cases("m", *given, **options)
+  else:
+    assert len(cases.make_cases("m", *given, **options)) == 12
+
+
+def test_a_class_with_one_target_says_nothing_of_the_sign() -> None:
+  rng = np.random.default_rng(0)
+  labels, targets = np.arange(9) % 3, np.append(np.arange(12) % 2, 2)
+  noise = 0.1 * rng.normal(size=(13, 9))
+  own = targets[:, None] == labels
+  given = np.arange(13), labels, targets
+  options = {"config": SearchConfig(), "same_class": False}
+  with pytest.raises(ValueError, match="wrong sign"):
+    cases.make_cases("m", noise - own, *given, **options)
+  last = np.arange(13)[:, None] == 12
+  for scores in (noise + own, noise + own - 1000 * own * last):
+    assert len(cases.make_cases("m", scores, *given, **options)) == 13
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_without_noise_have_a_sign_too() -> None:
+  labels = targets = np.arange(6) % 2
+  own = 1.0 * (targets[:, None] == labels)
+  options = {"config": SearchConfig(), "same_class": False}
+  for scores in (own, 0 * own):
+    assert len(cases.make_cases("m", scores, targets, labels, targets, **options)) == 6
+  with pytest.raises(ValueError, match="wrong sign"):
+    cases.make_cases("m", -own, targets, labels, targets, **options)
+
+
+def test_targets_are_numbered_from_0() -> None:
+  given = np.zeros((2, 4)), np.array([0, -1, 2]), np.zeros(4, int), np.zeros(2, int)
+  with pytest.raises(ValueError, match=r"must be in \[0, 2\), got \[-1, 2\]"):
+    cases.make_cases("m", *given, config=SearchConfig(), same_class=False)
