@@ -130,6 +130,7 @@ def train_all(opened: lab.Lab) -> BaseModels:
     totals,
     opened.experiment.collect.num_base,
     damping=opened.experiment.gradient.damping,
+    moments=opened.experiment.gradient.moments,
     progress=opened.bar("models on all data"),
   )
   found = array_folder.create(folder, {_LOGITS: logits_rtk.shape})

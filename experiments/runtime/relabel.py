@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.runtime import lab, processes
-from jaxdm.attribution.relabel import relabel_scores_of_chunk
+from jaxdm.attribution.relabel import RelabelSum, relabel_mean, relabel_sum
 from jaxdm.storage import cache
 
 
@@ -30,23 +30,23 @@ def scores(opened: lab.Lab, targets: np.ndarray) -> np.ndarray:
 
 def _mean(opened: lab.Lab, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
-  count = opened.experiment.collect.num_base
-  total = np.zeros((len(targets), len(opened.labels), opened.dataset.num_classes))
-  used = 0
-  bar = opened.bar("relabel scores")
+  count, gradient = opened.experiment.collect.num_base, opened.experiment.gradient
+  found, bar = [], opened.bar("relabel scores")
   for start in range(0, count, opened.fleet.rows):
     size = min(opened.fleet.rows, count - start)
 
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
-      damping = opened.experiment.gradient.damping
-      found, used = relabel_scores_of_chunk(
-        opened.trainer, targets, start, size, damping=damping
+      made = relabel_sum(
+        opened.trainer,
+        targets,
+        start,
+        size,
+        damping=gradient.damping,
+        moments=gradient.moments,
       )
-      return {"scores": found, "used": np.array(used)}
+      return made._asdict()
 
-    found = parts(f"models-{start}-{size}", make)
+    found.append(RelabelSum(**parts(f"models-{start}-{size}", make)))
     opened.fleet.settle()
-    total += found["scores"]
-    used += int(found["used"])
     bar(start + size, count)
-  return (total / used).astype(np.float32)
+  return relabel_mean(found)
