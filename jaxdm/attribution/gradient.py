@@ -15,7 +15,6 @@ import jax.scipy.linalg
 from jaxdm import numerics
 from jaxdm.typing import Array
 
-
 _TINY = jnp.finfo(jnp.float32).tiny
 
 
