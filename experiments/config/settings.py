@@ -116,16 +116,21 @@ class GradientConfig:
       of the average contribution of one example.
     gradient_dim: Number of dimensions to which the gradient of each example is
       projected.
+    moments: Number of moments of training, evenly spread, at which TRAK, influence
+      functions and relabel scores are computed. 1: at the end of training only.
   """
 
-  damping: float = 0.5
+  damping: float = 0.2
   gradient_dim: int = 1024
+  moments: int = 12
 
   def __post_init__(self) -> None:
     if not self.damping > 0:
       raise UserError("damping", f"must be positive, got {self.damping}")
     if self.gradient_dim < 1:
       raise UserError("gradient_dim", f"must be >= 1, got {self.gradient_dim}")
+    if self.moments < 1:
+      raise UserError("moments", f"must be >= 1, got {self.moments}")
 
 
 PRIORS = ("none", "class", "similar", "tracin", "trak", "influence", "influence+size")

@@ -150,9 +150,14 @@ def train_all(run: Run) -> BaseModels:
   if isinstance(run.trainer, OwnTrainer):
     outputs = run.trainer.full_data_margins(count, bar)
   else:
-    damping = run.experiment.gradient.damping
+    gradient = run.experiment.gradient
     outputs = add_full_data_scores(
-      run.trainer, totals, count, damping=damping, progress=bar
+      run.trainer,
+      totals,
+      count,
+      damping=gradient.damping,
+      moments=gradient.moments,
+      progress=bar,
     )
   found = array_folder.create(folder, {_outputs_name(run.trainer): outputs.shape})
   found[_outputs_name(run.trainer)][:] = outputs

@@ -108,7 +108,7 @@ class Program(NamedTuple):
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
     with program.one_line_errors():
       if argv[1:]:
-        raise UserError("arguments", f"must be flags, got {argv[1]!r}; see --help")
+        raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
       if hold == "job":
         processes.check_one_job()
       processes.check()

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.runtime import base_models, processes
 from experiments.runtime.run import Run
-from jaxdm.attribution.relabel import relabel_scores_of_chunk
+from jaxdm.attribution.relabel import RelabelSum, relabel_mean, relabel_sum
 from jaxdm.storage import cache
 from jaxdm.training.trainer import Trainer
 
@@ -32,24 +32,24 @@ def scores(run: Run, targets: np.ndarray) -> np.ndarray:
 
 def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
-  count, trainer = run.experiment.collect.num_base, run.trainer
+  count, gradient = run.experiment.collect.num_base, run.experiment.gradient
+  found, bar, trainer = [], run.bar("relabel scores"), run.trainer
   assert isinstance(trainer, Trainer)  # Relabel scores are of networks.
-  total = np.zeros((len(targets), len(run.dataset.train_labels), run.dataset.num_classes))
-  used = 0
-  bar = run.bar("relabel scores")
   for start in range(0, count, trainer.fleet.rows):
     size = min(trainer.fleet.rows, count - start)
 
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
-      damping = run.experiment.gradient.damping
-      found, used = relabel_scores_of_chunk(
-        trainer, targets, start, size, damping=damping
+      made = relabel_sum(
+        trainer,
+        targets,
+        start,
+        size,
+        damping=gradient.damping,
+        moments=gradient.moments,
       )
-      return {"scores": found, "used": np.array(used)}
+      return made._asdict()
 
-    found = parts(f"models-{start}-{size}", make)
+    found.append(RelabelSum(**parts(f"models-{start}-{size}", make)))
     trainer.fleet.settle()
-    total += found["scores"]
-    used += int(found["used"])
     bar(start + size, count)
-  return (total / used).astype(np.float32)
+  return relabel_mean(found)

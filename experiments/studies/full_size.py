@@ -211,8 +211,8 @@ def _base_logits(fleet: Fleet, dataset: Dataset, count: int, seed: int) -> np.nd
   tests = dataset.test_images, dataset.test_labels
   trainer = Trainer.of(fleet, None, dataset.train_labels, *tests, seed=seed)
   bar, logits = progress_log.progress_bar("models on all data"), []
-  for models in full_data.models(trainer, count, ()):
-    logits += [model.logits_tk for model in models]
+  for models in full_data.snapshots(trainer, count, ()):
+    logits += [one.outputs.logits_tk for one in models if one.outputs]
     bar(len(logits), count)
   found_rtk = np.stack(logits)
   if not np.isfinite(found_rtk).all():
@@ -274,6 +274,7 @@ def main(argv: list[str]) -> None:
     METHODS,
     base,
     damping=experiment.gradient.damping,
+    moments=experiment.gradient.moments,
     progress=progress_log.progress_bar("scores"),
   )
   new_labels = label_flips.runner_up_class(logits_rtk[:, targets], own)

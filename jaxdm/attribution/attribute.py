@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import full_data
-from jaxdm.attribution.registry import METHODS
+from jaxdm.attribution.registry import METHODS, Method
 from jaxdm.attribution.scores import add_scores
 from jaxdm.errors import UserError
 from jaxdm.lasso import tiling
@@ -21,7 +21,8 @@ def attribution_scores(
   methods: Sequence[str],
   num_models: int,
   *,
-  damping: float = 0.5,
+  damping: float = 0.2,
+  moments: int = 12,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> dict[str, np.ndarray]:
   """How much each training example supports each target, by several methods at once.
@@ -43,6 +44,8 @@ def attribution_scores(
     num_models: models on all data whose scores are averaged, at least 2.
     damping: added to TRAK's and influence functions' matrices, as a multiple of an
       average example's part in them.
+    moments: at how many moments of training, evenly spread, TRAK and influence functions
+      are computed; 1: at the end of training only.
     progress: called with (models done, models in all).
 
   Returns:
@@ -50,9 +53,11 @@ def attribution_scores(
     functions are in logits, all others in units of their own.
 
   Raises:
-    UserError: on a method that is not known or makes no scores by itself, or if fewer
-      than 2 models converge.
+    UserError: on a method that is not known or makes no scores by itself, on less than
+      one moment, or if fewer than 2 models converge.
   """
+  if moments < 1:
+    raise UserError("moments", f"must be >= 1, got {moments}")
   known = [name for name, one in METHODS.items() if one.terms or one.rows]
   wrong = [name for name in methods if name not in known]
   if wrong or len(set(methods)) < len(methods):
@@ -60,7 +65,9 @@ def attribution_scores(
   shape = len(trainer.target_labels), len(trainer.labels)
   totals = {name: np.zeros(shape, np.float32) for name in methods if METHODS[name].terms}
   if totals:
-    add_full_data_scores(trainer, totals, num_models, damping=damping, progress=progress)
+    add_full_data_scores(
+      trainer, totals, num_models, damping=damping, moments=moments, progress=progress
+    )
   made = {name: rows(trainer)[:] for name in methods if (rows := METHODS[name].rows)}
   both = totals | made
   return {name: both[name] for name in methods}
@@ -72,18 +79,20 @@ def add_full_data_scores(
   num_models: int,
   *,
   damping: float,
+  moments: int,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> np.ndarray:
   """Trains models on all data and averages what methods make of each.
 
   Beside the scores, which may be memory maps, the host holds a tile of 1,024 targets, and
-  a device the gradients of a chunk of models at four points of training.
+  a device the gradients of a chunk of models at one moment of training.
 
   Args:
     trainer: trains them.
     totals_tn: by method, float32[t, n] of zeros; they become the scores.
-    num_models: models to train; those that diverge are left out.
+    num_models: models to train; one that diverges is left out from then on.
     damping: see `attribution_scores`.
+    moments: see `attribution_scores`.
     progress: called with (models done, models in all).
 
   Returns:
@@ -92,31 +101,59 @@ def add_full_data_scores(
   Raises:
     UserError: if fewer than 2 models converge.
   """
-  t, n = len(trainer.target_labels), len(trainer.labels)
-  logits, wrong_n, done = [], np.zeros(n), 0
+  sums = {name: _Sum(METHODS[name], x, moments) for name, x in totals_tn.items()}
+  needed = {x for one in sums.values() if one.method.gradients for x in one.moments}
+  logits, doubt_n, done = [], np.zeros(len(trainer.labels)), 0
   progress(0, num_models)
-  moments = [moment for name in totals_tn for moment in METHODS[name].moments]
-  for models in full_data.models(trainer, num_models, moments):
-    whole = [model for model in models if np.isfinite(model.logits_tk).all()]
-    for model in whole:
-      logits.append(model.logits_tk)
-      if last := model.gradients.get(1.0):
-        wrong_n += np.asarray(jax.nn.sigmoid(-last.odds_n))
-    for name, total_tn in totals_tn.items():
-      terms_of = METHODS[name].terms
-      assert terms_of is not None
-      add_scores(total_tn, [term for model in whole for term in terms_of(model, damping)])
-    done += len(models)
-    progress(done, num_models)
+  for found in full_data.snapshots(trainer, num_models, needed):
+    whole = [snapshot for snapshot in found if snapshot.converged()]
+    for one in sums.values():
+      one.add(whole, damping)
+    if found[0].moment == 1:
+      logits += [last.outputs.logits_tk for last in whole if last.outputs]
+      odds = [last.gradients.odds_n for last in whole if last.gradients]
+      doubt_n += sum(np.asarray(jax.nn.sigmoid(-odds_n)) for odds_n in odds)
+      done += len(found)
+      progress(done, num_models)
   if len(logits) < 2:
     raise UserError(
       "peak_learning_rate",
-      f"is too large: {num_models - len(logits)} of {num_models} "
-      "models on all data diverged",
+      f"is too large: {num_models - len(logits)} of {num_models} models on all data "
+      "diverged",
     )
-  for name, total_tn in totals_tn.items():
-    factor_n = wrong_n / len(logits) if METHODS[name].by_doubt else np.ones(n)
-    for part in tiling.tiles(t, _TILE_TARGETS):
-      total_tn[part] *= factor_n.astype(np.float32)
-      total_tn[part] /= len(logits)
+  for one in sums.values():
+    one.finish(doubt_n / len(logits))
   return np.stack(logits)
+
+
+class _Sum:
+  """The terms of a method, added up.
+
+  Attributes:
+    method: the entry of the registry.
+    moments: shares of training at which it has terms.
+  """
+
+  def __init__(self, method: Method, total_tn: np.ndarray, moments: int):
+    """Begins with `total_tn`, float32 zeros, which become the scores."""
+    self.method, self.moments = method, method.moments(moments)
+    self._total_tn, self._terms = total_tn, 0
+    self._units: list[float] = []
+
+  def add(self, snapshots: Sequence[full_data.Snapshot], damping: float) -> None:
+    """Adds the terms of some models at one moment, if the method has any there."""
+    assert self.method.terms is not None
+    here = [one for one in snapshots if one.moment in self.moments]
+    terms = [term for one in here for term in self.method.terms(one, damping)]
+    add_scores(self._total_tn, terms)
+    self._terms += len(terms)
+    if here and here[0].moment == max(self.moments):
+      self._units += [float(term.unit) for term in terms]
+
+  def finish(self, doubt_n: np.ndarray) -> None:
+    """Turns the sum into the mean, in the unit of the last moment."""
+    factor_n = np.full(len(doubt_n), np.mean(self._units) / self._terms, np.float32)
+    if self.method.by_doubt:
+      factor_n *= doubt_n.astype(np.float32)
+    for part in tiling.tiles(len(self._total_tn), _TILE_TARGETS):
+      self._total_tn[part] *= factor_n

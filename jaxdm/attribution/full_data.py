@@ -1,9 +1,9 @@
-"""Models on all data, and what methods are told of them.
+"""Models on all data, and what methods learn of them while they are trained.
 
-The models are not kept; all that is wanted is taken while they are on the devices.
+The models are not kept; all that is needed is taken while they are on the devices.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,66 +15,91 @@ from jaxdm.training.trainer import Trainer
 from jaxdm.typing import Array
 
 
-class FullDataModel(NamedTuple):
-  """One model: its outputs, and its gradients at some moments of training.
+class Outputs(NamedTuple):
+  """What one trained model predicts.
 
   Attributes:
     logits_tk: float32, of the targets.
     features_tf: float32, penultimate, of the targets.
     train_features_nf: float32, of the training examples.
-    gradients: by moment, a share of training.
-    rates: by moment, its learning rate.
   """
 
   logits_tk: np.ndarray
   features_tf: np.ndarray
   train_features_nf: np.ndarray
-  gradients: dict[float, gradient.Gradients]
-  rates: dict[float, float]
 
 
-def models(
-  trainer: Trainer, num_models: int, moments: Iterable[float]
-) -> Iterator[list[FullDataModel]]:
-  """Trains models on all data.
+class Snapshot(NamedTuple):
+  """One model at one moment of its training.
+
+  Attributes:
+    moment: the share of training that is done, in (0, 1].
+    learning_rate: at this moment.
+    gradients: of the examples' log-odds; None where they were not asked for.
+    outputs: of the trained model; None before the end of training.
+  """
+
+  moment: float
+  learning_rate: float
+  gradients: gradient.Gradients | None
+  outputs: Outputs | None
+
+  def converged(self) -> bool:
+    """Whether all numbers of the model are finite so far."""
+    known = self.outputs.logits_tk if self.outputs else ()
+    odds_n = self.gradients.odds_n if self.gradients else ()
+    return bool(np.isfinite(known).all() and np.isfinite(odds_n).all())
+
+
+def even_moments(count: int) -> tuple[float, ...]:
+  """1 / count, 2 / count, ..., 1 of training."""
+  return tuple(i / count for i in range(1, count + 1))
+
+
+def snapshots(
+  trainer: Trainer, num_models: int, moments: Collection[float]
+) -> Iterator[list[Snapshot]]:
+  """Trains models on all data, and stops on the way.
 
   Args:
     trainer: trains them.
     num_models: how many.
-    moments: shares of training at which their gradients are wanted.
+    moments: shares of training at which gradients are needed.
 
   Yields:
-    A list for each chunk of models that is trained together.
+    For every chunk of models that is trained together, and every moment in ascending
+    order, the end of training included, a list with a snapshot of each model. A device
+    holds the gradients of one chunk at one moment.
   """
-  wanted = set(moments)
   fleet, labels, t = trainer.fleet, trainer.labels, len(trainer.target_labels)
   values = np.concatenate([trainer.target_values, fleet.values])
   all_labels = np.concatenate([trainer.target_labels, labels])
-  rates = {
-    moment: float(fleet.recipe.learning_rate(np.array(moment))) for moment in wanted
-  }
+  stops = sorted({*moments, 1.0})
   for start in range(0, num_models, fleet.rows):
     size = min(fleet.rows, num_models - start)
     chunk_keys = keys(trainer, start, size)
-    masks = np.ones((size, len(labels)), bool)
-    sets = training_sets.from_masks(masks, labels)
-    found, stops = {}, sorted(wanted | {1.0})
+    sets = training_sets.from_masks(np.ones((size, len(labels)), bool), labels)
     through = fleet.train_through(sets, chunk_keys, stops)
     for moment, variables in zip(stops, through, strict=True):
-      if moment in wanted:
+      found: list[gradient.Gradients | None] = [None] * size
+      if moment in moments:
         of_chunk = fleet.gradients(variables, values, all_labels, chunk_keys)
-        found[moment] = of_chunk
-    logits, features = fleet.predict(variables, values)
-    yield [
-      FullDataModel(
-        np.asarray(devices.row(logits, i))[:t],
-        np.asarray(devices.row(features, i))[:t],
-        np.asarray(devices.row(features, i))[t:],
-        {moment: gradients_of(outputs, i, t) for moment, outputs in found.items()},
-        rates,
-      )
-      for i in range(size)
-    ]
+        found = [gradients_of(of_chunk, i, t) for i in range(size)]
+      outputs: list[Outputs | None] = [None] * size
+      if moment == 1:
+        predicted = fleet.predict(variables, values)
+        outputs = [_outputs_of(predicted, i, t) for i in range(size)]
+      rate = float(fleet.recipe.learning_rate(np.array(moment)))
+      yield [Snapshot(moment, rate, *of) for of in zip(found, outputs, strict=True)]
+
+
+def _outputs_of(
+  predicted: tuple[jax.Array, jax.Array], i: int, num_targets: int
+) -> Outputs:
+  """Model i's part of `Fleet.predict`, for targets and then training examples."""
+  logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predicted)
+  t = num_targets
+  return Outputs(logits_bk[:t], features_bf[:t], features_bf[t:])
 
 
 def keys(trainer: Trainer, start: int, size: int) -> Array:

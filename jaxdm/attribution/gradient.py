@@ -15,6 +15,8 @@ import jax.scipy.linalg
 from jaxdm import numerics
 from jaxdm.typing import Array
 
+_TINY = jnp.finfo(jnp.float32).tiny
+
 
 class Gradients(NamedTuple):
   """What is known of one model.
@@ -35,6 +37,21 @@ class Gradients(NamedTuple):
 def scores(rows_nd: Array, target_td: Array) -> Array:
   """What examples with these rows have to do with targets, as float32[t, n]."""
   return jnp.dot(target_td, rows_nd.T, precision="highest")
+
+
+@numerics.pinned()
+@jax.jit
+def root_mean_square(rows_nd: Array, target_td: Array) -> jax.Array:
+  """Of all `scores`, without computing them; at least the smallest positive float32."""
+  count = jnp.float32(len(rows_nd)) * len(target_td)
+  # |T R'|^2 = tr(T'T R'R); norms first, since rows of very sure models are tiny.
+  sizes = [jnp.maximum(jnp.linalg.norm(x), _TINY) for x in (rows_nd, target_td)]
+  grams = [
+    jnp.dot(x.T / size, x / size, precision="highest")
+    for x, size in zip((rows_nd, target_td), sizes, strict=True)
+  ]
+  mean = jnp.maximum((grams[0] * grams[1]).sum(), 0.0) / count
+  return jnp.maximum(jnp.sqrt(mean) * sizes[0] * sizes[1], _TINY)
 
 
 @numerics.pinned()
@@ -122,7 +139,7 @@ def _newton_rows(model: Gradients) -> Array:
 def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
   """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n]."""
   gram_dd = jnp.dot(rows_nd.T, rows_nd, precision="highest")
-  mean = jnp.maximum(jnp.trace(gram_dd) / len(rows_nd), jnp.finfo(jnp.float32).tiny)
+  mean = jnp.maximum(jnp.trace(gram_dd) / len(rows_nd), _TINY)
   # Scaled so that very sure models, whose p (1 - p) vanish, lose no digits.
   factor = jax.scipy.linalg.cho_factor(
     gram_dd / mean + damping * jnp.eye(len(gram_dd), dtype=gram_dd.dtype)

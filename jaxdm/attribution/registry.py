@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxdm.attribution import gradient, similarity
-from jaxdm.attribution.full_data import FullDataModel
+from jaxdm.attribution.full_data import Outputs, Snapshot, even_moments
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.scores import ScoreRows, Term
 from jaxdm.training.base_trainer import BaseTrainer
+from jaxdm.typing import Array
 
 # The middles of the thirds of training, where TracIn looks.
 _THIRDS = (1 / 6, 3 / 6, 5 / 6)
@@ -26,46 +27,65 @@ class Method(NamedTuple):
     colour: of its curves.
     source: what it computes, and where that is described.
     all_classes: whether it ranks examples of all classes, or of the target's class only.
-    terms: one model's part of the scores, of the model and the damping.
-    moments: shares of training at which `terms` needs the models' gradients.
-    by_doubt: whether the sum over models is multiplied by each example's mean 1 - p.
+    terms: one model's part of the scores at one moment of training, of the snapshot and
+      the damping; the scores are the mean over models and moments.
+    moments: shares of training at which there are terms, of the number of moments that
+      a setting asks for.
+    gradients: whether `terms` needs the gradients of the examples.
+    by_doubt: whether the mean is multiplied by each example's mean 1 - p at the end.
     rows: scores that need no models, of the trainer whose data they are of.
   """
 
   colour: str
   source: str
   all_classes: bool = False
-  terms: Callable[[FullDataModel, float], list[Term]] | None = None
-  moments: tuple[float, ...] = ()
+  terms: Callable[[Snapshot, float], list[Term]] | None = None
+  moments: Callable[[int], tuple[float, ...]] = lambda count: (1.0,)
+  gradients: bool = False
   by_doubt: bool = False
   rows: Callable[[BaseTrainer], ScoreRows] | None = None
 
 
-def _similar(model: FullDataModel, _: float) -> list[Term]:
-  features = model.train_features_nf, model.features_tf
-  return [Term(similarity.similarity, *features)]
+def _similar(snapshot: Snapshot, _: float) -> list[Term]:
+  found = _outputs(snapshot)
+  return [Term(similarity.similarity, found.train_features_nf, found.features_tf)]
 
 
-def _close(model: FullDataModel, _: float) -> list[Term]:
-  features = model.train_features_nf, model.features_tf
-  return [Term(similarity.closeness, *features)]
+def _close(snapshot: Snapshot, _: float) -> list[Term]:
+  found = _outputs(snapshot)
+  return [Term(similarity.closeness, found.train_features_nf, found.features_tf)]
 
 
-def _tracin(model: FullDataModel, _: float) -> list[Term]:
-  found = [(model.rates[moment], model.gradients[moment]) for moment in _THIRDS]
-  return [
-    Term(gradient.scores, rate * gradient.tracin(at), at.target_td) for rate, at in found
-  ]
+def _tracin(snapshot: Snapshot, _: float) -> list[Term]:
+  at = _gradients(snapshot)
+  rows_nd = snapshot.learning_rate * gradient.tracin(at)
+  return [Term(gradient.scores, rows_nd, at.target_td)]
 
 
-def _trak(model: FullDataModel, damping: float) -> list[Term]:
-  last = model.gradients[1.0]
-  return [Term(gradient.scores, gradient.trak(last, damping), last.target_td)]
+def _trak(snapshot: Snapshot, damping: float) -> list[Term]:
+  at = _gradients(snapshot)
+  return [_unit_term(gradient.trak(at, damping), at.target_td)]
 
 
-def _influence(model: FullDataModel, damping: float) -> list[Term]:
-  last = model.gradients[1.0]
-  return [Term(gradient.scores, gradient.influence(last, damping), last.target_td)]
+def _influence(snapshot: Snapshot, damping: float) -> list[Term]:
+  at = _gradients(snapshot)
+  return [_unit_term(gradient.influence(at, damping), at.target_td)]
+
+
+def _unit_term(rows_nd: Array, target_td: Array) -> Term:
+  """Scores with a root mean square of 1: at some moments a model's are far larger."""
+  unit = gradient.root_mean_square(rows_nd, target_td)
+  return Term(gradient.scores, rows_nd / unit, target_td, unit)
+
+
+def _gradients(snapshot: Snapshot) -> gradient.Gradients:
+  assert snapshot.gradients is not None  # The entry asks for them.
+  return snapshot.gradients
+
+
+def _outputs(snapshot: Snapshot) -> Outputs:
+  assert snapshot.outputs is not None  # The entry has the moment 1.
+  return snapshot.outputs
 
 
 def _pixels(trainer: BaseTrainer) -> ScoreRows:
@@ -86,17 +106,20 @@ METHODS = {
   ),
   "influence": Method(
     "#eecc16",
-    "influence functions with the Gauss-Newton matrix (Koh and Liang, arXiv:1703.04730)",
+    "influence functions with the Gauss-Newton matrix (Koh and Liang, arXiv:1703.04730), "
+    "averaged over moments of training",
     all_classes=True,
     terms=_influence,
-    moments=(1.0,),
+    moments=even_moments,
+    gradients=True,
   ),
   "trak": Method(
     "#008176",
-    "TRAK (Park et al., arXiv:2303.14186)",
+    "TRAK (Park et al., arXiv:2303.14186), averaged over moments of training",
     all_classes=True,
     terms=_trak,
-    moments=(1.0,),
+    moments=even_moments,
+    gradients=True,
     by_doubt=True,
   ),
   "tracin": Method(
@@ -104,7 +127,8 @@ METHODS = {
     "TracIn over three checkpoints (Pruthi et al., arXiv:2002.08484)",
     all_classes=True,
     terms=_tracin,
-    moments=_THIRDS,
+    moments=lambda count: _THIRDS,
+    gradients=True,
   ),
   "similar": Method(
     "#0000a7", "cosine similarity of penultimate features", terms=_similar

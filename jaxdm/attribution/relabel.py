@@ -1,5 +1,8 @@
 """What changing a label does to some targets, by influence functions."""
 
+from typing import Any, NamedTuple
+
+import jax
 import numpy as np
 
 from jaxdm import devices, training_sets
@@ -9,10 +12,32 @@ from jaxdm.training.trainer import Trainer
 _BLOCK_EXAMPLES = 1024
 
 
-def relabel_scores_of_chunk(
-  trainer: Trainer, targets: np.ndarray, start: int, size: int, *, damping: float
-) -> tuple[np.ndarray, int]:
-  """What every new label of every example takes from some targets, summed over models.
+class RelabelSum(NamedTuple):
+  """Relabel scores of some models, added up over models and moments of training.
+
+  Attributes:
+    scores: float32[u, n, k], where a model's influence functions at one moment have a
+      root mean square of 1.
+    terms: the number of summands: models at moments, without those that diverged.
+    units: float64[r], the root mean squares at the end of training, in logits, one for
+      each model that converged.
+  """
+
+  scores: np.ndarray
+  terms: np.ndarray
+  units: np.ndarray
+
+
+def relabel_sum(
+  trainer: Trainer,
+  targets: np.ndarray,
+  start: int,
+  size: int,
+  *,
+  damping: float,
+  moments: int,
+) -> RelabelSum:
+  """What every new label of every example takes from some targets.
 
   Args:
     trainer: trains a chunk of models on all data.
@@ -20,28 +45,52 @@ def relabel_scores_of_chunk(
     start: number of the chunk's first model.
     size: models in the chunk.
     damping: see `gradient.relabel`.
-
-  Returns:
-    float32[u, n, k], in logits, and the number of models that it sums: those that did
-    not diverge.
+    moments: at how many moments of training, evenly spread.
   """
   fleet, labels = trainer.fleet, trainer.labels
-  u, n = len(targets), len(labels)
+  n = len(labels)
   keys = full_data.keys(trainer, start, size)
   sets = training_sets.from_masks(np.ones((size, n), bool), labels)
-  variables = fleet.train(sets, keys)
   values = np.concatenate([trainer.target_values[targets], fleet.values])
   all_labels = np.concatenate([trainer.target_labels[targets], labels])
-  outputs = fleet.gradients(variables, values, all_labels, keys)
-  models = [full_data.gradients_of(outputs, i, u) for i in range(size)]
-  whole = [i for i, model in enumerate(models) if np.isfinite(model.odds_n).all()]
-  total = np.zeros((u, n, fleet.num_classes), np.float32)
-  for first in range(0, n, _BLOCK_EXAMPLES):
-    # The last block is filled up, so that nothing is compiled for its size.
-    block = np.minimum(np.arange(first, first + min(_BLOCK_EXAMPLES, n)), n - 1)
-    logits = fleet.class_gradients(variables, fleet.values[block], keys)
-    for i in whole:
-      part = gradient.relabel(models[i], devices.row(logits, i), labels[block], damping)
-      fresh = min(len(block), n - first)
-      total[:, first : first + fresh] += np.asarray(part)[:, :fresh]
-  return total, len(whole)
+  total = np.zeros((len(targets), n, fleet.num_classes), np.float32)
+  terms, units = 0, []
+  stops = full_data.even_moments(moments)
+  through = fleet.train_through(sets, keys, stops)
+  for moment, variables in zip(stops, through, strict=True):
+    outputs = fleet.gradients(variables, values, all_labels, keys)
+    found = [full_data.gradients_of(outputs, i, len(targets)) for i in range(size)]
+    whole = {i: at for i, at in enumerate(found) if np.isfinite(at.odds_n).all()}
+    unit = {i: float(_unit(at, damping)) for i, at in whole.items()}
+    for block, fresh in _blocks(n):
+      logits = fleet.class_gradients(variables, fleet.values[block], keys)
+      for i, at in whole.items():
+        of_model = devices.row(logits, i)
+        part = gradient.relabel(at, of_model, labels[block], damping) / unit[i]
+        total[:, block[:fresh]] += np.asarray(part)[:, :fresh]
+    terms += len(whole)
+    if moment == 1:
+      units = list(unit.values())
+  return RelabelSum(total, np.array(terms), np.array(units))
+
+
+def relabel_mean(sums: list[RelabelSum]) -> np.ndarray:
+  """The mean over the models and moments of all sums, float32[u, n, k], in logits."""
+  total = np.sum([one.scores for one in sums], axis=0, dtype=np.float64)
+  unit = np.concatenate([one.units for one in sums]).mean()
+  return (total * unit / sum(int(one.terms) for one in sums)).astype(np.float32)
+
+
+def _unit(at: gradient.Gradients, damping: float) -> jax.Array:
+  """Root mean square of a model's influence functions."""
+  return gradient.root_mean_square(gradient.influence(at, damping), at.target_td)
+
+
+def _blocks(n: int) -> list[tuple[Any, int]]:
+  """Blocks of examples of one size, and how many of each are in no block before it."""
+  size = min(_BLOCK_EXAMPLES, n)
+  # The last block is filled up, so that nothing is compiled for its size.
+  return [
+    (np.minimum(np.arange(first, first + size), n - 1), min(size, n - first))
+    for first in range(0, n, _BLOCK_EXAMPLES)
+  ]

@@ -40,11 +40,14 @@ class Term(NamedTuple):
     score: from all training rows and some target rows to float32[t, n].
     train_rows: [n, ...], what `score` knows of the training examples.
     target_rows: [t, ...], of the targets.
+    unit: what the scores must be multiplied by to have the method's unit; terms of
+      different units may then be averaged.
   """
 
   score: Callable[[Array, Array], Array]
   train_rows: Array
   target_rows: Array
+  unit: Array | float = 1.0
 
 
 def add_scores(total_tn: np.ndarray, terms: Sequence[Term]) -> None:
@@ -59,5 +62,5 @@ def add_scores(total_tn: np.ndarray, terms: Sequence[Term]) -> None:
   """
   for start in range(0, len(total_tn), _TILE_TARGETS):
     tile_un = total_tn[start : start + _TILE_TARGETS]
-    for score, train_rows, target_rows in terms:
+    for score, train_rows, target_rows, _ in terms:
       tile_un += np.asarray(score(train_rows, target_rows[start : start + _TILE_TARGETS]))

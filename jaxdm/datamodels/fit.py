@@ -11,7 +11,7 @@ from etils import epath
 
 from jaxdm import numerics
 from jaxdm import progress as progress_lib
-from jaxdm.datamodels import inputs, path
+from jaxdm.datamodels import inputs, path, posterior
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.outcomes import Outcomes
 from jaxdm.datamodels.path import FitConfig
@@ -45,7 +45,8 @@ def fit_datamodels(
 
   For each candidate prior a path of lambdas is fitted to part of the models; each
   target keeps the lambda, and all targets together the candidate, with the smallest
-  squared error on the rest; the fit is then repeated on all.
+  squared error on the rest; the fit is then repeated on all. Under a prior with a
+  covariance, all targets share one lambda, and no weight is 0.
 
   >>> import jaxdm, numpy as np
   >>> rng = np.random.default_rng(0)
@@ -101,6 +102,9 @@ def fit_datamodels(
     masks_mn, margins_mt, sample_weight
   )
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
+  inputs.check_covariances(candidates, n)
+  if any(prior.covariance is not None for prior in candidates.values()):
+    posterior.check_room(n)
   names = tuple(candidates)
   splits = path.folds(m, config, weights_m)
 
@@ -141,7 +145,16 @@ def fit_datamodels(
   # gains, the held-out rows being few.
   name = min(left, key=lambda name: left[name])
   lambdas_t = np.take_along_axis(grids[name], errors[name].argmin(axis=0)[None], 0)[0]
-  whole = _fitted(shared, data[name], parts, full, lambdas_t, config)
+  covariance = candidates[name].covariance
+  if covariance is None:
+    whole = _fitted(shared, data[name], parts, full, lambdas_t, config)
+  else:
+    whole = _posterior_means(
+      data[name],
+      parts,
+      posterior.Posterior(masks_mn, np.arange(m), covariance, weights_m),
+      lambdas_t,
+    )
   if len(full.constant_columns):
     report(
       f"{len(full.constant_columns)} examples are in all training sets or in none, and "
@@ -213,8 +226,24 @@ def _paths(
   """
 
   def judged(
-    solver: solver_lib.Solver, fold: path.Fold, one: Outcomes, part: slice
+    solver: solver_lib.Solver,
+    posteriors: Mapping[str, posterior.Posterior],
+    fold: path.Fold,
+    name: str,
+    part: slice,
   ) -> dict[str, np.ndarray]:
+    one = data[name]
+    if name in posteriors:
+      grid_l = posterior.penalties(config.num_lambdas)
+      outcomes_mt = one.outcomes(part)
+      errors = posteriors[name].errors(
+        outcomes_mt[fold.fit],
+        fold.check,
+        fold.check_weights,
+        outcomes_mt[fold.check],
+        grid_l,
+      )
+      return {"grid": np.tile(grid_l[:, None], errors.shape[1]), "errors": errors}
     outcomes_mt, factors_tn = one.outcomes(part), one.factors(part)
     top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
     grid_lt = path.lambdas(top_t, config)
@@ -229,9 +258,16 @@ def _paths(
   pairs = list(itertools.product(data, parts))
   for i, fold in enumerate(splits):
     solver = solver_lib.Solver(masks_mn, fold.fit, full.plan, fold.fit_weights)
+    posteriors = {
+      name: posterior.Posterior(masks_mn, fold.fit, one.covariance, fold.fit_weights)
+      for name, one in data.items()
+      if one.covariance is not None
+    }
     shared.make(
       {
-        key(i, name, part): functools.partial(judged, solver, fold, data[name], part)
+        key(i, name, part): functools.partial(
+          judged, solver, posteriors, fold, name, part
+        )
         for name, part in pairs
       }
     )
@@ -242,6 +278,10 @@ def _paths(
     found = shared[key(i, name, part)]
     errors[name][:, part] += found["errors"] * (fold.check_weight / checked)
     grids[name][:, part] = found["grid"]
+  for name, one in data.items():
+    if one.covariance is not None:  # One penalty for all targets, as the prior is one.
+      best = errors[name].sum(axis=1).argmin()
+      grids[name], errors[name] = grids[name][[best]], errors[name][[best]]
   return grids, errors
 
 
@@ -270,6 +310,28 @@ def _fitted(
   shared.make({key: functools.partial(fit, part) for key, part in keys.items()})
   fits = [shared[key] for key in keys]
   return {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
+
+
+def _posterior_means(
+  data: Outcomes,
+  parts: Sequence[slice],
+  model: posterior.Posterior,
+  lambdas_t: np.ndarray,
+) -> dict[str, np.ndarray]:
+  """Fits all targets to all models under a prior with a covariance."""
+  found = []
+  for part in parts:
+    outcomes_mt = data.outcomes(part)
+    [deviation_un] = model.weights(outcomes_mt, lambdas_t[:1])
+    found.append(
+      {
+        "weights": deviation_un + data.offset(part),
+        "intercepts": model.intercepts(outcomes_mt, deviation_un),
+      }
+    )
+  made = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+  t = len(lambdas_t)
+  return made | {"gap": np.zeros(t), "status": np.full(t, Status.CONVERGED)}
 
 
 def _variance(values_mt: np.ndarray, weights_m: np.ndarray | None) -> np.ndarray:

@@ -31,7 +31,28 @@ def check_candidates(candidates: Any) -> dict[str, Prior]:
     if not isinstance(prior, Prior):
       kind = type(prior).__name__
       raise ValueError(f"candidates must map names to Prior, got {kind} as {name!r}")
+    if prior.covariance is not None and prior.factors is not None:
+      raise ValueError(f"factors and covariance exclude each other in {name!r}")
   return dict(candidates or {"none": Prior()})
+
+
+def check_covariances(candidates: Mapping[str, Prior], n: int) -> None:
+  """Raises ValueError on a covariance that is none, of n examples."""
+  for name, prior in candidates.items():
+    if prior.covariance is None:
+      continue
+    found = np.asarray(prior.covariance)
+    if found.shape != (n, n) or found.dtype.kind != "f" or not np.isfinite(found).all():
+      raise ValueError(
+        f"covariance must be finite float[n, n] with n = {n}, got {found.dtype} "
+        f"{found.shape} in {name!r}"
+      )
+    if not np.allclose(found, found.T, rtol=1e-4, atol=1e-6 * np.abs(found).max()):
+      raise ValueError(f"covariance must be symmetric in {name!r}")
+    try:
+      np.linalg.cholesky(found.astype(np.float64))
+    except np.linalg.LinAlgError as error:
+      raise ValueError(f"covariance must be positive definite in {name!r}") from error
 
 
 def check_models(

@@ -15,20 +15,20 @@ from jaxdm.attribution import registry
 from jaxdm.attribution.scores import Term
 
 
-def negative_log_odds(model, damping):
+def negative_log_odds(snapshot, damping):
   """What the new method computes: how unsure a model is of an example."""
 
   def score(train_rows, target_rows):
     return jnp.broadcast_to(-train_rows, (len(target_rows), len(train_rows)))
 
-  return [Term(score, model.gradients[1.0].odds_n, model.features_tf)]
+  return [Term(score, snapshot.gradients.odds_n, snapshot.outputs.features_tf)]
 
 
 @pytest.fixture
 def with_method(monkeypatch) -> None:
   """The registry with one more entry."""
   entry = registry.Method(
-    "#123456", "log-odds", all_classes=True, terms=negative_log_odds, moments=(1.0,)
+    "#123456", "log-odds", all_classes=True, terms=negative_log_odds, gradients=True
   )
   monkeypatch.setitem(registry.METHODS, "unsure", entry)
 
