@@ -80,9 +80,11 @@ def prior_of(
     return priors.Prior(lambda part: priors.by_class(labels, target_labels[part]))
   if name == "similar":
     return priors.Prior(lambda part: priors.by_similarity(scores["similar"][part]))
-  method, _, sized = name.partition("+")
+  method, _, more = name.partition("+")
   offset = scores[method]
-  by_size = (lambda part: priors.by_size(offset[part])) if sized else None
+  if more == "covariance":
+    return priors.Prior(offset=offset, covariance=priors.by_scores(offset))
+  by_size = (lambda part: priors.by_size(offset[part])) if more == "size" else None
   return priors.Prior(by_size, offset)
 
 

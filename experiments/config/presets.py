@@ -89,7 +89,7 @@ def _cifar10() -> Experiment:
     network=NetworkConfig(),
     train=TrainConfig(compute_dtype="bfloat16"),
     gradient=GradientConfig(),
-    prior=PriorConfig(),
+    prior=PriorConfig(priors="none,influence+size"),  # A covariance would need 120 GB.
     fit=FitConfig(num_lambdas=50, lambda_min_ratio=0.01),
     search=SearchConfig(num_targets=300, max_share=0.2),
     compare=CompareConfig(methods=",".join(METHODS)),

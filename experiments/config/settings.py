@@ -70,7 +70,7 @@ class CollectConfig:
   num_held_out: int = 200
   held_out_from: int | None = None
   held_out_seeds: int = 2
-  num_base: int = 32
+  num_base: int = 16
   equal_steps: bool = False
   margin_dtype: Literal["float32", "float16"] = "float32"
   keep_logits: bool = False
@@ -133,7 +133,16 @@ class GradientConfig:
       raise UserError("moments", f"must be >= 1, got {self.moments}")
 
 
-PRIORS = ("none", "class", "similar", "tracin", "trak", "influence", "influence+size")
+PRIORS = (
+  "none",
+  "class",
+  "similar",
+  "tracin",
+  "trak",
+  "influence",
+  "influence+size",
+  "influence+covariance",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,10 +154,12 @@ class PriorConfig:
       none: no prior, the published method. class, similar: penalty factors that depend
       on class or similarity. tracin, trak, influence: weights are shrunk to the scores
       of this method. influence+size: as influence, and weights with large scores are
-      penalised less.
+      penalised less. influence+covariance: as influence, and the weights are the mean of
+      a Gaussian posterior instead of a lasso, in which examples vary together as their
+      scores do over the targets; it needs 48 bytes of memory for each pair of examples.
   """
 
-  priors: str = "none,influence+size"
+  priors: str = "none,influence+covariance"
 
   def __post_init__(self) -> None:
     names = self.priors.split(",")

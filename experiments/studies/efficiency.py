@@ -56,7 +56,9 @@ SIZES = flags.DEFINE_list(
   "sizes", None, "Numbers of models; default: num_models / 16, / 8, / 4, / 2 and all."
 )
 CHOSEN = flags.DEFINE_list(
-  "ways", ["published", "none", "influence+size"], "Ways of fitting: " + ", ".join(WAYS)
+  "ways",
+  ["published", "none", "influence+covariance"],
+  "Ways of fitting: " + ", ".join(WAYS),
 )
 REMOVALS = flags.DEFINE_list(
   "removals", [], "What to put to the removal test: way@models, or one of --methods."

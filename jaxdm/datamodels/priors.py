@@ -105,7 +105,7 @@ def by_size(scores_tn: np.ndarray, *, power: float = 0.5) -> np.ndarray:
   return factors / np.median(factors, axis=1, keepdims=True)
 
 
-def by_scores(scores_tn: matrices.Matrix, *, independent: float = 0.5) -> np.ndarray:
+def by_scores(scores_tn: matrices.Matrix, *, independent: float = 0.25) -> np.ndarray:
   """A covariance: examples vary together as their scores do over all targets.
 
   Args:

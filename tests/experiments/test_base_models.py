@@ -39,14 +39,14 @@ def seen(opened):
   return found
 
 
-def test_tracin_sums_checkpoints_times_their_rates(opened, seen) -> None:
+def test_tracin_is_the_mean_of_checkpoints_times_their_rates(opened, seen) -> None:
   expected = np.zeros((20, 48))
   for until in (1 / 6, 1 / 2, 5 / 6):
     config = train_config(opened.experiment, 48)
     rate = float(learning_rate(config, np.array(until)))
     for odds, phi in zip(*seen[until], strict=True):
       wrong = 1 / (1 + np.exp(odds[20:]))
-      expected += rate * phi[:20] @ (phi[20:] * wrong[:, None]).T / MODELS
+      expected += rate * phi[:20] @ (phi[20:] * wrong[:, None]).T / (3 * MODELS)
   found = base_models.load(opened).scores["tracin"]
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
@@ -54,21 +54,33 @@ def test_tracin_sums_checkpoints_times_their_rates(opened, seen) -> None:
 def test_trak_multiplies_two_averages_and_influence_averages_products(
   opened, seen
 ) -> None:
-  trak, influence, wrong_n = np.zeros((20, 48)), np.zeros((20, 48)), np.zeros(48)
-  damping = opened.experiment.gradient.damping
-  for odds, phi in zip(*seen[1.0], strict=True):
-    wrong, train_nd = 1 / (1 + np.exp(odds[20:])), phi[20:]
+  damping, moments = opened.experiment.gradient.damping, (1 / 2, 1.0)
+  assert opened.experiment.gradient.moments == len(moments)
+  sums = {name: np.zeros((20, 48)) for name in ("trak", "influence")}
+  sizes: dict[str, list[float]] = {"trak": [], "influence": []}
+  wrong_n = np.zeros(48)
 
-    def inverse(rows):
-      scale = damping * (rows**2).sum(axis=1).mean()
-      return np.linalg.inv(rows.T @ rows + scale * np.eye(rows.shape[1]))
+  def add(name: str, scores_tn: np.ndarray, moment: float) -> None:
+    size = np.sqrt((scores_tn**2).mean())
+    sums[name] += scores_tn / size / (MODELS * len(moments))
+    if moment == 1:
+      sizes[name].append(size)
 
-    trak += phi[:20] @ inverse(train_nd) @ train_nd.T / MODELS
-    newton = train_nd * np.sqrt(wrong * (1 - wrong))[:, None]
-    influence += phi[:20] @ inverse(newton) @ (train_nd * wrong[:, None]).T / MODELS
-    wrong_n += wrong / MODELS
+  def inverse(rows: np.ndarray) -> np.ndarray:
+    scale = damping * (rows**2).sum(axis=1).mean()
+    return np.linalg.inv(rows.T @ rows + scale * np.eye(rows.shape[1]))
+
+  for moment in moments:
+    for odds, phi in zip(*seen[moment], strict=True):
+      wrong, train_nd = 1 / (1 + np.exp(odds[20:])), phi[20:]
+      newton = train_nd * np.sqrt(wrong * (1 - wrong))[:, None]
+      add("trak", phi[:20] @ inverse(train_nd) @ train_nd.T, moment)
+      rows_nd = train_nd * wrong[:, None]
+      add("influence", phi[:20] @ inverse(newton) @ rows_nd.T, moment)
+      wrong_n += wrong / MODELS if moment == 1 else 0
   found = base_models.load(opened).scores
-  for name, expected in (("trak", trak * wrong_n), ("influence", influence)):
+  for name, factor_n in (("trak", wrong_n), ("influence", 1.0)):
+    expected = sums[name] * np.mean(sizes[name]) * factor_n
     np.testing.assert_allclose(
       found[name], expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()
     )

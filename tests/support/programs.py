@@ -37,6 +37,7 @@ TOY = {
   "methods": ",".join(settings_lib.METHODS),
   "priors": ",".join(settings_lib.PRIORS),
   "gradient_dim": "64",
+  "moments": "2",
 }
 
 # What `experiments.ops.drill` runs in other processes.
