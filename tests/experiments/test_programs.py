@@ -15,7 +15,13 @@ from support import programs
 from experiments.runtime.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
-ALONE = ("ops.bank", "studies.efficiency", "studies.explain", "report")
+ALONE = (
+  "ops.bank",
+  "studies.efficiency",
+  "studies.explain",
+  "studies.moments",
+  "report",
+)
 JOB = (
   "brittleness",
   "fit_datamodels",

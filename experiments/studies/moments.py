@@ -1,0 +1,145 @@
+"""Influence functions by moments of training, models on all data, and damping.
+
+  python -m experiments.studies.moments --workdir=runs/fashion --gradient_dim=1024
+
+Trains models on all data again, computes influence functions at many moments of their
+training, and judges the means of some of these on the workdir's held-out models: a table
+of LDS, also written to the workdir as moments.csv. Rows for fewer models than
+--most_models are means over up to four disjoint groups of models.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments.runtime import launcher, stages, subset_models
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.run import Run
+from jaxdm import numerics
+from jaxdm import progress as progress_lib
+from jaxdm.attribution import full_data, gradient
+from jaxdm.datamodels.evaluate import evaluate_scores
+from jaxdm.errors import UserError
+from jaxdm.report import tables
+from jaxdm.training.trainer import Trainer
+
+STAGE = "moments"
+MOST_MODELS = flags.DEFINE_integer(
+  "most_models", 32, "Number of models on all data.", lower_bound=1
+)
+COUNTS = flags.DEFINE_list(
+  "moment_counts", ["1", "2", "4", "6", "12", "24"], "Numbers of even moments to compare."
+)
+DAMPINGS = flags.DEFINE_list(
+  "dampings", ["0.1", "0.2", "0.5", "1"], "Dampings to compare."
+)
+_GROUPS = 4
+
+
+class Point(NamedTuple):
+  """The LDS of one mean of influence functions."""
+
+  gradient_dim: int
+  models: int
+  moments: int
+  damping: float
+  lds: float
+
+
+def group_sizes(most: int) -> list[int]:
+  """Numbers of models to compare: 1, 4, 16, ... and all."""
+  return sorted({4**i for i in range(most) if 4**i < most} | {most})
+
+
+def model_scores(
+  trainer: Trainer,
+  counts: list[int],
+  dampings: list[float],
+  most: int,
+  progress: progress_lib.Progress = progress_lib.silent,
+) -> dict[tuple[int, float], np.ndarray]:
+  """By number of moments and damping, each model's mean scores, float32[r, t, n]."""
+  t, n = len(trainer.target_labels), len(trainer.labels)
+  keys = list(itertools.product(counts, dampings))
+  total = {key: np.zeros((most, t, n), np.float32) for key in keys}
+  at = {count: full_data.even_moments(count) for count in counts}
+  needed = {moment for moments in at.values() for moment in moments}
+  first = 0
+  for found in full_data.snapshots(trainer, most, needed):
+    for i, one in enumerate(found, first):
+      for damping in dampings:
+        scores_tn = _unit_scores(one, damping)
+        for count in counts:
+          if one.moment in at[count]:
+            total[count, damping][i] += scores_tn / count
+    if found[0].moment == 1:
+      first += len(found)
+      progress(first, most)
+  return total
+
+
+@numerics.pinned()
+def _unit_scores(snapshot: full_data.Snapshot, damping: float) -> np.ndarray:
+  """One model's influence functions with a root mean square of 1, float32[t, n]."""
+  at = snapshot.gradients
+  assert at is not None
+  rows_nd = gradient.influence(at, damping)
+  unit = gradient.root_mean_square(rows_nd, at.target_td)
+  return np.asarray(gradient.scores(rows_nd / unit, at.target_td))
+
+
+def main(run: Run) -> dict[str, Any]:
+  """Trains, judges, writes the table."""
+  if isinstance(run.trainer, OwnTrainer):
+    raise UserError("retrain", ": this study needs the gradients of networks")
+  trainer = run.trainer
+  for flag in (COUNTS, DAMPINGS):
+    if not all(_is_positive(text, whole=flag is COUNTS) for text in flag.value):
+      raise UserError(flag.name, f"must be positive numbers, got {flag.value}")
+  counts, dampings = [int(x) for x in COUNTS.value], [float(x) for x in DAMPINGS.value]
+  most, dim = MOST_MODELS.value, run.experiment.gradient.gradient_dim
+  held_out = subset_models.joined(run.subsets.held_out_rows())
+
+  def work() -> dict[str, Any]:
+    points, bar = [], run.bar(STAGE)
+    made = model_scores(trainer, counts, dampings, most, bar)
+    for (count, damping), scores_rtn in made.items():
+      for size in group_sizes(most):
+        starts = range(0, min(most, _GROUPS * size) - size + 1, size)
+        means = [scores_rtn[start : start + size].mean(axis=0) for start in starts]
+        lds = [evaluate_scores(mean, *held_out).lds.estimate for mean in means]
+        points.append(Point(dim, size, count, damping, round(float(np.mean(lds)), 4)))
+    points.sort()
+    tables.write_rows(run.workdir.path / f"{STAGE}.csv", Point._fields, points)
+    print("\n".join(_lines(points, dampings)))
+    return {"best": max(points, key=lambda point: point.lds)._asdict()}
+
+  asked = {"most_models": most, "moment_counts": counts, "dampings": dampings}
+  settings = run.settings("gradient") | {STAGE: asked}
+  return stages.run(run.workdir, STAGE, settings, work)
+
+
+def _is_positive(text: str, *, whole: bool) -> bool:
+  """Whether a text is a positive number, or a positive whole number."""
+  try:
+    return (int(text) if whole else float(text)) > 0
+  except ValueError:
+    return False
+
+
+def _lines(points: list[Point], dampings: list[float]) -> list[str]:
+  """A Markdown table, one column a damping."""
+  head = ["models", "moments", *(f"damping {damping}" for damping in dampings)]
+  rows = [head, ["---"] * len(head)]
+  for (models, count), row in itertools.groupby(points, lambda p: (p.models, p.moments)):
+    cells = {point.damping: f"{point.lds:.3f}" for point in row}
+    rows.append([str(models), str(count), *(cells[damping] for damping in dampings)])
+  return [f"| {' | '.join(row)} |" for row in rows]
+
+
+PROGRAM = launcher.Program(main)
+
+if __name__ == "__main__":
+  PROGRAM.run()
