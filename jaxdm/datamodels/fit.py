@@ -12,15 +12,15 @@ from etils import epath
 from jaxdm import numerics
 from jaxdm import progress as progress_lib
 from jaxdm.datamodels import inputs, path, posterior
+from jaxdm.datamodels.candidates import Candidate, Models, OfTile, of_prior
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.outcomes import Outcomes
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.plan import FitPlan, Parts, agree
 from jaxdm.datamodels.priors import Prior
 from jaxdm.lasso import design, matrices, tiling
 from jaxdm.lasso import plan as plan_lib
-from jaxdm.lasso import solver as solver_lib
 from jaxdm.lasso.result import Status
+from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
 from jaxdm.storage import cache as cache_lib
 from jaxdm.storage import identity, polling
@@ -120,45 +120,21 @@ def fit_datamodels(
   plan_lib.check_room(plan, m, n)
   report(f"lasso: {plan}, {plan_lib.peak_bytes(plan, m, n) / 1e9:.2f} GB")
   # Digests read everything: not for nothing.
-  data_of_fit = masks_mn, margins_mt, weights_m
-  depends_on = () if folder is None else (*data_of_fit, config, candidates, plan)
-  kept = cache_lib.Cache(folder, _settings(*depends_on) if depends_on else {})
+  depends_on = (masks_mn, margins_mt, weights_m, config, candidates, plan)
+  kept = cache_lib.Cache(folder, {} if folder is None else _settings(*depends_on))
   parts = list(tiling.tiles(t, plan.tile))
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = Parts(kept, share, tasks, progress)
-  data = {
-    name: Outcomes(*data_of_fit, lost_t, prior, parts)
-    for name, prior in candidates.items()
-  }
-  full = solver_lib.Solver(masks_mn, np.arange(m), plan, weights_m)
+  solver = Solver(masks_mn, np.arange(m), plan, weights_m)
+  models = Models(masks_mn, margins_mt, weights_m, lost_t, parts, solver)
+  made = {name: of_prior(models, prior, config) for name, prior in candidates.items()}
 
-  grids, errors = _paths(shared, masks_mn, data, parts, full, splits, config)
-  checked = np.concatenate([fold.check for fold in splits])
-  counts = matrices.part_of(weights_m, checked)
-  null = sum(
-    _variance(margins_mt[checked, part][:, ~lost_t[part]], counts).sum() for part in parts
-  )
-  left = {name: found.min(axis=0).sum() for name, found in errors.items()}
-  for name, sum_of_squares in left.items():
-    report(f"prior {name}: validation R2 {1 - sum_of_squares / null:.4f}")
-  # One choice for all targets: a choice per target costs more in noise than it
-  # gains, the held-out rows being few.
-  name = min(left, key=lambda name: left[name])
-  lambdas_t = np.take_along_axis(grids[name], errors[name].argmin(axis=0)[None], 0)[0]
-  covariance = candidates[name].covariance
-  if covariance is None:
-    whole = _fitted(shared, data[name], parts, full, lambdas_t, config)
-  else:
-    whole = _posterior_means(
-      data[name],
-      parts,
-      posterior.Posterior(masks_mn, np.arange(m), covariance, weights_m),
-      lambdas_t,
-    )
-  if len(full.constant_columns):
+  chosen, lambdas_t = _choose(shared, models, made, splits, config, report)
+  whole = _joined(shared, "fit", made[chosen].fit(lambdas_t), parts)
+  if len(solver.constant_columns):
     report(
-      f"{len(full.constant_columns)} examples are in all training sets or in none, and "
-      f"get no weight of their own: {inputs.some(full.constant_columns)}"
+      f"{len(solver.constant_columns)} examples are in all training sets or in none, and "
+      f"get no weight of their own: {inputs.some(solver.constant_columns)}"
     )
   if lost_t.any():
     lost = np.flatnonzero(lost_t)
@@ -176,7 +152,7 @@ def fit_datamodels(
     lambdas_t=lambdas_t.astype(np.float32),
     gap_t=whole["gap"].astype(np.float32),
     status_t=whole["status"].astype(np.int8),
-    choice_t=np.full(t, names.index(name), np.int32),
+    choice_t=np.full(t, names.index(chosen), np.int32),
   )
 
 
@@ -201,137 +177,82 @@ def _settings(
   }
 
 
-def _paths(
+def _choose(
   shared: Parts,
-  masks_mn: design.Matrix,
-  data: Mapping[str, Outcomes],
-  parts: Sequence[slice],
-  full: solver_lib.Solver,
+  models: Models,
+  candidates: Mapping[str, Candidate],
+  splits: Sequence[path.Fold],
+  config: FitConfig,
+  report: Callable[[str], Any],
+) -> tuple[str, np.ndarray]:
+  """Judges every candidate on the models that each fold leaves out.
+
+  Returns:
+    The name of the best, and its penalties, float64[t].
+  """
+  grids, errors = _judge(shared, models, candidates, splits, config)
+  checked = np.concatenate([fold.check for fold in splits])
+  counts = matrices.part_of(models.weights_m, checked)
+  known = [(part, ~models.lost_t[part]) for part in models.parts]
+  null = sum(
+    _variance(models.margins_mt[checked, part][:, has], counts).sum()
+    for part, has in known
+  )
+  left, lambdas = {}, {}
+  for name, candidate in candidates.items():
+    best_1t = candidate.choose(grids[name], errors[name])[None]
+    left[name] = np.take_along_axis(errors[name], best_1t, 0).sum()
+    [lambdas[name]] = np.take_along_axis(grids[name], best_1t, 0)
+    report(f"prior {name}: validation R2 {1 - left[name] / null:.4f}")
+  # One choice for all targets: a choice per target costs more in noise than it
+  # gains, the held-out rows being few.
+  chosen = min(left, key=lambda name: left[name])
+  return chosen, lambdas[chosen]
+
+
+def _judge(
+  shared: Parts,
+  models: Models,
+  candidates: Mapping[str, Candidate],
   splits: Sequence[path.Fold],
   config: FitConfig,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Fits every candidate's path to part of the models, and judges it on the rest.
-
-  Args:
-    shared: makes them, a tile at a time.
-    masks_mn: bool.
-    data: by candidate.
-    parts: the tiles of targets.
-    full: the solver of all rows, which tells where paths begin.
-    splits: of the rows.
-    config: of the path.
-
-  Returns:
-    By candidate, penalties and mean squared errors, each float64[lambdas, t].
-  """
-
-  def judged(
-    solver: solver_lib.Solver,
-    posteriors: Mapping[str, posterior.Posterior],
-    fold: path.Fold,
-    name: str,
-    part: slice,
-  ) -> dict[str, np.ndarray]:
-    one = data[name]
-    if name in posteriors:
-      grid_l = posterior.penalties(config.num_lambdas)
-      outcomes_mt = one.outcomes(part)
-      errors = posteriors[name].errors(
-        outcomes_mt[fold.fit],
-        fold.check,
-        fold.check_weights,
-        outcomes_mt[fold.check],
-        grid_l,
-      )
-      return {"grid": np.tile(grid_l[:, None], errors.shape[1]), "errors": errors}
-    outcomes_mt, factors_tn = one.outcomes(part), one.factors(part)
-    top_t = full.tile(outcomes_mt, factors_tn).lambda_max()[: part.stop - part.start]
-    grid_lt = path.lambdas(top_t, config)
-    targets = solver.tile(outcomes_mt[fold.fit], factors_tn)
-    held_out = path.held_out_errors(masks_mn, fold, outcomes_mt, solver, targets)
-    errors = path.errors(solver, targets, grid_lt, held_out, config)
-    return {"grid": grid_lt, "errors": errors}
-
-  def key(i: int, name: str, part: slice) -> str:
-    return f"path-{i}-{name}-{part.start}-{part.stop}"
-
-  pairs = list(itertools.product(data, parts))
-  for i, fold in enumerate(splits):
-    solver = solver_lib.Solver(masks_mn, fold.fit, full.plan, fold.fit_weights)
-    posteriors = {
-      name: posterior.Posterior(masks_mn, fold.fit, one.covariance, fold.fit_weights)
-      for name, one in data.items()
-      if one.covariance is not None
-    }
-    shared.make(
-      {
-        key(i, name, part): functools.partial(
-          judged, solver, posteriors, fold, name, part
-        )
-        for name, part in pairs
-      }
-    )
-  shape = config.num_lambdas, parts[-1].stop
-  grids, errors = ({name: np.zeros(shape) for name in data} for _ in range(2))
+  """By candidate, penalties and mean squared errors, each float64[lambdas, t]."""
+  shape = config.num_lambdas, len(models.lost_t)
+  grids, errors = ({name: np.zeros(shape) for name in candidates} for _ in range(2))
   checked = sum(fold.check_weight for fold in splits)
-  for (i, fold), (name, part) in itertools.product(enumerate(splits), pairs):
-    found = shared[key(i, name, part)]
-    errors[name][:, part] += found["errors"] * (fold.check_weight / checked)
-    grids[name][:, part] = found["grid"]
-  for name, one in data.items():
-    if one.covariance is not None:  # One penalty for all targets, as the prior is one.
-      best = errors[name].sum(axis=1).argmin()
-      grids[name], errors[name] = grids[name][[best]], errors[name][[best]]
+  for i, fold in enumerate(splits):
+    solver = Solver(models.masks_mn, fold.fit, models.solver.plan, fold.fit_weights)
+    judges = {f"path-{i}-{k}": v.judge(fold, solver) for k, v in candidates.items()}
+    _make(shared, judges, models.parts)
+  for (i, fold), name in itertools.product(enumerate(splits), candidates):
+    for part in models.parts:
+      found = shared[_key(f"path-{i}-{name}", part)]
+      errors[name][:, part] += found["errors"] * (fold.check_weight / checked)
+      grids[name][:, part] = found["grid"]
   return grids, errors
 
 
-def _fitted(
-  shared: Parts,
-  data: Outcomes,
-  parts: Sequence[slice],
-  full: solver_lib.Solver,
-  lambdas_t: np.ndarray,
-  config: FitConfig,
+def _joined(
+  shared: Parts, name: str, of_tile: OfTile, parts: Sequence[slice]
 ) -> dict[str, np.ndarray]:
-  """Fits all targets to all models, and joins the tiles."""
-
-  def fit(part: slice) -> dict[str, np.ndarray]:
-    targets = full.tile(data.outcomes(part), data.factors(part))
-    made = full.finish(
-      targets,
-      lambdas_t[part],
-      tol=config.tol,
-      limit=config.max_steps,
-      offset_tn=data.offset(part),
-    )
-    return {k: v for k, v in made._asdict().items() if k != "constant_columns"}
-
-  keys = {f"fit-{part.start}-{part.stop}": part for part in parts}
-  shared.make({key: functools.partial(fit, part) for key, part in keys.items()})
-  fits = [shared[key] for key in keys]
-  return {field: np.concatenate([made[field] for made in fits]) for field in fits[0]}
+  """All tiles of a computation, one after the other."""
+  _make(shared, {name: of_tile}, parts)
+  tiles = [shared[_key(name, part)] for part in parts]
+  return {field: np.concatenate([tile[field] for tile in tiles]) for field in tiles[0]}
 
 
-def _posterior_means(
-  data: Outcomes,
-  parts: Sequence[slice],
-  model: posterior.Posterior,
-  lambdas_t: np.ndarray,
-) -> dict[str, np.ndarray]:
-  """Fits all targets to all models under a prior with a covariance."""
-  found = []
-  for part in parts:
-    outcomes_mt = data.outcomes(part)
-    [deviation_un] = model.weights(outcomes_mt, lambdas_t[:1])
-    found.append(
-      {
-        "weights": deviation_un + data.offset(part),
-        "intercepts": model.intercepts(outcomes_mt, deviation_un),
-      }
-    )
-  made = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-  t = len(lambdas_t)
-  return made | {"gap": np.zeros(t), "status": np.full(t, Status.CONVERGED)}
+def _make(shared: Parts, tasks: Mapping[str, OfTile], parts: Sequence[slice]) -> None:
+  """Computes this process's share of the tiles of some computations."""
+  pairs = itertools.product(tasks.items(), parts)
+  shared.make(
+    {_key(name, part): functools.partial(one, part) for (name, one), part in pairs}
+  )
+
+
+def _key(name: str, part: slice) -> str:
+  """Names a tile of a computation."""
+  return f"{name}-{part.start}-{part.stop}"
 
 
 def _variance(values_mt: np.ndarray, weights_m: np.ndarray | None) -> np.ndarray:

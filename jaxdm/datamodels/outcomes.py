@@ -18,9 +18,6 @@ class Outcomes:
 
   The offset's mean over the examples is scaled by itself: it changes predictions only
   where subsets differ in size, and subsets of one size do not tell how large it is.
-
-  Attributes:
-    covariance: the prior's.
   """
 
   def __init__(
@@ -33,7 +30,7 @@ class Outcomes:
     parts: Sequence[slice],
   ):
     self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
-    self._lost_t, self.covariance = lost_t, prior.covariance
+    self._lost_t = lost_t
     self._shape = margins_mt.shape[1], masks_mn.shape[1]
     self._scales = np.zeros(2)
     if prior.offset is None:

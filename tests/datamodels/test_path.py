@@ -5,7 +5,8 @@ import pytest
 
 from jaxdm import devices
 from jaxdm.datamodels import path
-from jaxdm.lasso import design, matrices
+from jaxdm.lasso import matrices
+from jaxdm.lasso.plan import Plan
 from jaxdm.lasso.solver import Solver
 
 MODELS, EXAMPLES, TARGETS = 90, 8, 3
@@ -38,7 +39,7 @@ def test_errors_are_those_of_predictions_of_the_rows_that_are_held_out(
   np.testing.assert_allclose(fold.check_weight, s_check.sum())
   monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * EXAMPLES * block_rows)
   # More lassos than targets: the rest of a tile is padding.
-  plan = design.Plan("gram", 4 * devices.count(), devices.count())
+  plan = Plan("gram", 4 * devices.count(), devices.count())
   solver = Solver(masks, fold.fit, plan, fold.fit_weights)
   tile = solver.tile(outcomes[fold.fit])
   held_out = path.held_out_errors(masks, fold, outcomes, solver, tile)

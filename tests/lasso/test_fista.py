@@ -122,10 +122,10 @@ def test_finished_lassos_stay_where_they_are_and_leave_room(monkeypatch) -> None
   monkeypatch.setattr(fista, "_take", noted)
   lassos = Lassos(np.geomspace(1, 0.001, 8))
   lipschitz = np.linalg.eigvalsh(lassos.gram_nn).max()
-  fista._compiled.cache_clear()
+  fista._compile.cache_clear()
   with jax.enable_x64(True):
     state = lassos.solve(lipschitz, 300, tol=1e-6, lanes=min(2, devices.count()))
-  fista._compiled.cache_clear()
+  fista._compile.cache_clear()
   alone = [lassos.loop(t, np.zeros(COLUMNS), 1 / lipschitz, 300, 1e-6) for t in range(8)]
   for t, (w_n, steps) in enumerate(alone):
     assert state.steps_t[t] == steps
