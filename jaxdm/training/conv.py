@@ -2,9 +2,10 @@
 
 Under `jax.vmap` over models, `lax.conv_general_dilated` becomes a grouped
 convolution, which XLA's CPU backend runs some twenty times slower than the same
-arithmetic as one matrix product over unfolded patches. The gradient with respect to the
-kernel becomes a grouped convolution with windows as large as an image, which GPUs have
-no fast code for; `direct` computes it otherwise.
+arithmetic as one matrix product over unfolded patches (`im2col`). The gradient with
+respect to the kernel becomes a grouped convolution with windows as large as an image,
+which GPUs have no fast code for; `direct` computes it otherwise. `cpu_conv` is for one
+model at a time on CPU.
 """
 
 import functools
@@ -15,126 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdm.training import cpu_conv
+from jaxdm.training.im2col import Pads, checked_padding, im2col
 from jaxdm.typing import Array
 
-Backend = Literal["im2col", "lax"]
+Backend = Literal["cpu", "im2col", "lax"]
 Sizes = tuple[int, ...]  # Of height and width.
-Pads = tuple[tuple[int, int], ...]  # Low and high, of height and width.
 _NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-def _checked_padding(
-  images: Array,
-  kernel: Array,
-  strides: Sequence[int],
-  padding: str | Sequence[tuple[int, int]],
-) -> Pads:
-  """Padding as pairs, of arguments that make sense together; see `im2col`."""
-  if (images.dtype, images.shape[3]) != (kernel.dtype, kernel.shape[2]):
-    raise ValueError(
-      "images and kernel must have one dtype and as many channels, got "
-      f"{images.dtype}{images.shape} and {kernel.dtype}{kernel.shape}"
-    )
-  shape, window = images.shape[1:3], kernel.shape[:2]
-  if isinstance(padding, str):
-    padding = lax.padtype_to_pads(shape, window, strides, padding)
-  pads = tuple((int(low), int(high)) for low, high in padding)
-  if min(size for pad in pads for size in pad) < 0:
-    raise ValueError(f"padding must be >= 0, got {pads}")
-  padded = [size + sum(pad) for size, pad in zip(shape, pads, strict=True)]
-  if any(size < taps for size, taps in zip(padded, window, strict=True)):
-    raise ValueError(
-      f"a kernel of {window[0]} x {window[1]} does not fit into images of {shape[0]} x "
-      f"{shape[1]} that are padded by {pads}"
-    )
-  return pads
-
-
-def _spread(
-  kernel: Array, axis: int, size: int, stride: int, low: int, out: int
-) -> Array:
-  """Replaces an axis of taps by all `size` inputs, and adds axis 3: `out` outputs.
-
-  Entry (i, v) is the tap through which output v sees input i, or 0 where it does not.
-  """
-  taps = kernel.shape[axis]
-  around = [(0, 0)] * kernel.ndim
-  around[axis] = (max(0, stride * (out - 1) - low), max(0, low + size - taps))
-  padded = jnp.pad(kernel, around)
-  starts = [around[axis][0] + low - stride * v for v in range(out)]
-  windows = [lax.slice_in_dim(padded, i, i + size, axis=axis) for i in starts]
-  return jnp.stack(windows, axis=3)
-
-
-def im2col(
-  images: Array,
-  kernel: Array,
-  strides: Sequence[int],
-  padding: str | Sequence[tuple[int, int]],
-  precision: Any = None,
-) -> Array:
-  """Convolution as one matrix product over unfolded patches.
-
-  Where images are small a patch is a band of whole rows, or the whole image, and the
-  matrix holds the kernel once for each place: fewer and longer copies, and a product
-  wide enough to run at full speed. Padding then costs nothing. On 2 cores of an AMD EPYC
-  (JAX 0.10.2, 2026-11-23) this trains a ResNet-9 of width 8 on 8x8 images 1.35 times as
-  fast as patches of the kernel's size do; from 32x32 on it would be slower.
-
-  Args:
-    images: [b, h, w, c].
-    kernel: [kh, kw, c, o], of the same dtype.
-    strides: of height and width.
-    padding: 'SAME', 'VALID' or explicit (low, high) pairs.
-    precision: as for `lax.dot_general`.
-
-  Returns:
-    [b, h', w', o], equal to `lax.conv_general_dilated` to rounding.
-
-  Raises:
-    ValueError: on other types or channels, negative padding, or a kernel that is larger
-      than the padded images.
-  """
-  pad_h, pad_w = _checked_padding(images, kernel, strides, padding)
-  kh, kw, channels, features = kernel.shape
-  batch, height, width, _ = images.shape
-  out_h = (height + sum(pad_h) - kh) // strides[0] + 1
-  out_w = (width + sum(pad_w) - kw) // strides[1] + 1
-  # Whole rows, if that lengthens the product little or leaves it short anyway; whole
-  # images, if that makes it no longer.
-  rows = width <= 2 * kw or width * channels <= 64
-  whole = rows and height <= kh
-  if rows:
-    kernel = _spread(kernel, 1, width, strides[1], pad_w[0], out_w)
-    images = images.reshape(batch, height, width * channels)
-  if whole:
-    kernel = _spread(kernel, 0, height, strides[0], pad_h[0], out_h)
-    patches = images.reshape(batch, -1)
-  else:
-    axes = [(1, kh, strides[0], out_h, pad_h), (2, kw, strides[1], out_w, pad_w)]
-    patches = _unfolded(images, axes[:1] if rows else axes)
-  columns = out_w * features if rows else features
-  columns = out_h * columns if whole else columns
-  flat = jnp.dot(patches, kernel.reshape(-1, columns), precision=precision)
-  return flat.reshape(batch, out_h, out_w, features)
-
-
-def _unfolded(
-  images: Array, axes: Sequence[tuple[int, int, int, int, tuple[int, int]]]
-) -> Array:
-  """Patches as rows: shifted copies along each (axis, taps, stride, out, padding)."""
-  around = [(0, 0)] * images.ndim
-  for axis, _, _, _, pads in axes:
-    around[axis] = pads
-  copies = [jnp.pad(images, around)]
-  for axis, taps, stride, out, _ in axes:
-    copies = [
-      lax.slice_in_dim(copy, i, i + stride * (out - 1) + 1, stride, axis)
-      for copy in copies
-      for i in range(taps)
-    ]
-  joined = jnp.concatenate(copies, axis=-1)
-  return joined.reshape(-1, joined.shape[-1])
 
 
 def _by_xla(
@@ -217,23 +105,26 @@ def direct(
   each entry of the kernel's window, batched over models. The arguments, the result and
   the errors are those of `im2col`.
   """
-  pads = _checked_padding(images, kernel, strides, padding)
+  pads = checked_padding(images, kernel, strides, padding)
   return _direct(images, kernel, tuple(strides), pads, precision)
+
+
+_BACKENDS: dict[str, Any] = {"cpu": cpu_conv.cpu, "im2col": im2col, "lax": direct}
 
 
 def convolution(backend: Backend = "lax") -> Any:
   """A drop-in for `lax.conv_general_dilated`, as Flax's `nn.Conv` takes one.
 
   Args:
-    backend: 'im2col' or 'lax' (see `direct`).
+    backend: 'cpu' (see `cpu_conv`), 'im2col' or 'lax' (see `direct`).
 
   Returns:
     A function with the signature Flax calls. It accepts what ResNet-9 needs,
     NHWC without dilation or groups, and refuses anything else.
   """
-  if backend not in ("im2col", "lax"):
-    raise ValueError(f"conv backend must be im2col or lax, got {backend!r}")
-  compute = im2col if backend == "im2col" else direct
+  if backend not in _BACKENDS:
+    raise ValueError(f"conv backend must be cpu, im2col or lax, got {backend!r}")
+  compute = _BACKENDS[backend]
 
   def conv(  # The parameters are those of lax.conv_general_dilated.
     lhs: Array,

@@ -31,14 +31,15 @@ class Speed:
       is killed. Models that take longer are saved to disk during training. 0: never. A
       single step of a call must not take longer than a fifth of this time.
     conv_backend: How convolutions are computed: as matrix products (im2col), by XLA
-      (lax), or auto: measured as vmap_width is. Default: on CPU im2col, on GPU and TPU
-      auto.
+      (lax), in the form that is fastest on CPU for each layer (cpu; with vmap_width > 1
+      the same as im2col), or auto: im2col or lax, measured as vmap_width is. Default: on
+      CPU cpu, on GPU and TPU auto.
   """
 
   vmap_width: int | Literal["auto"] | None = None
   chunk: int | None = None
   checkpoint_seconds: float = 300.0
-  conv_backend: Literal["auto", "im2col", "lax"] | None = None
+  conv_backend: Literal["auto", "cpu", "im2col", "lax"] | None = None
 
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):

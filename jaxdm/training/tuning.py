@@ -84,7 +84,7 @@ def choose(
   """
   convolves, on_cpu = recipe.network.convolves, jax.default_backend() == "cpu"
   width = speed.vmap_width or (_CPU_WIDTH[convolves] if on_cpu else "auto")
-  backend = speed.conv_backend or ("im2col" if on_cpu else "auto")
+  backend = speed.conv_backend or ("cpu" if on_cpu else "auto")
   backends: tuple[conv.Backend, ...] = ("lax",)
   if convolves:
     backends = ("im2col", "lax") if backend == "auto" else (backend,)

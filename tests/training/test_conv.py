@@ -88,7 +88,7 @@ def whole_numbers(*shape: int, dtype: str = "float32") -> jnp.ndarray:
     {"dtype": "int32"},
   ],
 )
-@pytest.mark.parametrize("backend", ["im2col", "lax"])
+@pytest.mark.parametrize("backend", ["cpu", "im2col", "lax"])
 def test_what_is_accepted_means_what_it_means_to_lax(arguments, backend) -> None:
   given = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
   given |= arguments
@@ -117,7 +117,7 @@ def test_what_is_accepted_means_what_it_means_to_lax(arguments, backend) -> None
     ({"dtype": jnp.bfloat16}, "one dtype"),
   ],
 )
-@pytest.mark.parametrize("backend", ["im2col", "lax"])
+@pytest.mark.parametrize("backend", ["cpu", "im2col", "lax"])
 def test_any_other_convolution_is_refused(arguments, named, backend) -> None:
   given = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC}
   given |= arguments

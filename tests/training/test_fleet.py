@@ -57,7 +57,8 @@ def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:
 @pytest.mark.slow
 @pytest.mark.device
 @pytest.mark.parametrize(
-  "vmap_width,conv_backend", [(3, "im2col"), (1, "lax"), (2, "lax")]
+  "vmap_width,conv_backend",
+  [(3, "cpu"), (1, "im2col"), (3, "im2col"), (1, "lax"), (2, "lax")],
 )
 def test_speed_settings_change_only_rounding(
   tiny_config, tiny_images, vmap_width, conv_backend

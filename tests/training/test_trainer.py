@@ -199,8 +199,8 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
     progress = checkpoint.Progress(folder, 1e-9)
     speed = fleet.Speed(chunk=2)
     models = fleet.Fleet(tiny_config, images, 2, speed, progress=progress)
-    ran, advance = [], models._advanced
-    models._advanced = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
+    ran, advance = [], models._advance
+    models._advance = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
     targets = images[:10], labels[:10]
     trainer = Trainer.of(models, tmp_path, labels, *targets, seed=3)
     return trainer, ran
