@@ -11,7 +11,7 @@ from etils import epath
 
 from jaxdm import numerics
 from jaxdm import progress as progress_lib
-from jaxdm.datamodels import inputs, path, posterior
+from jaxdm.datamodels import inputs, path
 from jaxdm.datamodels.candidates import Candidate, Models, OfTile, of_prior
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
@@ -23,7 +23,7 @@ from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
 from jaxdm.storage import cache as cache_lib
-from jaxdm.storage import identity, polling
+from jaxdm.storage import identity
 
 
 @numerics.pinned()
@@ -92,19 +92,13 @@ def fit_datamodels(
       margins, bad weights or priors, too few models to hold any out, a folder of another
       fit, a share that is none or has no folder to meet in, or too little memory.
   """
-  polling.check_share(share)
-  if share[1] > 1 and folder is None:
-    raise ValueError(
-      f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
-    )
+  inputs.check_meeting(share, folder)
   candidates = inputs.check_candidates(candidates)
   masks_mn, margins_mt, weights_m, lost_t = inputs.check_models(
     masks_mn, margins_mt, sample_weight
   )
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   inputs.check_covariances(candidates, n)
-  if any(prior.covariance is not None for prior in candidates.values()):
-    posterior.check_room(n)
   names = tuple(candidates)
   splits = path.folds(m, config, weights_m)
 
@@ -131,21 +125,11 @@ def fit_datamodels(
 
   chosen, lambdas_t = _choose(shared, models, made, splits, config, report)
   whole = _joined(shared, "fit", made[chosen].fit(lambdas_t), parts)
-  if len(solver.constant_columns):
-    report(
-      f"{len(solver.constant_columns)} examples are in all training sets or in none, and "
-      f"get no weight of their own: {inputs.some(solver.constant_columns)}"
-    )
-  if lost_t.any():
-    lost = np.flatnonzero(lost_t)
-    report(
-      f"{len(lost)} targets get no datamodel, since at most half of the models have "
-      f"margins of them: {inputs.some(lost)}"
-    )
-    whole["weights"][lost] = 0
-    whole["status"][lost] = Status.NONFINITE
-    for numbers_t in (whole["intercepts"], whole["gap"], lambdas_t):
-      numbers_t[lost] = np.nan
+  _report_missing(report, solver.constant_columns, lost_t)
+  whole["weights"][lost_t] = 0
+  whole["status"][lost_t] = Status.NONFINITE
+  for numbers_t in (whole["intercepts"], whole["gap"], lambdas_t):
+    numbers_t[lost_t] = np.nan
   return Datamodels(
     weights_tn=whole["weights"].astype(np.float32),
     intercepts_t=whole["intercepts"].astype(np.float32),
@@ -154,6 +138,23 @@ def fit_datamodels(
     status_t=whole["status"].astype(np.int8),
     choice_t=np.full(t, names.index(chosen), np.int32),
   )
+
+
+def _report_missing(
+  report: Callable[[str], Any], constant_columns: np.ndarray, lost_t: np.ndarray
+) -> None:
+  """Reports the examples and targets that the models say nothing of."""
+  if len(constant_columns):
+    report(
+      f"{len(constant_columns)} examples are in all training sets or in none, and "
+      f"get no weight of their own: {inputs.some(constant_columns)}"
+    )
+  if lost_t.any():
+    lost = np.flatnonzero(lost_t)
+    report(
+      f"{len(lost)} targets get no datamodel, since at most half of the models have "
+      f"margins of them: {inputs.some(lost)}"
+    )
 
 
 def _settings(

@@ -7,10 +7,11 @@ import numpy as np
 
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
+from jaxdm.datamodels import posterior
 from jaxdm.datamodels.priors import Prior
 from jaxdm.lasso import design, matrices
 from jaxdm.margins import Margins
-from jaxdm.storage import store
+from jaxdm.storage import polling, store
 
 _AT_ONCE = 2**28
 
@@ -36,11 +37,21 @@ def check_candidates(candidates: Any) -> dict[str, Prior]:
   return dict(candidates or {"none": Prior()})
 
 
+def check_meeting(share: tuple[int, int], folder: Any) -> None:
+  """Raises ValueError on a share that is none, or has no folder to meet in."""
+  polling.check_share(share)
+  if share[1] > 1 and folder is None:
+    raise ValueError(
+      f"share={share} needs a folder: the {share[1]} processes exchange tiles there"
+    )
+
+
 def check_covariances(candidates: Mapping[str, Prior], n: int) -> None:
-  """Raises ValueError on a covariance that is none, of n examples."""
+  """Raises ValueError on a covariance that is none, of n examples, or has no room."""
   for name, prior in candidates.items():
     if prior.covariance is None:
       continue
+    posterior.check_room(n)
     found = np.asarray(prior.covariance)
     if found.shape != (n, n) or found.dtype.kind != "f" or not np.isfinite(found).all():
       raise ValueError(

@@ -255,7 +255,7 @@ def test_models_of_networks_and_of_functions_never_mix(tmp_path, module, arrays)
     start(train_subsets.PROGRAM, tmp_path / "own", toy={"retrain_version": "2"})
   for study, message in (
     (explain, "--retrain: this study needs the logits"),
-    (efficiency, r"--ways: influence\+size need scores of networks"),
+    (efficiency, r"--ways: influence\+covariance need scores of networks"),
   ):
     with pytest.raises(SystemExit, match=message):
       start(study.PROGRAM, tmp_path / "own", toy={})
