@@ -1,4 +1,4 @@
-"""The path of lambdas, and the choice among them on held-out models."""
+"""The path of penalties of a lasso, and its errors on validation models."""
 
 import dataclasses
 import functools
