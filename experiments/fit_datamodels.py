@@ -83,7 +83,7 @@ def prior_of(
   method, _, more = name.partition("+")
   offset = scores[method]
   if more == "covariance":
-    return priors.Prior(offset=offset, covariance=priors.by_scores(offset))
+    return priors.Prior(offset=offset, covariance_scores=offset)
   by_size = (lambda part: priors.by_size(offset[part])) if more == "size" else None
   return priors.Prior(by_size, offset)
 
@@ -111,6 +111,7 @@ def _fit(
   return models, {
     "models_fitted_to": len(margins_mt),
     "prior": list(candidates)[int(models.choice_t[0])],
+    "num_train": models.weights_tn.shape[1],
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(gaps.max()),
     "unconverged_targets": int((~(gaps <= config.tol)).sum()),

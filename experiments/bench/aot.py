@@ -182,7 +182,7 @@ def of_step(
   """What a step says of the trainer, per model; the bench's row for `plan` among it.
 
   Args:
-    step: of `compiled`.
+    step: of `compile_program`.
     width: models side by side.
     samples: images a step and model.
     flops_per_sample: of training on one, by the layers' formulas.

@@ -91,6 +91,8 @@ def problem_size(
   Raises:
     ValueError: on settings and data that a run would refuse, too.
   """
+  if experiment.retrain.retrain:
+    raise UserError("retrain", "has no effect in this program")
   if experiment.network.network != "resnet9":
     raise UserError(
       "network",

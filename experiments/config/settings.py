@@ -121,7 +121,7 @@ class GradientConfig:
   """
 
   damping: float = 0.2
-  gradient_dim: int = 1024
+  gradient_dim: int = 4096
   moments: int = 12
 
   def __post_init__(self) -> None:

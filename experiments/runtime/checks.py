@@ -93,8 +93,9 @@ def check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   """Raises UserError on a flag that says nothing of this network or these data."""
   network, given = experiment.network.network, experiment_flags.given_fields()
   if experiment.retrain.retrain:
-    for name in sorted(given & _OF_NETWORKS):
-      raise UserError(name, "has no effect on --retrain")
+    if given & _OF_NETWORKS:
+      name = min(given & _OF_NETWORKS)
+      raise UserError(name, "has no effect with --retrain")
     return
   if not dataset.has_images:
     for name in ("flip", "translate_pixels", "cutout_pixels"):

@@ -112,7 +112,7 @@ def open_files() -> Files:
   workdir = launcher.open_workdir()
   stored = stages.stored_settings(workdir)
   before = stored.pop("files", {})
-  if "train" in stored:
+  if "data" in stored:
     raise WorkdirError(
       "workdir", f"={workdir.path} is an experiment on images; name a new --workdir"
     )
@@ -123,7 +123,8 @@ def open_files() -> Files:
   drop = DROP_NONFINITE.value or before.get("drop_nonfinite", False)
   found = _named_models(workdir, targets)
   print(_description(found))
-  for name in sorted(experiment_flags.given_fields() - _USED):
+  if unused := experiment_flags.given_fields() - _USED:
+    name = min(unused)
     raise UserError(name, "has no effect on models that others trained")
   masks, margins_mt = _finite(found, drop=drop)
   now: dict[str, Any] = {

@@ -26,9 +26,7 @@ from jaxdm.training.collection import Collection, Subsets, missing
 from jaxdm.training_sets import Models
 
 _ROWS = 32
-# Priors that need no scores of models on all data.
-_PRIORS = ("none", "class")
-# An odd number: distinct seeds stay distinct.
+# Odd, so that distinct roots stay distinct modulo 2**32.
 _SEED_STEP = 2_654_435_769
 # Seeds of repeated subsets follow those of all other purposes (`prng.model_seeds`).
 _FIRST_REPEAT = 10
@@ -60,18 +58,9 @@ class OwnTrainer(BaseTrainer):
     """
     self._config, self._dataset = config, dataset
     self._module, self._factory = _named(config.retrain)
+    train = dataset.num_classes, dataset.train_images, dataset.train_labels
     targets = dataset.test_images, dataset.test_labels
-    self._bind(folder, dataset.train_labels, *targets, seed=seed, share=share)
-
-  @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    return self._dataset.num_classes
-
-  @property
-  def values(self) -> np.ndarray:
-    """The inputs of the training examples."""
-    return self._dataset.train_images
+    self._bind(folder, *train, *targets, seed=seed, share=share)
 
   @property
   def rows(self) -> int:
@@ -96,7 +85,7 @@ class OwnTrainer(BaseTrainer):
   @functools.cached_property
   def _retrain(self) -> Retrain:
     """The user's function."""
-    with _one_line_errors(self._config.retrain):
+    with _user_code(self._config.retrain):
       function: Retrain = self._factory(self._dataset)
     if not callable(function):
       raise UserError(
@@ -108,17 +97,18 @@ class OwnTrainer(BaseTrainer):
 
   def _margins(self, models: Models) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    seeds = (np.asarray(models.seeds, np.int64) + self.seed * _SEED_STEP) % 2**32
+    first = self.seed * _SEED_STEP % 2**32
+    seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
     retrain = self._retrain
-    with _one_line_errors(self._config.retrain):
+    with _user_code(self._config.retrain):
       returned = retrain(models.masks_mn, models.labels_mn, seeds)
     t = len(self.target_labels)
     try:
       found = margins_of(lambda *_: returned, *models[:2], seeds, t)
     except ValueError as error:
-      raise UserError(None, str(error)) from error
+      raise UserError("retrain", str(error).removeprefix("retrain ")) from error
     with np.errstate(over="ignore"):  # Infinite margins count as diverged.
-      return self._without_diverged(np.array(found, np.float32))
+      return self._mark_diverged(np.array(found, np.float32))
 
   def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part."""
@@ -167,10 +157,10 @@ class OwnTrainer(BaseTrainer):
 
 
 def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
-  """The experiment without methods and priors that need networks; says which those are.
+  """The experiment without methods and priors that need networks; prints which those are.
 
   Raises:
-    UserError: if no method is left.
+    UserError: if no method or no prior is left.
   """
   name, compare = experiment.retrain.retrain, experiment.compare
   lost = [method for method in compare.names if method in from_full_data()]
@@ -187,17 +177,29 @@ def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
       "must be runner-up or a class with --retrain, which gives no gradients "
       "for relabel scores, got 'best'",
     )
-  if lost:
+  given = experiment.prior.priors.split(",")
+  priors = [prior for prior in given if not needs_networks(prior)]
+  if not priors:
+    raise UserError(
+      "priors",
+      f"={experiment.prior.priors} need scores of networks, which --retrain does not "
+      "give; name none or class",
+    )
+  if lost := lost + [f"prior {prior}" for prior in given if prior not in priors]:
     print(
       f"left out: {', '.join(lost)}, since they need gradients or features of networks, "
       f"which --retrain={name} does not give"
     )
-  priors = [one for one in experiment.prior.priors.split(",") if one in _PRIORS]
   return dataclasses.replace(
     experiment,
     compare=dataclasses.replace(compare, methods=",".join(methods)),
-    prior=settings_lib.PriorConfig(priors=",".join(priors or ["none"])),
+    prior=dataclasses.replace(experiment.prior, priors=",".join(priors)),
   )
+
+
+def needs_networks(prior: str) -> bool:
+  """Whether one of `settings_lib.PRIORS` is made of scores of models on all data."""
+  return prior.partition("+")[0] in from_full_data()
 
 
 def _named(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
@@ -206,10 +208,11 @@ def _named(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
   if not where or not name:
     raise UserError("retrain", f"must be package.module:factory, got {path!r}")
   try:
-    module = importlib.import_module(where)
-    factory = getattr(module, name)
+    factory = getattr(module := importlib.import_module(where), name)
   except (ImportError, AttributeError, ValueError) as error:
     raise UserError("retrain", f"={path} cannot be imported: {error}") from error
+  except Exception as error:  # The module's own.
+    raise _user_code_error(path, error) from error
   if not callable(factory):
     raise UserError(
       "retrain",
@@ -222,15 +225,18 @@ def _named(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
 
 
 @contextlib.contextmanager
-def _one_line_errors(name: str) -> Iterator[None]:
-  """Prints the traceback of an error in the user's code, and names the code."""
+def _user_code(name: str) -> Iterator[None]:
+  """Raises errors in the user's code as `_user_code_error`."""
   try:
     yield
   except Exception as error:
-    traceback.print_exception(error)
-    raise UserError(
-      "retrain", f"={name} raised {type(error).__name__}: {error}"
-    ) from error
+    raise _user_code_error(name, error) from error
+
+
+def _user_code_error(name: str, error: Exception) -> UserError:
+  """An error that names the user's code; its traceback is printed."""
+  traceback.print_exception(error)
+  return UserError("retrain", f"={name} raised {type(error).__name__}: {error}")
 
 
 def _seeds(subsets: Subsets, numbers: np.ndarray) -> np.ndarray:

@@ -59,10 +59,14 @@ class Places:
     """Remembers the paths that this run was given."""
     before = self.remembered()
     if before | self._given != before:
-      self.restore(before | self._given)
+      self._write(before | self._given)
 
   def restore(self, paths: Mapping[str, str]) -> None:
-    """Remembers these paths and no others."""
+    """Remembers these paths and no others, as before a stage that failed."""
+    self._write(paths)
+
+  def _write(self, paths: Mapping[str, str]) -> None:
+    """Replaces the file."""
     if paths:
       checksummed_json.write(self._file, paths)
     else:

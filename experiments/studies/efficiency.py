@@ -32,6 +32,7 @@ from experiments.runtime import (
   stages,
   subset_models,
 )
+from experiments.runtime.own_training import needs_networks
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
@@ -57,8 +58,9 @@ SIZES = flags.DEFINE_list(
 )
 CHOSEN = flags.DEFINE_list(
   "ways",
-  ["published", "none", "influence+covariance"],
-  "Ways of fitting: " + ", ".join(WAYS),
+  None,
+  "Ways of fitting; default: published and the experiment's priors. All: "
+  + ", ".join(WAYS),
 )
 REMOVALS = flags.DEFINE_list(
   "removals", [], "What to put to the removal test: way@models, or one of --methods."
@@ -186,16 +188,13 @@ def savings(points: list[Point]) -> dict[str, dict[int, float | None]]:
   return found
 
 
-def _requested(most: int, fit: FitConfig) -> tuple[list[int], list[str]]:
+def _requested(experiment: settings_lib.Experiment) -> tuple[list[int], list[str]]:
   """Sizes and ways of the flags.
-
-  Args:
-    most: models that there are to fit to.
-    fit: the settings of a fit.
 
   Raises:
     ValueError: on any that cannot be fitted or compared.
   """
+  most, fit = experiment.collect.num_models, experiment.fit
   if most < 10:
     raise UserError("num_models", f"={most} of this workdir are too few; 10 are needed")
   share = min(fit.validation_share, 1 - fit.validation_share)
@@ -203,20 +202,21 @@ def _requested(most: int, fit: FitConfig) -> tuple[list[int], list[str]]:
   texts = SIZES.value or [str(max(least, most // 2**i)) for i in range(5)]
   if not all(text.isdecimal() and 10 <= int(text) <= most for text in texts):
     raise UserError("sizes", f"must be numbers from 10 to num_models={most}, got {texts}")
-  unknown = set(CHOSEN.value) - set(WAYS)
+  ways = CHOSEN.value or ["published", *experiment.prior.priors.split(",")]
+  unknown = set(ways) - set(WAYS)
   if unknown:
     raise UserError("ways", f"must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
-  fits = {f"{way}@{size}" for way in CHOSEN.value for size in texts}
+  fits = {f"{way}@{size}" for way in ways for size in texts}
   unknown = set(REMOVALS.value) - fits - set(settings_lib.METHODS)
   if unknown:
     raise UserError("removals", f"must be way@models or methods, got {sorted(unknown)}")
-  return sorted({int(text) for text in texts}), CHOSEN.value
+  return sorted({int(text) for text in texts}), ways
 
 
 def main(run: Run) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
-  sizes, ways = _requested(run.experiment.collect.num_models, run.experiment.fit)
+  sizes, ways = _requested(run.experiment)
   _check_scores(ways, base_models.score_names(run.trainer))
   # Of one fit, beside the models that it is fitted to.
   depends_on = settings | {"base_models": inputs["base_models"]}
@@ -240,9 +240,8 @@ def main(run: Run) -> dict[str, Any]:
 
 def _check_scores(ways: list[str], names: Sequence[str]) -> None:
   """Raises UserError on ways of fitting whose scores are not computed."""
-  known = {"none", "class", *names}
-  priors_of_ways = [way for way in ways if way in settings_lib.PRIORS]
-  lacking = [way for way in priors_of_ways if way.partition("+")[0] not in known]
+  needed = [way for way in ways if way in settings_lib.PRIORS and needs_networks(way)]
+  lacking = [way for way in needed if way.partition("+")[0] not in names]
   if lacking:
     raise UserError(
       "ways",

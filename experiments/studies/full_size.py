@@ -194,6 +194,8 @@ def _dataset(experiment: settings.Experiment, largest: int) -> Dataset:
     "data_dir": experiment_flags.DATA_DIR.value,
     "arrays": experiment_flags.ARRAYS.value,
   }
+  if experiment.retrain.retrain:
+    raise UserError("retrain", "has no effect in this program")
   native = data_source.load(experiment.data, where)
   checks.check(experiment, native)
   least = int(np.bincount(native.train_labels).min())

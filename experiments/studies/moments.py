@@ -17,9 +17,9 @@ from absl import flags
 from experiments.runtime import launcher, stages, subset_models
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
-from jaxdm import numerics
 from jaxdm import progress as progress_lib
-from jaxdm.attribution import full_data, gradient
+from jaxdm.attribution import full_data
+from jaxdm.attribution.registry import METHODS
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.errors import UserError
 from jaxdm.report import tables
@@ -60,17 +60,23 @@ def model_scores(
   most: int,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> dict[tuple[int, float], np.ndarray]:
-  """By number of moments and damping, each model's mean scores, float32[r, t, n]."""
+  """By number of moments and damping, each model's mean scores, float32[r, t, n].
+
+  Those of models that diverged are NaN. All stay in memory.
+  """
   t, n = len(trainer.target_labels), len(trainer.labels)
   keys = list(itertools.product(counts, dampings))
   total = {key: np.zeros((most, t, n), np.float32) for key in keys}
   at = {count: full_data.even_moments(count) for count in counts}
   needed = {moment for moments in at.values() for moment in moments}
   first = 0
+  terms_of = METHODS["influence"].terms
+  assert terms_of is not None
   for found in full_data.snapshots(trainer, most, needed):
     for i, one in enumerate(found, first):
       for damping in dampings:
-        scores_tn = _unit_scores(one, damping)
+        [term] = terms_of(one, damping)
+        scores_tn = np.asarray(term.score(term.train_rows, term.target_rows))
         for count in counts:
           if one.moment in at[count]:
             total[count, damping][i] += scores_tn / count
@@ -78,16 +84,6 @@ def model_scores(
       first += len(found)
       progress(first, most)
   return total
-
-
-@numerics.pinned()
-def _unit_scores(snapshot: full_data.Snapshot, damping: float) -> np.ndarray:
-  """One model's influence functions with a root mean square of 1, float32[t, n]."""
-  at = snapshot.gradients
-  assert at is not None
-  rows_nd = gradient.influence(at, damping)
-  unit = gradient.root_mean_square(rows_nd, at.target_td)
-  return np.asarray(gradient.scores(rows_nd / unit, at.target_td))
 
 
 def main(run: Run) -> dict[str, Any]:
@@ -100,15 +96,16 @@ def main(run: Run) -> dict[str, Any]:
       raise UserError(flag.name, f"must be positive numbers, got {flag.value}")
   counts, dampings = [int(x) for x in COUNTS.value], [float(x) for x in DAMPINGS.value]
   most, dim = MOST_MODELS.value, run.experiment.gradient.gradient_dim
-  held_out = subset_models.joined(run.subsets.held_out_rows())
 
   def work() -> dict[str, Any]:
-    points, bar = [], run.bar(STAGE)
-    made = model_scores(trainer, counts, dampings, most, bar)
-    for (count, damping), scores_rtn in made.items():
+    held_out = subset_models.joined(run.subsets.held_out_rows())
+    found = model_scores(trainer, counts, dampings, most, run.bar(STAGE))
+    trainer.fleet.settle()
+    points = []
+    for (count, damping), scores_rtn in found.items():
       for size in group_sizes(most):
         starts = range(0, min(most, _GROUPS * size) - size + 1, size)
-        means = [scores_rtn[start : start + size].mean(axis=0) for start in starts]
+        means = [np.nanmean(scores_rtn[start : start + size], axis=0) for start in starts]
         lds = [evaluate_scores(mean, *held_out).lds.estimate for mean in means]
         points.append(Point(dim, size, count, damping, round(float(np.mean(lds)), 4)))
     points.sort()
@@ -116,9 +113,16 @@ def main(run: Run) -> dict[str, Any]:
     print("\n".join(_lines(points, dampings)))
     return {"best": max(points, key=lambda point: point.lds)._asdict()}
 
-  asked = {"most_models": most, "moment_counts": counts, "dampings": dampings}
-  settings = run.settings("gradient") | {STAGE: asked}
-  return stages.run(run.workdir, STAGE, settings, work)
+  # A group of its own, since the experiment's gradients may have other dimensions.
+  settings = {
+    STAGE: {
+      "most_models": most,
+      "moment_counts": counts,
+      "dampings": dampings,
+      "gradient_dim": dim,
+    }
+  }
+  return stages.run(run.workdir, STAGE, settings, work, run.inputs("train_subsets"))
 
 
 def _is_positive(text: str, *, whole: bool) -> bool:

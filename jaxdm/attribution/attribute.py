@@ -53,9 +53,11 @@ def attribution_scores(
     functions are in logits, all others in units of their own.
 
   Raises:
-    UserError: on a method that is not known or makes no scores by itself, on less than
-      one moment, or if fewer than 2 models converge.
+    UserError: on a method that is not known or makes no scores by itself, a damping that
+      is not positive, less than one moment, or if fewer than 2 models converge.
   """
+  if not damping > 0:
+    raise UserError("damping", f"must be positive, got {damping}")
   if moments < 1:
     raise UserError("moments", f"must be >= 1, got {moments}")
   known = [name for name, one in METHODS.items() if one.terms or one.rows]
@@ -85,7 +87,8 @@ def add_full_data_scores(
   """Trains models on all data and averages what methods make of each.
 
   Beside the scores, which may be memory maps, the host holds a tile of 1,024 targets, and
-  a device the gradients of a chunk of models at one moment of training.
+  a device the gradients of the models of one call at one moment of training, and for each
+  method as many numbers again.
 
   Args:
     trainer: trains them.
@@ -111,10 +114,12 @@ def add_full_data_scores(
       one.add(whole, damping)
     if found[0].moment == 1:
       logits += [last.outputs.logits_tk for last in whole if last.outputs]
-      odds = [last.gradients.odds_n for last in whole if last.gradients]
-      doubt_n += sum(np.asarray(jax.nn.sigmoid(-odds_n)) for odds_n in odds)
+      for last in whole:
+        if last.gradients:
+          doubt_n += np.asarray(jax.nn.sigmoid(-last.gradients.odds_n))
       done += len(found)
       progress(done, num_models)
+    del found, whole  # Before the next are computed.
   if len(logits) < 2:
     raise UserError(
       "peak_learning_rate",
@@ -145,13 +150,22 @@ class _Sum:
     assert self.method.terms is not None
     here = [one for one in snapshots if one.moment in self.moments]
     terms = [term for one in here for term in self.method.terms(one, damping)]
+    terms = [term for term in terms if np.isfinite(term.unit)]
     add_scores(self._total_tn, terms)
     self._terms += len(terms)
     if here and here[0].moment == max(self.moments):
       self._units += [float(term.unit) for term in terms]
 
   def finish(self, doubt_n: np.ndarray) -> None:
-    """Turns the sum into the mean, in the unit of the last moment."""
+    """Turns the sum into the mean, in the unit of the last moment.
+
+    Raises:
+      UserError: if no model has finite gradients there.
+    """
+    if not self._units:
+      raise UserError(
+        "peak_learning_rate", "is too large: the gradients of all models overflow"
+      )
     factor_n = np.full(len(doubt_n), np.mean(self._units) / self._terms, np.float32)
     if self.method.by_doubt:
       factor_n *= doubt_n.astype(np.float32)

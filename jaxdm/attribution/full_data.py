@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdm import devices, prng, training_sets
@@ -46,9 +47,8 @@ class Snapshot(NamedTuple):
 
   def converged(self) -> bool:
     """Whether all numbers of the model are finite so far."""
-    known = self.outputs.logits_tk if self.outputs else ()
-    odds_n = self.gradients.odds_n if self.gradients else ()
-    return bool(np.isfinite(known).all() and np.isfinite(odds_n).all())
+    known = [*(self.gradients or ()), *(self.outputs or ())]
+    return all(bool(jnp.isfinite(array).all()) for array in known)
 
 
 def even_moments(count: int) -> tuple[float, ...]:
@@ -67,9 +67,9 @@ def snapshots(
     moments: shares of training at which gradients are needed.
 
   Yields:
-    For every chunk of models that is trained together, and every moment in ascending
-    order, the end of training included, a list with a snapshot of each model. A device
-    holds the gradients of one chunk at one moment.
+    For the models of each call of the fleet, and every moment in ascending order, the
+    end of training included, a list with a snapshot of each model. Forget it before the
+    next is asked for: a device then holds the gradients of one call at one moment.
   """
   fleet, labels, t = trainer.fleet, trainer.labels, len(trainer.target_labels)
   values = np.concatenate([trainer.target_values, fleet.values])
@@ -77,20 +77,22 @@ def snapshots(
   stops = sorted({*moments, 1.0})
   for start in range(0, num_models, fleet.rows):
     size = min(fleet.rows, num_models - start)
-    chunk_keys = keys(trainer, start, size)
+    call_keys = keys(trainer, start, size)
     sets = training_sets.from_masks(np.ones((size, len(labels)), bool), labels)
-    through = fleet.train_through(sets, chunk_keys, stops)
+    through = fleet.train_through(sets, call_keys, stops)
     for moment, variables in zip(stops, through, strict=True):
       found: list[gradient.Gradients | None] = [None] * size
       if moment in moments:
-        of_chunk = fleet.gradients(variables, values, all_labels, chunk_keys)
-        found = [gradients_of(of_chunk, i, t) for i in range(size)]
+        of_call = fleet.gradients(variables, values, all_labels, call_keys)
+        found = [gradients_of(of_call, i, t) for i in range(size)]
+        del of_call
       outputs: list[Outputs | None] = [None] * size
       if moment == 1:
         predicted = fleet.predict(variables, values)
         outputs = [_outputs_of(predicted, i, t) for i in range(size)]
       rate = float(fleet.recipe.learning_rate(np.array(moment)))
       yield [Snapshot(moment, rate, *of) for of in zip(found, outputs, strict=True)]
+      del found, outputs  # Before the next are computed.
 
 
 def _outputs_of(

@@ -42,15 +42,19 @@ def scores(rows_nd: Array, target_td: Array) -> Array:
 @numerics.pinned()
 @jax.jit
 def root_mean_square(rows_nd: Array, target_td: Array) -> jax.Array:
-  """Of all `scores`, without computing them; at least the smallest positive float32."""
-  count = jnp.float32(len(rows_nd)) * len(target_td)
-  # |T R'|^2 = tr(T'T R'R); norms first, since rows of very sure models are tiny.
-  sizes = [jnp.maximum(jnp.linalg.norm(x), _TINY) for x in (rows_nd, target_td)]
-  grams = [
-    jnp.dot(x.T / size, x / size, precision="highest")
-    for x, size in zip((rows_nd, target_td), sizes, strict=True)
-  ]
-  mean = jnp.maximum((grams[0] * grams[1]).sum(), 0.0) / count
+  """Of all `scores`; at least the smallest positive float32."""
+  n, d = rows_nd.shape
+  # Scaled, since rows of very sure models are tiny.
+  sizes = [jnp.maximum(jnp.abs(x).max(), _TINY) for x in (rows_nd, target_td)]
+  rows_nd, target_td = (
+    x / size for x, size in zip((rows_nd, target_td), sizes, strict=True)
+  )
+  if n < d:
+    total = (scores(rows_nd, target_td) ** 2).sum()
+  else:  # |T R'|^2 = tr(T'T R'R), without the scores themselves.
+    grams = [jnp.dot(x.T, x, precision="highest") for x in (rows_nd, target_td)]
+    total = jnp.maximum((grams[0] * grams[1]).sum(), 0.0)
+  mean = total / (jnp.float32(n) * len(target_td))
   return jnp.maximum(jnp.sqrt(mean) * sizes[0] * sizes[1], _TINY)
 
 
@@ -137,11 +141,23 @@ def _newton_rows(model: Gradients) -> Array:
 
 
 def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
-  """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n]."""
-  gram_dd = jnp.dot(rows_nd.T, rows_nd, precision="highest")
-  mean = jnp.maximum(jnp.trace(gram_dd) / len(rows_nd), _TINY)
+  """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n].
+
+  With more dimensions than rows, by the identity of Woodbury, (R'R + c I)^-1 =
+  (I - R' (R R' + c I)^-1 R) / c, so that the system has the smaller of both sizes.
+  """
+  n, d = rows_nd.shape
+  sides = (rows_nd, rows_nd.T) if n < d else (rows_nd.T, rows_nd)
+  gram = jnp.dot(*sides, precision="highest")
+  mean = jnp.maximum(jnp.trace(gram) / n, _TINY)
   # Scaled so that very sure models, whose p (1 - p) vanish, lose no digits.
   factor = jax.scipy.linalg.cho_factor(
-    gram_dd / mean + damping * jnp.eye(len(gram_dd), dtype=gram_dd.dtype)
+    gram / mean + damping * jnp.eye(len(gram), dtype=gram.dtype)
   )
-  return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean
+  if n >= d:
+    return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean
+  unit_nd = rows_nd / jnp.sqrt(mean)
+  products = jnp.dot(unit_nd, left_nd.T, precision="highest")
+  solved = jax.scipy.linalg.cho_solve(factor, products)
+  explained = jnp.dot(unit_nd.T, solved, precision="highest")
+  return (jnp.asarray(left_nd).T - explained) / damping / mean

@@ -40,10 +40,10 @@ def relabel_sum(
   """What every new label of every example takes from some targets.
 
   Args:
-    trainer: trains a chunk of models on all data.
+    trainer: trains models on all data.
     targets: int[u].
-    start: number of the chunk's first model.
-    size: models in the chunk.
+    start: number of the first model.
+    size: how many are trained together.
     damping: see `gradient.relabel`.
     moments: at how many moments of training, evenly spread.
   """
@@ -60,17 +60,18 @@ def relabel_sum(
   for moment, variables in zip(stops, through, strict=True):
     outputs = fleet.gradients(variables, values, all_labels, keys)
     found = [full_data.gradients_of(outputs, i, len(targets)) for i in range(size)]
-    whole = {i: at for i, at in enumerate(found) if np.isfinite(at.odds_n).all()}
-    unit = {i: float(_unit(at, damping)) for i, at in whole.items()}
+    unit = {i: float(_unit(at, damping)) for i, at in enumerate(found)}
+    unit = {i: value for i, value in unit.items() if np.isfinite(value)}
     for block, fresh in _blocks(n):
       logits = fleet.class_gradients(variables, fleet.values[block], keys)
-      for i, at in whole.items():
+      for i in unit:
         of_model = devices.row(logits, i)
-        part = gradient.relabel(at, of_model, labels[block], damping) / unit[i]
+        part = gradient.relabel(found[i], of_model, labels[block], damping) / unit[i]
         total[:, block[:fresh]] += np.asarray(part)[:, :fresh]
-    terms += len(whole)
+    terms += len(unit)
     if moment == 1:
       units = list(unit.values())
+    del outputs, found  # Before the next are computed.
   return RelabelSum(total, np.array(terms), np.array(units))
 
 

@@ -1,9 +1,10 @@
-"""Candidates of a fit: how the weights follow from models under one prior.
+"""Candidates of a fit: each computes the weights under one prior.
 
-Each judges its penalties on the models that a fold leaves out, and fits all models with
-the penalties chosen. Both are done a tile of targets at a time.
+A candidate judges its penalties on the models that a fold leaves out, and fits all models
+with the penalties chosen. It does both for a tile of targets at a time.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -18,10 +19,10 @@ from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
 
-OfTile = Callable[[slice], dict[str, np.ndarray]]
+TileFunction = Callable[[slice], dict[str, np.ndarray]]
 
 
-class Models(NamedTuple):
+class FitData(NamedTuple):
   """The models that all candidates are fitted to.
 
   Attributes:
@@ -44,7 +45,7 @@ class Models(NamedTuple):
 class Candidate(Protocol):
   """One prior, and the fits under it."""
 
-  def judge(self, fold: path.Fold, solver: Solver) -> OfTile:
+  def judge(self, fold: path.Fold, solver: Solver) -> TileFunction:
     """Computes 'grid' and 'errors', each float64[lambdas, u], of a tile.
 
     Args:
@@ -52,67 +53,57 @@ class Candidate(Protocol):
       solver: of the lassos of the models to fit to.
     """
 
-  def choose(self, grid_lt: np.ndarray, errors_lt: np.ndarray) -> np.ndarray:
-    """Each target's index of the penalty to use, int[t]."""
+  def choose(self, errors_lt: np.ndarray) -> np.ndarray:
+    """Each target's index of the penalty to use, int[t], from errors [lambdas, t]."""
 
-  def fit(self, lambdas_t: np.ndarray) -> OfTile:
+  def fit(self, lambdas_t: np.ndarray) -> TileFunction:
     """Computes the arrays 'weights', 'intercepts', 'gap' and 'status' of a tile."""
 
 
-def of_prior(models: Models, prior: Prior, config: FitConfig) -> Candidate:
+def of_prior(data: FitData, prior: Prior, config: FitConfig) -> Candidate:
   """The candidate of a prior."""
-  outcomes = Outcomes(
-    models.masks_mn,
-    models.margins_mt,
-    models.weights_m,
-    models.lost_t,
-    prior,
-    models.parts,
-  )
-  if prior.covariance is None:
-    return _Lasso(models, outcomes, config)
-  return _Posterior(models, outcomes, prior.covariance, config)
+  outcomes = Outcomes(*data[:4], prior, data.parts)
+  if prior.covariance_scores is None:
+    return _Lasso(data, outcomes, config)
+  return _Posterior(data, outcomes, prior.covariance_scores, config)
 
 
 class _Lasso:
   """A lasso for each target, with a penalty of its own."""
 
-  def __init__(self, models: Models, outcomes: Outcomes, config: FitConfig):
-    self._models, self._outcomes, self._config = models, outcomes, config
+  def __init__(self, data: FitData, outcomes: Outcomes, config: FitConfig):
+    self._data, self._outcomes, self._config = data, outcomes, config
 
-  def judge(self, fold: path.Fold, solver: Solver) -> OfTile:
-    def judged(part: slice) -> dict[str, np.ndarray]:
+  def judge(self, fold: path.Fold, solver: Solver) -> TileFunction:
+    def judge_tile(part: slice) -> dict[str, np.ndarray]:
       outcomes_mt = self._outcomes.outcomes(part)
       factors_tn = self._outcomes.factors(part)
-      whole = self._models.solver.tile(outcomes_mt, factors_tn)
-      grid_lt = path.lambdas(whole.lambda_max()[: part.stop - part.start], self._config)
+      top_t = self._data.solver.tile(outcomes_mt, factors_tn).lambda_max()
+      grid_lt = path.lambdas(top_t[: part.stop - part.start], self._config)
       tile = solver.tile(outcomes_mt[fold.fit], factors_tn)
-      held_out = path.held_out_errors(
-        self._models.masks_mn, fold, outcomes_mt, solver, tile
-      )
+      masks_mn = self._data.masks_mn
+      held_out = path.held_out_errors(masks_mn, fold, outcomes_mt, solver, tile)
       errors_lt = path.errors(solver, tile, grid_lt, held_out, self._config)
       return {"grid": grid_lt, "errors": errors_lt}
 
-    return judged
+    return judge_tile
 
-  def choose(self, grid_lt: np.ndarray, errors_lt: np.ndarray) -> np.ndarray:
+  def choose(self, errors_lt: np.ndarray) -> np.ndarray:
     return errors_lt.argmin(axis=0)
 
-  def fit(self, lambdas_t: np.ndarray) -> OfTile:
-    def fitted(part: slice) -> dict[str, np.ndarray]:
-      tile = self._models.solver.tile(
-        self._outcomes.outcomes(part), self._outcomes.factors(part)
-      )
-      made = self._models.solver.finish(
-        tile,
+  def fit(self, lambdas_t: np.ndarray) -> TileFunction:
+    def fit_tile(part: slice) -> dict[str, np.ndarray]:
+      solver, outcomes = self._data.solver, self._outcomes
+      found = solver.finish(
+        solver.tile(outcomes.outcomes(part), outcomes.factors(part)),
         lambdas_t[part],
         tol=self._config.tol,
         limit=self._config.max_steps,
-        offset_tn=self._outcomes.offset(part),
+        offset_tn=outcomes.offset(part),
       )
-      return {k: v for k, v in made._asdict().items() if k != "constant_columns"}
+      return {k: v for k, v in found._asdict().items() if k != "constant_columns"}
 
-    return fitted
+    return fit_tile
 
 
 class _Posterior:
@@ -120,50 +111,66 @@ class _Posterior:
 
   def __init__(
     self,
-    models: Models,
+    data: FitData,
     outcomes: Outcomes,
-    covariance_nn: np.ndarray,
+    scores_sn: design.Matrix,
     config: FitConfig,
   ):
-    self._models, self._outcomes = models, outcomes
-    self._covariance, self._config = covariance_nn, config
+    self._data, self._outcomes, self._scores = data, outcomes, scores_sn
+    self._multiples = posterior.penalties(config.num_lambdas)
 
-  def judge(self, fold: path.Fold, solver: Solver) -> OfTile:
-    made = posterior.Posterior(
-      self._models.masks_mn, fold.fit, self._covariance, fold.fit_weights
-    )
-    grid_l = posterior.penalties(self._config.num_lambdas)
+  @functools.cached_property
+  def _covariance(self) -> np.ndarray:
+    """float64[n, n]."""
+    return posterior.covariance(self._scores)
 
-    def judged(part: slice) -> dict[str, np.ndarray]:
+  def _of_models(
+    self, rows_m: np.ndarray, weights_m: np.ndarray | None
+  ) -> posterior.Posterior:
+    """The posterior of some of the models."""
+    masks_mn = self._data.masks_mn
+    return posterior.Posterior(masks_mn, rows_m, self._covariance, weights_m)
+
+  def judge(self, fold: path.Fold, solver: Solver) -> TileFunction:
+    @functools.cache
+    def fitted() -> tuple[posterior.Posterior, np.ndarray]:
+      found = self._of_models(fold.fit, fold.fit_weights)
+      return found, found.project(fold.check)
+
+    def judge_tile(part: slice) -> dict[str, np.ndarray]:
+      model, checked_cn = fitted()
       outcomes_mt = self._outcomes.outcomes(part)
-      errors_lt = made.errors(
+      errors_lt = model.errors(
         outcomes_mt[fold.fit],
-        fold.check,
-        fold.check_weights,
+        checked_cn,
         outcomes_mt[fold.check],
-        grid_l,
+        self._multiples,
+        fold.check_weights,
       )
-      return {"grid": np.tile(grid_l[:, None], errors_lt.shape[1]), "errors": errors_lt}
+      grid_lt = np.tile(self._multiples[:, None], errors_lt.shape[1])
+      return {"grid": grid_lt, "errors": errors_lt}
 
-    return judged
+    return judge_tile
 
-  def choose(self, grid_lt: np.ndarray, errors_lt: np.ndarray) -> np.ndarray:
+  def choose(self, errors_lt: np.ndarray) -> np.ndarray:
     return np.full(errors_lt.shape[1], errors_lt.sum(axis=1).argmin())
 
-  def fit(self, lambdas_t: np.ndarray) -> OfTile:
-    rows = np.arange(len(self._models.margins_mt))
-    made = posterior.Posterior(
-      self._models.masks_mn, rows, self._covariance, self._models.weights_m
-    )
+  def fit(self, lambdas_t: np.ndarray) -> TileFunction:
+    @functools.cache
+    def fitted() -> posterior.Posterior:
+      return self._of_models(np.arange(len(self._data.margins_mt)), self._data.weights_m)
 
-    def fitted(part: slice) -> dict[str, np.ndarray]:
-      outcomes_mt = self._outcomes.outcomes(part)
-      [deviation_un] = made.weights(outcomes_mt, lambdas_t[:1])
+    def fit_tile(part: slice) -> dict[str, np.ndarray]:
+      model, outcomes_mt = fitted(), self._outcomes.outcomes(part)
+      offset_un = self._outcomes.offset(part)
+      deviation_un = model.weights(outcomes_mt, lambdas_t[0])
+      weights_un = (deviation_un + offset_un).astype(np.float32)
+      finite_u = np.isfinite(weights_un).all(axis=1)
       return {
-        "weights": deviation_un + self._outcomes.offset(part),
-        "intercepts": made.intercepts(outcomes_mt, deviation_un),
-        "gap": np.zeros(len(deviation_un)),
-        "status": np.full(len(deviation_un), Status.CONVERGED),
+        "weights": weights_un,
+        "intercepts": model.intercepts(outcomes_mt, weights_un - offset_un),
+        "gap": np.where(finite_u, 0.0, np.nan),
+        "status": np.where(finite_u, Status.CONVERGED, Status.UNCERTIFIED),
       }
 
-    return fitted
+    return fit_tile

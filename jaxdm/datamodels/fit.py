@@ -1,4 +1,4 @@
-"""Datamodels: one sparse linear model a target, from training set to margin."""
+"""Datamodels: one linear model a target, from training set to margin."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from etils import epath
 from jaxdm import numerics
 from jaxdm import progress as progress_lib
 from jaxdm.datamodels import inputs, path
-from jaxdm.datamodels.candidates import Candidate, Models, OfTile, of_prior
+from jaxdm.datamodels.candidates import Candidate, FitData, TileFunction, of_prior
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.plan import FitPlan, Parts, agree
@@ -41,12 +41,12 @@ def fit_datamodels(
   report: Callable[[str], Any] = lambda line: None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> Datamodels:
-  """Fits one sparse linear datamodel per target.
+  """Fits one linear datamodel per target, sparse unless its prior has a covariance.
 
   For each candidate prior a path of lambdas is fitted to part of the models; each
   target keeps the lambda, and all targets together the candidate, with the smallest
-  squared error on the rest; the fit is then repeated on all. Under a prior with a
-  covariance, all targets share one lambda, and no weight is 0.
+  squared error on the rest; the fit is then repeated on all. Under a prior with
+  covariance scores, all targets share one lambda, and the weights are not sparse.
 
   >>> import jaxdm, numpy as np
   >>> rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def fit_datamodels(
   >>> weights[0, 3], weights[1, 7] = 1.0, -2.0
   >>> margins = masks @ weights.T + 0.1 * rng.normal(size=(300, 2))
   >>> models = jaxdm.fit_datamodels(masks, margins)
-  >>> np.abs(models.weights_tn).argmax(axis=1)
+  >>> np.abs(data.weights_tn).argmax(axis=1)
   array([3, 7])
 
   Arrays are NumPy arrays of any real dtype, or what NumPy makes such an array of: lists,
@@ -98,9 +98,9 @@ def fit_datamodels(
     masks_mn, margins_mt, sample_weight
   )
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
-  inputs.check_covariances(candidates, n)
   names = tuple(candidates)
   splits = path.folds(m, config, weights_m)
+  inputs.check_covariances(candidates, n, max(len(fold.check) for fold in splits))
 
   def planned() -> FitPlan:
     made = plan_lib.choose(
@@ -120,12 +120,14 @@ def fit_datamodels(
   tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
   shared = Parts(kept, share, tasks, progress)
   solver = Solver(masks_mn, np.arange(m), plan, weights_m)
-  models = Models(masks_mn, margins_mt, weights_m, lost_t, parts, solver)
-  made = {name: of_prior(models, prior, config) for name, prior in candidates.items()}
+  data = FitData(masks_mn, margins_mt, weights_m, lost_t, parts, solver)
+  made = {name: of_prior(data, prior, config) for name, prior in candidates.items()}
 
-  chosen, lambdas_t = _choose(shared, models, made, splits, config, report)
+  chosen, lambdas_t = _choose(shared, data, made, splits, config, report)
   whole = _joined(shared, "fit", made[chosen].fit(lambdas_t), parts)
-  _report_missing(report, solver.constant_columns, lost_t)
+  if candidates[chosen].covariance_scores is None:  # Else these get one by their scores.
+    _report_constant(report, solver.constant_columns)
+  _report_lost(report, np.flatnonzero(lost_t))
   whole["weights"][lost_t] = 0
   whole["status"][lost_t] = Status.NONFINITE
   for numbers_t in (whole["intercepts"], whole["gap"], lambdas_t):
@@ -140,20 +142,21 @@ def fit_datamodels(
   )
 
 
-def _report_missing(
-  report: Callable[[str], Any], constant_columns: np.ndarray, lost_t: np.ndarray
-) -> None:
-  """Reports the examples and targets that the models say nothing of."""
-  if len(constant_columns):
+def _report_constant(report: Callable[[str], Any], columns: np.ndarray) -> None:
+  """Reports examples of which lassos say nothing."""
+  if len(columns):
     report(
-      f"{len(constant_columns)} examples are in all training sets or in none, and "
-      f"get no weight of their own: {inputs.some(constant_columns)}"
+      f"{len(columns)} examples are in all training sets or in none, and "
+      f"get no weight of their own: {inputs.some(columns)}"
     )
-  if lost_t.any():
-    lost = np.flatnonzero(lost_t)
+
+
+def _report_lost(report: Callable[[str], Any], targets: np.ndarray) -> None:
+  """Reports targets without a datamodel."""
+  if len(targets):
     report(
-      f"{len(lost)} targets get no datamodel, since at most half of the models have "
-      f"margins of them: {inputs.some(lost)}"
+      f"{len(targets)} targets get no datamodel, since at most half of the models have "
+      f"margins of them: {inputs.some(targets)}"
     )
 
 
@@ -180,7 +183,7 @@ def _settings(
 
 def _choose(
   shared: Parts,
-  models: Models,
+  data: FitData,
   candidates: Mapping[str, Candidate],
   splits: Sequence[path.Fold],
   config: FitConfig,
@@ -191,18 +194,17 @@ def _choose(
   Returns:
     The name of the best, and its penalties, float64[t].
   """
-  grids, errors = _judge(shared, models, candidates, splits, config)
+  grids, errors = _judge(shared, data, candidates, splits, config)
   checked = np.concatenate([fold.check for fold in splits])
-  counts = matrices.part_of(models.weights_m, checked)
-  known = [(part, ~models.lost_t[part]) for part in models.parts]
+  counts = matrices.part_of(data.weights_m, checked)
+  known = [(part, ~data.lost_t[part]) for part in data.parts]
   null = sum(
-    _variance(models.margins_mt[checked, part][:, has], counts).sum()
-    for part, has in known
+    _variance(data.margins_mt[checked, part][:, has], counts).sum() for part, has in known
   )
   left, lambdas = {}, {}
   for name, candidate in candidates.items():
-    best_1t = candidate.choose(grids[name], errors[name])[None]
-    left[name] = np.take_along_axis(errors[name], best_1t, 0).sum()
+    left[name] = cross_validated(candidate.choose, errors[name])
+    best_1t = candidate.choose(errors[name].sum(axis=0))[None]
     [lambdas[name]] = np.take_along_axis(grids[name], best_1t, 0)
     report(f"prior {name}: validation R2 {1 - left[name] / null:.4f}")
   # One choice for all targets: a choice per target costs more in noise than it
@@ -211,31 +213,62 @@ def _choose(
   return chosen, lambdas[chosen]
 
 
+def cross_validated(
+  choose: Callable[[np.ndarray], np.ndarray], errors_flt: np.ndarray
+) -> float:
+  """Squared error with penalties that the models judged have not chosen.
+
+  Each fold is judged with the penalties that the other folds choose; a single fold with
+  its own, which favours candidates that have more to choose.
+
+  Args:
+    choose: from errors float64[lambdas, t] to the index of each target's penalty.
+    errors_flt: float64[folds, lambdas, t]; infinite from where a path has ended.
+
+  Returns:
+    The sum over folds and targets.
+  """
+  if len(errors_flt) == 1:
+    [errors_lt] = errors_flt
+    return float(np.take_along_axis(errors_lt, choose(errors_lt)[None], 0).sum())
+  total = 0.0
+  for i, errors_lt in enumerate(errors_flt):
+    best_1t = choose(np.delete(errors_flt, i, axis=0).sum(axis=0))[None]
+    # A path ends where its errors rise; the last one known stands for those beyond.
+    ends_1t = np.isfinite(errors_lt).sum(axis=0)[None] - 1
+    total += np.take_along_axis(errors_lt, np.minimum(best_1t, ends_1t), 0).sum()
+  return float(total)
+
+
 def _judge(
   shared: Parts,
-  models: Models,
+  data: FitData,
   candidates: Mapping[str, Candidate],
   splits: Sequence[path.Fold],
   config: FitConfig,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """By candidate, penalties and mean squared errors, each float64[lambdas, t]."""
-  shape = config.num_lambdas, len(models.lost_t)
-  grids, errors = ({name: np.zeros(shape) for name in candidates} for _ in range(2))
+  """By candidate, penalties float64[lambdas, t], and errors float64[folds, lambdas, t].
+
+  The errors are squared, and add up over the folds to the mean over all models checked.
+  """
+  shape = config.num_lambdas, len(data.lost_t)
+  grids = {name: np.zeros(shape) for name in candidates}
+  errors = {name: np.zeros((len(splits), *shape)) for name in candidates}
   checked = sum(fold.check_weight for fold in splits)
   for i, fold in enumerate(splits):
-    solver = Solver(models.masks_mn, fold.fit, models.solver.plan, fold.fit_weights)
+    solver = Solver(data.masks_mn, fold.fit, data.solver.plan, fold.fit_weights)
     judges = {f"path-{i}-{k}": v.judge(fold, solver) for k, v in candidates.items()}
-    _make(shared, judges, models.parts)
+    _make(shared, judges, data.parts)
   for (i, fold), name in itertools.product(enumerate(splits), candidates):
-    for part in models.parts:
+    for part in data.parts:
       found = shared[_key(f"path-{i}-{name}", part)]
-      errors[name][:, part] += found["errors"] * (fold.check_weight / checked)
+      errors[name][i, :, part] = found["errors"] * (fold.check_weight / checked)
       grids[name][:, part] = found["grid"]
   return grids, errors
 
 
 def _joined(
-  shared: Parts, name: str, of_tile: OfTile, parts: Sequence[slice]
+  shared: Parts, name: str, of_tile: TileFunction, parts: Sequence[slice]
 ) -> dict[str, np.ndarray]:
   """All tiles of a computation, one after the other."""
   _make(shared, {name: of_tile}, parts)
@@ -243,7 +276,9 @@ def _joined(
   return {field: np.concatenate([tile[field] for tile in tiles]) for field in tiles[0]}
 
 
-def _make(shared: Parts, tasks: Mapping[str, OfTile], parts: Sequence[slice]) -> None:
+def _make(
+  shared: Parts, tasks: Mapping[str, TileFunction], parts: Sequence[slice]
+) -> None:
   """Computes this process's share of the tiles of some computations."""
   pairs = itertools.product(tasks.items(), parts)
   shared.make(

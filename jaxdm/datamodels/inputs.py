@@ -32,13 +32,15 @@ def check_candidates(candidates: Any) -> dict[str, Prior]:
     if not isinstance(prior, Prior):
       kind = type(prior).__name__
       raise ValueError(f"candidates must map names to Prior, got {kind} as {name!r}")
-    if prior.covariance is not None and prior.factors is not None:
-      raise ValueError(f"factors and covariance exclude each other in {name!r}")
+    if prior.covariance_scores is not None and prior.factors is not None:
+      raise ValueError(
+        f"factors and covariance_scores exclude each other, got both in {name!r}"
+      )
   return dict(candidates or {"none": Prior()})
 
 
 def check_meeting(share: tuple[int, int], folder: Any) -> None:
-  """Raises ValueError on a share that is none, or has no folder to meet in."""
+  """Raises ValueError unless share is (i, N), with a folder to meet in if N > 1."""
   polling.check_share(share)
   if share[1] > 1 and folder is None:
     raise ValueError(
@@ -46,24 +48,24 @@ def check_meeting(share: tuple[int, int], folder: Any) -> None:
     )
 
 
-def check_covariances(candidates: Mapping[str, Prior], n: int) -> None:
-  """Raises ValueError on a covariance that is none, of n examples, or has no room."""
+def check_covariances(candidates: Mapping[str, Prior], n: int, num_checked: int) -> None:
+  """Checks the covariance scores of priors, and the memory that they need.
+
+  Args:
+    candidates: priors by name.
+    n: examples.
+    num_checked: models of the largest validation fold.
+
+  Raises:
+    ValueError: on scores of another shape, or too little memory.
+  """
   for name, prior in candidates.items():
-    if prior.covariance is None:
+    if prior.covariance_scores is None:
       continue
-    posterior.check_room(n)
-    found = np.asarray(prior.covariance)
-    if found.shape != (n, n) or found.dtype.kind != "f" or not np.isfinite(found).all():
-      raise ValueError(
-        f"covariance must be finite float[n, n] with n = {n}, got {found.dtype} "
-        f"{found.shape} in {name!r}"
-      )
-    if not np.allclose(found, found.T, rtol=1e-4, atol=1e-6 * np.abs(found).max()):
-      raise ValueError(f"covariance must be symmetric in {name!r}")
-    try:
-      np.linalg.cholesky(found.astype(np.float64))
-    except np.linalg.LinAlgError as error:
-      raise ValueError(f"covariance must be positive definite in {name!r}") from error
+    shape = matrices.as_matrix("covariance_scores", prior.covariance_scores).shape
+    if shape[1] != n:
+      raise ValueError(f"covariance_scores must be [s, {n}] in {name!r}, got {shape}")
+    posterior.check_room(n, num_checked)
 
 
 def check_models(

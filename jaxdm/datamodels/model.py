@@ -38,7 +38,9 @@ class Datamodels:
   Attributes:
     weights_tn: float32, what each training example's presence adds, in logits.
     intercepts_t: float32, in logits.
-    lambdas_t: float32, the penalty chosen for each target.
+    lambdas_t: float32, the penalty chosen for each target; of a prior with covariance
+      scores a multiple of the mean eigenvalue (see `posterior`), infinite where the
+      weights are the prior's.
     gap_t: float32, relative duality gap reached.
     status_t: int8 of `result.Status`; NONFINITE for targets without margins: their
       weights are 0; their intercepts, lambdas and gaps are NaN.

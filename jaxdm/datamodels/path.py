@@ -20,6 +20,8 @@ from jaxdm.typing import Array
 class FitConfig:
   """Settings of a fit of datamodels.
 
+  lambda_min_ratio, patience, tol, path_tol and max_steps have an effect on lassos only.
+
   >>> import jaxdm
   >>> jaxdm.FitConfig(folds=5).num_lambdas
   20

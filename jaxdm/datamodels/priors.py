@@ -3,15 +3,16 @@
 A prior says where large weights are to be expected (penalty factors v[t, n]: a weight
 with a small one is penalised less) and to what the weights are shrunk (an offset[t, n],
 such as another method's scores; its scale >= 0 is fitted). The published method has no
-prior. With a covariance the weights are no lasso's, but the mean of a Gaussian posterior
-(see `posterior`): what the models say of some examples is carried over to those that vary
-with them.
+prior. A prior with covariance scores replaces the lasso by the mean of a Gaussian
+posterior (see `posterior`), in which evidence about one example also changes the weights
+of examples with similar scores.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdm.datamodels import posterior
 from jaxdm.lasso import matrices, tiling
 from jaxdm.storage import identity
 
@@ -35,13 +36,14 @@ class Prior(NamedTuple):
   Attributes:
     factors: v >= 0; None: 1.
     offset: scores to shrink to, in any unit; None: 0.
-    covariance: real[n, n], positive definite, in any unit: how the weights of each target
-      vary together about the offset. Then there are no factors. None: a lasso.
+    covariance_scores: real[s, n], in any unit: the weights of each target vary together
+      about the offset as these scores do over their rows. Then there are no factors.
+      None: a lasso.
   """
 
   factors: tiling.Factors = None
   offset: tiling.Factors = None
-  covariance: np.ndarray | None = None
+  covariance_scores: matrices.Matrix | None = None
 
   def factors_of(self, part: slice, shape: tuple[int, int]) -> np.ndarray | None:
     """Penalty factors of some of (t, n), as real[u, n]; None where all are 1."""
@@ -61,8 +63,9 @@ class Prior(NamedTuple):
       name: [identity.digest(tiling.rows_of(name, part, tile, shape)) for tile in tiles]
       for name, part in (("factors", self.factors), ("offset", self.offset))
     }
-    if self.covariance is not None:
-      said["covariance"] = identity.digest(self.covariance)
+    if self.covariance_scores is not None:
+      constants = posterior.INDEPENDENT, posterior.SMALLEST, posterior.LARGEST
+      said["covariance"] = identity.digest([self.covariance_scores, constants])
     return identity.digest(said)
 
 
@@ -103,29 +106,3 @@ def by_size(scores_tn: np.ndarray, *, power: float = 0.5) -> np.ndarray:
   mean = np.maximum(size.mean(axis=1, keepdims=True), 1e-12)
   factors = (size / mean + 0.3) ** -power
   return factors / np.median(factors, axis=1, keepdims=True)
-
-
-def by_scores(scores_tn: matrices.Matrix, *, independent: float = 0.25) -> np.ndarray:
-  """A covariance: examples vary together as their scores do over all targets.
-
-  Args:
-    scores_tn: float[t, n], such as another method's; read a tile of targets at a time.
-    independent: variance that each example has beside that of its scores, as a multiple
-      of the mean of these.
-
-  Returns:
-    float32[n, n], with a mean variance of 1.
-
-  Raises:
-    ValueError: if all scores are 0.
-  """
-  t, n = scores_tn.shape
-  total_nn = np.zeros((n, n))
-  for part in tiling.tiles(t, _TILE):
-    tile_un = np.asarray(scores_tn[part], np.float64)
-    total_nn += tile_un.T @ tile_un
-  mean = np.trace(total_nn) / n
-  if not mean > 0:
-    raise ValueError("scores must not all be 0")
-  total_nn[np.diag_indices(n)] += independent * mean
-  return (total_nn / (mean * (1 + independent))).astype(np.float32)

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -201,8 +202,10 @@ def _fit_rows(fit: Mapping[str, Any]) -> list[tuple[str, str, str]]:
   found = [
     ("LDS", f"{lds['estimate']:.3f}", _ends(lds)),
     ("pooled correlation", f"{pooled['estimate']:.3f}", _ends(pooled)),
-    ("weights that are not 0, mean", f"{fit['mean_nonzero_weights']:.0f}", ""),
   ]
+  if fit["mean_nonzero_weights"] < fit.get("num_train", math.inf):
+    count = f"{fit['mean_nonzero_weights']:.0f}"
+    found.append(("weights of a target that are not 0, mean", count, ""))
   if top:
     found.append(("noise ceiling of the LDS", f"{top['estimate']:.3f}", _ends(top)))
   if "bias_on_full_data" in fit:

@@ -11,7 +11,7 @@ from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io
 
 _PART_BYTES = 2**22
-_DIGEST = "seal"  # Its key in files, of which there are many by now.
+_DIGEST = "seal"  # The key in files; existing files stay readable.
 
 
 class StoreError(UserError):

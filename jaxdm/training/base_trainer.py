@@ -4,6 +4,7 @@ What is common to the ways of training: `training.trainer` trains networks, and 
 own function can be another one.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,20 +22,23 @@ from jaxdm.training_sets import Models
 CHANGES = "changes"
 
 
-class BaseTrainer:
+class BaseTrainer(abc.ABC):
   """A `retrain` function of masks, labels and seeds that stores what it trains.
 
-  A subclass defines `num_classes`, `rows`, `values`, `provenance`, `_depends_on` and
-  `_trained_margins`.
+  A subclass defines `rows`, `provenance`, `_depends_on` and `_trained_margins`.
 
   Attributes:
-    labels: int32[n], of the training examples.
+    num_classes: k.
+    values: uint8[n, h, w, c] or float32[n, d], the inputs of the training examples.
+    labels: int32[n], theirs.
     target_values: uint8[t, h, w, c] or float32[t, d], the inputs of the targets.
     target_labels: int32[t].
     seed: root of every model's randomness.
     diverged: models trained here that diverged.
   """
 
+  num_classes: int
+  values: np.ndarray
   labels: np.ndarray
   target_values: np.ndarray
   target_labels: np.ndarray
@@ -44,6 +48,8 @@ class BaseTrainer:
   def _bind(
     self,
     folder: str | epath.PathLike | None,
+    num_classes: int,
+    values: np.ndarray,
     labels: np.ndarray,
     target_values: np.ndarray,
     target_labels: np.ndarray,
@@ -55,38 +61,29 @@ class BaseTrainer:
     polling.check_share(share)
     self._share, self.seed = share, seed
     self._folder = None if folder is None else epath.Path(folder)
+    self.num_classes, self.values = num_classes, values
     self.labels = np.asarray(labels, np.int32)
     self.target_values = target_values
     self.target_labels = np.asarray(target_labels, np.int32)
     self.diverged = 0
 
   @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    raise NotImplementedError
-
-  @property
-  def values(self) -> np.ndarray:
-    """The inputs of the training examples."""
-    raise NotImplementedError
-
-  @property
+  @abc.abstractmethod
   def rows(self) -> int:
     """Models that are trained and stored together."""
-    raise NotImplementedError
 
   @property
+  @abc.abstractmethod
   def provenance(self) -> Mapping[str, str]:
     """Settings that are no part of a model's identity, but noted with it."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def _depends_on(self) -> dict[str, Any]:
     """What margins depend on beside labels, targets and seed, as JSON values."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins float32[m, t] of each part of at most `rows` models."""
-    raise NotImplementedError
 
   @functools.cached_property
   def _identity(self) -> dict[str, Any]:
@@ -205,8 +202,8 @@ class BaseTrainer:
       progress(start + len(margins_mt), len(masks))
     return found
 
-  def _without_diverged(self, margins_mt: np.ndarray) -> np.ndarray:
-    """The margins; models that diverged are counted, and become rows of NaN."""
+  def _mark_diverged(self, margins_mt: np.ndarray) -> np.ndarray:
+    """Counts models that diverged, and sets their rows to NaN in place."""
     diverged_m = ~np.isfinite(margins_mt).all(axis=1)
     self.diverged += int(diverged_m.sum())
     margins_mt[diverged_m] = np.nan

@@ -60,7 +60,7 @@ class Fleet:
     speed: Speed = Speed(),
     *,
     network: str | nn.Module = "resnet9",
-    gradient_dim: int = 1024,
+    gradient_dim: int = 4096,
     progress: checkpoint.Progress | None = None,
     tuning_folder: epath.PathLike | None = None,
   ):
@@ -199,7 +199,7 @@ class Fleet:
 
   def _compile(self, width: int) -> programs.Programs:
     """The programs, with so many models of a device side by side."""
-    return programs.compile_all(self.recipe, width, self._gradient_dim)
+    return programs.make_programs(self.recipe, width, self._gradient_dim)
 
   def _run(
     self,

@@ -39,7 +39,7 @@ class Programs(NamedTuple):
   class_gradients: Program
 
 
-def compile_all(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
+def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
   """The programs of a recipe; each is compiled when it is first run.
 
   Args:

@@ -34,7 +34,9 @@ class Trainer(BaseTrainer):
 
   Attributes:
     fleet: trains many models at once.
-    labels: int32[n], of the training examples.
+    num_classes: k.
+    values: uint8[n, h, w, c] or float32[n, d], the inputs of the training examples.
+    labels: int32[n], theirs.
     target_values: uint8[t, h, w, c] or float32[t, d], the inputs of the targets.
     target_labels: int32[t].
     seed: root of every model's randomness.
@@ -50,11 +52,6 @@ class Trainer(BaseTrainer):
   """
 
   fleet: fleet_lib.Fleet
-  labels: np.ndarray
-  target_values: np.ndarray
-  target_labels: np.ndarray
-  seed: int
-  diverged: int
 
   def __init__(
     self,
@@ -130,17 +127,9 @@ class Trainer(BaseTrainer):
   ) -> None:
     """What both constructors do."""
     self.fleet = fleet
-    self._bind(folder, labels, target_values, target_labels, seed=seed, share=share)
-
-  @property
-  def num_classes(self) -> int:
-    """Number of classes."""
-    return self.fleet.num_classes
-
-  @property
-  def values(self) -> np.ndarray:
-    """The inputs of the training examples."""
-    return self.fleet.values
+    train = fleet.num_classes, fleet.values, labels
+    targets = target_values, target_labels
+    self._bind(folder, *train, *targets, seed=seed, share=share)
 
   @property
   def rows(self) -> int:
@@ -209,7 +198,7 @@ class Trainer(BaseTrainer):
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
     found = margins.correct_class_margins(logits_mtk, self.target_labels)
-    return self._without_diverged(found)
+    return self._mark_diverged(found)
 
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""

@@ -2,8 +2,8 @@
 
 Lavin and Gray, 'Fast Algorithms for Convolutional Neural Networks' (arXiv:1509.09308),
 section 4.1. Rounding is that of other forms: about 1e-6 of the largest output in float32.
-F(4x4, 3x3) needs a quarter of the products, and its transforms take as long as that
-saves.
+F(4x4, 3x3) needs a quarter of the products of the direct form, but its transforms take
+as long as that saves.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxdm
 from jaxdm import training_sets
-from jaxdm.attribution import full_data, gradient
+from jaxdm.attribution import full_data, gradient, relabel
 from jaxdm.training import train
 
 N, MODELS, DAMPING = 24, 3, 0.3
@@ -87,39 +87,80 @@ def test_scores_are_the_mean_over_moments_and_models(
   np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * expected.std())
 
 
-def test_a_moments_influence_is_the_response_of_a_damped_newton_step(states) -> None:
-  """Leaving an example out of a model's last step changes targets by its score."""
-  phi_bp, odds_b = states[MOMENTS[0]][0]
-  t = len(phi_bp) - N
-  p_n = 1 / (1 + np.exp(-odds_b[t:]))
-  rows = phi_bp[t:] * np.sqrt(p_n * (1 - p_n))[:, None]
-  ridge = np.sqrt(DAMPING * (rows**2).sum() / N) * np.eye(rows.shape[1])
-
-  def step(weights_n: np.ndarray) -> np.ndarray:
-    """argmin |R s|^2 + c |s|^2 - 2 sum of weights (1 - p) phi s, by least squares."""
-    slope = phi_bp[t:].T @ (weights_n * (1 - p_n))
-    stacked = np.concatenate([rows, ridge])
-    half, *_ = np.linalg.lstsq(stacked.T, slope, rcond=None)  # (A')^+ slope
-    found, *_ = np.linalg.lstsq(stacked, half, rcond=None)
-    return phi_bp[:t] @ found
-
-  exact = np.stack([step(np.ones(N)) - step(1 - np.eye(N)[n]) for n in range(N)], axis=1)
-  made = gradient.Gradients(
-    *(jnp.asarray(a, jnp.float32) for a in (phi_bp[t:], phi_bp[:t], odds_b[t:]))
-  )
-  found = gradient.scores(gradient.influence(made, DAMPING), made.target_td)
-  np.testing.assert_allclose(found, exact, rtol=2e-3, atol=1e-3 * exact.std())
-
-
-@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e12])
-def test_root_mean_squares_are_those_of_all_scores(scale) -> None:
+@pytest.mark.parametrize("damping", [0.01, 0.2, 5.0])
+@pytest.mark.parametrize("n, d", [(12, 90), (90, 12), (30, 30)])
+def test_more_dimensions_than_examples_change_no_formula(n, d, damping) -> None:
   rng = np.random.default_rng(0)
-  rows, targets = rng.normal(size=(40, 7)) * scale, rng.normal(size=(9, 7))
+  rows = rng.normal(size=(n, d)) * rng.lognormal(size=(n, 1))
+  left = rng.normal(size=(7, d))
+  found = gradient._solve(jnp.float32(rows), jnp.float32(left), damping)
+  matrix = rows.T @ rows + damping * (rows**2).sum() / n * np.eye(d)
+  expected = np.linalg.solve(matrix, left.T)
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.std())
+
+
+def test_relabel_scores_are_means_over_moments_too(trainer, states) -> None:
+  """Of two classes: influence functions without the factor 1 - p, on its scale."""
+  targets = np.array([1, 4])
+  found = [
+    relabel.relabel_sum(trainer, targets, start, size, damping=DAMPING, moments=3)
+    for start, size in ((0, 2), (2, 1))
+  ]
+  scores = relabel.relabel_mean(found)
+  t, expected, units = len(trainer.target_labels), np.zeros((2, N)), []
+  for moment in MOMENTS:
+    for phi_bp, odds_b in states[moment]:
+      phi = np.concatenate([phi_bp[:t][targets], phi_bp[t:]])
+      odds = np.concatenate([odds_b[:t][targets], odds_b[t:]])
+      made, wrong_n = influence(phi, odds, 2), 1 / (1 + np.exp(odds_b[t:]))
+      size = np.sqrt((made**2).mean())
+      expected += made / wrong_n / size / (3 * MODELS)
+      units += [size] * (moment == 1)
+  expected *= np.mean(units)
+  rows = np.arange(N)
+  np.testing.assert_array_equal(scores[:, rows, trainer.labels], 0)
+  others = scores[:, rows, 1 - trainer.labels]
+  np.testing.assert_allclose(others, expected, rtol=3e-3, atol=3e-4 * expected.std())
+
+
+def test_a_model_whose_gradients_overflow_is_left_out_there(trainer, monkeypatch) -> None:
+  made, names = full_data.snapshots, ["influence", "trak", "tracin"]
+
+  def broken(trainer, count, moments):
+    for found in made(trainer, count, moments):
+      if found[0].moment == 0.5:
+        at = found[1].gradients
+        found[1] = found[1]._replace(gradients=at._replace(train_nd=at.train_nd * np.inf))
+      yield found
+
+  whole = jaxdm.attribution_scores(trainer, names, MODELS, moments=2)
+  monkeypatch.setattr(full_data, "snapshots", broken)
+  scores = jaxdm.attribution_scores(trainer, names, MODELS, moments=2)
+  for name in names:
+    assert np.isfinite(scores[name]).all()
+  # TRAK's of linear models are the same at all moments.
+  for name in ("influence", "tracin"):
+    alike = np.corrcoef(scores[name].ravel(), whole[name].ravel())[0, 1]
+    assert 0.5 < alike < 0.9999
+
+
+@pytest.mark.parametrize("n", [40, 5])
+@pytest.mark.parametrize("scale", [1e-25, 5e-20, 1.0, 1e12])
+def test_root_mean_squares_are_those_of_all_scores(scale, n) -> None:
+  rng = np.random.default_rng(0)
+  rows, targets = rng.normal(size=(n, 7)) * scale, rng.normal(size=(9, 7))
   found = gradient.root_mean_square(jnp.float32(rows), jnp.float32(targets))
   np.testing.assert_allclose(found, np.sqrt(((targets @ rows.T) ** 2).mean()), rtol=1e-4)
   assert 0 < gradient.root_mean_square(jnp.zeros((3, 2)), jnp.ones((2, 2))) < 1e-30
 
 
-def test_less_than_one_moment_is_refused(trainer) -> None:
-  with pytest.raises(jaxdm.UserError, match="^moments must be >= 1, got 0"):
-    jaxdm.attribution_scores(trainer, ["influence"], 2, moments=0)
+@pytest.mark.parametrize(
+  "wrong, message",
+  [
+    ({"moments": 0}, "^moments must be >= 1, got 0"),
+    ({"damping": 0.0}, "^damping must be positive, got 0.0"),
+  ],
+)
+def test_settings_that_cannot_work_are_refused(trainer, wrong, message) -> None:
+  with pytest.raises(jaxdm.UserError, match=message):
+    jaxdm.attribution_scores(trainer, ["influence"], 2, **wrong)

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 from support.programs import ROOT, contents, start
 from support.tables import read_twice
 
-from experiments import pipeline, train_subsets
+from experiments import fit_datamodels, pipeline, train_subsets
 from experiments.config import presets
 from experiments.config import settings as settings_lib
 from experiments.config.settings import RetrainConfig
@@ -220,11 +220,18 @@ def test_flags_that_say_nothing_of_a_function_are_refused(
   tmp_path, module, arrays
 ) -> None:
   module("own_means", _MEANS)
+  module("own_typo", "def f(:")
   given = TINY | {"arrays": arrays()}
   for more, message in (
-    ({"retrain": "own_means:means", "width": "4"}, "--width has no effect on --retrain"),
+    (
+      {"retrain": "own_means:means", "width": "4"},
+      "--width has no effect with --retrain",
+    ),
     ({"retrain": "own_means:means", "keep_logits": "true"}, "--keep_logits has no ef"),
-    ({"retrain": "own_means:means", "chunk": "4"}, "--chunk has no effect on --retrain"),
+    (
+      {"retrain": "own_means:means", "chunk": "4"},
+      "--chunk has no effect with --retrain",
+    ),
     ({"retrain": "own_means:means", "flip_to": "best"}, "--flip_to must be runner-up"),
     ({"retrain": "own_means:means", "methods": "trak"}, "--methods=trak need gradients"),
     ({"retrain": "own_means:nobody"}, "--retrain=own_means:nobody cannot be imported"),
@@ -232,6 +239,8 @@ def test_flags_that_say_nothing_of_a_function_are_refused(
     ({"retrain": "own_means"}, "--retrain must be package.module:factory, got"),
     ({"retrain": "own_means:HERE"}, "--retrain=own_means:HERE must be a function that"),
     ({"retrain": "sys:exit"}, "--retrain=sys:exit is in a module without a source"),
+    ({"retrain": "own_typo:f"}, "--retrain=own_typo:f raised SyntaxError: "),
+    ({"retrain": "own_means:means", "priors": "trak"}, "--priors=trak need scores of"),
     ({"retrain_version": "2"}, "--retrain_version is for --retrain"),
   ):
     with pytest.raises(SystemExit, match=f"^error: {message}"):
@@ -253,12 +262,25 @@ def test_models_of_networks_and_of_functions_never_mix(tmp_path, module, arrays)
       start(train_subsets.PROGRAM, tmp_path / folder, toy=more)
   with pytest.raises(SystemExit, match="holds other models .*--retrain_version"):
     start(train_subsets.PROGRAM, tmp_path / "own", toy={"retrain_version": "2"})
-  for study, message in (
-    (explain, "--retrain: this study needs the logits"),
-    (efficiency, r"--ways: influence\+covariance need scores of networks"),
+  for study, message, more in (
+    (explain, "--retrain: this study needs the logits", {}),
+    (efficiency, "--ways: trak need scores of networks", {"ways": "trak"}),
   ):
     with pytest.raises(SystemExit, match=message):
-      start(study.PROGRAM, tmp_path / "own", toy={})
+      start(study.PROGRAM, tmp_path / "own", toy=more)
+  np.save(tmp_path / "masks.npy", np.random.default_rng(0).random((30, 9)) < 0.5)
+  np.save(tmp_path / "margins.npy", np.zeros((30, 2), np.float32))
+  files = {name: str(tmp_path / f"{name}.npy") for name in ("masks", "margins")}
+  with pytest.raises(SystemExit, match="is an experiment on images"):
+    start(fit_datamodels.PROGRAM, tmp_path / "own", toy=files)
+
+
+@pytest.mark.slow
+def test_the_largest_root_seed_gives_seeds_of_its_own(tmp_path, module, arrays) -> None:
+  module("own_means", _MEANS)
+  toy = {"arrays": arrays(), "num_models": "12", "num_held_out": "2", "num_base": "2"}
+  toy |= {"retrain": "own_means:means", "seed": str(2**32 - 1)}
+  start(train_subsets.PROGRAM, tmp_path / "run", toy=toy)
 
 
 @pytest.mark.parametrize(
@@ -371,9 +393,10 @@ def test_what_needs_networks_is_left_out_and_named(capsys) -> None:
   assert found.compare.names == ("datamodel", "random")
   assert found.prior.priors == "none"
   [line] = capsys.readouterr().out.splitlines()
-  assert line.startswith("left out: influence, similar, since they need")
+  assert line.startswith("left out: influence, similar, prior influence+covariance, si")
   assert own_training.adapted(found) == found and not capsys.readouterr().out
-  assert set(settings_lib.PRIORS) >= set(own_training._PRIORS)
+  free = [name for name in settings_lib.PRIORS if not own_training.needs_networks(name)]
+  assert free == ["none", "class"]
 
 
 def test_a_module_is_lowered_once_when_a_workdir_is_opened(

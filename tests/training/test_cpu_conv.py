@@ -13,6 +13,7 @@ CASES = {
   "winograd": (3, 8, 3, 1, (1, 1), 32, 36),
   "winograd in blocks": (12, 16, 3, 1, (1, 1), 32, 32),
   "plain, kernel gradient in blocks": (12, 16, 3, 1, (1, 1), 32, 16),
+  "a prime number of images": (13, 16, 3, 1, (1, 1), 32, 32),
   "strides": (3, 16, 5, 2, (2, 2), 16, 32),
   "strides and odd sizes": (3, 17, 5, 2, (2, 2), 16, 32),
   "strides that leave out an edge": (2, 16, 3, 3, (0, 1), 16, 32),
