@@ -55,7 +55,7 @@ def fit_datamodels(
   >>> weights[0, 3], weights[1, 7] = 1.0, -2.0
   >>> margins = masks @ weights.T + 0.1 * rng.normal(size=(300, 2))
   >>> models = jaxdm.fit_datamodels(masks, margins)
-  >>> np.abs(data.weights_tn).argmax(axis=1)
+  >>> np.abs(models.weights_tn).argmax(axis=1)
   array([3, 7])
 
   Arrays are NumPy arrays of any real dtype, or what NumPy makes such an array of: lists,

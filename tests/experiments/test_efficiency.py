@@ -7,6 +7,7 @@ import pytest
 from absl.testing import flagsaver
 from support.programs import start
 
+from experiments.config import presets
 from experiments.studies import efficiency
 from jaxdm.datamodels import path
 from jaxdm.datamodels.path import FitConfig
@@ -36,12 +37,16 @@ def test_savings_are_against_the_published_method() -> None:
 @pytest.mark.parametrize("models", [2, 9, 10, 17, 40, 300])
 def test_default_sizes_can_be_split(models, folds, share) -> None:
   config = FitConfig(folds=folds, validation_share=share)
+  base = presets.PRESETS["fashion"]()
+  collect = dataclasses.replace(base.collect, num_models=models)
+  experiment = dataclasses.replace(base, collect=collect, fit=config)
   if models < 10:
     with pytest.raises(UserError, match=f"^num_models={models} of this workdir are"):
-      efficiency._requested(models, config)
+      efficiency._requested(experiment)
     return
-  sizes, _ = efficiency._requested(models, config)
+  sizes, ways = efficiency._requested(experiment)
   assert sizes[-1] == models
+  assert ways == ["published", "none", "influence+covariance"]
   for size in sizes[:-1]:  # All models are all that there are.
     for one in (config, dataclasses.replace(config, folds=1)):
       assert min(len(fold.check) for fold in path.folds(size, one)) >= 2
@@ -49,7 +54,7 @@ def test_default_sizes_can_be_split(models, folds, share) -> None:
     flagsaver.flagsaver(sizes=["9"]),
     pytest.raises(UserError, match="^sizes must be numbers from 10"),
   ):
-    efficiency._requested(models, config)
+    efficiency._requested(experiment)
 
 
 @pytest.mark.slow

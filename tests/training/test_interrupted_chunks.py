@@ -99,7 +99,7 @@ class Planned:
 
   rows = 4
 
-  num_classes, provenance = 2, {}
+  num_classes, values, provenance = 2, np.zeros((6, 2), np.float32), {}
 
   def __init__(self):
     self.store, self.said, self.forgot = None, 0, []

@@ -29,6 +29,7 @@ class Fleet:
   """Four models a chunk; like a fleet's, logits are padded, and one chunk behind."""
 
   rows, num_classes, provenance = 4, CLASSES, {"made": "by a formula"}
+  values = np.zeros((1, 1), np.float32)  # Of no effect.
 
   def __init__(self, diverged: tuple[int, ...] = ()):
     self.diverged, self.trained = diverged, 0
