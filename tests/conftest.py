@@ -63,6 +63,18 @@ def shared_programs() -> Iterator[None]:
     yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_mappings() -> Iterator[None]:
+  """Lets go of compiled programs in time: Linux allows a process 65,530 mappings.
+
+  Each program that XLA compiles for a CPU takes several; past the limit it crashes.
+  """
+  yield
+  mappings = pathlib.Path("/proc/self/maps")
+  if mappings.exists() and len(mappings.read_bytes().splitlines()) > 20_000:
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Iterator[pathlib.Path]:
   """A workdir with the whole pipeline finished, for tests that only read it."""
