@@ -43,7 +43,7 @@ def _fashion() -> Experiment:
     gradient=GradientConfig(),
     prior=PriorConfig(),
     fit=FitConfig(folds=5),
-    search=SearchConfig(search_seeds=2, verify_seeds=8),
+    search=SearchConfig(search_models=4, verify_seeds=8),
     compare=CompareConfig(),
     flip=FlipConfig(),
   )

@@ -22,12 +22,13 @@ class SearchConfig:
       surrogate: for datamodels, the sizes at which the predicted margins are 0 and
       below, in equal steps of the margin.
     num_sizes: Number of sizes to try.
-    search_seeds: Number of models trained for each size that the search tries.
+    search_models: Largest number of models that are trained to choose the first size to
+      verify, for each target and method.
     verify_seeds: Largest number of new models that are trained to verify one size.
       Verification stops earlier if the result is clear (`verdicts.SequentialTest`).
-    max_verifications: Largest number of sizes to verify for each target. The sizes are
-      geometrically spaced, from the largest size down to the size that the search
-      proposes; 1: only the proposed size.
+    max_verifications: Largest number of sizes to verify for each target and method. Each
+      size is smaller than the one before, and chosen from the margins of all models
+      trained so far.
     confidence: Confidence level of each claim about one target and one method, such as
       0.95.
     num_targets: Number of targets to search. They are sampled from the targets that
@@ -38,7 +39,7 @@ class SearchConfig:
   max_share: float = 0.25
   size_law: Literal["grid", "surrogate"] = "grid"
   num_sizes: int = 40
-  search_seeds: int = 3
+  search_models: int = 8
   verify_seeds: int = 16
   max_verifications: int = 8
   confidence: float = 0.95
@@ -48,7 +49,7 @@ class SearchConfig:
   def __post_init__(self) -> None:
     if not 0 < self.max_share < 1:
       raise UserError("max_share", f"must be in (0, 1), got {self.max_share}")
-    least = {"num_sizes": 1, "search_seeds": 1, "verify_seeds": 2}
+    least = {"num_sizes": 1, "search_models": 1, "verify_seeds": 2}
     least |= {"max_verifications": 1, "num_targets": 1}
     for name, low in least.items():
       if getattr(self, name) < low:

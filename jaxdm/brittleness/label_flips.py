@@ -162,9 +162,7 @@ def find_label_flips(
   cases = problem_lib.cases_of(scores, problem, chosen, config, same_class=True)
   edit = relabel_first(problem.labels, new_labels)
   train = TrainChanges(retrain, edit, len(problem.target_labels))
-  return search(
-    cases, train, config, budget=budget, skewness=problem.skewness, progress=progress
-  )
+  return search(cases, train, config, problem.base, budget=budget, progress=progress)
 
 
 def _check_new_labels(

@@ -8,10 +8,11 @@ import numpy as np
 from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
+from jaxdm.brittleness import margin_curve
 from jaxdm.brittleness.cases import Case, make_cases, right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.margin_curve import BaseMargins
 from jaxdm.brittleness.retraining import Retrain, margins_of, targets_of
-from jaxdm.brittleness.verdicts import Skewness, estimate_skewness
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
@@ -35,9 +36,9 @@ class Problem(NamedTuple):
   base_margins_rt: np.ndarray
 
   @property
-  def skewness(self) -> Skewness:
-    """Of each target's margins, estimated from the models on all data."""
-    return estimate_skewness(self.base_margins_rt)
+  def base(self) -> BaseMargins:
+    """Mean, spread and skewness of each target's margins in the models on all data."""
+    return margin_curve.describe(self.base_margins_rt)
 
 
 def make_problem(

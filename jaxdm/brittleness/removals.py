@@ -88,6 +88,4 @@ def find_removals(
   chosen = problem_lib.choose_targets(problem, targets, config)
   cases = problem_lib.cases_of(scores, problem, chosen, config)
   train = TrainChanges(retrain, without_first(problem.labels), len(problem.target_labels))
-  return search(
-    cases, train, config, budget=budget, skewness=problem.skewness, progress=progress
-  )
+  return search(cases, train, config, problem.base, budget=budget, progress=progress)

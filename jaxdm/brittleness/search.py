@@ -12,10 +12,12 @@ import numpy as np
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
+from jaxdm.brittleness import choice
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
 from jaxdm.brittleness.retraining import Changes
-from jaxdm.brittleness.verdicts import Skewness, Verdict, mean_bounds
+from jaxdm.brittleness.verdicts import Verdict, mean_bounds
 
 
 class MarginsOfChanges(Protocol):
@@ -32,49 +34,50 @@ class MarginsOfChanges(Protocol):
 
 
 class _Probing(NamedTuple):
-  """The search for a size: bisection between indices of sizes.
+  """Single models at chosen sizes.
 
   Attributes:
-    stands: the largest size at which a probe's mean margin was positive; -1: none yet.
-    falls: the smallest size at which it was not; the number of sizes: none yet.
+    done: number of them.
   """
 
-  stands: int
-  falls: int
+  done: int
 
 
 class _Verifying(NamedTuple):
-  """The verification of some sizes, one after the other.
+  """The verification of one size.
 
   Attributes:
-    sequence: indices of the sizes, the largest first.
-    place: of the size that is verified now.
+    size: its index.
+    place: verifications before this one.
     margins: float[m], of the models trained for it so far.
   """
 
-  sequence: tuple[int, ...]
+  size: int
   place: int
   margins: np.ndarray
 
 
 class _Search:
-  """One case: bisection by probes, then verification from the largest size down.
+  """One case: probes, then verifications of ever smaller sizes until one fails.
 
-  The probes fix the sizes to verify before the first verification. They are verified in
-  that order until one fails; the smallest that passed is claimed. In such a fixed
-  sequence every test may use the full level: a claim is false only if the first size
-  whose true mean is positive passes (Maurer, Hothorn and Lehmacher, 1995).
+  The smallest size that passed is claimed. Each verification uses models of its own and
+  the full level. Its size may depend on all models before it: a claim is false only if
+  the first size whose true mean is positive passes, and whatever led to this size, its
+  fresh models pass with at most that level (a fixed sequence of tests, as of Maurer,
+  Hothorn and Lehmacher, 1995, has the same argument).
   """
 
-  def __init__(self, case: Case, config: SearchConfig, skewness: Skewness | None):
+  def __init__(self, case: Case, config: SearchConfig, base: BaseMargins):
     self.case, self._config = case, config
-    estimate = np.nan if skewness is None else float(skewness.estimate_t[case.target])
-    self._test = config.test(*([skewness.allowed(case.target)] if skewness else []))
+    target, estimate = case.target, float(base.skewness.estimate_t[case.target])
+    self._test = config.test(base.skewness.allowed(target))
     self.sizes = case.sizes
     self._last = len(self.sizes) - 1
-    self._state: _Probing | _Verifying = _Probing(-1, len(self.sizes))
+    mean, std = float(base.mean_t[target]), float(base.std_t[target])
+    self._curve = MarginCurve(self.sizes, mean, std, self._test)
+    self._state: _Probing | _Verifying = _Probing(0)
     self.verdict = Verdict(
-      target=case.target,
+      target=target,
       method=case.method,
       k=-1,
       censored=True,
@@ -97,82 +100,79 @@ class _Search:
     """Models requested so far."""
     return self.verdict.models_used
 
-  def _sequence(self, proposed: int) -> tuple[int, ...]:
-    """Which sizes to verify, the largest first, ending at the probes' proposal.
-
-    Probes are few, so that the size at which a verification passes is often larger than
-    they propose; verifications of sizes that are clear take few models.
-    """
-    ends = self.sizes[proposed], self.sizes[self._last]
-    wanted = np.geomspace(*ends, self._config.max_verifications)[::-1].round()
-    return tuple(dict.fromkeys(np.searchsorted(self.sizes, wanted).tolist()))
-
   def request(self) -> tuple[int, np.ndarray]:
     """The index of the size to train next, and the seeds."""
     state = self._state
     if isinstance(state, _Verifying):
       first, done = state.place * self._config.verify_seeds, len(state.margins)
       until = next(look for look in self._test.looks if look > done)
-      fresh = prng.model_seeds("verify", until - done, first + done)
-      return state.sequence[state.place], fresh
+      return state.size, prng.model_seeds("verify", until - done, first + done)
     # The largest size first, so that hopeless cases end at once.
-    unprobed = state.falls > self._last
-    index = self._last if unprobed else (state.falls + state.stands) // 2
-    return index, prng.model_seeds("search", self._config.search_seeds)
+    index = self._probe if state.done else self._last
+    return index, prng.model_seeds("search", 1, state.done)
 
   def models_expected(self) -> int:
     """Models that this case will still request, if its next ones go as most do."""
     config, state = self._config, self._state
     verification = config.verify_seeds // 2
     if isinstance(state, _Verifying):
-      left = verification * (len(state.sequence) - state.place)
-      return max(left - len(state.margins), len(self.request()[1]))
-    if state.falls > self._last:  # Most cases turn out hopeless at once.
-      return config.search_seeds + verification
-    probes = int(np.ceil(np.log2(state.falls - state.stands)))
-    return probes * config.search_seeds + verification * config.max_verifications
+      return max(2 * verification - len(state.margins), len(self.request()[1]))
+    if not state.done:  # Most cases turn out hopeless at once.
+      return 1 + verification
+    return (config.search_models - state.done + 1) // 2 + 2 * verification
 
   def observe(self, index: int, margins: np.ndarray) -> None:
     """Takes the margins of the last request."""
     self.verdict = self.verdict._replace(models_used=self.models_used + len(margins))
+    self._curve.add(index, margins)
     if isinstance(self._state, _Verifying):
-      self._observe_verification(index, margins, self._state)
+      self._observe_verification(margins, self._state)
     else:
-      self._observe_probe(index, margins, self._state)
+      self._observe_probe(margins, self._state)
 
-  def _observe_probe(self, index: int, margins: np.ndarray, state: _Probing) -> None:
-    """Narrows the interval; ends the search where even the largest size does nothing."""
-    mean = float(np.mean(margins))
-    if index == self._last:
-      self.verdict = self.verdict._replace(largest_margin=mean)
-    if mean <= 0:  # False for a diverged model's NaN.
-      state = state._replace(falls=index)
+  def _observe_probe(self, margins: np.ndarray, state: _Probing) -> None:
+    """Probes again, verifies, or ends where even the largest size does nothing."""
+    if not state.done:
+      self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
+      self._judge(self._last, margins, mean_bounds(margins, self._config.confidence))
+    self._state = _Probing(state.done + 1)
+    if choice.hopeless(self._curve):
+      self._end()
+      return
+    probe = choice.to_probe(self._curve)
+    if probe is None or state.done + 1 >= self._config.search_models:
+      self._verify_next(0)
     else:
-      state = state._replace(stands=index)
-      if index == self._last:
-        self._judge(index, margins, mean_bounds(margins, self._config.confidence))
-        self.verdict = self.verdict._replace(finished=True)
-    self._state = state
-    if state.falls - state.stands == 1 and not self.verdict.finished:
-      self._state = _Verifying(self._sequence(state.falls), 0, np.zeros(0))
+      self._probe = probe
 
-  def _observe_verification(
-    self, index: int, margins: np.ndarray, state: _Verifying
-  ) -> None:
-    """Keeps a verified size; ends at the first failure or at the end of the sequence."""
+  def _observe_verification(self, margins: np.ndarray, state: _Verifying) -> None:
+    """Keeps a verified size and goes on below it; ends at the first failure."""
     margins = np.concatenate([state.margins, margins])
     passed = self._test.passed(margins)
     if passed is None:
       self._state = state._replace(margins=margins)
       return
     if passed or self.verdict.censored:
-      self._judge(index, margins, self._test.bounds(margins))
+      self._judge(state.size, margins, self._test.bounds(margins))
     if passed:
-      k = int(self.sizes[index])
+      k = int(self.sizes[state.size])
       self.verdict = self.verdict._replace(k=k, censored=False)
-    self._state = _Verifying(state.sequence, state.place + 1, np.zeros(0))
-    if not passed or state.place + 1 == len(state.sequence):
-      self.verdict = self.verdict._replace(finished=True)
+      self._verify_next(state.place + 1)
+    else:
+      self._end()
+
+  def _verify_next(self, place: int) -> None:
+    """Begins a verification, or ends."""
+    claimed = None if self.verdict.censored else self.verdict.k
+    left = self._config.max_verifications - place
+    index = choice.to_verify(self._curve, claimed, left)
+    if index is None:
+      self._end()
+    else:
+      self._state = _Verifying(index, place, np.zeros(0))
+
+  def _end(self) -> None:
+    self.verdict = self.verdict._replace(finished=True)
 
   def _judge(
     self, index: int, margins: np.ndarray, bounds: tuple[float, float, float]
@@ -193,9 +193,9 @@ def search(
   cases: Sequence[Case],
   retrain: MarginsOfChanges,
   config: SearchConfig,
+  base: BaseMargins,
   *,
   budget: int | None = None,
-  skewness: Skewness | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
@@ -208,18 +208,17 @@ def search(
     cases: targets and rankings.
     retrain: trains changes (case, size), and returns the margin of each one's target.
     config: how hard to look.
+    base: what models on all data say of the targets. The test of a target allows for the
+      skewness of its margins; where that is unknown, for a skewness of up to 1, and needs
+      up to a quarter more models than for normal margins.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
-    skewness: of each target's margins, as `verdicts.estimate_skewness` finds it from
-      other models, for instance those on all data. The test of a target allows for it.
-      Where it is unknown or not given, the test allows for a skewness of up to 1 and
-      needs up to a quarter more models than for normal margins.
     progress: called with (models asked for so far, models expected in all).
 
   Returns:
     One Verdict a case, in order.
   """
-  searches = [_Search(case, config, skewness) for case in cases]
+  searches = [_Search(case, config, base) for case in cases]
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[int] = []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.simulated import base
 
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.config import SearchConfig
@@ -25,5 +26,5 @@ def test_the_first_size_whose_margin_is_not_positive_is_found(size, above) -> No
     means = np.where(k < size, above + (size - 1 - k), -1e-3 - (k - size))
     return means + 1e-9 * rng.normal(size=len(k))
 
-  [verdict] = search([case], retrain, SearchConfig())
+  [verdict] = search([case], retrain, SearchConfig(), base(1, above + size - 1, 1e-9))
   assert verdict.k == size and not verdict.censored

@@ -118,7 +118,7 @@ TABLE = [
   (brittleness, {"confidence": "0.4"}, "--confidence must be in (0.5, 0.9999], got 0.4"),
   (brittleness, {"confidence": "1"}, "--confidence must be in (0.5, 0.9999], got 1.0"),
   (brittleness, {"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),
-  (brittleness, {"search_seeds": "0"}, "--search_seeds must be >= 1, got 0"),
+  (brittleness, {"search_models": "0"}, "--search_models must be >= 1, got 0"),
   (brittleness, {"max_share": "0"}, "--max_share must be in (0, 1), got 0"),
   (brittleness, {"max_share": "1"}, "--max_share must be in (0, 1), got 1.0"),
   (brittleness, {"num_targets": "0"}, "--num_targets must be >= 1, got 0"),

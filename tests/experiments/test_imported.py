@@ -24,7 +24,7 @@ N, T, M = 48, 6, 60
 LATER = (brittleness, label_flip, explain, efficiency, removal_curves, pipeline)
 OWN = {"width": "4", "epochs": "1", "batch_size": "8", "num_base": "4", "chunk": "4"}
 SEARCH = {"methods": "datamodel,random", "num_targets": "2", "num_sizes": "2"}
-SEARCH |= {"search_seeds": "1", "verify_seeds": "2", "priors": "none"}
+SEARCH |= {"search_models": "1", "verify_seeds": "2", "priors": "none"}
 
 
 @pytest.fixture

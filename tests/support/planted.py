@@ -35,7 +35,7 @@ FLAGS = {
   "methods": "datamodel,influence,random",
   "num_targets": "6",
   "num_sizes": "4",
-  "search_seeds": "2",
+  "search_models": "2",
   "verify_seeds": "8",
 }
 

@@ -31,7 +31,7 @@ TOY = {
   "num_lambdas": "4",
   "num_targets": "3",
   "num_sizes": "3",
-  "search_seeds": "2",
+  "search_models": "2",
   "verify_seeds": "3",
   "chunk": "4",
   "methods": ",".join(settings_lib.METHODS),

@@ -4,6 +4,8 @@ import numpy as np
 
 from jaxdm import prng
 from jaxdm.brittleness.cases import Case, candidate_sizes
+from jaxdm.brittleness.margin_curve import BaseMargins, describe
+from jaxdm.brittleness.verdicts import Skewness
 
 
 class Simulated:
@@ -15,6 +17,12 @@ class Simulated:
     self.margins, self.slopes, self.noise = margins, slopes, noise
     self.rng = np.random.default_rng(seed)
     self.asked: list = []
+
+  @property
+  def base(self) -> BaseMargins:
+    """Of 16 models without any change."""
+    noise = np.random.default_rng(1).normal(size=(16, len(self.margins)))
+    return describe(self.margins + self.noise * noise)
 
   def __call__(self, changes, seeds, *, progress):
     self.asked += [
@@ -33,3 +41,10 @@ class Simulated:
 def cases(count: int, max_k: int = 64) -> list[Case]:
   sizes = candidate_sizes(max_k, 12)
   return [Case(t, "method", np.arange(max_k), sizes) for t in range(count)]
+
+
+def base(count: int, mean: float = 8.0, std: float = 1.0) -> BaseMargins:
+  """The same margins, without skewness, for each target."""
+  return BaseMargins(
+    np.full(count, mean), np.full(count, std), Skewness(*np.zeros((2, count)))
+  )

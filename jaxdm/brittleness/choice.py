@@ -1,0 +1,62 @@
+"""Which size to train next: to learn more of the margins, or to verify a claim.
+
+A claim at a size is worth the logarithm of how much smaller it is than the claim before.
+"""
+
+import numpy as np
+
+from jaxdm.brittleness.margin_curve import MarginCurve
+
+_HOPELESS = 0.05  # Chance of passing at the largest size, below which nothing is tried.
+_LEAST_CHANCE = 0.15  # The same for a first verification.
+_LEAST_PROGRESS = 0.03  # What a probe must tell of the logarithm of the size.
+_COST = 0.04  # Of a verification, in the logarithm of the size.
+_NO_CLAIM = 20.0  # Having no claim counts as needing so many times the largest size.
+
+
+def hopeless(curve: MarginCurve) -> bool:
+  """Whether not even the largest size would pass."""
+  return bool(curve.chances_to_pass(curve.draws())[:, -1].mean() < _HOPELESS)
+
+
+def to_probe(curve: MarginCurve) -> int | None:
+  """The index of the size to train one model at; None: another tells too little."""
+  passes_ds = curve.chances_to_pass(curve.draws()) > 0.5
+  smallest_d = passes_ds.argmax(axis=1)[passes_ds.any(axis=1)]
+  if not smallest_d.size:
+    return len(curve.sizes) - 1
+  index = int(np.median(smallest_d))
+  spread = np.log(curve.sizes[smallest_d]).std()
+  # How much of the variance one model leaves.
+  variance, noise = curve.std(index) ** 2, curve.noise**2
+  progress = spread * (1 - np.sqrt(noise / (variance + noise)))
+  return None if progress < _LEAST_PROGRESS else index
+
+
+def to_verify(curve: MarginCurve, claimed: int | None, left: int) -> int | None:
+  """The index of the size to verify next; None: what is claimed is enough.
+
+  It looks ahead to one further verification, since the case ends at the first that
+  fails.
+
+  Args:
+    curve: what is known.
+    claimed: the smallest size that passed; None: none yet.
+    left: verifications that may still follow, this one included.
+  """
+  if not left:
+    return None
+  sizes, passes_ds = curve.sizes, curve.chances_to_pass(curve.draws())
+  now = _NO_CLAIM * sizes[-1] if claimed is None else claimed
+  chance_s = passes_ds.mean(axis=0)
+  value_s = chance_s * np.log(now / sizes) - _COST
+  if left > 1:
+    both_ss = passes_ds.T @ passes_ds / len(passes_ds)
+    ratio_ss = np.log(np.divide.outer(sizes, sizes))
+    further_ss = np.tril(both_ss * ratio_ss - _COST * chance_s[:, None], -1)
+    value_s += further_ss.max(axis=1).clip(0)
+  value_s[sizes >= now] = -np.inf
+  best = int(np.argmax(value_s))
+  if claimed is None:
+    return best if chance_s[best] >= _LEAST_CHANCE else None
+  return best if value_s[best] > 0 else None
