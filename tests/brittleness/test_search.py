@@ -142,7 +142,7 @@ def test_progress_ends_at_its_total() -> None:
 def test_the_models_expected_are_about_those_that_are_asked_for() -> None:
   seen = []
   simulated = Simulated(np.full(50, 8.0), np.ones(50), 3.0)
-  found = search(
+  search(
     cases(50),
     simulated,
     SearchConfig(),

@@ -98,7 +98,7 @@ def test_a_search_whose_budget_ran_out_is_drawn(finished_copy) -> None:
   folder = finished_copy
   (folder / "stages" / "brittleness.json").unlink()
   (folder / "report.html").unlink()
-  start(brittleness.PROGRAM, folder, budget_models="40", search_models="1")
+  start(brittleness.PROGRAM, folder, budget_models="4", search_models="1")
   with flagsaver.as_parsed(workdir=str(folder)):
     report.PROGRAM.start(["prog"])
   text = (folder / "report.html").read_text()
