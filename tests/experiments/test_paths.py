@@ -107,7 +107,8 @@ def main(argv):
   tables.write_examples(epath.Path("examples.csv"), found)
   atomic_io.write_json(epath.Path("names.json"), found.class_names)
   with atomic_io.writing(epath.Path("page.html"), "w") as file:
-    file.write(page.page("\\u2265", [(name, "") for name in found.class_names]))
+    names = [page.Section(name, name) for name in found.class_names]
+    file.write(page.page("\\u2265", names))
   print(found.fingerprint(), *found.class_names, "\\u2265", "\\udcff")
 
 sys.argv[2:] = []
