@@ -415,3 +415,18 @@ def test_images_of_any_number_of_channels_are_drawn_as_they_are(channels) -> Non
   [drawn] = axes.images
   shown = drawn.to_rgba(drawn.get_array(), bytes=True)[..., 0]
   np.testing.assert_array_equal(shown, image[..., 0])
+
+
+def test_tables_of_other_programs_are_shown_where_they_are() -> None:
+  names = ("brittleness.png", "datamodels.png", "calibration.png")
+  drawn = dict.fromkeys(names, b"")
+  row = {"example": "7", "source": "<u>.png", "score": "0.12345", "examples": "1 2 3"}
+  made = sections.of_experiment(summary(), drawn, {"audit": [row] * 101})
+  [section] = [section for section in made if section.name == "audit"]
+  [shown] = section.tables
+  assert shown.header == ["example", "source", "score"]
+  assert shown.rows == [["7", "<u>.png", "0.12"]] * 100
+  assert section.texts == ["The first 100 of 101 rows of audit.csv."]
+  assert not {"audit", "repair"} & {
+    section.name for section in sections.of_experiment(summary(), drawn)
+  }
