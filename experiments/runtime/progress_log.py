@@ -16,6 +16,12 @@ from jaxdm import progress as progress_lib
 _LOG_SECONDS = 10.0
 
 
+def say(text: str) -> None:
+  """Prints a line, above the bars that are on the screen."""
+  tqdm.tqdm.write(text)
+  sys.stdout.flush()
+
+
 def progress_bar(
   name: str,
   unit: str = "model",
