@@ -85,10 +85,7 @@ def _draw_shares(axes: Any, curves: Sequence[_Curve], largest: int) -> None:
       sizes, share, where="post", linestyle=style, color=colour, label=label
     )
     at = sizes[1 + place * stride // len(curves) : -1 : stride]
-    ends = share[at] - low[at], high[at] - share[at]
-    axes.errorbar(
-      at + 0.5, share[at], ends, fmt="none", color=line.get_color(), capsize=2, alpha=0.7
-    )
+    axes.vlines(at + 0.5, low[at], high[at], color=line.get_color(), alpha=0.7)
   axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   axes.grid(alpha=0.3)
 
