@@ -77,7 +77,8 @@ def costs(num_models: int, missing: int, processes: int, model_seconds: float) -
     others.append(f"--num_models={count}: {duration(models * model_seconds)}")
   return (
     f"{model_seconds:.2g} s a model here: {missing:,} models on subsets take about "
-    f"{duration(missing * model_seconds)} ({', '.join(others)})"
+    f"{duration(missing * model_seconds)} ({', '.join(others)}), after those on all "
+    "examples and their scores"
   )
 
 

@@ -93,7 +93,9 @@ def comparisons(found: Sequence[Mapping[str, Any]]) -> str:
   parts = [
     f"{name} needs fewer images than {_all(rest)}" for name, rest in better.items()
   ]
-  if ties:
+  if ties and not better:
+    parts.append("no clear difference between any two of them")
+  elif ties:
     parts.append(f"no clear difference between {_all(ties)}")
   return (
     "Methods compared target by target (sign tests with Holm's correction, level "

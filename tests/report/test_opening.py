@@ -73,3 +73,5 @@ def test_methods_are_told_apart_only_where_they_differ_clearly() -> None:
   assert "a needs fewer images than c (9 to 0 targets)" in text
   assert "b needs fewer images than c (9 to 1 targets)" in text
   assert "no clear difference between a and b (5 to 3)" in text
+  text = words.comparisons([dict(zip(names, pairs[2], strict=True))])
+  assert text.endswith("no clear difference between any two of them.")

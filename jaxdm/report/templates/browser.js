@@ -110,7 +110,7 @@ function drawList() {
     const first = node(row, "td");
     thumb(first, found.targets.indexOf(target), 28, `target ${target.target}`);
     node(first, "span", ` ${target.target}`);
-    node(row, "td", found.classes[target.class]);
+    node(row, "td", found.classes[target.class], { title: found.classes[target.class] });
     node(row, "td", fileName(target.source), { title: target.source });
     node(row, "td", signed(target.mean[0]), target.right ? {} : { class: "against", title: "wrong on all data" });
     node(row, "td", sizeText(searchOf(target, "removed")));
@@ -258,7 +258,9 @@ function begin() {
   byId("list-body").addEventListener("keydown", moveBy);
   const named = found.targets.find((t) => location.hash === `#target=${t.target}`);
   const flipped = found.targets.filter((t) => searchOf(t, "removed")?.k != null);
-  state.chosen = named || flipped.sort((a, b) => searchOf(a, "removed").k - searchOf(b, "removed").k)[0] || found.targets[0];
+  flipped.sort((a, b) => searchOf(a, "removed").k - searchOf(b, "removed").k);
+  const searched = found.targets.filter((t) => t.searches.length);
+  state.chosen = named || flipped[0] || searched[0] || found.targets[0];
   state.search = searchOf(state.chosen, "removed") || state.chosen.searches[0] || null;
   drawList();
   drawDetail();
