@@ -31,10 +31,10 @@ def _models(summary: words.Summary) -> str:
   accuracy, constant = trained["base_accuracy"], summary["constant_accuracy"]
   share = words.percent(summary["settings"]["collect"]["alpha"])
   text = (
-    f"Models trained on all {trained['num_train']:,} training images are right about "
-    f"{accuracy:.1%} of the {trained['num_targets']:,} targets, and models trained on "
-    f"random {share} of them about {trained['subset_accuracy']:.1%}. (To name the same "
-    f"class always would be right about {constant:.1%}.)"
+    f"Models trained on all {trained['num_train']:,} training images classify "
+    f"{_percent(accuracy)} of the {trained['num_targets']:,} targets correctly, models "
+    f"trained on random {share} of the images {_percent(trained['subset_accuracy'])}. "
+    f"(Always the same class would be correct for {_percent(constant)}.)"
   )
   if accuracy < constant + _LEAST_GAIN * (1 - constant):
     text += (
@@ -50,6 +50,11 @@ def _models(summary: words.Summary) -> str:
   return text
 
 
+def _percent(share: float) -> str:
+  """A share as per cent, with one digit."""
+  return f"{100 * share:.1f} %"
+
+
 def _datamodels(summary: words.Summary) -> str:
   """How good the datamodels are, as a share of what is possible."""
   fit = summary["fit_datamodels"]
@@ -60,10 +65,10 @@ def _datamodels(summary: words.Summary) -> str:
     f"(LDS) of {lds:.2f}"
   )
   if ceiling and ceiling["estimate"] > 0:
+    top = ceiling["estimate"]
     text += (
-      f", which is {lds / ceiling['estimate']:.0%} of what is possible: training is "
-      f"random, and even a perfect prediction would reach only {ceiling['estimate']:.2f} "
-      "(the noise ceiling)"
+      f", which is {100 * lds / top:.0f} % of what is possible: training is random, and "
+      f"even a perfect prediction would reach only {top:.2f} (the noise ceiling)"
     )
   if lds < _LEAST_LDS:
     text += ". That is low: more models, or better ones, are needed"

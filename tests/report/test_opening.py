@@ -46,9 +46,9 @@ def text_of(**changes: Any) -> str:
 @pytest.mark.parametrize(
   "changes,said,not_said",
   [
-    ({}, "are right about 84.8% of the 120 targets", "poor"),
-    ({}, "always would be right about 50.0%", "hardly right"),
-    ({}, "of 0.60, which is 80% of what is possible", "That is low"),
+    ({}, "classify 84.8 % of the 120 targets correctly", "poor"),
+    ({}, "same class would be correct for 50.0 %", "hardly right"),
+    ({}, "of 0.60, which is 80 % of what is possible", "That is low"),
     ({}, "flips 9 of 24 targets; the median target needs more than 25.", "needs 25"),
     ({}, "relabelling at most 25 training images", "None"),
     ({}, "the median target needs 6.", "6.0"),
