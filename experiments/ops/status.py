@@ -85,7 +85,8 @@ def quality_line(workdir: Workdir) -> str:
     return "LDS {estimate:.3f} [{low:.3f}, {high:.3f}]".format(**lds)
   for path in (workdir.bank / name for name in _SUBSETS):
     if (path / "manifest.json").exists():
-      with contextlib.suppress(StoreError):  # `ops.bank` looks for damage.
+      # `ops.bank` looks for damage; a store of another program lacks masks.
+      with contextlib.suppress(StoreError, KeyError):
         return _preview_line(verify.reopen(path))
   return ""
 

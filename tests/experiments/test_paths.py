@@ -143,7 +143,7 @@ def test_locale_and_terminal_change_no_byte_and_end_no_run(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     fingerprint = done.stdout.split()[0]
     found.append((fingerprint, programs.contents(folder)))
-  assert len(found[0][1]) == 3 and all(other == found[0] for other in found)
+  assert len(found[0][1]) == 4 and all(other == found[0] for other in found)
 
 
 @pytest.mark.parametrize(
