@@ -66,7 +66,7 @@ def report_search(
   for method, q in qualities.items():
     found[method]["lds"] = q.lds._asdict()
     found[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
-  print(tables.text(found))
+  print(tables.text(found, f"{table.stem}: share flipped by"))
   unfinished = sum(method["unfinished"] for method in found.values())
   if unfinished:
     print(

@@ -104,7 +104,7 @@ def _fit(
     candidates=candidates,
     folder=workdir.path / _PARTS / name,
     share=processes.share(),
-    report=print,
+    report=progress_log.say,
     progress=progress_log.progress_bar("datamodels", "tile", workdir.path),
   )
   gaps = models.gap_t[models.status_t != Status.NONFINITE]

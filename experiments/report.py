@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from matplotlib.figure import Figure
 
 from experiments import fit_datamodels
 from experiments.config.path_flags import define_path
@@ -25,19 +24,19 @@ from experiments.runtime import (
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
-from jaxdm.brittleness.summary import by_method
-from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.brittleness.comparison import compare_methods
+from jaxdm.brittleness.verdicts import Verdict, mean_bounds
 from jaxdm.data.dataset import Dataset
-from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, page, tables, words
+from jaxdm.report import page, pictures, sections, tables
+from jaxdm.report.browser import make_browser
+from jaxdm.report.opening import opening
 from jaxdm.storage import atomic_io
 
 OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
 )
-_STORIES = 4
 _SEARCHES = ("brittleness", "label_flip")
 _SETTINGS = (
   "data",
@@ -71,6 +70,7 @@ class Results(NamedTuple):
     label_flips: verdicts.
     study_pictures: PNG files of the studies, by name.
     study_captions: by name of the picture.
+    others: rows of the tables of other programs, by name; see `tables.OTHERS`.
   """
 
   data: Dataset
@@ -86,6 +86,7 @@ class Results(NamedTuple):
   label_flips: list[Verdict]
   study_pictures: dict[str, bytes]
   study_captions: dict[str, str]
+  others: dict[str, list[dict[str, str]]]
 
 
 def check_stages(run: Run) -> None:
@@ -93,7 +94,7 @@ def check_stages(run: Run) -> None:
 
   A search whose budget ran out is drawn as far as it has come.
   """
-  for stage in page.STAGES:
+  for stage in sections.STAGES:
     stages.summary_of(run.workdir, stage, partial=stage in _SEARCHES)
   inputs = run.inputs("train_subsets", "fit_datamodels")
   for stage in _SEARCHES:
@@ -104,13 +105,13 @@ def load_results(run: Run) -> Results:
   """Reads everything that a report shows of finished stages."""
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
-  pictures, captions = _studies(workdir)
+  study_pictures, study_captions = _studies(workdir)
   targets = tables.read_rows(folder / "targets.csv")
   return Results(
     data=run.dataset,
     settings=run.settings(*_SETTINGS),
     summaries={
-      stage: stages.summary_of(workdir, stage, partial=True) for stage in page.STAGES
+      stage: stages.summary_of(workdir, stage, partial=True) for stage in sections.STAGES
     },
     provenance=_provenance(workdir),
     wrong_targets=[row for row in targets if row["right"] == "False"],
@@ -120,23 +121,28 @@ def load_results(run: Run) -> Results:
     held_out_margins_mt=margins_mt,
     removals=tables.read_verdicts(folder / "brittleness.csv"),
     label_flips=tables.read_verdicts(folder / "label_flip.csv"),
-    study_pictures=pictures,
-    study_captions=captions,
+    study_pictures=study_pictures,
+    study_captions=study_captions,
+    others=_others(folder),
   )
+
+
+def _others(folder: epath.Path) -> dict[str, list[dict[str, str]]]:
+  """The rows of the tables of other programs that the workdir has."""
+  paths = {name: folder / f"{name}.csv" for name in tables.OTHERS}
+  return {name: tables.read_rows(path) for name, path in paths.items() if path.exists()}
 
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   """The pictures of the launchers beside the pipeline, and captions, by file name."""
-  pictures = {
-    path.name: path.read_bytes() for path in atomic_io.find(workdir.path, "*.png")
-  }
-  names = {name: name.removesuffix(".png") for name in pictures}
+  found = {path.name: path.read_bytes() for path in atomic_io.find(workdir.path, "*.png")}
+  names = {name: name.removesuffix(".png") for name in found}
   captions = {
     name: stages.summary_of(workdir, stage).get("caption", "")
     for name, stage in names.items()
     if stages.is_finished(workdir, stage)
   }
-  return pictures, captions
+  return found, captions
 
 
 def _provenance(workdir: Workdir) -> dict[str, Any]:
@@ -167,82 +173,11 @@ def _output_folder(workdir: Workdir) -> epath.Path:
   return folder
 
 
-def _stories(
-  data: Dataset, base_margins_rt: np.ndarray, verdicts: list[Verdict]
-) -> tuple[dict[str, bytes], dict[str, str]]:
-  """Pictures of the targets that fewest removals flip, and captions, by file name."""
-  method = words.story_method(by_method(verdicts))
-  found = [
-    (v, np.array(v.examples[: v.k]))
-    for v in verdicts
-    if v.method == method and not v.censored
-  ]
-  found.sort(key=lambda pair: pair[0].k)
-  pictures, captions = {}, {}
-  for verdict, examples in found[:_STORIES]:
-    before = (base_margins_rt[:, verdict.target] > 0).mean()
-    name = data.class_names[data.test_labels[verdict.target]]
-    fig = figures.story(
-      data.test_images[verdict.target],
-      data.train_images[examples],
-      title=(
-        f"target {verdict.target}, {name}: P(correct) {before:.0%} with all data, "
-        f"{verdict.accuracy:.0%} of {verdict.models} models without these {verdict.k} "
-        f"images; mean margin {verdict.mean_margin:.2f} "
-        f"[{verdict.margin_low:.2f}, {verdict.margin_high:.2f}]"
-      ),
-      removed_titles=[data.class_names[data.train_labels[e]] for e in examples],
-    )
-    file = f"target_{verdict.target}.png"
-    pictures[file] = page.png(fig)
-    captions[file] = words.caption(data, verdict.target, examples)
-  return pictures, captions
-
-
-def _calibration(
-  base_margins_rt: np.ndarray, models: Datamodels, verdicts: list[Verdict]
-) -> Figure:
-  """Predicted and true margins on all data, and after each search's largest removal."""
-  full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
-  predicted_v = [
-    full_t[v.target] - models.weights_tn[v.target, list(v.examples)].sum()
-    for v in verdicts
-  ]
-  removed = {}
-  for method in by_method(verdicts):
-    rows = [i for i, verdict in enumerate(verdicts) if verdict.method == method]
-    pairs = [(predicted_v[i], verdicts[i].largest_margin) for i in rows]
-    removed[method] = tuple(np.array(pairs).T)
-  return figures.calibration((full_t, base_margins_rt.mean(axis=0)), removed)
-
-
-def _shares(results: Results) -> Figure:
-  """The shares of targets that removals and label flips of each size flip."""
-  data = results.data
-  classes = np.unique(data.test_labels[[v.target for v in results.removals]])
-  class_sizes = np.bincount(data.train_labels)[classes]
-  return figures.cumulative_share(
-    by_method(results.removals),
-    by_method(results.label_flips),
-    class_size=int(class_sizes.min()),
-    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
-  )
-
-
-def _predictions(
-  models: Datamodels, masks: training_sets.PackedMasks, margins_mt: np.ndarray
-) -> Figure:
-  """Predicted and true margins of the held-out models."""
-  guess_mt = models.predict(masks)
-  lds_t = metrics.evaluate(guess_mt, margins_mt, masks).lds_t
-  return figures.predicted_against_true(guess_mt, margins_mt, lds_t)
-
-
 def _write(
-  out: epath.Path, summary: dict[str, Any], text: str, pictures: dict[str, bytes]
+  out: epath.Path, summary: dict[str, Any], text: str, drawn: dict[str, bytes]
 ) -> None:
   """Writes figures, summary.json and report.html, each whole or not at all."""
-  for name, picture in pictures.items():
+  for name, picture in drawn.items():
     with atomic_io.writing(out / "figures" / name) as file:
       file.write(picture)
   atomic_io.write_json(out / "summary.json", summary)
@@ -266,7 +201,7 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
   subsets = len(np.unique(masks.bits, axis=0))
   held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
   models = fit_datamodels.load(workdir)
-  picture = page.png(_predictions(models, masks, margins_mt))
+  picture = page.png(pictures.predictions(models, masks, margins_mt))
   summary = {
     **_provenance(workdir),
     "settings": settings | {"collect": held_out},
@@ -276,7 +211,8 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
     "Removals and label flips, for which models must be retrained on the images: "
     f"{imported.how_to_go_on(workdir)}."
   )
-  text = page.fit_page(summary, picture, missing)
+  title = "How well training sets predict margins"
+  text = page.page(title, sections.of_fit(summary, picture, missing))
   _write(_output_folder(workdir), summary, text, {"datamodels.png": picture})
   return summary
 
@@ -287,23 +223,52 @@ def write_run_report(run: Run) -> dict[str, Any]:
   out, results = _output_folder(run.workdir), load_results(run)
   held_out = results.held_out_masks, results.held_out_margins_mt
   base_margins_rt, removals = results.base_margins_rt, results.removals
-  stories, captions = _stories(results.data, base_margins_rt, removals)
+  stories, captions = pictures.stories(results.data, base_margins_rt, removals)
   drawn = {
-    "brittleness.png": page.png(_shares(results)),
-    "datamodels.png": page.png(_predictions(results.models, *held_out)),
-    "calibration.png": page.png(_calibration(base_margins_rt, results.models, removals)),
+    "brittleness.png": page.png(
+      pictures.shares(results.data, removals, results.label_flips)
+    ),
+    "datamodels.png": page.png(pictures.predictions(results.models, *held_out)),
+    "calibration.png": page.png(
+      pictures.calibration(base_margins_rt, results.models, removals)
+    ),
     **stories,
   }
-  summary = {
+  summary = _summary(results, captions)
+  searches = {"removed": removals, "relabelled": results.label_flips}
+  text = page.page(
+    "What these predictions hang on",
+    sections.of_experiment(summary, drawn | results.study_pictures, results.others),
+    opening=opening(summary),
+    browser=make_browser(results.data, base_margins_rt, results.models, searches),
+  )
+  _write(out, summary, text, drawn)
+  return summary
+
+
+def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
+  """Everything that the page says, for summary.json."""
+  labels, removals = results.data.test_labels, results.removals
+  found = {v.target for v in removals}
+  lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in sorted(found)]
+  searches = {
+    "brittleness": {"comparisons": [c._asdict() for c in compare_methods(removals)]},
+    "label_flip": {
+      "comparisons": [c._asdict() for c in compare_methods(results.label_flips)]
+    },
+  }
+  return {
     **results.provenance,
     "settings": results.settings,
     "wrong_targets": results.wrong_targets,
     "captions": captions | results.study_captions,
-    **results.summaries,
+    "constant_accuracy": float(np.bincount(labels).max() / len(labels)),
+    "hardly_right": sum(low <= 0 for low in lows),
+    **{
+      stage: summary | searches.get(stage, {})
+      for stage, summary in results.summaries.items()
+    },
   }
-  text = page.experiment_page(summary, drawn | results.study_pictures)
-  _write(out, summary, text, drawn)
-  return summary
 
 
 def main(source: Run | margin_files.Files) -> dict[str, Any]:

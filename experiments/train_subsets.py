@@ -15,13 +15,17 @@ import numpy as np
 
 from experiments.runtime import (
   base_models,
+  forecast,
   launcher,
   processes,
+  progress_log,
   stages,
   workdir_models,
 )
+from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.subset_models import SubsetModels
+from jaxdm import training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
@@ -57,6 +61,8 @@ def main(run: Run) -> dict[str, Any]:
         run.workdir
       )  # Which other settings may have begun.
     open_stores(run.subsets)
+    if lacking(run):
+      _announce(run, shard)
     if shard[0] == 0:
       tables.write_examples(run.workdir.path / "examples.csv", run.dataset)
     if shard[0] == 0 and not base_models.exist(run):
@@ -85,6 +91,28 @@ def main(run: Run) -> dict[str, Any]:
     inputs,
     left_something=lambda: workdir_models.exist(run.workdir),
   )
+
+
+def _announce(run: Run, shard: tuple[int, int]) -> None:
+  """Says what is trained, and after the first steps how long it takes here."""
+  collect, num_train = run.experiment.collect, len(run.dataset.train_labels)
+  for line in forecast.describe(collect, num_train, len(run.dataset.test_labels)):
+    progress_log.say(line)
+  if isinstance(run.trainer, OwnTrainer):
+    return
+  fleet = run.trainer.fleet
+  count = sum(
+    len(chunk)
+    for collection in run.subsets.collections()
+    for chunk in missing(collection.store, collection.models, shard=shard)
+  )
+  steps = int(fleet.recipe.num_steps(training_sets.subset_size(num_train, collect.alpha)))
+
+  def text(step_seconds: float) -> str:
+    model_seconds = steps * step_seconds / fleet.rows
+    return forecast.costs(collect.num_models, count, shard[1], model_seconds)
+
+  run.timer.announce(text)
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -1,5 +1,10 @@
 """What a bank of models will cost: hours, memory and disk, from a measured speed.
 
+  python -m experiments.bench.plan --preset=fashion
+
+The speed is that of some steps of training on this machine, or that of a benchmark,
+which may be of another machine:
+
   python -m experiments.bench.trainer --json=bench_trainer.json
   python -m experiments.bench.plan --bench=bench_trainer.json --preset=cifar10 \\
       --devices=1,8,64
@@ -14,7 +19,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from experiments.bench import cost
 from experiments.config import experiment_flags
@@ -22,10 +27,20 @@ from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
 from experiments.runtime import help as help_page
 from experiments.runtime import program
+from experiments.runtime.run import train_config
+from jaxdm import devices
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.errors import UserError
+from jaxdm.training.fleet import Fleet
+from jaxdm.training.speed import Speed
 
-BENCH = define_path("bench", None, "JSON file that experiments.bench.trainer wrote.")
+BENCH = define_path(
+  "bench",
+  None,
+  "JSON file that experiments.bench.trainer wrote; default: some steps of training are "
+  "timed on this machine.",
+)
+_EXAMPLES = 1024  # How many there are changes no step's time.
 DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
 
 
@@ -96,6 +111,35 @@ def plan(
   )
 
 
+def measure(
+  experiment: settings_lib.Experiment, size: cost.Size, speed: Speed
+) -> dict[str, Any]:
+  """Times some steps of training here; returns what `plan` takes.
+
+  Args:
+    experiment: whose models are trained, on blank images.
+    size: of its problem.
+    speed: how models are trained side by side.
+  """
+  blank = np.zeros((min(size.num_train, _EXAMPLES), *size.image_shape), np.uint8)
+  config = train_config(experiment, size.num_train)
+  width, backend = Fleet(config, blank, size.num_classes, speed).choice
+  once = Speed(vmap_width=width, chunk=width, conv_backend=backend)
+  fleet = Fleet(config, blank, size.num_classes, once)
+  seconds = fleet.seconds_per_step()
+  row = {
+    "side": "fleet",
+    "row": f"{fleet.rows} models at a time",
+    "samples_per_second": fleet.rows * config.batch_size / seconds,
+    "flops_per_sample": cost.flops_per_sample(
+      experiment.train, size.image_shape, size.num_classes
+    ),
+    "memory_bytes": devices.peak_bytes(),
+  }
+  machine = {"device": devices.describe(), "devices": devices.count()}
+  return {"machine": machine, "results": [row]}
+
+
 def _read(path: str) -> dict[str, Any]:
   """What bench_trainer wrote, or an error that says it is not that."""
   try:
@@ -114,8 +158,6 @@ def main(argv: list[str]) -> None:
   """Prints the plan."""
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
-  if BENCH.value is None:
-    raise UserError("bench", "must name a JSON file of bench_trainer")
   if not all(count.isdecimal() and int(count) for count in DEVICES.value):
     raise UserError("devices", f"must be whole numbers >= 1, got {DEVICES.value}")
   preset = experiment_flags.preset({})
@@ -125,7 +167,13 @@ def main(argv: list[str]) -> None:
     "arrays": experiment_flags.ARRAYS.value,
   }
   size = cost.problem_size(experiment, where)
-  made = plan(_read(BENCH.value), experiment, size)
+  if BENCH.value is None:
+    logging.set_verbosity(logging.WARNING)
+    devices.check()
+    bench = measure(experiment, size, experiment_flags.speed())
+  else:
+    bench = _read(BENCH.value)
+  made = plan(bench, experiment, size)
   print(f"{made.num_models:,} models of the preset {preset}")
   print(f"  n = {size.num_train:,} examples, t = {size.num_targets:,} targets")
   print(f"  each trains on {made.samples_per_model:,} images")
@@ -142,5 +190,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  devices.use_all_devices()
   help_page.exit_if_asked()
   program.run(main)

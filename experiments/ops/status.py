@@ -1,20 +1,44 @@
 """How far the processes of an experiment are, from what they store and log.
 
   python -m experiments.ops.status --workdir=runs/fashion
+  python -m experiments.ops.status --workdir=runs/fashion --watch
 
-Reads only; it may run beside them, and on another machine that sees the folder.
+Reads only; it may run beside them, and on another machine that sees the folder. With
+--watch it goes on, in place, until all stages that were begun are finished.
 """
 
+import contextlib
 import json
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from absl import flags
 from etils import epath
 
-from experiments.runtime import launcher, stages
+from experiments import fit_datamodels
+from experiments.runtime import forecast, launcher, preemption, stages
 from experiments.runtime.workdir import Workdir
+from jaxdm.datamodels.preview import preview_lds
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, verify
+from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.storage.checksummed_json import StoreError
+from jaxdm.storage.store import Store
+
+WATCH = flags.DEFINE_boolean(
+  "watch",
+  False,
+  "Whether to show the progress again every few seconds, in place, until all stages that "
+  "were begun are finished.",
+)
+_SECONDS = 2.0
+_CHECK_SECONDS = 0.2
+_CLEAR = "\033[H\033[J"  # Of a terminal: to the first line, and nothing below.
+# Models on subsets, in the bank of an experiment or imported.
+_SUBSETS = ("subsets", "imported")
+_MOST_TARGETS, _MOST_MASKS = 64, 2**25
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
@@ -41,28 +65,84 @@ def stage_lines(workdir: Workdir) -> list[str]:
   return lines
 
 
-def main(workdir: Workdir) -> None:
-  """Prints the stages, the stores, the processes, and what several versions made."""
-  folder = workdir.path
-  if not (folder / "stages").exists():
-    raise UserError("workdir", f"={folder} holds no experiment")
-  print("\n".join(stage_lines(workdir)))
-  print(f"\n{'store':<24}{'models':>12}{'diverged':>10}")
-  for path in [p.parent for p in atomic_io.find(workdir.bank, "*/manifest.json")]:
-    found = verify.summary(path)
-    print(f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}")
+def process_lines(folder: epath.Path) -> Iterator[str]:
+  """A line on what each process does, how far it is, and when that ends."""
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
-  print(f"\n{'host':<8}{columns}  at")
+  yield f"{'host':<8}{columns}  at"
   for line in last_lines(folder):
-    left = line["seconds_left"]
-    text = "" if left is None else time.strftime("%H:%M:%S", time.gmtime(left % 86400))
-    days = f"{left // 86400:.0f} d " if left and left >= 86400 else ""
+    seconds = line["seconds_left"]
+    left = "" if seconds is None else forecast.duration(seconds)
     numbers = f"{line['done']:>10,}{line['total']:>10,}{line['per_second']:>9.2f}"
     memory = line["memory_bytes"] / 1e6
-    cells = f"{line['what']:<28}{numbers}{days + text:>9}{memory:>9,.0f}"
-    print(f"{line['host']:<8}{cells}  {line['time']}")
+    cells = f"{line['what']:<28}{numbers}{left:>9}{memory:>9,.0f}"
+    yield f"{line['host']:<8}{cells}  {line['time']}"
+
+
+def quality_line(workdir: Workdir) -> str:
+  """The LDS of the datamodels or, before there are any, what the models so far allow."""
+  if stages.is_finished(workdir, fit_datamodels.STAGE):
+    lds = stages.summary_of(workdir, fit_datamodels.STAGE)["lds"]
+    return "LDS {estimate:.3f} [{low:.3f}, {high:.3f}]".format(**lds)
+  for path in (workdir.bank / name for name in _SUBSETS):
+    if (path / "manifest.json").exists():
+      # `ops.bank` looks for damage; a store of another program lacks masks.
+      with contextlib.suppress(StoreError, KeyError):
+        return _preview_line(verify.reopen(path))
+  return ""
+
+
+def _preview_line(store: Store) -> str:
+  """The LDS that the first models of a store allow; empty if they are too few."""
+  rows = [
+    chunk * store.rows_per_chunk + row
+    for chunk, count in store.chunks().items()
+    for row in range(count)
+  ]
+  rows_m = np.array(rows[: _MOST_MASKS // int(store.settings["num_train"])], int)
+  width = min(_MOST_TARGETS, store.columns["margins"].width)
+  margins_mt = store.read("margins", rows_m, slice(0, width))
+  lds = preview_lds(bank.packed_masks(store, rows_m)[:], margins_mt)
+  if lds is None:
+    return ""
+  return (
+    f"LDS so far {lds:.2f}, of a rough fit to {len(rows_m):,} models; that of datamodels "
+    "is mostly higher"
+  )
+
+
+def lines_of(workdir: Workdir) -> Iterator[str]:
+  """The stages, the stores, the processes, and what several versions made."""
+  yield from stage_lines(workdir)
+  yield f"\n{'store':<24}{'models':>12}{'diverged':>10}"
+  for path in [p.parent for p in atomic_io.find(workdir.bank, "*/manifest.json")]:
+    found = verify.summary(path)
+    yield f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}"
+  yield ""
+  yield from process_lines(workdir.path)
+  if quality := quality_line(workdir):
+    yield f"\n{quality}"
   for note in stages.mixtures(workdir):
-    print(f"\nnote: {note}")
+    yield f"\nnote: {note}"
+
+
+def _is_finished(workdir: Workdir) -> bool:
+  """Whether every stage that was begun is finished."""
+  return all(stages.is_finished(workdir, s) for s in stages.starts_by_stage(workdir))
+
+
+def main(workdir: Workdir) -> None:
+  """Prints how far the processes are, once or until they are finished."""
+  if not (workdir.path / "stages").exists():
+    raise UserError("workdir", f"={workdir.path} holds no experiment")
+  while True:
+    text = "\n".join(lines_of(workdir))
+    print(f"{_CLEAR if WATCH.value and sys.stdout.isatty() else ''}{text}", flush=True)
+    if not WATCH.value or _is_finished(workdir):
+      return
+    until = time.monotonic() + _SECONDS
+    while time.monotonic() < until:
+      time.sleep(_CHECK_SECONDS)
+      preemption.check()
 
 
 PROGRAM = launcher.Program(main, launcher.open_workdir, "not")

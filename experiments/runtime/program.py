@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import app, flags
 
+from experiments.runtime import progress_log
 from jaxdm.errors import UserError
 
 # What a machine refuses where nothing is wrong with the code: rights, room, broken disks.
@@ -34,7 +35,10 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
   Names that the terminal's encoding lacks are printed with escapes.
   """
-  logging.getLogger("jaxdm").setLevel(logging.INFO)  # What was chosen, once.
+  library = logging.getLogger("jaxdm")
+  library.setLevel(logging.INFO)  # What was chosen, and the first claims, once.
+  library.propagate = False
+  library.addHandler(progress_log.Lines())
   for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
   app.run(main, flags_parser=parse)

@@ -1,6 +1,7 @@
 """How far a process is: a bar on the screen, and lines of JSON in the workdir."""
 
 import json
+import logging
 import os
 import sys
 import time
@@ -14,6 +15,19 @@ from jaxdm import devices
 from jaxdm import progress as progress_lib
 
 _LOG_SECONDS = 10.0
+
+
+class Lines(logging.Handler):
+  """Prints what the library logs as lines above the bars."""
+
+  def emit(self, record: logging.LogRecord) -> None:
+    say(self.format(record))
+
+
+def say(text: str) -> None:
+  """Prints a line, above the bars that are on the screen."""
+  tqdm.tqdm.write(text)
+  sys.stdout.flush()
 
 
 def progress_bar(

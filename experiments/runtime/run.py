@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import processes, progress_log, stages
+from experiments.runtime import forecast, processes, progress_log, stages
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
@@ -32,6 +32,7 @@ class Run:
     dataset: images at their native size.
     trainer: trains models on any training sets, and stores them.
     subsets: the models on random subsets.
+    timer: of the steps of training.
   """
 
   workdir: Workdir
@@ -40,6 +41,7 @@ class Run:
   dataset: Dataset
   trainer: Trainer | OwnTrainer
   subsets: SubsetModels
+  timer: forecast.StepTimer
 
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint.
@@ -110,9 +112,11 @@ def make_run(
     imported: models on random subsets that others trained, instead of models of one's
       own.
   """
-  trainer = _trainer(workdir, experiment, dataset, speed)
+  timer = forecast.StepTimer()
+  progress = _unfinished_models(workdir, speed.checkpoint_seconds, timer)
+  trainer = _trainer(workdir, experiment, dataset, speed, progress)
   subsets = SubsetModels(trainer, experiment.collect, workdir.path, imported)
-  return Run(workdir, experiment, preset, dataset, trainer, subsets)
+  return Run(workdir, experiment, preset, dataset, trainer, subsets, timer)
 
 
 def train_config(experiment: settings_lib.Experiment, num_train: int) -> TrainConfig:
@@ -129,6 +133,7 @@ def _trainer(
   experiment: settings_lib.Experiment,
   dataset: Dataset,
   speed: fleet_lib.Speed,
+  progress: checkpoint.Progress | None,
 ) -> Trainer | OwnTrainer:
   """Trains the experiment's models on the images at the size that its settings name."""
   small = dataset.downscaled(experiment.data.downscale)
@@ -142,7 +147,7 @@ def _trainer(
     speed,
     network=experiment.network.network,
     gradient_dim=experiment.gradient.gradient_dim,
-    progress=_unfinished_models(workdir, speed.checkpoint_seconds),
+    progress=progress,
     tuning_folder=workdir.path / "tuning",
   )
   return Trainer.of(
@@ -156,8 +161,12 @@ def _trainer(
   )
 
 
-def _unfinished_models(workdir: Workdir, seconds: float) -> checkpoint.Progress | None:
+def _unfinished_models(
+  workdir: Workdir, seconds: float, timer: forecast.StepTimer
+) -> checkpoint.Progress | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
   folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
-  return checkpoint.Progress(folder, seconds) if seconds else None
+  if not seconds:
+    return None
+  return checkpoint.Progress(folder, seconds, observe=timer.observe)

@@ -1,6 +1,5 @@
 """Records of the stages of an experiment, with which no stage is done twice."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,8 +15,8 @@ UNFINISHED = "unfinished"
 # Names the digests of what a stage leaves for others, in its summary.
 OUTPUTS = "outputs"
 _FORMAT = 2
-# Tables, which a stage prints in its own way.
-_LONG = ("methods", "removals", "curves", "caption", OUTPUTS)
+# Of a picture; too long for a line.
+_CAPTION = "caption"
 
 
 def stored_settings(workdir: Workdir) -> dict[str, dict[str, Any]]:
@@ -245,7 +244,19 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _printed(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
-  """The summary, of which the numbers have been printed."""
-  short = {k: v for k, v in summary.items() if k not in _LONG}
-  print(f"{stage}: {json.dumps(short)}", flush=True)
+  """The summary, of which single numbers have been printed; not its tables."""
+  cells = {name: _text(value) for name, value in summary.items() if name != _CAPTION}
+  parts = [f"{name.replace('_', ' ')} {text}" for name, text in cells.items() if text]
+  print(f"{stage}: {', '.join(parts)}", flush=True)
   return summary
+
+
+def _text(value: Any) -> str:
+  """A number, an interval or a name in a line; empty for tables."""
+  if isinstance(value, Mapping) and value.keys() == {"estimate", "low", "high"}:
+    return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**value)
+  if isinstance(value, float):
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+  if isinstance(value, str | bool):
+    return str(value)
+  return f"{value:,}" if isinstance(value, int) else ""

@@ -5,6 +5,7 @@ trained with fresh seeds that the search has never seen. It knows neither which
 method ranked the examples nor how models are trained.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,10 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
 from jaxdm.brittleness.retraining import Changes
 from jaxdm.brittleness.verdicts import Verdict, mean_bounds
+
+_LOGGED = 3  # First claims of a search.
+
+_log = logging.getLogger("jaxdm")
 
 
 class MarginsOfChanges(Protocol):
@@ -218,7 +223,7 @@ def search(
   Returns:
     One Verdict a case, in order.
   """
-  searches = [_Search(case, config, base) for case in cases]
+  searches, logged = [_Search(case, config, base) for case in cases], 0
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[int] = []
@@ -236,6 +241,24 @@ def search(
     margins_m = retrain(changes, np.array(seeds), progress=report)
     for s, index, rows in spans:
       s.observe(index, margins_m[rows])
+      if s.verdict.finished and not s.verdict.censored and logged < _LOGGED:
+        logged += 1
+        _log_claim(s.verdict)
   used = sum(s.models_used for s in searches)
   progress(used, used)
   return [s.verdict for s in searches]
+
+
+def _log_claim(verdict: Verdict) -> None:
+  """Logs what was verified, while other cases are still searched."""
+  _log.info(
+    "verified: target %d by %s: %d examples changed, mean margin %+.2f [%+.2f, %+.2f], "
+    "clear after %d models",
+    verdict.target,
+    verdict.method,
+    verdict.k,
+    verdict.mean_margin,
+    verdict.margin_low,
+    verdict.margin_high,
+    verdict.models,
+  )

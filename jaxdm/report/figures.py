@@ -1,11 +1,12 @@
 """Figures of the mission: how many targets fall by how few changed examples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib import figure as mpl_figure
+from matplotlib import ticker
 
 from jaxdm.attribution.registry import METHODS
 from jaxdm.brittleness import verdicts as verdicts_lib
@@ -13,6 +14,7 @@ from jaxdm.brittleness.summary import by_method
 
 # Of methods that the registry does not name: matplotlib's own, in order.
 _COLOURS = {name: method.colour for name, method in METHODS.items()}
+_INTERVALS = 5  # Of a curve.
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -38,7 +40,8 @@ def plot_share_flipped(
     what: what was done to the examples, for the axis.
 
   Returns:
-    A matplotlib figure: one step curve a method, in its 95 % band over targets.
+    A matplotlib figure: one step curve a method, with 95 % intervals over targets at some
+    of the sizes.
 
   Raises:
     ValueError: if there are no verdicts.
@@ -48,34 +51,43 @@ def plot_share_flipped(
   fig = mpl_figure.Figure(figsize=(6, 4.4), layout="constrained")
   axes = fig.subplots()
   largest = max(v.k_tried for v in verdicts)
-  sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
-  for method, group in by_method(verdicts).items():
-    _draw_shares(axes, group, sizes, method, _COLOURS.get(method), "-")
+  curves = [
+    _Curve(group, method, _COLOURS.get(method), "-")
+    for method, group in by_method(verdicts).items()
+  ]
+  _draw_shares(axes, curves, largest)
   axes.set(
     xlabel=f"training examples {what}, at most",
     ylabel="share of targets flipped (verified)",
     xlim=(0, largest + 1),
     ylim=(0, 1),
   )
-  axes.grid(alpha=0.3)
   axes.legend(frameon=False, fontsize="small")
   return fig
 
 
-def _draw_shares(
-  axes: Any,
-  verdicts: Sequence[verdicts_lib.Verdict],
-  sizes: np.ndarray,
-  label: str,
-  colour: str | None,
-  style: str,
-) -> None:
-  """One method's step curve and band."""
-  share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
-  (line,) = axes.step(
-    sizes, share, where="post", linestyle=style, color=colour, label=label
-  )
-  axes.fill_between(sizes, low, high, step="post", alpha=0.08, color=line.get_color())
+class _Curve(NamedTuple):
+  """One method's verdicts, and how they are drawn."""
+
+  verdicts: Sequence[verdicts_lib.Verdict]
+  label: str
+  colour: str | None
+  style: str
+
+
+def _draw_shares(axes: Any, curves: Sequence[_Curve], largest: int) -> None:
+  """Step curves, with intervals at sizes that differ by curve so that none hides one."""
+  sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
+  stride = max(len(curves), (largest + 1) // _INTERVALS)
+  for place, (verdicts, label, colour, style) in enumerate(curves):
+    share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
+    (line,) = axes.step(
+      sizes, share, where="post", linestyle=style, color=colour, label=label
+    )
+    at = sizes[1 + place * stride // len(curves) : -1 : stride]
+    axes.vlines(at + 0.5, low[at], high[at], color=line.get_color(), alpha=0.7)
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  axes.grid(alpha=0.3)
 
 
 def cumulative_share(
@@ -96,23 +108,26 @@ def cumulative_share(
 
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
-    method, over the sizes that were searched, in its 95 % band over targets.
-    Curves end at half of a class, beyond which every way of choosing flips targets.
+    method, over the sizes that were searched, with 95 % intervals over targets at some of
+    them. Curves end at half of a class, beyond which every way of choosing flips targets.
   """
   fig = mpl_figure.Figure(figsize=(11, 4.4), layout="constrained")
   left, right = fig.subplots(1, 2, sharey=True)
   largest = max(v.k_tried for g in [*groups.values(), *flips.values()] for v in g)
   largest = min(largest, class_size // 2)
-  sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
-  first = dict(list(groups.items())[:1])
-  for axes, kind, style, methods in (
-    (left, "removed", "-", groups),
-    (right, "removed", "-", first),
-    (right, "relabelled", "--", flips),
-  ):
-    for method, verdicts in methods.items():
-      label, colour = f"{method}, {kind}", _COLOURS.get(method)
-      _draw_shares(axes, verdicts, sizes, label, colour, style)
+
+  def curves(
+    found: Mapping[str, Sequence[verdicts_lib.Verdict]], kind: str, style: str
+  ) -> list[_Curve]:
+    return [
+      _Curve(verdicts, f"{method}, {kind}", _COLOURS.get(method), style)
+      for method, verdicts in found.items()
+    ]
+
+  removals = curves(groups, "removed", "-")
+  _draw_shares(left, removals, largest)
+  flipped = curves(flips, "relabelled", "--")
+  _draw_shares(right, [*removals[:1], *flipped], largest)
   for axes, what in ((left, "removed"), (right, "changed")):
     axes.set(
       xlabel=f"training examples {what}, at most", xlim=(0, largest + 1), ylim=(0, 1)
@@ -121,7 +136,6 @@ def cumulative_share(
       "top", functions=(_times(100 / class_size), _times(class_size / 100))
     )
     top.set_xlabel(f"per cent of {of}")
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
   left.set_ylabel("share of targets flipped (verified)")
   return fig
@@ -187,6 +201,7 @@ def predicted_against_true(
   right.set(
     xlabel="LDS of a target", ylabel="targets", title=f"mean {scored_t.mean():.2f} (line)"
   )
+  right.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   for axes in (left, right):
     axes.grid(alpha=0.3)
     axes.title.set_fontsize("medium")
@@ -295,15 +310,21 @@ def story(
   return fig
 
 
-def _draw(axes: Any, image: np.ndarray, title: str) -> None:
-  """One image without axes; of many channels the first three, as red, green and blue.
+def as_rgb(image: np.ndarray) -> np.ndarray:
+  """An image in three channels; of many channels the first three.
 
-  A feature vector is a strip of its numbers.
+  Args:
+    image: uint8[h, w, c]. One channel is grey, and of two the third is 0.
   """
+  shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
+  return np.pad(shown, [(0, 0), (0, 0), (0, 3 - shown.shape[-1])])
+
+
+def _draw(axes: Any, image: np.ndarray, title: str) -> None:
+  """One image without axes; a feature vector is a strip of its numbers."""
   axes.set_title(title, fontsize="x-small", parse_math=False)
   axes.set_axis_off()
   if image.ndim == 1:
     axes.imshow(image[None], aspect="auto", cmap="viridis", interpolation="nearest")
     return
-  shown = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
-  axes.imshow(np.pad(shown, [(0, 0), (0, 0), (0, 3 - shown.shape[-1])]))
+  axes.imshow(as_rgb(image))

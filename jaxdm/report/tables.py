@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
+from jaxdm.report import columns
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
 
@@ -33,6 +34,13 @@ _EXTRA = (
   "target_source",
   "changed_sources",
 )
+# Columns that are too long to show in a page.
+LONG = ("examples", "changed_sources")
+# Tables of programs beside the pipeline that the page shows where they are, by name.
+OTHERS = {
+  "repair": "Repairs: training images whose change makes wrong targets right",
+  "audit": "Audit: the training images one by one",
+}
 
 
 def read_rows(path: epath.Path) -> list[dict[str, str]]:
@@ -51,7 +59,10 @@ def read_rows(path: epath.Path) -> list[dict[str, str]]:
 def write_rows(
   path: epath.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-  """Writes a table, whole or not at all."""
+  """Writes a table, whole or not at all, and beside it what its columns mean."""
+  if text_of := columns.dictionary(path.stem, header):
+    with atomic_io.writing(path.with_suffix(".columns.md"), "w") as file:
+      file.write(text_of)
   with atomic_io.writing(path, "w") as file:
     for cells in (header, *rows):
       file.write(_line(cells))
@@ -163,19 +174,18 @@ def read_verdicts(
   return verdicts
 
 
-def text(summary: dict[str, Any]) -> str:
+def text(summary: dict[str, Any], title: str = "share of targets flipped by") -> str:
   """What `summarise` found, a line a method."""
-  header = [*parts(summary), "in all", "by acc.", "median k", "models"]
+  header = [*parts(summary), "in all", "by acc.", "median k", "models trained"]
   header += ["LDS"] if any("lds" in s for s in summary.values()) else []
-  lines = [f"{'share of targets flipped by':<28}" + "".join(f"{h:>14}" for h in header)]
+  lines = [f"{title:<36}" + "".join(f"{h:>16}" for h in header)]
   for method, s in summary.items():
     median = s["median_k"][0]
     k = f"> {s['largest_k_tried']}" if median is None else f"{median:g}"
-    shares = [*s["share_flipped_within"].values(), s["share_flipped"]]
-    shares.append(s["share_mostly_wrong"])
-    cells = [*(f"{share:.2f}" for share in shares), k, f"{s['models_used']:,}"]
+    cells = [f"{share:.2f}" for share in (*shares(s), s["share_flipped"])]
+    cells += [f"{s['share_mostly_wrong']:.2f}", k, f"{s['models_used']:,}"]
     cells += [f"{s['lds']['estimate']:.3f}"] if "lds" in s else []
-    lines.append(f"{method:<28}" + "".join(f"{cell:>14}" for cell in cells))
+    lines.append(f"{method:<36}" + "".join(f"{cell:>16}" for cell in cells))
   if ceiling := ceiling_of(summary):
     ends = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**ceiling)
     lines.append(f"noise ceiling, an upper bound of the LDS: {ends}")
@@ -196,17 +206,36 @@ def unchecked(summary: dict[str, Any]) -> str:
 
 
 def parts(summary: dict[str, Any]) -> list[str]:
-  """The columns of `share_flipped_within`: parts of a class, and how many examples."""
-  first = next(iter(summary.values()))
-  sizes, found = first["class_sizes"], []
-  for part, name in zip(
-    summary_lib.CLASS_SHARES, first["share_flipped_within"], strict=True
-  ):
-    counts = "-".join(
-      f"{math.floor(share_of(part, size))}" for size in dict.fromkeys(sizes)
-    )
-    found.append(f"<= {name} ({counts})")
+  """The columns of `shares`: parts of a class, and how many examples these are."""
+  found = []
+  for name, counts, _ in _parts(next(iter(summary.values()))):
+    found.append(f"<= {name} ({'-'.join(map(str, dict.fromkeys(counts)))})")
   return found
+
+
+def shares(of_method: dict[str, Any]) -> list[float]:
+  """What share of targets a method flips within each of the `parts`."""
+  return [share for _, _, share in _parts(of_method)]
+
+
+def _parts(of_method: dict[str, Any]) -> Iterator[tuple[str, list[int], float]]:
+  """Name, examples in the smallest and the largest class, and share of targets flipped.
+
+  Parts in which not even the largest class has an example are left out.
+  """
+  within = of_method["share_flipped_within"]
+  for part, name in zip(summary_lib.CLASS_SHARES, within, strict=True):
+    counts = [math.floor(share_of(part, size)) for size in of_method["class_sizes"]]
+    if max(counts):
+      yield name, counts, within[name]
+
+
+def rounded(cell: str) -> str:
+  """A cell for the eye: numbers with decimals have two."""
+  try:
+    return f"{float(cell):.2f}" if "." in cell else cell
+  except ValueError:
+    return cell
 
 
 def ceiling_of(summary: dict[str, Any]) -> dict[str, float] | None:

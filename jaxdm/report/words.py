@@ -1,6 +1,6 @@
 """Sentences of the page, as the settings of the experiment have them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from jaxdm.data.dataset import Dataset
 
 Summary = Mapping[str, Any]
+
+_LEVEL = 0.05  # Of comparisons.
 
 
 def percent(share: float) -> str:
@@ -47,8 +49,8 @@ def shares(summary: Summary) -> str:
   search, methods = settings["search"], summary["brittleness"]["methods"]
   return (
     f"Share of targets ({searched_targets(summary)}) that a change of at most so many "
-    "training images makes wrong, with 95 % bands over targets. Solid: images removed. "
-    f"Dashed, beside the removals by {next(iter(methods))}: images kept under "
+    "training images makes wrong. Bars: 95 % intervals over targets. Solid: images "
+    f"removed. Dashed, beside the removals by {next(iter(methods))}: images kept under "
     f"{new_labels(settings)}. Every step is verified on up to "
     f"{search['verify_seeds']} models with fresh seeds, at "
     f"{percent(search['confidence'])} confidence; a target that no tried change flips "
@@ -64,12 +66,57 @@ def columns(summary: Summary, stage: str) -> str:
     f"Share of {next(iter(methods.values()))['targets']} targets flipped by {change} at "
     "most such a part of their class (so many examples); by accuracy: the share that is "
     "flipped by the other definition, too, at most half of the models of the proof being "
-    "right; the median number of examples with its 95 % interval over targets; models "
-    "trained for the method"
+    "right; the median number of examples (k) with its 95 % interval over targets; "
+    "models trained for the method, for its searches and proofs together"
   )
   if any(method.get("lds") for method in methods.values()):
     note += "; and the LDS of the method's scores on held-out models"
   return note + "."
+
+
+def comparisons(found: Sequence[Mapping[str, Any]]) -> str:
+  """Which methods need fewer examples than others, and which do not differ.
+
+  Args:
+    found: the fields of each `comparison.Comparison`.
+  """
+  if not found:
+    return "Only one method was searched, so that there is none to compare it with."
+  better: dict[str, list[str]] = {}
+  ties = []
+  for c in found:
+    pair, counts = (c["first"], c["second"]), f"{c['wins']} to {c['losses']}"
+    if c["p"] <= _LEVEL:
+      better.setdefault(pair[0], []).append(f"{pair[1]} ({counts} targets)")
+    else:
+      ties.append(f"{pair[0]} and {pair[1]} ({counts})")
+  parts = [
+    f"{name} needs fewer images than {_all(rest)}" for name, rest in better.items()
+  ]
+  if ties and not better:
+    parts.append("no clear difference between any two of them")
+  elif ties:
+    parts.append(f"no clear difference between {_all(ties)}")
+  return (
+    "Methods compared target by target (sign tests with Holm's correction, level "
+    f"{percent(_LEVEL)}): {'; '.join(parts)}."
+  )
+
+
+def _all(names: Sequence[str]) -> str:
+  """Names in a sentence."""
+  *before, last = names
+  return f"{', '.join(before)} and {last}" if before else last
+
+
+def browser() -> str:
+  """What the browser of targets shows."""
+  return (
+    "Choose a target to see its margins over the models on all data, the training images "
+    "that support it or speak against it, and what each search found. A weight is what "
+    "the image adds to the predicted margin. The arrow keys move through the list, and a "
+    "click on a column's name sorts by it."
+  )
 
 
 def quality(summary: Summary) -> str:

@@ -94,6 +94,7 @@ class Progress:
     folder: str | epath.PathLike,
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
+    observe: Callable[[int, float], object] = lambda steps, seconds: None,
   ):
     """Writes nothing yet.
 
@@ -101,8 +102,11 @@ class Progress:
       folder: for the states.
       seconds: that may be lost.
       clock: tells the time, in seconds.
+      observe: called with numbers of steps and the seconds that these have taken, without
+        the first ones, which are compiled.
     """
     self._folder, self.seconds, self._clock = epath.Path(folder), seconds, clock
+    self._observe = observe
     self._written: list[str] = []
     self._unsaved_seconds = 0.0  # Of finished computations, which nothing on disk holds.
     self._is_compiled = False  # The first part of all is compiled, too.
@@ -200,4 +204,5 @@ class Progress:
     if self._is_compiled:
       self._step_seconds = seconds / steps
       self._timed_steps = max(self._timed_steps, steps)
+      self._observe(steps, seconds)
     self._is_compiled = True

@@ -85,6 +85,16 @@ def summary(path: str | epath.PathLike) -> Summary:
   return Summary(len(markers), rows, made_by, totals)
 
 
+def reopen(path: str | epath.PathLike) -> store.Store:
+  """A store that exists, with the settings that it was made with, to read from."""
+  root = epath.Path(path)
+  manifest = checksummed_json.read(root / "manifest.json")
+  columns = {name: store.Column(*c) for name, c in manifest.pop("columns").items()}
+  own = ("format", "rows_per_chunk", "metadata", "made_by")
+  settings = {name: value for name, value in manifest.items() if name not in own}
+  return store.Store(root, columns=columns, settings=settings)
+
+
 def forget(path: str | epath.PathLike, damage: Damage) -> None:
   """Removes a damaged file, and the markers of its chunk, which then never happened.
 

@@ -46,6 +46,18 @@ def test_verification_seeds_are_fresh_and_models_are_counted() -> None:
     assert len(set(verifying)) == len(verifying)
 
 
+def test_the_first_claims_are_logged_while_others_are_searched(caplog) -> None:
+  margins = np.array([0.5, 100.0, 2.5, 9.5, 20.0, 30.0])
+  with caplog.at_level("INFO", "jaxdm"):
+    found = search(cases(6), Simulated(margins, np.ones(6), 1e-9), SearchConfig())
+  k_of = {v.target: v.k for v in found if not v.censored}
+  assert len(k_of) == 5
+  said = [record.args[:3] for record in caplog.records]
+  assert len(said) == 3
+  for target, method, k in said:
+    assert k_of[target] == k and method == found[target].method
+
+
 @pytest.mark.slow
 def test_false_claims_over_ten_thousand_searches_stay_below_the_stated_level() -> None:
   # The worst case: probes always fool the search, and the true margin stays just above 0

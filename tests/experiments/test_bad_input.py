@@ -278,7 +278,7 @@ def test_the_table_is_long_enough() -> None:
 @pytest.mark.parametrize(
   "main,given,message",
   [
-    (plan.main, {}, "--bench must name a JSON file"),
+    (plan.main, {"bench": "none.json"}, "--bench=none.json cannot be read"),
     (trainer.main, {"rows": "w9"}, "--rows must be some of"),
   ],
 )

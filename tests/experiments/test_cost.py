@@ -11,7 +11,9 @@ from absl.testing import flagsaver
 from experiments.bench import cost, plan
 from experiments.config import presets
 from experiments.config import settings as settings_lib
+from jaxdm import devices
 from jaxdm.data.load import load_fashion
+from jaxdm.training.fleet import Fleet
 from jaxdm.training.recipe import TrainConfig
 
 
@@ -175,7 +177,6 @@ def test_two_devices_in_the_bench_are_two_device_hours(bench) -> None:
 @pytest.mark.parametrize(
   "given,message",
   [
-    ({}, "--bench must name"),
     ({"bench": "none.json"}, "none.json"),
     ({"bench": "ok.json", "alpha": "1.5"}, "alpha must be in (0, 1), got 1.5"),
     ({"bench": "ok.json", "devices": "0"}, "--devices must be whole numbers"),
@@ -214,3 +215,17 @@ def test_the_plan_follows_the_flags_of_the_data(bench, tmp_path, capsys) -> None
   with flagsaver.as_parsed(bench=str(path), **given):
     plan.main(["prog"])
   assert "n = 600 examples, t = 14 targets" in capsys.readouterr().out
+
+
+def test_without_a_benchmark_steps_are_timed_here(monkeypatch, capsys) -> None:
+  monkeypatch.setattr(Fleet, "seconds_per_step", lambda self: 0.5 * self.rows)
+  given = {"width": "4", "batch_size": "8", "epochs": "2", "num_models": "900"}
+  with flagsaver.as_parsed(preset="fashion", devices="1,2", **given):
+    plan.main(["prog"])
+  # 100 examples, 2 epochs in batches of 8: 25 steps of half a second for each of
+  # 900 + 2 * 200 + 16 models, on as many devices as there are.
+  hours = 25 * 0.5 * 1316 / 3600 * devices.count()
+  printed = capsys.readouterr().out
+  assert f"1 device: {hours:,.2f} hours" in printed
+  assert f"2 devices: {hours / 2:,.2f} hours" in printed
+  assert devices.describe() in printed

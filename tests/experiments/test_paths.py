@@ -107,7 +107,8 @@ def main(argv):
   tables.write_examples(epath.Path("examples.csv"), found)
   atomic_io.write_json(epath.Path("names.json"), found.class_names)
   with atomic_io.writing(epath.Path("page.html"), "w") as file:
-    file.write(page.page("\\u2265", [(name, "") for name in found.class_names]))
+    names = [page.Section(name, name) for name in found.class_names]
+    file.write(page.page("\\u2265", names))
   print(found.fingerprint(), *found.class_names, "\\u2265", "\\udcff")
 
 sys.argv[2:] = []
@@ -142,7 +143,7 @@ def test_locale_and_terminal_change_no_byte_and_end_no_run(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     fingerprint = done.stdout.split()[0]
     found.append((fingerprint, programs.contents(folder)))
-  assert len(found[0][1]) == 3 and all(other == found[0] for other in found)
+  assert len(found[0][1]) == 4 and all(other == found[0] for other in found)
 
 
 @pytest.mark.parametrize(

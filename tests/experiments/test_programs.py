@@ -87,7 +87,7 @@ ONE_LINE = [
   ("train_subsets", "--background=black", "--background is for image files"),
   ("fit_datamodels", "--masks=no.npy --margins=no.npy --arrays=NONE", "--arrays has no"),
   ("report", "--workdir=NONE --alpha=2", "--alpha must be in (0, 1), got 2.0"),
-  ("bench.plan", "", "--bench must name a JSON file"),
+  ("bench.plan", "--bench=NONE", "--bench=NONE cannot be read"),
   ("bench.trainer", "--rows=w9", "--rows must be some of"),
   ("ops.drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
 ]

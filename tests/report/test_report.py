@@ -11,12 +11,11 @@ from etils import epath
 from matplotlib import figure as figure_lib
 from support.tables import dataset, read_twice
 
-from experiments import report
 from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, page, tables
+from jaxdm.report import figures, page, pictures, sections, tables
 
 
 def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
@@ -127,7 +126,8 @@ def test_the_page_says_which_files_its_pictures_show() -> None:
   wrong |= {"base_accuracy": "0.25", "base_mean_margin": "-1.0"}
   found["wrong_targets"] = [wrong]
   names = ("brittleness.png", "datamodels.png", "calibration.png", "target_1.png")
-  page_text = page.experiment_page(found, dict.fromkeys((*names, "explain_2.png"), b""))
+  drawn = dict.fromkeys((*names, "explain_2.png"), b"")
+  page_text = page.page("title", of_experiment(found, drawn))
   for said in ("Target: &lt;a&gt;.png", "Target: b", "test/x/4.png"):
     assert page_text.count(said) == 1
 
@@ -180,7 +180,8 @@ def test_the_summary_keeps_censored_targets_in() -> None:
 
 def test_columns_say_how_many_examples_a_part_of_a_class_is() -> None:
   same = summarise(VERDICTS, np.array([0, 30, 30]))
-  assert tables.parts(same)[2:4] == ["<= 5% (1)", "<= 10% (3)"]
+  assert tables.parts(same) == ["<= 5% (1)", "<= 10% (3)", "<= 20% (6)"]
+  assert tables.shares(same["datamodel"]) == [0, 0.5, 0.5]
   several = summarise(VERDICTS, np.array([0, 500, 30]))
   assert tables.parts(several)[3:] == ["<= 10% (3-50)", "<= 20% (6-100)"]
   header, first = tables.text(several).splitlines()[:2]
@@ -215,7 +216,7 @@ def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
     v._replace(examples=tuple(ranking.tolist()))
     for v, ranking in zip(VERDICTS, rankings, strict=True)
   ]
-  fig = report._calibration(rng.normal(size=(3, 5)), models, removed)
+  fig = pictures.calibration(rng.normal(size=(3, 5)), models, removed)
   masks = np.ones((3, 30), bool)
   for mask, ranking in zip(masks, rankings, strict=True):
     mask[ranking] = False
@@ -241,8 +242,7 @@ matplotlib.use("svg")
 matplotlib.rcParams["savefig.facecolor"] = "red"
 before = dict(matplotlib.rcParams)
 import numpy as np
-from jaxdm.report import figures, page, tables
-from experiments import report
+from jaxdm.report import columns, figures, page, pictures, sections, tables
 from experiments.studies import efficiency, explain, removal_curves
 fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
 content = page.png(fig)
@@ -261,10 +261,11 @@ def test_the_report_leaves_the_settings_of_matplotlib_alone() -> None:
 
 def test_the_page_needs_no_other_file_and_escapes_text() -> None:
   fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
-  body = page.image(page.png(fig), "alt") + page.table(("a<b",), [("<script>",)])
-  text = page.page("title", [("part", body)])
-  assert "<script>" not in text and "a&lt;b" in text
-  assert re.findall(r'(?:src|href)="(?!data:)', text) == []
+  picture, table = page.Picture(page.png(fig), "alt"), page.Table(("a<b",), [("<b>",)])
+  part = page.Section("part", "<i>", ["<u>"], [picture], [table])
+  text = page.page("title", [part])
+  assert not re.findall("<[biu]>", text) and "a&lt;b" in text
+  assert re.findall(r'(?:src|href)="(?!data:|#)', text) == []
 
 
 def summary(**changes) -> dict:
@@ -316,10 +317,17 @@ def summary(**changes) -> dict:
   return found
 
 
+def of_experiment(found: dict, drawn: dict[str, bytes]) -> list[page.Section]:
+  """The sections, without the browser of targets."""
+  made = sections.of_experiment(found, drawn)
+  return [section for section in made if section.name != page.TARGETS]
+
+
 def text_of(found: dict) -> str:
   names = ("brittleness.png", "datamodels.png", "calibration.png")
-  html_text = page.experiment_page(found, dict.fromkeys(names, b""))
-  return html.unescape(re.sub(r"<[^>]*>", " ", html_text))
+  html_text = page.page("title", of_experiment(found, dict.fromkeys(names, b"")))
+  body = re.sub(r"<(style|nav).*?</\1>", "", html_text, flags=re.S)
+  return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 @pytest.mark.parametrize(
@@ -359,7 +367,7 @@ def test_the_words_follow_the_results() -> None:
   assert "The noise ceiling bounds" in text_of(found)
   found["fit_datamodels"]["lds_ceiling"] = None
   assert "The noise ceiling bounds" not in text_of(found)
-  assert "fewest removals flip, chosen by datamodel  None is flipped." in text_of(found)
+  assert "fewest removals flip, chosen by datamodel None is flipped." in text_of(found)
   methods = found["brittleness"]["methods"]
   del methods["datamodel"]
   text = text_of(found)
@@ -407,3 +415,18 @@ def test_images_of_any_number_of_channels_are_drawn_as_they_are(channels) -> Non
   [drawn] = axes.images
   shown = drawn.to_rgba(drawn.get_array(), bytes=True)[..., 0]
   np.testing.assert_array_equal(shown, image[..., 0])
+
+
+def test_tables_of_other_programs_are_shown_where_they_are() -> None:
+  names = ("brittleness.png", "datamodels.png", "calibration.png")
+  drawn = dict.fromkeys(names, b"")
+  row = {"example": "7", "source": "<u>.png", "score": "0.12345", "examples": "1 2 3"}
+  made = sections.of_experiment(summary(), drawn, {"audit": [row] * 101})
+  [section] = [section for section in made if section.name == "audit"]
+  [shown] = section.tables
+  assert shown.header == ["example", "source", "score"]
+  assert shown.rows == [["7", "<u>.png", "0.12"]] * 100
+  assert section.texts == ["The first 100 of 101 rows of audit.csv."]
+  assert not {"audit", "repair"} & {
+    section.name for section in sections.of_experiment(summary(), drawn)
+  }

@@ -1,0 +1,73 @@
+"""Which methods need fewer examples than others: paired tests over targets."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from jaxdm.brittleness.summary import by_method
+from jaxdm.brittleness.verdicts import Verdict
+
+
+class Comparison(NamedTuple):
+  """Two methods on the same targets.
+
+  Attributes:
+    first: the method that needs fewer examples on more of the targets.
+    second: the other one.
+    wins: targets on which the first needs fewer.
+    losses: targets on which the second needs fewer.
+    p: of the sign test, both sides, with Holm's correction for all pairs of methods.
+  """
+
+  first: str
+  second: str
+  wins: int
+  losses: int
+  p: float
+
+
+def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
+  """Compares each pair of methods by sign tests over the targets of both.
+
+  A method wins a target if its verified k is smaller, or if it has one and the other is
+  censored. Targets with the same k, or censored for both, say nothing, and searches
+  that are not finished do not count. The test is exact, and assumes only that targets
+  are drawn independently of each other.
+
+  Args:
+    verdicts: of all methods.
+
+  Returns:
+    One comparison a pair, the smallest p first.
+  """
+  k_of = {
+    method: {v.target: np.inf if v.censored else v.k for v in group if v.finished}
+    for method, group in by_method(verdicts).items()
+  }
+  found = []
+  for pair in itertools.combinations(k_of, 2):
+    one, other = (k_of[method] for method in pair)
+    both = one.keys() & other.keys()
+    wins = sum(one[target] < other[target] for target in both)
+    losses = sum(one[target] > other[target] for target in both)
+    p = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    if losses > wins:
+      pair, wins, losses = pair[::-1], losses, wins
+    found.append(Comparison(*pair, wins, losses, float(p)))
+  found.sort(key=lambda comparison: comparison.p)
+  corrected = holm([comparison.p for comparison in found])
+  return [c._replace(p=p) for c, p in zip(found, corrected, strict=True)]
+
+
+def holm(ascending: Sequence[float]) -> list[float]:
+  """P values that are corrected for their number (Holm, 1979).
+
+  Args:
+    ascending: p values, the smallest first.
+  """
+  count = len(ascending)
+  scaled = [(count - place) * p for place, p in enumerate(ascending)]
+  return [min(1.0, p) for p in itertools.accumulate(scaled, max)]

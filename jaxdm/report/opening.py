@@ -1,0 +1,116 @@
+"""The page's first paragraphs: what was found, for a reader who knows no term of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdm.report import words
+
+# Models on all data that are less than this much better than a constant answer are poor.
+_LEAST_GAIN = 0.15
+_LEAST_LDS = 0.2
+
+
+def opening(summary: words.Summary) -> list[str]:
+  """Some sentences on the models, the datamodels, the searches and the methods.
+
+  Args:
+    summary: what the report launcher writes to summary.json.
+  """
+  return [
+    _models(summary),
+    _datamodels(summary),
+    _searches(summary),
+    words.comparisons(summary["brittleness"]["comparisons"]),
+    _censored(summary),
+  ]
+
+
+def _models(summary: words.Summary) -> str:
+  """How good the models are."""
+  trained = summary["train_subsets"]
+  accuracy, constant = trained["base_accuracy"], summary["constant_accuracy"]
+  share = words.percent(summary["settings"]["collect"]["alpha"])
+  text = (
+    f"Models trained on all {trained['num_train']:,} training images classify "
+    f"{_percent(accuracy)} of the {trained['num_targets']:,} targets correctly, models "
+    f"trained on random {share} of the images {_percent(trained['subset_accuracy'])}. "
+    f"(Always the same class would be correct for {_percent(constant)}.)"
+  )
+  if accuracy < constant + _LEAST_GAIN * (1 - constant):
+    text += (
+      " These models are poor: they have hardly learned the task, and what their "
+      "predictions depend on says little. Train longer, or on more images."
+    )
+  elif hardly := summary["hardly_right"]:
+    text += (
+      f" Targets that were searched but are hardly right: {hardly}. Their mean margin is "
+      "not clearly above 0 even before any change (its 95 % interval contains 0), so a "
+      "small change flips them."
+    )
+  return text
+
+
+def _percent(share: float) -> str:
+  """A share as per cent, with one digit."""
+  return f"{100 * share:.1f} %"
+
+
+def _datamodels(summary: words.Summary) -> str:
+  """How good the datamodels are, as a share of what is possible."""
+  fit = summary["fit_datamodels"]
+  lds, ceiling = fit["lds"]["estimate"], fit["lds_ceiling"]
+  text = (
+    "Datamodels predict, from the list of training images, how sure a model will be. "
+    "Over models that they have not seen, predictions and truth have a rank correlation "
+    f"(LDS) of {lds:.2f}"
+  )
+  if ceiling and ceiling["estimate"] > 0:
+    top = ceiling["estimate"]
+    text += (
+      f", which is {100 * lds / top:.0f} % of what is possible: training is random, and "
+      f"even a perfect prediction would reach only {top:.2f} (the noise ceiling)"
+    )
+  if lds < _LEAST_LDS:
+    text += ". That is low: more models, or better ones, are needed"
+  return f"{text}."
+
+
+def _searches(summary: words.Summary) -> str:
+  """How many targets fall, and the median target in images."""
+  parts = []
+  for stage, change in (("brittleness", "removing"), ("label_flip", "relabelling")):
+    methods = summary[stage]["methods"]
+    name = words.story_method(methods)
+    parts.append(_search(methods[name], name, change))
+  return f"{parts[0]} {parts[1]} {_PROOF}"
+
+
+_PROOF = (
+  "A target counts as flipped only if new models, trained after the change, are verified "
+  "to have a mean margin of at most 0, which is a wrong prediction."
+)
+
+
+def _search(found: Mapping[str, Any], method: str, change: str) -> str:
+  """One method's result."""
+  count = round(found["share_flipped"] * found["targets"])
+  median, largest = found["median_k"][0], found["largest_k_tried"]
+  middle = f"{median:g}" if median is not None else f"more than {largest}"
+  return (
+    f"In the order of the method {method}, {change} at most {largest} training images "
+    f"flips {count} of {found['targets']} targets; the median target needs {middle}."
+  )
+
+
+def _censored(summary: words.Summary) -> str:
+  """What censored means in this run."""
+  methods = summary["brittleness"]["methods"]
+  found = methods[words.story_method(methods)]
+  share = words.percent(summary["settings"]["search"]["max_share"])
+  count = found["targets"] - round(found["share_flipped"] * found["targets"])
+  return (
+    f"Censored means: no change of at most {found['largest_k_tried']} images ({share} of "
+    f"a class, where the search ends) was verified. It is so for {count} of "
+    f"{found['targets']} targets. They may depend on more images, or on others than the "
+    "method found; they are counted as not flipped."
+  )

@@ -1,0 +1,301 @@
+"""The sections of the pages: tables and pictures of what an experiment found."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxdm.report import columns, tables, words
+from jaxdm.report.page import TARGETS, Picture, Section, Table
+
+STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
+
+_WRONG = 50
+_ROWS = 100
+
+
+def of_experiment(
+  summary: dict[str, Any],
+  pictures: Mapping[str, bytes],
+  others: Mapping[str, Sequence[Mapping[str, str]]] = {},
+) -> list[Section]:
+  """The sections of the page on one experiment.
+
+  Args:
+    summary: what the report launcher writes to summary.json.
+    pictures: PNG files by name; those of targets begin with 'target_'.
+    others: rows of further tables by name, of `tables.OTHERS`.
+  """
+  method = words.story_method(summary["brittleness"]["methods"])
+  stories = _stories(summary, pictures, "target_")
+  found = [
+    Section(
+      "shares",
+      "How few training images hold a prediction up",
+      pictures=[
+        Picture(
+          pictures["brittleness.png"],
+          "Curves: the share of targets flipped against the number of images changed",
+          words.shares(summary),
+        )
+      ],
+    ),
+    Section(TARGETS, "The targets one by one", [words.browser()]),
+    _search(
+      "removals",
+      "Removals",
+      summary["brittleness"],
+      words.columns(summary, "brittleness"),
+    ),
+    _search(
+      "flips", "Label flips", summary["label_flip"], words.columns(summary, "label_flip")
+    ),
+    Section(
+      "stories",
+      f"Targets that the fewest removals flip, chosen by {method}",
+      [] if stories else ["None is flipped."],
+      stories,
+    ),
+    *(_other(name, rows) for name, rows in others.items()),
+    _quality(summary, pictures),
+    *_studies(summary, pictures),
+    _wrong(summary),
+    _columns((*columns.PIPELINE, *others)),
+    settings(summary["settings"]),
+    runs(summary["provenance"]),
+  ]
+  return mixtures(summary) + found
+
+
+def of_fit(summary: dict[str, Any], picture: bytes, missing: str) -> list[Section]:
+  """The sections of the page on datamodels alone.
+
+  Args:
+    summary: what the report launcher writes to summary.json.
+    picture: a PNG file, of predicted and true margins.
+    missing: what the page would need more for the rest.
+  """
+  rows = fit_rows(summary["fit_datamodels"])
+  return [
+    *mixtures(summary),
+    Section(
+      "quality",
+      "How good the datamodels are",
+      [words.quality(summary)],
+      [_predictions(picture)],
+      [Table(("", "value", "95 % interval"), rows)],
+    ),
+    Section("missing", "What is not here", [missing]),
+    settings(summary["settings"]),
+    runs(summary["provenance"]),
+  ]
+
+
+def _search(name: str, heading: str, found: Mapping[str, Any], caption: str) -> Section:
+  """A search's methods side by side.
+
+  Args:
+    name: of the section.
+    heading: of the section.
+    found: the summary of the search, with comparisons if there are any.
+    caption: what the columns are.
+  """
+  methods = found["methods"]
+  has_lds = any(s.get("lds") for s in methods.values())
+  header = ["method", *tables.parts(methods), "in all", "by accuracy", "median k"]
+  header += ["models trained"] + (["LDS"] if has_lds else [])
+  rows = []
+  for method, s in methods.items():
+    shares = [f"{share:.2f}" for share in tables.shares(s)]
+    beyond = f"> {s['largest_k_tried']}"
+    median, low, high = (beyond if k is None else f"{k:g}" for k in s["median_k"])
+    interval = median if median == low == high else f"{median} [{low}, {high}]"
+    row = [method, *shares, f"{s['share_flipped']:.2f}"]
+    row += [f"{s['share_mostly_wrong']:.2f}", interval, f"{s['models_used']:,}"]
+    rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))
+  texts = []
+  if left := sum(s["unfinished"] for s in methods.values()):
+    texts.append(
+      f"The budget of retrained models ran out: {left} searches are not finished."
+    )
+  if unchecked := tables.unchecked(methods):
+    texts.append(f"{unchecked}.")
+  if comparisons := found.get("comparisons"):
+    texts.append(words.comparisons(comparisons))
+  return Section(name, heading, texts, tables=[Table(header, rows, caption)])
+
+
+def _quality(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> Section:
+  """How good the models and the datamodels are."""
+  trained = summary["train_subsets"]
+  rows = [
+    ("accuracy of models on all data", f"{trained['base_accuracy']:.1%}", ""),
+    ("accuracy of models on subsets", f"{trained['subset_accuracy']:.1%}", ""),
+    *fit_rows(summary["fit_datamodels"]),
+  ]
+  calibration = Picture(
+    pictures["calibration.png"],
+    "Margins that datamodels predict against margins of models that were trained so",
+    words.extrapolation(summary),
+  )
+  return Section(
+    "quality",
+    "How good the datamodels are",
+    [words.quality(summary)],
+    [_predictions(pictures["datamodels.png"]), calibration],
+    [Table(("", "value", "95 % interval"), rows)],
+  )
+
+
+def _predictions(picture: bytes) -> Picture:
+  """Predicted and true margins."""
+  return Picture(
+    picture,
+    "Margins of held-out models against predictions, and a histogram of the LDS",
+    "Left: one target; every dot is a held-out model. Right: the LDS of all targets.",
+  )
+
+
+def _estimate(found: Mapping[str, float] | None) -> str:
+  """An estimate with its interval, where there is one."""
+  return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**found) if found else ""
+
+
+def _ends(interval: Mapping[str, float]) -> str:
+  """An interval in words."""
+  return f"{interval['low']:.3f} to {interval['high']:.3f}"
+
+
+def _stories(
+  summary: dict[str, Any], pictures: Mapping[str, bytes], beginning: str
+) -> list[Picture]:
+  """The pictures of single targets whose names begin so, and where their images are."""
+  captions = summary.get("captions", {})
+  return [
+    Picture(data, f"A target and training images: {name}", captions.get(name, ""))
+    for name, data in pictures.items()
+    if name.startswith(beginning)
+  ]
+
+
+def _studies(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Section]:
+  """What the launchers beside the pipeline have drawn."""
+  found = []
+  if stories := _stories(summary, pictures, "explain_"):
+    heading = "Targets one by one, by retraining"
+    found.append(Section("explained", heading, pictures=stories))
+  if "efficiency.png" in pictures:
+    picture = Picture(
+      pictures["efficiency.png"],
+      "Curves: the LDS against the number of models that datamodels are fitted to",
+      "LDS on held-out models, with 95 % bands, against the number of models on random "
+      "subsets that each way of fitting uses. Dotted: scores that need no such models.",
+    )
+    heading = "How many models a good datamodel takes"
+    found.append(Section("efficiency", heading, pictures=[picture]))
+  return found
+
+
+def _other(name: str, rows: Sequence[Mapping[str, str]]) -> Section:
+  """A table of another program, as far as it is short enough to read."""
+  shown = [c for c in rows[0] if c not in tables.LONG] if rows else []
+  cells = [[tables.rounded(row[column]) for column in shown] for row in rows[:_ROWS]]
+  text = f"{len(rows)} rows of {name}.csv."
+  if len(rows) > _ROWS:
+    text = f"The first {_ROWS} of {text}"
+  made = Table([column.replace("_", " ") for column in shown], cells)
+  return Section(name, tables.OTHERS[name], [text], tables=[made])
+
+
+def _wrong(summary: dict[str, Any]) -> Section:
+  """The targets that are not searched, since nothing holds them up."""
+  name, heading = "wrong", "Targets that models on all data get wrong"
+  wrong = summary["wrong_targets"]
+  if not wrong:
+    return Section(name, heading, ["None."])
+  header = ("target", "class", "source", "accuracy", "mean margin")
+  rows = [
+    (
+      row["target"],
+      row["class"],
+      row.get("source", ""),  # Tables of earlier versions have none.
+      f"{float(row['base_accuracy']):.2f}",
+      f"{float(row['base_mean_margin']):.2f}",
+    )
+    for row in wrong[:_WRONG]
+  ]
+  note = f"{len(wrong)} of {summary['train_subsets']['num_targets']}; not searched."
+  if len(wrong) > _WRONG:
+    note += f" The first {_WRONG}; targets.csv has all."
+  return Section(name, heading, [note], tables=[Table(header, rows)])
+
+
+def mixtures(summary: dict[str, Any]) -> list[Section]:
+  """What to know of results that not one and the same software made."""
+  texts = [f"{sentence}." for sentence in summary["mixtures"]]
+  return [Section("mixtures", "Made by several versions", texts)] if texts else []
+
+
+def _columns(names: Sequence[str]) -> Section:
+  """What the columns of the CSV files are."""
+  made = [
+    Table(
+      ("column", "meaning"),
+      list(columns.COLUMNS.get(name, {}).items()),
+      f"{name}.csv",
+      is_text=True,
+    )
+    for name in names
+  ]
+  heading = "What the columns of the CSV files mean"
+  return Section("columns", heading, tables=made, folded=True)
+
+
+def settings(groups: Mapping[str, Mapping[str, Any]]) -> Section:
+  """All settings, a row each."""
+  rows = [(f"{g}.{k}", v) for g, values in groups.items() for k, v in values.items()]
+  made = Table(("setting", "value"), rows, is_text=True)
+  return Section("settings", "Settings", tables=[made], folded=True)
+
+
+def runs(provenance: Mapping[str, Mapping[str, Any]]) -> Section:
+  """What made each stage."""
+  header = ("stage", "begun", "finished", "seconds", "starts", "processes", "devices")
+  rows = [
+    (
+      stage,
+      made["started"] or "not recorded",
+      made["finished"],
+      f"{made['seconds']:,.1f}",
+      made["starts"],
+      made["processes"],
+      " or ".join(made["devices"]),
+      " or ".join(
+        ", ".join(f"{name} {version}" for name, version in maker.items())
+        for maker in made["made_by"]
+      ),
+    )
+    for stage, made in provenance.items()
+  ]
+  note = (
+    "Seconds are those of all starts and all processes together, killed ones included."
+  )
+  made = Table((*header, "versions"), rows, note)
+  return Section("runs", "Runs", tables=[made], folded=True)
+
+
+def fit_rows(fit: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  """What a fit's summary says of it, and 95 % intervals."""
+  lds, pooled, top = fit["lds"], fit["pooled_correlation"], fit["lds_ceiling"]
+  found = [("LDS", f"{lds['estimate']:.3f}", _ends(lds))]
+  if top:
+    ceiling = f"{top['estimate']:.3f}", _ends(top)
+    found.append(("noise ceiling: the LDS of a perfect prediction", *ceiling))
+  correlation = f"{pooled['estimate']:.3f}", _ends(pooled)
+  found.append(("pooled correlation", *correlation))
+  if fit["mean_nonzero_weights"] < fit.get("num_train", math.inf):
+    count = f"{fit['mean_nonzero_weights']:.0f}"
+    found.append(("weights of a target that are not 0, mean", count, ""))
+  if "bias_on_full_data" in fit:
+    found.append(("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""))
+  found.append(("models that were fitted to", f"{fit['models_fitted_to']:,}", ""))
+  return [*found, ("prior that they chose", fit["prior"], "")]

@@ -1,0 +1,44 @@
+import itertools
+import math
+
+import pytest
+from support.pages import verdict
+
+from jaxdm.brittleness.comparison import compare_methods, holm
+
+
+def test_pairs_are_counted_by_target() -> None:
+  sizes = {"a": [1, 2, 3, -1, -1, 4], "b": [2, 2, -1, -1, 5, 1]}
+  found = compare_methods(
+    [verdict(t, name, k) for name, ks in sizes.items() for t, k in enumerate(ks)]
+  )
+  # a wins targets 0 and 2, b wins 4 and 5; 1 and 3 are ties.
+  assert [(c.wins, c.losses, c.p) for c in found] == [(2, 2, 1.0)]
+
+
+def test_the_better_method_is_the_first_and_p_is_of_fair_coins() -> None:
+  sizes = {"bad": [5] * 9 + [1], "good": [2] * 10}
+  [found] = compare_methods(
+    [verdict(t, name, k) for name, ks in sizes.items() for t, k in enumerate(ks)]
+  )
+  assert found[:4] == ("good", "bad", 9, 1)
+  as_extreme = sum(math.comb(10, heads) for heads in range(11) if abs(heads - 5) >= 9 - 5)
+  assert found.p == pytest.approx(as_extreme / 2**10)
+
+
+def test_searches_that_are_not_finished_do_not_count() -> None:
+  found = compare_methods(
+    [verdict(0, "a", 1), verdict(0, "b", -1, finished=False), verdict(1, "b", 2)]
+  )
+  assert [(c.wins, c.losses, c.p) for c in found] == [(0, 0, 1.0)]
+
+
+def test_corrected_p_values_reject_what_holms_procedure_rejects() -> None:
+  values = (0.001, 0.012, 0.02, 0.3, 0.8)
+  for ascending in itertools.combinations(values, 4):
+    corrected = holm(ascending)
+    for level in (0.002, 0.01, 0.04, 0.05, 0.1, 0.5):
+      rejected = 0
+      while rejected < 4 and ascending[rejected] <= level / (4 - rejected):
+        rejected += 1
+      assert sum(p <= level for p in corrected) == rejected

@@ -1,0 +1,48 @@
+import pytest
+
+from experiments.config.settings import CollectConfig
+from experiments.runtime import forecast
+from jaxdm.storage import checkpoint
+
+
+def test_the_first_steps_are_timed_and_compilation_is_not(tmp_path, capsys) -> None:
+  now = 0.0
+  timer = forecast.StepTimer()
+  timer.announce(lambda seconds: f"{seconds:g} s a step")
+
+  def advance(state: int, first: int, stop: int) -> int:
+    nonlocal now
+    now += 0.25 * (stop - first) + (100 if first < 2 else 0)  # Both are compiled.
+    return state
+
+  progress = checkpoint.Progress(tmp_path, 1e9, lambda: now, timer.observe)
+  progress.run("a", 0, 0, 3, advance)
+  assert capsys.readouterr().out == ""
+  progress.run("b", 0, 0, 100, advance)
+  progress.run("c", 0, 0, 100, advance)
+  assert capsys.readouterr().out == "0.25 s a step\n"  # Once.
+
+
+def test_costs_are_of_the_missing_models_and_of_other_numbers() -> None:
+  text = forecast.costs(num_models=100, missing=140, processes=1, model_seconds=3.0)
+  assert "3 s a model here: 140 models on subsets take about 7.0 min" in text
+  assert "--num_models=50: 4.5 min, --num_models=200: 12.0 min" in text
+  shared = forecast.costs(num_models=100, missing=35, processes=4, model_seconds=4.0)
+  assert "--num_models=50: 90 s, --num_models=200: 4.0 min" in shared
+
+
+@pytest.mark.parametrize(
+  "seconds,text",
+  [(0.4, "0 s"), (119, "119 s"), (150, "2.5 min"), (7200, "2.0 h"), (432000, "5.0 days")],
+)
+def test_times_have_the_unit_that_suits_them(seconds, text) -> None:
+  assert forecast.duration(seconds) == text
+
+
+def test_few_models_are_pointed_out() -> None:
+  few = CollectConfig(num_models=599, num_held_out=20, held_out_seeds=2, alpha=0.5)
+  plan, note = forecast.describe(few, 100, 7)
+  assert "599 on random 50 of them, and 40 more" in plan
+  assert "6.0 models on subsets" in note and "--num_models=600" in note
+  enough = CollectConfig(num_models=600, num_held_out=20)
+  assert len(forecast.describe(enough, 100, 7)) == 1

@@ -1,0 +1,70 @@
+"""What status says, and when it ends."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from support.programs import start
+
+from experiments.ops import status
+from experiments.runtime import stages
+from experiments.runtime.workdir import Workdir
+from jaxdm import training_sets
+from jaxdm.storage import bank
+
+
+@pytest.fixture
+def begun(tmp_path):
+  """A workdir with 64 models on subsets, whose stage is not finished."""
+  workdir = Workdir(str(tmp_path))
+  with workdir.locked():
+    stages.run(workdir, "train_subsets", {}, lambda: {stages.UNFINISHED: 1})
+  made = bank.open_store(
+    workdir.bank / "subsets", num_targets=3, num_train=20, settings={}
+  )
+  rng = np.random.default_rng(0)
+  weights = rng.normal(size=(20, 3))
+  for chunk in range(2):
+    numbers = np.arange(32 * chunk, 32 * chunk + 32)
+    masks = training_sets.random_masks(0, 20, 0.5, numbers)
+    margins = (masks @ weights).astype(np.float32)
+    bank.write(made, chunk, masks, margins)
+  return workdir
+
+
+def test_a_first_quality_is_shown_before_there_are_datamodels(begun, capsys) -> None:
+  start(status.PROGRAM, begun.path, toy={})
+  said = capsys.readouterr().out
+  [lds] = re.findall(r"LDS so far (0\.\d\d), of a rough fit to 64 models", said)
+  assert float(lds) > 0.5
+  assert re.search("train_subsets +not finished", said)
+
+
+def test_watching_ends_when_all_that_was_begun_is_finished(
+  begun, capsys, monkeypatch
+) -> None:
+  monkeypatch.setattr(status, "_SECONDS", 0.02)
+  monkeypatch.setattr(status, "_CHECK_SECONDS", 0.01)
+  checks = iter(range(20))
+
+  def check() -> None:
+    if next(checks) == 4:
+      with begun.locked():
+        stages.run(begun, "train_subsets", {}, dict)
+
+  monkeypatch.setattr(status.preemption, "check", check)
+  with flagsaver.flagsaver(watch=True):
+    start(status.PROGRAM, begun.path, toy={})
+  shown = capsys.readouterr().out
+  assert shown.count("stage   ") >= 2
+  assert shown.count("not finished") == shown.count("stage   ") - 1
+  assert "\033" not in shown  # Of a terminal only.
+
+
+@pytest.mark.slow
+def test_a_finished_fit_shows_its_own_quality(finished, tmp_path, capsys) -> None:
+  before = shutil.copytree(finished, tmp_path / "run")
+  start(status.PROGRAM, before, toy={})
+  assert re.search(r"\nLDS -?\d\.\d{3} \[", capsys.readouterr().out)

@@ -1,0 +1,115 @@
+import html.parser
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.pages import HOSTILE, planted
+
+from jaxdm.report import browser, page
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_thumbnails_are_the_images(channels) -> None:
+  rng = np.random.default_rng(0)
+  images = [rng.integers(0, 256, (4, 6, channels)).astype(np.uint8) for _ in range(5)]
+  sprite, cells = browser.make_sprite(images)
+  sheet = np.array(Image.open(io.BytesIO(sprite)))
+  for cell, image in enumerate(images):
+    left, top = cell % cells["columns"] * 6, cell // cells["columns"] * 4
+    shown = sheet[top : top + 4, left : left + 6]
+    for channel in range(3):
+      expected = image[..., 0 if channels == 1 else channel]
+      np.testing.assert_array_equal(shown[..., channel], expected)
+
+
+def test_large_images_become_small() -> None:
+  images = [np.full((200, 100, 3), 80, np.uint8)] * 3
+  sprite, cells = browser.make_sprite(images)
+  assert (cells["width"], cells["height"]) == (16, 32)
+  assert len(sprite) < 1000
+
+
+def test_the_curve_is_what_the_datamodel_predicts() -> None:
+  made = planted()
+  shown = browser.make_browser(*made).data["targets"]
+  [search] = [s for s in shown[2]["searches"] if s["method"] == "random"]
+  for k, margin in search["predicted"]:
+    mask = np.ones(12, bool)
+    mask[[5, 3, 1, 0, 2, 4][:k]] = False
+    assert margin == pytest.approx(made.models.predict(mask)[2], abs=1e-3)
+  assert [k for k, _ in search["predicted"]] == list(range(7))
+  assert "predicted" not in shown[2]["searches"][-1]  # New labels.
+
+
+def test_supporters_and_opposers_have_the_extreme_weights() -> None:
+  made = planted()
+  for one in browser.make_browser(*made).data["targets"]:
+    weights = made.models.weights_tn[one["target"]]
+    ascending = sorted(range(12), key=lambda e: weights[e])
+    positive = [e for e in ascending[::-1] if weights[e] > 0][:10]
+    negative = [e for e in ascending if weights[e] < 0][:10]
+    assert [e for e, _ in one["supporters"]] == positive
+    assert [e for e, _ in one["opposers"]] == negative
+    for example, weight in one["supporters"] + one["opposers"]:
+      assert weight == pytest.approx(weights[example], abs=1e-4)
+
+
+def test_numbers_that_are_not_finite_are_null() -> None:
+  shown = browser.make_browser(*planted()).data
+  json.dumps(shown, allow_nan=False)
+  assert shown["targets"][1]["searches"][1]["mean"] == [-0.5, None, None]
+
+
+def test_targets_that_were_searched_are_shown_first(monkeypatch) -> None:
+  monkeypatch.setattr(browser, "_MOST_TARGETS", 2)
+  made = planted()
+  searches = {"removed": [v for v in made.searches["removed"] if v.target == 2]}
+  shown = browser.make_browser(*made[:3], searches).data
+  assert [one["target"] for one in shown["targets"]] == [0, 2]
+  assert shown["num_targets"] == 4
+
+
+class _Scripts(html.parser.HTMLParser):
+  """Collects the elements of a page, and the text of its JSON."""
+
+  def __init__(self) -> None:
+    super().__init__()
+    self.tags: list[str] = []
+    self.json = ""
+    self._inside = False
+
+  def handle_starttag(self, tag, attrs) -> None:
+    self.tags.append(tag)
+    self._inside = ("type", "application/json") in attrs
+
+  def handle_data(self, data) -> None:
+    self.json += data if self._inside else ""
+
+
+def test_names_of_people_are_no_part_of_the_page() -> None:
+  made = planted(
+    class_names=(HOSTILE, "{{ 7 * 7 }}"),
+    test_sources=(HOSTILE, "b", "c", "d"),
+  )
+  section = page.Section(page.TARGETS, HOSTILE, [HOSTILE])
+  shown = browser.make_browser(*made)
+  text = page.page(HOSTILE, [section], opening=[HOSTILE], browser=shown)
+  found = _Scripts()
+  found.feed(text)
+  assert "img" not in found.tags
+  assert found.tags.count("script") == 2
+  assert json.loads(found.json)["classes"] == [HOSTILE, "{{ 7 * 7 }}"]
+
+
+def test_vectors_have_no_thumbnails() -> None:
+  vectors = {
+    "train_images": np.ones((12, 3), np.float32),
+    "test_images": np.ones((4, 3), np.float32),
+  }
+  made = planted(**vectors)
+  shown = browser.make_browser(*made)
+  assert shown.sprite == b"" and shown.data["cells"] is None
+  section = page.Section(page.TARGETS, "targets")
+  assert "image/webp" not in page.page("title", [section], browser=shown)

@@ -1,0 +1,75 @@
+"""An experiment of few numbers, planted, for tests of the page."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data.dataset import Dataset
+from jaxdm.datamodels.model import Datamodels
+from support.tables import dataset
+
+HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">&amp;'"
+
+
+class Planted(NamedTuple):
+  """What the browser of targets is made of."""
+
+  data: Dataset
+  base_margins_rt: np.ndarray
+  models: Datamodels
+  searches: dict[str, list[Verdict]]
+
+
+def verdict(target: int, method: str, k: int, **changes: Any) -> Verdict:
+  """A verdict on a change of k of 6 examples; a negative k is censored."""
+  found = Verdict(
+    target=target,
+    method=method,
+    k=k,
+    censored=k < 0,
+    k_tried=6 if k < 0 else k,
+    mean_margin=-0.5,
+    margin_low=-1.0,
+    margin_high=-0.15,
+    accuracy=0.25,
+    models=4,
+    largest=6,
+    largest_margin=-2.0,
+    models_used=16,
+    finished=True,
+    examples=(5, 3, 1, 0, 2, 4),
+  )
+  return found._replace(**changes)
+
+
+def planted(**changes: Any) -> Planted:
+  """12 examples and 4 targets in two classes; the last target is wrong.
+
+  Args:
+    **changes: of the dataset.
+  """
+  rng = np.random.default_rng(0)
+  labels, target_labels = np.arange(12) % 2, np.arange(4) % 2
+  images = {
+    "train_images": rng.integers(0, 256, (12, 4, 6, 1)).astype(np.uint8),
+    "test_images": rng.integers(0, 256, (4, 4, 6, 1)).astype(np.uint8),
+  }
+  base = np.array([2.0, 1.0, 3.0, -1.0]) + rng.normal(size=(5, 4)) * 0.1
+  models = Datamodels(rng.normal(size=(4, 12)).astype(np.float32), *np.ones((5, 4)))
+  return Planted(
+    dataset(labels, target_labels, **images | changes),
+    base,
+    models,
+    {
+      "removed": [
+        verdict(0, "datamodel", 3),
+        verdict(1, "datamodel", -1, mean_margin=0.875, margin_high=2.5),
+        verdict(2, "datamodel", 1, mean_margin=-1.375),
+        verdict(0, "random", -1),
+        verdict(1, "random", -1, margin_low=-np.inf, margin_high=np.inf, models=1),
+        verdict(2, "random", -1, mean_margin=np.nan, finished=False),
+      ],
+      "relabelled": [verdict(target, "datamodel", 2) for target in range(3)],
+    },
+  )
