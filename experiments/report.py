@@ -27,6 +27,7 @@ from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
@@ -181,17 +182,16 @@ def _stories(
   pictures, captions = {}, {}
   for verdict, examples in found[:_STORIES]:
     before = (base_margins_rt[:, verdict.target] > 0).mean()
-    name = data.class_names[data.test_labels[verdict.target]]
     fig = figures.story(
       data.test_images[verdict.target],
       data.train_images[examples],
       title=(
-        f"target {verdict.target}, {name}: P(correct) {before:.0%} with all data, "
-        f"{verdict.accuracy:.0%} of {verdict.models} models without these {verdict.k} "
-        f"images; mean margin {verdict.mean_margin:.2f} "
+        f"target {names.describe_target(data, verdict.target)}: P(correct) {before:.0%} "
+        f"with all data, {verdict.accuracy:.0%} of {verdict.models} models without these "
+        f"{verdict.k} images; mean margin {verdict.mean_margin:.2f} "
         f"[{verdict.margin_low:.2f}, {verdict.margin_high:.2f}]"
       ),
-      removed_titles=[data.class_names[data.train_labels[e]] for e in examples],
+      removed_titles=[names.thumbnail_title(data, int(e)) for e in examples],
     )
     file = f"target_{verdict.target}.png"
     pictures[file] = page.png(fig)

@@ -284,7 +284,7 @@ def story(
   """
   columns = 10
   rows = max(1, -(-len(removed_images) // columns))
-  fig = mpl_figure.Figure(figsize=(11, 1.25 * rows + 0.6), layout="constrained")
+  fig = mpl_figure.Figure(figsize=(11, 1.4 * rows + 0.6), layout="constrained")
   grid = fig.add_gridspec(rows, columns + 2)
   _draw(fig.add_subplot(grid[:, :2]), target_image, "target")
   pairs = zip(removed_images, removed_titles, strict=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 
 Summary = Mapping[str, Any]
@@ -112,9 +113,9 @@ def extrapolation(summary: Summary) -> str:
 
 def caption(dataset: Dataset, target: int, examples: np.ndarray) -> str:
   """Which target and, in order, which training examples a picture shows."""
-  images = "; ".join(f"{i}: {dataset.train_sources[i]}" for i in examples)
+  images = "; ".join(names.describe_example(dataset, int(i)) for i in examples)
   return (
-    f"Target {target}: {dataset.test_sources[target]}. Training images, in order, by "
+    f"Target {names.describe_target(dataset, target)}. Training images, in order, by "
     f"index: {images}."
   )
 

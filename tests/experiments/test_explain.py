@@ -67,7 +67,10 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
   scores = explain.methods.scores(opened, explain.METHODS)
   with open(finished_copy / "explain_3.csv", newline="", encoding="utf-8") as file:
     table = list(csv.DictReader(file))
-  assert record["caption"].startswith(f"Target 3: {opened.dataset.test_sources[3]}.")
+  class_name = opened.dataset.class_names[opened.dataset.test_labels[3]]
+  assert record["caption"].startswith(
+    f"Target 3 ({class_name}, {opened.dataset.test_sources[3]})."
+  )
   for row in table:
     index = int(row["index"])
     assert row["source"] == opened.dataset.train_sources[index]

@@ -97,6 +97,10 @@ def test_every_index_leads_back_to_its_file(tmp_path) -> None:
     assert row["target_source"] == f"test/{NAMES[::-1][v.target]}"
     changed = [f"train/{NAMES[i]}" for i in ranking[: v.k_tried]]
     assert json.loads(row["changed_sources"]) == changed
+    first = ranking[: v.k_tried]
+    assert json.loads(row["changed"]) == first.tolist()
+    assert json.loads(row["changed_classes"]) == [mine.class_names[i % 2] for i in first]
+    assert row["target_class"] == mine.class_names[v.target % 2]
     assert [int(i) for i in row["examples"].split()] == ranking[: v.largest].tolist()
   assert tables.read_verdicts(found) == verdicts
 
