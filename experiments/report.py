@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from experiments import fit_datamodels
+from experiments import fit_datamodels, repair
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
@@ -27,18 +27,16 @@ from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, page, tables, words
+from jaxdm.report import figures, page, pictures, tables
 from jaxdm.storage import atomic_io
 
 OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
 )
-_STORIES = 4
 _SEARCHES = ("brittleness", "label_flip")
 _SETTINGS = (
   "data",
@@ -72,6 +70,8 @@ class Results(NamedTuple):
     label_flips: verdicts.
     study_pictures: PNG files of the studies, by name.
     study_captions: by name of the picture.
+    repairs: verdicts on removals that make wrong targets right; none if they were not
+      searched.
   """
 
   data: Dataset
@@ -87,31 +87,42 @@ class Results(NamedTuple):
   label_flips: list[Verdict]
   study_pictures: dict[str, bytes]
   study_captions: dict[str, str]
+  repairs: list[Verdict]
 
 
-def check_stages(run: Run) -> None:
+def check_stages(run: Run) -> bool:
   """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
 
   A search whose budget ran out is drawn as far as it has come.
+
+  Returns:
+    Whether repairs of what is there now were searched, too.
   """
   for stage in page.STAGES:
     stages.summary_of(run.workdir, stage, partial=stage in _SEARCHES)
   inputs = run.inputs("train_subsets", "fit_datamodels")
   for stage in _SEARCHES:
     stages.check_inputs(run.workdir, stage, inputs, partial=True)
+  return stages.is_current(run.workdir, repair.STAGE, inputs)
 
 
-def load_results(run: Run) -> Results:
-  """Reads everything that a report shows of finished stages."""
+def load_results(run: Run, has_repairs: bool) -> Results:
+  """Reads everything that a report shows of finished stages.
+
+  Args:
+    run: the experiment.
+    has_repairs: see `check_stages`.
+  """
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
-  pictures, captions = _studies(workdir)
+  study_pictures, study_captions = _studies(workdir)
   targets = tables.read_rows(folder / "targets.csv")
   return Results(
     data=run.dataset,
     settings=run.settings(*_SETTINGS),
     summaries={
-      stage: stages.summary_of(workdir, stage, partial=True) for stage in page.STAGES
+      stage: stages.summary_of(workdir, stage, partial=True)
+      for stage in (*page.STAGES, *[repair.STAGE] * has_repairs)
     },
     provenance=_provenance(workdir),
     wrong_targets=[row for row in targets if row["right"] == "False"],
@@ -121,23 +132,22 @@ def load_results(run: Run) -> Results:
     held_out_margins_mt=margins_mt,
     removals=tables.read_verdicts(folder / "brittleness.csv"),
     label_flips=tables.read_verdicts(folder / "label_flip.csv"),
-    study_pictures=pictures,
-    study_captions=captions,
+    study_pictures=study_pictures,
+    study_captions=study_captions,
+    repairs=repair.read_removals(workdir) if has_repairs else [],
   )
 
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   """The pictures of the launchers beside the pipeline, and captions, by file name."""
-  pictures = {
-    path.name: path.read_bytes() for path in atomic_io.find(workdir.path, "*.png")
-  }
-  names = {name: name.removesuffix(".png") for name in pictures}
+  found = {path.name: path.read_bytes() for path in atomic_io.find(workdir.path, "*.png")}
+  names = {name: name.removesuffix(".png") for name in found}
   captions = {
     name: stages.summary_of(workdir, stage).get("caption", "")
     for name, stage in names.items()
     if stages.is_finished(workdir, stage)
   }
-  return pictures, captions
+  return found, captions
 
 
 def _provenance(workdir: Workdir) -> dict[str, Any]:
@@ -168,37 +178,6 @@ def _output_folder(workdir: Workdir) -> epath.Path:
   return folder
 
 
-def _stories(
-  data: Dataset, base_margins_rt: np.ndarray, verdicts: list[Verdict]
-) -> tuple[dict[str, bytes], dict[str, str]]:
-  """Pictures of the targets that fewest removals flip, and captions, by file name."""
-  method = words.story_method(by_method(verdicts))
-  found = [
-    (v, np.array(v.examples[: v.k]))
-    for v in verdicts
-    if v.method == method and not v.censored
-  ]
-  found.sort(key=lambda pair: pair[0].k)
-  pictures, captions = {}, {}
-  for verdict, examples in found[:_STORIES]:
-    before = (base_margins_rt[:, verdict.target] > 0).mean()
-    fig = figures.story(
-      data.test_images[verdict.target],
-      data.train_images[examples],
-      title=(
-        f"target {names.describe_target(data, verdict.target)}: P(correct) {before:.0%} "
-        f"with all data, {verdict.accuracy:.0%} of {verdict.models} models without these "
-        f"{verdict.k} images; mean margin {verdict.mean_margin:.2f} "
-        f"[{verdict.margin_low:.2f}, {verdict.margin_high:.2f}]"
-      ),
-      removed_titles=[names.thumbnail_title(data, int(e)) for e in examples],
-    )
-    file = f"target_{verdict.target}.png"
-    pictures[file] = page.png(fig)
-    captions[file] = words.caption(data, verdict.target, examples)
-  return pictures, captions
-
-
 def _calibration(
   base_margins_rt: np.ndarray, models: Datamodels, verdicts: list[Verdict]
 ) -> Figure:
@@ -216,19 +195,6 @@ def _calibration(
   return figures.calibration((full_t, base_margins_rt.mean(axis=0)), removed)
 
 
-def _shares(results: Results) -> Figure:
-  """The shares of targets that removals and label flips of each size flip."""
-  data = results.data
-  classes = np.unique(data.test_labels[[v.target for v in results.removals]])
-  class_sizes = np.bincount(data.train_labels)[classes]
-  return figures.cumulative_share(
-    by_method(results.removals),
-    by_method(results.label_flips),
-    class_size=int(class_sizes.min()),
-    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
-  )
-
-
 def _predictions(
   models: Datamodels, masks: training_sets.PackedMasks, margins_mt: np.ndarray
 ) -> Figure:
@@ -239,10 +205,10 @@ def _predictions(
 
 
 def _write(
-  out: epath.Path, summary: dict[str, Any], text: str, pictures: dict[str, bytes]
+  out: epath.Path, summary: dict[str, Any], text: str, drawn: dict[str, bytes]
 ) -> None:
   """Writes figures, summary.json and report.html, each whole or not at all."""
-  for name, picture in pictures.items():
+  for name, picture in drawn.items():
     with atomic_io.writing(out / "figures" / name) as file:
       file.write(picture)
   atomic_io.write_json(out / "summary.json", summary)
@@ -283,22 +249,28 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
 
 def write_run_report(run: Run) -> dict[str, Any]:
   """Writes every figure, the summary and the page of an experiment."""
-  check_stages(run)
-  out, results = _output_folder(run.workdir), load_results(run)
+  has_repairs = check_stages(run)
+  out, results = _output_folder(run.workdir), load_results(run, has_repairs)
   held_out = results.held_out_masks, results.held_out_margins_mt
   base_margins_rt, removals = results.base_margins_rt, results.removals
-  stories, captions = _stories(results.data, base_margins_rt, removals)
+  stories, captions = pictures.stories(results.data, base_margins_rt, removals)
+  repaired, about = pictures.stories(
+    results.data, base_margins_rt, results.repairs, "repair"
+  )
   drawn = {
-    "brittleness.png": page.png(_shares(results)),
+    "brittleness.png": page.png(
+      pictures.shares(results.data, removals, results.label_flips)
+    ),
     "datamodels.png": page.png(_predictions(results.models, *held_out)),
     "calibration.png": page.png(_calibration(base_margins_rt, results.models, removals)),
     **stories,
+    **repaired,
   }
   summary = {
     **results.provenance,
     "settings": results.settings,
     "wrong_targets": results.wrong_targets,
-    "captions": captions | results.study_captions,
+    "captions": captions | about | results.study_captions,
     **results.summaries,
   }
   text = page.experiment_page(summary, drawn | results.study_pictures)

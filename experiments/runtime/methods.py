@@ -10,6 +10,7 @@ from experiments.runtime.run import Run
 from jaxdm.attribution.registry import METHODS
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.attribution.similarity import pixel_rows
+from jaxdm.brittleness import label_flips
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import design
 
@@ -41,6 +42,23 @@ def scores(
     else:
       found[name] = _read_rows(stored, name)
   return found
+
+
+def rival_classes(run: Run, base_logits_rtk: np.ndarray | None) -> np.ndarray:
+  """The class, other than its own, that models give each target most, int32[t].
+
+  It is the class that they predict if the target is wrong. Where models give no logits it
+  is the class whose examples lower the margin most by the datamodels.
+
+  Args:
+    run: the experiment.
+    base_logits_rtk: of the models on all data; None: they give margins only.
+  """
+  data = run.dataset
+  if base_logits_rtk is not None:
+    return label_flips.runner_up_class(base_logits_rtk, data.test_labels)
+  weights_tn = fit_datamodels.load(run.workdir).weights_tn
+  return label_flips.competing_class(weights_tn, data.train_labels, data.test_labels)
 
 
 def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> ScoreRows:

@@ -5,7 +5,7 @@ scores.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from jaxdm.brittleness.verdicts import Verdict, estimate_skewness
 from jaxdm.errors import UserError
 
 Change = Literal["removal", "relabel"]
+CHANGES: tuple[Change, ...] = get_args(Change)
 # Stands for a margin of 0, which is not right: negated margins of 0 must not help.
 _TIE = 1e-100
 
@@ -160,7 +161,7 @@ def find_repairs(
     UserError: if models on all data get no target wrong, or the asked ones right.
     ValueError: see `find_removals`; and on a change of another name.
   """
-  if change not in ("removal", "relabel"):
+  if change not in CHANGES:
     raise ValueError(f"change must be 'removal' or 'relabel', got {change!r}")
   problem = problem_lib.make_problem(
     retrain, labels, target_labels, base_margins, progress

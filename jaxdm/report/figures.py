@@ -34,7 +34,8 @@ def plot_share_flipped(
   >>> figure.savefig("flipped.png")  # doctest: +SKIP
 
   Args:
-    verdicts: of all methods, as `find_removals` and `find_label_flips` return them.
+    verdicts: of all methods, as `find_removals`, `find_label_flips` or `find_repairs`
+      return them.
     what: what was done to the examples, for the axis.
 
   Returns:
@@ -84,8 +85,9 @@ def cumulative_share(
   *,
   class_size: int,
   of: str = "a class",
+  what: str = "flipped",
 ) -> mpl_figure.Figure:
-  """Share of targets flipped against the number of examples changed.
+  """Share of targets flipped, or repaired, against the number of examples changed.
 
   Args:
     groups: verdicts on removals by method, drawn solid.
@@ -93,6 +95,7 @@ def cumulative_share(
       removals.
     class_size: training examples in a class, for the upper axes.
     of: which class that is.
+    what: what the changes do to the targets.
 
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
@@ -113,9 +116,9 @@ def cumulative_share(
     for method, verdicts in methods.items():
       label, colour = f"{method}, {kind}", _COLOURS.get(method)
       _draw_shares(axes, verdicts, sizes, label, colour, style)
-  for axes, what in ((left, "removed"), (right, "changed")):
+  for axes, change in ((left, "removed"), (right, "changed")):
     axes.set(
-      xlabel=f"training examples {what}, at most", xlim=(0, largest + 1), ylim=(0, 1)
+      xlabel=f"training examples {change}, at most", xlim=(0, largest + 1), ylim=(0, 1)
     )
     top = axes.secondary_xaxis(
       "top", functions=(_times(100 / class_size), _times(class_size / 100))
@@ -123,7 +126,7 @@ def cumulative_share(
     top.set_xlabel(f"per cent of {of}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
-  left.set_ylabel("share of targets flipped (verified)")
+  left.set_ylabel(f"share of targets {what} (verified)")
   return fig
 
 

@@ -78,9 +78,8 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
   )
 
 
-def _verdict_table(summary: dict[str, Any], stage: str) -> str:
-  """A stage's methods side by side."""
-  methods = summary[stage]["methods"]
+def _verdict_table(methods: dict[str, Any], columns: str) -> str:
+  """A search's methods side by side, and what the columns are."""
   has_lds = any(s.get("lds") for s in methods.values())
   rows = []
   for method, s in methods.items():
@@ -91,7 +90,7 @@ def _verdict_table(summary: dict[str, Any], stage: str) -> str:
       method,
       *shares,
       f"{s['share_flipped']:.2f}",
-      f"{s['share_mostly_wrong']:.2f}",
+      f"{tables.by_accuracy(s):.2f}",
       f"{median} [{low}, {high}]",
       s["models_used"],
     ]
@@ -100,7 +99,7 @@ def _verdict_table(summary: dict[str, Any], stage: str) -> str:
   header += ["models used"] + (["LDS"] if has_lds else [])
   if has_lds and (ceiling := tables.ceiling_of(methods)):
     rows.append(["noise ceiling", *([""] * (len(header) - 2)), _estimate(ceiling)])
-  note = paragraph(words.columns(summary, stage), note=True)
+  note = paragraph(columns, note=True)
   if left := sum(s["unfinished"] for s in methods.values()):
     note += paragraph(
       f"The budget of retrained models ran out: {left} searches are not finished."
@@ -144,6 +143,22 @@ def _extras(
   return found
 
 
+def _repairs(
+  summary: dict[str, Any], pictures: Mapping[str, bytes]
+) -> list[tuple[str, str]]:
+  """What makes wrong predictions right, if that was searched."""
+  if "repair" not in summary:
+    return []
+  parts = [
+    image(pictures["repair.png"], "share of targets repaired by size"),
+    paragraph(summary["repair"]["caption"]),
+  ]
+  for change, methods in summary["repair"]["methods"].items():
+    parts += [f"<h3>{change}</h3>", _verdict_table(methods, words.repair_columns(change))]
+  parts.append(_stories(summary, pictures, "repair_"))
+  return [("How few training images make wrong predictions right", "".join(parts))]
+
+
 def _wrong_table(summary: dict[str, Any]) -> str:
   """The targets that are not searched, since nothing holds them up."""
   wrong = summary["wrong_targets"]
@@ -160,7 +175,10 @@ def _wrong_table(summary: dict[str, Any]) -> str:
     )
     for row in wrong[:_WRONG]
   ]
-  note = f"{len(wrong)} of {summary['train_subsets']['num_targets']}; not searched."
+  note = (
+    f"{len(wrong)} of {summary['train_subsets']['num_targets']}; not searched "
+    "for brittleness. A search for repairs finds what would make them right."
+  )
   if len(wrong) > _WRONG:
     note += f" The first {_WRONG}; targets.csv has all."
   return paragraph(note, note=True) + table(header, rows)
@@ -253,6 +271,10 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     *_fit_rows(summary["fit_datamodels"]),
   ]
   stories = _stories(summary, pictures, "target_")
+
+  def search(stage: str) -> str:
+    return _verdict_table(summary[stage]["methods"], words.columns(summary, stage))
+
   method = words.story_method(summary["brittleness"]["methods"])
   sections = [
     (
@@ -260,8 +282,8 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       image(pictures["brittleness.png"], "share of targets flipped by size")
       + paragraph(words.shares(summary)),
     ),
-    ("Removals", _verdict_table(summary, "brittleness")),
-    ("Label flips", _verdict_table(summary, "label_flip")),
+    ("Removals", search("brittleness")),
+    ("Label flips", search("label_flip")),
     (
       f"Targets that the fewest removals flip, chosen by {method}",
       stories or paragraph("None is flipped."),
@@ -275,6 +297,7 @@ def experiment_page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
       + paragraph(words.extrapolation(summary), note=True),
     ),
     *_extras(summary, pictures),
+    *_repairs(summary, pictures),
     ("Targets that models on all data get wrong", _wrong_table(summary)),
     ("Settings", settings_table(summary["settings"])),
     ("Runs", _run_table(summary["provenance"])),

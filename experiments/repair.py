@@ -1,0 +1,171 @@
+"""Finds how few training images must change before a wrong prediction is right.
+
+  python -m experiments.repair --workdir=runs/fashion
+
+It searches targets that models on all data get wrong: a sample of them, or those that
+--search_targets=3,14 names in this command; targets.csv lists all. In one search the
+images that oppose the target most are removed; in another they stay in the training set
+with the label of the target's class. Methods that say nothing of opposition choose images
+of the class that models predict: the most similar ones, or random ones. The method
+'relabel' scores what the new label does. A repair counts only when models trained on the
+changed images, on seeds that the search never saw, have a margin whose lower confidence
+bound is at least 0.
+
+repair.csv lists the changed images of every target (column changed: their numbers), and
+repair.png is drawn. The next report shows them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments import brittleness as removals
+from experiments.config import experiment_flags
+from experiments.config.settings import CompareConfig
+from experiments.runtime import (
+  base_models,
+  external,
+  launcher,
+  methods,
+  relabel,
+  stages,
+)
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir
+from jaxdm.attribution import registry
+from jaxdm.attribution.scores import ScoreRows
+from jaxdm.brittleness.repairs import CHANGES, find_repairs
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data.dataset import Dataset
+from jaxdm.lasso import design
+from jaxdm.report import page, pictures, tables, words
+from jaxdm.storage import atomic_io
+
+STAGE = "repair"
+
+
+def main(run: Run) -> dict[str, Any]:
+  """Searches and verifies repairs."""
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base, data = base_models.load(run), run.dataset
+  search, compare = run.experiment.search, _compare(run)
+  targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)
+  others = external.load(
+    run.workdir.places, (len(data.test_labels), len(data.train_labels))
+  )
+
+  def work() -> dict[str, Any]:
+    rival_t = methods.rival_classes(run, base.logits_rtk)
+    known = methods.scores(run, compare.names) | others
+    scores = {
+      name: one if registry.all_classes(name) else of_class(one, data, rival_t)
+      for name, one in known.items()
+    }
+    found: dict[str, list[Verdict]] = {}
+    for change in CHANGES:
+      if change == "relabel" and not isinstance(run.trainer, OwnTrainer):
+        scores["relabel"] = _relabel_scores(run, targets)  # They are of networks.
+      used = sum(v.models_used for verdicts in found.values() for v in verdicts)
+      budget = removals.BUDGET.value
+      found[change] = find_repairs(
+        scores,
+        run.trainer,
+        data.train_labels,
+        data.test_labels,
+        targets,
+        search,
+        change=change,
+        base_margins=base.margins_rt,
+        budget=None if budget is None else budget - used,
+        progress=run.bar(f"{STAGE} by {change}"),
+      )
+    return _report(run, found, base.margins_rt)
+
+  # A group of its own: the targets are not those of the other searches.
+  settings = run.settings("search")["search"] | dataclasses.asdict(compare)
+  depends_on = {STAGE: settings} | external.settings(others)
+  return stages.run(run.workdir, STAGE, depends_on, work, inputs)
+
+
+def _compare(run: Run) -> CompareConfig:
+  """Methods, and targets of the command line; those of the workdir are right ones."""
+  if "search_targets" in experiment_flags.given_fields():
+    return run.experiment.compare
+  return dataclasses.replace(run.experiment.compare, search_targets="")
+
+
+def read_removals(workdir: Workdir) -> list[Verdict]:
+  """The verdicts on removals of a search that is finished, or has come so far."""
+  path = workdir.path / f"{STAGE}.csv"
+  changes = [row["change"] for row in tables.read_rows(path)]
+  pairs = zip(changes, tables.read_verdicts(path), strict=True)
+  return [verdict for change, verdict in pairs if change == "removal"]
+
+
+def of_class(
+  scores_tn: design.Matrix, data: Dataset, class_t: np.ndarray
+) -> design.Matrix:
+  """Scores in which examples of third classes have each target's lowest score.
+
+  Args:
+    scores_tn: float, highest for what is to be changed first.
+    data: examples and targets.
+    class_t: int, whose examples come first; those of the target's own class stay.
+  """
+
+  def rows_of(targets: np.ndarray) -> np.ndarray:
+    rows_un = np.asarray(scores_tn[targets], np.float32)
+    own_u, class_u = data.test_labels[targets], class_t[targets]
+    either = np.stack([own_u, class_u], axis=1)[:, :, None] == data.train_labels
+    return np.where(either.any(axis=1), rows_un, rows_un.min(axis=1, keepdims=True))
+
+  return ScoreRows((len(data.test_labels), len(data.train_labels)), rows_of)
+
+
+def _relabel_scores(run: Run, targets: np.ndarray) -> ScoreRows:
+  """What the label of the target's own class takes from it; the lowest gives most."""
+  taken_unk, labels = relabel.scores(run, targets), run.dataset.test_labels
+  own_un1 = np.broadcast_to(labels[targets][:, None, None], (*taken_unk.shape[:2], 1))
+  taken_un = np.take_along_axis(taken_unk, own_un1, axis=-1)[..., 0]
+  return relabel.rows_of_some(taken_un, targets, len(labels))
+
+
+def _report(
+  run: Run, found: Mapping[str, list[Verdict]], base_margins_rt: np.ndarray
+) -> dict[str, Any]:
+  """Writes table and figure of all changes, prints summaries, and returns them."""
+  data, folder = run.dataset, run.workdir.path
+  rows = [
+    (change, *tables.verdict_row(verdict, base_margins_rt, data))
+    for change, verdicts in found.items()
+    for verdict in verdicts
+  ]
+  table = folder / f"{STAGE}.csv"
+  tables.write_rows(table, ("change", *tables.VERDICT_HEADER), rows)
+  by_change = {
+    change: removals.summarise_search(
+      table.name, verdicts, data, title=f"targets repaired by {change}"
+    )
+    for change, verdicts in found.items()
+  }
+  figure = pictures.shares(data, found["removal"], found["relabel"], "repaired")
+  with atomic_io.writing(folder / f"{STAGE}.png") as file:
+    file.write(page.png(figure))
+  count = len({verdict.target for verdict in found["removal"]})
+  return {
+    "methods": by_change,
+    "targets": count,
+    "caption": words.repairs(run.experiment.search, count),
+    stages.UNFINISHED: sum(
+      method["unfinished"] for one in by_change.values() for method in one.values()
+    ),
+  }
+
+
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
+
+if __name__ == "__main__":
+  PROGRAM.run()

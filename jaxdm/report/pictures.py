@@ -1,0 +1,70 @@
+"""Pictures of what an experiment found, from its verdicts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxdm.brittleness.summary import by_method
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data import names
+from jaxdm.data.dataset import Dataset
+from jaxdm.report import figures, page, words
+
+_STORIES = 4
+
+
+def shares(
+  data: Dataset,
+  removals: Sequence[Verdict],
+  label_flips: Sequence[Verdict],
+  what: str = "flipped",
+) -> Figure:
+  """The shares of targets that removals and label flips of each size flip, or repair."""
+  classes = np.unique(data.test_labels[[v.target for v in removals]])
+  class_sizes = np.bincount(data.train_labels)[classes]
+  return figures.cumulative_share(
+    by_method(removals),
+    by_method(label_flips),
+    class_size=int(class_sizes.min()),
+    of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
+    what=what,
+  )
+
+
+def stories(
+  data: Dataset,
+  base_margins_rt: np.ndarray,
+  verdicts: Sequence[Verdict],
+  name: str = "target",
+) -> tuple[dict[str, bytes], dict[str, str]]:
+  """Pictures of the targets that fewest removals flip, or repair, and captions.
+
+  Args:
+    data: examples and targets.
+    base_margins_rt: of the models on all data.
+    verdicts: on removals.
+    name: with which the names of the files begin.
+
+  Returns:
+    PNG files and captions, by file name.
+  """
+  pictures, captions = {}, {}
+  for verdict in words.smallest_changes(verdicts)[:_STORIES]:
+    examples = np.array(verdict.examples[: verdict.k])
+    before = (base_margins_rt[:, verdict.target] > 0).mean()
+    fig = figures.story(
+      data.test_images[verdict.target],
+      data.train_images[examples],
+      title=(
+        f"target {names.describe_target(data, verdict.target)}: P(correct) {before:.0%} "
+        f"with all data, {verdict.accuracy:.0%} of {verdict.models} models without these "
+        f"{verdict.k} images; mean margin {verdict.mean_margin:.2f} "
+        f"[{verdict.margin_low:.2f}, {verdict.margin_high:.2f}]"
+      ),
+      removed_titles=[names.thumbnail_title(data, int(e)) for e in examples],
+    )
+    file = f"{name}_{verdict.target}.png"
+    pictures[file] = page.png(fig)
+    captions[file] = words.caption(data, verdict.target, examples)
+  return pictures, captions
