@@ -35,12 +35,9 @@ from experiments.runtime import (
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
-from jaxdm.attribution import registry
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness.repairs import CHANGES, find_repairs
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.data.dataset import Dataset
-from jaxdm.lasso import design
 from jaxdm.report import page, pictures, tables, words
 from jaxdm.storage import atomic_io
 
@@ -60,10 +57,7 @@ def main(run: Run) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     rival_t = methods.rival_classes(run, base.logits_rtk)
     known = methods.scores(run, compare.names) | others
-    scores = {
-      name: one if registry.all_classes(name) else of_class(one, data, rival_t)
-      for name, one in known.items()
-    }
+    scores = methods.for_repairs(known, data, rival_t)
     found: dict[str, list[Verdict]] = {}
     for change in CHANGES:
       if change == "relabel" and not isinstance(run.trainer, OwnTrainer):
@@ -103,26 +97,6 @@ def read_removals(workdir: Workdir) -> list[Verdict]:
   changes = [row["change"] for row in tables.read_rows(path)]
   pairs = zip(changes, tables.read_verdicts(path), strict=True)
   return [verdict for change, verdict in pairs if change == "removal"]
-
-
-def of_class(
-  scores_tn: design.Matrix, data: Dataset, class_t: np.ndarray
-) -> design.Matrix:
-  """Scores in which examples of third classes have each target's lowest score.
-
-  Args:
-    scores_tn: float, highest for what is to be changed first.
-    data: examples and targets.
-    class_t: int, whose examples come first; those of the target's own class stay.
-  """
-
-  def rows_of(targets: np.ndarray) -> np.ndarray:
-    rows_un = np.asarray(scores_tn[targets], np.float32)
-    own_u, class_u = data.test_labels[targets], class_t[targets]
-    either = np.stack([own_u, class_u], axis=1)[:, :, None] == data.train_labels
-    return np.where(either.any(axis=1), rows_un, rows_un.min(axis=1, keepdims=True))
-
-  return ScoreRows((len(data.test_labels), len(data.train_labels)), rows_of)
 
 
 def _relabel_scores(run: Run, targets: np.ndarray) -> ScoreRows:

@@ -17,7 +17,7 @@ UNFINISHED = "unfinished"
 OUTPUTS = "outputs"
 _FORMAT = 2
 # Tables, which a stage prints in its own way.
-_LONG = ("methods", "removals", "curves", "caption", OUTPUTS)
+_LONG = ("methods", "removals", "curves", "outcomes", "caption", OUTPUTS)
 
 
 def stored_settings(workdir: Workdir) -> dict[str, dict[str, Any]]:

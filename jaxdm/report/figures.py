@@ -233,21 +233,22 @@ def explanation(
   names: Sequence[str],
   accuracies: np.ndarray,
   margins: np.ndarray,
+  columns: int = 10,
 ) -> mpl_figure.Figure:
   """A target, the training images it hangs on, and what changing them does.
 
   Args:
     target_image: uint8[h, w, c].
-    images: uint8[r, h, w, c], strongest support first.
+    images: uint8[r, h, w, c], row by row.
     title: over the whole picture.
-    image_titles: one short line an image.
+    image_titles: some short lines an image.
     names: of the changes.
     accuracies: float[changes, 3], P(correct) with its lower and upper end.
     margins: the same of the mean margin, in logits.
+    columns: images in a row.
   """
-  fig = mpl_figure.Figure(figsize=(11, 6.5), layout="constrained")
-  above, below = fig.subfigures(2, 1, height_ratios=(1, 1.4), squeeze=False)[:, 0]
-  columns = 10
+  fig = mpl_figure.Figure(figsize=(11, 7), layout="constrained")
+  above, below = fig.subfigures(2, 1, height_ratios=(1, 1.2), squeeze=False)[:, 0]
   rows = max(1, -(-len(images) // columns))
   grid = above.add_gridspec(rows, columns + 2)
   _draw(above.add_subplot(grid[:, :2]), target_image, "target")

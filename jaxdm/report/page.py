@@ -154,7 +154,10 @@ def _repairs(
     paragraph(summary["repair"]["caption"]),
   ]
   for change, methods in summary["repair"]["methods"].items():
-    parts += [f"<h3>{change}</h3>", _verdict_table(methods, words.repair_columns(change))]
+    parts += [
+      f"<h3>{change.capitalize()}</h3>",
+      _verdict_table(methods, words.repair_columns(change)),
+    ]
   parts.append(_stories(summary, pictures, "repair_"))
   return [("How few training images make wrong predictions right", "".join(parts))]
 

@@ -14,6 +14,7 @@ import jaxdm
 from experiments import fit_datamodels, repair, report, train_subsets
 from experiments.config import settings as settings_lib
 from experiments.runtime import base_models
+from experiments.runtime import methods as methods_lib
 from experiments.runtime.run import Run
 from jaxdm.storage import checksummed_json
 
@@ -137,7 +138,7 @@ def test_examples_of_third_classes_come_last() -> None:
   targets = images[:9], labels[:9]
   data = jaxdm.Dataset("mine", images, labels, *targets, tuple("abcd"))
   scores, rivals = rng.normal(size=(9, 30)), (labels[:9] + 1) % 4
-  rows = repair.of_class(scores, data, rivals)
+  rows = methods_lib.of_class(scores, data, rivals)
   assert rows.shape == (9, 30)
   for target, row in zip(range(9), rows[:], strict=True):
     order = np.argsort(-row, kind="stable")
