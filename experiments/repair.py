@@ -12,7 +12,8 @@ changed images, on seeds that the search never saw, have a margin whose lower co
 bound is at least 0.
 
 repair.csv lists the changed images of every target (column changed: their numbers), and
-repair.png is drawn. The next report shows them.
+repair.png is drawn. The next report shows them. Settings of the search that are given
+here hold for this command alone.
 """
 
 import dataclasses

@@ -147,7 +147,7 @@ def _repairs(
   summary: dict[str, Any], pictures: Mapping[str, bytes]
 ) -> list[tuple[str, str]]:
   """What makes wrong predictions right, if that was searched."""
-  if "repair" not in summary:
+  if "repair" not in summary or "repair.png" not in pictures:
     return []
   parts = [
     image(pictures["repair.png"], "share of targets repaired by size"),
