@@ -31,7 +31,7 @@ from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.evaluate import evaluate_scores
-from jaxdm.report import tables
+from jaxdm.report import tables, words
 
 BUDGET = flags.DEFINE_integer(
   "budget_models",
@@ -42,6 +42,7 @@ BUDGET = flags.DEFINE_integer(
 )
 STAGE = "brittleness"
 GROUPS = ("search", "compare")
+_LISTED = 5  # Of the targets that the fewest changes flip.
 
 
 def report_search(
@@ -60,25 +61,47 @@ def report_search(
     base_margins_rt: of the models on all data.
     qualities: of the methods' predictions of held-out models, by method.
   """
-  class_sizes = np.bincount(dataset.train_labels)[dataset.test_labels]
   tables.write_verdicts(table, verdicts, base_margins_rt, dataset)
+  title = f"{table.stem}: share flipped by"
+  found = summarise_search(table.name, title, verdicts, dataset, qualities)
+  return {
+    "methods": found,
+    "targets_wrong_on_all_data": int((~right_targets(base_margins_rt)).sum()),
+    stages.UNFINISHED: sum(method["unfinished"] for method in found.values()),
+  }
+
+
+def summarise_search(
+  table: str,
+  title: str,
+  verdicts: Sequence[Verdict],
+  dataset: Dataset,
+  qualities: Mapping[str, metrics.Quality] = {},
+) -> dict[str, Any]:
+  """Prints and returns what a search has found, by method.
+
+  Args:
+    table: the name of the file that has the verdicts.
+    title: of what is printed.
+    verdicts: of all targets and methods.
+    dataset: examples and targets.
+    qualities: see `report_search`.
+  """
+  class_sizes = np.bincount(dataset.train_labels)[dataset.test_labels]
   found = summarise(verdicts, class_sizes)
   for method, q in qualities.items():
     found[method]["lds"] = q.lds._asdict()
     found[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
-  print(tables.text(found, f"{table.stem}: share flipped by"))
+  print(tables.text(found, title))
+  for verdict in words.smallest_changes(verdicts)[:_LISTED]:
+    print(words.change_line(dataset, verdict))
   unfinished = sum(method["unfinished"] for method in found.values())
   if unfinished:
     print(
       f"--budget_models={BUDGET.value} is used up: {unfinished} of {len(verdicts)} cases "
-      f"are not finished; what is claimed in {table.name} holds, and a larger budget "
-      "continues"
+      f"are not finished; what is claimed in {table} holds, and a larger budget continues"
     )
-  return {
-    "methods": found,
-    "targets_wrong_on_all_data": int((~right_targets(base_margins_rt)).sum()),
-    stages.UNFINISHED: unfinished,
-  }
+  return found
 
 
 def main(run: Run) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from experiments import brittleness as removals
-from experiments import fit_datamodels
 from experiments.runtime import (
   base_models,
   external,
@@ -23,7 +22,6 @@ from experiments.runtime import (
 )
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
-from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness import label_flips
 
 STAGE = "label_flip"
@@ -46,13 +44,13 @@ def main(run: Run) -> dict[str, Any]:
     scores = methods.scores(run, compare.names) | others
     if relabel_unk is not None:  # They are of networks.
       taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
-      scores["relabel"] = _of_some(taken_un, targets, shape[0])
+      scores["relabel"] = relabel.rows_of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(
       scores,
       run.trainer,
       data.train_labels,
       data.test_labels,
-      _of_some(new_un, targets, shape[0]),
+      relabel.rows_of_some(new_un, targets, shape[0]),
       targets,
       search,
       base_margins=base.margins_rt,
@@ -64,21 +62,6 @@ def main(run: Run) -> dict[str, Any]:
 
   settings = run.settings(*GROUPS) | external.settings(others)
   return stages.run(run.workdir, STAGE, settings, work, inputs)
-
-
-def _of_some(taken_un: np.ndarray, targets: np.ndarray, num_targets: int) -> ScoreRows:
-  """Values float32[t, n] of some targets; 0 for all others."""
-  n = taken_un.shape[1]
-  row_t = np.full(num_targets, -1)
-  row_t[targets] = np.arange(len(targets))
-
-  def rows_of(wanted: np.ndarray) -> np.ndarray:
-    rows_un = np.zeros((len(wanted), n), np.float32)
-    known = row_t[wanted] >= 0
-    rows_un[known] = taken_un[row_t[wanted][known]]
-    return rows_un
-
-  return ScoreRows((num_targets, n), rows_of)
 
 
 def _new_labels(
@@ -93,13 +76,10 @@ def _new_labels(
     assert relabel_unk is not None  # `own_training.adapted` refuses it otherwise.
     return label_flips.best_class(relabel_unk, data.train_labels)
   labels = data.train_labels, data.test_labels[targets]
-  if flip_to != "runner-up":
-    new_u = label_flips.given_class(data.class_names.index(flip_to), labels[1])
-  elif base_logits_rtk is not None:
-    new_u = label_flips.runner_up_class(base_logits_rtk, data.test_labels)[targets]
+  if flip_to == "runner-up":
+    new_u = methods.rival_classes(run, base_logits_rtk)[targets]
   else:
-    weights_un = fit_datamodels.load(run.workdir).weights_tn[targets]
-    new_u = label_flips.competing_class(weights_un, *labels)
+    new_u = label_flips.given_class(data.class_names.index(flip_to), labels[1])
   return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from experiments import fit_datamodels
+from experiments import fit_datamodels, repair
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
@@ -70,6 +70,8 @@ class Results(NamedTuple):
     label_flips: verdicts.
     study_pictures: PNG files of the studies, by name.
     study_captions: by name of the picture.
+    repairs: verdicts on removals that make wrong targets right; none if they were not
+      searched.
     others: rows of the tables of other programs, by name; see `tables.OTHERS`.
   """
 
@@ -86,23 +88,33 @@ class Results(NamedTuple):
   label_flips: list[Verdict]
   study_pictures: dict[str, bytes]
   study_captions: dict[str, str]
+  repairs: list[Verdict]
   others: dict[str, list[dict[str, str]]]
 
 
-def check_stages(run: Run) -> None:
+def check_stages(run: Run) -> bool:
   """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
 
   A search whose budget ran out is drawn as far as it has come.
+
+  Returns:
+    Whether repairs of what is there now were searched, too.
   """
   for stage in sections.STAGES:
     stages.summary_of(run.workdir, stage, partial=stage in _SEARCHES)
   inputs = run.inputs("train_subsets", "fit_datamodels")
   for stage in _SEARCHES:
     stages.check_inputs(run.workdir, stage, inputs, partial=True)
+  return stages.is_current(run.workdir, repair.STAGE, inputs)
 
 
-def load_results(run: Run) -> Results:
-  """Reads everything that a report shows of finished stages."""
+def load_results(run: Run, has_repairs: bool) -> Results:
+  """Reads everything that a report shows of finished stages.
+
+  Args:
+    run: the experiment.
+    has_repairs: see `check_stages`.
+  """
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
@@ -111,7 +123,8 @@ def load_results(run: Run) -> Results:
     data=run.dataset,
     settings=run.settings(*_SETTINGS),
     summaries={
-      stage: stages.summary_of(workdir, stage, partial=True) for stage in sections.STAGES
+      stage: stages.summary_of(workdir, stage, partial=True)
+      for stage in (*sections.STAGES, *[repair.STAGE] * has_repairs)
     },
     provenance=_provenance(workdir),
     wrong_targets=[row for row in targets if row["right"] == "False"],
@@ -123,6 +136,7 @@ def load_results(run: Run) -> Results:
     label_flips=tables.read_verdicts(folder / "label_flip.csv"),
     study_pictures=study_pictures,
     study_captions=study_captions,
+    repairs=repair.read_removals(workdir) if has_repairs else [],
     others=_others(folder),
   )
 
@@ -219,11 +233,14 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
 
 def write_run_report(run: Run) -> dict[str, Any]:
   """Writes every figure, the summary and the page of an experiment."""
-  check_stages(run)
-  out, results = _output_folder(run.workdir), load_results(run)
+  has_repairs = check_stages(run)
+  out, results = _output_folder(run.workdir), load_results(run, has_repairs)
   held_out = results.held_out_masks, results.held_out_margins_mt
   base_margins_rt, removals = results.base_margins_rt, results.removals
   stories, captions = pictures.stories(results.data, base_margins_rt, removals)
+  repaired, about = pictures.stories(
+    results.data, base_margins_rt, results.repairs, "repair"
+  )
   drawn = {
     "brittleness.png": page.png(
       pictures.shares(results.data, removals, results.label_flips)
@@ -233,8 +250,9 @@ def write_run_report(run: Run) -> dict[str, Any]:
       pictures.calibration(base_margins_rt, results.models, removals)
     ),
     **stories,
+    **repaired,
   }
-  summary = _summary(results, captions)
+  summary = _summary(results, captions | about)
   searches = {"removed": removals, "relabelled": results.label_flips}
   text = page.page(
     "What these predictions hang on",

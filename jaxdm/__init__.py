@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from jaxdm.brittleness.config import SearchConfig as SearchConfig
   from jaxdm.brittleness.label_flips import find_label_flips as find_label_flips
   from jaxdm.brittleness.removals import find_removals as find_removals
+  from jaxdm.brittleness.repairs import find_repairs as find_repairs
   from jaxdm.brittleness.retraining import Retrain as Retrain
   from jaxdm.brittleness.summary import summarise as summarise
   from jaxdm.brittleness.verdicts import Verdict as Verdict
@@ -52,6 +53,7 @@ _MODULES = {
   "evaluate_scores": "datamodels.evaluate",
   "find_label_flips": "brittleness.label_flips",
   "find_removals": "brittleness.removals",
+  "find_repairs": "brittleness.repairs",
   "fit_datamodels": "datamodels.fit",
   "fit_lasso": "lasso.fit",
   "load_dataset": "data.load",

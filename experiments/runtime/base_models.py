@@ -120,21 +120,63 @@ def choose_targets(
   Raises:
     ValueError: if models on all data get none right, or one that is named wrong.
   """
+  return _chosen(
+    margins_rt,
+    search,
+    compare,
+    none="models on all data get no target right, so that none can be searched; train "
+    "longer (--epochs) or on more examples, in a new workdir",
+    others="models on all data get {} wrong; experiments.repair searches what would make "
+    "them right, and experiments.studies.explain --target={} shows what opposes one",
+  )
+
+
+def choose_wrong_targets(
+  margins_rt: np.ndarray, search: SearchConfig, compare: CompareConfig
+) -> np.ndarray:
+  """The targets that are repaired, as int[...], ascending.
+
+  Raises:
+    ValueError: if models on all data get none wrong, or one that is named right.
+  """
+  return _chosen(
+    -margins_rt,
+    search,
+    compare,
+    none="models on all data get no target wrong, so that there is nothing to repair; "
+    "experiments.brittleness searches what they get right",
+    others="models on all data get {} right, or wrong too seldom; "
+    "experiments.brittleness --search_targets={} searches what would make one wrong",
+  )
+
+
+def _chosen(
+  margins_rt: np.ndarray,
+  search: SearchConfig,
+  compare: CompareConfig,
+  *,
+  none: str,
+  others: str,
+) -> np.ndarray:
+  """The named targets, or a sample, of those whose margins are positive.
+
+  Args:
+    margins_rt: of the models on all data, or negated.
+    search: of the sample.
+    compare: names targets.
+    none: the error if there are none.
+    others: the error if some of the named ones are not among them, with places for all of
+      these and for the first.
+  """
   named = np.sort(np.array(compare.target_list, int))
   if named.size:
-    wrong = named[~right_targets(margins_rt)[named]]
-    if wrong.size:
-      raise UserError(
-        "search_targets", f": models on all data get {wrong.tolist()} wrong"
-      )
+    refused = named[~right_targets(margins_rt)[named]].tolist()
+    if refused:
+      raise UserError("search_targets", f": {others.format(refused, refused[0])}")
     return named
   targets = sample_targets(margins_rt, search.num_targets, search.seed)
   if not targets.size:
-    raise UserError(
-      None,
-      "models on all data get no target right, so that none can be searched; train "
-      "longer (--epochs) or on more examples, in a new workdir",
-    )
+    raise UserError(None, none)
   return targets
 
 

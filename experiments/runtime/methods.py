@@ -7,9 +7,11 @@ import numpy as np
 from experiments import fit_datamodels
 from experiments.runtime import base_models
 from experiments.runtime.run import Run
-from jaxdm.attribution.registry import METHODS
+from jaxdm.attribution.registry import METHODS, all_classes
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.attribution.similarity import pixel_rows
+from jaxdm.brittleness import label_flips
+from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import design
 
@@ -41,6 +43,59 @@ def scores(
     else:
       found[name] = _read_rows(stored, name)
   return found
+
+
+def rival_classes(run: Run, base_logits_rtk: np.ndarray | None) -> np.ndarray:
+  """The class, other than its own, that models give each target most, int32[t].
+
+  It is the class that they predict if the target is wrong. Where models give no logits it
+  is the class whose examples lower the margin most by the datamodels.
+
+  Args:
+    run: the experiment.
+    base_logits_rtk: of the models on all data; None: they give margins only.
+  """
+  data = run.dataset
+  if base_logits_rtk is not None:
+    return label_flips.runner_up_class(base_logits_rtk, data.test_labels)
+  weights_tn = fit_datamodels.load(run.workdir).weights_tn
+  return label_flips.competing_class(weights_tn, data.train_labels, data.test_labels)
+
+
+def for_repairs(
+  named: Mapping[str, design.Matrix], data: Dataset, rival_t: np.ndarray
+) -> dict[str, design.Matrix]:
+  """Scores by name; those that say nothing of opposition rank the rival classes first.
+
+  Args:
+    named: by method.
+    data: examples and targets.
+    rival_t: int, see `rival_classes`.
+  """
+  return {
+    name: one if all_classes(name) else of_class(one, data, rival_t)
+    for name, one in named.items()
+  }
+
+
+def of_class(
+  scores_tn: design.Matrix, data: Dataset, class_t: np.ndarray
+) -> design.Matrix:
+  """Scores in which examples of third classes have each target's lowest score.
+
+  Args:
+    scores_tn: float, highest for what is to be changed first.
+    data: examples and targets.
+    class_t: int, whose examples come first; those of the target's own class stay.
+  """
+
+  def rows_of(targets: np.ndarray) -> np.ndarray:
+    rows_un = np.asarray(scores_tn[targets], np.float32)
+    own_u, class_u = data.test_labels[targets], class_t[targets]
+    either = np.stack([own_u, class_u], axis=1)[:, :, None] == data.train_labels
+    return np.where(either.any(axis=1), rows_un, rows_un.min(axis=1, keepdims=True))
+
+  return ScoreRows((len(data.test_labels), len(data.train_labels)), rows_of)
 
 
 def _read_rows(stored: Mapping[str, np.ndarray], name: str) -> ScoreRows:

@@ -5,6 +5,7 @@ import numpy as np
 from experiments.runtime import base_models, processes
 from experiments.runtime.run import Run
 from jaxdm.attribution.relabel import RelabelSum, relabel_mean, relabel_sum
+from jaxdm.attribution.scores import ScoreRows
 from jaxdm.storage import cache
 from jaxdm.training.trainer import Trainer
 
@@ -13,7 +14,7 @@ def scores(run: Run, targets: np.ndarray) -> np.ndarray:
   """What every new label of every example takes from some targets, in logits.
 
   The models on all data are trained again for it, since they are not stored; the scores
-  are stored in the workdir.
+  are stored in the workdir, those of other targets in a folder of their own.
 
   Args:
     run: the experiment.
@@ -22,12 +23,27 @@ def scores(run: Run, targets: np.ndarray) -> np.ndarray:
   Returns:
     float32[u, n, k], averaged over the models.
   """
-  folder = run.workdir.path / "relabel.parts"
   depends_on = base_models.identity_of(run) | {"targets": targets.tolist()}
+  folder = run.workdir.path / "relabel.parts" / cache.name_of(depends_on)
   parts = cache.Cache(folder, depends_on)
   if processes.is_follower():
     return parts.wait_for("mean")["scores"]
   return parts("mean", lambda: {"scores": _mean(run, targets, parts)})["scores"]
+
+
+def rows_of_some(values_un: np.ndarray, targets: np.ndarray, count: int) -> ScoreRows:
+  """Values float32[t, n] of some of `count` targets; 0 for all others."""
+  n = values_un.shape[1]
+  row_t = np.full(count, -1)
+  row_t[targets] = np.arange(len(targets))
+
+  def rows_of(wanted: np.ndarray) -> np.ndarray:
+    rows_un = np.zeros((len(wanted), n), np.float32)
+    known = row_t[wanted] >= 0
+    rows_un[known] = values_un[row_t[wanted][known]]
+    return rows_un
+
+  return ScoreRows((count, n), rows_of)
 
 
 def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:

@@ -93,6 +93,21 @@ def check_inputs(
     )
 
 
+def is_current(workdir: Workdir, stage: str, inputs: Mapping[str, str]) -> bool:
+  """Whether a stage has a summary, if only a partial one, and has read what is there now.
+
+  Args:
+    workdir: that may have its record.
+    stage: its name.
+    inputs: see `check_inputs`.
+  """
+  try:
+    check_inputs(workdir, stage, inputs, partial=True)
+  except WorkdirError:
+    return False
+  return True
+
+
 def run(
   workdir: Workdir,
   stage: str,

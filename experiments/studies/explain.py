@@ -2,10 +2,15 @@
 
   python -m experiments.studies.explain --workdir=runs/fashion --target=7
 
-Trains models without the first k images that its datamodel names, and without as many
-most similar and random images of its class, and with their labels flipped; says how
-often each group of models is right, with intervals, draws explain_7.png, and writes to
-explain_7.csv which images these are.
+It says what models on all data predict, which training images support the target's class
+and which oppose it, and shows by retraining what a change of some does. If models get the
+target right, it trains models without the first k images that the datamodel names, and
+without as many most similar and random images of its class, and with their labels
+flipped. If models get it wrong, it removes the images that oppose the target most, and as
+many similar and random ones of the class that models predict, and gives them the label of
+the target's class. It says how often each group of models is right, with intervals, draws
+explain_7.png, and writes to explain_7.csv which images these are. --target=shirt/007.png
+names a target by its file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +26,11 @@ from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm.attribution import registry
-from jaxdm.brittleness import label_flips, verdicts
-from jaxdm.brittleness.cases import make_cases
+from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.problem import Problem, cases_of
+from jaxdm.brittleness.repairs import CHANGES, repair_cases
+from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
@@ -32,7 +38,11 @@ from jaxdm.report import figures, page, tables, words
 from jaxdm.storage import atomic_io
 from jaxdm.training.base_trainer import BaseTrainer
 
-TARGET = flags.DEFINE_integer("target", 0, "Which target, by its index.")
+TARGET = flags.DEFINE_string(
+  "target",
+  "0",
+  "Which target: its index, or the end of its file's path, such as shirt/007.png.",
+)
 KS = flags.DEFINE_list(
   "ks", None, "Numbers of images to change; default: a twentieth and a tenth of a class."
 )
@@ -40,7 +50,8 @@ MODELS = flags.DEFINE_integer(
   "explain_models", 32, "Models trained for each change.", lower_bound=2
 )
 METHODS = ("datamodel", "similar", "random")
-_SHOWN = 20
+_SHOWN = 10  # Of each kind, in the picture.
+_PRINTED = 5
 _ALL = 1 - 1e-9  # Of a class.
 
 
@@ -74,6 +85,26 @@ class Outcome(NamedTuple):
   models: int
 
 
+class Subject(NamedTuple):
+  """A target before anything is changed.
+
+  Attributes:
+    data: examples and targets.
+    target: index of it.
+    confidence: mean softmax of its class by models on all data.
+    title: what these models predict, in words.
+    weights_n: of its datamodel, in logits.
+    groups: the examples that support and that oppose it most, by a name.
+  """
+
+  data: Dataset
+  target: int
+  confidence: float
+  title: str
+  weights_n: np.ndarray
+  groups: dict[str, np.ndarray]
+
+
 def outcome(change: str, margins: np.ndarray) -> Outcome:
   """Sums up the margins of models that did not diverge."""
   margins = margins[np.isfinite(margins)]
@@ -87,54 +118,66 @@ def outcome(change: str, margins: np.ndarray) -> Outcome:
   )
 
 
-def _requested(data: Dataset) -> tuple[int, list[int]]:
-  """Target and sizes of the flags.
+def _sizes(data: Dataset, target: int, classes: set[int]) -> list[int]:
+  """The sizes of the flags.
+
+  Args:
+    data: examples and targets.
+    target: index of it.
+    classes: each of which must hold more examples than are changed.
 
   Raises:
-    UserError: on a target that does not exist, or sizes that its class does not hold.
+    UserError: on sizes that one does not hold.
   """
-  target, count = TARGET.value, len(data.test_labels)
-  if not 0 <= target < count:
-    raise UserError("target", f"must be in [0, {count}), got {target}")
-  size = int(np.sum(data.train_labels == data.test_labels[target]))
+  counts = {label: int(np.sum(data.train_labels == label)) for label in classes}
+  label = min(counts, key=lambda label: counts[label])
+  size, name = counts[label], data.class_names[label]
   if size < 2:
-    name = data.class_names[data.test_labels[target]]
+    verb = "is of" if label == data.test_labels[target] else "is taken for"
     raise UserError(
       "target",
-      f"={target} is of the class {name}, which has 1 training image, and 1 must "
+      f"={target} {verb} the class {name}, which has {size} training image, and 1 must "
       "stay; name another target",
     )
   default = {max(1, size // 20), min(max(2, size // 10), size - 1)}
   texts = KS.value or [str(k) for k in sorted(default)]
   if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
     raise UserError("ks", f"must be numbers in [1, {size}), got {','.join(texts)}")
-  return target, [int(text) for text in texts]
+  return [int(text) for text in texts]
 
 
 def changes_of(
-  data: Dataset, scores: Mapping[str, design.Matrix], target: int, ks: Sequence[int]
+  problem: Problem,
+  scores: Mapping[str, design.Matrix],
+  target: int,
+  ks: Sequence[int],
+  *,
+  is_wrong: bool,
 ) -> list[Change]:
-  """What every method would remove, and relabel."""
+  """What every method would remove, and relabel.
 
-  def ranking(method: str, same_class: bool) -> np.ndarray:
-    labels = data.train_labels, data.test_labels
-    [case] = make_cases(
-      method,
-      scores[method],
-      np.array([target]),
-      *labels,
-      config=SearchConfig(max_share=_ALL),
-      same_class=same_class,
-    )
-    return case.ranking
-
+  Args:
+    problem: examples and targets.
+    scores: by method.
+    target: index of it.
+    ks: numbers of examples.
+    is_wrong: the changes are to make the target right; else to make it wrong.
+  """
+  of = problem, np.array([target]), SearchConfig(max_share=_ALL)
   none, found = np.zeros(0, int), []
-  for method in METHODS:
-    first = ranking(method, same_class=not registry.all_classes(method))
-    found += [Change(f"{k} removed: {method}", first[:k], none) for k in ks]
-  for method in METHODS:
-    first = ranking(method, same_class=True)
-    found += [Change(f"{k} relabelled: {method}", none, first[:k]) for k in ks]
+  for change in CHANGES:
+    is_removal = change == "removal"
+    cases = (
+      repair_cases(scores, *of, change=change)
+      if is_wrong
+      else cases_of(scores, *of, same_class=not is_removal)
+    )
+    for case in cases:
+      for k in ks:
+        first = case.ranking[:k]
+        verb = "removed" if is_removal else "relabelled"
+        pair = (first, none) if is_removal else (none, first)
+        found.append(Change(f"{k} {verb}: {case.method}", *pair))
   return found
 
 
@@ -163,38 +206,95 @@ def trained(
   return [outcome(change.name, margins) for change, margins in pairs]
 
 
-def _images(data: Dataset, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
-  """A row for each image of each change: its place, and what and from where it is."""
+def _predictions(data: Dataset, logits_rtk: np.ndarray, target: int) -> str:
+  """The target, and what models on all data predict for it, with numbers of models."""
+  predicted_r = logits_rtk[:, target].argmax(axis=-1)
+  counts = np.bincount(predicted_r, minlength=data.num_classes)
+  parts = [
+    f"{data.class_names[label]} ({counts[label]} of {len(predicted_r)})"
+    for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+  ]
+  about = names.describe_target(data, target)
+  return f"target {about}: models on all data predict {', '.join(parts)}"
+
+
+def _print(subject: Subject, found: Sequence[Outcome]) -> None:
+  """The target, its first supporters and opponents, and what models say."""
+  print(subject.title)
+  for name, examples in subject.groups.items():
+    print(f"{name}, by the datamodel's weight in logits:")
+    for example in examples[:_PRINTED].tolist():
+      about = names.describe_example(subject.data, example)
+      print(f"  {subject.weights_n[example]:+.3f}  {about}")
+  for o in found:
+    accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
+    margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
+    print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
+
+
+def _rows(subject: Subject, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
+  """A row for each image of each group and change: its place, what and where it is."""
+  data, groups = subject.data, dict(subject.groups)
+  for change in changes:
+    groups[change.name] = np.concatenate([change.removed, change.relabelled])
   return [
     (
-      change.name,
+      name,
       place,
       example,
       data.class_names[data.train_labels[example]],
       data.train_sources[example],
+      float(subject.weights_n[example]),
     )
-    for change in changes
-    for place, example in enumerate([*change.removed, *change.relabelled])
+    for name, examples in groups.items()
+    for place, example in enumerate(examples.tolist())
   ]
 
 
-def _picture(
-  data: Dataset, target: int, confidence: float, first: Change, found: list[Outcome]
-) -> bytes:
-  """The target, the images it hangs on, and what changing them does."""
-  name = data.class_names[data.test_labels[target]]
-  examples = first.removed[:_SHOWN]
+def _picture(subject: Subject, found: Sequence[Outcome]) -> bytes:
+  """The target, the images that support and oppose it, and what changing some does."""
+  data, shown = subject.data, np.concatenate(list(subject.groups.values()))
+  rows = ", ".join(
+    f"{place} row: {name}"
+    for place, name in zip(("first", "second"), subject.groups, strict=True)
+  )
   fig = figures.explanation(
-    data.test_images[target],
-    data.train_images[examples],
-    title=f"target {target}, {name}: softmax {confidence:.0%}, and the training images "
-    "that it hangs on most",
-    image_titles=[data.class_names[data.train_labels[e]] for e in examples],
+    data.test_images[subject.target],
+    data.train_images[shown],
+    title=f"{subject.title}\n{rows}, with the datamodel's weight in logits",
+    image_titles=[
+      f"{subject.weights_n[e]:+.2f}\n{names.thumbnail_title(data, e)}"
+      for e in shown.tolist()
+    ],
     names=[o.change for o in found],
     accuracies=np.array([o.accuracy for o in found]),
     margins=np.array([o.margin for o in found]),
+    columns=len(shown) // 2,
   )
   return page.png(fig)
+
+
+def _subject(
+  run: Run, base: base_models.BaseModels, target: int, weights_n: np.ndarray
+) -> Subject:
+  """What is known of the target before anything is changed."""
+  assert base.logits_rtk is not None  # Networks give some.
+  data, own = run.dataset, run.dataset.test_labels[target]
+  softmax = scipy.special.softmax(base.logits_rtk[:, target], axis=-1)
+  title = _predictions(data, base.logits_rtk, target)
+  name, order = data.class_names[own], np.argsort(-weights_n, kind="stable")
+  count = min(_SHOWN, len(order) // 2)
+  return Subject(
+    data=data,
+    target=target,
+    confidence=float(softmax[:, own].mean()),
+    title=f"{title}; softmax of {name} {softmax[:, own].mean():.0%}",
+    weights_n=weights_n,
+    groups={
+      f"supports {name}": order[:count],
+      f"opposes {name}": order[::-1][:count],
+    },
+  )
 
 
 def main(run: Run) -> dict[str, Any]:
@@ -206,37 +306,39 @@ def main(run: Run) -> dict[str, Any]:
       ": this study needs the logits and features of networks, which a function "
       "does not give",
     )
-  target, ks = _requested(data)
+  target = names.find_target(data, TARGET.value)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base, own = base_models.load(run), int(data.test_labels[target])
+  rival_t = methods.rival_classes(run, base.logits_rtk)
+  is_wrong = bool(base.margins_rt[:, target].mean() <= 0)
+  ks = _sizes(data, target, {own, int(rival_t[target])} if is_wrong else {own})
   stage = f"explain_{target}"
 
   def work() -> dict[str, Any]:
-    base = base_models.load(run)
-    logits_rtk = base.logits_rtk
-    assert logits_rtk is not None  # Networks give some.
-    label = label_flips.runner_up_class(logits_rtk, data.test_labels)[target]
-    changes = changes_of(data, methods.scores(run, METHODS), target, ks)
+    scores = methods.scores(run, METHODS)
+    subject = _subject(run, base, target, scores["datamodel"][np.array([target])][0])
+    if is_wrong:
+      scores = methods.for_repairs(scores, data, rival_t)
+    problem = Problem(data.train_labels, data.test_labels, base.margins_rt)
+    changes = changes_of(problem, scores, target, ks, is_wrong=is_wrong)
+    label = own if is_wrong else int(rival_t[target])
     found = [outcome("nothing changed", base.margins_rt[:, target])]
-    found += trained(run.trainer, target, changes, int(label), run.bar("explain"))
-    for o in found:
-      accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
-      margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
-      print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
-    softmax = scipy.special.softmax(logits_rtk[:, target], axis=-1)
-    confidence = float(softmax[:, data.test_labels[target]].mean())
-    first = changes[len(ks) - 1]
-    header = ("change", "place", "index", "class", "source")
-    rows = _images(data, changes)
-    tables.write_rows(run.workdir.path / f"{stage}.csv", header, rows)
+    found += trained(run.trainer, target, changes, label, run.bar("explain"))
+    _print(subject, found)
+    header = ("change", "place", "index", "class", "source", "weight")
+    tables.write_rows(run.workdir.path / f"{stage}.csv", header, _rows(subject, changes))
     with atomic_io.writing(run.workdir.path / f"{stage}.png") as file:
-      file.write(_picture(data, target, confidence, first, found))
+      file.write(_picture(subject, found))
+    shown = np.concatenate(list(subject.groups.values()))
     return {
-      "softmax": confidence,
+      "softmax": subject.confidence,
       "outcomes": [o._asdict() for o in found],
-      "caption": words.caption(data, target, first.removed[:_SHOWN]),
+      "caption": words.caption(data, target, shown),
     }
 
   settings = {"target": target, "ks": ks, "explain_models": MODELS.value}
-  inputs = run.inputs("train_subsets", "fit_datamodels")
+  if is_wrong:  # Of targets that are right, what earlier versions wrote still holds.
+    settings["repairs"] = True
   return stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
 
 

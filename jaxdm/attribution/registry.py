@@ -137,7 +137,9 @@ METHODS = {
   "pixels": Method("#9467bd", "negative distance of the inputs", rows=_pixels),
   "random": Method("#777777", "random numbers", rows=_random),
   "relabel": Method(
-    "#d35400", "what a changed label takes from the margin, by influence functions"
+    "#d35400",
+    "what a changed label takes from the margin, by influence functions",
+    all_classes=True,
   ),
 }
 

@@ -63,7 +63,10 @@ def surrogate_sizes(predicted_margins: np.ndarray, num_sizes: int) -> np.ndarray
 
 
 def right_targets(base_margins_rt: np.ndarray) -> np.ndarray:
-  """Targets with a positive mean margin, right in half of the models, as bool[t]."""
+  """Targets with a positive mean margin, right in half of the models, as bool[t].
+
+  Of negated margins: the targets that models get wrong.
+  """
   often = (base_margins_rt > 0).mean(axis=0) >= 0.5
   return (base_margins_rt.mean(axis=0) > 0) & often
 
@@ -74,7 +77,8 @@ def sample_targets(
   """A uniform sample of the targets that full-data models get right (`right_targets`).
 
   Args:
-    base_margins_rt: float, margins of r models trained on all data.
+    base_margins_rt: float, margins of r models trained on all data; negated ones for a
+      sample of the targets that they get wrong.
     num_targets: sample size; all eligible targets if there are fewer.
     seed: of the sample.
 
@@ -119,31 +123,72 @@ def make_cases(
     ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
       of range.
   """
-  expected = (len(target_labels), len(labels))
-  if tuple(scores_tn.shape) != expected:
-    raise ValueError(f"scores of {method} must be [t, n] = {expected}")
-  _check_scores(method, scores_tn, np.asarray(labels), np.asarray(target_labels))
-  wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
-  if wrong:
-    raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
+  check_scores(method, scores_tn, targets, labels, target_labels)
   cases = []
   rows_un = scores_tn[np.asarray(targets, int)]
   for target, scores_n in zip(targets, rows_un, strict=True):
     allowed = np.arange(len(labels))
     if same_class:
       allowed = allowed[np.asarray(labels) == target_labels[target]]
-    max_k = largest_change(labels, target_labels[target], config.max_share)
-    order = np.argsort(-scores_n[allowed], kind="stable")[:max_k]
-    ranking = allowed[order]
-    sizes = candidate_sizes(len(ranking), config.num_sizes)
-    if config.size_law == "surrogate" and predicted_full_t is not None:
-      left = predicted_full_t[target] - scores_n[ranking].cumsum()
-      sizes = surrogate_sizes(left, config.num_sizes)
+    most = largest_change(labels, target_labels[target], config.max_share)
+    margin = None if predicted_full_t is None else predicted_full_t[target]
+    ranking = rank_highest(scores_n, allowed, most)
+    sizes = sizes_of(scores_n[ranking], config, margin)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases
 
 
-def _check_scores(
+def rank_highest(scores_n: np.ndarray, allowed: np.ndarray, most: int) -> np.ndarray:
+  """The allowed examples with the highest scores, the highest first, as int[...]."""
+  return allowed[np.argsort(-scores_n[allowed], kind="stable")[:most]]
+
+
+def sizes_of(
+  scores: np.ndarray, config: SearchConfig, predicted_margin: float | None = None
+) -> np.ndarray:
+  """The sizes to try of a ranking, by the config's law.
+
+  Args:
+    scores: float, of the examples of the ranking, in its order.
+    config: names the law.
+    predicted_margin: what a datamodel with these scores as weights predicts for the full
+      training set; None: there is no datamodel, and sizes are those of the grid.
+  """
+  if config.size_law == "surrogate" and predicted_margin is not None:
+    return surrogate_sizes(predicted_margin - scores.cumsum(), config.num_sizes)
+  return candidate_sizes(len(scores), config.num_sizes)
+
+
+def check_scores(
+  method: str,
+  scores_tn: design.Matrix,
+  targets: np.ndarray,
+  labels: np.ndarray,
+  target_labels: np.ndarray,
+) -> None:
+  """Checks that scores can rank examples for some targets.
+
+  Args:
+    method: names the scores.
+    scores_tn: float, how much each example supports each target.
+    targets: int, indices of the targets wanted.
+    labels: int[n], of the training examples.
+    target_labels: int[t].
+
+  Raises:
+    ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
+      of range.
+  """
+  expected = (len(target_labels), len(labels))
+  if tuple(scores_tn.shape) != expected:
+    raise ValueError(f"scores of {method} must be [t, n] = {expected}")
+  _check_sign(method, scores_tn, np.asarray(labels), np.asarray(target_labels))
+  wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
+  if wrong:
+    raise ValueError(f"targets must be in [0, {len(target_labels)}), got {wrong}")
+
+
+def _check_sign(
   method: str, scores_tn: design.Matrix, labels: np.ndarray, target_labels: np.ndarray
 ) -> None:
   """Raises ValueError on NaN, and if targets' own classes have clearly lower scores.

@@ -1,6 +1,6 @@
-"""What both searches are asked for, checked, and turned into cases."""
+"""What all searches are asked for, checked, and turned into cases."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,22 +89,63 @@ def choose_targets(
     UserError: if models on all data get none right, or one that was asked for wrong.
     ValueError: on a target out of range.
   """
+  return _chosen(
+    problem.base_margins_rt,
+    targets,
+    config,
+    none="no target right, so that none can be searched",
+    others="{} wrong",
+  )
+
+
+def choose_wrong_targets(
+  problem: Problem, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
+) -> np.ndarray:
+  """The targets to repair, int[u], ascending; by default some of those that are wrong.
+
+  Raises:
+    UserError: if models on all data get none wrong, or one that was asked for right.
+    ValueError: on a target out of range.
+  """
+  return _chosen(
+    -problem.base_margins_rt,
+    targets,
+    config,
+    none="no target wrong, so that there is nothing to repair",
+    others="{} right; find_removals is for those",
+  )
+
+
+def _chosen(
+  margins_rt: np.ndarray,
+  targets: Sequence[int] | np.ndarray | None,
+  config: SearchConfig,
+  *,
+  none: str,
+  others: str,
+) -> np.ndarray:
+  """The targets asked for, or a sample, of those whose margins are positive.
+
+  Args:
+    margins_rt: of models on all data, or negated.
+    targets: those asked for.
+    config: of the sample.
+    none: what models on all data get if there are none.
+    others: what they get if some that are asked for are not among them.
+  """
   if targets is None:
-    found = sample_targets(problem.base_margins_rt, config.num_targets, config.seed)
+    found = sample_targets(margins_rt, config.num_targets, config.seed)
     if not found.size:
-      raise UserError(
-        None, "models on all data get no target right, so that none can be searched"
-      )
+      raise UserError(None, f"models on all data get {none}")
     return found
-  asked = np.unique(np.asarray(targets, int))
-  outside = asked[(asked < 0) | (asked >= len(problem.target_labels))]
+  asked, count = np.unique(np.asarray(targets, int)), margins_rt.shape[1]
+  outside = asked[(asked < 0) | (asked >= count)]
   if outside.size:
-    raise ValueError(
-      f"targets must be in [0, {len(problem.target_labels)}), got {outside.tolist()}"
-    )
-  wrong = asked[~right_targets(problem.base_margins_rt)[asked]]
-  if wrong.size:
-    raise UserError("targets", f": models on all data get {wrong.tolist()} wrong")
+    raise ValueError(f"targets must be in [0, {count}), got {outside.tolist()}")
+  refused = asked[~right_targets(margins_rt)[asked]]
+  if refused.size:
+    text = others.format(refused.tolist())
+    raise UserError("targets", f": models on all data get {text}")
   return asked
 
 
@@ -127,19 +168,10 @@ def cases_of(
       say nothing of other classes (`attribution.registry`).
   """
   cases: list[Case] = []
-  named = scores if isinstance(scores, Mapping) else {"scores": scores}
-  if not named:
-    raise ValueError("scores must name at least one method")
-  for name, one in named.items():
-    full_t = None
-    if isinstance(one, Datamodels):
-      full_t = one.predict(np.ones(len(problem.labels), bool))
-      one = one.weights_tn
-    elif not hasattr(one, "shape"):
-      one = matrices.as_real(f"scores of {name}", one)
+  for name, scores_tn, full_t in named_scores(scores, len(problem.labels)):
     cases += make_cases(
       name,
-      one,
+      scores_tn,
       targets,
       problem.labels,
       problem.target_labels,
@@ -148,6 +180,29 @@ def cases_of(
       predicted_full_t=full_t,
     )
   return cases
+
+
+def named_scores(
+  scores: Any, num_train: int
+) -> Iterator[tuple[str, matrices.Matrix, np.ndarray | None]]:
+  """Each method's name, its scores [t, n], and margins float[t] that it predicts.
+
+  Only datamodels predict margins, of models on all data; of other methods they are None.
+
+  Args:
+    scores: see `find_removals`.
+    num_train: n.
+  """
+  named = scores if isinstance(scores, Mapping) else {"scores": scores}
+  if not named:
+    raise ValueError("scores must name at least one method")
+  for name, one in named.items():
+    if isinstance(one, Datamodels):
+      yield name, one.weights_tn, one.predict(np.ones(num_train, bool))
+    elif hasattr(one, "shape"):
+      yield name, one, None
+    else:
+      yield name, matrices.as_real(f"scores of {name}", one), None
 
 
 def _as_labels(name: str, values: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ method ranked the examples nor how models are trained.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -202,6 +202,7 @@ def search(
   *,
   budget: int | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
+  as_found: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
 
@@ -219,6 +220,7 @@ def search(
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
     progress: called with (models asked for so far, models expected in all).
+    as_found: restates a verdict for the caller, whose margins may be others.
 
   Returns:
     One Verdict a case, in order.
@@ -243,10 +245,10 @@ def search(
       s.observe(index, margins_m[rows])
       if s.verdict.finished and not s.verdict.censored and logged < _LOGGED:
         logged += 1
-        _log_claim(s.verdict)
+        _log_claim(as_found(s.verdict))
   used = sum(s.models_used for s in searches)
   progress(used, used)
-  return [s.verdict for s in searches]
+  return [as_found(s.verdict) for s in searches]
 
 
 def _log_claim(verdict: Verdict) -> None:

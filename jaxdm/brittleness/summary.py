@@ -23,7 +23,7 @@ def by_method(
 def summarise(
   verdicts: Sequence[verdicts_lib.Verdict], class_sizes_t: np.ndarray | None = None
 ) -> dict[str, dict[str, Any]]:
-  """Per method: what share of targets falls by how much, and at what cost.
+  """Per method: what share of targets flips by how much, and at what cost.
 
   >>> import jaxdm
   >>> verdict = jaxdm.Verdict(
@@ -35,7 +35,8 @@ def summarise(
   (1.0, [3.0, 3.0, 3.0])
 
   Args:
-    verdicts: of all methods, as `find_removals` and `find_label_flips` return them.
+    verdicts: of all methods, as `find_removals`, `find_label_flips` or `find_repairs`
+      return them.
     class_sizes_t: int, training examples in each target's class; None: nothing is said
       of classes.
 
@@ -43,8 +44,9 @@ def summarise(
     By method: targets, class_sizes (the smallest and the largest of the targets'
     classes), share_flipped, share_flipped_within (by the change's share of the target's
     class), share_mostly_wrong (the other definition as well: those flipped that at most
-    half of the models of the proof get right), median_k with its 95 % interval (None
-    where censored), largest_k_tried, models_used, unfinished,
+    half of the models of the proof get right; of repairs it is share_mostly_right, those
+    that at least half get right), median_k with its 95 % interval (None where censored),
+    largest_k_tried, models_used, unfinished,
     claims_at_unchecked_skewness (see `unchecked`).
   """
   summary = {}
@@ -56,9 +58,7 @@ def summarise(
       "targets": len(group),
       "share_flipped": float(np.mean(np.isfinite(found))),
       **_by_class(group, found, class_sizes_t),
-      "share_mostly_wrong": float(
-        np.mean([not v.censored and v.accuracy <= 0.5 for v in group])
-      ),
+      **_by_accuracy(group),
       "median_k": [k if np.isfinite(k) else None for k in median],
       "largest_k_tried": largest,
       "models_used": sum(v.models_used for v in group),
@@ -68,6 +68,34 @@ def summarise(
       ),
     }
   return summary
+
+
+def _by_accuracy(group: Sequence[verdicts_lib.Verdict]) -> dict[str, float]:
+  """The share of targets that are flipped by the other definition, too."""
+  if group[0].is_repair:
+    right = [not v.censored and v.accuracy >= 0.5 for v in group]
+    return {"share_mostly_right": float(np.mean(right))}
+  wrong = [not v.censored and v.accuracy <= 0.5 for v in group]
+  return {"share_mostly_wrong": float(np.mean(wrong))}
+
+
+def share_named(
+  verdicts: Sequence[verdicts_lib.Verdict], examples: np.ndarray
+) -> tuple[float, float]:
+  """How far verified changes and some examples, such as wrong labels, are the same.
+
+  Args:
+    verdicts: whose changed examples count together, those of censored ones not.
+    examples: int, indices of training examples.
+
+  Returns:
+    The share of the examples that are changed (recall), and the share of the changed
+    ones that are among the examples (precision; NaN if nothing is changed).
+  """
+  changed = {i for v in verdicts if not v.censored for i in v.examples[: v.k]}
+  wanted = set(np.asarray(examples).tolist())
+  both = len(changed & wanted)
+  return both / len(wanted), both / len(changed) if changed else np.nan
 
 
 def _by_class(

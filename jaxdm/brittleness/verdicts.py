@@ -42,8 +42,9 @@ class Verdict(NamedTuple):
     k_tried: the size that the margin below belongs to: k, or the largest one tried.
     mean_margin: of the models trained on that change, in logits.
     margin_low: lower bound of the expected margin.
-    margin_high: upper bound; a claim is margin_high <= 0. Each bound is one-sided, by
-      Student's t, at the level that `SequentialTest` has for so many models.
+    margin_high: upper bound; a claim is margin_high <= 0, or margin_low >= 0 of a repair.
+      Each bound is one-sided, by Student's t, at the level that `SequentialTest` has for
+      so many models.
     accuracy: share of those models that are right about the target.
     models: how many of them there are.
     largest: the largest size that the search may try.
@@ -55,6 +56,7 @@ class Verdict(NamedTuple):
       None if no estimate was given.
     examples: int, training examples that the search may change, the first ones first;
       `examples[:k]` is what was found.
+    is_repair: whether the target was wrong and the change is to make it right.
   """
 
   target: int
@@ -73,6 +75,7 @@ class Verdict(NamedTuple):
   finished: bool
   skewness: float | None = None
   examples: tuple[int, ...] = ()
+  is_repair: bool = False
 
   @property
   def level_checked(self) -> bool:

@@ -23,7 +23,7 @@ _VERDICTS = {
   "models, trained after that change, with seeds that the search has not used",
   "margin_low": "lower bound of the expected margin",
   "margin_high": "upper bound of the expected margin; a change is verified if it is at "
-  "most 0",
+  "most 0, a repair if margin_low is at least 0",
   "accuracy": "share of the models of the proof that are right about the target",
   "models": "models of the proof: the test was clear after so many",
   "largest": "the largest number of examples that the search may change",
@@ -34,6 +34,8 @@ _VERDICTS = {
   "finished": "False: the budget of models ran out before the search ended",
   "skewness": "of the target's margins, estimated from the models on all data; the test "
   "allows for it; empty: unknown",
+  "is_repair": "True: models on all data get the target wrong, and the change is to make "
+  "it right",
   "base_accuracy": "share of the models on all data that are right about the target",
   "base_mean_margin": "mean margin of the models on all data, in logits",
   "share_of_class": "k_tried as a share of the training examples of the target's class",
@@ -65,12 +67,19 @@ COLUMNS: dict[str, dict[str, str]] = {
   },
   "brittleness": _VERDICTS,
   "label_flip": _VERDICTS,
+  "repair": {
+    "change": "removal: the examples are left out; relabel: they stay, with the label of "
+    "the target's class",
+    **_VERDICTS,
+  },
   "explain": {
-    "change": "what was done to the examples of the row",
+    "change": "what was done to the examples of the row, or what they do to the target",
     "place": _PLACE,
     "index": "number of the training example",
     "class": "name of its class",
     "source": _SOURCE,
+    "weight": "its weight in the target's datamodel, in logits: what the example adds to "
+    "the predicted margin",
   },
   "removal_curves": {
     "target": _TARGET,

@@ -36,7 +36,8 @@ def plot_share_flipped(
   >>> figure.savefig("flipped.png")  # doctest: +SKIP
 
   Args:
-    verdicts: of all methods, as `find_removals` and `find_label_flips` return them.
+    verdicts: of all methods, as `find_removals`, `find_label_flips` or `find_repairs`
+      return them.
     what: what was done to the examples, for the axis.
 
   Returns:
@@ -96,8 +97,9 @@ def cumulative_share(
   *,
   class_size: int,
   of: str = "a class",
+  what: str = "flipped",
 ) -> mpl_figure.Figure:
-  """Share of targets flipped against the number of examples changed.
+  """Share of targets flipped, or repaired, against the number of examples changed.
 
   Args:
     groups: verdicts on removals by method, drawn solid.
@@ -105,6 +107,7 @@ def cumulative_share(
       removals.
     class_size: training examples in a class, for the upper axes.
     of: which class that is.
+    what: what the changes do to the targets.
 
   Returns:
     A figure with removals on the left and label flips on the right; one step curve a
@@ -128,16 +131,16 @@ def cumulative_share(
   _draw_shares(left, removals, largest)
   flipped = curves(flips, "relabelled", "--")
   _draw_shares(right, [*removals[:1], *flipped], largest)
-  for axes, what in ((left, "removed"), (right, "changed")):
+  for axes, change in ((left, "removed"), (right, "changed")):
     axes.set(
-      xlabel=f"training examples {what}, at most", xlim=(0, largest + 1), ylim=(0, 1)
+      xlabel=f"training examples {change}, at most", xlim=(0, largest + 1), ylim=(0, 1)
     )
     top = axes.secondary_xaxis(
       "top", functions=(_times(100 / class_size), _times(class_size / 100))
     )
     top.set_xlabel(f"per cent of {of}")
     axes.legend(frameon=False, fontsize="small")
-  left.set_ylabel("share of targets flipped (verified)")
+  left.set_ylabel(f"share of targets {what} (verified)")
   return fig
 
 
@@ -245,21 +248,22 @@ def explanation(
   names: Sequence[str],
   accuracies: np.ndarray,
   margins: np.ndarray,
+  columns: int = 10,
 ) -> mpl_figure.Figure:
   """A target, the training images it hangs on, and what changing them does.
 
   Args:
     target_image: uint8[h, w, c].
-    images: uint8[r, h, w, c], strongest support first.
+    images: uint8[r, h, w, c], row by row.
     title: over the whole picture.
-    image_titles: one short line an image.
+    image_titles: some short lines an image.
     names: of the changes.
     accuracies: float[changes, 3], P(correct) with its lower and upper end.
     margins: the same of the mean margin, in logits.
+    columns: images in a row.
   """
-  fig = mpl_figure.Figure(figsize=(11, 6.5), layout="constrained")
-  above, below = fig.subfigures(2, 1, height_ratios=(1, 1.4), squeeze=False)[:, 0]
-  columns = 10
+  fig = mpl_figure.Figure(figsize=(11, 7), layout="constrained")
+  above, below = fig.subfigures(2, 1, height_ratios=(1, 1.2), squeeze=False)[:, 0]
   rows = max(1, -(-len(images) // columns))
   grid = above.add_gridspec(rows, columns + 2)
   _draw(above.add_subplot(grid[:, :2]), target_image, "target")
@@ -299,7 +303,7 @@ def story(
   """
   columns = 10
   rows = max(1, -(-len(removed_images) // columns))
-  fig = mpl_figure.Figure(figsize=(11, 1.25 * rows + 0.6), layout="constrained")
+  fig = mpl_figure.Figure(figsize=(11, 1.4 * rows + 0.6), layout="constrained")
   grid = fig.add_gridspec(rows, columns + 2)
   _draw(fig.add_subplot(grid[:, :2]), target_image, "target")
   pairs = zip(removed_images, removed_titles, strict=True)

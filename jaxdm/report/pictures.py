@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from jaxdm import training_sets
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
@@ -17,32 +18,38 @@ _STORIES = 4
 
 
 def stories(
-  data: Dataset, base_margins_rt: np.ndarray, verdicts: Sequence[Verdict]
+  data: Dataset,
+  base_margins_rt: np.ndarray,
+  verdicts: Sequence[Verdict],
+  name: str = "target",
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-  """Pictures of the targets that fewest removals flip, and captions, by file name."""
-  method = words.story_method(by_method(verdicts))
-  found = [
-    (v, np.array(v.examples[: v.k]))
-    for v in verdicts
-    if v.method == method and not v.censored
-  ]
-  found.sort(key=lambda pair: pair[0].k)
+  """Pictures of the targets that fewest removals flip, or repair, and captions.
+
+  Args:
+    data: examples and targets.
+    base_margins_rt: of the models on all data.
+    verdicts: on removals.
+    name: with which the names of the files begin.
+
+  Returns:
+    PNG files and captions, by file name.
+  """
   pictures, captions = {}, {}
-  for verdict, examples in found[:_STORIES]:
+  for verdict in words.smallest_changes(verdicts)[:_STORIES]:
+    examples = np.array(verdict.examples[: verdict.k])
     before = (base_margins_rt[:, verdict.target] > 0).mean()
-    name = data.class_names[data.test_labels[verdict.target]]
     fig = figures.story(
       data.test_images[verdict.target],
       data.train_images[examples],
       title=(
-        f"target {verdict.target}, {name}: P(correct) {before:.0%} with all data, "
-        f"{verdict.accuracy:.0%} of {verdict.models} models without these {verdict.k} "
-        f"images; mean margin {verdict.mean_margin:.2f} "
+        f"target {names.describe_target(data, verdict.target)}: P(correct) {before:.0%} "
+        f"with all data, {verdict.accuracy:.0%} of {verdict.models} models without these "
+        f"{verdict.k} images; mean margin {verdict.mean_margin:.2f} "
         f"[{verdict.margin_low:.2f}, {verdict.margin_high:.2f}]"
       ),
-      removed_titles=[data.class_names[data.train_labels[e]] for e in examples],
+      removed_titles=[names.thumbnail_title(data, int(e)) for e in examples],
     )
-    file = f"target_{verdict.target}.png"
+    file = f"{name}_{verdict.target}.png"
     pictures[file] = page.png(fig)
     captions[file] = words.caption(data, verdict.target, examples)
   return pictures, captions
@@ -66,9 +73,12 @@ def calibration(
 
 
 def shares(
-  data: Dataset, removals: Sequence[Verdict], label_flips: Sequence[Verdict]
+  data: Dataset,
+  removals: Sequence[Verdict],
+  label_flips: Sequence[Verdict],
+  what: str = "flipped",
 ) -> Figure:
-  """The shares of targets that removals and label flips of each size flip."""
+  """The shares of targets that removals and label flips of each size flip, or repair."""
   classes = np.unique(data.test_labels[[v.target for v in removals]])
   class_sizes = np.bincount(data.train_labels)[classes]
   return figures.cumulative_share(
@@ -76,6 +86,7 @@ def shares(
     by_method(label_flips),
     class_size=int(class_sizes.min()),
     of="a class" if np.ptp(class_sizes) == 0 else "the smallest class",
+    what=what,
   )
 
 

@@ -58,8 +58,9 @@ def of_experiment(
     *(_other(name, rows) for name, rows in others.items()),
     _quality(summary, pictures),
     *_studies(summary, pictures),
+    *_repairs(summary, pictures),
     _wrong(summary),
-    _columns((*columns.PIPELINE, *others)),
+    _columns((*columns.PIPELINE, *["repair"] * ("repair" in summary), *others)),
     settings(summary["settings"]),
     runs(summary["provenance"]),
   ]
@@ -110,7 +111,7 @@ def _search(name: str, heading: str, found: Mapping[str, Any], caption: str) -> 
     median, low, high = (beyond if k is None else f"{k:g}" for k in s["median_k"])
     interval = median if median == low == high else f"{median} [{low}, {high}]"
     row = [method, *shares, f"{s['share_flipped']:.2f}"]
-    row += [f"{s['share_mostly_wrong']:.2f}", interval, f"{s['models_used']:,}"]
+    row += [f"{tables.by_accuracy(s):.2f}", interval, f"{s['models_used']:,}"]
     rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))
   texts = []
   if left := sum(s["unfinished"] for s in methods.values()):
@@ -195,6 +196,31 @@ def _studies(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Sec
   return found
 
 
+def _repairs(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Section]:
+  """What makes wrong predictions right, if that was searched."""
+  if "repair" not in summary or "repair.png" not in pictures:
+    return []
+  shares = Picture(
+    pictures["repair.png"],
+    "Curves: the share of targets repaired against the number of images changed",
+    summary["repair"]["caption"],
+  )
+  stories = _stories(summary, pictures, "repair_")
+  heading = "How few training images make wrong predictions right"
+  return [
+    Section("repairs", heading, pictures=[shares, *stories]),
+    *(
+      _search(
+        f"repairs-{change}",
+        f"Repairs by {change}",
+        {"methods": methods},
+        words.repair_columns(change),
+      )
+      for change, methods in summary["repair"]["methods"].items()
+    ),
+  ]
+
+
 def _other(name: str, rows: Sequence[Mapping[str, str]]) -> Section:
   """A table of another program, as far as it is short enough to read."""
   shown = [c for c in rows[0] if c not in tables.LONG] if rows else []
@@ -223,7 +249,10 @@ def _wrong(summary: dict[str, Any]) -> Section:
     )
     for row in wrong[:_WRONG]
   ]
-  note = f"{len(wrong)} of {summary['train_subsets']['num_targets']}; not searched."
+  note = (
+    f"{len(wrong)} of {summary['train_subsets']['num_targets']}; not searched for "
+    "brittleness. A search for repairs finds what would make them right."
+  )
   if len(wrong) > _WRONG:
     note += f" The first {_WRONG}; targets.csv has all."
   return Section(name, heading, [note], tables=[Table(header, rows)])

@@ -26,21 +26,22 @@ _VERDICT: dict[str, Any] = {
   if name != "examples"
 }
 _OF_EXAMPLES = ("labels", "sources")
-_EXTRA = (
+VERDICT_HEADER = (
+  *_VERDICT,
   "base_accuracy",
   "base_mean_margin",
   "share_of_class",
   "examples",
+  "target_class",
   "target_source",
+  "changed",
+  "changed_classes",
   "changed_sources",
 )
 # Columns that are too long to show in a page.
-LONG = ("examples", "changed_sources")
+LONG = ("examples", "changed", "changed_classes", "changed_sources")
 # Tables of programs beside the pipeline that the page shows where they are, by name.
-OTHERS = {
-  "repair": "Repairs: training images whose change makes wrong targets right",
-  "audit": "Audit: the training images one by one",
-}
+OTHERS = {"audit": "Audit: the training images one by one"}
 
 
 def read_rows(path: epath.Path) -> list[dict[str, str]]:
@@ -99,31 +100,43 @@ def write_verdicts(
 ) -> None:
   """Writes verdicts with what is needed to read and to replay them.
 
-  Their `examples` are the ranking, of which the first `k_tried` were changed; those are
-  the `changed_sources`, a JSON list of text.
-
   Args:
     path: of the CSV file.
     verdicts: what was found.
     base_margins_rt: float, margins of r models on all data.
     dataset: the examples and targets.
   """
-  class_sizes_t = np.bincount(dataset.train_labels)[dataset.test_labels]
-  rows = []
-  for verdict in verdicts:
-    base = base_margins_rt[:, verdict.target]
-    changed = [dataset.train_sources[i] for i in verdict.examples[: verdict.k_tried]]
-    extra = (
-      float((base > 0).mean()),
-      float(base.mean()),
-      verdict.k_tried / int(class_sizes_t[verdict.target]),
-      " ".join(map(str, verdict.examples)),
-      dataset.test_sources[verdict.target],
-      json.dumps(changed, ensure_ascii=False),
-    )
-    fields = verdict._asdict()
-    rows.append((*(fields[name] for name in _VERDICT), *extra))
-  write_rows(path, (*_VERDICT, *_EXTRA), rows)
+  rows = [verdict_row(verdict, base_margins_rt, dataset) for verdict in verdicts]
+  write_rows(path, VERDICT_HEADER, rows)
+
+
+def verdict_row(
+  verdict: verdicts_lib.Verdict, base_margins_rt: np.ndarray, dataset: Dataset
+) -> tuple[Any, ...]:
+  """A verdict's cells, under `VERDICT_HEADER`.
+
+  Its `examples` are the ranking, of which the first `k_tried` were changed. Those are
+  `changed`, with `changed_classes` and `changed_sources`, JSON lists.
+  """
+  target, changed = verdict.target, verdict.examples[: verdict.k_tried]
+  base_r, labels = base_margins_rt[:, target], dataset.train_labels
+  class_size = int(np.sum(labels == dataset.test_labels[target]))
+  lists = (
+    list(changed),
+    [dataset.class_names[labels[i]] for i in changed],
+    [dataset.train_sources[i] for i in changed],
+  )
+  fields = verdict._asdict()
+  return (
+    *(fields[name] for name in _VERDICT),
+    float((base_r > 0).mean()),
+    float(base_r.mean()),
+    verdict.k_tried / class_size,
+    " ".join(map(str, verdict.examples)),
+    dataset.class_names[dataset.test_labels[target]],
+    dataset.test_sources[target],
+    *(json.dumps(values, ensure_ascii=False) for values in lists),
+  )
 
 
 def write_targets(
@@ -183,7 +196,7 @@ def text(summary: dict[str, Any], title: str = "share of targets flipped by") ->
     median = s["median_k"][0]
     k = f"> {s['largest_k_tried']}" if median is None else f"{median:g}"
     cells = [f"{share:.2f}" for share in (*shares(s), s["share_flipped"])]
-    cells += [f"{s['share_mostly_wrong']:.2f}", k, f"{s['models_used']:,}"]
+    cells += [f"{by_accuracy(s):.2f}", k, f"{s['models_used']:,}"]
     cells += [f"{s['lds']['estimate']:.3f}"] if "lds" in s else []
     lines.append(f"{method:<36}" + "".join(f"{cell:>16}" for cell in cells))
   if ceiling := ceiling_of(summary):
@@ -191,6 +204,12 @@ def text(summary: dict[str, Any], title: str = "share of targets flipped by") ->
     lines.append(f"noise ceiling, an upper bound of the LDS: {ends}")
   lines += [note] if (note := unchecked(summary)) else []
   return "\n".join(lines)
+
+
+def by_accuracy(of_method: dict[str, Any]) -> float:
+  """The share of targets that are flipped, or repaired, by the other definition, too."""
+  repaired = of_method.get("share_mostly_right")
+  return of_method["share_mostly_wrong"] if repaired is None else repaired
 
 
 def unchecked(summary: dict[str, Any]) -> str:

@@ -5,11 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.summary import by_method
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 
 Summary = Mapping[str, Any]
 
 _LEVEL = 0.05  # Of comparisons.
+_NAMED = 3  # Of the examples of a change, in a line.
 
 
 def percent(share: float) -> str:
@@ -72,6 +77,37 @@ def columns(summary: Summary, stage: str) -> str:
   if any(method.get("lds") for method in methods.values()):
     note += "; and the LDS of the method's scores on held-out models"
   return note + "."
+
+
+def repairs(search: SearchConfig, count: int) -> str:
+  """What the curves of repaired targets show.
+
+  Args:
+    search: its settings.
+    count: of the targets.
+  """
+  return (
+    f"Share of {count} targets that models on all data get wrong, and that a change of "
+    "at most so many training images makes right. Left: the images that oppose the "
+    "target most are removed; similarities and random numbers choose among the class "
+    "that models predict. Right, dashed, beside the removals by the first method: images "
+    "of other classes stay with the label of the target's class. Every step is verified "
+    f"on up to {search.verify_seeds} models with fresh seeds, at "
+    f"{percent(search.confidence)} confidence; a target that no tried change repairs "
+    "stays in the denominator."
+  )
+
+
+def repair_columns(change: str) -> str:
+  """What the columns of a table of repairs are."""
+  verb = {"removal": "removing", "relabel": "relabelling"}[change]
+  return (
+    f"Share of targets repaired by {verb} at most such a part of as many examples as "
+    "their class has (so many examples); by accuracy: the share that is repaired by the "
+    "other definition, too, at least half of the models of the proof being right; the "
+    "median number of examples with its 95 % interval over targets; models trained for "
+    "the method."
+  )
 
 
 def comparisons(found: Sequence[Mapping[str, Any]]) -> str:
@@ -159,9 +195,9 @@ def extrapolation(summary: Summary) -> str:
 
 def caption(dataset: Dataset, target: int, examples: np.ndarray) -> str:
   """Which target and, in order, which training examples a picture shows."""
-  images = "; ".join(f"{i}: {dataset.train_sources[i]}" for i in examples)
+  images = "; ".join(names.describe_example(dataset, int(i)) for i in examples)
   return (
-    f"Target {target}: {dataset.test_sources[target]}. Training images, in order, by "
+    f"Target {names.describe_target(dataset, target)}. Training images, in order, by "
     f"index: {images}."
   )
 
@@ -169,3 +205,22 @@ def caption(dataset: Dataset, target: int, examples: np.ndarray) -> str:
 def story_method(methods: Mapping[str, Any]) -> str:
   """The method whose removals are shown image by image: the datamodel's, or the first."""
   return "datamodel" if "datamodel" in methods else next(iter(methods))
+
+
+def smallest_changes(verdicts: Sequence[Verdict]) -> list[Verdict]:
+  """The claims of the method whose changes are shown one by one, the smallest first."""
+  if not verdicts:
+    return []
+  method = story_method(by_method(verdicts))
+  found = [v for v in verdicts if v.method == method and not v.censored]
+  return sorted(found, key=lambda v: v.k)
+
+
+def change_line(dataset: Dataset, verdict: Verdict) -> str:
+  """A claim in one line: the target, and the first examples that are changed."""
+  first = [names.describe_example(dataset, i) for i in verdict.examples[: verdict.k]]
+  more = f" and {len(first) - _NAMED} more" if len(first) > _NAMED else ""
+  return (
+    f"target {names.describe_target(dataset, verdict.target)}: {verdict.k} changed, "
+    f"by {verdict.method}: {', '.join(first[:_NAMED])}{more}"
+  )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import label_flip as launcher
+from experiments.runtime import relabel
 from jaxdm.brittleness import label_flips
 
 
@@ -23,8 +23,8 @@ def test_a_given_class_must_not_be_a_targets_own() -> None:
 
 
 def test_the_best_class_takes_most_and_is_another() -> None:
-  relabel = np.array([[[0.0, -2, -1], [3, 0, 4]]])
-  found = label_flips.best_class(relabel, np.array([0, 1]))
+  taken = np.array([[[0.0, -2, -1], [3, 0, 4]]])
+  found = label_flips.best_class(taken, np.array([0, 1]))
   np.testing.assert_array_equal(found, [[2, 2]])
   only = label_flips.best_class(np.array([[[9.0, -5]]]), np.array([0]))
   np.testing.assert_array_equal(only, [[1]])
@@ -32,7 +32,7 @@ def test_the_best_class_takes_most_and_is_another() -> None:
 
 def test_scores_of_some_targets_are_zero_for_all_others() -> None:
   taken = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
-  rows = launcher._of_some(taken, np.array([1, 4, 6]), 8)
+  rows = relabel.rows_of_some(taken, np.array([1, 4, 6]), 8)
   expected = np.zeros((8, 4), np.float32)
   expected[1], expected[4], expected[6] = taken
   np.testing.assert_array_equal(rows[:], expected)

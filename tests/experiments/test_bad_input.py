@@ -14,6 +14,7 @@ from experiments import (
   fit_datamodels,
   label_flip,
   pipeline,
+  repair,
   report,
   train_subsets,
 )
@@ -132,6 +133,8 @@ TABLE = [
     {"flip_to": "shirt", "search_targets": ",".join(map(str, range(20)))},
     "--flip_to must not be the class of a target; it is that of 10 of 20",
   ),
+  (repair, {"methods": "best"}, "--methods must be some of datamodel, influence"),
+  (repair, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
   (label_flip, {"flip_to": "hat"}, "--flip_to must be runner-up, best or one of"),
   (label_flip, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),
   (removal_curves, {}, "--workdir=.* lacks a finished fit_datamodels; run python -m"),

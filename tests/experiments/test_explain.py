@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 import scipy.stats
 from absl.testing import flagsaver
+from support import planted
 from support.programs import TOY, start
 
 from experiments import fit_datamodels, train_subsets
@@ -35,10 +36,10 @@ def test_default_sizes_fit_every_class(size) -> None:
   )
   if size == 1:
     with pytest.raises(UserError, match="^target=0 is of the class small, which has 1"):
-      explain._requested(data)
+      explain._sizes(data, 0, {0})
     return
-  target, ks = explain._requested(data)
-  assert target == 0 and ks == sorted(set(ks)) and len(ks) in (1, 2)
+  ks = explain._sizes(data, 0, {0})
+  assert ks == sorted(set(ks)) and len(ks) in (1, 2)
   assert set(ks) <= set(range(1, size))
   if size >= 40:
     assert ks == [size // 20, size // 10]
@@ -47,7 +48,11 @@ def test_default_sizes_fit_every_class(size) -> None:
     flagsaver.flagsaver(ks=[str(size)]),
     pytest.raises(UserError, match=rf"^ks must be numbers in \[1, {size}\)"),
   ):
-    explain._requested(data)
+    explain._sizes(data, 0, {0})
+  # To repair a target, the class that it is taken for must be large enough, too.
+  assert explain._sizes(data, 0, {0, 1}) == explain._sizes(
+    data, 0, {0 if size < 7 else 1}
+  )
 
 
 @pytest.mark.slow
@@ -67,19 +72,25 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
   scores = explain.methods.scores(opened, explain.METHODS)
   with open(finished_copy / "explain_3.csv", newline="", encoding="utf-8") as file:
     table = list(csv.DictReader(file))
-  assert record["caption"].startswith(f"Target 3: {opened.dataset.test_sources[3]}.")
+  class_name = opened.dataset.class_names[opened.dataset.test_labels[3]]
+  assert record["caption"].startswith(
+    f"Target 3 ({class_name}, {opened.dataset.test_sources[3]})."
+  )
   for row in table:
     index = int(row["index"])
     assert row["source"] == opened.dataset.train_sources[index]
     assert row["class"] == opened.dataset.class_names[opened.dataset.train_labels[index]]
-  for change in explain.changes_of(opened.dataset, scores, 3, [2, 4]):
-    label = opened.dataset.test_labels[3]
+  data, margins_rt = opened.dataset, explain.base_models.load(opened).margins_rt
+  is_wrong = margins_rt[:, 3].mean() <= 0
+  problem = explain.Problem(data.train_labels, data.test_labels, margins_rt)
+  for change in explain.changes_of(problem, scores, 3, [2, 4], is_wrong=is_wrong):
+    label = data.test_labels[3] ^ is_wrong  # Of the two classes, the one that loses.
     named = [int(row["index"]) for row in table if row["change"] == change.name]
     assert named == [*change.removed, *change.relabelled]
     assert len(change.removed) + len(change.relabelled) in (2, 4)
-    assert (opened.dataset.train_labels[change.relabelled] == label).all()
+    assert (data.train_labels[change.relabelled] == label).all()
     if "datamodel" not in change.name:
-      assert (opened.dataset.train_labels[change.removed] == label).all()
+      assert (data.train_labels[change.removed] == label).all()
 
 
 @pytest.mark.slow
@@ -87,6 +98,7 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
   "flag,value,message",
   [
     ("target", "20", r"--target must be in \[0, 20\), got 20"),
+    ("target", "shirt/7.png", r"--target=shirt/7.png names no target; "),
     ("ks", "2,24", r"--ks must be numbers in \[1, 24\), got 2,24"),
     ("ks", "few", r"--ks must be numbers in \[1, 24\), got few"),
   ],
@@ -97,6 +109,58 @@ def test_bad_flags_are_named(finished, flag, value, message) -> None:
     pytest.raises(SystemExit, match=message),
   ):
     explain.PROGRAM.start(["prog"])
+
+
+def told(folder, target: str, capsys) -> tuple[dict, list[dict[str, str]], str]:
+  """Summary, table and printed text of a planted target's story."""
+  with planted.experiment(folder) as opened:
+    if not (folder / "datamodels").exists():
+      train_subsets.main(opened)
+      fit_datamodels.main(opened)
+    capsys.readouterr()
+    with flagsaver.flagsaver(target=target, ks=["1", "4"], explain_models=24):
+      summary = explain.main(opened)
+  path = next(iter(folder.glob("explain_*.csv")))
+  with open(path, newline="", encoding="utf-8") as file:
+    rows = list(csv.DictReader(file))
+  path.unlink()
+  return summary, rows, capsys.readouterr().out
+
+
+def test_a_story_changes_what_helps_and_shows_both_sides(tmp_path, capsys) -> None:
+  with planted.experiment(tmp_path / "run") as opened:
+    data, weights = opened.dataset, planted.weights(opened)
+  full = weights.sum(axis=1)
+  for target, is_wrong in ((int(full.argmin()), True), (int(full.argmax()), False)):
+    name = data.test_sources[target]
+    summary, rows, text = told(tmp_path / "run", name, capsys)
+    own, other = (
+      data.class_names[c]
+      for c in (data.test_labels[target], 1 - data.test_labels[target])
+    )
+    assert f"target {target} ({own}, {name}): models on all data predict" in text
+    assert text.count(f"{other if is_wrong else own} (2 of 2)") == 1
+    margins = {o["change"]: o["margin"][0] for o in summary["outcomes"]}
+    assert (margins["nothing changed"] < 0) == is_wrong
+    # What the datamodel names helps; random images do less.
+    sign = 1 if is_wrong else -1
+    for kind in ("removed", "relabelled"):
+      gain = {
+        m: sign * (margins[f"4 {kind}: {m}"] - full[target]) for m in explain.METHODS
+      }
+      assert gain["datamodel"] > max(gain["random"], 0.3)
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+      groups.setdefault(row["change"], []).append(row)
+    high, low = groups.pop(f"supports {own}"), groups.pop(f"opposes {own}")
+    assert [len(high), len(low)] == [10, 10]
+    assert min(float(r["weight"]) for r in high) > max(float(r["weight"]) for r in low)
+    first = (low if is_wrong else high)[0]
+    assert first["index"] == groups["4 removed: datamodel"][0]["index"]
+    assert f"{first['index']} ({first['class']}, {first['source']})" in text
+    for change, members in groups.items():
+      if "relabelled" in change or "datamodel" not in change:
+        assert {r["class"] for r in members} == {other if is_wrong else own}
 
 
 @pytest.mark.slow

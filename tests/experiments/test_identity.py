@@ -20,7 +20,13 @@ from absl.testing import flagsaver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import brittleness, fit_datamodels, label_flip, train_subsets
+from experiments import (
+  brittleness,
+  fit_datamodels,
+  label_flip,
+  repair,
+  train_subsets,
+)
 from experiments.config import presets
 from experiments.config import settings as settings_lib
 from experiments.runtime import base_models, relabel, stages, subset_models
@@ -668,7 +674,11 @@ def efficiency_parts() -> Entry:
 
 
 def stage_record(
-  main: Callable[[Any], Any], *groups: str, reads_fit: bool = True, **flags: list[str]
+  main: Callable[[Any], Any],
+  *groups: str,
+  reads_fit: bool = True,
+  margin: float = 1.0,
+  **flags: list[str],
 ) -> Callable[[], Entry]:
   """The record of a stage after training.
 
@@ -676,6 +686,7 @@ def stage_record(
     main: the launcher's.
     *groups: of settings that it depends on.
     reads_fit: whether it reads the datamodels.
+    margin: of the models on all data.
     **flags: two values of each of its own flags.
   """
 
@@ -684,7 +695,7 @@ def stage_record(
     opened, worked = rewritten(folder, problem), []
     if main is not fit_datamodels.main:
       finished(opened.workdir, fit_datamodels.STAGE, {"datamodels": fitted})
-    models = np.ones((2, T)), np.ones((2, T, 2)), scores_of(problem)
+    models = np.full((2, T), margin), np.ones((2, T, 2)), scores_of(problem)
     run = stages.run
 
     def counted(workdir, stage, settings, work, inputs={}) -> Any:  # noqa: B006
@@ -728,6 +739,9 @@ TABLE: dict[str, Callable[[], Entry]] = {
   ),
   "record of brittleness": stage_record(brittleness.main, "search", "compare"),
   "record of label_flip": stage_record(label_flip.main, "search", "compare", "flip"),
+  "record of repair": stage_record(
+    repair.main, "search", "compare", margin=-1.0, search_targets=["1"]
+  ),
   "record of removal_curves": stage_record(
     removal_curves.main,
     *("search", "compare"),

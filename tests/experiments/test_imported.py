@@ -13,6 +13,7 @@ from experiments import (
   fit_datamodels,
   label_flip,
   pipeline,
+  repair,
   report,
   train_subsets,
 )
@@ -21,7 +22,7 @@ from experiments.studies import efficiency, explain, removal_curves
 from jaxdm.datamodels.model import Datamodels
 
 N, T, M = 48, 6, 60
-LATER = (brittleness, label_flip, explain, efficiency, removal_curves, pipeline)
+LATER = (brittleness, label_flip, repair, explain, efficiency, removal_curves, pipeline)
 OWN = {"width": "4", "epochs": "1", "batch_size": "8", "num_base": "4", "chunk": "4"}
 SEARCH = {"methods": "datamodel,random", "num_targets": "2", "num_sizes": "2"}
 SEARCH |= {"search_models": "1", "verify_seeds": "2", "priors": "none"}

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 from support.programs import ROOT, contents, start
 from support.tables import read_twice
 
-from experiments import fit_datamodels, pipeline, train_subsets
+from experiments import fit_datamodels, pipeline, repair, train_subsets
 from experiments.config import presets
 from experiments.config import settings as settings_lib
 from experiments.config.settings import RetrainConfig
@@ -177,6 +177,48 @@ def test_no_smaller_removal_flips_a_logistic_regression(tmp_path, module, arrays
   assert summary["settings"]["retrain"]["retrain"] == "own_logistic:Logistic"
   assert not {"network", "train", "gradient"} & summary["settings"].keys()
   start(bank_launcher.PROGRAM, folder, toy={}, do="verify")
+
+
+@pytest.mark.slow
+def test_no_smaller_repair_makes_a_logistic_regression_right(tmp_path, module) -> None:
+  from sklearn.linear_model import LogisticRegression
+
+  module("own_logistic", _LOGISTIC)
+  data = problem()
+  wrong = 1 - data.test_labels  # As if each target were of the other class.
+  np.savez(
+    tmp_path / "wrong.npz",
+    train_images=data.train_images,
+    train_labels=data.train_labels,
+    test_images=data.test_images,
+    test_labels=wrong,
+  )
+  given = TINY | {"retrain": "own_logistic:Logistic", "methods": "datamodel,random"}
+  given["arrays"] = str(tmp_path / "wrong.npz")
+  for stage in (train_subsets, fit_datamodels, repair):
+    start(stage.PROGRAM, tmp_path / "run", toy=given)
+
+  def margin(row: dict[str, str], changed: tuple[int, ...]) -> float:
+    mask, labels, target = np.ones(24, bool), data.train_labels.copy(), int(row["target"])
+    if row["change"] == "removal":
+      mask[list(changed)] = False
+    else:
+      labels[list(changed)] = wrong[target]
+    model = LogisticRegression().fit(data.train_images[mask], labels[mask])
+    sign = 2 * wrong[target] - 1
+    return float(sign * model.decision_function(data.test_images[[target]])[0])
+
+  table = read_twice(tmp_path / "run" / "repair.csv")
+  assert {row["method"] for row in table} == {"datamodel", "random"}
+  claims = [r for r in table if r["method"] == "datamodel" and r["censored"] == "False"]
+  assert {row["change"] for row in claims} == {"removal", "relabel"}
+  for row in claims:
+    changed, k = tuple(json.loads(row["changed"])), int(row["k"])
+    assert len(changed) == k and margin(row, changed) > 0
+    others = np.flatnonzero(data.train_labels != wrong[int(row["target"])])
+    allowed = range(24) if row["change"] == "removal" else others.tolist()
+    smaller = (s for size in range(1, k) for s in itertools.combinations(allowed, size))
+    assert all(margin(row, s) <= 0 for s in smaller)
 
 
 @pytest.mark.slow

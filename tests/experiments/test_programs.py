@@ -27,6 +27,7 @@ JOB = (
   "fit_datamodels",
   "label_flip",
   "pipeline",
+  "repair",
   "studies.removal_curves",
 )
 READS_FILES = ("ops.bank", "fit_datamodels")

@@ -15,7 +15,7 @@ from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, page, pictures, sections, tables
+from jaxdm.report import figures, page, pictures, sections, tables, words
 
 
 def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
@@ -96,6 +96,10 @@ def test_every_index_leads_back_to_its_file(tmp_path) -> None:
     assert row["target_source"] == f"test/{NAMES[::-1][v.target]}"
     changed = [f"train/{NAMES[i]}" for i in ranking[: v.k_tried]]
     assert json.loads(row["changed_sources"]) == changed
+    first = ranking[: v.k_tried]
+    assert json.loads(row["changed"]) == first.tolist()
+    assert json.loads(row["changed_classes"]) == [mine.class_names[i % 2] for i in first]
+    assert row["target_class"] == mine.class_names[v.target % 2]
     assert [int(i) for i in row["examples"].split()] == ranking[: v.largest].tolist()
   assert tables.read_verdicts(found) == verdicts
 
@@ -377,6 +381,50 @@ def test_the_words_follow_the_results() -> None:
   assert text.count("LDS of the method's scores") == 1
   flips = text[text.index("Label flips") : text.index("Targets that the fewest")]
   assert "LDS" not in flips
+
+
+def test_the_page_shows_repairs_where_they_were_searched() -> None:
+  found = summary()
+  heading = "How few training images make wrong predictions right"
+  assert heading not in text_of(found)
+  repairs = [
+    verdict(1, "influence", 4)._replace(is_repair=True, accuracy=0.75),
+    verdict(2, "influence", -1)._replace(is_repair=True, accuracy=0.75),
+  ]
+  of_method = summarise(repairs, np.array([0, 30, 30]))
+  assert of_method["influence"]["share_mostly_right"] == 0.5
+  found["repair"] = {"methods": {"removal": of_method}, "caption": "About repairs."}
+  names = ("brittleness.png", "datamodels.png", "calibration.png", "repair.png")
+  drawn = dict.fromkeys((*names, "repair_1.png"), b"")
+  page_text = page.page("title", of_experiment(found, drawn))
+  body = page_text.partition("</nav>")[2]
+  text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+  part = text[text.index(heading) : text.index("Targets that models on all data get")]
+  assert "About repairs." in part and "repaired by removing at most" in part
+  # Within 5, 10, 20 % of 30, in all, by accuracy.
+  cells = re.search(r"influence +([\d. ]+?) +4 \[", part)
+  assert cells and cells[1].split() == ["0.00", "0.00", "0.50", "0.50", "0.50"]
+  assert page_text.count('images: repair_1.png"') == 1
+
+
+def test_claims_are_listed_with_the_smallest_first() -> None:
+  labels = np.arange(12) % 2
+  data = dataset(labels, labels)
+  claims = [
+    verdict(5, "mine", 5)._replace(examples=tuple(range(9))),
+    verdict(3, "mine", 2)._replace(examples=(8, 7, 6)),
+    verdict(1, "mine", -1),
+    verdict(1, "other", 1),
+  ]
+  chosen = words.smallest_changes(claims)
+  assert [v.target for v in chosen] == [3, 5] and words.smallest_changes([]) == []
+  lines = [words.change_line(data, v) for v in chosen]
+  names, trained, tested = data.class_names, data.train_sources, data.test_sources
+  assert lines[0] == (
+    f"target 3 ({names[1]}, {tested[3]}): 2 changed, by mine: "
+    f"8 ({names[0]}, {trained[8]}), 7 ({names[1]}, {trained[7]})"
+  )
+  assert lines[1].endswith(f"2 ({names[0]}, {trained[2]}) and 2 more")
 
 
 def test_the_page_shows_what_made_the_results_and_not_itself() -> None:

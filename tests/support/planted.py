@@ -82,7 +82,7 @@ def _base_models(opened: Run) -> base_models.BaseModels:
   margins_rt = expected_margins(opened, everything, opened.dataset.train_labels)
   logits_rtk = np.zeros((2, NUM_TARGETS, 2))
   logits_rtk[:, np.arange(NUM_TARGETS), opened.dataset.test_labels] = margins_rt
-  scores = {"influence": weights(opened).astype(np.float32)}
+  scores = dict.fromkeys(("influence", "similar"), weights(opened).astype(np.float32))
   return base_models.BaseModels(margins_rt, logits_rtk, scores)
 
 

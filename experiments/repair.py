@@ -1,0 +1,146 @@
+"""Finds how few training images must change before a wrong prediction is right.
+
+  python -m experiments.repair --workdir=runs/fashion
+
+It searches targets that models on all data get wrong: a sample of them, or those that
+--search_targets=3,14 names in this command; targets.csv lists all. In one search the
+images that oppose the target most are removed; in another they stay in the training set
+with the label of the target's class. Methods that say nothing of opposition choose images
+of the class that models predict: the most similar ones, or random ones. The method
+'relabel' scores what the new label does. A repair counts only when models trained on the
+changed images, on seeds that the search never saw, have a margin whose lower confidence
+bound is at least 0.
+
+repair.csv lists the changed images of every target (column changed: their numbers), and
+repair.png is drawn. The next report shows them. Settings of the search that are given
+here hold for this command alone.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments import brittleness as removals
+from experiments.config import experiment_flags
+from experiments.config.settings import CompareConfig
+from experiments.runtime import (
+  base_models,
+  external,
+  launcher,
+  methods,
+  relabel,
+  stages,
+)
+from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir
+from jaxdm.attribution.scores import ScoreRows
+from jaxdm.brittleness.repairs import CHANGES, find_repairs
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.report import page, pictures, tables, words
+from jaxdm.storage import atomic_io
+
+STAGE = "repair"
+
+
+def main(run: Run) -> dict[str, Any]:
+  """Searches and verifies repairs."""
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  base, data = base_models.load(run), run.dataset
+  search, compare = run.experiment.search, _compare(run)
+  targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)
+  others = external.load(
+    run.workdir.places, (len(data.test_labels), len(data.train_labels))
+  )
+
+  def work() -> dict[str, Any]:
+    rival_t = methods.rival_classes(run, base.logits_rtk)
+    known = methods.scores(run, compare.names) | others
+    scores = methods.for_repairs(known, data, rival_t)
+    found: dict[str, list[Verdict]] = {}
+    for change in CHANGES:
+      if change == "relabel" and not isinstance(run.trainer, OwnTrainer):
+        scores["relabel"] = _relabel_scores(run, targets)  # They are of networks.
+      used = sum(v.models_used for verdicts in found.values() for v in verdicts)
+      budget = removals.BUDGET.value
+      found[change] = find_repairs(
+        scores,
+        run.trainer,
+        data.train_labels,
+        data.test_labels,
+        targets,
+        search,
+        change=change,
+        base_margins=base.margins_rt,
+        budget=None if budget is None else budget - used,
+        progress=run.bar(f"{STAGE} by {change}"),
+      )
+    return _report(run, found, base.margins_rt)
+
+  # A group of its own: the targets are not those of the other searches.
+  settings = run.settings("search")["search"] | dataclasses.asdict(compare)
+  depends_on = {STAGE: settings} | external.settings(others)
+  return stages.run(run.workdir, STAGE, depends_on, work, inputs)
+
+
+def _compare(run: Run) -> CompareConfig:
+  """Methods, and targets of the command line; those of the workdir are right ones."""
+  if "search_targets" in experiment_flags.given_fields():
+    return run.experiment.compare
+  return dataclasses.replace(run.experiment.compare, search_targets="")
+
+
+def read_removals(workdir: Workdir) -> list[Verdict]:
+  """The verdicts on removals of a search that is finished, or has come so far."""
+  path = workdir.path / f"{STAGE}.csv"
+  changes = [row["change"] for row in tables.read_rows(path)]
+  pairs = zip(changes, tables.read_verdicts(path), strict=True)
+  return [verdict for change, verdict in pairs if change == "removal"]
+
+
+def _relabel_scores(run: Run, targets: np.ndarray) -> ScoreRows:
+  """What the label of the target's own class takes from it; the lowest gives most."""
+  taken_unk, labels = relabel.scores(run, targets), run.dataset.test_labels
+  own_un1 = np.broadcast_to(labels[targets][:, None, None], (*taken_unk.shape[:2], 1))
+  taken_un = np.take_along_axis(taken_unk, own_un1, axis=-1)[..., 0]
+  return relabel.rows_of_some(taken_un, targets, len(labels))
+
+
+def _report(
+  run: Run, found: Mapping[str, list[Verdict]], base_margins_rt: np.ndarray
+) -> dict[str, Any]:
+  """Writes table and figure of all changes, prints summaries, and returns them."""
+  data, folder = run.dataset, run.workdir.path
+  rows = [
+    (change, *tables.verdict_row(verdict, base_margins_rt, data))
+    for change, verdicts in found.items()
+    for verdict in verdicts
+  ]
+  table = folder / f"{STAGE}.csv"
+  tables.write_rows(table, ("change", *tables.VERDICT_HEADER), rows)
+  by_change = {
+    change: removals.summarise_search(
+      table.name, f"{STAGE}: targets repaired by {change}", verdicts, data
+    )
+    for change, verdicts in found.items()
+  }
+  figure = pictures.shares(data, found["removal"], found["relabel"], "repaired")
+  with atomic_io.writing(folder / f"{STAGE}.png") as file:
+    file.write(page.png(figure))
+  count = len({verdict.target for verdict in found["removal"]})
+  return {
+    "methods": by_change,
+    "targets": count,
+    "caption": words.repairs(run.experiment.search, count),
+    stages.UNFINISHED: sum(
+      method["unfinished"] for one in by_change.values() for method in one.values()
+    ),
+  }
+
+
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
+
+if __name__ == "__main__":
+  PROGRAM.run()
