@@ -204,7 +204,8 @@ def _from_files(masks: str, margins: str, targets: str) -> _Models:
 
 def _from_store(workdir: Workdir, targets: str) -> _Models:
   """The models that were imported."""
-  models, _, count = imported.collection(workdir)
+  found = imported.collection(workdir)
+  models, count = found.store, found.models
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
