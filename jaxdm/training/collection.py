@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class Predictions(NamedTuple):
   @classmethod
   def of_rows(cls, rows: Sequence["Predictions"]) -> "Predictions":
     """Those of models one by one, joined."""
-    parts = zip(*rows, strict=True)
+    parts: Any = zip(*rows, strict=True)
     return cls(*(None if part[0] is None else np.stack(part) for part in parts))
 
   def rows(self) -> list["Predictions"]:
@@ -115,7 +115,8 @@ class Predictions(NamedTuple):
 
   def take(self, rows: slice | int) -> "Predictions":
     """Those of some of the models."""
-    return Predictions(*(None if part is None else part[rows] for part in self))
+    parts: Any = self
+    return Predictions(*(None if part is None else part[rows] for part in parts))
 
 
 def write(
