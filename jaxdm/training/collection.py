@@ -106,8 +106,8 @@ class Predictions(NamedTuple):
   @classmethod
   def of_rows(cls, rows: Sequence["Predictions"]) -> "Predictions":
     """Those of models one by one, joined."""
-    parts: Any = zip(*rows, strict=True)
-    return cls(*(None if part[0] is None else np.stack(part) for part in parts))
+    parts: list[Any] = list(zip(*rows, strict=True))
+    return cls(*[None if part[0] is None else np.stack(part) for part in parts])
 
   def rows(self) -> list["Predictions"]:
     """Those of each model."""
@@ -115,8 +115,8 @@ class Predictions(NamedTuple):
 
   def take(self, rows: slice | int) -> "Predictions":
     """Those of some of the models."""
-    parts: Any = self
-    return Predictions(*(None if part is None else part[rows] for part in parts))
+    taken: list[Any] = [None if part is None else part[rows] for part in self]
+    return Predictions(*taken)
 
 
 def write(
