@@ -107,7 +107,8 @@ class Predictions(NamedTuple):
   def of_rows(cls, rows: Sequence["Predictions"]) -> "Predictions":
     """Those of models one by one, joined."""
     parts: list[Any] = list(zip(*rows, strict=True))
-    return cls(*[None if part[0] is None else np.stack(part) for part in parts])
+    joined: list[Any] = [None if part[0] is None else np.stack(part) for part in parts]
+    return cls(*joined)
 
   def rows(self) -> list["Predictions"]:
     """Those of each model."""
