@@ -6,6 +6,7 @@ They are written to the workdir, or to another folder (--out); then the workdir 
 read.
 """
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +137,14 @@ def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
     for name, stage in names.items()
     if stages.is_finished(workdir, stage)
   }
-  return pictures, captions
+  return pictures, captions | _audit(workdir).get("captions", {})
+
+
+def _audit(workdir: Workdir) -> dict[str, Any]:
+  """What the audit of the training set has found; nothing if there is none."""
+  path = workdir.path / "audit.json"
+  is_there = stages.is_finished(workdir, "audit") and path.exists()
+  return dict(json.loads(path.read_text())) if is_there else {}
 
 
 def _provenance(workdir: Workdir) -> dict[str, Any]:
@@ -300,6 +308,7 @@ def write_run_report(run: Run) -> dict[str, Any]:
     "wrong_targets": results.wrong_targets,
     "captions": captions | results.study_captions,
     **results.summaries,
+    **({"audit": found} if (found := _audit(run.workdir)) else {}),
   }
   text = page.experiment_page(summary, drawn | results.study_pictures)
   _write(out, summary, text, drawn)

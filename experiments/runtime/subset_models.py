@@ -100,6 +100,15 @@ class SubsetModels:
     """
     return self._rows(self.collections()[0], self.config.fitted_numbers)
 
+  def first_rows(self) -> Rows:
+    """One model on each subset, held out or not: they are independent of each other.
+
+    Raises:
+      WorkdirError: if some of them are missing.
+    """
+    collection = self.collections()[0]
+    return self._rows(collection, np.arange(collection.models))
+
   def held_out_rows(self) -> list[Rows]:
     """The models that fits are judged on; every subset as often as it was trained on.
 

@@ -295,6 +295,26 @@ def story(
   return fig
 
 
+def gallery(
+  images: np.ndarray, titles: Sequence[str], *, title: str
+) -> mpl_figure.Figure:
+  """Training images in rows of ten.
+
+  Args:
+    images: uint8[r, h, w, c], or float32[r, d].
+    titles: a short text each.
+    title: over the whole picture.
+  """
+  columns = 10
+  rows = max(1, -(-len(images) // columns))
+  fig = mpl_figure.Figure(figsize=(11, 1.5 * rows + 0.6), layout="constrained")
+  grid = fig.add_gridspec(rows, columns)
+  for place, (image, text) in enumerate(zip(images, titles, strict=True)):
+    _draw(fig.add_subplot(grid[place // columns, place % columns]), image, text)
+  fig.suptitle(title, fontsize="medium", x=0.01, ha="left", parse_math=False)
+  return fig
+
+
 def _draw(axes: Any, image: np.ndarray, title: str) -> None:
   """One image without axes; of many channels the first three, as red, green and blue.
 

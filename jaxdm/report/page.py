@@ -141,6 +141,10 @@ def _extras(
   if "efficiency.png" in pictures:
     picture = image(pictures["efficiency.png"], "LDS by the number of models")
     found.append(("How many models a good datamodel takes", picture))
+  if "audit" in summary:
+    text = paragraph(words.audit(summary["audit"]))
+    text += _stories(summary, pictures, "audit_")
+    found.append(("What the models say of the training examples", text))
   return found
 
 

@@ -16,6 +16,7 @@ from experiments.runtime.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 ALONE = (
+  "audit",
   "ops.bank",
   "studies.efficiency",
   "studies.explain",
@@ -29,7 +30,7 @@ JOB = (
   "pipeline",
   "studies.removal_curves",
 )
-READS_FILES = ("ops.bank", "fit_datamodels")
+READS_FILES = ("audit", "ops.bank", "fit_datamodels")
 LAUNCHERS = (*ALONE, *JOB, "ops.status", "train_subsets")
 TAKES_SETTINGS = (
   "bench.aot",
