@@ -20,6 +20,7 @@ ALONE = (
   "ops.bank",
   "studies.efficiency",
   "studies.explain",
+  "studies.label_errors",
   "studies.moments",
   "report",
 )
