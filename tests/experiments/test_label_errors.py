@@ -75,6 +75,7 @@ def test_probabilities_are_those_of_models_without_the_example() -> None:
     np.testing.assert_allclose(found[i], softmax[~masks[:, i], i].mean(axis=0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_study_runs_and_continues(tmp_path, capsys, monkeypatch) -> None:
   folder = tmp_path / "run"
   start(label_errors.PROGRAM, folder, toy=TINY)

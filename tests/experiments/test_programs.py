@@ -21,6 +21,7 @@ ALONE = (
   "studies.efficiency",
   "studies.explain",
   "studies.label_errors",
+  "studies.memorisation",
   "studies.moments",
   "report",
 )
