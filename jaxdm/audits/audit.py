@@ -24,6 +24,15 @@ _TARGETS = 256  # Rows of scores that are read together.
 class Audit:
   """What models say of each of n training examples; see `audit`.
 
+  >>> import jaxdm
+  >>> masks = jaxdm.random_subsets(num_models=60, num_train=4, alpha=0.5, seed=0)
+  >>> margins = masks + [-0.5, 1.0, 1.0, 1.0]  # Example 0 is right only by heart.
+  >>> found = jaxdm.audit(masks, margins, labels=[0, 0, 1, 1])
+  >>> found.memorisation.value
+  array([1., 0., 0., 0.])
+  >>> found.suspicious
+  array([0])
+
   Intervals have 95 % confidence for each number by itself. Where nothing is known, values
   are NaN and intervals hold every possible value.
 
