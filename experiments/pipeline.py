@@ -4,11 +4,19 @@
 
 It loads images, trains models on random subsets, and fits one datamodel per target.
 It then finds small removals and label flips, verifies them, and writes report.html.
+With --audit, it also says which labels of the training set look wrong.
 Finished stages of the workdir are not repeated. A killed run continues where it
 stopped. With --distributed, the processes of one job share the work of all stages.
 """
 
-from experiments import brittleness, fit_datamodels, label_flip, report, train_subsets
+from experiments import (
+  audit,
+  brittleness,
+  fit_datamodels,
+  label_flip,
+  report,
+  train_subsets,
+)
 from experiments.runtime import external, launcher, processes
 from experiments.runtime.run import Run
 from jaxdm.datamodels import path
@@ -22,6 +30,8 @@ def main(run: Run) -> None:
     stage.main(run)
   if processes.is_follower():
     return
+  if run.experiment.audit.audit:
+    audit.main(run)
   report.main(run)
 
 

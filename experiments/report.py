@@ -6,6 +6,7 @@ They are written to the workdir, or to another folder (--out); then the workdir 
 read.
 """
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ class Results(NamedTuple):
     study_captions: by name of the picture.
     repairs: verdicts on removals that make wrong targets right; none if they were not
       searched.
-    others: rows of the tables of other programs, by name; see `tables.OTHERS`.
+    audit: what audit.json holds; empty if there is no audit.
   """
 
   data: Dataset
@@ -89,7 +90,7 @@ class Results(NamedTuple):
   study_pictures: dict[str, bytes]
   study_captions: dict[str, str]
   repairs: list[Verdict]
-  others: dict[str, list[dict[str, str]]]
+  audit: dict[str, Any]
 
 
 def check_stages(run: Run) -> bool:
@@ -118,6 +119,7 @@ def load_results(run: Run, has_repairs: bool) -> Results:
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
+  audit = _audit(workdir)
   targets = tables.read_rows(folder / "targets.csv")
   return Results(
     data=run.dataset,
@@ -135,16 +137,10 @@ def load_results(run: Run, has_repairs: bool) -> Results:
     removals=tables.read_verdicts(folder / "brittleness.csv"),
     label_flips=tables.read_verdicts(folder / "label_flip.csv"),
     study_pictures=study_pictures,
-    study_captions=study_captions,
+    study_captions=study_captions | audit.get("captions", {}),
     repairs=repair.read_removals(workdir) if has_repairs else [],
-    others=_others(folder),
+    audit=audit,
   )
-
-
-def _others(folder: epath.Path) -> dict[str, list[dict[str, str]]]:
-  """The rows of the tables of other programs that the workdir has."""
-  paths = {name: folder / f"{name}.csv" for name in tables.OTHERS}
-  return {name: tables.read_rows(path) for name, path in paths.items() if path.exists()}
 
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -157,6 +153,13 @@ def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
     if stages.is_finished(workdir, stage)
   }
   return found, captions
+
+
+def _audit(workdir: Workdir) -> dict[str, Any]:
+  """What the audit of the training set has found; nothing if there is none."""
+  path = workdir.path / "audit.json"
+  is_there = stages.is_finished(workdir, "audit") and path.exists()
+  return dict(json.loads(path.read_text())) if is_there else {}
 
 
 def _provenance(workdir: Workdir) -> dict[str, Any]:
@@ -256,7 +259,7 @@ def write_run_report(run: Run) -> dict[str, Any]:
   searches = {"removed": removals, "relabelled": results.label_flips}
   text = page.page(
     "What these predictions hang on",
-    sections.of_experiment(summary, drawn | results.study_pictures, results.others),
+    sections.of_experiment(summary, drawn | results.study_pictures),
     opening=opening(summary),
     browser=make_browser(results.data, base_margins_rt, results.models, searches),
   )
@@ -286,6 +289,7 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
       stage: summary | searches.get(stage, {})
       for stage, summary in results.summaries.items()
     },
+    **({"audit": results.audit} if results.audit else {}),
   }
 
 

@@ -29,10 +29,11 @@ from jaxdm import training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, identity
-from jaxdm.training.collection import missing
+from jaxdm.training.collection import Collection, missing
+from jaxdm.training.collection import lacking as lacking_models
 
 STAGE = "train_subsets"
-GROUPS = ("data", "collect", "retrain", "network", "train", "gradient", "start")
+GROUPS = ("data", "collect", "audit", "retrain", "network", "train", "gradient", "start")
 _BLOCK_ROWS = 4096
 
 
@@ -40,9 +41,18 @@ def lacking(run: Run) -> int:
   """Models that no process has stored yet; those on all data count as one."""
   found = int(not base_models.exist(run))
   for collection in run.subsets.collections():
-    chunks = missing(collection.store, collection.models)
-    found += sum(len(chunk) for chunk in chunks)
+    found += sum(len(chunk) for chunk in lacking_models(collection))
   return found
+
+
+def _report_repeated(collection: Collection) -> None:
+  """Says how many models are trained again for what was not predicted with them."""
+  new = sum(map(len, missing(collection.store, collection.models)))
+  if again := sum(map(len, lacking_models(collection))) - new:
+    print(
+      f"{again} models of {collection.store.path.name} are trained again, to predict the "
+      "training examples too"
+    )
 
 
 def open_stores(subsets: SubsetModels) -> None:
@@ -68,6 +78,7 @@ def main(run: Run) -> dict[str, Any]:
     if shard[0] == 0 and not base_models.exist(run):
       base_models.train_all(run)
     for collection in run.subsets.collections():
+      _report_repeated(collection)
       bar = run.bar(f"models of {collection.store.path.name}")
       run.trainer.collect(collection, shard=shard, progress=bar)
     processes.wait_until(lambda: not lacking(run), "its share of the models")
@@ -104,7 +115,7 @@ def _announce(run: Run, shard: tuple[int, int]) -> None:
   count = sum(
     len(chunk)
     for collection in run.subsets.collections()
-    for chunk in missing(collection.store, collection.models, shard=shard)
+    for chunk in lacking_models(collection, shard=shard)
   )
   steps = int(fleet.recipe.num_steps(training_sets.subset_size(num_train, collect.alpha)))
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from jaxdm.attribution.attribute import attribution_scores as attribution_scores
+  from jaxdm.audits.audit import Audit as Audit
+  from jaxdm.audits.audit import audit as audit
   from jaxdm.brittleness.config import SearchConfig as SearchConfig
   from jaxdm.brittleness.label_flips import find_label_flips as find_label_flips
   from jaxdm.brittleness.removals import find_removals as find_removals
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 # Public names, and the modules that define them.
 _MODULES = {
+  "Audit": "audits.audit",
   "Dataset": "data.dataset",
   "Datamodels": "datamodels.model",
   "FitConfig": "datamodels.path",
@@ -50,6 +53,7 @@ _MODULES = {
   "UserError": "errors",
   "Verdict": "brittleness.verdicts",
   "attribution_scores": "attribution.attribute",
+  "audit": "audits.audit",
   "evaluate_scores": "datamodels.evaluate",
   "find_label_flips": "brittleness.label_flips",
   "find_removals": "brittleness.removals",

@@ -12,6 +12,7 @@ FLOORS = (
   {"training", "lasso"},
   {"attribution", "datamodels"},
   {"brittleness"},
+  {"audits"},
   {"report"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -31,6 +31,7 @@ from experiments.runtime.run import train_config
 from jaxdm import devices
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.errors import UserError
+from jaxdm.storage import training_predictions
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.speed import Speed
 
@@ -52,7 +53,8 @@ class Plan:
     num_models: m.
     samples_per_model: training images, repetitions counted.
     device_hours: on the device that the bench measured.
-    store_bytes: margins, logits if they are kept, and bit-packed masks.
+    store_bytes: margins, logits if they are kept, bit-packed masks, and predictions of
+      the training examples with --audit.
     scores_bytes: scores of the models on all data, and the datamodels' weights.
     device_bytes: peak memory of the bench on that device.
     source: the row of the bench that it follows from.
@@ -99,12 +101,15 @@ def plan(
     source += f", scaled by {ratio:.2f} for its operations per image"
   itemsize = np.dtype(collect.margin_dtype).itemsize
   numbers = size.num_targets * (1 + size.num_classes * collect.keep_logits)
+  predictions = training_predictions.bytes_per_model(size.num_train, size.num_classes)
+  num_audited = (collect.num_models + collect.num_held_out) * experiment.audit.audit
   seconds = m * samples * ratio / row["samples_per_second"]
   return Plan(
     num_models=m,
     samples_per_model=samples,
     device_hours=seconds * bench["machine"]["devices"] / 3600,
-    store_bytes=m * (itemsize * numbers + -(-size.num_train // 8)),
+    store_bytes=m * (itemsize * numbers + -(-size.num_train // 8))
+    + num_audited * predictions,
     scores_bytes=4 * size.num_targets * size.num_train * (len(from_full_data()) + 1),
     device_bytes=row["memory_bytes"],
     source=source,

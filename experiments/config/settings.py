@@ -104,7 +104,24 @@ class CollectConfig:
 
 # Fields of CollectConfig that may change while models are there: those that they ask for
 # beside them are trained.
-GROWING = ("num_models", "num_held_out", "held_out_from", "held_out_seeds", "num_base")
+GROWING = (
+  *("num_models", "num_held_out", "held_out_from", "held_out_seeds", "num_base"),
+  "audit",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+  """Predictions of the training examples.
+
+  Attributes:
+    audit: Also predict every training example with every model on a random subset (of
+      held-out subsets with the first model), and store margins and classes.
+      experiments.audit needs them; experiments.pipeline runs it then. In a workdir that
+      has models without them, these models are trained again.
+  """
+
+  audit: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,6 +290,7 @@ class Experiment:
 
   data: DataConfig
   collect: CollectConfig
+  audit: AuditConfig = AuditConfig()
   retrain: RetrainConfig = RetrainConfig()
   network: NetworkConfig
   train: TrainConfig

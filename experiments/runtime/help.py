@@ -17,7 +17,7 @@ _ASKED = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
 # Settings that most runs change, or that a newcomer needs; all others come later.
 _COMMON = {
   *("dataset", "classes", "train_per_class", "test_per_class", "downscale"),
-  *("alpha", "num_models", "num_held_out", "num_base", "seed"),
+  *("alpha", "num_models", "num_held_out", "num_base", "seed", "audit"),
   *("retrain", "network", "width", "epochs", "batch_size", "peak_learning_rate"),
   *("max_share", "num_targets", "confidence"),
   *("methods", "search_targets", "flip_to"),
@@ -25,6 +25,7 @@ _COMMON = {
 _TOPICS = {
   "data": "Data",
   "collect": "Models to train",
+  "audit": "Audit of the training set",
   "retrain": "Your own training",
   "network": "Network",
   "train": "Training of one model",

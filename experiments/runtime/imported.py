@@ -128,6 +128,12 @@ def adapted(
   for name in _SETTLED:
     if flags.FLAGS[name].value is not None:
       raise UserError(name, "has no effect on imported models")
+  if experiment.audit.audit:
+    raise UserError(
+      "audit",
+      "is for models of one's own; experiments.audit reads what imported models predict "
+      "of their training examples from a file (--train_margins)",
+    )
   sizes = models.store.settings["num_train"], models.store.settings["num_targets"]
   found = len(dataset.train_labels), len(dataset.test_labels)
   if sizes != found:

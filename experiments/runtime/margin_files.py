@@ -191,20 +191,21 @@ def _finite(models: _Models, *, drop: bool) -> tuple[training_sets.PackedMasks, 
 
 def _from_files(masks: str, margins: str, targets: str) -> _Models:
   """The models of two files."""
-  masks_mn, margins_mt = _array("masks", masks), _array("margins", margins)
+  masks_mn, margins_mt = read_matrix("masks", masks), read_matrix("margins", margins)
   if len(margins_mt) != len(masks_mn):
     rows = len(margins_mt), len(masks_mn)
     raise UserError("margins", f"has {rows[0]} rows but --masks has {rows[1]}")
   if margins_mt.dtype.kind != "f":
     raise UserError("margins", f"must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
-  packed = training_sets.PackedMasks.of(_checked_blocks(masks_mn))
+  packed = training_sets.PackedMasks.of(checked_blocks(masks_mn))
   return _Models(packed, margins_mt[:, start:stop], start, margins_mt.shape[1])
 
 
 def _from_store(workdir: Workdir, targets: str) -> _Models:
   """The models that were imported."""
-  models, _, count = imported.collection(workdir)
+  found = imported.collection(workdir)
+  models, count = found.store, found.models
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
@@ -217,7 +218,7 @@ def _take(margins_mt: Margins, rows: np.ndarray) -> Margins:
   return margins_mt[rows] if isinstance(margins_mt, np.ndarray) else margins_mt.take(rows)
 
 
-def _array(name: str, path: str) -> np.ndarray:
+def read_matrix(name: str, path: str) -> np.ndarray:
   """A matrix in a file, mapped into memory; never a pickle."""
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -228,7 +229,7 @@ def _array(name: str, path: str) -> np.ndarray:
   return array
 
 
-def _checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
+def checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
   """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
   if masks_mn.dtype.kind not in "bui":
     raise UserError("masks", f"must hold bool, or 0 and 1, got {masks_mn.dtype}")

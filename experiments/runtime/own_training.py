@@ -20,9 +20,9 @@ from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.retraining import Retrain, margins_of
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.storage import bank, identity, recall
+from jaxdm.storage import identity, recall
 from jaxdm.training.base_trainer import BaseTrainer
-from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.training.collection import Collection, Predictions, Subsets, lacking, write
 from jaxdm.training_sets import Models
 
 _ROWS = 32
@@ -34,6 +34,8 @@ _FIRST_REPEAT = 10
 
 class OwnTrainer(BaseTrainer):
   """Trains by a user's function; see `BaseTrainer`."""
+
+  _knows_classes = False
 
   def __init__(
     self,
@@ -84,9 +86,25 @@ class OwnTrainer(BaseTrainer):
 
   @functools.cached_property
   def _retrain(self) -> Retrain:
-    """The user's function."""
+    """The user's function, of the dataset's targets."""
+    return self._function_for(self._dataset)
+
+  @functools.cached_property
+  def _retrain_for_all(self) -> Retrain:
+    """The same, of the targets and, after them, the training examples."""
+    data = self._dataset
+    sets = (data.test_images, data.train_images), (data.test_labels, data.train_labels)
+    values, labels = map(np.concatenate, sets)
+    sources = (*data.test_sources, *data.train_sources)
+    with_training = dataclasses.replace(
+      data, test_images=values, test_labels=labels, test_sources=sources
+    )
+    return self._function_for(with_training)
+
+  def _function_for(self, dataset: Dataset) -> Retrain:
+    """What the user's factory makes of a dataset."""
     with _user_code(self._config.retrain):
-      function: Retrain = self._factory(self._dataset)
+      function: Retrain = self._factory(dataset)
     if not callable(function):
       raise UserError(
         "retrain",
@@ -97,18 +115,29 @@ class OwnTrainer(BaseTrainer):
 
   def _margins(self, models: Models) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
+    found = self._returned(self._retrain, models, len(self.target_labels))
+    return self._mark_diverged(found)
+
+  def _predictions(self, models: Models, *, predict_training: bool) -> Predictions:
+    """Margins of the targets and, if asked for, of the training examples."""
+    if not predict_training:
+      return Predictions(self._margins(models))
+    t, n = len(self.target_labels), len(self.labels)
+    found = self._mark_diverged(self._returned(self._retrain_for_all, models, t + n))
+    return Predictions(found[:, :t], training_margins_mn=found[:, t:])
+
+  def _returned(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
+    """What a function of the user returns: float32 margins [m, count]."""
     first = self.seed * _SEED_STEP % 2**32
     seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
-    retrain = self._retrain
     with _user_code(self._config.retrain):
       returned = retrain(models.masks_mn, models.labels_mn, seeds)
-    t = len(self.target_labels)
     try:
-      found = margins_of(lambda *_: returned, *models[:2], seeds, t)
+      found = margins_of(lambda *_: returned, *models[:2], seeds, count)
     except ValueError as error:
       raise UserError("retrain", str(error).removeprefix("retrain ")) from error
     with np.errstate(over="ignore"):  # Infinite margins count as diverged.
-      return self._mark_diverged(np.array(found, np.float32))
+      return np.array(found, np.float32)
 
   def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part."""
@@ -122,7 +151,7 @@ class OwnTrainer(BaseTrainer):
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> None:
     """Trains what is missing of a collection; see `Trainer.collect`."""
-    chunks = missing(collection.store, collection.models, shard=shard)
+    chunks, training = lacking(collection, shard=shard), collection.training is not None
     done, total = 0, sum(map(len, chunks))
     progress(done, total)
     for chunk in chunks:
@@ -130,7 +159,8 @@ class OwnTrainer(BaseTrainer):
       masks = collection.subsets.masks(self.seed, len(self.labels), numbers)
       labels = np.tile(self.labels, (len(masks), 1))
       models = Models(masks, labels, _seeds(collection.subsets, numbers))
-      bank.write_from(collection.store, chunk.start, masks, self._margins(models))
+      found = self._predictions(models, predict_training=training)
+      write(collection, chunk, masks, found)
       done += len(chunk)
       progress(done, total)
 

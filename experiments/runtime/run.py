@@ -46,10 +46,13 @@ class Run:
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint.
 
-    Groups without effect are left out: those of networks, or those of --retrain.
+    Groups without effect are left out: those of networks, or those of --retrain, and the
+    audit's if there is none.
     """
     is_own = bool(self.experiment.retrain.retrain)
     unused = {"start", *(_OF_NETWORKS if is_own else ("retrain",))}
+    if not self.experiment.audit.audit:  # Workdirs begun before it was one lack it too.
+      unused.add("audit")
     configs = {g: getattr(self.experiment, g) for g in groups if g not in unused}
     chosen = {name: dataclasses.asdict(config) for name, config in configs.items()}
     if "start" in groups:
@@ -115,7 +118,8 @@ def make_run(
   timer = forecast.StepTimer()
   progress = _unfinished_models(workdir, speed.checkpoint_seconds, timer)
   trainer = _trainer(workdir, experiment, dataset, speed, progress)
-  subsets = SubsetModels(trainer, experiment.collect, workdir.path, imported)
+  audit = experiment.audit.audit
+  subsets = SubsetModels(trainer, experiment.collect, workdir.path, audit, imported)
   return Run(workdir, experiment, preset, dataset, trainer, subsets, timer)
 
 

@@ -255,6 +255,7 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
     group: {k: v for k, v in values.items() if k not in settings_lib.GROWING}
     for group, values in record["settings"].items()
   }
+  settings.pop("audit", None)  # All of it may be added later.
   return {"settings": settings, "inputs": record["inputs"]}
 
 

@@ -60,12 +60,14 @@ class SubsetModels:
     trainer: opens and fills their stores.
     config: how many models there are, on which subsets.
     workdir: the folder, for messages.
+    audit: whether the training examples are predicted, by the first model on each subset.
     imported: models that others trained, instead of models of one's own.
   """
 
   trainer: BaseTrainer
   config: CollectConfig
   workdir: epath.Path
+  audit: bool = False
   imported: Collection | None = None
 
   def collections(self) -> list[Collection]:
@@ -80,7 +82,10 @@ class SubsetModels:
     }
     subsets = Subsets(alpha=config.alpha)
     models = 1 + int(max(config.fitted_numbers[-1], config.held_out_numbers[-1]))
-    found = [self.trainer.open_subsets("subsets", subsets, models, **stored)]
+    first_models = self.trainer.open_subsets(
+      "subsets", subsets, models, predict_training=self.audit, **stored
+    )
+    found = [first_models]
     for repeat in range(1, config.held_out_seeds):
       name = f"held-out-{first}-{repeat}"
       again = dataclasses.replace(subsets, first=first, family=f"subset-{repeat}")
@@ -94,6 +99,15 @@ class SubsetModels:
       WorkdirError: if some of them are missing.
     """
     return self._rows(self.collections()[0], self.config.fitted_numbers)
+
+  def first_rows(self) -> Rows:
+    """One model on each subset, held out or not: they are independent of each other.
+
+    Raises:
+      WorkdirError: if some of them are missing.
+    """
+    collection = self.collections()[0]
+    return self._rows(collection, np.arange(collection.models))
 
   def held_out_rows(self) -> list[Rows]:
     """The models that fits are judged on; every subset as often as it was trained on.

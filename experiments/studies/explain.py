@@ -34,7 +34,7 @@ from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
-from jaxdm.report import figures, page, tables, words
+from jaxdm.report import image_figures, page, tables, words
 from jaxdm.storage import atomic_io
 from jaxdm.training.base_trainer import BaseTrainer
 
@@ -258,7 +258,7 @@ def _picture(subject: Subject, found: Sequence[Outcome]) -> bytes:
     f"{place} row: {name}"
     for place, name in zip(("first", "second"), subject.groups, strict=True)
   )
-  fig = figures.explanation(
+  fig = image_figures.explanation(
     data.test_images[subject.target],
     data.train_images[shown],
     title=f"{subject.title}\n{rows}, with the datamodel's weight in logits",

@@ -13,7 +13,7 @@ from jaxdm.brittleness.cases import right_targets
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.report import figures
+from jaxdm.report import image_figures
 
 _MOST_TARGETS = 300
 _MOST_MARGINS = 64
@@ -120,7 +120,7 @@ def make_sprite(images: Iterable[np.ndarray]) -> tuple[bytes, dict[str, int]]:
 
 def _thumbnail(image: np.ndarray) -> Image.Image:
   """An image of at most so many pixels a side."""
-  found = Image.fromarray(figures.as_rgb(image))
+  found = Image.fromarray(image_figures.as_rgb(image))
   found.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
   return found
 

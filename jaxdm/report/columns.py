@@ -48,6 +48,19 @@ _VERDICTS = {
   "changed_sources": "of the changed examples, in order: a JSON list of text",
 }
 
+_AUDIT = {
+  "label_quality": "mean probability of the label, half of it over models that were "
+  "trained on the example and half over those that were not; low: the label is "
+  "suspicious",
+  "consistency": "share of the models without the example that choose its label",
+  "probability": "mean probability of its label by these models",
+  "memorisation": "share of the models trained on it that choose its label, less "
+  "consistency",
+  "support": "sum over targets of its positive weights in the datamodels, in logits; "
+  "empty: there were no datamodels",
+  "opposition": "sum over targets of its negative weights, as a positive number",
+}
+
 COLUMNS: dict[str, dict[str, str]] = {
   "examples": {
     "split": "train: a training example; test: a target",
@@ -80,6 +93,19 @@ COLUMNS: dict[str, dict[str, str]] = {
     "source": _SOURCE,
     "weight": "its weight in the target's datamodel, in logits: what the example adds to "
     "the predicted margin",
+  },
+  "audit": {
+    "index": "number of the training example",
+    "source": _SOURCE,
+    "label": "name of its class",
+    "suggested_label": "the class that most models without the example choose",
+    "models_in": "models that were trained on the example",
+    "models_out": "models that were not",
+    **_AUDIT,
+    **{f"{name}_low": _LDS["low"] for name in _AUDIT},
+    **{f"{name}_high": _LDS["high"] for name in _AUDIT},
+    "stand_in": "number of an example that stands in for it: each adds to the other's "
+    "margin where that is left out; empty: none is known",
   },
   "removal_curves": {
     "target": _TARGET,

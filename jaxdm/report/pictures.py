@@ -12,7 +12,7 @@ from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.report import figures, page, words
+from jaxdm.report import figures, image_figures, page, words
 
 _STORIES = 4
 
@@ -38,7 +38,7 @@ def stories(
   for verdict in words.smallest_changes(verdicts)[:_STORIES]:
     examples = np.array(verdict.examples[: verdict.k])
     before = (base_margins_rt[:, verdict.target] > 0).mean()
-    fig = figures.story(
+    fig = image_figures.story(
       data.test_images[verdict.target],
       data.train_images[examples],
       title=(

@@ -10,20 +10,16 @@ from jaxdm.report.page import TARGETS, Picture, Section, Table
 STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
 
 _WRONG = 50
-_ROWS = 100
 
 
 def of_experiment(
-  summary: dict[str, Any],
-  pictures: Mapping[str, bytes],
-  others: Mapping[str, Sequence[Mapping[str, str]]] = {},
+  summary: dict[str, Any], pictures: Mapping[str, bytes]
 ) -> list[Section]:
   """The sections of the page on one experiment.
 
   Args:
     summary: what the report launcher writes to summary.json.
     pictures: PNG files by name; those of targets begin with 'target_'.
-    others: rows of further tables by name, of `tables.OTHERS`.
   """
   method = words.story_method(summary["brittleness"]["methods"])
   stories = _stories(summary, pictures, "target_")
@@ -55,12 +51,12 @@ def of_experiment(
       [] if stories else ["None is flipped."],
       stories,
     ),
-    *(_other(name, rows) for name, rows in others.items()),
     _quality(summary, pictures),
     *_studies(summary, pictures),
     *_repairs(summary, pictures),
+    *_audit(summary, pictures),
     _wrong(summary),
-    _columns((*columns.PIPELINE, *["repair"] * ("repair" in summary), *others)),
+    _columns((*columns.PIPELINE, *(n for n in ("repair", "audit") if n in summary))),
     settings(summary["settings"]),
     runs(summary["provenance"]),
   ]
@@ -167,12 +163,15 @@ def _ends(interval: Mapping[str, float]) -> str:
 
 
 def _stories(
-  summary: dict[str, Any], pictures: Mapping[str, bytes], beginning: str
+  summary: dict[str, Any],
+  pictures: Mapping[str, bytes],
+  beginning: str,
+  alt: str = "A target and training images",
 ) -> list[Picture]:
-  """The pictures of single targets whose names begin so, and where their images are."""
+  """The pictures of images whose names begin so, and where their images are."""
   captions = summary.get("captions", {})
   return [
-    Picture(data, f"A target and training images: {name}", captions.get(name, ""))
+    Picture(data, f"{alt}: {name}", captions.get(name, ""))
     for name, data in pictures.items()
     if name.startswith(beginning)
   ]
@@ -221,15 +220,13 @@ def _repairs(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Sec
   ]
 
 
-def _other(name: str, rows: Sequence[Mapping[str, str]]) -> Section:
-  """A table of another program, as far as it is short enough to read."""
-  shown = [c for c in rows[0] if c not in tables.LONG] if rows else []
-  cells = [[tables.rounded(row[column]) for column in shown] for row in rows[:_ROWS]]
-  text = f"{len(rows)} rows of {name}.csv."
-  if len(rows) > _ROWS:
-    text = f"The first {_ROWS} of {text}"
-  made = Table([column.replace("_", " ") for column in shown], cells)
-  return Section(name, tables.OTHERS[name], [text], tables=[made])
+def _audit(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Section]:
+  """What models say of the training examples, if they were audited."""
+  if "audit" not in summary:
+    return []
+  stories = _stories(summary, pictures, "audit_", "Training images")
+  heading = "What the models say of the training examples"
+  return [Section("audit", heading, [words.audit(summary["audit"])], stories)]
 
 
 def _wrong(summary: dict[str, Any]) -> Section:

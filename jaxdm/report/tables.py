@@ -38,10 +38,6 @@ VERDICT_HEADER = (
   "changed_classes",
   "changed_sources",
 )
-# Columns that are too long to show in a page.
-LONG = ("examples", "changed", "changed_classes", "changed_sources")
-# Tables of programs beside the pipeline that the page shows where they are, by name.
-OTHERS = {"audit": "Audit: the training images one by one"}
 
 
 def read_rows(path: epath.Path) -> list[dict[str, str]]:
@@ -247,14 +243,6 @@ def _parts(of_method: dict[str, Any]) -> Iterator[tuple[str, list[int], float]]:
     counts = [math.floor(share_of(part, size)) for size in of_method["class_sizes"]]
     if max(counts):
       yield name, counts, within[name]
-
-
-def rounded(cell: str) -> str:
-  """A cell for the eye: numbers with decimals have two."""
-  try:
-    return f"{float(cell):.2f}" if "." in cell else cell
-  except ValueError:
-    return cell
 
 
 def ceiling_of(summary: dict[str, Any]) -> dict[str, float] | None:

@@ -224,3 +224,20 @@ def change_line(dataset: Dataset, verdict: Verdict) -> str:
     f"target {names.describe_target(dataset, verdict.target)}: {verdict.k} changed, "
     f"by {verdict.method}: {', '.join(first[:_NAMED])}{more}"
   )
+
+
+def audit(found: Mapping[str, Any]) -> str:
+  """What an audit's numbers are, from its summary."""
+  consistency = percent(round(found["mean_consistency"], 3))
+  return (
+    f"Every training example was predicted by {found['models']:,} models on random "
+    "subsets, of which some were trained on it. Models that were not chose the label of "
+    f"{consistency} of the examples on average. They choose another class for "
+    f"{found['other_label_suggested']} of {found['examples']:,} examples; for "
+    f"{found['suspicious']} of these the label quality and its interval are below 0.5. "
+    f"{found['memorised']} examples are memorised: with 95 % confidence, models trained "
+    "on them are right more often than others, by at least 0.25. Label quality is the "
+    "mean probability of the label, half of it over models that were trained on the "
+    "example and half over those that were not. The table audit.csv has all examples, "
+    "with intervals."
+  )

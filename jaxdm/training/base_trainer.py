@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from jaxdm import progress as progress_lib
-from jaxdm.storage import bank, identity, polling, recall
+from jaxdm.storage import bank, identity, polling, recall, training_predictions
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import Collection, Subsets
 from jaxdm.training_sets import Models
@@ -25,7 +25,8 @@ CHANGES = "changes"
 class BaseTrainer(abc.ABC):
   """A `retrain` function of masks, labels and seeds that stores what it trains.
 
-  A subclass defines `rows`, `provenance`, `_depends_on` and `_trained_margins`.
+  A subclass defines `rows`, `provenance`, `_depends_on` and `_trained_margins`, and says
+  whether it knows the classes that models choose, beside their margins.
 
   Attributes:
     num_classes: k.
@@ -37,6 +38,7 @@ class BaseTrainer(abc.ABC):
     diverged: models trained here that diverged.
   """
 
+  _knows_classes: bool
   num_classes: int
   values: np.ndarray
   labels: np.ndarray
@@ -117,6 +119,7 @@ class BaseTrainer(abc.ABC):
     *,
     dtype: str = "float32",
     keep_logits: bool = False,
+    predict_training: bool = False,
     rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
   ) -> Collection:
     """Opens or makes a store of models on random subsets, for `collect`.
@@ -127,20 +130,32 @@ class BaseTrainer(abc.ABC):
       models: how many are wanted.
       dtype: of margins and logits: 'float32' or 'float16'.
       keep_logits: store every logit as well.
+      predict_training: predict all training examples too, and keep the predictions in a
+        store beside the other one (see `storage.training_predictions`).
       rows_per_chunk: models a chunk; an existing store keeps its own.
 
     Raises:
       StoreError: if the folder holds models that depend on something else, naming it.
     """
-    law = {"law": "uniform, of exactly alpha * n examples"}
+    law = {"law": "uniform, of exactly alpha * n examples"} | dataclasses.asdict(subsets)
     store = self._open(
       name,
-      law | dataclasses.asdict(subsets),
+      law,
       dtype=dtype,
       num_logits=self.num_classes if keep_logits else 0,
       rows_per_chunk=rows_per_chunk,
     )
-    return Collection(store, subsets, models)
+    if not predict_training:
+      return Collection(store, subsets, models)
+    training = training_predictions.open_store(
+      self._stores() / f"{name}-training",
+      num_train=len(self.labels),
+      num_classes=self.num_classes if self._knows_classes else None,
+      settings=self.identity() | law,
+      rows_per_chunk=store.rows_per_chunk,
+      provenance=lambda: self.provenance,
+    )
+    return Collection(store, subsets, models, training)
 
   def _stores(self) -> epath.Path:
     """The folder of the stores; ValueError if there is none."""

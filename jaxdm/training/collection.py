@@ -1,11 +1,13 @@
 """Models on random subsets of the training set, by number."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdm import training_sets
+from jaxdm.storage import bank, training_predictions
 from jaxdm.storage import store as store_lib
 
 
@@ -36,11 +38,19 @@ class Collection(NamedTuple):
     store: of `Trainer.open_subsets`.
     subsets: which models they are.
     models: how many are wanted.
+    training: a store of `training_predictions` of the same models; None: the training
+      examples are not predicted.
   """
 
   store: store_lib.Store
   subsets: Subsets
   models: int
+  training: store_lib.Store | None = None
+
+  @property
+  def stores(self) -> list[store_lib.Store]:
+    """All stores of these models."""
+    return [self.store] if self.training is None else [self.store, self.training]
 
 
 def missing(
@@ -65,3 +75,72 @@ def missing(
     if numbers:
       found.append(numbers)
   return found
+
+
+def lacking(collection: Collection, *, shard: tuple[int, int] = (0, 1)) -> list[range]:
+  """Which models one of a collection's stores lacks, chunk by chunk; see `missing`."""
+  found: dict[int, range] = {}
+  for store in collection.stores:
+    for numbers in missing(store, collection.models, shard=shard):
+      chunk = numbers.start // store.rows_per_chunk
+      before = found.get(chunk, numbers)
+      found[chunk] = min(before, numbers, key=lambda part: part.start)
+  return [found[chunk] for chunk in sorted(found)]
+
+
+class Predictions(NamedTuple):
+  """What some models predict.
+
+  Attributes:
+    margins_mt: float32, of the targets.
+    logits_mtk: float32, of the targets; None: they are unknown, or not kept.
+    training_margins_mn: float32, of the training examples; None: they are not kept.
+    training_classes_mn: int, the class of the largest logit; None: as above.
+  """
+
+  margins_mt: np.ndarray
+  logits_mtk: np.ndarray | None = None
+  training_margins_mn: np.ndarray | None = None
+  training_classes_mn: np.ndarray | None = None
+
+  @classmethod
+  def of_rows(cls, rows: Sequence["Predictions"]) -> "Predictions":
+    """Those of models one by one, joined."""
+    parts: list[Any] = list(zip(*rows, strict=True))
+    joined: list[Any] = [None if part[0] is None else np.stack(part) for part in parts]
+    return cls(*joined)
+
+  def rows(self) -> list["Predictions"]:
+    """Those of each model."""
+    return [self.take(row) for row in range(len(self.margins_mt))]
+
+  def take(self, rows: slice | int) -> "Predictions":
+    """Those of some of the models."""
+    taken: list[Any] = [None if part is None else part[rows] for part in self]
+    return Predictions(*taken)
+
+
+def write(
+  collection: Collection, numbers: range, masks_mn: np.ndarray, predictions: Predictions
+) -> None:
+  """Writes what each of a collection's stores lacks of some models.
+
+  Args:
+    collection: the stores.
+    numbers: of the models, one of those of `lacking`.
+    masks_mn: bool, their training sets.
+    predictions: theirs.
+  """
+  for store in collection.stores:
+    chunk = numbers.start // store.rows_per_chunk
+    there = max(store.chunks_at(chunk), default=0)
+    first = max(numbers.start, chunk * store.rows_per_chunk + there)
+    if first >= numbers.stop:
+      continue
+    new = slice(first - numbers.start, None)
+    margins_mt, logits_mtk, margins_mn, classes_mn = predictions.take(new)
+    if store is collection.store:
+      bank.write_from(store, first, masks_mn[new], margins_mt, logits_mtk)
+    else:
+      assert margins_mn is not None
+      training_predictions.write_from(store, first, margins_mn, classes_mn)

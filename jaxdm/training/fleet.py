@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from jaxdm.training import conv, programs, tuning
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.networks import Variables
+from jaxdm.training.outputs import Outputs
 from jaxdm.training.recipe import Recipe, TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training.train import State
@@ -28,20 +29,6 @@ from jaxdm.typing import Array
 
 _TIMED_EXAMPLES = 1024
 _TIMED_SECONDS = 0.2
-
-
-class Outputs(NamedTuple):
-  """What models that were trained by one call say of some inputs.
-
-  Attributes:
-    num_models: m; the arrays may hold padding beyond.
-    logits: float32[rows, t, k], on device.
-    features: float32[rows, t, f], on device.
-  """
-
-  num_models: int
-  logits: jax.Array
-  features: jax.Array
 
 
 class Fleet:
@@ -214,6 +201,8 @@ class Fleet:
     self,
     calls: Iterable[tuple[training_sets.TrainingSets, Array]],
     values: np.ndarray,
+    *,
+    predict_training: bool = False,
   ) -> Iterator[Outputs]:
     """Trains models and predicts with them, at most `rows` at a time.
 
@@ -224,18 +213,23 @@ class Fleet:
       calls: training sets and their keys, at most `rows` models each; read one ahead,
         so that they need not exist all at once.
       values: uint8[t, h, w, c] or float32[t, d], the inputs to predict.
+      predict_training: predict all training examples too.
 
     Yields:
       The outputs of each call, in order.
     """
     values = devices.everywhere(values)
+    training = devices.everywhere(self.values) if predict_training else None
     ahead: Outputs | None = None
     for sets, keys in calls:
-      logits, features = self.predict(self.train(sets, keys), values)
-      logits.copy_to_host_async()
+      variables = self.train(sets, keys)
+      (logits, features), of_training = self.predict(variables, values), None
+      if predict_training:
+        of_training = self._run(lambda made: made.logits, training, variables)
+      jax.tree.map(lambda array: array.copy_to_host_async(), (logits, of_training))
       if ahead is not None:
         yield ahead
-      ahead = Outputs(len(sets.counts), logits, features)
+      ahead = Outputs(len(sets.counts), logits, features, of_training)
       if self._progress and self._progress.has_much_to_store():
         yield ahead
         ahead = None

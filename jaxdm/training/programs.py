@@ -27,6 +27,7 @@ class Programs(NamedTuple):
     advance: shared inputs and steps; states, training sets and keys.
     variables: shared inputs; states and training sets.
     predict: shared inputs to predict; variables.
+    logits: the same, without features, which need much memory for many inputs.
     gradients: shared examples and labels; variables and keys.
     class_gradients: shared examples; variables and keys.
   """
@@ -35,6 +36,7 @@ class Programs(NamedTuple):
   advance: Program
   variables: Program
   predict: Program
+  logits: Program
   gradients: Program
   class_gradients: Program
 
@@ -71,6 +73,9 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
   def predict_row(values: Array, variables: Variables) -> Any:
     return train.predict(recipe, variables, values)
 
+  def logits_row(values: Array, variables: Variables) -> Array:
+    return train.predict(recipe, variables, values)[0]
+
   def gradients_row(examples: Any, row: Any) -> Any:
     (values, labels), (variables, key) = examples, row
     return output_gradients.per_example(
@@ -83,8 +88,9 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
       recipe, variables, values, key, dim=gradient_dim, models=width
     )
 
-  rows = (begin_row, advance_row, variables_row, predict_row, gradients_row)
-  return Programs(*map(on_one_device, (*rows, class_gradients_row)))
+  of_models = begin_row, advance_row, variables_row, predict_row, logits_row
+  of_examples = gradients_row, class_gradients_row
+  return Programs(*map(on_one_device, (*of_models, *of_examples)))
 
 
 class Runner:

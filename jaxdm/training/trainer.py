@@ -16,10 +16,10 @@ from flax import linen as nn
 from jaxdm import margins, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.data.dataset import Dataset
-from jaxdm.storage import bank
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.base_trainer import BaseTrainer
-from jaxdm.training.collection import Collection, missing
+from jaxdm.training.collection import Collection, Predictions, lacking, write
+from jaxdm.training.outputs import Outputs
 from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training_sets import Models
@@ -51,6 +51,7 @@ class Trainer(BaseTrainer):
   (3, 20)
   """
 
+  _knows_classes = True
   fleet: fleet_lib.Fleet
 
   def __init__(
@@ -158,39 +159,38 @@ class Trainer(BaseTrainer):
     shard: tuple[int, int] = (0, 1),
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> None:
-    """Trains what is missing of a collection and writes it to the store, chunk by chunk.
+    """Trains what is missing of a collection and writes it to its stores, by chunks.
 
     Args:
       collection: of `open_subsets`.
       shard: see `missing`.
       progress: called with (models done, models in all).
     """
-    store, subsets = collection.store, collection.subsets
-    chunks = missing(store, collection.models, shard=shard)
+    subsets, predict_training = collection.subsets, collection.training is not None
+    chunks = lacking(collection, shard=shard)
     numbers = np.concatenate([np.zeros(0, int), *(np.asarray(c) for c in chunks)])
     size = self.fleet.rows
     parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-    waiting_masks: list[np.ndarray] = []
-    waiting_logits: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    waiting: list[Predictions] = []
 
     def asked() -> Iterator[_Part]:
       for part in parts:
         masks_mn = subsets.masks(self.seed, len(self.labels), part)
-        waiting_masks.extend(masks_mn)
+        masks.extend(masks_mn)
         streams = [prng.Seed(subsets.family, int(number)) for number in part]
         yield masks_mn, self.labels, streams
 
     left, done = list(chunks), 0
     progress(done, len(numbers))
-    for logits_mtk in self._trained_logits(asked()):
-      waiting_logits.extend(logits_mtk)
-      while left and len(left[0]) <= len(waiting_logits):
-        first, rows = left[0].start, len(left.pop(0))
-        logits_mtk = np.array(waiting_logits[:rows])
-        masks_mn, margins_mt = np.array(waiting_masks[:rows]), self._margins(logits_mtk)
-        bank.write_from(store, first, masks_mn, margins_mt, logits_mtk)
-        del waiting_masks[:rows], waiting_logits[:rows]
-        if not waiting_logits:
+    for output in self._outputs(asked(), predict_training=predict_training):
+      waiting.extend(self._predictions(output).rows())
+      while left and len(left[0]) <= len(waiting):
+        rows = len(left[0])
+        some = Predictions.of_rows(waiting[:rows])
+        write(collection, left.pop(0), np.array(masks[:rows]), some)
+        del masks[:rows], waiting[:rows]
+        if not waiting:
           self.fleet.settle()
         done += rows
         progress(done, len(numbers))
@@ -200,16 +200,31 @@ class Trainer(BaseTrainer):
     found = margins.correct_class_margins(logits_mtk, self.target_labels)
     return self._mark_diverged(found)
 
+  def _predictions(self, output: Outputs) -> Predictions:
+    """What models say of the targets and, if they were asked, of the training examples.
+
+    Rows of models that diverged are NaN.
+    """
+    margins_mt = self._margins(output.logits)
+    if output.training_logits is None:
+      return Predictions(margins_mt, output.logits)
+    margins_mn = margins.correct_class_margins(output.training_logits, self.labels)
+    margins_mn[~np.isfinite(margins_mn).all(axis=1)] = np.nan
+    classes_mn = output.training_logits.argmax(axis=-1)
+    return Predictions(margins_mt, output.logits, margins_mn, classes_mn)
+
   def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""
     parts = (
       (part.masks_mn, part.labels_mn, [prng.stream_of(int(seed)) for seed in part.seeds])
       for part in asked
     )
-    return self._trained_logits(parts)
+    return (output.logits for output in self._outputs(parts))
 
-  def _trained_logits(self, parts: Iterable[_Part]) -> Iterator[np.ndarray]:
-    """The same of masks, labels and streams."""
+  def _outputs(
+    self, parts: Iterable[_Part], *, predict_training: bool = False
+  ) -> Iterator[Outputs]:
+    """Outputs of models on masks, labels and streams, without padding, on the host."""
 
     def calls() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
       for masks_mn, labels, streams in parts:
@@ -218,5 +233,8 @@ class Trainer(BaseTrainer):
         keys = prng.keys_for(self.seed, list(padded))
         yield training_sets.from_masks(masks_mn, labels), keys
 
-    for output in self.fleet.train_models(calls(), self.target_values):
-      yield np.asarray(output.logits)[: output.num_models]
+    outputs = self.fleet.train_models(
+      calls(), self.target_values, predict_training=predict_training
+    )
+    for output in outputs:
+      yield output.on_host()

@@ -14,8 +14,8 @@ from experiments.runtime import stages, subset_models
 from experiments.runtime.run import Run
 from experiments.studies import efficiency
 from jaxdm.datamodels.evaluate import evaluate_scores
-from jaxdm.storage import bank
 from jaxdm.training import trainer
+from jaxdm.training.outputs import Outputs
 from jaxdm.training.trainer import Trainer
 
 
@@ -142,15 +142,19 @@ def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> Non
   """A subset that is trained on again has another seed, or there is no noise to see."""
   asked, shape = [], (len(opened.dataset.test_labels), 2)
 
-  def trained(self, parts) -> Iterator[np.ndarray]:
+  def trained(self, parts, **_) -> Iterator[Outputs]:
     for masks_mn, _, streams in parts:
       sets = zip(masks_mn, streams, strict=True)
       asked.extend((mask.tobytes(), seed.family, seed.number) for mask, seed in sets)
-      yield np.zeros((len(streams), *shape), np.float32)
+      logits = np.zeros((len(streams), *shape), np.float32)
+      yield Outputs(len(streams), logits, None)
 
-  monkeypatch.setattr(Trainer, "_trained_logits", trained)
-  monkeypatch.setattr(trainer, "missing", lambda store, count, shard: [range(count)])
-  monkeypatch.setattr(bank, "write", lambda *args, **options: None)
+  def everything(opened, shard) -> list[range]:
+    return [range(opened.models)]
+
+  monkeypatch.setattr(Trainer, "_outputs", trained)
+  monkeypatch.setattr(trainer, "lacking", everything)
+  monkeypatch.setattr(trainer, "write", lambda *args: None)
   for collection in opened.subsets.collections():
     opened.trainer.collect(collection)
   total = NUM_MODELS + REPEATS * NUM_HELD_OUT

@@ -16,9 +16,12 @@ from experiments.runtime.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 ALONE = (
+  "audit",
   "ops.bank",
   "studies.efficiency",
   "studies.explain",
+  "studies.label_errors",
+  "studies.memorisation",
   "studies.moments",
   "report",
 )
@@ -30,7 +33,7 @@ JOB = (
   "repair",
   "studies.removal_curves",
 )
-READS_FILES = ("ops.bank", "fit_datamodels")
+READS_FILES = ("audit", "ops.bank", "fit_datamodels")
 LAUNCHERS = (*ALONE, *JOB, "ops.status", "train_subsets")
 TAKES_SETTINGS = (
   "bench.aot",

@@ -15,7 +15,7 @@ from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, page, pictures, sections, tables, words
+from jaxdm.report import figures, image_figures, page, pictures, sections, tables, words
 
 
 def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
@@ -138,10 +138,10 @@ def test_the_page_says_which_files_its_pictures_show() -> None:
 
 def test_names_are_drawn_as_text_and_not_as_formulas() -> None:
   images, name = np.zeros((2, 5, 5, 1), np.uint8), "5 $ \\wrong{ $"
-  fig = figures.story(images[0], images, title=name, removed_titles=[name] * 2)
+  fig = image_figures.story(images[0], images, title=name, removed_titles=[name] * 2)
   assert page.png(fig).startswith(b"\x89PNG")
   numbers = np.full((1, 3), 0.5)
-  fig = figures.explanation(
+  fig = image_figures.explanation(
     images[0],
     images,
     title=name,
@@ -234,7 +234,7 @@ def test_calibration_shows_what_datamodels_predict_after_each_removal() -> None:
 def test_pictures_draw_grey_and_colour() -> None:
   for channels in (1, 3):
     images = np.zeros((12, 5, 5, channels), np.uint8)
-    fig = figures.story(images[0], images, title="t", removed_titles=["x"] * 12)
+    fig = image_figures.story(images[0], images, title="t", removed_titles=["x"] * 12)
     assert len(fig.axes) == 13
     assert page.png(fig).startswith(b"\x89PNG")
 
@@ -246,7 +246,7 @@ matplotlib.use("svg")
 matplotlib.rcParams["savefig.facecolor"] = "red"
 before = dict(matplotlib.rcParams)
 import numpy as np
-from jaxdm.report import columns, figures, page, pictures, sections, tables
+from jaxdm.report import columns, figures, image_figures, page, pictures, sections, tables
 from experiments.studies import efficiency, explain, removal_curves
 fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
 content = page.png(fig)
@@ -459,22 +459,31 @@ def test_images_of_any_number_of_channels_are_drawn_as_they_are(channels) -> Non
   image[..., 0] = np.arange(16).reshape(4, 4) * 4 + 100  # Not the whole range.
   figure = figure_lib.Figure()
   axes = figure.subplots()
-  figures._draw(axes, image, "")
+  image_figures._draw(axes, image, "")
   [drawn] = axes.images
   shown = drawn.to_rgba(drawn.get_array(), bytes=True)[..., 0]
   np.testing.assert_array_equal(shown, image[..., 0])
 
 
-def test_tables_of_other_programs_are_shown_where_they_are() -> None:
-  names = ("brittleness.png", "datamodels.png", "calibration.png")
-  drawn = dict.fromkeys(names, b"")
-  row = {"example": "7", "source": "<u>.png", "score": "0.12345", "examples": "1 2 3"}
-  made = sections.of_experiment(summary(), drawn, {"audit": [row] * 101})
-  [section] = [section for section in made if section.name == "audit"]
-  [shown] = section.tables
-  assert shown.header == ["example", "source", "score"]
-  assert shown.rows == [["7", "<u>.png", "0.12"]] * 100
-  assert section.texts == ["The first 100 of 101 rows of audit.csv."]
-  assert not {"audit", "repair"} & {
-    section.name for section in sections.of_experiment(summary(), drawn)
+def test_the_page_shows_the_audit_where_there_is_one() -> None:
+  heading = "What the models say of the training examples"
+  names = ("brittleness.png", "datamodels.png", "calibration.png", "audit_memorised.png")
+  found, drawn = summary(), dict.fromkeys(names, b"")
+  assert heading not in page.page("title", of_experiment(found, drawn))
+  found["audit"] = {
+    "examples": 1200,
+    "models": 64,
+    "mean_consistency": 0.8125,
+    "other_label_suggested": 31,
+    "suspicious": 7,
+    "memorised": 5,
   }
+  found["captions"] = {"audit_memorised.png": "Most <memorised>."}
+  [section] = [s for s in of_experiment(found, drawn) if s.name == "audit"]
+  assert section.heading == heading and section.pictures[0].caption == "Most <memorised>."
+  text = " ".join(section.texts)
+  for said in ("64 models", "81.2 %", "31 of 1,200 examples", "for 7 of these"):
+    assert said in text
+  assert "5 examples are memorised" in text
+  [section] = [s for s in of_experiment(found, drawn) if s.name == "columns"]
+  assert section.tables[-1].caption == "audit.csv"

@@ -18,6 +18,7 @@ from absl.testing import flagsaver
 from experiments.runtime import base_models, launcher, relabel
 from experiments.runtime.run import Run
 from jaxdm.training import fleet
+from jaxdm.training.outputs import Outputs
 
 NUM_TRAIN, NUM_TARGETS, NUM_MODELS, NUM_HELD_OUT, REPEATS = 48, 20, 150, 24, 3
 NOISE = 1.0
@@ -55,25 +56,54 @@ def expected_margins(
   return signs_mn @ weights(opened).T
 
 
+def training_margins() -> tuple[np.ndarray, np.ndarray]:
+  """Expected margins of each training example, left out and trained on, float[n]."""
+  rng = np.random.default_rng(1)
+  out_n = 1 + rng.normal(size=NUM_TRAIN)
+  return out_n, out_n + 2 * rng.random(NUM_TRAIN)
+
+
+def _training_logits(
+  opened: Run, masks_mn: np.ndarray, noise_mn: np.ndarray
+) -> np.ndarray:
+  """Logits [m, n, k] of the training examples."""
+  out_n, in_n = training_margins()
+  logits = np.zeros((*masks_mn.shape, 2), np.float32)
+  margins_mn = np.where(masks_mn, in_n, out_n) + noise_mn
+  logits[:, np.arange(NUM_TRAIN), opened.dataset.train_labels] = margins_mn
+  return logits
+
+
 def _train_models(
-  self: fleet.Fleet, chunks: Iterable, pixels: np.ndarray, *, opened: Run
-) -> Iterator[fleet.Outputs]:
+  self: fleet.Fleet,
+  chunks: Iterable,
+  pixels: np.ndarray,
+  *,
+  predict_training: bool,
+  opened: Run,
+) -> Iterator[Outputs]:
   """In place of `Fleet.train_models`."""
   for sets, keys in chunks:
     m = len(sets.counts)
     masks_mn = np.zeros((m, NUM_TRAIN), bool)
     labels_mn = np.zeros((m, NUM_TRAIN), int)
-    noise_mt = np.zeros((m, NUM_TARGETS))
+    noise_mt, noise_mn = np.zeros((m, NUM_TARGETS)), np.zeros((m, NUM_TRAIN))
     for row, count in enumerate(sets.counts):
       used = sets.indices[row, :count]
       masks_mn[row, used] = True
       labels_mn[row, used] = sets.labels[row, :count]
       rng = np.random.default_rng(jax.random.key_data(keys[row]).tolist())
       noise_mt[row] = NOISE * rng.normal(size=NUM_TARGETS)
+      noise_mn[row] = NOISE * rng.normal(size=NUM_TRAIN)
     logits = np.zeros((m, NUM_TARGETS, 2), np.float32)
     margins_mt = expected_margins(opened, masks_mn, labels_mn) + noise_mt
     logits[:, np.arange(NUM_TARGETS), opened.dataset.test_labels] = margins_mt
-    yield fleet.Outputs(m, jax.numpy.asarray(logits), None)
+    yield Outputs(
+      m,
+      jax.numpy.asarray(logits),
+      None,
+      _training_logits(opened, masks_mn, noise_mn) if predict_training else None,
+    )
 
 
 def _base_models(opened: Run) -> base_models.BaseModels:

@@ -9,6 +9,7 @@ from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets
+from jaxdm.training.outputs import Outputs
 from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Trainer
 
@@ -107,11 +108,11 @@ class Planned:
   def identity(self) -> dict[str, str]:
     return {"planned": "models"}
 
-  def train_models(self, chunks, pixels):
+  def train_models(self, chunks, pixels, *, predict_training):
     for sets, _ in chunks:
       self.said += len(sets.counts)
       logits = np.zeros((len(sets.counts), len(pixels), 2), np.float32)
-      yield fleet.Outputs(len(sets.counts), logits, logits)
+      yield Outputs(len(sets.counts), logits, logits)
 
   def settle(self) -> None:
     stored = sum(self.store.chunks().values())

@@ -8,8 +8,8 @@ import pytest
 
 import jaxdm
 from jaxdm import prng, training_sets
-from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Subsets
+from jaxdm.training.outputs import Outputs
 from jaxdm.training.trainer import Trainer
 
 EXAMPLES, CLASSES, SEED = 12, 3, 3
@@ -41,7 +41,8 @@ class Fleet:
   def settle(self) -> None:
     self.log.append("settled")
 
-  def train_models(self, chunks, values):
+  def train_models(self, chunks, values, *, predict_training):
+    assert not predict_training
     for sets, keys in chunks:
       size = len(sets.counts)
       assert size <= len(keys) == self.rows
@@ -53,7 +54,7 @@ class Fleet:
           logits[row, 1, 2] = np.inf
       self.trained += size
       self.log.append(f"trained {size}")
-      yield fleet_lib.Outputs(size, logits, None)
+      yield Outputs(size, logits, None)
 
 
 def expected(mask, labels, family: str, number: int) -> tuple[np.ndarray, np.ndarray]:

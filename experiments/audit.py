@@ -1,0 +1,186 @@
+"""What the models say of the training set: wrong labels, memorised and opposed examples.
+
+  python -m experiments.audit --workdir=runs/fashion
+
+needs a workdir whose models have predicted their training examples. One that was begun
+without them gets them, for which its models on random subsets are trained again, by
+
+  python -m experiments.train_subsets --workdir=runs/fashion --audit
+
+The results are in the workdir:
+
+  audit.csv    a row an example: its label quality (low: the label is suspicious), the
+               label that models without it suggest, its consistency (how often these are
+               right), memorisation (how much more often models trained on it are right),
+               and how much it supports and opposes the targets by the datamodels, if
+               they are fitted; each with a 95 % interval
+  audit.json   a summary, and the pairs of examples that stand in for each other
+  audit_*.png  pictures, which the next report shows
+
+Models that others trained are audited from files, with the labels and masks in .npy files
+too, or those of the workdir (see experiments.ops.bank --do=import):
+
+  python -m experiments.audit --workdir=runs/bank --train_margins=margins.npy \\
+      --masks=masks.npy --train_labels=labels.npy
+"""
+
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from experiments import fit_datamodels
+from experiments.runtime import audit_files, launcher, margin_files, stages
+from experiments.runtime.audit_files import Bank
+from experiments.runtime.run import Run
+from experiments.runtime.workdir import WorkdirError
+from jaxdm.audits import stand_ins
+from jaxdm.audits.audit import Audit, audit
+from jaxdm.report import audit_pictures, tables
+from jaxdm.storage import atomic_io, identity
+from jaxdm.storage import store as store_lib
+from jaxdm.training.collection import lacking
+
+STAGE = "audit"
+_PRINTED = 10
+_MEMORISED = 0.25  # As in the article of Feldman and Zhang.
+# Estimates of `Audit`, in the order of the table.
+_COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
+_TOTALS = ("support", "opposition")
+
+
+def bank_of(run: Run) -> Bank:
+  """What a workdir's own models predict of its training examples.
+
+  Raises:
+    WorkdirError: if they have not predicted them, saying how to make them.
+  """
+  how = (
+    f"python -m experiments.train_subsets --workdir={run.workdir.path} --audit, with the "
+    "same settings, adds them"
+  )
+  if not run.experiment.audit.audit:
+    raise WorkdirError(
+      "workdir",
+      f"={run.workdir.path} lacks predictions of its training examples; {how}, and "
+      "trains its models on random subsets again for that",
+    )
+  collection = run.subsets.collections()[0]
+  training, rows = collection.training, np.arange(collection.models)
+  assert training is not None
+  if left := sum(map(len, lacking(collection))):
+    raise WorkdirError(
+      "workdir",
+      f"={run.workdir.path} lacks predictions of {left} of {len(rows)} models; {how}",
+    )
+  classes = None
+  if "classes" in training.columns:
+    classes = store_lib.Matrix(training, "classes", rows)
+  settings, scores = run.settings(STAGE), None
+  inputs = {"predictions": identity.digest(training.identity(rows))}
+  if stages.is_finished(run.workdir, fit_datamodels.STAGE):
+    inputs |= run.inputs("train_subsets", fit_datamodels.STAGE)
+    scores = fit_datamodels.load(run.workdir).weights_tn
+  else:
+    print("no support and opposition: there are no datamodels; run fit_datamodels first")
+  return Bank(
+    run.workdir,
+    run.subsets.first_rows().masks,
+    store_lib.Matrix(training, "margins", rows),
+    run.dataset.train_labels,
+    classes,
+    scores,
+    run.dataset,
+    settings,
+    inputs,
+  )
+
+
+def _cells(found: Audit, example: int) -> list[Any]:
+  """One example's numbers and intervals."""
+  cells: list[Any] = [int(found.models_in[example]), int(found.models_out[example])]
+  for name in (*_COLUMNS, *_TOTALS):
+    estimate = getattr(found, name)
+    ends = () if estimate is None else estimate
+    cells += [f"{part[example]:.6g}" for part in ends] or [""] * 3
+  return cells
+
+
+def write_table(
+  path: epath.Path, bank: Bank, found: Audit, pairs: list[stand_ins.Pair]
+) -> None:
+  """Writes audit.csv."""
+  twins: dict[int, int] = {}
+  for pair in reversed(pairs):
+    twins |= {pair.first: pair.second, pair.second: pair.first}
+  rows = []
+  for i, (label, suggested) in enumerate(
+    zip(found.labels, found.suggested_labels, strict=True)
+  ):
+    names = bank.source(i), bank.class_name(label), bank.class_name(suggested)
+    rows.append((i, *names, *_cells(found, i), twins.get(i, "")))
+  ends = [f"{n}{end}" for n in (*_COLUMNS, *_TOTALS) for end in ("", "_low", "_high")]
+  header = ("index", "source", "label", "suggested_label", "models_in", "models_out")
+  tables.write_rows(path, (*header, *ends, "stand_in"), rows)
+
+
+def summarise(bank: Bank, found: Audit) -> dict[str, Any]:
+  """The numbers of audit.json."""
+  doubted = found.suspicious
+  quality, memorisation = found.label_quality, found.memorisation
+  return {
+    "examples": len(found.labels),
+    "models": len(bank.margins_mn),
+    "mean_consistency": float(np.nanmean(found.consistency.value)),
+    "mean_memorisation": float(np.nanmean(memorisation.value)),
+    "other_label_suggested": len(doubted),
+    "suspicious": int((quality.high[doubted] < 0.5).sum()),
+    "memorised": int((memorisation.low > _MEMORISED).sum()),
+  }
+
+
+def _print_worst(bank: Bank, found: Audit) -> None:
+  """The most suspicious labels."""
+  print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
+  for i in found.suspicious[:_PRINTED]:
+    value, low, high = (part[i] for part in found.label_quality)
+    quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    labels = found.labels[i], found.suggested_labels[i]
+    names = "".join(f"{bank.class_name(label):<16}" for label in labels)
+    print(f"{i:>8}  {names}{quality:<22}{bank.source(i)}")
+
+
+def main(source: Run | Bank) -> dict[str, Any]:
+  """Audits, and writes table, summary and pictures."""
+  bank = bank_of(source) if isinstance(source, Run) else source
+  folder = bank.workdir.path
+
+  def work() -> dict[str, Any]:
+    found = audit(bank.masks, bank.margins_mn, bank.labels, bank.classes_mn, bank.scores)
+    pairs = stand_ins.find_pairs(bank.masks, bank.margins_mn, bank.labels)
+    drawn = {} if bank.data is None else audit_pictures.draw(bank.data, found, pairs)
+    _print_worst(bank, found)
+    write_table(folder / "audit.csv", bank, found, pairs)
+    for name, picture in drawn.items():
+      with atomic_io.writing(folder / name) as file:
+        file.write(picture.content)
+    summary = summarise(bank, found)
+    more = {
+      "stand_ins": [pair._asdict() for pair in pairs],
+      "captions": {name: picture.caption for name, picture in drawn.items()},
+    }
+    atomic_io.write_json(folder / "audit.json", summary | more)
+    return summary
+
+  return stages.run(bank.workdir, STAGE, bank.settings, work, bank.inputs)
+
+
+def open_any() -> Run | Bank:
+  """Files if the flags name some, else the workdir's experiment."""
+  return audit_files.open_bank() if audit_files.wanted() else launcher.open_run()
+
+
+PROGRAM = launcher.Program(main, open_any, flag_modules=(audit_files, margin_files))
+
+if __name__ == "__main__":
+  PROGRAM.run()

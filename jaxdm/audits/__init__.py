@@ -1,0 +1,1 @@
+"""What models on random subsets say of the training set itself."""

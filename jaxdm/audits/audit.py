@@ -1,0 +1,269 @@
+"""What models on random subsets say of the training set: which labels look wrong, which
+examples are memorised, which support or oppose the targets.
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+
+from jaxdm.audits import intervals, tallies
+from jaxdm.audits.intervals import Estimate
+from jaxdm.datamodels.inputs import some
+from jaxdm.datamodels.model import Datamodels
+from jaxdm.errors import UserError
+from jaxdm.lasso import matrices
+from jaxdm.storage.store import Matrix
+from jaxdm.training_sets import PackedMasks
+
+_TARGETS = 256  # Rows of scores that are read together.
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+  """What models say of each of n training examples; see `audit`.
+
+  >>> import jaxdm
+  >>> masks = jaxdm.random_subsets(num_models=60, num_train=4, alpha=0.5, seed=0)
+  >>> margins = masks + [-0.5, 1.0, 1.0, 1.0]  # Example 0 is right only by heart.
+  >>> found = jaxdm.audit(masks, margins, labels=[0, 0, 1, 1])
+  >>> found.memorisation.value
+  array([1., 0., 0., 0.])
+  >>> found.suspicious
+  array([0])
+
+  Intervals have 95 % confidence for each number by itself. Where nothing is known, values
+  are NaN and intervals hold every possible value.
+
+  Attributes:
+    labels: int[n], as given.
+    models_in: int[n], models that were trained on the example.
+    models_out: int[n], models that were not.
+    consistency: share of the models without the example that choose its label: its
+      C-score at this size of subsets.
+    probability: mean probability of its label by these models, against the strongest
+      other class.
+    memorisation: share of the models trained on it that choose its label, less
+      consistency; in [-1, 1].
+    label_quality: in [0, 1]; the lowest labels are the most suspicious.
+    suggested_labels: int[n], the class that most models without it choose, or its label
+      where that is chosen as often, or nothing is known.
+    support: sum over targets of its positive scores; None where there were no scores.
+    opposition: sum over targets of its negative scores, as a positive number; or None.
+  """
+
+  labels: np.ndarray
+  models_in: np.ndarray
+  models_out: np.ndarray
+  consistency: Estimate
+  probability: Estimate
+  memorisation: Estimate
+  label_quality: Estimate
+  suggested_labels: np.ndarray
+  support: Estimate | None = None
+  opposition: Estimate | None = None
+
+  @property
+  def suspicious(self) -> np.ndarray:
+    """Examples that have another suggested label, as int[...], the worst label first."""
+    order = np.argsort(self.label_quality.value, kind="stable")
+    known = np.isfinite(self.label_quality.value) & (self.suggested_labels != self.labels)
+    return order[known[order]]
+
+
+def audit(
+  masks: Any,
+  margins: Any,
+  labels: Any,
+  predicted: Any = None,
+  scores: Any = None,
+) -> Audit:
+  """Audits a training set by models that were trained on random subsets of it.
+
+  >>> import jaxdm, numpy as np
+  >>> rng = np.random.default_rng(0)
+  >>> labels = np.arange(6) % 2
+  >>> masks = jaxdm.random_subsets(num_models=200, num_train=6, alpha=0.5, seed=0)
+  >>> margins = rng.normal(size=(200, 6)) + 2
+  >>> margins[:, 3] -= 5  # Nobody believes this label,
+  >>> margins[:, 4] -= np.where(masks[:, 4], 0, 4)  # and this one by heart only.
+  >>> found = jaxdm.audit(masks, margins, labels)
+  >>> found.suspicious, found.suggested_labels
+  (array([3, 4]), array([0, 1, 0, 0, 1, 1]))
+  >>> found.memorisation.value.argmax()
+  np.int64(4)
+
+  The definitions, for an example and its label, over models i that were trained on it and
+  models o that were not; all of them must be independent, as one model a subset is:
+
+    consistency    share of o that choose the label. Jiang et al., 'Characterizing
+                   structural regularities of labeled data in overparameterized models',
+                   arXiv:2002.03206: the consistency profile at this size of subsets, of
+                   which their C-score is the mean over sizes.
+    memorisation   share of i that choose the label, less that of o. Feldman and Zhang,
+                   'What neural networks memorize and why', arXiv:2008.03703.
+    label_quality  mean of two means of the label's probability: over i, and over o. The
+                   second alone is the self-confidence of confident learning (Northcutt,
+                   Jiang and Chuang, arXiv:1911.00068). An example between two classes has
+                   a low one too, but is learned once it is there; a label that is
+                   against all other examples is not, if the model does not learn
+                   everything. Where it does, all examples have the same first mean, and
+                   the order is that of the second.
+    probability    the mean over o. The probability is the logistic function of the
+                   margin: of the label against the strongest other class alone.
+
+  Intervals of means are those of Clopper and Pearson for an effective number of models,
+  and those of differences and averages Newcombe's (see `audits.intervals`). Those of
+  support and opposition take targets as a sample, and scores as given.
+
+  Args:
+    masks: bool[m, n], which examples each model was trained on; an array, or
+      `training_sets.PackedMasks`.
+    margins: float[m, n], of all training examples under each model: positive where it
+      chooses their label. An array, a memory map or a part of a store. Models with one
+      that is not finite are left out.
+    labels: int[n], in [0, k).
+    predicted: int[m, n], the classes that models choose. None: with two classes they
+      follow from the margins; with more no label is suggested.
+    scores: float[t, n], how much each example supports each target, or `Datamodels`.
+
+  Returns:
+    An Audit.
+
+  Raises:
+    UserError: on arrays that do not match, or without one model that can be used.
+
+  Warns:
+    UserWarning: naming examples of which something cannot be said: those that are in
+      every training set or in none, without margins, with labels that are not classes,
+      or alone in their class; and the number of models that are left out.
+  """
+  masks, margins, labels = _checked(masks, margins, labels)
+  predicted = _checked_matrix("predicted", predicted, margins.shape)
+  classes = 1 + int(labels.max(initial=0))
+  if predicted is not None:
+    classes = max(classes, 1 + _largest(predicted))
+  found = tallies.count(masks, margins, labels, predicted, max(classes, 2))
+  if not found.num_models:
+    raise UserError("margins", "are not finite for any model")
+  _warn(found, labels, len(margins))
+  inside, outside = found.inside, found.outside
+  consistency = intervals.mean(outside.right)
+  support, opposition = _totals(scores, len(labels))
+  return Audit(
+    labels=labels,
+    models_in=inside.right.number,
+    models_out=outside.right.number,
+    consistency=consistency,
+    probability=intervals.mean(outside.probability),
+    memorisation=intervals.difference(intervals.mean(inside.right), consistency),
+    label_quality=intervals.average(
+      intervals.mean(inside.probability), intervals.mean(outside.probability)
+    ),
+    suggested_labels=_suggested(found.votes_nk, labels),
+    support=support,
+    opposition=opposition,
+  )
+
+
+def _checked(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.ndarray]:
+  """Masks, margins and labels that match."""
+  if not isinstance(masks, PackedMasks):
+    masks = np.asarray(masks)
+    if masks.ndim != 2 or not np.isin(masks[:1], (0, 1)).all():
+      raise UserError("masks", f"must be bool [m, n], got {masks.dtype}{masks.shape}")
+  margins = _checked_matrix("margins", margins, masks.shape)
+  if margins is None:
+    raise UserError("margins", "must be float [m, n], of the training examples; got None")
+  labels = np.asarray(labels)
+  if labels.dtype.kind not in "iu" or labels.shape != (masks.shape[1],):
+    raise UserError(
+      "labels",
+      f"must be {masks.shape[1]} integers, one an example, got "
+      f"{labels.dtype}{list(labels.shape)}",
+    )
+  return masks, margins, labels.astype(np.int64)
+
+
+def _checked_matrix(name: str, values: Any, shape: tuple[int, int]) -> Any:
+  """A matrix with a row a model and a column an example; None stays."""
+  if values is None:
+    return None
+  found = values
+  if not isinstance(values, Matrix):
+    found = np.asarray(values)
+    if found.dtype.kind not in "fiu":
+      raise UserError(name, f"must hold numbers, got {found.dtype}")
+  if tuple(found.shape) != tuple(shape):
+    raise UserError(
+      name,
+      f"must be [models, training examples] = {list(shape)}, as the masks, got "
+      f"{list(found.shape)}",
+    )
+  return found
+
+
+def _largest(predicted: Any) -> int:
+  """The largest class, some models at a time."""
+  blocks = (predicted[i : i + _TARGETS] for i in range(0, len(predicted), _TARGETS))
+  return max(int(block.max(initial=0)) for block in blocks)
+
+
+def _suggested(votes_nk: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+  """The class with most votes, or the label where that has as many."""
+  if votes_nk is None:
+    return labels.copy()
+  rows = np.arange(len(labels))
+  inside = (labels >= 0) & (labels < votes_nk.shape[1])
+  own = np.where(inside, votes_nk[rows, np.where(inside, labels, 0)], 0)
+  best = votes_nk.argmax(axis=1)
+  return np.where(votes_nk[rows, best] > own, best, labels)
+
+
+def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
+  """Support and opposition of each example, over all targets."""
+  if scores is None:
+    return None, None
+  given = scores.weights_tn if isinstance(scores, Datamodels) else scores
+  try:
+    matrix = matrices.as_real("scores", given)
+  except ValueError as error:
+    raise UserError(None, str(error)) from error
+  if len(matrix.shape) != 2 or matrix.shape[1] != n:
+    raise UserError(
+      "scores", f"must be [targets, {n} training examples], got {list(matrix.shape)}"
+    )
+  sums, t = np.zeros((2, 4, n)), matrix.shape[0]
+  for start in range(0, t, _TARGETS):
+    block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
+    if not np.isfinite(block_un).all():
+      raise UserError("scores", "must be finite")
+    for side, part_un in zip(sums, (block_un, -block_un), strict=True):
+      side += [(np.maximum(part_un, 0) ** power).sum(axis=0) for power in (1, 2, 3, 4)]
+  return intervals.total(t, sums[0]), intervals.total(t, sums[1])
+
+
+def _warn(found: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
+  """Names the examples of which something cannot be said."""
+  sizes = np.bincount(labels[labels >= 0], minlength=1)
+  alone = np.isin(labels, np.flatnonzero(sizes == 1))
+  known = ~found.lacking_n
+  never_out = known & (found.outside.right.number == 0)
+  never_in = known & (found.inside.right.number == 0)
+  texts = {
+    "have a label that is no class": labels < 0,
+    "are alone in their class, so that models without them cannot choose it": alone,
+    "have no margins": found.lacking_n,
+    "are in every training set, so that nothing is known without them": never_out,
+    "are in no training set, so that nothing is known of their memorisation": never_in,
+  }
+  for text, is_one in texts.items():
+    if is_one.any():
+      numbers = np.flatnonzero(is_one)
+      warnings.warn(f"{len(numbers)} examples {text}: {some(numbers)}", stacklevel=3)
+  if lost := num_models - found.num_models:
+    warnings.warn(
+      f"{lost} of {num_models} models are left out: margins of them are not finite",
+      stacklevel=3,
+    )

@@ -1,0 +1,130 @@
+"""95 % confidence intervals of means of numbers in [0, 1], and of their differences."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+
+_TAIL = 0.025
+_NORMAL = 1.96
+
+
+class Estimate(NamedTuple):
+  """An estimate for each example, with its 95 % confidence interval.
+
+  Attributes:
+    value: float64[n]; NaN where there is none.
+    low: float64[n], the interval's lower end.
+    high: float64[n], its upper end.
+  """
+
+  value: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+
+class Sums(NamedTuple):
+  """Sums over models of numbers in [0, 1].
+
+  Attributes:
+    number: int[n], models.
+    first: float64[n], sums of the numbers.
+    second: float64[n], sums of their squares.
+  """
+
+  number: np.ndarray
+  first: np.ndarray
+  second: np.ndarray
+
+
+def mean(sums: Sums) -> Estimate:
+  """Means of independent numbers in [0, 1].
+
+  The interval is that of Clopper and Pearson (1934) for an effective number of models
+  (Korn and Graubard, 'Confidence intervals for proportions with small expected number of
+  positive counts', 1998): as many independent zeros and ones would have the variance of
+  the numbers. One more zero and one more one are counted in that variance, since numbers
+  that are far from the others may have not been seen. There are never fewer than the true
+  number: of zeros and ones the interval is exact.
+
+  Args:
+    sums: of the numbers.
+
+  Returns:
+    The means; NaN, and [0, 1], where there are no numbers.
+  """
+  m = np.maximum(sums.number, 1)
+  value = np.clip(sums.first / m, 0, 1)
+  binomial = value * (1 - value)
+  variance = np.maximum(sums.second / m - value**2, 0) * m / np.maximum(m - 1, 1)
+  variance += ((1 - value) ** 2 + value**2) / m
+  number = np.maximum(m, m * binomial / variance)
+  wins = value * number
+  with np.errstate(invalid="ignore"):
+    low = scipy.special.betaincinv(wins, number - wins + 1, _TAIL)
+    high = scipy.special.betaincinv(wins + 1, number - wins, 1 - _TAIL)
+  known = sums.number > 0
+  low = np.where(known & (wins > 0), np.minimum(low, value), 0.0)
+  high = np.where(known & (wins < number), np.maximum(high, value), 1.0)
+  return Estimate(np.where(known, value, np.nan), low, high)
+
+
+def difference(one: Estimate, two: Estimate) -> Estimate:
+  """One less two, of independent samples.
+
+  Its ends are those of Newcombe's square-and-add ('Interval estimation for the difference
+  between independent proportions', 1998).
+  """
+  value = one.value - two.value
+
+  def distance(one_end: np.ndarray, two_end: np.ndarray) -> np.ndarray:
+    return np.hypot(one.value - one_end, two.value - two_end)
+
+  low = np.maximum(value - distance(one.low, two.high), -1)
+  high = np.minimum(value + distance(one.high, two.low), 1)
+  known = np.isfinite(value)
+  return Estimate(value, np.where(known, low, -1.0), np.where(known, high, 1.0))
+
+
+def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
+  """Sums over targets, which are a sample of those that might have been drawn.
+
+  The interval is Student's with fewer degrees of freedom for heavy tails (Satterthwaite),
+  shifted for skewness (Johnson, 'Modified t tests and confidence intervals for
+  asymmetrical populations', 1978), as in `datamodels.intervals`.
+
+  Args:
+    count: t, targets.
+    powers_n: float64[n] each, sums over targets of the terms' powers 1 to 4.
+  """
+  first = powers_n[0]
+  if count < 3:
+    return Estimate(first, np.full_like(first, -np.inf), np.full_like(first, np.inf))
+  one, two, three, four = (power / count for power in powers_n)
+  variance = np.maximum(two - one**2, 0)
+  cubed = three - 3 * one * two + 2 * one**3
+  fourth = four - 4 * one * three + 6 * one**2 * two - 3 * one**4
+  varies = variance > 1e-12 * two
+  variance = np.where(varies, variance, 1)
+  skewness = np.where(varies, cubed / variance**1.5, 0)
+  tails = np.where(varies, fourth / variance**2 - 1, 2)  # 2 for normal terms.
+  freedom = np.clip(2 * count / np.maximum(tails, 1), 2, count - 1)
+  error = np.where(varies, np.sqrt(variance / (count - 1)) * count, 0)
+  quantile = scipy.special.stdtrit(freedom, 1 - _TAIL)
+  middle = first + error * skewness / np.sqrt(count) * (1 + 2 * _NORMAL**2) / 6
+  low, high = middle - quantile * error, middle + quantile * error
+  return Estimate(first, np.minimum(low, first), np.maximum(high, first))
+
+
+def average(one: Estimate, two: Estimate) -> Estimate:
+  """The mean of two means of independent samples; ends as those of `difference`."""
+  value = (one.value + two.value) / 2
+
+  def distance(one_end: np.ndarray, two_end: np.ndarray) -> np.ndarray:
+    return np.hypot(one.value - one_end, two.value - two_end) / 2
+
+  known = np.isfinite(value)
+  low = np.where(known, value - distance(one.low, two.low), 0.0)
+  high = np.where(known, value + distance(one.high, two.high), 1.0)
+  return Estimate(value, np.maximum(low, 0), np.minimum(high, 1))

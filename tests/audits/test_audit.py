@@ -1,0 +1,198 @@
+"""What is said of a training set, against simulated banks whose truth is known."""
+
+import collections
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+import jaxdm
+from jaxdm import training_sets
+from jaxdm.audits import tallies
+from jaxdm.storage import training_predictions
+from jaxdm.storage.store import Matrix
+
+BANKS = 2000
+ESTIMATES = ("consistency", "probability", "memorisation", "label_quality")
+
+
+def bank(m: int = 60, n: int = 40, k: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+  """Margins that depend on the example, and on whether a model was trained on it."""
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, k, n)
+  masks = rng.random((m, n)) < 0.5
+  margins = rng.normal(size=n) + masks * rng.random(n) + rng.normal(size=(m, n))
+  others = (labels + rng.integers(1, k, (m, n))) % k
+  predicted = np.where(margins > 0, labels, others)
+  return {"masks": masks, "margins": margins, "labels": labels, "predicted": predicted}
+
+
+# Means and spreads of margins, left out and trained on.
+LAWS = [((0, 1), (2, 1)), ((4, 2), (6, 2)), ((8, 2), (8, 1)), ((-3, 4), (9, 4))]
+
+
+@pytest.mark.parametrize("out,inside", LAWS)
+@pytest.mark.parametrize("m", [30, 300])
+def test_intervals_cover_the_truth_in_simulated_banks(out, inside, m) -> None:
+  """Each example is a bank of its own, since examples do not depend on each other."""
+  rng = np.random.default_rng(m)
+  masks = rng.random((m, BANKS)) < 0.5
+  noise = rng.normal(size=masks.shape)
+  margins = np.where(masks, inside[0] + inside[1] * noise, out[0] + out[1] * noise)
+  found = jaxdm.audit(masks, margins, np.arange(BANKS) % 2)
+  quantiles = scipy.stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
+  right_in, right_out = (scipy.stats.norm.cdf(mean / sd) for mean, sd in (inside, out))
+  p_in, p_out = (
+    scipy.special.expit(mean + sd * quantiles).mean() for mean, sd in (inside, out)
+  )
+  truth = [right_out, p_out, right_in - right_out, (p_in + p_out) / 2]
+  for name, value in zip(ESTIMATES, truth, strict=True):
+    estimate = getattr(found, name)
+    covered = (estimate.low <= value) & (value <= estimate.high)
+    assert covered.mean() >= 0.94, (name, covered.mean())
+    assert (estimate.low <= estimate.value).all()
+    assert (estimate.value <= estimate.high).all()
+
+
+@pytest.mark.parametrize("share", [1, 0.3])
+def test_totals_over_targets_cover_their_expectation(share) -> None:
+  rng = np.random.default_rng(0)
+  scores = rng.normal(size=(120, BANKS)) * (rng.random((120, BANKS)) < share)
+  found = jaxdm.audit(**bank(n=BANKS), scores=scores)
+  expected = 120 * share * scipy.stats.norm.pdf(0)  # The mean of a positive part.
+  for total in (found.support, found.opposition):
+    assert np.mean((total.low <= expected) & (expected <= total.high)) >= 0.94
+  np.testing.assert_allclose(found.support.value, scores.clip(0).sum(axis=0))
+  np.testing.assert_allclose(found.opposition.value, (-scores).clip(0).sum(axis=0))
+
+
+def test_every_number_is_that_of_a_loop() -> None:
+  given = bank()
+  masks, margins, labels, predicted = given.values()
+  found = jaxdm.audit(**given)
+  for i, label in enumerate(labels):
+    out, inside = margins[~masks[:, i], i], margins[masks[:, i], i]
+    right = scipy.stats.binomtest(int((out > 0).sum()), len(out))
+    ends = right.proportion_ci(0.95, "exact")
+    consistency = [part[i] for part in found.consistency]
+    np.testing.assert_allclose(consistency, [right.statistic, *ends], atol=1e-9)
+    assert (found.models_in[i], found.models_out[i]) == (len(inside), len(out))
+    memorised = (inside > 0).mean() - (out > 0).mean()
+    assert found.memorisation.value[i] == pytest.approx(memorised)
+    p_in, p_out = (np.mean(1 / (1 + np.exp(-part))) for part in (inside, out))
+    assert found.probability.value[i] == pytest.approx(p_out)
+    assert found.label_quality.value[i] == pytest.approx((p_in + p_out) / 2)
+    votes = collections.Counter(predicted[~masks[:, i], i].tolist())
+    suggested = found.suggested_labels[i]
+    assert votes[suggested] == max(votes.values())
+    assert suggested == label or votes[suggested] > votes[label]
+  order = [i for i in np.argsort(found.label_quality.value) if i in found.suspicious]
+  assert found.suspicious.tolist() == order
+  wrong = np.flatnonzero(found.suggested_labels != labels)
+  assert sorted(found.suspicious.tolist()) == wrong.tolist()
+
+
+def assert_same(one: jaxdm.Audit, two: jaxdm.Audit, atol: float = 1e-12) -> None:
+  for name in ESTIMATES:
+    for left, right in zip(getattr(one, name), getattr(two, name), strict=True):
+      np.testing.assert_allclose(left, right, rtol=0, atol=atol)
+  np.testing.assert_array_equal(one.suggested_labels, two.suggested_labels)
+
+
+def test_forms_of_input_and_sizes_of_blocks_do_not_matter(tmp_path, monkeypatch) -> None:
+  given = bank()
+  whole = jaxdm.audit(**given)
+  monkeypatch.setattr(tallies, "_BLOCK_BYTES", 7 * 40 * 40)
+  packed = training_sets.PackedMasks.of([given["masks"]])
+  assert_same(jaxdm.audit(**given | {"masks": packed}), whole)
+  lists = {name: value.tolist() for name, value in given.items()}
+  assert_same(jaxdm.audit(**lists), whole)
+  store = training_predictions.open_store(
+    tmp_path, num_train=40, num_classes=4, settings={}, rows_per_chunk=64
+  )
+  training_predictions.write_from(store, 0, given["margins"], given["predicted"])
+  margins, classes = (Matrix(store, n, np.arange(60)) for n in ("margins", "classes"))
+  stored = jaxdm.audit(given["masks"], margins, given["labels"], classes)
+  # In float16: whether a model is right stays, probabilities change by 1.1e-4 at most.
+  assert_same(stored, whole, atol=2e-3)
+  np.testing.assert_array_equal(stored.consistency.value, whole.consistency.value)
+  change = stored.label_quality.value - whole.label_quality.value
+  assert 0 < np.abs(change).max() < 1.1e-4
+
+
+def test_two_classes_need_no_predictions_and_more_suggest_nothing_without() -> None:
+  two = bank(k=2)
+  given = {name: two[name] for name in ("masks", "margins", "labels")}
+  assert_same(jaxdm.audit(**given), jaxdm.audit(**two))
+  four = bank()
+  del four["predicted"]
+  found = jaxdm.audit(**four)
+  np.testing.assert_array_equal(found.suggested_labels, four["labels"])
+  assert not found.suspicious.size
+
+
+def test_what_cannot_be_said_is_named_and_the_rest_goes_on() -> None:
+  given = bank()
+  given["masks"][:, 3], given["masks"][:, 5] = True, False
+  given["margins"][:, 7] = np.nan
+  given["margins"][11, 9] = np.nan
+  given["labels"][20], given["labels"][30] = -1, 4
+  with pytest.warns(UserWarning) as told:
+    found = jaxdm.audit(**given)
+  lines = {str(one.message) for one in told}
+  assert lines == {
+    "1 examples have a label that is no class: 20",
+    "1 examples are alone in their class, so that models without them cannot choose it: "
+    "30",
+    "1 examples have no margins: 7",
+    "1 examples are in every training set, so that nothing is known without them: 3",
+    "1 examples are in no training set, so that nothing is known of their "
+    "memorisation: 5",
+    "1 of 60 models are left out: margins of them are not finite",
+  }
+  unknown = {
+    "consistency": {3, 7},
+    "probability": {3, 7},
+    "memorisation": {3, 5, 7},
+    "label_quality": {3, 5, 7},
+  }
+  for name, examples in unknown.items():
+    value, low, high = getattr(found, name)
+    assert set(np.flatnonzero(np.isnan(value))) == examples
+    least = -1 if name == "memorisation" else 0
+    assert all((low[i], high[i]) == (least, 1) for i in examples)
+  assert not set(found.suspicious) & {3, 5, 7}
+  # The others are what they are in a bank without model 11.
+  rest = np.setdiff1d(np.arange(40), [3, 5, 7, 20, 30])
+  fewer = {
+    name: np.delete(value, 11, axis=0)[:, rest] if value.ndim == 2 else value[rest]
+    for name, value in given.items()
+  }
+  expected = jaxdm.audit(**fewer)
+  np.testing.assert_allclose(
+    found.label_quality.value[rest], expected.label_quality.value
+  )
+
+
+@pytest.mark.parametrize(
+  "change,setting,message",
+  [
+    ({"margins": None}, "margins", "must be float"),
+    ({"margins": np.ones((60, 39))}, "margins", r"= \[60, 40\], as the masks, got \[60"),
+    ({"margins": np.full((60, 40), np.nan)}, "margins", "not finite for any model"),
+    ({"margins": np.full((60, 40), "a")}, "margins", "must hold numbers"),
+    ({"masks": np.ones(60, bool)}, "masks", "must be bool"),
+    ({"masks": np.full((60, 40), 0.5)}, "masks", "must be bool"),
+    ({"labels": np.ones(39, int)}, "labels", "must be 40 integers"),
+    ({"labels": np.ones(40)}, "labels", "must be 40 integers"),
+    ({"predicted": np.ones((60, 4), int)}, "predicted", "as the masks"),
+    ({"scores": np.ones((3, 4))}, "scores", "must be .targets, 40"),
+    ({"scores": np.full((3, 40), np.nan)}, "scores", "finite"),
+  ],
+)
+def test_bad_input_is_one_line(change, setting, message) -> None:
+  with pytest.raises(jaxdm.UserError, match=message) as raised:
+    jaxdm.audit(**bank() | change)
+  assert raised.value.setting == setting
+  assert "\n" not in str(raised.value)

@@ -1,0 +1,48 @@
+"""Pairs of examples that stand in for each other."""
+
+import numpy as np
+import pytest
+
+from jaxdm.audits import stand_ins
+from jaxdm.training_sets import PackedMasks
+
+
+@pytest.fixture
+def bank() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Examples 3 and 8 help each other, 5 helps 6 alone, 1 and 2 differ in their labels."""
+  rng = np.random.default_rng(0)
+  masks = rng.random((400, 30)) < 0.5
+  margins = rng.normal(size=(400, 30)) + masks
+  for one, two in ((3, 8), (8, 3), (6, 5), (1, 2), (2, 1)):
+    margins[:, one] += 2 * masks[:, two] * ~masks[:, one]
+  labels = np.arange(30) // 15
+  labels[2] = 1
+  return masks, margins, labels
+
+
+def test_planted_pairs_are_found_and_no_others(bank, monkeypatch) -> None:
+  masks, margins, labels = bank
+  [pair] = stand_ins.find_pairs(*bank)
+  assert (pair.first, pair.second) == (3, 8)
+  effects, errors = [], []
+  for one, two in ((3, 8), (8, 3)):
+    out = ~masks[:, one]
+    parts = [margins[out & (masks[:, two] == held), one] for held in (True, False)]
+    effects.append(parts[0].mean() - parts[1].mean())
+    errors.append(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts)))
+  assert pair.effect == pytest.approx(min(effects), rel=1e-4)
+  assert pair.z == pytest.approx(np.min(np.divide(effects, errors)), rel=1e-4)
+  monkeypatch.setattr(stand_ins, "_BLOCK_EXAMPLES", 7)
+  monkeypatch.setattr(stand_ins, "_BLOCK_MODELS", 90)
+  packed = PackedMasks.of([masks])
+  [again] = stand_ins.find_pairs(packed, margins, labels)
+  assert again == pytest.approx(pair, rel=1e-4)
+
+
+def test_chance_is_hardly_ever_a_pair() -> None:
+  found = 0
+  for seed in range(20):
+    rng = np.random.default_rng(seed)
+    masks, margins = rng.random((60, 40)) < 0.5, rng.normal(size=(60, 40))
+    found += len(stand_ins.find_pairs(masks, margins, np.zeros(40, int)))
+  assert found <= 1
