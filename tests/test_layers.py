@@ -11,7 +11,7 @@ FLOORS = (
   {"storage", "data", "training_sets", "margins"},
   {"training", "lasso"},
   {"attribution", "datamodels"},
-  {"brittleness"},
+  {"brittleness", "problems"},
   {"report"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -17,6 +17,7 @@ from experiments.runtime.workdir import Workdir
 ROOT = pathlib.Path(__file__).parents[2]
 ALONE = (
   "ops.bank",
+  "ops.make_problem",
   "studies.efficiency",
   "studies.explain",
   "studies.moments",
