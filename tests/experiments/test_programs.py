@@ -52,6 +52,7 @@ OTHERS = {
   "studies.full_size": "--fresh_models",
   "bench.plan": "--bench",
   "bench.aot": "--target",
+  "leaderboard": "--verify",
 }
 if importlib.util.find_spec("torch"):
   OTHERS["bench.accuracy"] = "--num_base"
@@ -90,6 +91,8 @@ ONE_LINE = [
   ("report", "--workdir=NONE --alpha=2", "--alpha must be in (0, 1), got 2.0"),
   ("bench.plan", "", "--bench must name a JSON file"),
   ("bench.trainer", "--rows=w9", "--rows must be some of"),
+  ("leaderboard", "", "--scores is needed"),
+  ("leaderboard", "--problem=no", "--problem must be "),
   ("ops.drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
 ]
 
