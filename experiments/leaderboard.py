@@ -48,7 +48,7 @@ MODELS_DIR = define_path(
 NOTE = flags.DEFINE_string(
   "note", "", "How the scores were made: a sentence for the row, with a link if possible."
 )
-ROWS = define_path("rows", "docs/leaderboard", "Folder of the rows.")
+ROWS = define_path("rows_dir", "docs/leaderboard", "Folder of the rows.")
 WRITE = flags.DEFINE_bool(
   "write", False, "Make the page of all rows, beside their folder."
 )

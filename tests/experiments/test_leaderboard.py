@@ -35,7 +35,7 @@ def run(scores: dict[str, np.ndarray], folder: pathlib.Path, **given: str) -> No
     np.save(folder / f"{name}.npy", array)
     texts.append(f"{name}={folder / name}.npy")
   rows = str(folder / "rows")
-  with flagsaver.as_parsed(scores=texts, rows=rows, **given):
+  with flagsaver.as_parsed(scores=texts, rows_dir=rows, **given):
     leaderboard.main(["prog"])
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_sign_shows_where_classes_do_not(problem, scores, tmp_path) -> N
 def test_names_and_problems_are_checked(scores, tmp_path) -> None:
   for text in ("=x.npy", "a/b=x.npy"):
     with (
-      flagsaver.as_parsed(scores=[text], rows=str(tmp_path / "rows")),
+      flagsaver.as_parsed(scores=[text], rows_dir=str(tmp_path / "rows")),
       pytest.raises(SystemExit, match="--scores must be NAME=FILE.npy with other names"),
     ):
       leaderboard.main(["prog"])

@@ -42,6 +42,7 @@ TAKES_SETTINGS = (
 )
 # Flags of their own; bench_accuracy needs PyTorch.
 OTHERS = {
+  "bench.attribution": "--score_models",
   "bench.coverage": "--simulations",
   "bench.host": "--scale",
   "bench.lasso": "--shapes",
@@ -89,6 +90,7 @@ ONE_LINE = [
   ("train_subsets", "--background=black", "--background is for image files"),
   ("fit_datamodels", "--masks=no.npy --margins=no.npy --arrays=NONE", "--arrays has no"),
   ("report", "--workdir=NONE --alpha=2", "--alpha must be in (0, 1), got 2.0"),
+  ("bench.attribution", "--sides=no", "--sides must be some of influence"),
   ("bench.plan", "", "--bench must name a JSON file"),
   ("bench.trainer", "--rows=w9", "--rows must be some of"),
   ("leaderboard", "", "--scores is needed"),
