@@ -32,7 +32,7 @@ from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
 from jaxdm.problems.problem import Problem, load_problem
-from jaxdm.storage import checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json, identity
 
 PROBLEM = flags.DEFINE_string(
   "problem", "fashion", "Name of a problem that ships, or the path of a file NAME.npz."
@@ -167,7 +167,9 @@ def main(argv: list[str]) -> None:
       print("\n".join(leaderboard_page.table([row])))
   if WRITE.value:
     path = folder.with_suffix(".md")
-    path.write_text(leaderboard_page.page(leaderboard_page.read(folder)))
+    text = leaderboard_page.page(leaderboard_page.read(folder))
+    with atomic_io.writing(path, "w") as file:
+      file.write(text)
     print(path)
 
 
