@@ -17,6 +17,7 @@ def trainer() -> jaxdm.Trainer:
   return jaxdm.Trainer(dataset.downscaled(4), config, network="linear")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", [1, 2])
 def test_our_scores_are_those_of_the_library(trainer, moments) -> None:
   found = attribution.our_scores(trainer, moments, 3)
@@ -25,6 +26,7 @@ def test_our_scores_are_those_of_the_library(trainer, moments) -> None:
   np.testing.assert_allclose(ratio, np.median(ratio), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_at_no_moment_models_are_trained_only(trainer) -> None:
   assert not attribution.our_scores(trainer, 0, 2).any()
   points = list(attribution.our_side(trainer, 1, [1, 2]))
