@@ -92,7 +92,7 @@ def main(run: Run) -> dict[str, Any]:
   settings = run.settings(*GROUPS)
   inputs = {
     "models": identity.digest(run.trainer.identity()),
-    "methods": identity.digest(sorted(base_models.score_names(run.trainer))),
+    "methods": identity.digest(sorted(base_models.score_names(run))),
   }
   return stages.run(
     run.workdir,

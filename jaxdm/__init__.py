@@ -29,6 +29,8 @@ if TYPE_CHECKING:
   from jaxdm.errors import UserError as UserError
   from jaxdm.lasso.fit import fit_lasso as fit_lasso
   from jaxdm.lasso.result import LassoFit as LassoFit
+  from jaxdm.problems.problem import Problem as Problem
+  from jaxdm.problems.problem import load_problem as load_problem
   from jaxdm.report.figures import plot_share_flipped as plot_share_flipped
   from jaxdm.storage.recall import remember as remember
   from jaxdm.training.recipe import TrainConfig as TrainConfig
@@ -44,6 +46,7 @@ _MODULES = {
   "FitConfig": "datamodels.path",
   "LassoFit": "lasso.result",
   "Prior": "datamodels.priors",
+  "Problem": "problems.problem",
   "Quality": "datamodels.quality",
   "Retrain": "brittleness.retraining",
   "SearchConfig": "brittleness.config",
@@ -61,6 +64,7 @@ _MODULES = {
   "fit_datamodels": "datamodels.fit",
   "fit_lasso": "lasso.fit",
   "load_dataset": "data.load",
+  "load_problem": "problems.problem",
   "plot_share_flipped": "report.figures",
   "random_subsets": "training_sets",
   "remember": "storage.recall",

@@ -11,7 +11,7 @@ FLOORS = (
   {"storage", "data", "training_sets", "margins"},
   {"training", "lasso"},
   {"attribution", "datamodels"},
-  {"brittleness"},
+  {"brittleness", "problems"},
   {"audits"},
   {"report"},
 )

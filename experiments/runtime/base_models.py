@@ -81,12 +81,13 @@ def exist(run: Run) -> bool:
   folder, identity = _folder(run.workdir), identity_of(run)
   if not array_folder.exists(folder, identity):
     return False
-  return set(score_names(run.trainer)) <= set(array_folder.ArrayFolder(folder, identity))
+  return set(score_names(run)) <= set(array_folder.ArrayFolder(folder, identity))
 
 
-def score_names(trainer: BaseTrainer) -> tuple[str, ...]:
+def score_names(run: Run) -> tuple[str, ...]:
   """The methods whose scores are computed from the models on all data."""
-  return () if isinstance(trainer, OwnTrainer) else from_full_data()
+  is_own = isinstance(run.trainer, OwnTrainer)
+  return () if is_own else from_full_data(run.experiment.compare.names)
 
 
 def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
@@ -188,7 +189,7 @@ def train_all(run: Run) -> BaseModels:
   t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
   folder, count = _folder(run.workdir), run.experiment.collect.num_base
   bar = run.bar("models on all data")
-  totals = array_folder.create(folder, dict.fromkeys(score_names(run.trainer), (t, n)))
+  totals = array_folder.create(folder, dict.fromkeys(score_names(run), (t, n)))
   if isinstance(run.trainer, OwnTrainer):
     outputs = run.trainer.full_data_margins(count, bar)
   else:

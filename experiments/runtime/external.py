@@ -42,7 +42,7 @@ def load(places: Places, shape: tuple[int, int]) -> dict[str, np.ndarray]:
       raise UserError("scores", f": the name {name} is given twice")
     given[name] = path
   paths = places.find_all(_PREFIX, given)
-  return {name: _read(name, path, shape) for name, path in paths.items()}
+  return {name: read(name, path, shape) for name, path in paths.items()}
 
 
 def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -51,8 +51,17 @@ def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   return {"scores": found} if found else {}
 
 
-def _read(name: str, path: str, expected: tuple[int, int]) -> np.ndarray:
-  """One file; never a pickle."""
+def read(name: str, path: str, expected: tuple[int, int]) -> np.ndarray:
+  """The scores in one file, mapped into memory; never a pickle.
+
+  Args:
+    name: of the method.
+    path: of the file.
+    expected: (t, n).
+
+  Raises:
+    UserError: if the file does not hold such scores.
+  """
   try:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
@@ -61,10 +70,11 @@ def _read(name: str, path: str, expected: tuple[int, int]) -> np.ndarray:
     ) from error
   if not isinstance(found, np.ndarray) or found.shape != expected:
     shape = list(getattr(found, "shape", []))
+    is_transposed = tuple(shape) == expected[::-1]
     raise UserError(
       "scores",
       f": {name}={path} must be [targets, training examples] = {list(expected)}, "
-      f"got {shape}",
+      f"got {shape}{'; transpose it' if is_transposed else ''}",
     )
   if found.dtype.kind not in "fiu":
     raise UserError("scores", f": {name}={path} must hold numbers, got {found.dtype}")

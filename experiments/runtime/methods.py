@@ -13,6 +13,7 @@ from jaxdm.attribution.similarity import pixel_rows
 from jaxdm.brittleness import label_flips
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
+from jaxdm.errors import UserError
 from jaxdm.lasso import design
 
 
@@ -28,6 +29,9 @@ def scores(
     run: the experiment.
     names: some of `settings_lib.METHODS`.
     models: the experiment's datamodels; None: they are read if a name needs them.
+
+  Raises:
+    UserError: on a method whose scores were not asked for when models were trained.
   """
   stored = base_models.load(run).scores
   found: dict[str, design.Matrix] = {}
@@ -40,8 +44,14 @@ def scores(
       found[name] = pixel_rows(*images)
     elif rows := METHODS[name].rows:
       found[name] = rows(run.trainer)
-    else:
+    elif name in stored:
       found[name] = _read_rows(stored, name)
+    else:
+      raise UserError(
+        "methods",
+        f": {run.workdir.path} has no scores of {name}; run experiments.train_subsets "
+        "and experiments.fit_datamodels with these --methods first",
+      )
   return found
 
 

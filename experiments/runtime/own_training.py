@@ -193,7 +193,8 @@ def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
     UserError: if no method or no prior is left.
   """
   name, compare = experiment.retrain.retrain, experiment.compare
-  lost = [method for method in compare.names if method in from_full_data()]
+  of_networks = from_full_data(compare.names)
+  lost = [method for method in compare.names if method in of_networks]
   methods = [method for method in compare.names if method not in lost]
   if not methods:
     raise UserError(

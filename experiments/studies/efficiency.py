@@ -217,7 +217,7 @@ def main(run: Run) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
   sizes, ways = _requested(run.experiment)
-  _check_scores(ways, base_models.score_names(run.trainer))
+  _check_scores(ways, base_models.score_names(run))
   # Of one fit, beside the models that it is fitted to.
   depends_on = settings | {"base_models": inputs["base_models"]}
 

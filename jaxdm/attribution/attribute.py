@@ -39,8 +39,8 @@ def attribution_scores(
 
   Args:
     trainer: trains the models, and has the data.
-    methods: some of 'influence', 'trak', 'tracin', 'similar', 'close', 'pixels' and
-      'random' (see `attribution.registry`).
+    methods: some of 'influence', 'trak', 'tracin', 'similar', 'close', 'svm', 'pixels'
+      and 'random' (see `attribution.registry`).
     num_models: models on all data whose scores are averaged, at least 2.
     damping: added to TRAK's and influence functions' matrices, as a multiple of an
       average example's part in them.

@@ -23,11 +23,15 @@ class Outputs(NamedTuple):
     logits_tk: float32, of the targets.
     features_tf: float32, penultimate, of the targets.
     train_features_nf: float32, of the training examples.
+    target_labels: int32[t].
+    train_labels: int32[n].
   """
 
   logits_tk: np.ndarray
   features_tf: np.ndarray
   train_features_nf: np.ndarray
+  target_labels: np.ndarray
+  train_labels: np.ndarray
 
 
 class Snapshot(NamedTuple):
@@ -89,7 +93,10 @@ def snapshots(
       outputs: list[Outputs | None] = [None] * size
       if moment == 1:
         predicted = fleet.predict(variables, values)
-        outputs = [_outputs_of(predicted, i, t) for i in range(size)]
+        outputs = [
+          Outputs(*_outputs_of(predicted, i, t), trainer.target_labels, labels)
+          for i in range(size)
+        ]
       rate = float(fleet.recipe.learning_rate(np.array(moment)))
       yield [Snapshot(moment, rate, *of) for of in zip(found, outputs, strict=True)]
       del found, outputs  # Before the next are computed.
@@ -97,11 +104,11 @@ def snapshots(
 
 def _outputs_of(
   predicted: tuple[jax.Array, jax.Array], i: int, num_targets: int
-) -> Outputs:
-  """Model i's part of `Fleet.predict`, for targets and then training examples."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Model i's part of `Fleet.predict`: logits and features of targets, and features."""
   logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predicted)
   t = num_targets
-  return Outputs(logits_bk[:t], features_bf[:t], features_bf[t:])
+  return logits_bk[:t], features_bf[:t], features_bf[t:]
 
 
 def keys(trainer: Trainer, start: int, size: int) -> Array:

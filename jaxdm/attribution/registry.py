@@ -6,10 +6,13 @@ Datamodels are fitted to models on random subsets, and relabel scores are made f
 targets; both have entries without either, so that searches and figures know them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxdm.attribution import gradient, similarity
+from jaxdm.attribution.exemplar_svm import exemplar_scores
 from jaxdm.attribution.full_data import Outputs, Snapshot, even_moments
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.scores import ScoreRows, Term
@@ -34,6 +37,8 @@ class Method(NamedTuple):
     gradients: whether `terms` needs the gradients of the examples.
     by_doubt: whether the mean is multiplied by each example's mean 1 - p at the end.
     rows: scores that need no models, of the trainer whose data they are of.
+    on_request: whether a workdir has its scores only if `--methods` names it, since they
+      take long where there are many targets.
   """
 
   colour: str
@@ -44,6 +49,7 @@ class Method(NamedTuple):
   gradients: bool = False
   by_doubt: bool = False
   rows: Callable[[BaseTrainer], ScoreRows] | None = None
+  on_request: bool = False
 
 
 def _similar(snapshot: Snapshot, _: float) -> list[Term]:
@@ -54,6 +60,16 @@ def _similar(snapshot: Snapshot, _: float) -> list[Term]:
 def _close(snapshot: Snapshot, _: float) -> list[Term]:
   found = _outputs(snapshot)
   return [Term(similarity.closeness, found.train_features_nf, found.features_tf)]
+
+
+def _svm(snapshot: Snapshot, _: float) -> list[Term]:
+  found = _outputs(snapshot)
+
+  def score(train_nf: Array, rows: Array) -> np.ndarray:
+    return exemplar_scores(train_nf, rows[:, 1:], found.train_labels, rows[:, 0])
+
+  labelled_rows = np.column_stack([found.target_labels, found.features_tf])
+  return [Term(score, found.train_features_nf, labelled_rows)]
 
 
 def _tracin(snapshot: Snapshot, _: float) -> list[Term]:
@@ -134,6 +150,13 @@ METHODS = {
     "#0000a7", "cosine similarity of penultimate features", terms=_similar
   ),
   "close": Method("#5b8ff9", "negative distance of penultimate features", terms=_close),
+  "svm": Method(
+    "#e377c2",
+    "linear SVM of the target against the examples of its class, on penultimate features "
+    "(Singla et al., arXiv:2311.03386)",
+    terms=_svm,
+    on_request=True,
+  ),
   "pixels": Method("#9467bd", "negative distance of the inputs", rows=_pixels),
   "random": Method("#777777", "random numbers", rows=_random),
   "relabel": Method(
@@ -144,9 +167,14 @@ METHODS = {
 }
 
 
-def from_full_data() -> tuple[str, ...]:
-  """The methods whose scores are made from models on all data."""
-  return tuple(name for name, method in METHODS.items() if method.terms)
+def from_full_data(requested: Collection[str] = ()) -> tuple[str, ...]:
+  """The methods whose scores are made from models on all data.
+
+  Args:
+    requested: methods that a user names; those on request are left out otherwise.
+  """
+  made = {name: method for name, method in METHODS.items() if method.terms}
+  return tuple(n for n, method in made.items() if n in requested or not method.on_request)
 
 
 def all_classes(name: str) -> bool:

@@ -62,6 +62,21 @@ def test_an_entry_is_searched_and_reported_also_in_a_workdir_that_lacks_it(
   assert set(record["summary"]["methods"]) == {"random", "unsure"}
 
 
+def test_a_method_on_request_is_computed_only_where_it_is_named(tmp_path, capsys) -> None:
+  folder, toy = tmp_path / "run", TOY | {"methods": "random", "priors": "none"}
+  for program in (train_subsets, fit_datamodels):
+    start(program.PROGRAM, folder, toy=toy)
+  assert not (folder / "base_models" / "svm.npy").exists()
+  with pytest.raises(SystemExit, match=r"--methods: .* has no scores of svm; run exp"):
+    start(brittleness.PROGRAM, folder, toy=toy, methods="svm")
+  for program in (train_subsets, fit_datamodels, brittleness):
+    start(program.PROGRAM, folder, toy=toy, methods="svm")
+  scores = np.load(folder / "base_models" / "svm.npy")
+  assert scores.shape == (20, 48) and (scores.std(axis=1) > 0).all()
+  start(brittleness.PROGRAM, folder, toy=toy, methods="random")
+  assert (folder / "base_models" / "svm.npy").exists()
+
+
 @pytest.mark.parametrize(
   "methods", [["datamodel"], ["relabel"], ["nothing"], ["trak"] * 2]
 )

@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 ALONE = (
   "audit",
   "ops.bank",
+  "ops.make_problem",
   "studies.efficiency",
   "studies.explain",
   "studies.label_errors",
@@ -45,6 +46,7 @@ TAKES_SETTINGS = (
 )
 # Flags of their own; bench_accuracy needs PyTorch.
 OTHERS = {
+  "bench.attribution": "--score_models",
   "bench.coverage": "--simulations",
   "bench.host": "--scale",
   "bench.lasso": "--shapes",
@@ -55,6 +57,7 @@ OTHERS = {
   "studies.full_size": "--fresh_models",
   "bench.plan": "--bench",
   "bench.aot": "--target",
+  "leaderboard": "--verify",
 }
 if importlib.util.find_spec("torch"):
   OTHERS["bench.accuracy"] = "--num_base"
@@ -91,8 +94,11 @@ ONE_LINE = [
   ("train_subsets", "--background=black", "--background is for image files"),
   ("fit_datamodels", "--masks=no.npy --margins=no.npy --arrays=NONE", "--arrays has no"),
   ("report", "--workdir=NONE --alpha=2", "--alpha must be in (0, 1), got 2.0"),
+  ("bench.attribution", "--sides=no", "--sides must be some of influence"),
   ("bench.plan", "--bench=NONE", "--bench=NONE cannot be read"),
   ("bench.trainer", "--rows=w9", "--rows must be some of"),
+  ("leaderboard", "", "--scores is needed"),
+  ("leaderboard", "--problem=no", "--problem must be "),
   ("ops.drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
 ]
 

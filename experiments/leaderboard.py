@@ -1,0 +1,180 @@
+"""Judges scores of training examples, by whichever method, on a problem that ships.
+
+  python -m experiments.leaderboard --problem=fashion --scores=mine=mine.npy
+  python -m experiments.leaderboard --problem=fashion --scores=mine=mine.npy --verify
+  python -m experiments.leaderboard --write
+
+The first command takes seconds and trains nothing: it prints the LDS on held-out models
+beside the noise ceiling. The second also removes the examples with the highest scores and
+trains models without them, some minutes on two CPU cores; if it is killed, the same
+command continues. Both write a row to docs/leaderboard; the last one makes the page
+docs/leaderboard.md of all rows. docs/taking_part.md says how to make scores.
+"""
+
+import datetime
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+from etils import epath
+
+from experiments.config import experiment_flags
+from experiments.config.path_flags import define_path
+from experiments.runtime import external, leaderboard_page, program, progress_log
+from jaxdm import devices
+from jaxdm.brittleness.cases import make_cases
+from jaxdm.brittleness.removals import find_removals
+from jaxdm.brittleness.summary import summarise
+from jaxdm.datamodels.evaluate import evaluate_scores
+from jaxdm.datamodels.quality import Quality
+from jaxdm.errors import UserError
+from jaxdm.problems.problem import Problem, load_problem
+from jaxdm.storage import atomic_io, checksummed_json, identity
+
+PROBLEM = flags.DEFINE_string(
+  "problem", "fashion", "Name of a problem that ships, or the path of a file NAME.npz."
+)
+VERIFY = flags.DEFINE_bool(
+  "verify", False, "Also remove examples and verify the removals by retraining."
+)
+MODELS_DIR = define_path(
+  "models_dir",
+  None,
+  "Folder for the models that --verify trains; default: runs/leaderboard/PROBLEM.",
+)
+NOTE = flags.DEFINE_string(
+  "note", "", "How the scores were made: a sentence for the row, with a link if possible."
+)
+ROWS = define_path("rows_dir", "docs/leaderboard", "Folder of the rows.")
+WRITE = flags.DEFINE_bool(
+  "write", False, "Make the page of all rows, beside their folder."
+)
+
+
+def named_scores(problem: Problem) -> dict[str, np.ndarray]:
+  """The scores that --scores names, checked, by name of the method.
+
+  Raises:
+    UserError: on files that do not hold scores of the problem, or of the wrong sign.
+  """
+  shape = len(problem.target_labels), len(problem.labels)
+  found = {}
+  for text in external.SCORES.value or ():
+    name, equals, path = text.partition("=")
+    name, path = (name, path) if equals else (pathlib.Path(text).stem, text)
+    if not name or not path or name in found or pathlib.Path(name).name != name:
+      raise UserError("scores", f"must be NAME=FILE.npy with other names, got {text!r}")
+    found[name] = np.asarray(external.read(name, path, shape))
+    try:
+      make_cases(
+        name,
+        found[name],
+        problem.targets,
+        problem.labels,
+        problem.target_labels,
+        config=problem.search,
+        same_class=False,
+      )
+    except ValueError as error:
+      raise UserError("scores", f": {error}") from error
+  if not found:
+    raise UserError("scores", "is needed: NAME=FILE.npy")
+  return found
+
+
+def judge(problem: Problem, name: str, scores_tn: np.ndarray) -> Quality:
+  """The LDS of scores and the noise ceiling.
+
+  Raises:
+    UserError: on scores that predict the opposite of what models do.
+  """
+  quality = evaluate_scores(scores_tn, *problem.held_out)
+  if quality.lds.high < 0:
+    raise UserError(
+      "scores",
+      f": those of {name} have the wrong sign: their LDS is {quality.lds.estimate:.3f}; "
+      "the examples that support a target most must have the highest ones",
+    )
+  return quality
+
+
+def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]:
+  """Removes the examples with the highest scores, retrains, and sums it up."""
+  dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
+  folder = MODELS_DIR.value or f"runs/leaderboard/{problem.name}"
+  found = find_removals(
+    {name: scores_tn},
+    problem.trainer(dataset, folder=folder),
+    problem.labels,
+    problem.target_labels,
+    problem.targets,
+    problem.search,
+    base_margins=problem.base_margins,
+    progress=progress_log.progress_bar(f"removals by {name}"),
+  )
+  class_sizes_t = np.bincount(problem.labels)[problem.target_labels]
+  return summarise(found, class_sizes_t)[name]
+
+
+def row_of(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]:
+  """Everything that the page shows of scores, and what it depends on."""
+  quality = judge(problem, name, scores_tn)
+  return {
+    "method": name,
+    "problem": problem.name,
+    "problem_digest": problem.digest,
+    "scores_digest": identity.digest(scores_tn),
+    "note": NOTE.value,
+    "lds": quality.lds._asdict(),
+    "ceiling": quality.ceiling._asdict() if quality.ceiling else None,
+    "held_out_models": quality.num_models,
+    "removals": verify(problem, name, scores_tn) if VERIFY.value else None,
+    "seed": problem.about["seed"],
+    "made_by": identity.made_by(),
+    "command": shlex.join(["python", "-m", "experiments.leaderboard", *sys.argv[1:]]),
+    "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+  }
+
+
+def store(folder: epath.Path, row: dict[str, Any]) -> dict[str, Any]:
+  """Writes a row; one of the same scores that has verified removals keeps them."""
+  path = folder / f"{row['problem']}.{row['method']}.json"
+  digests = ("problem_digest", "scores_digest")
+  if path.exists() and not row["removals"]:
+    old = checksummed_json.read(path)
+    if all(old[key] == row[key] for key in digests) and old["removals"]:
+      row = row | {key: old[key] for key in ("removals", "command", "date", "made_by")}
+  folder.mkdir(parents=True, exist_ok=True)
+  checksummed_json.write(path, row)
+  return row
+
+
+@program.one_line_errors()
+def main(argv: list[str]) -> None:
+  """Judges each file, or makes the page."""
+  logging.set_verbosity(logging.WARNING)
+  if argv[1:]:
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  folder = epath.Path(ROWS.value)
+  if external.SCORES.value or not WRITE.value:
+    problem = load_problem(PROBLEM.value)
+    devices.check()
+    for name, scores_tn in named_scores(problem).items():
+      row = store(folder, row_of(problem, name, scores_tn))
+      print("\n".join(leaderboard_page.table([row])))
+  if WRITE.value:
+    path = folder.with_suffix(".md")
+    text = leaderboard_page.page(leaderboard_page.read(folder))
+    with atomic_io.writing(path, "w") as file:
+      file.write(text)
+    print(path)
+
+
+if __name__ == "__main__":
+  flags.adopt_module_key_flags(external)
+  flags.declare_key_flag("data_dir")
+  devices.use_all_devices()
+  program.run(main)
