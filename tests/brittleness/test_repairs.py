@@ -143,7 +143,13 @@ def test_a_verdict_says_what_its_own_models_do(change) -> None:
     )
     assert not v.censored and exact <= v.k <= exact + 1
     key = sorted(v.examples[: v.k])
-    mine = [m[v.target] for k, s, m in problem.asked if k == key and s.family == "verify"]
+    # Other targets may have asked for the same set, between the models of this one.
+    of_seed = {
+      s.number: m[v.target]
+      for k, s, m in problem.asked
+      if k == key and s.family == "verify"
+    }
+    mine = [of_seed[number] for number in sorted(of_seed)]
     count, level = v.models, CONFIG.test(v.skewness or 0).level(v.models)
     starts = [mine[i : i + count] for i in range(len(mine) - count + 1)]
     [own] = [s for s in starts if np.isclose(np.mean(s), v.mean_margin)][:1]

@@ -110,6 +110,8 @@ def _base_models(opened: Run) -> base_models.BaseModels:
   """In place of `base_models.load`: the influence of each example is its weight."""
   everything = np.ones((2, NUM_TRAIN), bool)
   margins_rt = expected_margins(opened, everything, opened.dataset.train_labels)
+  # Two models, whose mean is expected and whose standard deviation is that of the noise.
+  margins_rt += NOISE / np.sqrt(2) * np.array([[1], [-1]])
   logits_rtk = np.zeros((2, NUM_TARGETS, 2))
   logits_rtk[:, np.arange(NUM_TARGETS), opened.dataset.test_labels] = margins_rt
   scores = dict.fromkeys(("influence", "similar"), weights(opened).astype(np.float32))
