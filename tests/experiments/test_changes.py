@@ -251,15 +251,17 @@ def test_an_explanation_trains_every_model_with_a_seed_of_its_own(done) -> None:
 
 def test_models_of_two_seeds_differ_by_noise_alone(done) -> None:
   opened, asked = done
-  noise = []
+  noise_of: dict = {}
   for model in asked["brittleness"]:
     mask = np.ones((1, len(opened.trainer.labels)), bool)
     mask[0, sorted(model.removed)] = False
-    noise.append(
-      model.margins_t - planted.expected_margins(opened, mask, opened.trainer.labels)[0]
+    expected_t = planted.expected_margins(opened, mask, opened.trainer.labels)[0]
+    noise_t = model.margins_t - expected_t
+    np.testing.assert_allclose(
+      noise_of.setdefault(model.seed, noise_t), noise_t, atol=1e-4
     )
-  distinct = np.unique(np.round(noise, 4), axis=0)
-  assert len(distinct) == len({model.seed for model in asked["brittleness"]})
+  distinct = np.array(list(noise_of.values()))
+  assert len(np.unique(np.round(distinct, 2), axis=0)) == len(distinct) > 1
   p = scipy.stats.kstest(distinct.ravel(), scipy.stats.norm(scale=planted.NOISE).cdf)
   assert p.pvalue > 1e-6
 
