@@ -71,7 +71,7 @@ def test_every_way_is_fitted_judged_and_put_to_the_removal_test(
   assert set(record["removals"]["methods"]) == {"published@20", "influence@40", "random"}
   assert set(record["times_fewer_models"]) == {*efficiency.WAYS}
   lines = (finished_copy / "efficiency.csv").read_text().splitlines()
-  assert len(lines) == 1 + 5 + 2 * len(efficiency.WAYS)
+  assert len(lines) == 1 + 6 + 2 * len(efficiency.WAYS)
   ways = [line.split(",")[0] for line in lines if line.split(",")[1] == "20"]
   assert ways == [*efficiency.WAYS]
   assert (finished_copy / "efficiency.png").stat().st_size > 1000
