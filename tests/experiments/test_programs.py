@@ -50,6 +50,7 @@ OTHERS = {
   "ops.drill": "--drill_times",
   "studies.full_size": "--fresh_models",
   "bench.plan": "--bench",
+  "bench.searches": "--searches",
   "bench.aot": "--target",
 }
 if importlib.util.find_spec("torch"):
