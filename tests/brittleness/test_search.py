@@ -49,7 +49,8 @@ def test_verification_seeds_are_fresh_and_models_are_counted() -> None:
 def test_the_first_claims_are_logged_while_others_are_searched(caplog) -> None:
   margins = np.array([0.5, 100.0, 2.5, 9.5, 20.0, 30.0])
   with caplog.at_level("INFO", "jaxdm"):
-    found = search(cases(6), Simulated(margins, np.ones(6), 1e-9), SearchConfig())
+    simulated = Simulated(margins, np.ones(6), 1e-9)
+    found = search(cases(6), simulated, SearchConfig(), simulated.base)
   k_of = {v.target: v.k for v in found if not v.censored}
   assert len(k_of) == 5
   said = [record.args[:3] for record in caplog.records]

@@ -70,7 +70,8 @@ def test_search_and_proof_have_seeds_of_their_own_and_labels_of_the_callers_type
   changed = {int(s) for whole, seeds in others for s in seeds}
   assert not changed & set(base[1].tolist())
   probes = {s for s in changed if s < 10**6}
-  assert probes == {0, 1, 2} and len(changed - probes) >= 3
+  assert probes == set(range(len(probes))) and 1 <= len(probes) <= 8
+  assert len(changed - probes) >= 3
 
 
 def test_a_function_may_return_some_targets_and_may_be_told_of_progress() -> None:
