@@ -35,7 +35,13 @@ def driver() -> Iterator[Any]:
 
   options = webdriver.ChromeOptions()
   options.binary_location = PROGRAMS["chromium"]
-  for argument in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1200,1000"):
+  for argument in (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-dev-shm-usage",
+    "window-size=1200,1000",
+  ):
     options.add_argument(f"--{argument}")
   options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
   service = webdriver.ChromeService(PROGRAMS["chromedriver"])
