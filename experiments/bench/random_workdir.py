@@ -47,7 +47,10 @@ def _write_all(run: Run) -> dict[str, Any]:
   _write_base_models(run, rng)
   models = _write_datamodels(run, rng)
   lds = metrics.Interval(0.0, 0.0, 0.0)._asdict()
-  numbers = {"num_targets": len(run.dataset.test_labels)}
+  numbers = {
+    "num_train": len(run.dataset.train_labels),
+    "num_targets": len(run.dataset.test_labels),
+  }
   shares = {"base_accuracy": 1.0, "subset_accuracy": 1.0}
   base = {stages.OUTPUTS: {"base_models": "made up"}}
   record(run, train_subsets.STAGE, train_subsets.GROUPS, numbers | shares | base)

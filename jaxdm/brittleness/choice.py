@@ -16,20 +16,20 @@ _NO_CLAIM = 20.0  # Having no claim counts as needing so many times the largest 
 
 def hopeless(curve: MarginCurve) -> bool:
   """Whether not even the largest size would pass."""
-  return bool(curve.chances_to_pass(curve.draws())[:, -1].mean() < _HOPELESS)
+  return bool(curve.chances_to_pass()[:, -1].mean() < _HOPELESS)
 
 
 def to_probe(curve: MarginCurve) -> int | None:
   """The index of the size to train one model at; None: another tells too little."""
-  passes_ds = curve.chances_to_pass(curve.draws()) > 0.5
+  passes_ds = curve.chances_to_pass() > 0.5
   smallest_d = passes_ds.argmax(axis=1)[passes_ds.any(axis=1)]
   if not smallest_d.size:
     return len(curve.sizes) - 1
   index = int(np.median(smallest_d))
   spread = np.log(curve.sizes[smallest_d]).std()
-  # How much of the variance one model leaves.
   variance, noise = curve.std(index) ** 2, curve.noise**2
-  progress = spread * (1 - np.sqrt(noise / (variance + noise)))
+  left = noise / (variance + noise)  # Of the variance, after one more model.
+  progress = spread * (1 - np.sqrt(left))
   return None if progress < _LEAST_PROGRESS else index
 
 
@@ -46,7 +46,7 @@ def to_verify(curve: MarginCurve, claimed: int | None, left: int) -> int | None:
   """
   if not left:
     return None
-  sizes, passes_ds = curve.sizes, curve.chances_to_pass(curve.draws())
+  sizes, passes_ds = curve.sizes, curve.chances_to_pass()
   now = _NO_CLAIM * sizes[-1] if claimed is None else claimed
   chance_s = passes_ds.mean(axis=0)
   value_s = chance_s * np.log(now / sizes) - _COST

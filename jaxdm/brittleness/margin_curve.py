@@ -116,10 +116,10 @@ class MarginCurve:
       variance -= self._gain(seen, errors)[index] @ prior_ss[seen, index]
     return float(np.sqrt(max(variance, 0.0)))
 
-  def chances_to_pass(self, draws_ds: np.ndarray) -> np.ndarray:
-    """How likely a verification with all its models would pass, on each curve."""
+  def chances_to_pass(self) -> np.ndarray:
+    """How likely a verification with all its models would pass, on each drawn curve."""
     error = self.noise / np.sqrt(self._most)
-    return scipy.special.ndtr(-draws_ds / error - self._quantile)
+    return scipy.special.ndtr(-self.draws() / error - self._quantile)
 
   @property
   def _steps(self) -> np.ndarray:

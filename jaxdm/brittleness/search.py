@@ -1,8 +1,8 @@
 """How few training examples must change before a prediction falls: search, then proof.
 
-The search is cheap and noisy and only proposes a size; a claim rests on models
-trained with fresh seeds that the search has never seen. It knows neither which
-method ranked the examples nor how models are trained.
+Single models propose sizes; a claim rests on several models of one size, trained with
+fresh seeds that nothing before has seen. The search knows neither which method ranked the
+examples nor how models are trained.
 """
 
 import logging
@@ -39,12 +39,14 @@ class MarginsOfChanges(Protocol):
 
 
 class _Probing(NamedTuple):
-  """Single models at chosen sizes.
+  """A single model at a chosen size.
 
   Attributes:
-    done: number of them.
+    size: its index.
+    done: models before this one.
   """
 
+  size: int
   done: int
 
 
@@ -77,10 +79,10 @@ class _Search:
     target, estimate = case.target, float(base.skewness.estimate_t[case.target])
     self._test = config.test(base.skewness.allowed(target))
     self.sizes = case.sizes
-    self._last = len(self.sizes) - 1
     mean, std = float(base.mean_t[target]), float(base.std_t[target])
     self._curve = MarginCurve(self.sizes, mean, std, self._test)
-    self._state: _Probing | _Verifying = _Probing(0)
+    # The largest size first, so that hopeless cases end at once.
+    self._state: _Probing | _Verifying = _Probing(len(self.sizes) - 1, 0)
     self.verdict = Verdict(
       target=target,
       method=case.method,
@@ -112,9 +114,7 @@ class _Search:
       first, done = state.place * self._config.verify_seeds, len(state.margins)
       until = next(look for look in self._test.looks if look > done)
       return state.size, prng.model_seeds("verify", until - done, first + done)
-    # The largest size first, so that hopeless cases end at once.
-    index = self._probe if state.done else self._last
-    return index, prng.model_seeds("search", 1, state.done)
+    return state.size, prng.model_seeds("search", 1, state.done)
 
   def models_expected(self) -> int:
     """Models that this case will still request, if its next ones go as most do."""
@@ -139,16 +139,15 @@ class _Search:
     """Probes again, verifies, or ends where even the largest size does nothing."""
     if not state.done:
       self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
-      self._judge(self._last, margins, mean_bounds(margins, self._config.confidence))
-    self._state = _Probing(state.done + 1)
+      self._judge(state.size, margins, mean_bounds(margins, self._config.confidence))
     if choice.hopeless(self._curve):
       self._end()
       return
-    probe = choice.to_probe(self._curve)
-    if probe is None or state.done + 1 >= self._config.search_models:
+    size, done = choice.to_probe(self._curve), state.done + 1
+    if size is None or done >= self._config.search_models:
       self._verify_next(0)
     else:
-      self._probe = probe
+      self._state = _Probing(size, done)
 
   def _observe_verification(self, margins: np.ndarray, state: _Verifying) -> None:
     """Keeps a verified size and goes on below it; ends at the first failure."""
@@ -170,11 +169,11 @@ class _Search:
     """Begins a verification, or ends."""
     claimed = None if self.verdict.censored else self.verdict.k
     left = self._config.max_verifications - place
-    index = choice.to_verify(self._curve, claimed, left)
-    if index is None:
+    size = choice.to_verify(self._curve, claimed, left)
+    if size is None:
       self._end()
     else:
-      self._state = _Verifying(index, place, np.zeros(0))
+      self._state = _Verifying(size, place, np.zeros(0))
 
   def _end(self) -> None:
     self.verdict = self.verdict._replace(finished=True)

@@ -52,7 +52,7 @@ def summarise(
   summary = {}
   for method, group in by_method(verdicts).items():
     found = np.array([np.inf if v.censored else v.k for v in group])
-    largest = max(v.k_tried for v in group)
+    largest = max(v.largest for v in group)
     median = verdicts_lib.median_k(group)
     summary[method] = {
       "targets": len(group),

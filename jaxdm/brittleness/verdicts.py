@@ -38,8 +38,9 @@ class Verdict(NamedTuple):
     target: index among the targets.
     method: who ranked.
     k: examples changed in the smallest verified change; -1 if censored.
-    censored: whether no change up to `k_tried` was verified.
-    k_tried: the size that the margin below belongs to: k, or the largest one tried.
+    censored: whether no change of up to `largest` examples was verified.
+    k_tried: the size that the margin below belongs to: k, or, if censored, the size that
+      failed the verification, or `largest` where the first model there was hopeless.
     mean_margin: of the models trained on that change, in logits.
     margin_low: lower bound of the expected margin.
     margin_high: upper bound; a claim is margin_high <= 0, or margin_low >= 0 of a repair.
@@ -48,8 +49,8 @@ class Verdict(NamedTuple):
     accuracy: share of those models that are right about the target.
     models: how many of them there are.
     largest: the largest size that the search may try.
-    largest_margin: mean margin of the search's own models there, the first that it asks
-      for: unlike the margin above it is of a size that no margin has chosen.
+    largest_margin: margin of the search's first model, trained there: unlike the margin
+      above it is of a size that no margin has chosen.
     models_used: asked for in this case, search and verification together.
     finished: False if the budget ran out first.
     skewness: of the target's margins, as estimated from other models (see `search`);

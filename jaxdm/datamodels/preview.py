@@ -1,7 +1,9 @@
 """A first look at how well margins can be predicted, while models are still trained."""
 
 import numpy as np
-import scipy.stats
+
+from jaxdm.datamodels.evaluate import evaluate_scores
+from jaxdm.errors import UserError
 
 # Of the models that there are; the first ones are fitted to, the last ones are predicted.
 _HELD_OUT = 0.2
@@ -31,12 +33,8 @@ def preview_lds(masks_mn: np.ndarray, margins_mt: np.ndarray) -> float | None:
   first = m - round(_HELD_OUT * m)
   x_mn, y_mt = masks_mn[:first].astype(np.float32), margins_mt[:first]
   weights_nt = (x_mn - x_mn.mean(axis=0)).T @ (y_mt - y_mt.mean(axis=0))
-  predicted_mt, true_mt = masks_mn[first:] @ weights_nt, margins_mt[first:]
-  ranks = [scipy.stats.rankdata(x, axis=0) for x in (predicted_mt, true_mt)]
-  centred = [x - x.mean(axis=0) for x in ranks]
-  norm_t = np.sqrt((centred[0] ** 2).sum(axis=0) * (centred[1] ** 2).sum(axis=0))
-  varies_t = norm_t > 0
-  if not varies_t.any():
+  try:
+    found = evaluate_scores(weights_nt.T, masks_mn[first:], margins_mt[first:])
+  except UserError:  # No target's margins differ.
     return None
-  lds_t = (centred[0] * centred[1]).sum(axis=0)[varies_t] / norm_t[varies_t]
-  return float(lds_t.mean())
+  return found.lds.estimate

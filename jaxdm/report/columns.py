@@ -16,20 +16,20 @@ _VERDICTS = {
   "target": _TARGET,
   "method": "who ranked the training examples",
   "k": "examples changed in the smallest verified change; -1 if censored",
-  "censored": "True: no change of up to k_tried examples was verified",
+  "censored": "True: no change of up to `largest` examples was verified",
   "k_tried": "number of changed examples that mean_margin, margin_low, margin_high, "
-  "accuracy and models belong to: k, or the largest number that was tested",
-  "mean_margin": "mean margin of the models of the proof, in logits; these are new "
-  "models, trained after that change, with seeds that the search has not used",
+  "accuracy and models belong to: k, or, if censored, the number that failed the "
+  "test, or `largest` where the first model there was hopeless",
+  "mean_margin": "mean margin of the models trained after that change, in logits; those "
+  "of a proof are new, with seeds that the search has not used",
   "margin_low": "lower bound of the expected margin",
   "margin_high": "upper bound of the expected margin; a change is verified if it is at "
   "most 0, a repair if margin_low is at least 0",
   "accuracy": "share of the models of the proof that are right about the target",
   "models": "models of the proof: the test was clear after so many",
   "largest": "the largest number of examples that the search may change",
-  "largest_margin": "mean margin of the first models of the search, after a change of "
-  "`largest` examples; these are other models than those of the proof, few, and no part "
-  "of any claim",
+  "largest_margin": "margin of the first model of the search, after a change of "
+  "`largest` examples; it is no model of the proof, and no part of any claim",
   "models_used": "models trained for this row, search and proof together",
   "finished": "False: the budget of models ran out before the search ended",
   "skewness": "of the target's margins, estimated from the models on all data; the test "

@@ -51,7 +51,7 @@ def plot_share_flipped(
     raise ValueError("verdicts must not be empty")
   fig = mpl_figure.Figure(figsize=(6, 4.4), layout="constrained")
   axes = fig.subplots()
-  largest = max(v.k_tried for v in verdicts)
+  largest = max(v.largest for v in verdicts)
   curves = [
     _Curve(group, method, _COLOURS.get(method), "-")
     for method, group in by_method(verdicts).items()
@@ -116,7 +116,7 @@ def cumulative_share(
   """
   fig = mpl_figure.Figure(figsize=(11, 4.4), layout="constrained")
   left, right = fig.subplots(1, 2, sharey=True)
-  largest = max(v.k_tried for g in [*groups.values(), *flips.values()] for v in g)
+  largest = max(v.largest for g in [*groups.values(), *flips.values()] for v in g)
   largest = min(largest, class_size // 2)
 
   def curves(
@@ -234,6 +234,6 @@ def calibration(
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.plot([low, high], [low, high], color="black", linewidth=1)
-    axes.set(xlabel="predicted margin", ylabel="mean margin of retrained models")
+    axes.set(xlabel="predicted margin", ylabel="margin of retrained models")
     axes.grid(alpha=0.3)
   return fig

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from support import pages
 from support.simulated import Simulated, base, cases
 
 from jaxdm import prng
@@ -238,32 +239,13 @@ def test_bounds_are_student_t_and_decide() -> None:
     assert TEST.passed(margins) == (True if TEST.bounds(margins)[2] <= 0 else None)
 
 
-def _verdict(k: int) -> verdicts.Verdict:
-  return verdicts.Verdict(
-    target=0,
-    method="m",
-    k=k,
-    censored=k < 0,
-    k_tried=9,
-    mean_margin=0.0,
-    margin_low=0.0,
-    margin_high=0.0,
-    accuracy=0.0,
-    models=8,
-    largest=9,
-    largest_margin=-1.0,
-    models_used=1,
-    finished=True,
-  )
-
-
 def test_levels_were_checked_at_a_skewness_of_up_to_1() -> None:
   for skewness, checked in [(None, True), (-1.0, True), (1.0, True), (1.01, False)]:
-    assert _verdict(3)._replace(skewness=skewness).level_checked == checked
+    assert pages.verdict(0, "m", 3)._replace(skewness=skewness).level_checked == checked
 
 
 def test_medians_and_shares_have_intervals() -> None:
-  found = [_verdict(k) for k in (3, 5, -1, 4, 4, 8, 5, -1, 2)]
+  found = [pages.verdict(0, "m", k) for k in (3, 5, -1, 4, 4, 8, 5, -1, 2)]
   median, low, high = verdicts.median_k(found)
   assert median == 5 and 2 <= low < 5 < high
   share, low, high = verdicts.share_flipped(found, np.array([2, 5, 100]))
@@ -275,12 +257,12 @@ def test_medians_and_shares_have_intervals() -> None:
   ):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(ends, [count / 9, exact.low, exact.high], atol=1e-9)
-  ends = verdicts.share_flipped([_verdict(2)] * 9, np.array([1, 2])).T
+  ends = verdicts.share_flipped([pages.verdict(0, "m", 2)] * 9, np.array([1, 2])).T
   for count, found in zip((0, 9), ends, strict=True):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(found, [count / 9, exact.low, exact.high], atol=1e-9)
-  assert verdicts.median_k([_verdict(-1)] * 3) == (np.inf,) * 3
-  assert verdicts.median_k([_verdict(k) for k in (2, 2, 7, -1)])[0] == 2
+  assert verdicts.median_k([pages.verdict(0, "m", -1)] * 3) == (np.inf,) * 3
+  assert verdicts.median_k([pages.verdict(0, "m", k) for k in (2, 2, 7, -1)])[0] == 2
 
 
 def test_the_interval_of_a_median_is_that_of_all_resamples() -> None:
@@ -288,7 +270,7 @@ def test_the_interval_of_a_median_is_that_of_all_resamples() -> None:
   numbers = np.arange(1, 102)
   at_most = scipy.stats.binom(101, numbers / 101).sf(50)
   exact = [numbers[at_most >= share][0] for share in (0.025, 0.975)]
-  median, *ends = verdicts.median_k([_verdict(int(k)) for k in numbers])
+  median, *ends = verdicts.median_k([pages.verdict(0, "m", int(k)) for k in numbers])
   assert median == 51
   np.testing.assert_allclose(ends, exact, atol=1)
 

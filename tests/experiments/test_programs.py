@@ -56,6 +56,7 @@ OTHERS = {
   "ops.drill": "--drill_times",
   "studies.full_size": "--fresh_models",
   "bench.plan": "--bench",
+  "bench.searches": "--searches",
   "bench.aot": "--target",
   "leaderboard": "--verify",
 }

@@ -35,7 +35,13 @@ def driver() -> Iterator[Any]:
 
   options = webdriver.ChromeOptions()
   options.binary_location = PROGRAMS["chromium"]
-  for argument in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1200,1000"):
+  for argument in (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-dev-shm-usage",
+    "window-size=1200,1000",
+  ):
     options.add_argument(f"--{argument}")
   options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
   service = webdriver.ChromeService(PROGRAMS["chromedriver"])
@@ -97,7 +103,7 @@ def test_numbers_are_those_of_the_table(reader, folder) -> None:
     [line] = reader(f"#list-body tr[data-target='{row['target']}']")
     line.click()
     cells = [cell.text for cell in line.find_elements("css selector", "td")]
-    k = f"> {row['k_tried']}" if row["censored"] == "True" else row["k"]
+    k = f"> {row['largest']}" if row["censored"] == "True" else row["k"]
     assert cells[3:5] == [signed(row["base_mean_margin"]), k]
     [said] = [found.text for found in reader("#verdict")]
     interval = f"[{signed(row['margin_low'])}, {signed(row['margin_high'])}]"

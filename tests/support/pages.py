@@ -64,7 +64,7 @@ def planted(**changes: Any) -> Planted:
     {
       "removed": [
         verdict(0, "datamodel", 3),
-        verdict(1, "datamodel", -1, mean_margin=0.875, margin_high=2.5),
+        verdict(1, "datamodel", -1, k_tried=4, mean_margin=0.875, margin_high=2.5),
         verdict(2, "datamodel", 1, mean_margin=-1.375),
         verdict(0, "random", -1),
         verdict(1, "random", -1, margin_low=-np.inf, margin_high=np.inf, models=1),

@@ -40,12 +40,12 @@ function searchOf(target, change) {
 // A size for the eye; sorting takes censored targets for larger than any.
 function sizeText(search) {
   if (!search) return "";
-  return search.k === null ? `> ${search.tried}` : String(search.k);
+  return search.k === null ? `> ${search.largest}` : String(search.k);
 }
 
 function sizeValue(search) {
   if (!search) return Infinity;
-  return search.k === null ? 1e9 + search.tried : search.k;
+  return search.k === null ? 1e9 + search.largest : search.k;
 }
 
 const columns = [
@@ -163,9 +163,11 @@ function verdictText(s) {
   if (s.k !== null) {
     return `Verified: with ${images(s.k)} ${s.change}, new models are wrong (${models}; ${after}).`;
   }
-  const rest = s.finished ? after : "the budget of models ran out";
-  const said = s.mean[0] === null ? "" : ` With ${images(s.tried)} ${s.change}: ${models}; ${rest}.`;
-  return `Censored: no number of images up to ${s.largest} was verified.${said}`;
+  const censored = `Censored: no number of images up to ${s.largest} was verified.`;
+  if (s.mean[0] === null) return censored;
+  const first = `margin ${signed(s.mean[0])} of one model, too large for a proof to be likely`;
+  const found = s.models > 1 ? `${models}; ${after}` : first;
+  return `${censored} With ${images(s.tried)} ${s.change}: ${s.finished ? found : `${models}; the budget of models ran out`}.`;
 }
 
 function searchName(s) {
@@ -199,7 +201,7 @@ function drawChosenSearch(parent) {
   parent.append(drawSearch(s, t.mean, `Margin of target ${t.target} against the number of training images ${s.change}`));
   const line = s.predicted ? "Line: what the datamodel predicts. " : "";
   node(parent, "p", `${line}Filled: models on all data (at 0) and the models of the proof, with intervals. `
-    + `Hollow: the first models of the search, at ${s.largest} images, which are no part of any claim.`, { class: "soft" });
+    + `Hollow: the first model of the search, at ${s.largest} images, which is no part of any claim.`, { class: "soft" });
   const shown = s.k === null ? s.examples.slice(0, 10) : s.examples;
   const more = s.tried > shown.length ? `, the first ${shown.length}` : "";
   node(parent, "h4", `The ${s.tried} images ${s.change}${more}`);

@@ -101,10 +101,10 @@ function drawSearch(search, before, label) {
   }
   drawPoint(svg, x, y, 0, ...before, "mark", "models on all data");
   if (search.largest_margin !== null) {
-    const title = `models of the search, ${search.largest} ${search.change}`;
+    const title = `first model of the search, ${search.largest} ${search.change}`;
     drawPoint(svg, x, y, search.largest, search.largest_margin, null, null, "mark hollow", title);
   }
-  if (mean !== null) {
+  if (low !== null) {  // One model is no proof.
     drawPoint(svg, x, y, search.tried, mean, low, high, "mark", `models of the proof, ${search.tried} ${search.change}`);
   }
   return svg;
