@@ -17,6 +17,7 @@ class Device(NamedTuple):
     bandwidth: bytes a second.
     memory: bytes.
     launch: seconds that a kernel costs at least; our estimate.
+    clock: cycles a second, of TPUs whose makers state them.
   """
 
   kind: str
@@ -24,13 +25,14 @@ class Device(NamedTuple):
   bandwidth: float
   memory: float
   launch: float
+  clock: float | None = None
 
 
 DEVICES = {
   "h100": Device("NVIDIA H100 80GB HBM3", 989e12, 3.35e12, 80e9, 2.5e-6),
   "h200": Device("NVIDIA H200", 989e12, 4.8e12, 141e9, 2.5e-6),
-  "v5e": Device("TPU v5 lite", 197e12, 0.819e12, 16e9, 1e-6),
-  "v5p": Device("TPU v5", 459e12, 2.765e12, 95e9, 1e-6),
+  "v5e": Device("TPU v5 lite", 197e12, 0.819e12, 16e9, 1e-6, clock=1.5e9),
+  "v5p": Device("TPU v5", 459e12, 2.765e12, 95e9, 1e-6, clock=1.75e9),
   "v6e": Device("TPU v6 lite", 918e12, 1.64e12, 32e9, 1e-6),
 }
 

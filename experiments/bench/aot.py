@@ -14,12 +14,15 @@ makes JAX complain. The table has a line for each program:
   lasso       the product with the Gram matrix, of 4,096 targets
 
 Kernels are what a device launches; loops count as often as they run where XLA knows that,
-else once, as those of `advance` do. Bytes are those that XLA counts where its compiler
-says so (TPUs), else the sizes of what kernels read and write; an operand counts whole,
-also where a part of it is read. From operations, bytes and launches follow three times,
-at the rates that the makers state and at our estimate for a launch. The longest of them
-is an estimate of what a step takes at best; real devices need more (an H200 more than
-twice as much for `cifar10`, see docs/accelerators.md).
+else once, as those of `advance` do. Bytes are what kernels and copies read from the
+device's memory and write to it; what a TPU's compiler keeps on the chip between kernels
+does not count, and of an array from which a kernel gathers rows, only these count. A step
+alone first copies all images into the layout from which it gathers, as a call of
+`advance` does once. From operations, bytes and launches follow three times, at the rates
+that the makers state and at our estimate for a launch. The longest of them is an estimate
+of what a step takes at best; real devices need more (an H200 more than twice as much for
+`cifar10`, see docs/accelerators.md). For TPUs v5, the compiler's own estimate of a step
+is printed, too.
 `experiments.bench.plan --bench=FILE` takes the JSON file where no device was measured.
 """
 
@@ -138,7 +141,8 @@ def compile_program(name: str, lower: Callable[[], Any], about: Device) -> dict[
     "kernels_by_kind": found.kernels,
     "strange_convolutions": found.strange_convolutions,
     "flops": costs.get("flops"),
-    "bytes": costs.get("bytes accessed") or found.bytes,
+    "bytes": found.bytes,
+    "estimate_seconds": found.cycles / about.clock if about.clock else None,
     "exact_products": "operand_precision={highest,highest}" in text,
   }
 
@@ -280,6 +284,8 @@ def main(argv: list[str]) -> None:
       f"launches: at most {one['share_of_peak']:.0%} of peak, "
       f"{one['samples_per_second']:,.0f} images a second"
     )
+    if step["estimate_seconds"]:
+      print(f"the compiler estimates {1e3 * step['estimate_seconds']:.1f} ms")
   measure.write(found)
 
 

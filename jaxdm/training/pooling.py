@@ -5,11 +5,11 @@ as large as the input. Here it keeps a byte for each maximum.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxdm.typing import Array
@@ -66,17 +66,17 @@ def _backward(kept: Any, goal: Array) -> tuple[Array]:
 
 def _spread(goal: Array, y: Array, places: Array) -> Array:
   """An array like y with gradients of maxima, in equal parts, where `places` has them."""
-  batch, height, width, channels = goal.shape
   count = jnp.maximum(lax.population_count(places), 1)
   share = goal.astype(jnp.float32) / count.astype(jnp.float32)
-  squares = batch, height, 2, width, 2, channels
-  wide = (jnp.broadcast_to(z[:, :, None, :, None], squares) for z in (share, places))
-  share, places = wide
-  corner = np.arange(4, dtype=np.uint8).reshape(2, 1, 2, 1)
-  full = jnp.where((places >> corner) & 1, share, 0.0).astype(y.dtype)
-  full = full.reshape(batch, 2 * height, 2 * width, channels)
-  edges = [(0, size - own) for size, own in zip(y.shape, full.shape, strict=True)]
-  return jnp.pad(full, edges)
+  height, width = y.shape[1] - 2 * goal.shape[1] + 1, y.shape[2] - 2 * goal.shape[2] + 1
+  zero = jnp.zeros((), y.dtype)
+  corners = []
+  for k, (i, j) in enumerate(itertools.product((0, 1), repeat=2)):
+    part = jnp.where((places >> k) & 1, share, 0.0).astype(y.dtype)
+    # Zeros between elements; TPUs would copy an array with an axis of two.
+    edges = (0, 0, 0), (i, height - i, 1), (j, width - j, 1), (0, 0, 0)
+    corners.append(lax.pad(part, zero, edges))
+  return functools.reduce(jnp.add, corners)
 
 
 max_pool.defvjp(_forward, _backward)

@@ -62,6 +62,39 @@ def test_kernels_bytes_and_strange_windows_are_counted() -> None:
   assert found.bytes == convolutions + 8 * (16 + 16)
 
 
+ON_CHIP = """
+HloModule jit_step
+
+%fused (p: u8[1000,8], i: s32[16]) -> bf16[16,8] {
+  %p = u8[1000,8]{1,0} parameter(0)
+  %i = s32[16]{0:T(128)S(1)} parameter(1)
+  %rows = u8[16,8]{1,0} gather(%p, %i), offset_dims={1}, slice_sizes={1,8}
+  ROOT %out = bf16[16,8]{1,0} convert(%rows)
+}
+
+ENTRY %main (images: u8[1000,8], i: s32[16], x: bf16[64,8]) -> bf16[64,8] {
+  %images = u8[1000,8]{1,0:T(8,128)(4,1)} parameter(0)
+  %i = s32[16]{0:T(128)S(1)} parameter(1)
+  %x = bf16[64,8]{1,0:T(8,128)(2,1)} parameter(2)
+  %chosen = bf16[16,8]{1,0:T(8,128)(2,1)S(1)} fusion(%images, %i), calls=%fused
+  %part = ((bf16[64,8]{1,0:T(8,128)}), bf16[32,8]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) """ + (
+  """slice-start(%x), slice={[0:32], [0:8]}
+  %half = bf16[32,8]{1,0:T(8,128)S(1)} slice-done(%part)
+  %both = bf16[64,8]{1,0:T(8,128)S(1)} custom-call(%half, %half), """
+  """custom_call_target="ConcatBitcast"
+  ROOT %sum = bf16[64,8]{1,0:T(8,128)} add(%both, %x)
+}
+"""
+)
+
+
+def test_what_stays_on_the_chip_counts_when_it_is_copied() -> None:
+  found = compiled_text.read(ON_CHIP)
+  assert found.kernels == {"fusion": 1, "other": 1}
+  gathered, copied, added = 16 * 8, 32 * 8 * 2, 2 * 64 * 8 * 2
+  assert found.bytes == gathered + copied + added
+
+
 def test_the_longest_of_three_times_bounds_the_speed() -> None:
   about = accelerators.Device(
     "some", flops=1e12, bandwidth=1e11, memory=1e10, launch=1e-6
