@@ -1,22 +1,24 @@
-"""Accuracy of this trainer's models beside PyTorch's, same recipe and images.
+"""Accuracy of this trainer's models beside others of the same recipe and images.
 
   python -m experiments.bench.accuracy --num_base=16                  (extra `bench`)
+  python -m experiments.bench.accuracy --num_base=256 --against=bfloat16
 
 Trains `--num_base` models on all training images with each, and compares the test
 accuracies: their means, and the difference with its 95 % interval (Welch's t). All
-settings of the experiment are flags, as for `experiments.pipeline`.
+settings of the experiment are flags, as for `experiments.pipeline`. The others are
+PyTorch's models, or this trainer's with activations and products in bfloat16.
 """
 
+import dataclasses
+import importlib.util
 import tempfile
 
 import numpy as np
 import scipy.stats
-import torch
 from absl import flags, logging
 
 from experiments.bench import measure
-from experiments.bench.peers import torch_resnet9
-from experiments.config import experiment_flags
+from experiments.config import experiment_flags, settings
 from experiments.runtime import base_models, checks, data_source, program, progress_log
 from experiments.runtime import help as help_page
 from experiments.runtime.run import make_run, train_config
@@ -26,9 +28,25 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.training.recipe import TrainConfig
 
+AGAINST = flags.DEFINE_enum(
+  "against", "PyTorch", ["PyTorch", "bfloat16"], "What to compare with."
+)
+
+
+def our_accuracies(experiment: settings.Experiment, dataset: Dataset) -> np.ndarray:
+  """Test accuracy of each of this trainer's models, as float[count]."""
+  with tempfile.TemporaryDirectory() as folder:
+    run = make_run(Workdir(folder), experiment, dataset, experiment_flags.speed())
+    accuracies: np.ndarray = (base_models.train_all(run).margins_rt > 0).mean(axis=1)
+  return accuracies
+
 
 def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndarray:
   """Test accuracy of `count` PyTorch models, as float[count]."""
+  import torch
+
+  from experiments.bench.peers import torch_resnet9
+
   accuracies = []
   bar = progress_log.progress_bar("PyTorch")
   for seed in range(count):
@@ -50,6 +68,8 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
+  if AGAINST.value == "PyTorch" and not importlib.util.find_spec("torch"):
+    raise UserError("against", "=PyTorch needs torch: pip install -e '.[run,bench]'")
   experiment = experiment_flags.experiment({})
   where = {
     "data_dir": experiment_flags.DATA_DIR.value,
@@ -58,13 +78,15 @@ def main(argv: list[str]) -> None:
   dataset = data_source.load(experiment.data, where)
   checks.check(experiment, dataset)
   devices.check()
-  with tempfile.TemporaryDirectory() as folder:
-    run = make_run(Workdir(folder), experiment, dataset, experiment_flags.speed())
-    ours = (base_models.train_all(run).margins_rt > 0).mean(axis=1)
-  recipe = train_config(experiment, len(dataset.train_labels))
-  small = dataset.downscaled(experiment.data.downscale)
-  theirs = torch_accuracies(small, recipe, experiment.collect.num_base)
-  for name, values in (("jaxdm", ours), ("PyTorch", theirs)):
+  ours = our_accuracies(experiment, dataset)
+  if AGAINST.value == "PyTorch":
+    recipe = train_config(experiment, len(dataset.train_labels))
+    small = dataset.downscaled(experiment.data.downscale)
+    theirs = torch_accuracies(small, recipe, experiment.collect.num_base)
+  else:
+    half = dataclasses.replace(experiment.train, compute_dtype=AGAINST.value)
+    theirs = our_accuracies(dataclasses.replace(experiment, train=half), dataset)
+  for name, values in (("jaxdm", ours), (AGAINST.value, theirs)):
     print(
       f"{name}: {values.mean():.2%}, sd {values.std(ddof=1):.2%}, {len(values)} models"
     )
@@ -73,7 +95,7 @@ def main(argv: list[str]) -> None:
     f"difference: {ours.mean() - theirs.mean():+.2%} "
     f"[{interval.low:+.2%}, {interval.high:+.2%}]"
   )
-  measure.write({"jaxdm": ours.tolist(), "pytorch": theirs.tolist()})
+  measure.write({"jaxdm": ours.tolist(), AGAINST.value.lower(): theirs.tolist()})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Other tests start each launcher's PROGRAM in their own process; these see that P
 says what it must, and that the module runs it.
 """
 
-import importlib.util
 import pathlib
 from typing import Any
 
@@ -44,8 +43,9 @@ TAKES_SETTINGS = (
   "bench.plan",
   "studies.full_size",
 )
-# Flags of their own; bench_accuracy needs PyTorch.
+# Flags of their own.
 OTHERS = {
+  "bench.accuracy": "--against",
   "bench.attribution": "--score_models",
   "bench.coverage": "--simulations",
   "bench.host": "--scale",
@@ -60,8 +60,6 @@ OTHERS = {
   "bench.aot": "--target",
   "leaderboard": "--verify",
 }
-if importlib.util.find_spec("torch"):
-  OTHERS["bench.accuracy"] = "--num_base"
 
 # Module, arguments, and what its one line on stderr says.
 ONE_LINE = [
@@ -147,7 +145,7 @@ def test_every_program_is_looked_at() -> None:
   root = ROOT / "experiments"
   files = [path for path in root.rglob("*.py") if mark in path.read_text()]
   programs = {".".join(path.relative_to(root).with_suffix("").parts) for path in files}
-  assert programs - {"bench.accuracy"} == {*LAUNCHERS, *OTHERS} - {"bench.accuracy"}
+  assert programs == {*LAUNCHERS, *OTHERS}
 
 
 @pytest.mark.parametrize("name", [*LAUNCHERS, *OTHERS])
