@@ -19,7 +19,7 @@ from absl import flags, logging
 
 from experiments.bench import measure
 from experiments.config import experiment_flags, settings
-from experiments.runtime import base_models, checks, data_source, program, progress_log
+from experiments.runtime import checks, data_source, program, progress_log
 from experiments.runtime import help as help_page
 from experiments.runtime.run import make_run, train_config
 from experiments.runtime.workdir import Workdir
@@ -37,8 +37,14 @@ def our_accuracies(experiment: settings.Experiment, dataset: Dataset) -> np.ndar
   """Test accuracy of each of this trainer's models, as float[count]."""
   with tempfile.TemporaryDirectory() as folder:
     run = make_run(Workdir(folder), experiment, dataset, experiment_flags.speed())
-    accuracies: np.ndarray = (base_models.train_all(run).margins_rt > 0).mean(axis=1)
-  return accuracies
+    count, num_train = experiment.collect.num_base, len(run.trainer.labels)
+    margins = run.trainer(
+      np.ones((count, num_train), bool),
+      run.trainer.labels,
+      np.arange(count),
+      progress=progress_log.progress_bar("models on all data"),
+    )
+  return (margins > 0).mean(axis=1)
 
 
 def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndarray:
