@@ -3,7 +3,7 @@
 python docs/pictures.py runs/fashion       (needs Chromium, its driver, and selenium)
 
 First run `experiments.studies.explain --workdir=runs/fashion --target=27 --ks=5,10`, and
-`experiments.report`. Colours are reduced, so that each file stays below 160 kB.
+`experiments.report`. Colours are reduced, so that each file stays below 150 kB.
 """
 
 import io

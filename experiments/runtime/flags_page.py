@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import html
 import importlib
 import pathlib
 import re
@@ -95,7 +96,7 @@ def _entries(names: Iterable[str]) -> str:
 
 def _entry(shown: str, text: str) -> str:
   """One item of a list; the text of a flag is no Markdown."""
-  escaped = re.sub(r"([*_<>`])", r"\\\1", text)
+  escaped = re.sub(r"([*_`])", r"\\\1", html.escape(text, quote=False))
   return f"- `{shown}`: {escaped}"
 
 
