@@ -3,6 +3,7 @@
 import pathlib
 import posixpath
 import re
+import sys
 from typing import Any
 
 DOCS = pathlib.Path(__file__).parent
@@ -14,7 +15,8 @@ _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]+)?\)")
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
   """The text of a page as the site shows it."""
   if FLAGS_MARK in markdown:
-    from experiments.runtime import flags_page  # Imports all programs.
+    sys.path.insert(0, str(DOCS.parent))  # The programs are not installed.
+    from experiments.runtime import flags_page
 
     markdown = markdown.replace(FLAGS_MARK, flags_page.page())
   return link_to_repository(markdown, config.repo_url)
