@@ -51,6 +51,9 @@ from jaxdm.training.inputs import Inputs
 from jaxdm.training.recipe import TrainConfig
 
 _NAMES = ("step", "begin", "advance", "predict", "gradients", "lasso")
+PROGRAMS = flags.DEFINE_list(
+  "programs", None, "Only these of the programs above; default: all."
+)
 _LASSO_TARGETS = 4096
 
 
@@ -207,10 +210,9 @@ def of_step(
   }
 
 
-def define_flags() -> None:
-  """Flags of this program alone: another one has a `--target`, too."""
+def define_target() -> None:
+  """The flag that another program has, too: it is defined where this one runs alone."""
   flags.DEFINE_string("target", "h100", "h100, h200, or a TPU slice, such as v5e:2x2.")
-  flags.DEFINE_list("programs", None, "Only these of the programs above; default: all.")
 
 
 def _fleet(experiment: settings.Experiment, size: cost.Size) -> Fleet:
@@ -248,7 +250,7 @@ def main(argv: list[str]) -> None:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
   target: str = flags.FLAGS["target"].value or ""
-  names = flags.FLAGS["programs"].value or list(_NAMES)
+  names = PROGRAMS.value or list(_NAMES)
   if unknown := set(names) - set(_NAMES):
     raise UserError("programs", f"must be some of {', '.join(_NAMES)}, got {unknown}")
   about = accelerators.device_of(target)
@@ -290,7 +292,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  define_flags()
+  define_target()
   flags.adopt_module_key_flags(measure)
   help_page.exit_if_asked(measure)
   program.run(main)

@@ -17,7 +17,7 @@ from experiments.config.path_flags import define_path
 from experiments.runtime import program
 
 _SOURCE = define_path("source", ".", "Folder of the four .gz files.")
-_OUT = define_path("out", "jaxdm/data/embedded/fashion.npz", "File to write.")
+_OUT = define_path("npz", "jaxdm/data/embedded/fashion.npz", "File to write.")
 
 _CLASSES = {0: "T-shirt", 2: "pullover", 4: "coat", 6: "shirt"}
 _PER_CLASS = {"train": 600, "t10k": 150}

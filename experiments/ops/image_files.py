@@ -18,7 +18,6 @@ from absl import flags
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
 from experiments.runtime import program
-from jaxdm.data import tfds
 from jaxdm.errors import UserError
 
 flags.declare_key_flag("dataset")
@@ -40,7 +39,10 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
   Raises:
     UserError: if the data set cannot be read, or its classes cannot name folders.
   """
-  import tensorflow_datasets as tfds_lib  # Slow to import.
+  # Slow to import, and of the extra `data`.
+  import tensorflow_datasets as tfds_lib
+
+  from jaxdm.data import tfds
 
   builder = tfds.builder_of(name, data_dir)
   label = dict(builder.info.features).get("label")

@@ -76,7 +76,7 @@ def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
   """
   sections = [Section("Options of this program", sorted(own))]
   if has_settings:
-    common, rare = _settings()
+    common, rare = settings_sections()
     sections += [*common, Section("", ()), *rare]
   lines = [about.strip(), ""]
   if has_settings:
@@ -97,7 +97,7 @@ def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
   return "\n".join(lines)
 
 
-def _settings() -> tuple[list[Section], list[Section]]:
+def settings_sections() -> tuple[list[Section], list[Section]]:
   """The settings of an experiment by topic: common ones, and the rest."""
   common: list[Section] = []
   rare: list[Section] = []
@@ -113,15 +113,19 @@ def _settings() -> tuple[list[Section], list[Section]]:
   return common, [*rare, Section("Speed (changes results by rounding only)", speed)]
 
 
-def _entry(name: str) -> str:
-  """A flag's lines."""
+def describe(name: str) -> tuple[str, str]:
+  """A flag as it is written, and what it does."""
   flag: Any = flags.FLAGS[name]
   shown = f"--[no]{name}" if flag.boolean else f"--{name}"
   text = " ".join((flag.help or "").split())
   text = text.removesuffix("; repeat this option to specify a list of values")
-  text = f"{shown}: {text}{_default(name, flag)}"
+  return shown, f"{text}{_default(name, flag)}"
+
+
+def _entry(name: str) -> str:
+  """A flag's lines."""
   return textwrap.fill(
-    text,
+    ": ".join(describe(name)),
     _WIDTH,
     initial_indent="  ",
     subsequent_indent="      ",

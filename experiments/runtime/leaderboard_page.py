@@ -20,8 +20,7 @@ _HEAD = (
   "targets that models get wrong after a verified removal, **median k** the median "
   "number of removed examples, and **models** the number of models trained for the "
   "search. "
-  "Intervals are 95 % intervals. The [README](../README.md#what-the-output-means) "
-  "describes them.",
+  "Intervals are 95 % intervals. [Statistics](statistics.md) describes them.",
 )
 _COLUMNS = ("method", "LDS", "flipped", "median k", "models", "judged on", "scores")
 
