@@ -11,7 +11,7 @@ of 1, 2 and 5 times the powers of ten that comes as close as asked for on the ta
 are judged, the first twelve. Times under two seconds are medians of up to five. Peers
 solve one target after another, so that --peer_targets may time some of them; their time
 is then given in proportion. Memory is what a second run adds at its peak (Linux); ours,
-that of jaxdm.fit_lasso at the path's middle, which is what `plan.choose` announces.
+that of jaxdm.fit_lasso at the path's middle, is what `solver_plan.choose` announces.
 
   jaxdm    all targets at once
   sklearn  lasso_path on the precomputed Gram, joblib over targets

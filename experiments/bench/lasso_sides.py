@@ -14,18 +14,18 @@ FORM = flags.DEFINE_enum("form", None, ["gram", "rows", "bits"], "Of the design;
 
 def _plan(case: Case) -> Any:
   """Ours."""
-  from jaxdm.lasso import plan as plan_lib
+  from jaxdm.lasso import solver_plan
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   form: Any = FORM.value
-  return plan_lib.choose(m, n, t, is_bool=True, form=form)
+  return solver_plan.choose(m, n, t, is_bool=True, form=form)
 
 
 def announced_bytes(case: Case) -> int:
   """The peak memory that our plan expects."""
-  from jaxdm.lasso import plan as plan_lib
+  from jaxdm.lasso import solver_plan
 
-  return plan_lib.peak_bytes(_plan(case), *case.masks.shape)
+  return solver_plan.peak_bytes(_plan(case), *case.masks.shape)
 
 
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:

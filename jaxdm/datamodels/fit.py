@@ -13,12 +13,11 @@ from jaxdm import numerics
 from jaxdm import progress as progress_lib
 from jaxdm.datamodels import inputs, path
 from jaxdm.datamodels.candidates import Candidate, FitData, TileFunction, of_prior
+from jaxdm.datamodels.fit_plan import FitPlan, Parts, agree
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.path import FitConfig
-from jaxdm.datamodels.plan import FitPlan, Parts, agree
 from jaxdm.datamodels.priors import Prior
-from jaxdm.lasso import design, matrices, tiling
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, matrices, solver_plan, tiling
 from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
@@ -74,7 +73,7 @@ def fit_datamodels(
       margins. A number is the same for all models, and so is None.
     config: of the path and the choice.
     candidates: priors by name. None: no prior, the published method.
-    form: of the design, to force one (see `plan.choose`).
+    form: of the design, to force one (see `solver_plan.choose`).
     tile: targets at a time, to force a number.
     folder: where finished tiles are kept; a fit that was stopped continues there. It
       also holds the plan of the first process that came (form, tile, order), which every
@@ -103,7 +102,7 @@ def fit_datamodels(
   inputs.check_covariances(candidates, n, max(len(fold.check) for fold in splits))
 
   def planned() -> FitPlan:
-    made = plan_lib.choose(
+    made = solver_plan.choose(
       m, n, t, is_bool=True, form=form, tile=tile, processes=share[1]
     )
     return FitPlan(made, names)
@@ -111,8 +110,8 @@ def fit_datamodels(
   plan, order = agree(folder, planned, index=share[0], form=form, tile=tile)
   if set(order) == set(names):  # Else `kept` finds that the folder is of another fit.
     candidates = {name: candidates[name] for name in order}
-  plan_lib.check_room(plan, m, n)
-  report(f"lasso: {plan}, {plan_lib.peak_bytes(plan, m, n) / 1e9:.2f} GB")
+  solver_plan.check_room(plan, m, n)
+  report(f"lasso: {plan}, {solver_plan.peak_bytes(plan, m, n) / 1e9:.2f} GB")
   # Digests read everything: not for nothing.
   depends_on = (masks_mn, margins_mt, weights_m, config, candidates, plan)
   kept = cache_lib.Cache(folder, {} if folder is None else _settings(*depends_on))
@@ -166,7 +165,7 @@ def _settings(
   weights_m: np.ndarray | None,
   config: FitConfig,
   candidates: Mapping[str, Prior],
-  plan: plan_lib.Plan,
+  plan: solver_plan.Plan,
 ) -> dict[str, Any]:
   """What a fit's parts depend on, as JSON values."""
   shape = margins_mt.shape[1], masks_mn.shape[1]

@@ -262,7 +262,7 @@ def solve(shared: Shared, problem: Problem, state: State, lanes: int) -> State:
     shared: the design and when to stop; on every device.
     problem: the lassos, a multiple of `lanes` of them, spread over devices.
     state: what `begin` made, or `solve` for other penalties.
-    lanes: of `plan.Plan`.
+    lanes: of `solver_plan.Plan`.
 
   Returns:
     Where they end.

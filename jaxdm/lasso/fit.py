@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxdm import numerics
-from jaxdm.lasso import design, matrices
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, matrices, solver_plan
 from jaxdm.lasso.result import LassoFit
 from jaxdm.lasso.solver import Solver
 from jaxdm.lasso.tiling import Factors, factors_of, tiles
@@ -103,10 +102,10 @@ def fit_lasso(
   lam_t = penalties(lam, t)
   if not tol > 0:
     raise ValueError(f"tol must be positive, got {tol}")
-  limit = plan_lib.check_count("max_steps", max_steps, 0)
+  limit = solver_plan.check_count("max_steps", max_steps, 0)
   rows, weights_m = matrices.as_weights(sample_weight, m)
   masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)
-  plan = plan_lib.choose(
+  plan = solver_plan.choose(
     len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile
   )
   report(f"lasso: {plan}")

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from jaxdm import devices
-from jaxdm.lasso import certificate, design, fista
+from jaxdm.lasso import certificate, design, fista, solver_plan
 from jaxdm.lasso import matrices as columns_lib
-from jaxdm.lasso import plan as plan_lib
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
 from jaxdm.typing import Array
@@ -36,7 +35,7 @@ class Solver:
     self,
     design_mn: design.Matrix,
     rows_m: np.ndarray,
-    plan: plan_lib.Plan,
+    plan: solver_plan.Plan,
     weights_m: np.ndarray | None = None,
   ):
     """Reads nothing yet.
@@ -44,7 +43,7 @@ class Solver:
     Args:
       design_mn: bool or real.
       rows_m: int, which of its rows.
-      plan: of `plan.choose`.
+      plan: of `solver_plan.choose`.
       weights_m: float64 > 0, a weight for each of those rows; None: 1.
     """
     self._x, self._rows, self.plan = design_mn, rows_m, plan

@@ -6,8 +6,8 @@ import pytest
 from jaxdm import devices
 from jaxdm.datamodels import path
 from jaxdm.lasso import matrices
-from jaxdm.lasso.plan import Plan
 from jaxdm.lasso.solver import Solver
+from jaxdm.lasso.solver_plan import Plan
 
 MODELS, EXAMPLES, TARGETS = 90, 8, 3
 

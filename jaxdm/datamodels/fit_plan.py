@@ -8,8 +8,7 @@ from etils import epath
 
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, solver_plan
 from jaxdm.storage import atomic_io, checksummed_json, polling
 from jaxdm.storage import cache as cache_lib
 
@@ -24,7 +23,7 @@ class FitPlan(NamedTuple):
     candidates: the priors' names, in the order in which their parts are counted.
   """
 
-  design: plan_lib.Plan
+  design: solver_plan.Plan
   candidates: tuple[str, ...]
 
 
@@ -75,7 +74,7 @@ def agree(
         f"must be {stored[name]}, with which {folder} was begun, got {value}; "
         "leave it out, or name another folder",
       )
-  found = plan_lib.Plan(stored["form"], stored["tile"], stored["lanes"])
+  found = solver_plan.Plan(stored["form"], stored["tile"], stored["lanes"])
   return FitPlan(found, tuple(stored["candidates"]))
 
 
