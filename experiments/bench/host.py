@@ -42,9 +42,9 @@ from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.label_flips import find_label_flips
-from jaxdm.brittleness.problem import Problem, cases_of
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.retraining import Retrain
+from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import predictions_by_subset
 from jaxdm.errors import UserError
@@ -162,10 +162,10 @@ def _cases(run: Run) -> Work:
 
   def work() -> list[Case]:
     base = base_models.load(run).margins_rt
-    problem = Problem(run.dataset.train_labels, run.dataset.test_labels, base)
+    inputs = SearchInputs(run.dataset.train_labels, run.dataset.test_labels, base)
     return cases_of(
       methods.scores(run, _names(run)),
-      problem,
+      inputs,
       _targets(run),
       run.experiment.search,
     )

@@ -28,8 +28,8 @@ from jaxdm import prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.config import SearchConfig
-from jaxdm.brittleness.problem import Problem, cases_of
 from jaxdm.brittleness.repairs import CHANGES, repair_cases
+from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
 from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
@@ -147,7 +147,7 @@ def _sizes(data: Dataset, target: int, classes: set[int]) -> list[int]:
 
 
 def changes_of(
-  problem: Problem,
+  inputs: SearchInputs,
   scores: Mapping[str, design.Matrix],
   target: int,
   ks: Sequence[int],
@@ -157,13 +157,13 @@ def changes_of(
   """What every method would remove, and relabel.
 
   Args:
-    problem: examples and targets.
+    inputs: examples and targets.
     scores: by method.
     target: index of it.
     ks: numbers of examples.
     is_wrong: the changes are to make the target right; else to make it wrong.
   """
-  of = problem, np.array([target]), SearchConfig(max_share=_ALL)
+  of = inputs, np.array([target]), SearchConfig(max_share=_ALL)
   none, found = np.zeros(0, int), []
   for change in CHANGES:
     is_removal = change == "removal"
@@ -319,8 +319,8 @@ def main(run: Run) -> dict[str, Any]:
     subject = _subject(run, base, target, scores["datamodel"][np.array([target])][0])
     if is_wrong:
       scores = methods.for_repairs(scores, data, rival_t)
-    problem = Problem(data.train_labels, data.test_labels, base.margins_rt)
-    changes = changes_of(problem, scores, target, ks, is_wrong=is_wrong)
+    inputs = SearchInputs(data.train_labels, data.test_labels, base.margins_rt)
+    changes = changes_of(inputs, scores, target, ks, is_wrong=is_wrong)
     label = own if is_wrong else int(rival_t[target])
     found = [outcome("nothing changed", base.margins_rt[:, target])]
     found += trained(run.trainer, target, changes, label, run.bar("explain"))

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm import training_sets
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
@@ -153,32 +153,32 @@ def find_label_flips(
   Raises:
     ValueError: see `find_removals`; and on a new label that an example has already.
   """
-  problem = problem_lib.make_problem(
+  inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  chosen = problem_lib.choose_targets(problem, targets, config)
+  chosen = search_inputs.choose_targets(inputs, targets, config)
   new_labels = new_labels if hasattr(new_labels, "shape") else np.asarray(new_labels)
-  _check_new_labels(new_labels, problem, chosen)
-  cases = problem_lib.cases_of(scores, problem, chosen, config, same_class=True)
-  edit = relabel_first(problem.labels, new_labels)
-  train = TrainChanges(retrain, edit, len(problem.target_labels))
-  return search(cases, train, config, problem.base, budget=budget, progress=progress)
+  _check_new_labels(new_labels, inputs, chosen)
+  cases = search_inputs.cases_of(scores, inputs, chosen, config, same_class=True)
+  edit = relabel_first(inputs.labels, new_labels)
+  train = TrainChanges(retrain, edit, len(inputs.target_labels))
+  return search(cases, train, config, inputs.base, budget=budget, progress=progress)
 
 
 def _check_new_labels(
-  new_labels: Any, problem: problem_lib.Problem, targets: np.ndarray
+  new_labels: Any, inputs: search_inputs.SearchInputs, targets: np.ndarray
 ) -> None:
   """Raises ValueError where a target's class would keep its label."""
-  t, n = len(problem.target_labels), len(problem.labels)
+  t, n = len(inputs.target_labels), len(inputs.labels)
   if tuple(new_labels.shape) not in ((t,), (t, n)):
     raise ValueError(
       f"new_labels must be [t] = [{t}] or [t, n] = [{t}, {n}], got "
       f"{list(new_labels.shape)}"
     )
   for target in targets:
-    own = problem.target_labels[target]
+    own = inputs.target_labels[target]
     [given] = new_labels[np.array([target])]
-    of_class = np.broadcast_to(given, (n,))[problem.labels == own]
+    of_class = np.broadcast_to(given, (n,))[inputs.labels == own]
     if (of_class == own).any():
       raise ValueError(
         f"new_labels of target {target} must differ from its class, {own}, for examples "

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm import training_sets
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
@@ -82,10 +82,10 @@ def find_removals(
     ValueError: on scores of another shape or of the wrong sign, or margins that are not
       as `retrain` promises.
   """
-  problem = problem_lib.make_problem(
+  inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  chosen = problem_lib.choose_targets(problem, targets, config)
-  cases = problem_lib.cases_of(scores, problem, chosen, config)
-  train = TrainChanges(retrain, without_first(problem.labels), len(problem.target_labels))
-  return search(cases, train, config, problem.base, budget=budget, progress=progress)
+  chosen = search_inputs.choose_targets(inputs, targets, config)
+  cases = search_inputs.cases_of(scores, inputs, chosen, config)
+  train = TrainChanges(retrain, without_first(inputs.labels), len(inputs.target_labels))
+  return search(cases, train, config, inputs.base, budget=budget, progress=progress)

@@ -11,8 +11,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
-from jaxdm.brittleness import margin_curve
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import margin_curve, search_inputs
 from jaxdm.brittleness.cases import (
   Case,
   check_scores,
@@ -62,7 +61,7 @@ def as_repair(verdict: Verdict) -> Verdict:
 
 def repair_cases(
   scores: Any,
-  problem: problem_lib.Problem,
+  inputs: search_inputs.SearchInputs,
   targets: np.ndarray,
   config: SearchConfig,
   *,
@@ -76,17 +75,17 @@ def repair_cases(
 
   Args:
     scores: see `find_removals`.
-    problem: the examples and targets.
+    inputs: the examples and targets.
     targets: int[u].
     config: which sizes to try.
     change: see `find_repairs`.
   """
-  cases, labels = [], problem.labels
-  for name, scores_tn, full_t in problem_lib.named_scores(scores, len(labels)):
-    check_scores(name, scores_tn, targets, labels, problem.target_labels)
+  cases, labels = [], inputs.labels
+  for name, scores_tn, full_t in search_inputs.named_scores(scores, len(labels)):
+    check_scores(name, scores_tn, targets, labels, inputs.target_labels)
     opposes = registry.all_classes(name)
     for target, scores_n in zip(targets, scores_tn[targets], strict=True):
-      own = problem.target_labels[target]
+      own = inputs.target_labels[target]
       is_allowed = np.full(len(labels), True) if opposes else labels != own
       if change == "relabel":
         is_allowed = labels != own
@@ -164,23 +163,23 @@ def find_repairs(
   """
   if change not in CHANGES:
     raise ValueError(f"change must be 'removal' or 'relabel', got {change!r}")
-  problem = problem_lib.make_problem(
+  inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  if np.ptp(problem.labels) == 0:
+  if np.ptp(inputs.labels) == 0:
     raise UserError("labels", "must be of two classes or more, got one")
-  chosen = problem_lib.choose_wrong_targets(problem, targets, config)
-  cases = repair_cases(scores, problem, chosen, config, change=change)
+  chosen = search_inputs.choose_wrong_targets(inputs, targets, config)
+  cases = repair_cases(scores, inputs, chosen, config, change=change)
   edit = (
-    without_first(problem.labels)
+    without_first(inputs.labels)
     if change == "removal"
-    else relabel_first(problem.labels, problem.target_labels)
+    else relabel_first(inputs.labels, inputs.target_labels)
   )
   return search(
     cases,
-    negate_margins(TrainChanges(retrain, edit, len(problem.target_labels))),
+    negate_margins(TrainChanges(retrain, edit, len(inputs.target_labels))),
     config,
-    margin_curve.describe(-problem.base_margins_rt),
+    margin_curve.describe(-inputs.base_margins_rt),
     budget=budget,
     progress=progress,
     as_found=as_repair,

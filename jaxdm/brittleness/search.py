@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
-from jaxdm.brittleness import choice
+from jaxdm.brittleness import next_size
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
@@ -140,10 +140,10 @@ class _Search:
     if not state.done:
       self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
       self._judge(state.size, margins, mean_bounds(margins, self._config.confidence))
-    if choice.hopeless(self._curve):
+    if next_size.is_hopeless(self._curve):
       self._end()
       return
-    size, done = choice.to_probe(self._curve), state.done + 1
+    size, done = next_size.to_probe(self._curve), state.done + 1
     if size is None or done >= self._config.search_models:
       self._verify_next(0)
     else:
@@ -169,7 +169,7 @@ class _Search:
     """Begins a verification, or ends."""
     claimed = None if self.verdict.censored else self.verdict.k
     left = self._config.max_verifications - place
-    size = choice.to_verify(self._curve, claimed, left)
+    size = next_size.to_verify(self._curve, claimed, left)
     if size is None:
       self._end()
     else:

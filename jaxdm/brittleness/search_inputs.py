@@ -1,4 +1,4 @@
-"""What all searches are asked for, checked, and turned into cases."""
+"""The inputs of a search: checked, completed by models on all data, turned into cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from jaxdm.lasso import matrices
 BASE_MODELS = 16
 
 
-class Problem(NamedTuple):
+class SearchInputs(NamedTuple):
   """The examples, the targets, and the models on all data.
 
   Attributes:
@@ -41,13 +41,13 @@ class Problem(NamedTuple):
     return margin_curve.describe(self.base_margins_rt)
 
 
-def make_problem(
+def make_inputs(
   retrain: Retrain,
   labels: Any,
   target_labels: Any,
   base_margins: Any,
   progress: progress_lib.Progress,
-) -> Problem:
+) -> SearchInputs:
   """Checks labels, and trains models on all data where no margins of such are given.
 
   Raises:
@@ -62,7 +62,7 @@ def make_problem(
     base_rt = np.asarray(base_margins)
     if base_rt.ndim != 2 or base_rt.shape[1] != t or not len(base_rt):
       raise ValueError(f"base_margins must be [r, t] with t = {t}, got {base_rt.shape}")
-    return Problem(labels, target_labels, base_rt)
+    return SearchInputs(labels, target_labels, base_rt)
   masks = np.ones((BASE_MODELS, n), bool)
   seeds = prng.model_seeds("base", BASE_MODELS)
   found = margins_of(
@@ -77,11 +77,11 @@ def make_problem(
     )
   base_rt = np.full((len(found), t), np.nan)
   base_rt[:, targets_of(retrain, t)] = found
-  return Problem(labels, target_labels, base_rt)
+  return SearchInputs(labels, target_labels, base_rt)
 
 
 def choose_targets(
-  problem: Problem, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
+  inputs: SearchInputs, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
 ) -> np.ndarray:
   """The targets to search, int[u], ascending; by default some of those that are right.
 
@@ -90,7 +90,7 @@ def choose_targets(
     ValueError: on a target out of range.
   """
   return _chosen(
-    problem.base_margins_rt,
+    inputs.base_margins_rt,
     targets,
     config,
     none="no target right, so that none can be searched",
@@ -99,7 +99,7 @@ def choose_targets(
 
 
 def choose_wrong_targets(
-  problem: Problem, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
+  inputs: SearchInputs, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
 ) -> np.ndarray:
   """The targets to repair, int[u], ascending; by default some of those that are wrong.
 
@@ -108,7 +108,7 @@ def choose_wrong_targets(
     ValueError: on a target out of range.
   """
   return _chosen(
-    -problem.base_margins_rt,
+    -inputs.base_margins_rt,
     targets,
     config,
     none="no target wrong, so that there is nothing to repair",
@@ -151,7 +151,7 @@ def _chosen(
 
 def cases_of(
   scores: Any,
-  problem: Problem,
+  inputs: SearchInputs,
   targets: np.ndarray,
   config: SearchConfig,
   *,
@@ -161,20 +161,20 @@ def cases_of(
 
   Args:
     scores: see `find_removals`.
-    problem: the examples and targets.
+    inputs: the examples and targets.
     targets: int[u].
     config: which sizes to try.
     same_class: choose among the target's class by every method; else by those only that
       say nothing of other classes (`attribution.registry`).
   """
   cases: list[Case] = []
-  for name, scores_tn, full_t in named_scores(scores, len(problem.labels)):
+  for name, scores_tn, full_t in named_scores(scores, len(inputs.labels)):
     cases += make_cases(
       name,
       scores_tn,
       targets,
-      problem.labels,
-      problem.target_labels,
+      inputs.labels,
+      inputs.target_labels,
       config=config,
       same_class=same_class or not registry.all_classes(name),
       predicted_full_t=full_t,

@@ -14,7 +14,7 @@ _COST = 0.04  # Of a verification, in the logarithm of the size.
 _NO_CLAIM = 20.0  # Having no claim counts as needing so many times the largest size.
 
 
-def hopeless(curve: MarginCurve) -> bool:
+def is_hopeless(curve: MarginCurve) -> bool:
   """Whether not even the largest size would pass."""
   return bool(curve.chances_to_pass()[:, -1].mean() < _HOPELESS)
 
