@@ -26,7 +26,8 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.brittleness.comparison import compare_methods
-from jaxdm.brittleness.verdicts import Verdict, mean_bounds
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError

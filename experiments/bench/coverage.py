@@ -5,9 +5,9 @@
 
 Three tables. intervals: how often the 95 % intervals of `datamodels.metrics` cover the
 population value, and how often they lie above or below it. levels: how often
-`verdicts.SequentialTest` passes margins whose true mean is 0, by distribution and by what
-is known of it; and its power and mean number of models for normal margins. full_size:
-seconds and memory of one evaluation of 20,000 models on 10,000 targets.
+`verification.SequentialTest` passes margins whose true mean is 0, by distribution and by
+what is known of it; and its power and mean number of models for normal margins.
+full_size: seconds and memory of one evaluation of 20,000 models on 10,000 targets.
 """
 
 import resource
@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.runtime import program
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import verification
 from jaxdm.datamodels import metrics
 from jaxdm.errors import UserError
 
@@ -227,7 +227,7 @@ SKEWNESS = {
 }
 
 
-def passes(test: verdicts.SequentialTest, rows: np.ndarray) -> tuple[float, float]:
+def passes(test: verification.SequentialTest, rows: np.ndarray) -> tuple[float, float]:
   """Share of rows of margins that pass, and the mean number of models."""
   passed, used = 0, 0
   for row in rows:
@@ -253,14 +253,14 @@ def allowed_skewness(name: str, share: float, models: int = 32) -> np.ndarray:
   others = round(count / share) - count
   own = centred_margins(name, (models, count), 1)
   normal = own.std() * centred_margins("normal", (models, others), 2)
-  found = verdicts.estimate_skewness(np.concatenate([own, normal], axis=1))
+  found = verification.estimate_skewness(np.concatenate([own, normal], axis=1))
   return np.ceil(4 * np.array([found.allowed(i) for i in range(count)])) / 4
 
 
 def print_levels() -> dict[str, Any]:
   """Prints and returns the second table."""
   tests = {
-    bound: verdicts.SequentialTest(most=16, confidence=0.95, skewness=bound)
+    bound: verification.SequentialTest(most=16, confidence=0.95, skewness=bound)
     for bound in (0.0, 0.25, 0.5, 0.75, 1.0)
   }
   results: dict[str, Any] = {"level": {}, "power": {}}

@@ -26,7 +26,7 @@ from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import verification
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.repairs import CHANGES, repair_cases
 from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
@@ -113,7 +113,7 @@ def outcome(change: str, margins: np.ndarray) -> Outcome:
   return Outcome(
     change,
     (right.statistic, interval.low, interval.high),
-    verdicts.mean_bounds(margins, 0.975),
+    verification.mean_bounds(margins, 0.975),
     len(margins),
   )
 

@@ -13,7 +13,7 @@ import scipy.linalg
 import scipy.special
 
 from jaxdm import prng
-from jaxdm.brittleness.verdicts import SequentialTest, Skewness, estimate_skewness
+from jaxdm.brittleness.verification import SequentialTest, Skewness, estimate_skewness
 
 _DRAWS = 256
 # In units of the mean margin in models on all data, or half of the largest change of a

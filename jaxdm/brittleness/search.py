@@ -18,7 +18,8 @@ from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
 from jaxdm.brittleness.retraining import Changes
-from jaxdm.brittleness.verdicts import Verdict, mean_bounds
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.brittleness.verification import mean_bounds
 
 _LOGGED = 3  # First claims of a search.
 

@@ -5,7 +5,7 @@ import pytest
 
 from jaxdm.brittleness import next_size
 from jaxdm.brittleness.margin_curve import MarginCurve, describe
-from jaxdm.brittleness.verdicts import SequentialTest
+from jaxdm.brittleness.verification import SequentialTest
 
 SIZES = np.array([1, 2, 4, 8, 16, 32])
 TEST = SequentialTest(most=16, confidence=0.95, skewness=0)
