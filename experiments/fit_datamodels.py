@@ -32,9 +32,9 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
 from jaxdm.storage import atomic_io, cache, identity

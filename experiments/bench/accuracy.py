@@ -24,7 +24,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm import devices
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 
 def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndarray:

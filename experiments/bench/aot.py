@@ -43,9 +43,9 @@ from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.training import inputs as inputs_lib
 from jaxdm.training import train
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.inputs import Inputs
-from jaxdm.training.recipe import TrainConfig
 
 _NAMES = ("step", "begin", "advance", "predict", "gradients", "lasso")
 _LASSO_TARGETS = 4096

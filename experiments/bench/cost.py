@@ -13,7 +13,7 @@ from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.training import recipe
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 
 class Size(NamedTuple):

@@ -17,8 +17,8 @@ from experiments.config import presets
 from jaxdm import devices, prng, training_sets
 from jaxdm.training import fleet, train
 from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.inputs import Inputs
-from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.typing import Array
 

@@ -12,7 +12,7 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.training import fleet, networks, resnet9
 from jaxdm.training import recipe as recipe_lib
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 # Fields of settings without effect on training by a function of the user.
 _OF_NETWORKS = {

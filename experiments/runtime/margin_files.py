@@ -20,7 +20,7 @@ from experiments.runtime import imported, launcher, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
-from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
 from jaxdm.storage import bank, identity, store

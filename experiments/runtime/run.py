@@ -14,7 +14,7 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.storage import checkpoint, identity
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 # Groups of settings without effect on training by a function of the user.

@@ -39,10 +39,10 @@ from jaxdm import training_sets
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import predictions
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables

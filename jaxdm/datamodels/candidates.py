@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from jaxdm.datamodels import path, posterior
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.outcomes import Outcomes
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.priors import Prior
 from jaxdm.lasso import design
 from jaxdm.lasso.result import Status

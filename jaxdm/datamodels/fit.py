@@ -13,9 +13,9 @@ from jaxdm import numerics
 from jaxdm import progress as progress_lib
 from jaxdm.datamodels import inputs, path
 from jaxdm.datamodels.candidates import Candidate, FitData, TileFunction, of_prior
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit_plan import FitPlan, Parts, agree
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.priors import Prior
 from jaxdm.lasso import design, matrices, solver_plan, tiling
 from jaxdm.lasso.result import Status

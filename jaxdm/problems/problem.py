@@ -20,7 +20,7 @@ from jaxdm.data.load import load_dataset
 from jaxdm.errors import UserError
 from jaxdm.margins import correct_class_margins
 from jaxdm.storage import atomic_io, identity
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training.trainer import Trainer
 

@@ -19,10 +19,11 @@ from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
 from jaxdm.training import conv, programs, tuning
 from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.networks import Variables
 from jaxdm.training.outputs import Outputs
-from jaxdm.training.recipe import Recipe, TrainConfig
+from jaxdm.training.recipe import Recipe
 from jaxdm.training.speed import Speed
 from jaxdm.training.train import State
 from jaxdm.typing import Array

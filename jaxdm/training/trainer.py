@@ -19,8 +19,8 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.base_trainer import BaseTrainer
 from jaxdm.training.collection import Collection, Predictions, lacking, write
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.outputs import Outputs
-from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training_sets import Models
 from jaxdm.typing import Array

@@ -18,7 +18,8 @@ from jaxdm import devices
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.training import conv
-from jaxdm.training.recipe import Recipe, TrainConfig
+from jaxdm.training.config import TrainConfig
+from jaxdm.training.recipe import Recipe
 from jaxdm.training.speed import Speed
 
 _SECONDS = 60.0  # In which candidates are begun.

@@ -10,10 +10,10 @@ from etils import epath
 
 from jaxdm import devices
 from jaxdm.datamodels import path, priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.fit_plan import FitPlan, agree
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso import fista, solver_plan
 from jaxdm.storage import polling
 

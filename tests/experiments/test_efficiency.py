@@ -10,7 +10,7 @@ from support.programs import start
 from experiments.config import presets
 from experiments.studies import efficiency
 from jaxdm.datamodels import path
-from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 
 

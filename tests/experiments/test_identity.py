@@ -40,13 +40,13 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import inputs as inputs_lib
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.storage import array_folder, bank, identity, store, verify, zarr_arrays
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 # What a digest takes in.

@@ -105,7 +105,7 @@ import jax.numpy as jnp
 jax.config.update("jax_num_cpu_devices", {devices})
 import test_fleet
 from jaxdm.training import fleet
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 data = np.load({data!r})
 config = TrainConfig(width=4, epochs=2, batch_size=8, peak_learning_rate=0.1)
 images, sets, keys = test_fleet.problem((data["images"], data["labels"]), 8)

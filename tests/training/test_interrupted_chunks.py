@@ -9,8 +9,8 @@ from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.outputs import Outputs
-from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 
