@@ -20,7 +20,6 @@ from experiments.runtime import (
   relabel,
   stages,
 )
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm.brittleness import label_flips
 
@@ -38,11 +37,10 @@ def main(run: Run) -> dict[str, Any]:
   others = external.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
-    is_own = isinstance(run.trainer, OwnTrainer)
-    relabel_unk = None if is_own else relabel.scores(run, targets)
+    relabel_unk = relabel.scores(run, targets) if run.networks else None
     new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
     scores = methods.scores(run, compare.names) | others
-    if relabel_unk is not None:  # They are of networks.
+    if relabel_unk is not None:
       taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
       scores["relabel"] = relabel.rows_of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(

@@ -33,7 +33,6 @@ from experiments.runtime import (
   relabel,
   stages,
 )
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
@@ -61,8 +60,8 @@ def main(run: Run) -> dict[str, Any]:
     scores = methods.for_repairs(known, data, rival_t)
     found: dict[str, list[Verdict]] = {}
     for change in CHANGES:
-      if change == "relabel" and not isinstance(run.trainer, OwnTrainer):
-        scores["relabel"] = _relabel_scores(run, targets)  # They are of networks.
+      if change == "relabel" and run.networks:
+        scores["relabel"] = _relabel_scores(run, targets)
       used = sum(v.models_used for verdicts in found.values() for v in verdicts)
       budget = removals.BUDGET.value
       found[change] = find_repairs(

@@ -22,7 +22,6 @@ from experiments.runtime import (
   stages,
   workdir_models,
 )
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.subset_models import SubsetModels
 from jaxdm import training_sets
@@ -109,9 +108,9 @@ def _announce(run: Run, shard: tuple[int, int]) -> None:
   collect, num_train = run.experiment.collect, len(run.dataset.train_labels)
   for line in forecast.describe(collect, num_train, len(run.dataset.test_labels)):
     progress_log.say(line)
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     return
-  fleet = run.trainer.fleet
+  fleet = run.networks.fleet
   count = sum(
     len(chunk)
     for collection in run.subsets.collections()

@@ -13,7 +13,6 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime import base_models, launcher, stages, subset_models
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run, train_config
 from jaxdm import prng
 from jaxdm.brittleness.verdicts import Verdict
@@ -36,7 +35,7 @@ def problem_of(run: Run, name: str) -> Problem:
   Raises:
     UserError: if models or removals are missing, or were trained by somebody's function.
   """
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     raise UserError("retrain", ": a problem must say how its models are trained")
   if run.experiment.collect.held_out_seeds < 2:
     raise UserError("held_out_seeds", "must be at least 2, for the noise ceiling")

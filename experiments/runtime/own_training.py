@@ -139,7 +139,7 @@ class OwnTrainer(BaseTrainer):
     with np.errstate(over="ignore"):  # Infinite margins count as diverged.
       return np.array(found, np.float32)
 
-  def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part."""
     return map(self._margins, parts)
 
@@ -164,26 +164,35 @@ class OwnTrainer(BaseTrainer):
       done += len(chunk)
       progress(done, total)
 
-  def full_data_margins(self, count: int, progress: progress_lib.Progress) -> np.ndarray:
-    """Margins float32[r, t] of models on all data, without those that diverged.
 
-    Raises:
-      UserError: if fewer than 2 models converge.
-    """
-    masks = np.ones((count, len(self.labels)), bool)
-    labels = np.tile(self.labels, (count, 1))
-    models = Models(masks, labels, prng.model_seeds("base", count))
-    found = recall.recall(
-      self.changes, models, self._trained_margins, rows=_ROWS, progress=progress
+def full_data_margins(
+  trainer: BaseTrainer, name: str, count: int, progress: progress_lib.Progress
+) -> np.ndarray:
+  """Margins float32[r, t] of models on all data, without those that diverged.
+
+  Args:
+    trainer: trains them, in this process alone, and stores them.
+    name: of the user's function, for the error.
+    count: how many.
+    progress: called with (models done, models in all).
+
+  Raises:
+    UserError: if fewer than 2 models converge.
+  """
+  masks = np.ones((count, len(trainer.labels)), bool)
+  labels = np.tile(trainer.labels, (count, 1))
+  models = Models(masks, labels, prng.model_seeds("base", count))
+  margins_rt = recall.recall(
+    trainer.changes, models, trainer.train_parts, rows=trainer.rows, progress=progress
+  )
+  converged_r = np.isfinite(margins_rt).all(axis=1)
+  if converged_r.sum() < 2:
+    raise UserError(
+      "retrain",
+      f"={name} returned margins that are not finite for "
+      f"{int((~converged_r).sum())} of {count} models on all data",
     )
-    converged_r = np.isfinite(found).all(axis=1)
-    if converged_r.sum() < 2:
-      raise UserError(
-        "retrain",
-        f"={self._config.retrain} returned margins that are not finite for "
-        f"{int((~converged_r).sum())} of {count} models on all data",
-      )
-    return found[converged_r]
+  return margins_rt[converged_r]
 
 
 def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:

@@ -7,7 +7,6 @@ from experiments.runtime.run import Run
 from jaxdm.attribution.relabel import RelabelSum, relabel_mean, relabel_sum
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.storage import cache
-from jaxdm.training.trainer import Trainer
 
 
 def scores(run: Run, targets: np.ndarray) -> np.ndarray:
@@ -49,8 +48,8 @@ def rows_of_some(values_un: np.ndarray, targets: np.ndarray, count: int) -> Scor
 def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
   count, gradient = run.experiment.collect.num_base, run.experiment.gradient
-  found, bar, trainer = [], run.bar("relabel scores"), run.trainer
-  assert isinstance(trainer, Trainer)  # Relabel scores are of networks.
+  found, bar, trainer = [], run.bar("relabel scores"), run.networks
+  assert trainer is not None  # Callers leave functions of the user out.
   for start in range(0, count, trainer.fleet.rows):
     size = min(trainer.fleet.rows, count - start)
 

@@ -43,6 +43,14 @@ class Run:
   subsets: SubsetModels
   timer: forecast.StepTimer
 
+  @property
+  def networks(self) -> Trainer | None:
+    """The trainer of networks, which give logits, features and gradients.
+
+    None where a user's function trains, which gives margins only.
+    """
+    return self.trainer if isinstance(self.trainer, Trainer) else None
+
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint.
 

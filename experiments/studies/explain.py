@@ -22,7 +22,6 @@ import scipy.stats
 from absl import flags
 
 from experiments.runtime import base_models, launcher, methods, stages
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
 from jaxdm import progress as progress_lib
@@ -300,7 +299,7 @@ def _subject(
 def main(run: Run) -> dict[str, Any]:
   """Trains, sums up, draws."""
   data = run.dataset
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     raise UserError(
       "retrain",
       ": this study needs the logits and features of networks, which a function "

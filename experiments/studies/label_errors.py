@@ -28,7 +28,6 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime import launcher, stages
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.studies import noisy_labels
 from jaxdm import training_sets
@@ -95,9 +94,9 @@ def _rates() -> list[float]:
 
 def fleet_of(run: Run) -> Fleet:
   """What trains networks; raises UserError where a function of the user does."""
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     raise UserError("retrain", ": this study needs the logits and gradients of networks")
-  return run.trainer.fleet
+  return run.networks.fleet
 
 
 def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:

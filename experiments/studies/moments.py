@@ -15,7 +15,6 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime import launcher, stages, subset_models
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import full_data
@@ -88,9 +87,9 @@ def model_scores(
 
 def main(run: Run) -> dict[str, Any]:
   """Trains, judges, writes the table."""
-  if isinstance(run.trainer, OwnTrainer):
+  trainer = run.networks
+  if trainer is None:
     raise UserError("retrain", ": this study needs the gradients of networks")
-  trainer = run.trainer
   for flag in (COUNTS, DAMPINGS):
     if not all(_is_positive(text, whole=flag is COUNTS) for text in flag.value):
       raise UserError(flag.name, f"must be positive numbers, got {flag.value}")

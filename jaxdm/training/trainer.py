@@ -1,8 +1,8 @@
-"""Edited training sets in, margins out: the one way models are asked for.
+"""From training sets to margins: models of networks, trained and stored.
 
-Collecting data for datamodels, verifying a removal and verifying a label flip all go
-through a `Trainer`, and train only what its stores do not hold yet. It opens the stores
-itself, since it has all that their models depend on: no caller can leave a part out.
+Models for datamodels and models that verify removals and label flips are all trained by a
+`Trainer`, which trains only those that its stores lack. It opens the stores itself, since
+it knows everything that their models depend on: no caller can leave a part out.
 """
 
 import itertools
@@ -146,9 +146,9 @@ class Trainer(BaseTrainer):
     """What margins depend on beside labels, targets and seed."""
     return self.fleet.identity()
 
-  def _trained_margins(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
-    """Margins of each part; half-trained models are forgotten when it is stored."""
-    for logits_mtk in self._trained(asked):
+  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins of each part; checkpoints are removed when the part is stored."""
+    for logits_mtk in self._logits(parts):
       yield self._margins(logits_mtk)
       self.fleet.settle()
 
@@ -174,7 +174,7 @@ class Trainer(BaseTrainer):
     masks: list[np.ndarray] = []
     waiting: list[Predictions] = []
 
-    def asked() -> Iterator[_Part]:
+    def sets() -> Iterator[_Part]:
       for part in parts:
         masks_mn = subsets.masks(self.seed, len(self.labels), part)
         masks.extend(masks_mn)
@@ -183,7 +183,7 @@ class Trainer(BaseTrainer):
 
     left, done = list(chunks), 0
     progress(done, len(numbers))
-    for output in self._outputs(asked(), predict_training=predict_training):
+    for output in self._outputs(sets(), predict_training=predict_training):
       waiting.extend(self._predictions(output).rows())
       while left and len(left[0]) <= len(waiting):
         rows = len(left[0])
@@ -201,7 +201,7 @@ class Trainer(BaseTrainer):
     return self._mark_diverged(found)
 
   def _predictions(self, output: Outputs) -> Predictions:
-    """What models say of the targets and, if they were asked, of the training examples.
+    """What models say of the targets and, if wanted, of the training examples.
 
     Rows of models that diverged are NaN.
     """
@@ -213,13 +213,13 @@ class Trainer(BaseTrainer):
     classes_mn = output.training_logits.argmax(axis=-1)
     return Predictions(margins_mt, output.logits, margins_mn, classes_mn)
 
-  def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
+  def _logits(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""
-    parts = (
+    sets = (
       (part.masks_mn, part.labels_mn, [prng.stream_of(int(seed)) for seed in part.seeds])
-      for part in asked
+      for part in parts
     )
-    return (output.logits for output in self._outputs(parts))
+    return (output.logits for output in self._outputs(sets))
 
   def _outputs(
     self, parts: Iterable[_Part], *, predict_training: bool = False
