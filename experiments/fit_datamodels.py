@@ -24,7 +24,7 @@ from experiments.runtime import (
   launcher,
   margin_files,
   processes,
-  progress_log,
+  progress_bar,
   stages,
   subset_models,
 )
@@ -104,8 +104,8 @@ def _fit(
     candidates=candidates,
     folder=workdir.path / _PARTS / name,
     share=processes.share(),
-    report=progress_log.say,
-    progress=progress_log.progress_bar("datamodels", "tile", workdir.path),
+    report=progress_bar.say,
+    progress=progress_bar.make("datamodels", "tile", workdir.path),
   )
   gaps = models.gap_t[models.status_t != Status.NONFINITE]
   return models, {

@@ -23,7 +23,7 @@ from etils import epath
 
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import external, leaderboard_page, program, progress_log
+from experiments.runtime import external, leaderboard_page, program, progress_bar
 from jaxdm import devices
 from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.removals import find_removals
@@ -113,7 +113,7 @@ def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
     problem.targets,
     problem.search,
     base_margins=problem.base_margins,
-    progress=progress_log.progress_bar(f"removals by {name}"),
+    progress=progress_bar.make(f"removals by {name}"),
   )
   class_sizes_t = np.bincount(problem.labels)[problem.target_labels]
   return summarise(found, class_sizes_t)[name]

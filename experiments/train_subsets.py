@@ -18,7 +18,7 @@ from experiments.runtime import (
   forecast,
   launcher,
   processes,
-  progress_log,
+  progress_bar,
   stages,
   workdir_models,
 )
@@ -107,7 +107,7 @@ def _announce(run: Run, shard: tuple[int, int]) -> None:
   """Says what is trained, and after the first steps how long it takes here."""
   collect, num_train = run.experiment.collect, len(run.dataset.train_labels)
   for line in forecast.describe(collect, num_train, len(run.dataset.test_labels)):
-    progress_log.say(line)
+    progress_bar.say(line)
   if run.networks is None:
     return
   fleet = run.networks.fleet

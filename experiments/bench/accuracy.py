@@ -17,7 +17,7 @@ from absl import flags, logging
 from experiments.bench import measure
 from experiments.bench.peers import torch_resnet9
 from experiments.config import experiment_flags
-from experiments.runtime import base_models, checks, data_source, program, progress_log
+from experiments.runtime import base_models, checks, data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from experiments.runtime.run import make_run, train_config
 from experiments.runtime.workdir import Workdir
@@ -30,7 +30,7 @@ from jaxdm.training.config import TrainConfig
 def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndarray:
   """Test accuracy of `count` PyTorch models, as float[count]."""
   accuracies = []
-  bar = progress_log.progress_bar("PyTorch")
+  bar = progress_bar.make("PyTorch")
   for seed in range(count):
     torch.manual_seed(seed)
     trainer = torch_resnet9.Trainer(

@@ -33,7 +33,7 @@ from absl import flags, logging
 
 from experiments.bench import cost, measure, sides
 from experiments.config import experiment_flags, presets
-from experiments.runtime import data_source, program, progress_log
+from experiments.runtime import data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir
@@ -174,12 +174,12 @@ def scale(sizes: list[int]) -> dict[str, Any]:
       first = collection.subsets.masks(collect.seed, len(labels), np.array([m]))
       trainer(first, labels, prng.model_seeds("bench", 1, m))
       start = time.perf_counter()
-      bar = progress_log.progress_bar(f"{m} models")
+      bar = progress_bar.make(f"{m} models")
       trainer.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
       masks, seeds = _removals(run, m)
       start = time.perf_counter()
-      bar = progress_log.progress_bar(f"{m} on removals")
+      bar = progress_bar.make(f"{m} on removals")
       trainer(masks, labels, seeds, progress=bar)
       verified = m / (time.perf_counter() - start)
     results.append(

@@ -34,7 +34,7 @@ from experiments.runtime import (
   imported,
   launcher,
   margin_files,
-  progress_log,
+  progress_bar,
   provenance,
   stages,
 )
@@ -230,7 +230,7 @@ def take_in(files: margin_files.Files) -> None:
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
-    bar = progress_log.progress_bar("models imported", folder=files.workdir.path)
+    bar = progress_bar.make("models imported", folder=files.workdir.path)
     for chunk in missing(store, m):
       rows = slice(chunk.start, chunk.stop)
       bank.write_from(store, chunk.start, masks[rows], margins_mt[rows])

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.runtime import progress_log
+from experiments.runtime import progress_bar
 from jaxdm.errors import UserError
 
 # What a machine refuses where nothing is wrong with the code: rights, room, broken disks.
@@ -38,7 +38,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
   library = logging.getLogger("jaxdm")
   library.setLevel(logging.INFO)  # What was chosen, and the first claims, once.
   library.propagate = False
-  library.addHandler(progress_log.Lines())
+  library.addHandler(progress_bar.Lines())
   for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
   app.run(main, flags_parser=parse)

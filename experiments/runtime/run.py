@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import forecast, processes, progress_log, stages
+from experiments.runtime import forecast, processes, progress_bar, stages
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
@@ -98,9 +98,7 @@ class Run:
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
     """A progress bar that the workdir logs, with the number of diverged models."""
     trainer = self.trainer
-    return progress_log.progress_bar(
-      name, unit, self.workdir.path, lambda: trainer.diverged
-    )
+    return progress_bar.make(name, unit, self.workdir.path, lambda: trainer.diverged)
 
 
 def make_run(

@@ -24,7 +24,7 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.config import experiment_flags, settings
-from experiments.runtime import checks, data_source, program, progress_log
+from experiments.runtime import checks, data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from jaxdm import devices, margins, prng
 from jaxdm.attribution import full_data, registry
@@ -212,7 +212,7 @@ def _base_logits(fleet: Fleet, dataset: Dataset, count: int, seed: int) -> np.nd
   """
   tests = dataset.test_images, dataset.test_labels
   trainer = Trainer.of(fleet, None, dataset.train_labels, *tests, seed=seed)
-  bar, logits = progress_log.progress_bar("models on all data"), []
+  bar, logits = progress_bar.make("models on all data"), []
   for models in full_data.snapshots(trainer, count, ()):
     logits += [one.outputs.logits_tk for one in models if one.outputs]
     bar(len(logits), count)
@@ -230,7 +230,7 @@ def _outcomes(trainer: Trainer, changes: Sequence[Change]) -> Iterator[dict[str,
   """
   seeds = prng.model_seeds("curve", MODELS.value)
   bar, count = (
-    progress_log.progress_bar("models without some images"),
+    progress_bar.make("models without some images"),
     len(changes) * len(seeds),
   )
   for done, change in enumerate(changes, 1):
@@ -277,7 +277,7 @@ def main(argv: list[str]) -> None:
     base,
     damping=experiment.gradient.damping,
     moments=experiment.gradient.moments,
-    progress=progress_log.progress_bar("scores"),
+    progress=progress_bar.make("scores"),
   )
   new_labels = label_flips.runner_up_class(logits_rtk[:, targets], own)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))
