@@ -17,9 +17,9 @@ from etils import epath
 from experiments import fit_datamodels
 from experiments.runtime import (
   base_models,
-  external,
   launcher,
   methods,
+  score_files,
   stages,
   subset_models,
 )
@@ -111,7 +111,7 @@ def main(run: Run) -> dict[str, Any]:
   data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base_margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
-  others = external.load(run.workdir.places, shape)
+  others = score_files.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
     models = fit_datamodels.load(run.workdir)
@@ -132,11 +132,11 @@ def main(run: Run) -> dict[str, Any]:
     table = run.workdir.path / f"{STAGE}.csv"
     return report_search(table, verdicts, data, base_margins_rt, qualities)
 
-  settings = run.settings(*GROUPS) | external.settings(others)
+  settings = run.settings(*GROUPS) | score_files.settings(others)
   return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(external,))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(score_files,))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.runtime import (
   base_models,
-  imported,
+  imported_models,
   launcher,
   margin_files,
   processes,
@@ -203,7 +203,7 @@ def open_any() -> Run | margin_files.Files:
     return launcher.open_run()
   files = margin_files.open_files()
   held_out = files.experiment.collect.num_held_out
-  imported.check_held_out(held_out, len(files.margins_mt))
+  imported_models.check_held_out(held_out, len(files.margins_mt))
   return files
 
 

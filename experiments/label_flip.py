@@ -14,10 +14,10 @@ import numpy as np
 from experiments import brittleness as removals
 from experiments.runtime import (
   base_models,
-  external,
   launcher,
   methods,
   relabel,
+  score_files,
   stages,
 )
 from experiments.runtime.run import Run
@@ -34,7 +34,7 @@ def main(run: Run) -> dict[str, Any]:
   search, compare = run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base.margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
-  others = external.load(run.workdir.places, shape)
+  others = score_files.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
     relabel_unk = relabel.scores(run, targets) if run.networks else None
@@ -58,7 +58,7 @@ def main(run: Run) -> dict[str, Any]:
     table = run.workdir.path / f"{STAGE}.csv"
     return removals.report_search(table, verdicts, data, base.margins_rt)
 
-  settings = run.settings(*GROUPS) | external.settings(others)
+  settings = run.settings(*GROUPS) | score_files.settings(others)
   return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
@@ -71,7 +71,7 @@ def _new_labels(
   """New labels int32[u, n] of all examples, for some targets."""
   flip_to, data = run.experiment.flip.flip_to, run.dataset
   if flip_to == "best":
-    assert relabel_unk is not None  # `own_training.adapted` refuses it otherwise.
+    assert relabel_unk is not None  # `own_training.adapt` refuses it otherwise.
     return label_flips.best_class(relabel_unk, data.train_labels)
   labels = data.train_labels, data.test_labels[targets]
   if flip_to == "runner-up":
@@ -81,7 +81,7 @@ def _new_labels(
   return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

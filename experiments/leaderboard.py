@@ -23,7 +23,7 @@ from etils import epath
 
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import external, leaderboard_page, program, progress_bar
+from experiments.runtime import leaderboard_page, program, progress_bar, score_files
 from jaxdm import devices
 from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.removals import find_removals
@@ -62,12 +62,12 @@ def named_scores(problem: Problem) -> dict[str, np.ndarray]:
   """
   shape = len(problem.target_labels), len(problem.labels)
   found = {}
-  for text in external.SCORES.value or ():
+  for text in score_files.SCORES.value or ():
     name, equals, path = text.partition("=")
     name, path = (name, path) if equals else (pathlib.Path(text).stem, text)
     if not name or not path or name in found or pathlib.Path(name).name != name:
       raise UserError("scores", f"must be NAME=FILE.npy with other names, got {text!r}")
-    found[name] = np.asarray(external.read(name, path, shape))
+    found[name] = np.asarray(score_files.read(name, path, shape))
     try:
       make_cases(
         name,
@@ -159,7 +159,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   folder = epath.Path(ROWS.value)
-  if external.SCORES.value or not WRITE.value:
+  if score_files.SCORES.value or not WRITE.value:
     problem = load_problem(PROBLEM.value)
     devices.check()
     for name, scores_tn in named_scores(problem).items():
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(external)
+  flags.adopt_module_key_flags(score_files)
   flags.declare_key_flag("data_dir")
   devices.use_all_devices()
   program.run(main)

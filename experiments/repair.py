@@ -27,10 +27,10 @@ from experiments.config import experiment_flags
 from experiments.config.settings import CompareConfig
 from experiments.runtime import (
   base_models,
-  external,
   launcher,
   methods,
   relabel,
+  score_files,
   stages,
 )
 from experiments.runtime.run import Run
@@ -50,7 +50,7 @@ def main(run: Run) -> dict[str, Any]:
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, _compare(run)
   targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)
-  others = external.load(
+  others = score_files.load(
     run.workdir.places, (len(data.test_labels), len(data.train_labels))
   )
 
@@ -80,7 +80,7 @@ def main(run: Run) -> dict[str, Any]:
 
   # A group of its own: the targets are not those of the other searches.
   settings = run.settings("search")["search"] | dataclasses.asdict(compare)
-  depends_on = {STAGE: settings} | external.settings(others)
+  depends_on = {STAGE: settings} | score_files.settings(others)
   return stages.run(run.workdir, STAGE, depends_on, work, inputs)
 
 
@@ -139,7 +139,7 @@ def _report(
   }
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

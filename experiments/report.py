@@ -16,7 +16,7 @@ from experiments import fit_datamodels, repair
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
-  imported,
+  imported_models,
   launcher,
   margin_files,
   stages,
@@ -227,7 +227,7 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
   }
   missing = (
     "Removals and label flips, for which models must be retrained on the images: "
-    f"{imported.how_to_go_on(workdir)}."
+    f"{imported_models.how_to_go_on(workdir)}."
   )
   title = "How well training sets predict margins"
   text = page.page(title, sections.of_fit(summary, picture, missing))

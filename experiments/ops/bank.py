@@ -31,7 +31,7 @@ from experiments import train_subsets
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
-  imported,
+  imported_models,
   launcher,
   margin_files,
   progress_bar,
@@ -140,7 +140,7 @@ def check(source: Source, *, repair: bool) -> None:
     sys.exit(1)
   for path, damage in found:
     verify.forget(path, damage)
-  stage, how = imported.STAGE, "the same --do=import brings back"
+  stage, how = imported_models.STAGE, "the same --do=import brings back"
   if isinstance(source, Run):
     stage = train_subsets.STAGE
     how = f"python -m experiments.{stage} --workdir={source.workdir.path} trains again"
@@ -214,7 +214,9 @@ def take_in(files: margin_files.Files) -> None:
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
     raise UserError("margins", f"must be float16 or float32 to be imported, got {dtype}")
-  if any(path.name != imported.NAME for path in atomic_io.find(files.workdir.bank, "*")):
+  if any(
+    path.name != imported_models.NAME for path in atomic_io.find(files.workdir.bank, "*")
+  ):
     raise UserError(
       "workdir", f"={files.workdir.path} holds other models; name a new one"
     )
@@ -223,10 +225,10 @@ def take_in(files: margin_files.Files) -> None:
 
   def work() -> dict[str, Any]:
     store = bank.open_store(
-      imported.path(files.workdir),
+      imported_models.path(files.workdir),
       num_targets=t,
       num_train=n,
-      settings=imported.store_settings(digest),
+      settings=imported_models.store_settings(digest),
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
@@ -240,7 +242,7 @@ def take_in(files: margin_files.Files) -> None:
     return about | {"alpha": float(held / (m * n)), "digest": digest}
 
   settings = {"imported": files.settings["files"]}
-  stages.run(files.workdir, imported.STAGE, settings, work)
+  stages.run(files.workdir, imported_models.STAGE, settings, work)
 
 
 def _stores(workdir: Workdir) -> list[epath.Path]:
@@ -258,7 +260,7 @@ def open_any() -> Source:
       raise UserError("masks", "and --margins are needed for --do=import")
     return margin_files.open_files()
   workdir = launcher.open_workdir()
-  return Imported(workdir) if imported.exist(workdir) else launcher.open_run()
+  return Imported(workdir) if imported_models.exist(workdir) else launcher.open_run()
 
 
 def _hold() -> launcher.Hold:

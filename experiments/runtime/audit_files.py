@@ -8,7 +8,7 @@ import numpy as np
 from experiments import fit_datamodels
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import imported, launcher, margin_files, stages
+from experiments.runtime import imported_models, launcher, margin_files, stages
 from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
@@ -80,7 +80,7 @@ def wanted() -> bool:
   if any(flag.value for flag in _OURS) or margin_files.MASKS.value:
     return True
   workdir = launcher.open_workdir()
-  if "files" in stages.stored_settings(workdir) or imported.exist(workdir):
+  if "files" in stages.stored_settings(workdir) or imported_models.exist(workdir):
     return True
   return _paths(workdir)["train_margins"] is not None
 
@@ -144,8 +144,8 @@ def _paths(workdir: Workdir) -> dict[str, str | None]:
 
 def _masks(workdir: Workdir, path: str | None) -> training_sets.PackedMasks:
   """The training sets, of a file or of the models that were imported."""
-  if path is None and imported.exist(workdir):
-    found = imported.collection(workdir)
+  if path is None and imported_models.exist(workdir):
+    found = imported_models.collection(workdir)
     return bank_lib.packed_masks(found.store, np.arange(found.models))
   if path is None:
     raise UserError(

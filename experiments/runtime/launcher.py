@@ -13,7 +13,7 @@ from experiments.config import experiment_flags
 from experiments.runtime import (
   checks,
   data_source,
-  imported,
+  imported_models,
   own_training,
   preemption,
   processes,
@@ -43,18 +43,18 @@ def open_run() -> Run:
   """
   workdir = open_workdir()
   stored = stages.stored_settings(workdir)
-  imported.check_named(workdir, stored)
+  imported_models.check_images(workdir, stored)
   where = workdir.places.find(
     data_dir=experiment_flags.DATA_DIR.value, arrays=experiment_flags.ARRAYS.value
   )
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = experiment_flags.experiment(stored)
   dataset = data_source.load(experiment.data, where)
-  models = imported.collection(workdir) if imported.exist(workdir) else None
+  models = imported_models.collection(workdir) if imported_models.exist(workdir) else None
   if models:
-    experiment = imported.adapted(experiment, models, dataset)
+    experiment = imported_models.adapt(experiment, models, dataset)
   if experiment.retrain.retrain:
-    experiment = own_training.adapted(experiment)
+    experiment = own_training.adapt(experiment)
   checks.check(experiment, dataset)
   checks.check_used(experiment, dataset)
   run = make_run(

@@ -16,7 +16,7 @@ from absl import flags
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
-from experiments.runtime import imported, launcher, stages
+from experiments.runtime import imported_models, launcher, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
@@ -81,7 +81,7 @@ def wanted() -> bool:
   if any((MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)):
     return True
   workdir = launcher.open_workdir()
-  return imported.without_images(workdir, stages.stored_settings(workdir))
+  return imported_models.without_images(workdir, stages.stored_settings(workdir))
 
 
 class _Models(NamedTuple):
@@ -144,7 +144,7 @@ def open_files() -> Files:
 def _named_models(workdir: Workdir, targets: str) -> _Models:
   """The models of the files that flags or workdir name, or else those imported."""
   where = workdir.places.find(masks=MASKS.value, margins=MARGINS.value)
-  if imported.exist(workdir) and not (MASKS.value or MARGINS.value):
+  if imported_models.exist(workdir) and not (MASKS.value or MARGINS.value):
     return _from_store(workdir, targets)
   if where["masks"] and where["margins"]:
     masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
@@ -204,7 +204,7 @@ def _from_files(masks: str, margins: str, targets: str) -> _Models:
 
 def _from_store(workdir: Workdir, targets: str) -> _Models:
   """The models that were imported."""
-  found = imported.collection(workdir)
+  found = imported_models.collection(workdir)
   models, count = found.store, found.models
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)

@@ -195,7 +195,7 @@ def full_data_margins(
   return margins_rt[converged_r]
 
 
-def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
+def adapt(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
   """The experiment without methods and priors that need networks; prints which those are.
 
   Raises:

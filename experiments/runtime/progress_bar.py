@@ -1,4 +1,4 @@
-"""The progress of a process: a bar on the screen, and lines of JSON in the workdir's log."""
+"""The progress of a process: a bar on the screen, and lines of JSON in the workdir."""
 
 import json
 import logging

@@ -431,12 +431,12 @@ def test_all_that_margins_depend_on_is_in_the_identity(tmp_path, module) -> None
 
 def test_what_needs_networks_is_left_out_and_named(capsys) -> None:
   experiment = presets.PRESETS["fashion"]()
-  found = own_training.adapted(experiment)
+  found = own_training.adapt(experiment)
   assert found.compare.names == ("datamodel", "random")
   assert found.prior.priors == "none"
   [line] = capsys.readouterr().out.splitlines()
   assert line.startswith("left out: influence, similar, prior influence+covariance, si")
-  assert own_training.adapted(found) == found and not capsys.readouterr().out
+  assert own_training.adapt(found) == found and not capsys.readouterr().out
   free = [name for name in settings_lib.PRIORS if not own_training.needs_networks(name)]
   assert free == ["none", "class"]
 
