@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.data import decode, tfrecord
+from jaxdm.data import image_decoding, tfrecord
 from jaxdm.data import labels as labels_lib
 from jaxdm.data.dataset import DataError, Dataset, read_from
 from jaxdm.data.place import place
@@ -49,7 +49,7 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   for split in _SPLITS:
     stack, labels[split] = _read_split(builder, split, name, data_dir)
     if stack.ndim == 4 and stack.shape[-1] == 4:
-      stack = decode.opaque(stack, decode.parse_colour(background))
+      stack = image_decoding.opaque(stack, image_decoding.parse_colour(background))
     parts[f"{split}_images"] = stack
     full_name = getattr(builder.info, "full_name", name)
     parts[f"{split}_sources"] = tuple(
