@@ -76,7 +76,7 @@ class State(NamedTuple):
   gap_t: Array
 
 
-class Shared(NamedTuple):
+class SharedInputs(NamedTuple):
   """What all targets have in common.
 
   Attributes:
@@ -186,7 +186,7 @@ def _gap_at(problem: Problem, w_tn: Array, gw_tn: Array) -> Array:
   return gap(problem, w_tn, problem.corr_tn - gw_tn, 1 - explained_t, residual_t)
 
 
-def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
+def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
   """Up to `_BLOCK_STEPS` steps for every unfinished target; finished ones stay put."""
   problem, start = rows
   lam_tn = problem.lam_t[:, None] * problem.factors_tn
@@ -253,7 +253,7 @@ def times_gram(made: design.Design, w_tn: Array, lanes: int) -> Array:
   return product_tn
 
 
-def solve(shared: Shared, problem: Problem, state: State, lanes: int) -> State:
+def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> State:
   """Steps until every target is finished or given up.
 
   Once half of the targets are finished, only the others are carried on with.

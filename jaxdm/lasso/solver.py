@@ -216,22 +216,22 @@ class Solver:
     dtype: Any,
     offset_tn: np.ndarray | float = 0.0,
   ) -> LassoFit:
-    """Weights in the units of design and outcomes, rounded to `dtype`, and judged so."""
+    """Weights in the units of design and outcomes, in `dtype`, and their gaps."""
     columns, offset_tn = self._columns, np.asarray(offset_tn, np.float64)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
       ratio_tn = tile.scale_t[:, None] / columns.scale_n
       weights_tn = np.where(w_tn == 0, 0, w_tn * ratio_tn) + offset_tn
       weights_tn = weights_tn.astype(dtype)
       own_tn = weights_tn - offset_tn
-      judged = self._judge(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
+      cert = self._certify(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
       place_t = own_tn @ columns.shift_n + own_tn @ (columns.scale_n * columns.mean_n)
     varies_t = tile.status_t == Status.CONVERGED
-    gap_t = np.where(varies_t, judged.gap_t, 0.0)
+    gap_t = np.where(varies_t, cert.gap_t, 0.0)
     reached_t = np.where(gap_t <= tol, tile.status_t, Status.LIMIT)
     used = slice(tile.size)
     return LassoFit(
       weights_tn[used],
-      (tile.mean_t + tile.scale_t * judged.mean_t - place_t)[used],
+      (tile.mean_t + tile.scale_t * cert.mean_t - place_t)[used],
       np.where(np.isfinite(tile.mean_t), gap_t, np.nan)[used],
       steps_t[used],
       np.where(np.isinf(gap_t), Status.UNCERTIFIED, reached_t)[used],
@@ -248,7 +248,7 @@ class Solver:
     # Zeros are solved directly below.
     state = self.solve(tile, np.where(lam_t > 0, lam_t, np.inf), tol=rough, limit=most)
     steps_t, w_tn = np.array(state.steps_t), self._usable(state.w_tn)
-    gap_t = self._judge(tile, lam_t, w_tn).gap_t
+    gap_t = self._certify(tile, lam_t, w_tn).gap_t
     short_t = (tile.status_t == Status.CONVERGED) & ~(gap_t <= tol)
     again = np.flatnonzero(short_t & (lam_t > 0) & (steps_t < limit))
     if again.size:
@@ -260,7 +260,7 @@ class Solver:
       in_basis_dr = tile.outcomes_mt[:, direct].T @ vectors_mr / len(self._rows)
       w_tn[direct] = self._usable(in_basis_dr @ basis_nr.T)
     if again.size or direct.size:
-      gap_t = self._judge(tile, lam_t, w_tn).gap_t
+      gap_t = self._certify(tile, lam_t, w_tn).gap_t
     return w_tn, steps_t, gap_t
 
   def _in_float64(
@@ -301,19 +301,21 @@ class Solver:
     """An orthonormal basis of all columns, for targets without a penalty."""
     return certificate.orthonormal(design.centre(self._x, self._rows, self._columns))
 
-  def _judge(self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray) -> certificate.Judged:
+  def _certify(
+    self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray
+  ) -> certificate.Certificate:
     """What residuals in float64 say of weights for outcomes and columns of unit scale."""
     problem = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
     part = self._x, self._rows, self._columns
     direct = np.flatnonzero((lam_t == 0) & (tile.status_t == Status.CONVERGED))
     basis = self._all_columns[0] if direct.size else None
-    return certificate.judge(*part, problem, tile.outcomes_mt, w_tn, direct, basis)
+    return certificate.certify(*part, problem, tile.outcomes_mt, w_tn, direct, basis)
 
 
 def _shared_of(
   made: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
-) -> fista.Shared:
+) -> fista.SharedInputs:
   """What all targets have in common, in one precision."""
   numbers = np.asarray(lipschitz, dtype), np.asarray(tol, dtype)
   limit = min(limit, np.iinfo(np.int32).max)
-  return fista.Shared(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))
+  return fista.SharedInputs(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))
