@@ -133,35 +133,35 @@ def _forward(x: Array, scale_c: Array, bias_c: Array) -> tuple[Any, Any]:
   return (y, moments), (x, scale_c, bias_c, moments)
 
 
-def _backward(kept: Any, cotangents: Any) -> tuple[Array, Array, Array]:
+def _backward(residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
   """Ioffe and Szegedy, 'Batch Normalization' (arXiv:1502.03167), section 3; and ReLU."""
-  x, scale_c, bias_c, moments = kept
+  x, scale_c, bias_c, moments = residuals
   span, count = _span(x.shape), x.size // x.shape[-1]
-  rows, goal = _rows(x, span), _rows(cotangents[0], span)
+  rows, cotangent = _rows(x, span), _rows(cotangents[0], span)
   line_c = _line(scale_c, bias_c, moments)
   line = _along_rows(line_c, span)
-  all_goal = goal
-  goal = jnp.where(rows * line[0] + line[1] > 0, goal, 0.0)
+  whole = cotangent
+  cotangent = jnp.where(rows * line[0] + line[1] > 0, cotangent, 0.0)
 
-  def by_sign(all_goal: Array, _: Array) -> Array:
-    return all_goal * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
+  def by_sign(whole: Array, _: Array) -> Array:
+    return whole * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
 
   # The same again for GPUs: XLA would keep the signs in memory between the sums and the
   # gradient, even from the forward pass on, which takes longer than to compute them twice
   # from what is read anyway.
   summed = lax.platform_dependent(
-    all_goal, goal, cuda=by_sign, default=lambda _, goal: goal
+    whole, cotangent, cuda=by_sign, default=lambda _, positive: positive
   )
   sums = _sums(summed, summed * rows)
-  goal_c, product_c = _per_channel(sums, span)
+  cotangent_c, product_c = _per_channel(sums, span)
   inverse_c = lax.rsqrt(moments.var + EPSILON)
-  scale_grad_c = inverse_c * (product_c - moments.mean * goal_c)
-  # dx = slope * (goal - mean(goal) - x_hat * mean(goal * x_hat)), as one line in x.
+  scale_grad_c = inverse_c * (product_c - moments.mean * cotangent_c)
+  # dx = slope * (dy - mean(dy) - x_hat * mean(dy * x_hat)), as one line in x.
   tilt_c = -line_c[0] * inverse_c * scale_grad_c / count
-  level_c = -line_c[0] * goal_c / count - tilt_c * moments.mean
+  level_c = -line_c[0] * cotangent_c / count - tilt_c * moments.mean
   back = _along_rows(jnp.stack([line_c[0], tilt_c, level_c]), span)
-  x_grad = goal * back[0] + rows * back[1] + back[2]
-  return x_grad.astype(x.dtype).reshape(x.shape), scale_grad_c, goal_c
+  x_grad = cotangent * back[0] + rows * back[1] + back[2]
+  return x_grad.astype(x.dtype).reshape(x.shape), scale_grad_c, cotangent_c
 
 
 normalised.defvjp(_forward, _backward)

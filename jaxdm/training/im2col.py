@@ -8,7 +8,7 @@ from jax import lax
 
 from jaxdm.typing import Array
 
-Pads = tuple[tuple[int, int], ...]  # Low and high, of height and width.
+Padding = tuple[tuple[int, int], ...]  # Low and high, of height and width.
 
 
 def checked_padding(
@@ -16,7 +16,7 @@ def checked_padding(
   kernel: Array,
   strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-) -> Pads:
+) -> Padding:
   """Padding as pairs, of arguments that make sense together; see `im2col`."""
   if (images.dtype, images.shape[3]) != (kernel.dtype, kernel.shape[2]):
     raise ValueError(

@@ -52,23 +52,23 @@ def _with_places(y: Array) -> tuple[Array, Array]:
   return top, functools.reduce(jnp.bitwise_or, bits)
 
 
-def _backward(kept: Any, goal: Array) -> tuple[Array]:
+def _backward(residuals: Any, cotangent: Array) -> tuple[Array]:
   """The gradient with respect to y."""
-  y, places = kept
+  y, places = residuals
 
-  def derived(goal: Array, y: Array, _: Array) -> Array:
-    found: Array = jax.vjp(_maxima, y)[1](goal)[0]
+  def derived(cotangent: Array, y: Array, _: Array) -> Array:
+    found: Array = jax.vjp(_maxima, y)[1](cotangent)[0]
     return found
 
-  found = lax.platform_dependent(goal, y, places, cpu=derived, default=_spread)
+  found = lax.platform_dependent(cotangent, y, places, cpu=derived, default=_spread)
   return (found,)
 
 
-def _spread(goal: Array, y: Array, places: Array) -> Array:
+def _spread(cotangent: Array, y: Array, places: Array) -> Array:
   """An array like y with gradients of maxima, in equal parts, where `places` has them."""
-  batch, height, width, channels = goal.shape
+  batch, height, width, channels = cotangent.shape
   count = jnp.maximum(lax.population_count(places), 1)
-  share = goal.astype(jnp.float32) / count.astype(jnp.float32)
+  share = cotangent.astype(jnp.float32) / count.astype(jnp.float32)
   squares = batch, height, 2, width, 2, channels
   wide = (jnp.broadcast_to(z[:, :, None, :, None], squares) for z in (share, places))
   share, places = wide

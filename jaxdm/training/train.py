@@ -60,10 +60,10 @@ def loss(
     float32 scalar, and the updated `batch_stats`.
   """
   logits, batch_stats = recipe.network.train_outputs(params, batch_stats, inputs_b, key)
-  goal_bk = optax.smooth_labels(
+  smooth_bk = optax.smooth_labels(
     jax.nn.one_hot(labels_b, logits.shape[-1]), recipe.label_smoothing
   )
-  return optax.softmax_cross_entropy(logits, goal_bk).mean(), batch_stats
+  return optax.softmax_cross_entropy(logits, smooth_bk).mean(), batch_stats
 
 
 def step(
