@@ -31,7 +31,7 @@ from etils import epath
 
 from experiments import fit_datamodels
 from experiments.runtime import audit_files, launcher, margin_files, stages
-from experiments.runtime.audit_files import Bank
+from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 from jaxdm.audits import stand_ins
@@ -49,7 +49,7 @@ _COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
 _TOTALS = ("support", "opposition")
 
 
-def bank_of(run: Run) -> Bank:
+def predictions_of(run: Run) -> TrainingPredictions:
   """What a workdir's own models predict of its training examples.
 
   Raises:
@@ -75,7 +75,7 @@ def bank_of(run: Run) -> Bank:
     )
   classes = None
   if "classes" in training.columns:
-    classes = store_lib.Matrix(training, "classes", rows)
+    classes = store_lib.MatrixView(training, "classes", rows)
   settings, scores = run.settings(STAGE), None
   inputs = {"predictions": identity.digest(training.identity(rows))}
   if stages.is_finished(run.workdir, fit_datamodels.STAGE):
@@ -83,10 +83,10 @@ def bank_of(run: Run) -> Bank:
     scores = fit_datamodels.load(run.workdir).weights_tn
   else:
     print("no support and opposition: there are no datamodels; run fit_datamodels first")
-  return Bank(
+  return TrainingPredictions(
     run.workdir,
     run.subsets.first_rows().masks,
-    store_lib.Matrix(training, "margins", rows),
+    store_lib.MatrixView(training, "margins", rows),
     run.dataset.train_labels,
     classes,
     scores,
@@ -107,7 +107,10 @@ def _cells(found: Audit, example: int) -> list[Any]:
 
 
 def write_table(
-  path: epath.Path, bank: Bank, found: Audit, pairs: list[stand_ins.Pair]
+  path: epath.Path,
+  predictions: TrainingPredictions,
+  found: Audit,
+  pairs: list[stand_ins.Pair],
 ) -> None:
   """Writes audit.csv."""
   twins: dict[int, int] = {}
@@ -117,20 +120,24 @@ def write_table(
   for i, (label, suggested) in enumerate(
     zip(found.labels, found.suggested_labels, strict=True)
   ):
-    names = bank.source(i), bank.class_name(label), bank.class_name(suggested)
+    names = (
+      predictions.source(i),
+      predictions.class_name(label),
+      predictions.class_name(suggested),
+    )
     rows.append((i, *names, *_cells(found, i), twins.get(i, "")))
   ends = [f"{n}{end}" for n in (*_COLUMNS, *_TOTALS) for end in ("", "_low", "_high")]
   header = ("index", "source", "label", "suggested_label", "models_in", "models_out")
   tables.write_rows(path, (*header, *ends, "stand_in"), rows)
 
 
-def summarise(bank: Bank, found: Audit) -> dict[str, Any]:
+def summarise(predictions: TrainingPredictions, found: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
   doubted = found.suspicious
   quality, memorisation = found.label_quality, found.memorisation
   return {
     "examples": len(found.labels),
-    "models": len(bank.margins_mn),
+    "models": len(predictions.margins_mn),
     "mean_consistency": float(np.nanmean(found.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
     "other_label_suggested": len(doubted),
@@ -139,32 +146,44 @@ def summarise(bank: Bank, found: Audit) -> dict[str, Any]:
   }
 
 
-def _print_worst(bank: Bank, found: Audit) -> None:
+def _print_worst(predictions: TrainingPredictions, found: Audit) -> None:
   """The most suspicious labels."""
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
   for i in found.suspicious[:_PRINTED]:
     value, low, high = (part[i] for part in found.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
     labels = found.labels[i], found.suggested_labels[i]
-    names = "".join(f"{bank.class_name(label):<16}" for label in labels)
-    print(f"{i:>8}  {names}{quality:<22}{bank.source(i)}")
+    names = "".join(f"{predictions.class_name(label):<16}" for label in labels)
+    print(f"{i:>8}  {names}{quality:<22}{predictions.source(i)}")
 
 
-def main(source: Run | Bank) -> dict[str, Any]:
+def main(source: Run | TrainingPredictions) -> dict[str, Any]:
   """Audits, and writes table, summary and pictures."""
-  bank = bank_of(source) if isinstance(source, Run) else source
-  folder = bank.workdir.path
+  predictions = predictions_of(source) if isinstance(source, Run) else source
+  folder = predictions.workdir.path
 
   def work() -> dict[str, Any]:
-    found = audit(bank.masks, bank.margins_mn, bank.labels, bank.classes_mn, bank.scores)
-    pairs = stand_ins.find_pairs(bank.masks, bank.margins_mn, bank.labels)
-    drawn = {} if bank.data is None else audit_pictures.draw(bank.data, found, pairs)
-    _print_worst(bank, found)
-    write_table(folder / "audit.csv", bank, found, pairs)
+    found = audit(
+      predictions.masks,
+      predictions.margins_mn,
+      predictions.labels,
+      predictions.classes_mn,
+      predictions.scores,
+    )
+    pairs = stand_ins.find_pairs(
+      predictions.masks, predictions.margins_mn, predictions.labels
+    )
+    drawn = (
+      {}
+      if predictions.data is None
+      else audit_pictures.draw(predictions.data, found, pairs)
+    )
+    _print_worst(predictions, found)
+    write_table(folder / "audit.csv", predictions, found, pairs)
     for name, picture in drawn.items():
       with atomic_io.writing(folder / name) as file:
         file.write(picture.content)
-    summary = summarise(bank, found)
+    summary = summarise(predictions, found)
     more = {
       "stand_ins": [pair._asdict() for pair in pairs],
       "captions": {name: picture.caption for name, picture in drawn.items()},
@@ -172,12 +191,14 @@ def main(source: Run | Bank) -> dict[str, Any]:
     atomic_io.write_json(folder / "audit.json", summary | more)
     return summary
 
-  return stages.run(bank.workdir, STAGE, bank.settings, work, bank.inputs)
+  return stages.run(
+    predictions.workdir, STAGE, predictions.settings, work, predictions.inputs
+  )
 
 
-def open_any() -> Run | Bank:
+def open_any() -> Run | TrainingPredictions:
   """Files if the flags name some, else the workdir's experiment."""
-  return audit_files.open_bank() if audit_files.wanted() else launcher.open_run()
+  return audit_files.open_predictions() if audit_files.wanted() else launcher.open_run()
 
 
 PROGRAM = launcher.Program(main, open_any, flag_modules=(audit_files, margin_files))

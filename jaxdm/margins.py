@@ -8,7 +8,7 @@ from jaxdm.storage import store
 from jaxdm.typing import Array
 
 # Of m models on t targets; those in a store are read a tile of targets at a time.
-Margins = np.ndarray | store.Matrix
+Margins = np.ndarray | store.MatrixView
 
 _BLOCK_ROWS = 4096
 

@@ -46,13 +46,13 @@ from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
 
 
-class Imported(NamedTuple):
+class ImportedWorkdir(NamedTuple):
   """A workdir that holds nothing but models that others trained."""
 
   workdir: Workdir
 
 
-Source = Run | margin_files.Files | Imported
+Source = Run | margin_files.Files | ImportedWorkdir
 
 _DOINGS = ("show", "verify", "repair", "merge", "export", "import")
 DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
@@ -260,7 +260,9 @@ def open_any() -> Source:
       raise UserError("masks", "and --margins are needed for --do=import")
     return margin_files.open_files()
   workdir = launcher.open_workdir()
-  return Imported(workdir) if imported_models.exist(workdir) else launcher.open_run()
+  return (
+    ImportedWorkdir(workdir) if imported_models.exist(workdir) else launcher.open_run()
+  )
 
 
 def _hold() -> launcher.Hold:
@@ -282,7 +284,7 @@ def main(source: Source) -> None:
     show(source.workdir, source.subsets.collections() if isinstance(source, Run) else [])
   elif DO.value in ("verify", "repair"):
     check(source, repair=DO.value == "repair")
-  elif isinstance(source, Imported):
+  elif isinstance(source, ImportedWorkdir):
     raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(source, epath.Path(OTHER.value))

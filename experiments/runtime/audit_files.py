@@ -40,7 +40,7 @@ _OURS = (TRAIN_MARGINS, TRAIN_LABELS, TRAIN_CLASSES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Bank:
+class TrainingPredictions:
   """Models, and what they predict of their training examples.
 
   Attributes:
@@ -85,7 +85,7 @@ def wanted() -> bool:
   return _paths(workdir)["train_margins"] is not None
 
 
-def open_bank() -> Bank:
+def open_predictions() -> TrainingPredictions:
   """Reads and checks what flags or workdir name.
 
   Raises:
@@ -131,7 +131,7 @@ def open_bank() -> Bank:
         f"are of {len(labels)}; name another one",
       )
   settings = {"audit_files": {"digest": digest}}
-  return Bank(
+  return TrainingPredictions(
     workdir, masks, margins_mn, labels, classes_mn, scores, data, settings, inputs
   )
 

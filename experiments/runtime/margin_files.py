@@ -209,7 +209,7 @@ def _from_store(workdir: Workdir, targets: str) -> _Models:
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
-  margins_mt = store.Matrix(models, "margins", rows, range(start, stop))
+  margins_mt = store.MatrixView(models, "margins", rows, range(start, stop))
   return _Models(bank.packed_masks(models, rows), margins_mt, start, num_targets)
 
 

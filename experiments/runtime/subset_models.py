@@ -32,12 +32,12 @@ class Rows(NamedTuple):
     return bank.packed_masks(self.store, self.numbers)
 
   @property
-  def margins_mt(self) -> store_lib.Matrix:
+  def margins_mt(self) -> store_lib.MatrixView:
     """The margins, read where they are indexed."""
-    return store_lib.Matrix(self.store, "margins", self.numbers)
+    return store_lib.MatrixView(self.store, "margins", self.numbers)
 
 
-def converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.Matrix]:
+def converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.MatrixView]:
   """Masks and margins of models, without those that diverged."""
   models, _ = margins.usable(rows.margins_mt)
   found = rows._replace(numbers=rows.numbers[models])

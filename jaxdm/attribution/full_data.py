@@ -16,7 +16,7 @@ from jaxdm.training.trainer import Trainer
 from jaxdm.typing import Array
 
 
-class Outputs(NamedTuple):
+class ModelOutputs(NamedTuple):
   """What one trained model predicts.
 
   Attributes:
@@ -47,7 +47,7 @@ class Snapshot(NamedTuple):
   moment: float
   learning_rate: float
   gradients: gradient.Gradients | None
-  outputs: Outputs | None
+  outputs: ModelOutputs | None
 
   def converged(self) -> bool:
     """Whether all numbers of the model are finite so far."""
@@ -90,11 +90,11 @@ def snapshots(
         of_call = fleet.gradients(variables, values, all_labels, call_keys)
         found = [gradients_of(of_call, i, t) for i in range(size)]
         del of_call
-      outputs: list[Outputs | None] = [None] * size
+      outputs: list[ModelOutputs | None] = [None] * size
       if moment == 1:
         predicted = fleet.predict(variables, values)
         outputs = [
-          Outputs(*_outputs_of(predicted, i, t), trainer.target_labels, labels)
+          ModelOutputs(*_outputs_of(predicted, i, t), trainer.target_labels, labels)
           for i in range(size)
         ]
       rate = float(fleet.recipe.learning_rate(np.array(moment)))

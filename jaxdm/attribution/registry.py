@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdm.attribution import gradient, similarity
 from jaxdm.attribution.exemplar_svm import exemplar_scores
-from jaxdm.attribution.full_data import Outputs, Snapshot, even_moments
+from jaxdm.attribution.full_data import ModelOutputs, Snapshot, even_moments
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.scores import ScoreRows, Term
 from jaxdm.training.base_trainer import BaseTrainer
@@ -99,7 +99,7 @@ def _gradients(snapshot: Snapshot) -> gradient.Gradients:
   return snapshot.gradients
 
 
-def _outputs(snapshot: Snapshot) -> Outputs:
+def _outputs(snapshot: Snapshot) -> ModelOutputs:
   assert snapshot.outputs is not None  # The entry has the moment 1.
   return snapshot.outputs
 

@@ -14,7 +14,7 @@ from jaxdm.datamodels.inputs import some
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
-from jaxdm.storage.store import Matrix
+from jaxdm.storage.store import MatrixView
 from jaxdm.training_sets import PackedMasks
 
 _TARGETS = 256  # Rows of scores that are read together.
@@ -191,7 +191,7 @@ def _checked_matrix(name: str, values: Any, shape: tuple[int, int]) -> Any:
   if values is None:
     return None
   found = values
-  if not isinstance(values, Matrix):
+  if not isinstance(values, MatrixView):
     found = np.asarray(values)
     if found.dtype.kind not in "fiu":
       raise UserError(name, f"must hold numbers, got {found.dtype}")

@@ -101,7 +101,7 @@ def check_models(
 
 def _as_margins(margins_mt: Any) -> Margins:
   """Margins as an array, unless they are many and in a store."""
-  if isinstance(margins_mt, store.Matrix):
+  if isinstance(margins_mt, store.MatrixView):
     return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
   found = matrices.as_columns("margins", margins_mt)
   return found if isinstance(found, np.ndarray) else np.asarray(found[:])

@@ -43,7 +43,7 @@ class Bits(NamedTuple):
 
 
 @runtime_checkable
-class Identified(Protocol):
+class HasIdentity(Protocol):
   """An object that says itself what it depends on."""
 
   def identity(self) -> Any:
@@ -63,7 +63,8 @@ def digest(value: Any) -> str:
   Args:
     value: None, bool, int, float, str, bytes, a mapping or sequence, a frozen dataclass,
       a NumPy or JAX array of numbers, a typed JAX key, an object with a method `identity`
-      (such as `training_sets.PackedMasks` and `store.Matrix`), or any nesting of these.
+      (as `training_sets.PackedMasks` and `store.MatrixView` are), or any nesting of
+      these.
 
   Returns:
     32 hexadecimal characters.
@@ -158,7 +159,7 @@ def _encode(found: "hashlib.blake2b", value: Any, place: str) -> None:
     _encode_array(found, value, place)
   elif dataclasses.is_dataclass(value) and not isinstance(value, type):
     _encode_dataclass(found, value, place)
-  elif isinstance(value, Identified) and not isinstance(value, type):
+  elif isinstance(value, HasIdentity) and not isinstance(value, type):
     _encode(found, value.identity(), place)
   elif isinstance(value, Mapping):
     _encode_parts(found, b"m", value, place)

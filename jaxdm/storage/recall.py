@@ -69,7 +69,7 @@ def recall(
   return bank.margins(ids)
 
 
-class Remembered:
+class CachedRetrain:
   """A `retrain` function whose results are kept in a folder; see `remember`."""
 
   def __init__(
@@ -114,7 +114,7 @@ def remember(
   *,
   folder: str | epath.PathLike,
   depends_on: Any,
-) -> Remembered:
+) -> CachedRetrain:
   """Keeps the margins of every model that a `retrain` function trains.
 
   A model is known by its training set, the labels of that set, and its seed. What else
@@ -158,4 +158,4 @@ def remember(
     },
     label_classes=num_classes,
   )
-  return Remembered(retrain, bank_lib.Bank(store), len(target_labels))
+  return CachedRetrain(retrain, bank_lib.Bank(store), len(target_labels))

@@ -245,8 +245,8 @@ class Store:
     return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
 
 
-class Matrix:
-  """Some rows of one of a store's arrays, read where they are indexed.
+class MatrixView:
+  """Some rows of one of a store's arrays, which are read when they are indexed.
 
   Attributes:
     shape: (rows, columns).
@@ -283,9 +283,9 @@ class Matrix:
       self._name, self._rows[rows], slice(first + start, first + stop)
     )
 
-  def take(self, rows: np.ndarray) -> "Matrix":
+  def take(self, rows: np.ndarray) -> "MatrixView":
     """Some of the rows."""
-    return Matrix(self._store, self._name, self._rows[rows], self._columns)
+    return MatrixView(self._store, self._name, self._rows[rows], self._columns)
 
   def identity(self) -> dict[str, Any]:
     """For `identity.digest`: which numbers these are; see `Store.identity`."""
