@@ -122,8 +122,8 @@ def make_run(
       own.
   """
   timer = forecast.StepTimer()
-  progress = _unfinished_models(workdir, speed.checkpoint_seconds, timer)
-  trainer = _trainer(workdir, experiment, dataset, speed, progress)
+  checkpoints = _checkpoints(workdir, speed.checkpoint_seconds, timer)
+  trainer = _trainer(workdir, experiment, dataset, speed, checkpoints)
   audit = experiment.audit.audit
   subsets = SubsetModels(trainer, experiment.collect, workdir.path, audit, imported)
   return Run(workdir, experiment, preset, dataset, trainer, subsets, timer)
@@ -143,7 +143,7 @@ def _trainer(
   experiment: settings_lib.Experiment,
   dataset: Dataset,
   speed: fleet_lib.Speed,
-  progress: checkpoint.Progress | None,
+  checkpoints: checkpoint.Checkpoints | None,
 ) -> Trainer | OwnTrainer:
   """Trains the experiment's models on the images at the size that its settings name."""
   small = dataset.downscaled(experiment.data.downscale)
@@ -157,7 +157,7 @@ def _trainer(
     speed,
     network=experiment.network.network,
     gradient_dim=experiment.gradient.gradient_dim,
-    progress=progress,
+    checkpoints=checkpoints,
     tuning_folder=workdir.path / "tuning",
   )
   return Trainer.of(
@@ -171,12 +171,12 @@ def _trainer(
   )
 
 
-def _unfinished_models(
+def _checkpoints(
   workdir: Workdir, seconds: float, timer: forecast.StepTimer
-) -> checkpoint.Progress | None:
+) -> checkpoint.Checkpoints | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
   folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
   if not seconds:
     return None
-  return checkpoint.Progress(folder, seconds, observe=timer.observe)
+  return checkpoint.Checkpoints(folder, seconds, observe=timer.observe)

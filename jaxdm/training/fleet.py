@@ -49,7 +49,7 @@ class Fleet:
     *,
     network: str | nn.Module = "resnet9",
     gradient_dim: int = 4096,
-    progress: checkpoint.Progress | None = None,
+    checkpoints: checkpoint.Checkpoints | None = None,
     tuning_folder: epath.PathLike | None = None,
   ):
     """Uses no device yet.
@@ -61,14 +61,14 @@ class Fleet:
       speed: how to run it.
       network: see `networks.make`.
       gradient_dim: numbers that an example's gradient is projected to.
-      progress: writes models that take long to train; None: nothing is written.
+      checkpoints: writes models that take long to train; None: nothing is written.
       tuning_folder: where the processes of one job agree on what `auto` chooses; None:
         the user's cache.
 
     Raises:
       UserError: on a network that does not fit the inputs or the config.
     """
-    self._progress, self._tuning_folder = progress, tuning_folder
+    self._checkpoints, self._tuning_folder = checkpoints, tuning_folder
     self._config, self.values = config, values
     self.num_classes = num_classes
     self._speed, self._network = speed, network
@@ -231,7 +231,7 @@ class Fleet:
       if ahead is not None:
         yield ahead
       ahead = Outputs(len(sets.counts), logits, features, of_training)
-      if self._progress and self._progress.has_much_to_store():
+      if self._checkpoints and self._checkpoints.has_much_to_store():
         yield ahead
         ahead = None
     if ahead is not None:
@@ -273,9 +273,9 @@ class Fleet:
     advance = functools.partial(self._advance, (batch, keys))
     for until in moments:
       last = math.floor(share_of(until, num_steps))
-      if self._progress:
+      if self._checkpoints:
         name = self._name(sets, keys, until)
-        state = self._progress.run(name, state, first, last, advance)
+        state = self._checkpoints.run(name, state, first, last, advance)
       else:
         state = advance(state, first, last)
       yield self._run(lambda made: made.variables, self._inputs, (state, batch))
@@ -296,8 +296,8 @@ class Fleet:
 
   def settle(self) -> None:
     """Removes what was written of finished models, once their outputs are stored."""
-    if self._progress:
-      self._progress.settle()
+    if self._checkpoints:
+      self._checkpoints.settle()
 
   def predict(self, variables: Variables, values: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""

@@ -169,7 +169,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
 
   def build(folder, seconds: float = 1e-9) -> fleet.Fleet:
     models = fleet.Fleet(
-      tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, seconds)
+      tiny_config, images, 2, speed, checkpoints=checkpoint.Checkpoints(folder, seconds)
     )
     advance = models.runner.programs.advance
 
@@ -183,7 +183,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   whole = fleet.Fleet(tiny_config, images, 2, speed).train(sets, keys)
   last = int(tiny_config.num_steps(24))
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.Progress, "keep", lambda *args: None)
+    patch.setattr(checkpoint.Checkpoints, "write_state", lambda *args: None)
     build(tmp_path / "slow").train(sets, keys)
   assert ran == [(step, step + 1) for step in range(last)]
   ran.clear()
@@ -200,8 +200,8 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     if step > 2:
       raise KeyboardInterrupt
 
-  keep = checkpoint.Progress.keep
-  monkeypatch.setattr(checkpoint.Progress, "keep", stop)
+  keep = checkpoint.Checkpoints.write_state
+  monkeypatch.setattr(checkpoint.Checkpoints, "write_state", stop)
   with pytest.raises(KeyboardInterrupt):
     build(tmp_path / "killed").train(sets, keys)
   monkeypatch.undo()
@@ -221,15 +221,17 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
 
 
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path) -> None:
-  progress = checkpoint.Progress(tmp_path, 1e-9)
+  checkpoints = checkpoint.Checkpoints(tmp_path, 1e-9)
   state = {"a": jax.numpy.arange(3.0)}
-  progress.keep("x", 5, state)
-  step, found = checkpoint.Progress(tmp_path, 1.0).begin("x", {"a": jax.numpy.zeros(3)})
+  checkpoints.write_state("x", 5, state)
+  step, found = checkpoint.Checkpoints(tmp_path, 1.0).read_state(
+    "x", {"a": jax.numpy.zeros(3)}
+  )
   assert step == 5
   np.testing.assert_array_equal(found["a"], state["a"])
   for path in (tmp_path / "x").rglob("*"):
     if path.is_file():
       path.write_bytes(b"noise")
   with pytest.warns(UserWarning, match="begun anew"):
-    step, _ = progress.begin("x", state)
+    step, _ = checkpoints.read_state("x", state)
   assert step == 0

@@ -28,7 +28,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
     raise Named(name)
 
   # Nothing is compiled.
-  monkeypatch.setattr(checkpoint.Progress, "begin", begin)
+  monkeypatch.setattr(checkpoint.Checkpoints, "read_state", begin)
   monkeypatch.setattr(fleet.Fleet, "_run", lambda self, *args: None)
 
   def name(
@@ -47,7 +47,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
       images,
       classes,
       fleet.Speed(chunk=2),
-      progress=checkpoint.Progress(tmp_path, 1e-9),
+      checkpoints=checkpoint.Checkpoints(tmp_path, 1e-9),
     )
     keys = prng.keys_for(seed, [prng.Seed("verify", i) for i in numbers])
     with pytest.raises(Named) as caught:
