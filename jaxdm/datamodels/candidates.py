@@ -29,16 +29,16 @@ class FitData(NamedTuple):
     masks_mn: bool.
     margins_mt: real, in logits.
     weights_m: float64, what each counts; None: 1.
-    lost_t: bool, targets without margins.
-    parts: the tiles of targets.
+    lacks_margins_t: bool, targets without margins.
+    tiles: slices of targets.
     solver: of the lassos of all models.
   """
 
   masks_mn: design.Matrix
   margins_mt: Margins
   weights_m: np.ndarray | None
-  lost_t: np.ndarray
-  parts: Sequence[slice]
+  lacks_margins_t: np.ndarray
+  tiles: Sequence[slice]
   solver: Solver
 
 
@@ -62,7 +62,7 @@ class Candidate(Protocol):
 
 def of_prior(data: FitData, prior: Prior, config: FitConfig) -> Candidate:
   """The candidate of a prior."""
-  outcomes = Outcomes(*data[:4], prior, data.parts)
+  outcomes = Outcomes(*data[:4], prior, data.tiles)
   if prior.covariance_scores is None:
     return _Lasso(data, outcomes, config)
   return _Posterior(data, outcomes, prior.covariance_scores, config)

@@ -94,9 +94,9 @@ def check_models(
   bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
   if bad.size:
     raise ValueError(f"margins of {bad.size} models are not finite: rows {some(bad)}")
-  lost_t = np.ones(margins.shape[1], bool)
-  lost_t[targets] = False
-  return matrices.take_rows(masks, rows), margins, weights_m, lost_t
+  lacks_margins_t = np.ones(margins.shape[1], bool)
+  lacks_margins_t[targets] = False
+  return matrices.take_rows(masks, rows), margins, weights_m, lacks_margins_t
 
 
 def _as_margins(margins_mt: Any) -> Margins:

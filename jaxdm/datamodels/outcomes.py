@@ -25,12 +25,12 @@ class Outcomes:
     masks_mn: design.Matrix,
     margins_mt: Margins,
     weights_m: np.ndarray | None,
-    lost_t: np.ndarray,
+    lacks_margins_t: np.ndarray,
     prior: Prior,
     parts: Sequence[slice],
   ):
     self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
-    self._lost_t = lost_t
+    self._lacks_margins_t = lacks_margins_t
     self._shape = margins_mt.shape[1], masks_mn.shape[1]
     self._scales = np.zeros(2)
     if prior.offset is None:
@@ -80,4 +80,4 @@ class Outcomes:
 
   def _known(self, values_mt: np.ndarray, part: slice) -> np.ndarray:
     """Values of targets as float64[m, t], 0 for those without margins."""
-    return np.where(self._lost_t[part], 0.0, values_mt.astype(np.float64))
+    return np.where(self._lacks_margins_t[part], 0.0, values_mt.astype(np.float64))
