@@ -198,7 +198,9 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
 
 def open_any() -> Run | TrainingPredictions:
   """Files if the flags name some, else the workdir's experiment."""
-  return audit_files.open_predictions() if audit_files.wanted() else launcher.open_run()
+  return (
+    audit_files.open_predictions() if audit_files.are_requested() else launcher.open_run()
+  )
 
 
 PROGRAM = launcher.Program(main, open_any, flag_modules=(audit_files, margin_files))

@@ -127,7 +127,7 @@ def main(run: Run) -> dict[str, Any]:
       budget=BUDGET.value,
       progress=run.bar(STAGE),
     )
-    held_out = subset_models.joined(run.subsets.held_out_rows())
+    held_out = subset_models.join(run.subsets.held_out_rows())
     qualities = {name: evaluate_scores(rows, *held_out) for name, rows in scores.items()}
     table = run.workdir.path / f"{STAGE}.csv"
     return report_search(table, verdicts, data, base_margins_rt, qualities)

@@ -128,7 +128,7 @@ def _save(workdir: Workdir, models: Datamodels) -> None:
     atomic_io.remove_folder(workdir.path / _PARTS)
 
 
-def _judged(
+def _evaluate(
   models: Datamodels,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
@@ -158,10 +158,10 @@ def fit_files(files: margin_files.Files) -> dict[str, Any]:
       files.workdir,
       cache.name_of(settings),
       files.experiment.fit,
-      *files.fitted,
+      *files.fit_data,
       {"none": priors.Prior()},
     )
-    summary |= _judged(models, *files.held_out)
+    summary |= _evaluate(models, *files.held_out)
     _save(files.workdir, models)
     return summary
 
@@ -180,10 +180,10 @@ def fit_run(run: Run) -> dict[str, Any]:
       run.workdir,
       cache.name_of([settings, inputs]),
       run.experiment.fit,
-      *subset_models.converged(run.subsets.fitted_rows()),
+      *subset_models.load_converged(run.subsets.fitted_rows()),
       {name: prior_of(name, labels, target_labels, base.scores) for name in names},
     )
-    summary |= _judged(models, *subset_models.joined(run.subsets.held_out_rows()))
+    summary |= _evaluate(models, *subset_models.join(run.subsets.held_out_rows()))
     full = models.predict(np.ones((1, len(labels)), bool))[0]
     summary["bias_on_full_data"] = float((full - base.margins_rt.mean(axis=0)).mean())
     _save(run.workdir, models)
@@ -199,7 +199,7 @@ def main(source: Run | margin_files.Files) -> dict[str, Any]:
 
 def open_any() -> Run | margin_files.Files:
   """Files if the flags name some, else the workdir's experiment."""
-  if not margin_files.wanted():
+  if not margin_files.are_requested():
     return launcher.open_run()
   files = margin_files.open_files()
   held_out = files.experiment.collect.num_held_out

@@ -77,7 +77,7 @@ def _new_labels(
   if flip_to == "runner-up":
     new_u = methods.rival_classes(run, base_logits_rtk)[targets]
   else:
-    new_u = label_flips.given_class(data.class_names.index(flip_to), labels[1])
+    new_u = label_flips.one_class(data.class_names.index(flip_to), labels[1])
   return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 

@@ -86,7 +86,7 @@ def main(run: Run) -> dict[str, Any]:
 
 def _compare(run: Run) -> CompareConfig:
   """Methods, and targets of the command line; those of the workdir are right ones."""
-  if "search_targets" in experiment_flags.given_fields():
+  if "search_targets" in experiment_flags.flag_fields():
     return run.experiment.compare
   return dataclasses.replace(run.experiment.compare, search_targets="")
 

@@ -118,7 +118,7 @@ def load_results(run: Run, has_repairs: bool) -> Results:
     has_repairs: see `check_stages`.
   """
   workdir, folder = run.workdir, run.workdir.path
-  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
+  masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
   audit = _audit(workdir)
   targets = tables.read_rows(folder / "targets.csv")
@@ -303,7 +303,9 @@ def main(source: Run | margin_files.Files) -> dict[str, Any]:
 
 def open_any() -> Run | margin_files.Files:
   """The workdir's experiment, or the files, or imports, that it was begun with."""
-  return margin_files.open_files() if margin_files.wanted() else launcher.open_run()
+  return (
+    margin_files.open_files() if margin_files.are_requested() else launcher.open_run()
+  )
 
 
 PROGRAM = launcher.Program(main, open_any, "reading")

@@ -61,7 +61,7 @@ _absent: list[Any] = []
 
 
 @contextlib.contextmanager
-def compiled_for(devices: Sequence[Any]) -> Iterator[None]:
+def compile_for(devices: Sequence[Any]) -> Iterator[None]:
   """Compiles for devices that this machine does not have; nothing can be run.
 
   Args:
@@ -84,7 +84,7 @@ def local() -> list[Any]:
 @functools.cache
 def _mesh(lanes: int | None) -> Mesh:
   """The devices that so many lanes are spread over, in a row."""
-  devices = local()[: used(lanes)]
+  devices = local()[: count_for(lanes)]
   auto = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((len(devices),), (_AXIS,), axis_types=auto, devices=devices)
 
@@ -99,7 +99,7 @@ def describe() -> str:
   return f"{count()} x {local()[0].device_kind}"
 
 
-def used(lanes: int | None = None) -> int:
+def count_for(lanes: int | None = None) -> int:
   """Local devices that rows in so many lanes are spread over.
 
   Lanes are equal parts of the rows. A device works on whole lanes, one after the other,
@@ -116,12 +116,12 @@ def used(lanes: int | None = None) -> int:
   return max(d for d in range(1, count() + 1) if lanes % d == 0)
 
 
-def everywhere(tree: Any, lanes: int | None = None) -> Any:
+def replicate(tree: Any, lanes: int | None = None) -> Any:
   """The arrays of a pytree, whole, on every device that is used for so many lanes."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec()))
 
 
-def by_row(tree: Any, lanes: int | None = None) -> Any:
+def shard_rows(tree: Any, lanes: int | None = None) -> Any:
   """The arrays of a pytree with their first axis, of rows, split over those devices."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec(_AXIS)))
 
@@ -131,7 +131,7 @@ def abstract(tree: Any, *, by_row: bool) -> Any:
 
   Args:
     tree: a pytree of arrays or `jax.ShapeDtypeStruct`.
-    by_row: whether as `by_row` does, or as `everywhere`.
+    by_row: whether as `shard_rows` does, or as `replicate`.
   """
   spec = PartitionSpec(_AXIS) if by_row else PartitionSpec()
   sharding = NamedSharding(_mesh(None), spec)
@@ -140,7 +140,7 @@ def abstract(tree: Any, *, by_row: bool) -> Any:
   )
 
 
-def spread(
+def shard_map(
   fn: Callable[[Any, Any], Any], lanes: int | None = None, **jit_options: Any
 ) -> Callable[..., Any]:
   """A compiled fn(shared, rows) that every device calls on its part of the rows.
@@ -148,8 +148,8 @@ def spread(
   Args:
     fn: takes two pytrees, the second with rows as the first axis of every array, and
       returns such a pytree. Devices do not wait for each other.
-    lanes: equal parts of the rows, each of which is a call of its own; see `used`. None:
-      one on each local device.
+    lanes: equal parts of the rows, each of which is a call of its own; see `count_for`.
+      None: one on each local device.
     **jit_options: of `jax.jit`.
 
   Returns:
@@ -201,7 +201,7 @@ def _per_device(fn: Callable[..., jax.Array], arrays: Sequence[jax.Array]) -> ja
 
 
 def row(array: jax.Array, i: int) -> jax.Array:
-  """One row of what `spread` has made, on the device that made it.
+  """One row of what `shard_map` has made, on the device that made it.
 
   `array[i]` would compile a program of all devices. On a busy CPU several of those at
   once were seen to wait for each other's threads until XLA aborted (jaxlib 0.10.2).

@@ -121,7 +121,7 @@ def _mix(bits: Array) -> Array:
   return bits ^ (bits >> 16)
 
 
-def shuffled(key: Array, epoch: Array, position: Array, count: Array) -> Array:
+def shuffle(key: Array, epoch: Array, position: Array, count: Array) -> Array:
   """Entry `position` of the `epoch`-th random permutation of range(count).
 
   A swap-or-not network (Hoang, Morris, Rogaway, CRYPTO 2012): exact for any

@@ -162,7 +162,7 @@ def removal_masks(num_train: int, removed: list[np.ndarray]) -> np.ndarray:
   return masks
 
 
-def relabelled(
+def relabel(
   labels: np.ndarray, flipped: list[np.ndarray], new_labels: list[np.ndarray]
 ) -> np.ndarray:
   """Copies of the labels, each with some of them changed, int[m, n] of their type."""

@@ -79,5 +79,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   devices.use_all_devices()
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

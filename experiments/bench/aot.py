@@ -87,7 +87,7 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
     "advance": lower_for_devices(made.advance, (inputs, (k, k)), (state, sets, keys)),
     "predict": lower_for_devices(made.predict, shape_of(jnp.uint8, t, *shape), variables),
     "gradients": lower_for_devices(made.gradients, examples, (variables, keys)),
-    "lasso": lower_for_devices(devices.spread(design.times_gram), gram, weights),
+    "lasso": lower_for_devices(devices.shard_map(design.times_gram), gram, weights),
   }
 
 
@@ -250,7 +250,7 @@ def main(argv: list[str]) -> None:
   about = accelerators.device_of(target)
   experiment = experiment_flags.experiment({})
   size, config = cost.problem_size(experiment), experiment.train
-  with devices.compiled_for(accelerators.topology(target)), numerics.pinned():
+  with devices.compile_for(accelerators.topology(target)), numerics.pinned():
     fleet = _fleet(experiment, size)
     width = fleet.choice.vmap_width
     lowers, results = programs(fleet, size), []
@@ -286,5 +286,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   define_flags()
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

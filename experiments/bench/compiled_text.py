@@ -29,7 +29,7 @@ _FREE = {
 }
 
 
-class Found(NamedTuple):
+class ProgramText(NamedTuple):
   """What a compiled program's text says.
 
   Attributes:
@@ -43,7 +43,7 @@ class Found(NamedTuple):
   strange_convolutions: int
 
 
-def read(text: str) -> Found:
+def read(text: str) -> ProgramText:
   """What the text of a compiled program says of its kernels."""
   bodies, entry = _computations(text)
   kernels: collections.Counter[str] = collections.Counter()
@@ -74,7 +74,7 @@ def read(text: str) -> Found:
         strange += 1
 
   visit(entry, 1)
-  return Found(dict(kernels), total, strange)
+  return ProgramText(dict(kernels), total, strange)
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

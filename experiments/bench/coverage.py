@@ -238,7 +238,7 @@ def passes(test: verification.SequentialTest, rows: np.ndarray) -> tuple[float, 
   return passed / len(rows), used / len(rows)
 
 
-def allowed_skewness(name: str, share: float, models: int = 32) -> np.ndarray:
+def skewness_bounds(name: str, share: float, models: int = 32) -> np.ndarray:
   """What is allowed for, for targets that are a share of all; the others are normal.
 
   Args:
@@ -254,7 +254,7 @@ def allowed_skewness(name: str, share: float, models: int = 32) -> np.ndarray:
   own = centred_margins(name, (models, count), 1)
   normal = own.std() * centred_margins("normal", (models, others), 2)
   found = verification.estimate_skewness(np.concatenate([own, normal], axis=1))
-  return np.ceil(4 * np.array([found.allowed(i) for i in range(count)])) / 4
+  return np.ceil(4 * np.array([found.bound(i) for i in range(count)])) / 4
 
 
 def print_levels() -> dict[str, Any]:
@@ -278,7 +278,7 @@ def print_levels() -> dict[str, Any]:
     rate = {bound: passes(test, rows)[0] for bound, test in tests.items()}
     rates = [rate[np.ceil(4 * max(skewness, 0)) / 4]]
     for share in shares.values():
-      allowed = allowed_skewness(name, share)
+      allowed = skewness_bounds(name, share)
       rates.append(float(np.mean([rate[bound] for bound in allowed])))
     rates += [rate[1.0], rate[0.0]]
     print(f"{name:<26}" + "".join(f"{cell:>15.1%}" for cell in rates), flush=True)
@@ -330,7 +330,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sides = measure.chosen_sides(SIDES)
+  sides = measure.select_sides(SIDES)
   print_side = {
     "intervals": print_intervals,
     "levels": print_levels,

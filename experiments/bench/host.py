@@ -108,7 +108,7 @@ def _write(run: Run) -> Work:
 
 def _fit(run: Run) -> Work:
   """Masks and margins of the models to fit to, as fit_datamodels reads them."""
-  return lambda: subset_models.converged(run.subsets.fitted_rows())
+  return lambda: subset_models.load_converged(run.subsets.fitted_rows())
 
 
 def _fit_margins(run: Run) -> Work:
@@ -116,9 +116,9 @@ def _fit_margins(run: Run) -> Work:
   return lambda: margins.usable(run.subsets.fitted_rows().margins_mt)
 
 
-def _held_out(run: Run) -> Work:
+def _held_out_data(run: Run) -> Work:
   """Masks and margins of the models to judge on."""
-  return lambda: subset_models.joined(run.subsets.held_out_rows())
+  return lambda: subset_models.join(run.subsets.held_out_rows())
 
 
 def _open(run: Run) -> Work:
@@ -144,14 +144,14 @@ def _datamodels(run: Run) -> Work:
 
 def _predict(run: Run) -> Work:
   """What one method predicts for the held-out models."""
-  masks, _ = subset_models.joined(run.subsets.held_out_rows())
+  masks, _ = subset_models.join(run.subsets.held_out_rows())
   scores_tn = methods.scores(run, ("influence",))["influence"]
   return lambda: predictions_by_subset(masks, scores_tn)
 
 
 def _evaluate(run: Run) -> Work:
   """How well one method predicts the held-out models."""
-  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
+  masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
   guess_mt = margins_mt + noise_mt
   return lambda: metrics.evaluate(guess_mt, margins_mt, masks)
@@ -186,7 +186,7 @@ def _searches(run: Run) -> Work:
     t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
     flip = {"relabel": random_rows(t, n, seed=run.trainer.seed + 1)}
     problem = run.dataset.train_labels, run.dataset.test_labels
-    config, retrain = run.experiment.search, _untrained(run)
+    config, retrain = run.experiment.search, _simulated_retrain(run)
     new_labels = (run.dataset.test_labels + 1) % run.dataset.num_classes
     removed = find_removals(
       named, retrain, *problem, targets, config, base_margins=base.margins_rt
@@ -208,7 +208,7 @@ def _searches(run: Run) -> Work:
   return work
 
 
-def _untrained(run: Run) -> Retrain:
+def _simulated_retrain(run: Run) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
   rng, t = np.random.default_rng(3), len(run.dataset.test_labels)
   share = run.experiment.search.max_share
@@ -239,7 +239,7 @@ _STEPS = {
   _FIRST: Step(_write, "making numbers up (counted apart)"),
   "fit": Step(_fit, "masks and margins for a fit"),
   "fit_margins": Step(_fit_margins, "of these, margins alone"),
-  "held_out": Step(_held_out, "held-out rows"),
+  "held_out": Step(_held_out_data, "held-out rows"),
   "open": Step(_open, "scores of one method, searched targets"),
   "datamodels": Step(_datamodels, "opening the datamodels"),
   "predict": Step(_predict, "predictions of one method"),
@@ -262,7 +262,7 @@ def run_step(step: str, folder: str) -> dict[str, Any]:
   """
   run = open_run(folder)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(run.workdir.locked())
+    stack.enter_context(run.workdir.lock())
     work = _STEPS[step].prepare(run)
     before = measure.forget_peak()
     start, cpu = time.perf_counter(), time.process_time()
@@ -341,5 +341,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

@@ -122,7 +122,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
     "reached_distance": planted_lassos.largest_distance(part, weights),
     "tol": tol,
     "memory_bytes": own + children,
-    "announced_bytes": lasso_sides.announced_bytes(case) if side == "jaxdm" else 0,
+    "announced_bytes": lasso_sides.expected_bytes(case) if side == "jaxdm" else 0,
   }
 
 
@@ -151,7 +151,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sides = measure.chosen_sides(list(SIDES))
+  sides = measure.select_sides(list(SIDES))
   if not measure.SIDES.value:
     sides.remove("saga")
   if measure.CHILD.value:

@@ -21,7 +21,7 @@ def _plan(case: Case) -> Any:
   return solver_plan.choose(m, n, t, is_bool=True, form=form)
 
 
-def announced_bytes(case: Case) -> int:
+def expected_bytes(case: Case) -> int:
   """The peak memory that our plan expects."""
   from jaxdm.lasso import solver_plan
 

@@ -19,7 +19,7 @@ SIDES = flags.DEFINE_list("sides", None, "Only these sides; all by default.")
 CHILD = flags.DEFINE_list("child", None, "Internal: what this process is to measure.")
 
 
-def chosen_sides(known: list[str]) -> list[str]:
+def select_sides(known: list[str]) -> list[str]:
   """The sides that the flags ask for.
 
   Raises:

@@ -196,5 +196,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   devices.use_all_devices()
-  help_page.exit_if_asked()
+  help_page.print_and_exit()
   program.run(main)

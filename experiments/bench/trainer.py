@@ -139,7 +139,7 @@ def compare() -> dict[str, Any]:
       for row in chosen:
         peak = _measure("matmul", row, cache)["flops_per_second"]
         peaks.setdefault(row.compute_dtype, []).append(peak)
-        for side in measure.chosen_sides(_COMPARED):
+        for side in measure.select_sides(_COMPARED):
           if measured := _measure(side, row, cache):
             runs.setdefault((row.name, side), []).append(measured)
           # What there is so far, for a run that is stopped.
@@ -226,7 +226,7 @@ def main(argv: list[str]) -> None:
     row = sides.all_rows()[name]
     print(json.dumps(sides.SIDES[side](row, SECONDS.value, experiment_flags.speed())))
     return
-  measure.chosen_sides(_COMPARED)
+  measure.select_sides(_COMPARED)
   known = sides.all_rows()
   if unknown := set(ROWS.value or ()) - known.keys():
     raise UserError("rows", f"must be some of {', '.join(known)}, got {unknown}")
@@ -237,5 +237,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

@@ -117,16 +117,16 @@ def _define_flags() -> None:
 _define_flags()
 
 
-def _given(config: type) -> dict[str, Any]:
+def _flag_values(config: type) -> dict[str, Any]:
   """The fields of a config that the command line sets."""
   names = [field.name for field in dataclasses.fields(config)]
   values = {name: flags.FLAGS[name].value for name in names}
   return {name: value for name, value in values.items() if value is not None}
 
 
-def given_fields() -> set[str]:
+def flag_fields() -> set[str]:
   """The fields of all configs that the command line sets."""
-  return {name for config in (*GROUPS.values(), Speed) for name in _given(config)}
+  return {name for config in (*GROUPS.values(), Speed) for name in _flag_values(config)}
 
 
 def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
@@ -142,7 +142,7 @@ def names_images(stored: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def speed() -> Speed:
   """Speed settings: they may change between runs of one experiment."""
-  return Speed(**_given(Speed))
+  return Speed(**_flag_values(Speed))
 
 
 def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experiment:
@@ -159,7 +159,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
   known = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
   groups = {}
   for name, config in GROUPS.items():
-    base, given = stored.get(name), _given(config)
+    base, given = stored.get(name), _flag_values(config)
     if name == "data" and ARRAYS.value:
       given = {"dataset": "arrays"} | given  # What the file is for.
     if base is None:

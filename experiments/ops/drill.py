@@ -69,11 +69,11 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as text:
     folder = pathlib.Path(text)
     if WHAT.value == "kills":
-      kills(folder, TIMES.value, rng, "train_subsets", toy_runs.stored_files)
+      kills(folder, TIMES.value, rng, "train_subsets", toy_runs.store_files)
     elif WHAT.value == "searches":
       kills(folder, TIMES.value, rng, "pipeline", toy_runs.result_files)
     elif WHAT.value == "bytes":
-      flipped_bytes(folder, TIMES.value, rng)
+      flip_bytes(folder, TIMES.value, rng)
     elif WHAT.value == "hosts":
       many_hosts(folder)
     elif WHAT.value == "writers":
@@ -98,7 +98,7 @@ def kills(
     launcher: what to run.
     outcome: the files of a finished run that must have an undisturbed one's bits.
   """
-  expected, seconds = _run_undisturbed(folder / "whole", launcher, outcome)
+  expected, seconds = _run_to_the_end(folder / "whole", launcher, outcome)
   killed, finished, run = 0, 0, folder / "0"
   while killed < times or run.exists():
     before = toy_runs.markers(run)
@@ -124,7 +124,7 @@ def kills(
   )
 
 
-def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
+def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
   """Flips bits of a store, and repairs it each time."""
   devices.use_all_devices()
   opened = toy_runs.open_toy(folder)
@@ -160,11 +160,11 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
 
 def many_hosts(folder: pathlib.Path) -> None:
   """Shares a run in several ways."""
-  expected, _ = _run_undisturbed(folder / "whole", "train_subsets", toy_runs.stored_files)
+  expected, _ = _run_to_the_end(folder / "whole", "train_subsets", toy_runs.store_files)
 
   def same(name: str) -> None:
     toy_runs.check(
-      toy_runs.stored_files(folder / name) == expected,
+      toy_runs.store_files(folder / name) == expected,
       f"{name}: other bits than one process",
     )
     print(f"{name}: the bits of one process")
@@ -325,7 +325,7 @@ def _content(chunk: int) -> dict[str, np.ndarray]:
   return {"margins": margins, "masks": masks}
 
 
-def _run_undisturbed(
+def _run_to_the_end(
   run: pathlib.Path, launcher: str, outcome: Callable[[pathlib.Path], dict[str, bytes]]
 ) -> tuple[dict[str, bytes], float]:
   """The outcome of a run that is left alone, and how long the run takes."""

@@ -40,8 +40,8 @@ def problem_of(run: Run, name: str) -> Problem:
   if run.experiment.collect.held_out_seeds < 2:
     raise UserError("held_out_seeds", "must be at least 2, for the noise ceiling")
   fitted, held_out = run.subsets.fitted_rows(), run.subsets.held_out_rows()[:2]
-  masks, margins_mt = subset_models.joined([fitted])
-  held_out_masks, _ = subset_models.joined(held_out[:1])
+  masks, margins_mt = subset_models.join([fitted])
+  held_out_masks, _ = subset_models.join(held_out[:1])
   parts = [part.margins_mt[:].astype(np.float16) for part in held_out]
   return Problem(
     masks=masks[:],

@@ -100,7 +100,7 @@ def files(path: pathlib.Path) -> dict[str, bytes]:
   return {str(p.relative_to(path)): p.read_bytes() for p in found}
 
 
-def stored_files(run: pathlib.Path) -> dict[str, bytes]:
+def store_files(run: pathlib.Path) -> dict[str, bytes]:
   """Every file of a run's stores."""
   return files(run / "bank")
 

@@ -75,7 +75,7 @@ class TrainingPredictions:
     return self.data.train_sources[example] if self.data else ""
 
 
-def wanted() -> bool:
+def are_requested() -> bool:
   """Whether flags or workdir ask for somebody else's models."""
   if any(flag.value for flag in _OURS) or margin_files.MASKS.value:
     return True
@@ -151,7 +151,7 @@ def _masks(workdir: Workdir, path: str | None) -> training_sets.PackedMasks:
     raise UserError(
       "masks", "is needed with --train_margins: an .npy of bool [m, n] training masks"
     )
-  blocks = margin_files.checked_blocks(margin_files.read_matrix("masks", path))
+  blocks = margin_files.check_blocks(margin_files.read_matrix("masks", path))
   return training_sets.PackedMasks.of(blocks)
 
 

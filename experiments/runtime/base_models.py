@@ -60,7 +60,7 @@ def load(run: Run) -> BaseModels:
     raise UserError(None, f"{_old_file(run.workdir)} is of an earlier version; {again}")
   try:
     arrays = array_folder.ArrayFolder(_folder(run.workdir), identity_of(run))
-    outputs = arrays.verified(_outputs_name(run))
+    outputs = arrays.read_verified(_outputs_name(run))
   except array_folder.OtherArraysError as error:
     raise UserError(
       None,
@@ -119,7 +119,7 @@ def choose_targets(
   Raises:
     ValueError: if models on all data get none right, or one that is named wrong.
   """
-  return _chosen(
+  return _choose(
     margins_rt,
     search,
     compare,
@@ -138,7 +138,7 @@ def choose_wrong_targets(
   Raises:
     ValueError: if models on all data get none wrong, or one that is named right.
   """
-  return _chosen(
+  return _choose(
     -margins_rt,
     search,
     compare,
@@ -149,7 +149,7 @@ def choose_wrong_targets(
   )
 
 
-def _chosen(
+def _choose(
   margins_rt: np.ndarray,
   search: SearchConfig,
   compare: CompareConfig,

@@ -61,7 +61,7 @@ def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
       raise UserError(
         "flip_to", f"={flip_to} needs targets of other classes, by --search_targets"
       )
-    label_flips.given_class(dataset.class_names.index(flip_to), labels)
+    label_flips.one_class(dataset.class_names.index(flip_to), labels)
   if size >= n:
     raise UserError("alpha", f"must leave out at least 1 of {n} examples, got {alpha}")
 
@@ -91,7 +91,7 @@ def _check_network(experiment: settings_lib.Experiment, dataset: Dataset) -> Non
 
 def check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   """Raises UserError on a flag that says nothing of this network or these data."""
-  network, given = experiment.network.network, experiment_flags.given_fields()
+  network, given = experiment.network.network, experiment_flags.flag_fields()
   if experiment.retrain.retrain:
     if given & _OF_NETWORKS:
       name = min(given & _OF_NETWORKS)

@@ -13,7 +13,7 @@ from experiments.config import experiment_flags, presets
 from jaxdm.training import fleet
 
 _WIDTH = 88
-_ASKED = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
+_HELP_FLAGS = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
 # Settings that most runs change, or that a newcomer needs; all others come later.
 _COMMON = {
   *("dataset", "classes", "train_per_class", "test_per_class", "downscale"),
@@ -45,7 +45,7 @@ class Section(NamedTuple):
   names: Sequence[str]
 
 
-def exit_if_asked(*modules: ModuleType, has_settings: bool = True) -> None:
+def print_and_exit(*modules: ModuleType, has_settings: bool = True) -> None:
   """Prints the help of the running program and exits, if the command line asks for it.
 
   Args:
@@ -53,7 +53,7 @@ def exit_if_asked(*modules: ModuleType, has_settings: bool = True) -> None:
     has_settings: whether it takes the settings of an experiment.
   """
   before = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
-  if not _ASKED & set(before[1:]):
+  if not _HELP_FLAGS & set(before[1:]):
     return
   names = [sys.argv[0], *(module.__name__ for module in modules)]
   own = {f.name for n in names for f in flags.FLAGS.get_key_flags_for_module(n)}

@@ -122,7 +122,7 @@ class Program(NamedTuple):
       if self.opener is not open_workdir:  # Else nothing is computed.
         devices.check()
       # What a launcher computes by itself.
-      with _held(source, hold), numerics.pinned():
+      with _lock(source, hold), numerics.pinned():
         self.main(source)
 
   def _unused_flags(self) -> list[str]:
@@ -148,7 +148,7 @@ class Program(NamedTuple):
     devices.use_all_devices()
     shared = (processes,) if self.hold in ("shared", "job") else ()
     has_settings = self.opener is not open_workdir
-    help_page.exit_if_asked(*shared, *self.flag_modules, has_settings=has_settings)
+    help_page.print_and_exit(*shared, *self.flag_modules, has_settings=has_settings)
     program.run(self._begin)
 
   def _begin(self, argv: Sequence[str]) -> None:
@@ -163,10 +163,10 @@ class Program(NamedTuple):
       raise
 
 
-def _held(source: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
+def _lock(source: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
   """The lock of the workdir that `Program.hold` names."""
   if hold == "not":
     return contextlib.nullcontext()
   if hold == "reading":
-    return source.workdir.locked_for_reading()
-  return source.workdir.locked(*processes.share())
+    return source.workdir.lock_for_reading()
+  return source.workdir.lock(*processes.share())

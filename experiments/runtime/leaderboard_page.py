@@ -45,17 +45,17 @@ def read(folder: epath.Path) -> list[Row]:
 
 def page(rows: list[Row]) -> str:
   """The page, with a section for each problem that has rows."""
-  parts = ["# Leaderboard\n", *(f"{_filled(text)}\n" for text in _HEAD)]
+  parts = ["# Leaderboard\n", *(f"{_paragraph(text)}\n" for text in _HEAD)]
   for name in sorted({row["problem"] for row in rows}):
     of_problem = [row for row in rows if row["problem"] == name]
     of_problem.sort(key=lambda row: -row["lds"]["estimate"])
     problem = load_problem(name)
-    about = _filled(_about(problem, of_problem[0]))
+    about = _paragraph(_about(problem, of_problem[0]))
     parts.append("\n".join([f"## {name}\n", about, "", *table(of_problem), ""]))
   return "\n".join(parts)
 
 
-def _filled(text: str) -> str:
+def _paragraph(text: str) -> str:
   """A paragraph."""
   return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 

@@ -59,24 +59,24 @@ class Files:
   settings: dict[str, dict[str, Any]]
 
   @property
-  def num_fitted(self) -> int:
+  def num_fit(self) -> int:
     """Models that are fitted to; the others are held out."""
     return len(self.margins_mt) - self.experiment.collect.num_held_out
 
   @property
-  def fitted(self) -> tuple[training_sets.PackedMasks, Margins]:
+  def fit_data(self) -> tuple[training_sets.PackedMasks, Margins]:
     """Masks and margins to fit to; those in a store stay there."""
-    rows = np.arange(self.num_fitted)
+    rows = np.arange(self.num_fit)
     return self.masks.take(rows), _take(self.margins_mt, rows)
 
   @property
   def held_out(self) -> tuple[training_sets.PackedMasks, np.ndarray]:
     """Masks and margins to judge on."""
-    rows = np.arange(self.num_fitted, len(self.margins_mt))
+    rows = np.arange(self.num_fit, len(self.margins_mt))
     return self.masks.take(rows), self.margins_mt[rows]
 
 
-def wanted() -> bool:
+def are_requested() -> bool:
   """Whether flags or workdir ask for somebody else's models, without their images."""
   if any((MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)):
     return True
@@ -121,9 +121,9 @@ def open_files() -> Files:
   experiment = experiment_flags.experiment(stored)
   targets = TARGETS.value or "{}:{}".format(*before.get("targets", ("", "")))
   drop = DROP_NONFINITE.value or before.get("drop_nonfinite", False)
-  found = _named_models(workdir, targets)
+  found = _find_models(workdir, targets)
   print(_description(found))
-  if unused := experiment_flags.given_fields() - _USED:
+  if unused := experiment_flags.flag_fields() - _USED:
     name = min(unused)
     raise UserError(name, "has no effect on models that others trained")
   masks, margins_mt = _finite(found, drop=drop)
@@ -141,7 +141,7 @@ def open_files() -> Files:
   return Files(workdir, experiment, masks, margins_mt, {"files": now})
 
 
-def _named_models(workdir: Workdir, targets: str) -> _Models:
+def _find_models(workdir: Workdir, targets: str) -> _Models:
   """The models of the files that flags or workdir name, or else those imported."""
   where = workdir.places.find(masks=MASKS.value, margins=MARGINS.value)
   if imported_models.exist(workdir) and not (MASKS.value or MARGINS.value):
@@ -198,7 +198,7 @@ def _from_files(masks: str, margins: str, targets: str) -> _Models:
   if margins_mt.dtype.kind != "f":
     raise UserError("margins", f"must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
-  packed = training_sets.PackedMasks.of(checked_blocks(masks_mn))
+  packed = training_sets.PackedMasks.of(check_blocks(masks_mn))
   return _Models(packed, margins_mt[:, start:stop], start, margins_mt.shape[1])
 
 
@@ -229,7 +229,7 @@ def read_matrix(name: str, path: str) -> np.ndarray:
   return array
 
 
-def checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
+def check_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
   """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
   if masks_mn.dtype.kind not in "bui":
     raise UserError("masks", f"must hold bool, or 0 and 1, got {masks_mn.dtype}")

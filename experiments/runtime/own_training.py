@@ -59,7 +59,7 @@ class OwnTrainer(BaseTrainer):
       UserError: if there is no such factory.
     """
     self._config, self._dataset = config, dataset
-    self._module, self._factory = _named(config.retrain)
+    self._module, self._factory = _import_factory(config.retrain)
     train = dataset.num_classes, dataset.train_images, dataset.train_labels
     targets = dataset.test_images, dataset.test_labels
     self._bind(folder, *train, *targets, seed=seed, share=share)
@@ -115,7 +115,7 @@ class OwnTrainer(BaseTrainer):
 
   def _margins(self, models: Models) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    found = self._returned(self._retrain, models, len(self.target_labels))
+    found = self._call(self._retrain, models, len(self.target_labels))
     return self._mark_diverged(found)
 
   def _predictions(self, models: Models, *, predict_training: bool) -> Predictions:
@@ -123,10 +123,10 @@ class OwnTrainer(BaseTrainer):
     if not predict_training:
       return Predictions(self._margins(models))
     t, n = len(self.target_labels), len(self.labels)
-    found = self._mark_diverged(self._returned(self._retrain_for_all, models, t + n))
+    found = self._mark_diverged(self._call(self._retrain_for_all, models, t + n))
     return Predictions(found[:, :t], training_margins_mn=found[:, t:])
 
-  def _returned(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
+  def _call(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
     """What a function of the user returns: float32 margins [m, count]."""
     first = self.seed * _SEED_STEP % 2**32
     seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
@@ -242,7 +242,7 @@ def needs_networks(prior: str) -> bool:
   return prior.partition("+")[0] in from_full_data()
 
 
-def _named(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
+def _import_factory(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
   """The module and the factory of 'package.module:factory'."""
   where, _, name = path.partition(":")
   if not where or not name:

@@ -137,13 +137,13 @@ def run(
   depends_on = {"settings": dict(settings), "inputs": dict(inputs)}
   changed = _changes(before, depends_on) if before else []
   if before.get("complete") and not changed:
-    return _printed(stage, before["summary"])
+    return _print_summary(stage, before["summary"])
   if before.get("complete"):
     print(f"{stage}: done again with what is there, since: {'; '.join(changed)}")
   if processes.is_follower():
     return _follow(workdir, stage, depends_on, work)
   workdir.check_bank()
-  path, paths = _file(workdir, stage), workdir.places.remembered()
+  path, paths = _file(workdir, stage), workdir.places.stored()
   workdir.places.save()
   begun = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
   checksummed_json.write(path, {**begun, "complete": False})
@@ -160,7 +160,7 @@ def run(
   complete = not summary.get(UNFINISHED)
   record = {**begun, "complete": complete, "summary": summary}
   checksummed_json.write(path, record | starts._asdict())
-  return _printed(stage, summary)
+  return _print_summary(stage, summary)
 
 
 def _follow(
@@ -259,7 +259,7 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
   return {"settings": settings, "inputs": record["inputs"]}
 
 
-def _printed(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
+def _print_summary(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
   """The summary, of which single numbers have been printed; not its tables."""
   cells = {name: _text(value) for name, value in summary.items() if name != _CAPTION}
   parts = [f"{name.replace('_', ' ')} {text}" for name, text in cells.items() if text]

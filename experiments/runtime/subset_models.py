@@ -37,14 +37,14 @@ class Rows(NamedTuple):
     return store_lib.MatrixView(self.store, "margins", self.numbers)
 
 
-def converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.MatrixView]:
+def load_converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.MatrixView]:
   """Masks and margins of models, without those that diverged."""
   models, _ = margins.usable(rows.margins_mt)
   found = rows._replace(numbers=rows.numbers[models])
   return found.masks, found.margins_mt
 
 
-def joined(parts: list[Rows]) -> tuple[training_sets.PackedMasks, np.ndarray]:
+def join(parts: list[Rows]) -> tuple[training_sets.PackedMasks, np.ndarray]:
   """Masks and margins of models in several stores, including those that diverged."""
   margins_mt = np.concatenate([part.margins_mt[:] for part in parts]).astype(np.float32)
   masks = [part.masks for part in parts]

@@ -180,7 +180,7 @@ def changes_of(
   return found
 
 
-def trained(
+def train(
   trainer: BaseTrainer,
   target: int,
   changes: Sequence[Change],
@@ -193,7 +193,7 @@ def trained(
   masks = training_sets.removal_masks(len(labels), [c.removed for c in changes])
   flipped = [change.relabelled for change in changes]
   new = [np.full(len(examples), label) for examples in flipped]
-  labels_mn = training_sets.relabelled(labels, flipped, new)
+  labels_mn = training_sets.relabel(labels, flipped, new)
   margins_mt = trainer(
     np.repeat(masks, count, axis=0),
     np.repeat(labels_mn, count, axis=0),
@@ -322,7 +322,7 @@ def main(run: Run) -> dict[str, Any]:
     changes = changes_of(inputs, scores, target, ks, is_wrong=is_wrong)
     label = own if is_wrong else int(rival_t[target])
     found = [outcome("nothing changed", base.margins_rt[:, target])]
-    found += trained(run.trainer, target, changes, label, run.bar("explain"))
+    found += train(run.trainer, target, changes, label, run.bar("explain"))
     _print(subject, found)
     header = ("change", "place", "index", "class", "source", "weight")
     tables.write_rows(run.workdir.path / f"{stage}.csv", header, _rows(subject, changes))

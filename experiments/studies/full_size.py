@@ -304,5 +304,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   devices.use_all_devices()
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

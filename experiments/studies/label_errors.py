@@ -105,7 +105,9 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
   small = data.downscaled(run.experiment.data.downscale)
   labels, seed = small.train_labels, case.seed
   wrong_classes = confused_k if case.kind == "confused" else np.zeros(0, int)
-  noisy = noisy_labels.planted(labels, case.rate, seed, data.num_classes, wrong_classes)
+  noisy = noisy_labels.plant_errors(
+    labels, case.rate, seed, data.num_classes, wrong_classes
+  )
   is_wrong, n = noisy != labels, len(labels)
   name = f"{case.kind} {case.rate:g}, seed {seed}"
 

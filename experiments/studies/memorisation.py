@@ -126,9 +126,7 @@ def _text(interval: tuple[float, float, float]) -> str:
   return "{:.2%} [{:.2%}, {:.2%}]".format(*interval)
 
 
-def _compared(
-  run: Run, memorisation_n: np.ndarray, ranking: np.ndarray
-) -> dict[str, Any]:
+def _compare(run: Run, memorisation_n: np.ndarray, ranking: np.ndarray) -> dict[str, Any]:
   """Direct and estimated memorisation of some examples; prints and returns them."""
   places = np.linspace(0, len(ranking) - 1, LEFT_OUT.value).round().astype(int)
   examples = ranking[places]
@@ -168,7 +166,7 @@ def main(run: Run) -> dict[str, Any]:
         for name in ("memorised", "random", "difference")
       ]
       print(f"| {row['share']:.0%} ({row['removed']}) | {' | '.join(cells)} |")
-    compared = _compared(run, memorisation_n, ranking) if LEFT_OUT.value > 1 else {}
+    compared = _compare(run, memorisation_n, ranking) if LEFT_OUT.value > 1 else {}
     return {"curves": {"utility": found, "left_out": compared}}
 
   settings = {

@@ -97,7 +97,7 @@ def main(run: Run) -> dict[str, Any]:
   most, dim = MOST_MODELS.value, run.experiment.gradient.gradient_dim
 
   def work() -> dict[str, Any]:
-    held_out = subset_models.joined(run.subsets.held_out_rows())
+    held_out = subset_models.join(run.subsets.held_out_rows())
     found = model_scores(trainer, counts, dampings, most, run.bar(STAGE))
     trainer.fleet.settle()
     points = []

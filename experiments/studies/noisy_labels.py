@@ -16,7 +16,7 @@ from jaxdm.typing import Array
 _GRADIENT_EXAMPLES = 128
 
 
-def planted(
+def plant_errors(
   labels: np.ndarray, rate: float, seed: int, num_classes: int, confused_k: np.ndarray
 ) -> np.ndarray:
   """Labels of which a share is wrong.

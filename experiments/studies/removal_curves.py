@@ -81,7 +81,7 @@ def _sizes(data: Dataset, targets: np.ndarray, max_share: float) -> list[int]:
   return sorted({int(text) for text in texts})
 
 
-def trained(run: Run, targets: np.ndarray, sizes: list[int]) -> list[Row]:
+def train(run: Run, targets: np.ndarray, sizes: list[int]) -> list[Row]:
   """Trains all of them, a method at a time."""
   names, data = run.experiment.compare.names, run.dataset
   scores = methods.scores(run, names)
@@ -150,7 +150,7 @@ def main(run: Run) -> dict[str, Any]:
   sizes = _sizes(run.dataset, targets, search.max_share)
 
   def work() -> dict[str, Any]:
-    rows = trained(run, targets, sizes)
+    rows = train(run, targets, sizes)
     sources = run.dataset.test_sources
     tables.write_rows(
       run.workdir.path / f"{STAGE}.csv",

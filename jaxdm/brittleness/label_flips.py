@@ -51,7 +51,7 @@ def competing_class(
   return sums_tk.argmin(axis=1).astype(np.int32)
 
 
-def given_class(label: int, target_labels: np.ndarray) -> np.ndarray:
+def one_class(label: int, target_labels: np.ndarray) -> np.ndarray:
   """One class for every target, as int32[t].
 
   Raises:
@@ -96,7 +96,7 @@ def relabel_first(labels: np.ndarray, new_labels: Any) -> Edit:
     for (case, _), examples in zip(changes, flipped, strict=True):
       [given] = new_labels[np.array([case.target])]
       new.append(given[examples] if per_example else np.full(len(examples), given))
-    labels_mn = training_sets.relabelled(labels, flipped, new)
+    labels_mn = training_sets.relabel(labels, flipped, new)
     return np.ones(labels_mn.shape, bool), labels_mn
 
   return edit

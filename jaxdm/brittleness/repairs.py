@@ -182,5 +182,5 @@ def find_repairs(
     margin_curve.describe(-inputs.base_margins_rt),
     budget=budget,
     progress=progress,
-    as_found=as_repair,
+    restate=as_repair,
   )

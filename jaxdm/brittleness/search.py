@@ -78,7 +78,7 @@ class _Search:
   def __init__(self, case: Case, config: SearchConfig, base: BaseMargins):
     self.case, self._config = case, config
     target, estimate = case.target, float(base.skewness.estimate_t[case.target])
-    self._test = config.test(base.skewness.allowed(target))
+    self._test = config.test(base.skewness.bound(target))
     self.sizes = case.sizes
     mean, std = float(base.mean_t[target]), float(base.std_t[target])
     self._curve = MarginCurve(self.sizes, mean, std, self._test)
@@ -202,7 +202,7 @@ def search(
   *,
   budget: int | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
-  as_found: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+  restate: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
 
@@ -220,7 +220,7 @@ def search(
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
     progress: called with (models asked for so far, models expected in all).
-    as_found: restates a verdict for the caller, whose margins may be others.
+    restate: restates a verdict for the caller, whose margins may be others.
 
   Returns:
     One Verdict a case, in order.
@@ -245,10 +245,10 @@ def search(
       s.observe(index, margins_m[rows])
       if s.verdict.finished and not s.verdict.censored and logged < _LOGGED:
         logged += 1
-        _log_claim(as_found(s.verdict))
+        _log_claim(restate(s.verdict))
   used = sum(s.models_used for s in searches)
   progress(used, used)
-  return [as_found(s.verdict) for s in searches]
+  return [restate(s.verdict) for s in searches]
 
 
 def _log_claim(verdict: Verdict) -> None:

@@ -89,7 +89,7 @@ def choose_targets(
     UserError: if models on all data get none right, or one that was asked for wrong.
     ValueError: on a target out of range.
   """
-  return _chosen(
+  return _choose(
     inputs.base_margins_rt,
     targets,
     config,
@@ -107,7 +107,7 @@ def choose_wrong_targets(
     UserError: if models on all data get none wrong, or one that was asked for right.
     ValueError: on a target out of range.
   """
-  return _chosen(
+  return _choose(
     -inputs.base_margins_rt,
     targets,
     config,
@@ -116,7 +116,7 @@ def choose_wrong_targets(
   )
 
 
-def _chosen(
+def _choose(
   margins_rt: np.ndarray,
   targets: Sequence[int] | np.ndarray | None,
   config: SearchConfig,

@@ -79,7 +79,7 @@ def _by_accuracy(group: Sequence[verdicts_lib.Verdict]) -> dict[str, float]:
   return {"share_mostly_wrong": float(np.mean(wrong))}
 
 
-def share_named(
+def recall_and_precision(
   verdicts: Sequence[verdicts_lib.Verdict], examples: np.ndarray
 ) -> tuple[float, float]:
   """How far verified changes and some examples, such as wrong labels, are the same.

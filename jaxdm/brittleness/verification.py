@@ -122,7 +122,7 @@ class Skewness(NamedTuple):
   estimate_t: np.ndarray
   error_t: np.ndarray
 
-  def allowed(self, target: int) -> float:
+  def bound(self, target: int) -> float:
     """What a test of this target allows for: one error above the estimate, in [0, 1].
 
     A bound that is too small costs confidence, one that is too large only models. With

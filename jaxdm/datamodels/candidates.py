@@ -82,7 +82,7 @@ class _Lasso:
       grid_lt = path.lambdas(top_t[: part.stop - part.start], self._config)
       tile = solver.tile(outcomes_mt[fold.fit], factors_tn)
       masks_mn = self._data.masks_mn
-      held_out = path.held_out_errors(masks_mn, fold, outcomes_mt, solver, tile)
+      held_out = path.validation_errors(masks_mn, fold, outcomes_mt, solver, tile)
       errors_lt = path.errors(solver, tile, grid_lt, held_out, self._config)
       return {"grid": grid_lt, "errors": errors_lt}
 

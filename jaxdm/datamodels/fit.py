@@ -93,7 +93,7 @@ def fit_datamodels(
       margins, bad weights or priors, too few models to hold any out, a folder of another
       fit, a share that is not (i, N) or has no folder, or too little memory.
   """
-  inputs.check_meeting(share, folder)
+  inputs.check_share(share, folder)
   candidates = inputs.check_candidates(candidates)
   masks_mn, margins_mt, weights_m, lacks_margins_t = inputs.check_models(
     masks_mn, margins_mt, sample_weight

@@ -39,7 +39,7 @@ def check_candidates(candidates: Any) -> dict[str, Prior]:
   return dict(candidates or {"none": Prior()})
 
 
-def check_meeting(share: tuple[int, int], folder: Any) -> None:
+def check_share(share: tuple[int, int], folder: Any) -> None:
   """Raises ValueError unless share is (i, N), with a folder to meet in if N > 1."""
   polling.check_share(share)
   if share[1] > 1 and folder is None:
@@ -48,13 +48,15 @@ def check_meeting(share: tuple[int, int], folder: Any) -> None:
     )
 
 
-def check_covariances(candidates: Mapping[str, Prior], n: int, num_checked: int) -> None:
+def check_covariances(
+  candidates: Mapping[str, Prior], n: int, num_validation: int
+) -> None:
   """Checks the covariance scores of priors, and the memory that they need.
 
   Args:
     candidates: priors by name.
     n: examples.
-    num_checked: models of the largest validation fold.
+    num_validation: models of the largest validation fold.
 
   Raises:
     ValueError: on scores of another shape, or too little memory.
@@ -65,7 +67,7 @@ def check_covariances(candidates: Mapping[str, Prior], n: int, num_checked: int)
     shape = matrices.as_matrix("covariance_scores", prior.covariance_scores).shape
     if shape[1] != n:
       raise ValueError(f"covariance_scores must be [s, {n}] in {name!r}, got {shape}")
-    posterior.check_room(n, num_checked)
+    posterior.check_room(n, num_validation)
 
 
 def check_models(

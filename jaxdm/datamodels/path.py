@@ -88,7 +88,7 @@ def errors(
   return errors_lt
 
 
-def held_out_errors(
+def validation_errors(
   masks_mn: matrices.Matrix,
   fold: Fold,
   outcomes_mt: np.ndarray,
@@ -105,8 +105,8 @@ def held_out_errors(
     total = np.zeros(len(unit_tm))
     for part, block in matrices.blocks(masks_mn, fold.check):
       weights_m = matrices.part_of(fold.check_weights, part)
-      shared = devices.everywhere((block, mean_n, weights_m), lanes)
-      unit = devices.by_row(np.ascontiguousarray(unit_tm[:, part]), lanes)
+      shared = devices.replicate((block, mean_n, weights_m), lanes)
+      unit = devices.shard_rows(np.ascontiguousarray(unit_tm[:, part]), lanes)
       found_t = _squared_errors(lanes)(shared, (w_tn, unit))
       total += np.asarray(found_t, np.float64)
     found_t = total / fold.check_weight * tile.scale_t**2
@@ -127,4 +127,4 @@ def _squared_errors(lanes: int) -> Callable[[Any, Any], Array]:
     squares_tm = (unit_tm - fit_tm) ** 2
     return jnp.sum(squares_tm if weights_m is None else squares_tm * weights_m, axis=1)
 
-  return devices.spread(of_lane, lanes)
+  return devices.shard_map(of_lane, lanes)

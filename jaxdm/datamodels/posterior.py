@@ -40,14 +40,14 @@ def penalties(count: int) -> np.ndarray:
   return np.append(np.inf, np.geomspace(LARGEST, SMALLEST, count - 1))
 
 
-def check_room(n: int, num_checked: int) -> None:
+def check_room(n: int, num_validation: int) -> None:
   """Raises UserError if the host's memory is too small.
 
   Args:
     n: examples.
-    num_checked: models of the largest validation fold.
+    num_validation: models of the largest validation fold.
   """
-  needed, free = 8 * (_MATRICES * n + num_checked) * n, memory.available_bytes()
+  needed, free = 8 * (_MATRICES * n + num_validation) * n, memory.available_bytes()
   if needed > free:
     raise UserError(
       "priors",

@@ -165,14 +165,14 @@ def make(
     rows_m: which of its rows.
     columns: of those rows.
     dtype: float32, or float64 where that is enabled.
-    lanes: of the targets; see `devices.used`.
+    lanes: of the targets; see `devices.count_for`.
   """
   m, part = len(rows_m), (design_mn, rows_m, columns)
   if form == "gram":
-    return devices.everywhere(Gram(gram(*part, dtype)), lanes)
+    return devices.replicate(Gram(gram(*part, dtype)), lanes)
   if form == "rows":
     rows = [(block / m**0.5).astype(dtype) for _, block in centred_blocks(*part)]
-    return devices.everywhere(Rows(np.concatenate(rows)), lanes)
+    return devices.replicate(Rows(np.concatenate(rows)), lanes)
   packed = [np.packbits(block, axis=1) for _, block in unit_blocks(*part)]
   bits = np.concatenate(packed)
   fill = np.zeros((-m % _BITS_BLOCK_ROWS, bits.shape[1]), np.uint8)
@@ -182,7 +182,7 @@ def make(
     weights = np.pad(columns.root_m**2, (0, len(fill))).astype(dtype)
     weights = weights.reshape(-1, _BITS_BLOCK_ROWS)
   made = Bits(bits, columns.mean_n.astype(dtype), np.asarray(m, dtype), weights)
-  return devices.everywhere(made, lanes)
+  return devices.replicate(made, lanes)
 
 
 def gram(

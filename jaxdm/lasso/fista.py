@@ -237,7 +237,7 @@ def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
 @functools.cache
 def _compile(lanes: int) -> tuple[Any, Any, Any]:
   """`_begin`, `_advance` and `design.times_gram` on every device that is used."""
-  spread = functools.partial(devices.spread, lanes=lanes)
+  spread = functools.partial(devices.shard_map, lanes=lanes)
   return spread(_begin), spread(_advance), spread(design.times_gram)
 
 
@@ -286,7 +286,7 @@ def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> S
       return whole
     taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
     taken_on = jax.block_until_ready(_take((state, part), taken))
-    state, part = devices.by_row(taken_on, lanes)
+    state, part = devices.shard_rows(taken_on, lanes)
     rows = taken if rows is None else rows[taken]
 
 

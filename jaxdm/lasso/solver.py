@@ -107,7 +107,7 @@ class Solver:
       np.where(finite_t, mean_t, np.nan),
       np.where(finite_t, status_t, Status.NONFINITE),
       problem,
-      devices.by_row(fista.round_to_float32(problem), self.plan.lanes),
+      devices.shard_rows(fista.round_to_float32(problem), self.plan.lanes),
       self._columns.common_scale,
     )
 
@@ -165,10 +165,10 @@ class Solver:
     """
     (matrix, lipschitz), lanes = self._design, self.plan.lanes
     if start is None:
-      zeros = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32), lanes)
+      zeros = devices.shard_rows(np.zeros(tile.problem.corr_tn.shape, np.float32), lanes)
       start = fista.begin(zeros, zeros, lanes)
     unit_t = np.minimum(tile.unit_penalties(lam_t), fista.LARGEST_PENALTY)
-    lam_t = devices.by_row(unit_t.astype(np.float32), lanes)
+    lam_t = devices.shard_rows(unit_t.astype(np.float32), lanes)
     shared = _shared_of(matrix, lipschitz, np.float32, tol, limit)
     return fista.solve(shared, tile.rough._replace(lam_t=lam_t), start, lanes)
 
@@ -281,8 +281,8 @@ class Solver:
       made = self._make_design(np.float64)
       shared = _shared_of(made, self._design[1], np.float64, _MARGIN * tol, limit)
       whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
-      problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole), lanes)
-      start = devices.by_row(w_tn[padded], lanes)
+      problem = devices.shard_rows(jax.tree.map(lambda x: x[padded], whole), lanes)
+      start = devices.shard_rows(w_tn[padded], lanes)
       gw_tn = fista.times_gram(made, start, lanes)
       begun = fista.begin(start, gw_tn, lanes)
       state = fista.solve(shared, problem, begun, lanes)

@@ -174,7 +174,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     """For `identity.digest`: type, shape and digest of each array, from the record."""
     return dict(self._arrays)
 
-  def verified(self, name: str) -> np.ndarray:
+  def read_verified(self, name: str) -> np.ndarray:
     """One array, after its bytes have been compared with the record.
 
     Raises:
@@ -205,6 +205,6 @@ def damage(
     return
   for name in arrays:
     try:
-      arrays.verified(name)
+      arrays.read_verified(name)
     except StoreError as error:
       yield f"{name}.npy", str(error)

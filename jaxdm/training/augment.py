@@ -19,11 +19,11 @@ def translate(key: Array, images: Array, pixels: int) -> Array:
   batch = images.shape[0]
   shifts = jax.random.randint(key, (2, batch, 1), -pixels, pixels + 1)
   for axis, shift in zip((1, 2), shifts, strict=True):
-    images = _shifted(images, shift.reshape(batch, 1, 1, 1), axis, pixels)
+    images = _shift(images, shift.reshape(batch, 1, 1, 1), axis, pixels)
   return images
 
 
-def _shifted(images: Array, shift: Array, axis: int, pixels: int) -> Array:
+def _shift(images: Array, shift: Array, axis: int, pixels: int) -> Array:
   """Images shifted along an axis, each by a number of its own in [-pixels, pixels].
 
   By a choice among all shifts: indexing pixels would be slow on accelerators, on TPUs by

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdm.training import cpu_conv
-from jaxdm.training.im2col import Padding, checked_padding, im2col
+from jaxdm.training.im2col import Padding, check_padding, im2col
 from jaxdm.typing import Array
 
 Backend = Literal["cpu", "im2col", "lax"]
@@ -118,7 +118,7 @@ def direct(
   each entry of the kernel's window, batched over models. The arguments, the result and
   the errors are those of `im2col`.
   """
-  pads = checked_padding(images, kernel, strides, padding)
+  pads = check_padding(images, kernel, strides, padding)
   return _direct(images, kernel, tuple(strides), pads, precision)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdm.training import winograd
-from jaxdm.training.im2col import Padding, checked_padding, im2col, joins_rows, spread
+from jaxdm.training.im2col import Padding, check_padding, im2col, joins_rows, spread_taps
 from jaxdm.typing import Array
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -51,7 +51,7 @@ def cpu(
   Mapped over models or examples by `jax.vmap`, it is `im2col`. The arguments, the result
   and the errors are those of `im2col`.
   """
-  pads = checked_padding(images, kernel, strides, padding)
+  pads = check_padding(images, kernel, strides, padding)
   how = _How(tuple(strides), pads, precision)
   images, kernel = jnp.asarray(images), jnp.asarray(kernel)
   few = joins_rows(images, kernel) and kernel.shape[2] * kernel.shape[3] < _FEW
@@ -121,7 +121,7 @@ def _outputs(how: _How, images: jax.Array, kernel: jax.Array) -> jax.Array:
   width = images.shape[2] + sum(pads[1]) - kw + 1
   together = _OUTPUTS
   if channels < _FEW_INPUTS and strides[1] == 1 and width % together == 0:
-    wide = spread(kernel, 1, kw + together - 1, 1, 0, together)
+    wide = spread_taps(kernel, 1, kw + together - 1, 1, 0, together)
     kernel = jnp.reshape(wide, (*wide.shape[:3], -1))
     strides = strides[0], together
   output = lax.conv_general_dilated(
@@ -187,10 +187,10 @@ def _kernel_gradient(
     )
     return taps.transpose(1, 2, 0, 3)
 
-  return _summed(of_block, images, cotangent)
+  return _sum_over_blocks(of_block, images, cotangent)
 
 
-def _summed(
+def _sum_over_blocks(
   of_block: Callable[[jax.Array, jax.Array], jax.Array],
   images: jax.Array,
   cotangent: jax.Array,

@@ -122,7 +122,7 @@ class Fleet:
     n, rows = len(self.values), self.rows
     sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
-    batch, keys = devices.by_row((sets, keys))
+    batch, keys = devices.shard_rows((sets, keys))
     state = self._run(lambda made: made.begin, self._inputs, keys)
 
     def seconds_of(steps: int) -> float:
@@ -177,7 +177,7 @@ class Fleet:
   @functools.cached_property
   def _inputs(self) -> Inputs:
     """The training inputs, on every device."""
-    inputs: Inputs = devices.everywhere(Inputs.of(self.values))
+    inputs: Inputs = devices.replicate(Inputs.of(self.values))
     return inputs
 
   @functools.cached_property
@@ -219,8 +219,8 @@ class Fleet:
     Yields:
       The outputs of each call, in order.
     """
-    values = devices.everywhere(values)
-    training = devices.everywhere(self.values) if predict_training else None
+    values = devices.replicate(values)
+    training = devices.replicate(self.values) if predict_training else None
     ahead: Outputs | None = None
     for sets, keys in calls:
       variables = self.train(sets, keys)
@@ -267,7 +267,7 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
+    batch, keys = devices.shard_rows((sets.rows(rows), keys[rows]))
     state = self._run(lambda made: made.begin, self._inputs, keys)
     num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
     advance = functools.partial(self._advance, (batch, keys))
@@ -301,7 +301,7 @@ class Fleet:
 
   def predict(self, variables: Variables, values: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""
-    return self._run(lambda made: made.predict, devices.everywhere(values), variables)
+    return self._run(lambda made: made.predict, devices.replicate(values), variables)
 
   def gradients(
     self, variables: Variables, values: np.ndarray, labels: np.ndarray, keys: Array
@@ -314,7 +314,7 @@ class Fleet:
       labels: int[b].
       keys: of the models; each has its own projection.
     """
-    examples = devices.everywhere((values, np.asarray(labels, np.int32)))
+    examples = devices.replicate((values, np.asarray(labels, np.int32)))
     return self._run(
       lambda made: made.gradients, examples, (variables, self._fill_keys(keys))
     )
@@ -326,10 +326,10 @@ class Fleet:
 
     The arguments, and so the projections, are those of `gradients`.
     """
-    shared = devices.everywhere(values)
+    shared = devices.replicate(values)
     rows = variables, self._fill_keys(keys)
     return self._run(lambda made: made.class_gradients, shared, rows)
 
   def _fill_keys(self, keys: Array) -> Array:
     """Keys of `rows` models, on the devices."""
-    return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])
+    return devices.shard_rows(keys[np.resize(np.arange(len(keys)), self.rows)])

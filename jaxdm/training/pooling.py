@@ -56,15 +56,15 @@ def _backward(residuals: Any, cotangent: Array) -> tuple[Array]:
   """The gradient with respect to y."""
   y, places = residuals
 
-  def derived(cotangent: Array, y: Array, _: Array) -> Array:
+  def automatic(cotangent: Array, y: Array, _: Array) -> Array:
     found: Array = jax.vjp(_maxima, y)[1](cotangent)[0]
     return found
 
-  found = lax.platform_dependent(cotangent, y, places, cpu=derived, default=_spread)
+  found = lax.platform_dependent(cotangent, y, places, cpu=automatic, default=_scatter)
   return (found,)
 
 
-def _spread(cotangent: Array, y: Array, places: Array) -> Array:
+def _scatter(cotangent: Array, y: Array, places: Array) -> Array:
   """An array like y with gradients of maxima, in equal parts, where `places` has them."""
   batch, height, width, channels = cotangent.shape
   count = jnp.maximum(lax.population_count(places), 1)

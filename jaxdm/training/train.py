@@ -144,7 +144,7 @@ def one_step(
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(recipe.num_steps(count), jnp.int32)
   place = i * recipe.batch_size + jnp.arange(recipe.batch_size, dtype=jnp.int32)
-  slots_b = prng.shuffled(
+  slots_b = prng.shuffle(
     prng.key_for(key, "shuffle"), place // count, place % count, count
   )
   inputs_b = recipe.augment(

@@ -258,7 +258,7 @@ def test_estimated_skewness_keeps_the_level_of_the_most_skewed_targets() -> None
     return float(np.mean(claims))
 
   error = np.sqrt(0.06 * 0.94 / runs)
-  allowed = np.array([skewness.allowed(t) for t in range(targets)])
+  allowed = np.array([skewness.bound(t) for t in range(targets)])
   found = false_claims(allowed)
   assert found <= 0.06 + 2 * error
   # The estimate alone claims more: on the same margins, so that little of it is chance.
@@ -269,5 +269,5 @@ def test_estimated_skewness_keeps_the_level_of_the_most_skewed_targets() -> None
 def test_what_is_allowed_for_is_all_where_nothing_is_known() -> None:
   rng = np.random.default_rng(0)
   alone = verification.estimate_skewness(rng.normal(size=(32, 400)))
-  assert max(alone.allowed(t) for t in range(400)) <= 0.25
-  assert verification.Skewness(*np.full((2, 1), np.nan)).allowed(0) == 1
+  assert max(alone.bound(t) for t in range(400)) <= 0.25
+  assert verification.Skewness(*np.full((2, 1), np.nan)).bound(0) == 1

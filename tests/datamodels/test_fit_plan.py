@@ -218,16 +218,16 @@ def test_the_number_of_devices_changes_no_bit(monkeypatch) -> None:
 
 def test_lanes_are_spread_over_the_devices_that_divide_them() -> None:
   count = devices.count()
-  assert devices.used() == count and devices.used(1) == 1
-  assert devices.used(6 * count) == count
-  assert devices.used(7) == (7 if count >= 7 else 1)
+  assert devices.count_for() == count and devices.count_for(1) == 1
+  assert devices.count_for(6 * count) == count
+  assert devices.count_for(7) == (7 if count >= 7 else 1)
   rows = np.arange(24.0, dtype=np.float32).reshape(12, 2)
   for lanes in (1, 3, 4, 12):
     # Each lane is told apart by its own sum.
-    shifted = devices.spread(lambda add, x: x + x.sum() + add, lanes)
-    shared = devices.everywhere(np.float32(1), lanes)
+    shifted = devices.shard_map(lambda add, x: x + x.sum() + add, lanes)
+    shared = devices.replicate(np.float32(1), lanes)
     sums = rows.reshape(lanes, -1).sum(axis=1).repeat(12 // lanes)[:, None]
-    found = shifted(shared, devices.by_row(rows, lanes))
+    found = shifted(shared, devices.shard_rows(rows, lanes))
     np.testing.assert_array_equal(found, rows + sums + 1)
 
 

@@ -43,9 +43,9 @@ def test_errors_are_those_of_predictions_of_the_rows_that_are_held_out(
   plan = Plan("gram", 4 * devices.count(), devices.count())
   solver = Solver(masks, fold.fit, plan, fold.fit_weights)
   tile = solver.tile(outcomes[fold.fit])
-  held_out = path.held_out_errors(masks, fold, outcomes, solver, tile)
+  held_out = path.validation_errors(masks, fold, outcomes, solver, tile)
   unit_tn = rng.normal(size=(plan.tile, EXAMPLES)).astype(np.float32)
-  found = held_out(devices.by_row(unit_tn, plan.lanes))
+  found = held_out(devices.shard_rows(unit_tn, plan.lanes))
   mean = np.average(outcomes[fold.fit], axis=0, weights=s_fit)
   spread = np.average((outcomes[fold.fit] - mean) ** 2, axis=0, weights=s_fit) ** 0.5
   centred = masks[fold.check] - np.average(masks[fold.fit], axis=0, weights=s_fit)

@@ -822,11 +822,11 @@ def test_masks_of_fits_and_judgements_are_those_that_were_stored(
     raise AssertionError("masks are drawn again")
 
   monkeypatch.setattr(training_sets, "random_masks", drawn)
-  masks, margins_mt = subset_models.converged(opened.subsets.fitted_rows())
+  masks, margins_mt = subset_models.load_converged(opened.subsets.fitted_rows())
   expected[5] = ~expected[5]
   np.testing.assert_array_equal(masks[:], expected[:FITTED])
   np.testing.assert_array_equal(margins_mt[:], base.margins_mt[:FITTED])
-  masks, margins_mt = subset_models.joined(opened.subsets.held_out_rows())
+  masks, margins_mt = subset_models.join(opened.subsets.held_out_rows())
   np.testing.assert_array_equal(masks[:], np.tile(expected[FITTED:], (2, 1)))
   np.testing.assert_array_equal(margins_mt, base.margins_mt[FITTED:])
 

@@ -350,11 +350,11 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
 def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path) -> None:
   folder = Workdir(str(tmp_path / "run"))
   left = folder.path / "stages" / "report.json.0123456789ab.partial"
-  with folder.locked(0, 2):
+  with folder.lock(0, 2):
     left.write_text("")
-  with folder.locked(1, 2):
+  with folder.lock(1, 2):
     assert left.exists()  # Process 0 may be writing it.
-  with folder.locked():
+  with folder.lock():
     assert not left.exists()
 
 

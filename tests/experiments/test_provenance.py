@@ -23,7 +23,7 @@ SETTINGS = {"group": {"size": 3}}
 
 def run(folder, stage: str = "stage", settings=SETTINGS, work=dict) -> dict:
   opened = Workdir(str(folder))
-  with opened.locked():
+  with opened.lock():
     return stages.run(opened, stage, settings, work)
 
 

@@ -85,8 +85,8 @@ def test_other_subset_sizes_compile_nothing(tiny_config, tiny_images, caplog) ->
 
 def test_a_row_stays_on_the_device_that_made_it() -> None:
   values = np.arange(6.0 * devices.count(), dtype=np.float32).reshape(-1, 3)
-  doubled = devices.spread(lambda factor, rows: factor * rows)(
-    2.0, devices.by_row(values)
+  doubled = devices.shard_map(lambda factor, rows: factor * rows)(
+    2.0, devices.shard_rows(values)
   )
   for i, expected in enumerate(2 * values):
     found = devices.row(doubled, i)
