@@ -47,13 +47,15 @@ def check() -> None:
   try:
     jax.local_devices()
   except (RuntimeError, AssertionError) as error:  # The second: CUDA without a GPU.
-    named = [f"{name}={os.environ[name]}" for name in _PLATFORMS if os.environ.get(name)]
-    if not named:
+    variables = [
+      f"{name}={os.environ[name]}" for name in _PLATFORMS if os.environ.get(name)
+    ]
+    if not variables:
       raise UserError(None, f"JAX finds no device to compute with: {error}") from error
     raise UserError(
       None,
-      f"{named[0]} names what this machine, or this installation of JAX, does not have; "
-      f"unset it, or name others, such as JAX_PLATFORMS=cpu. {error}",
+      f"{variables[0]} names what this machine, or this installation of JAX, does not "
+      f"have; unset it, or name others, such as JAX_PLATFORMS=cpu. {error}",
     ) from error
 
 
@@ -158,16 +160,16 @@ def shard_map(
   specs = (PartitionSpec(), PartitionSpec(_AXIS))
   mesh = _mesh(lanes)
   # Nothing is communicated, so there is no replication for check_vma to check.
-  compiled = jax.jit(
+  program = jax.jit(
     jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False),
     **jit_options,
   )
   rounds = (lanes or mesh.size) // mesh.size
-  return compiled if rounds == 1 else functools.partial(_in_rounds, compiled, rounds)
+  return program if rounds == 1 else functools.partial(_in_rounds, program, rounds)
 
 
 def _in_rounds(
-  compiled: Callable[[Any, Any], Any], rounds: int, shared: Any, rows: Any
+  program: Callable[[Any, Any], Any], rounds: int, shared: Any, rows: Any
 ) -> Any:
   """The rows' results, with one lane on each device at a time.
 
@@ -175,7 +177,7 @@ def _in_rounds(
   other ways.
   """
   parts = [
-    compiled(shared, jax.tree.map(functools.partial(_lane, i, rounds), rows))
+    program(shared, jax.tree.map(functools.partial(_lane, i, rounds), rows))
     for i in range(rounds)
   ]
   return jax.tree.map(lambda *lanes: _join(lanes), *parts)
@@ -195,9 +197,9 @@ def _join(lanes: Sequence[jax.Array]) -> jax.Array:
 def _per_device(fn: Callable[..., jax.Array], arrays: Sequence[jax.Array]) -> jax.Array:
   """A function of each device's rows, by a program of that device alone; see `row`."""
   shards = zip(*(array.addressable_shards for array in arrays), strict=True)
-  made = [fn(*(shard.data for shard in of_device)) for of_device in shards]
-  shape = sum(len(rows) for rows in made), *made[0].shape[1:]
-  return jax.make_array_from_single_device_arrays(shape, arrays[0].sharding, made)
+  results = [fn(*(shard.data for shard in of_device)) for of_device in shards]
+  shape = sum(len(rows) for rows in results), *results[0].shape[1:]
+  return jax.make_array_from_single_device_arrays(shape, arrays[0].sharding, results)
 
 
 def row(array: jax.Array, i: int) -> jax.Array:

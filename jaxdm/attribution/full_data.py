@@ -51,8 +51,8 @@ class Snapshot(NamedTuple):
 
   def converged(self) -> bool:
     """Whether all numbers of the model are finite so far."""
-    known = [*(self.gradients or ()), *(self.outputs or ())]
-    return all(bool(jnp.isfinite(array).all()) for array in known)
+    arrays = [*(self.gradients or ()), *(self.outputs or ())]
+    return all(bool(jnp.isfinite(array).all()) for array in arrays)
 
 
 def even_moments(count: int) -> tuple[float, ...]:
@@ -85,28 +85,28 @@ def snapshots(
     sets = training_sets.from_masks(np.ones((size, len(labels)), bool), labels)
     through = fleet.train_through(sets, call_keys, stops)
     for moment, variables in zip(stops, through, strict=True):
-      found: list[gradient.Gradients | None] = [None] * size
+      gradients: list[gradient.Gradients | None] = [None] * size
       if moment in moments:
         of_call = fleet.gradients(variables, values, all_labels, call_keys)
-        found = [gradients_of(of_call, i, t) for i in range(size)]
+        gradients = [gradients_of(of_call, i, t) for i in range(size)]
         del of_call
       outputs: list[ModelOutputs | None] = [None] * size
       if moment == 1:
-        predicted = fleet.predict(variables, values)
+        predictions = fleet.predict(variables, values)
         outputs = [
-          ModelOutputs(*_outputs_of(predicted, i, t), trainer.target_labels, labels)
+          ModelOutputs(*_outputs_of(predictions, i, t), trainer.target_labels, labels)
           for i in range(size)
         ]
       rate = float(fleet.recipe.learning_rate(np.array(moment)))
-      yield [Snapshot(moment, rate, *of) for of in zip(found, outputs, strict=True)]
-      del found, outputs  # Before the next are computed.
+      yield [Snapshot(moment, rate, *of) for of in zip(gradients, outputs, strict=True)]
+      del gradients, outputs  # Before the next are computed.
 
 
 def _outputs_of(
-  predicted: tuple[jax.Array, jax.Array], i: int, num_targets: int
+  predictions: tuple[jax.Array, jax.Array], i: int, num_targets: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Model i's part of `Fleet.predict`: logits and features of targets, and features."""
-  logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predicted)
+  logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predictions)
   t = num_targets
   return logits_bk[:t], features_bf[:t], features_bf[t:]
 

@@ -91,12 +91,14 @@ def relabel_first(labels: np.ndarray, new_labels: Any) -> Edit:
   per_example = len(new_labels.shape) == 2
 
   def edit(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
-    flipped = [case.ranking[:k] for case, k in changes]
+    examples_of = [case.ranking[:k] for case, k in changes]
     new = []
-    for (case, _), examples in zip(changes, flipped, strict=True):
-      [given] = new_labels[np.array([case.target])]
-      new.append(given[examples] if per_example else np.full(len(examples), given))
-    labels_mn = training_sets.relabel(labels, flipped, new)
+    for (case, _), examples in zip(changes, examples_of, strict=True):
+      [new_label] = new_labels[np.array([case.target])]
+      new.append(
+        new_label[examples] if per_example else np.full(len(examples), new_label)
+      )
+    labels_mn = training_sets.relabel(labels, examples_of, new)
     return np.ones(labels_mn.shape, bool), labels_mn
 
   return edit
@@ -156,10 +158,10 @@ def find_label_flips(
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  chosen = search_inputs.choose_targets(inputs, targets, config)
+  target_ids = search_inputs.choose_targets(inputs, targets, config)
   new_labels = new_labels if hasattr(new_labels, "shape") else np.asarray(new_labels)
-  _check_new_labels(new_labels, inputs, chosen)
-  cases = search_inputs.cases_of(scores, inputs, chosen, config, same_class=True)
+  _check_new_labels(new_labels, inputs, target_ids)
+  cases = search_inputs.cases_of(scores, inputs, target_ids, config, same_class=True)
   edit = relabel_first(inputs.labels, new_labels)
   train = TrainChanges(retrain, edit, len(inputs.target_labels))
   return search(cases, train, config, inputs.base, budget=budget, progress=progress)
@@ -177,8 +179,8 @@ def _check_new_labels(
     )
   for target in targets:
     own = inputs.target_labels[target]
-    [given] = new_labels[np.array([target])]
-    of_class = np.broadcast_to(given, (n,))[inputs.labels == own]
+    [new_label] = new_labels[np.array([target])]
+    of_class = np.broadcast_to(new_label, (n,))[inputs.labels == own]
     if (of_class == own).any():
       raise ValueError(
         f"new_labels of target {target} must differ from its class, {own}, for examples "

@@ -18,8 +18,8 @@ def without_first(labels: np.ndarray) -> Edit:
   """The edit that leaves the first k examples of each case's ranking out."""
 
   def edit(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
-    removed = [case.ranking[:k] for case, k in changes]
-    masks = training_sets.removal_masks(len(labels), removed)
+    examples = [case.ranking[:k] for case, k in changes]
+    masks = training_sets.removal_masks(len(labels), examples)
     return masks, np.broadcast_to(labels, masks.shape)
 
   return edit
@@ -85,7 +85,7 @@ def find_removals(
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  chosen = search_inputs.choose_targets(inputs, targets, config)
-  cases = search_inputs.cases_of(scores, inputs, chosen, config)
+  target_ids = search_inputs.choose_targets(inputs, targets, config)
+  cases = search_inputs.cases_of(scores, inputs, target_ids, config)
   train = TrainChanges(retrain, without_first(inputs.labels), len(inputs.target_labels))
   return search(cases, train, config, inputs.base, budget=budget, progress=progress)

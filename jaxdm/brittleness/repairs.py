@@ -36,13 +36,13 @@ _TIE = 1e-100
 def negate_margins(train: MarginsOfChanges) -> MarginsOfChanges:
   """Training whose margins are positive where the prediction is wrong."""
 
-  def negated(
+  def train_negated(
     changes: Changes, seeds: np.ndarray, *, progress: progress_lib.Progress
   ) -> np.ndarray:
     margins_m = np.asarray(train(changes, seeds, progress=progress), np.float64)
     return np.where(margins_m == 0, _TIE, -margins_m)
 
-  return negated
+  return train_negated
 
 
 def as_repair(verdict: Verdict) -> Verdict:
@@ -86,14 +86,14 @@ def repair_cases(
     opposes = registry.all_classes(name)
     for target, scores_n in zip(targets, scores_tn[targets], strict=True):
       own = inputs.target_labels[target]
-      is_allowed = np.full(len(labels), True) if opposes else labels != own
+      is_candidate = np.full(len(labels), True) if opposes else labels != own
       if change == "relabel":
-        is_allowed = labels != own
-      allowed = np.flatnonzero(is_allowed)
+        is_candidate = labels != own
+      candidates = np.flatnonzero(is_candidate)
       # Never all of them: a model needs another class, too.
-      most = min(largest_change(labels, own, config.max_share), len(allowed) - 1)
+      most = min(largest_change(labels, own, config.max_share), len(candidates) - 1)
       opposition_n = -scores_n if opposes else scores_n
-      ranking = rank_highest(opposition_n, allowed, max(most, 1))
+      ranking = rank_highest(opposition_n, candidates, max(most, 1))
       margin = None if full_t is None else -float(full_t[target])
       sizes = sizes_of(opposition_n[ranking], config, margin)
       cases.append(Case(int(target), name, ranking, sizes))
@@ -168,8 +168,8 @@ def find_repairs(
   )
   if np.ptp(inputs.labels) == 0:
     raise UserError("labels", "must be of two classes or more, got one")
-  chosen = search_inputs.choose_wrong_targets(inputs, targets, config)
-  cases = repair_cases(scores, inputs, chosen, config, change=change)
+  target_ids = search_inputs.choose_wrong_targets(inputs, targets, config)
+  cases = repair_cases(scores, inputs, target_ids, config, change=change)
   edit = (
     without_first(inputs.labels)
     if change == "removal"

@@ -112,9 +112,9 @@ class _Search:
     """The index of the size to train next, and the seeds."""
     state = self._state
     if isinstance(state, _Verifying):
-      first, done = state.place * self._config.verify_seeds, len(state.margins)
-      until = next(look for look in self._test.looks if look > done)
-      return state.size, prng.model_seeds("verify", until - done, first + done)
+      first, before = state.place * self._config.verify_seeds, len(state.margins)
+      until = next(look for look in self._test.looks if look > before)
+      return state.size, prng.model_seeds("verify", until - before, first + before)
     return state.size, prng.model_seeds("search", 1, state.done)
 
   def models_expected(self) -> int:
@@ -144,11 +144,11 @@ class _Search:
     if next_size.is_hopeless(self._curve):
       self._end()
       return
-    size, done = next_size.to_probe(self._curve), state.done + 1
-    if size is None or done >= self._config.search_models:
+    size, count = next_size.to_probe(self._curve), state.done + 1
+    if size is None or count >= self._config.search_models:
       self._verify_next(0)
     else:
-      self._state = _Probing(size, done)
+      self._state = _Probing(size, count)
 
   def _observe_verification(self, margins: np.ndarray, state: _Verifying) -> None:
     """Keeps a verified size and goes on below it; ends at the first failure."""
@@ -168,9 +168,9 @@ class _Search:
 
   def _verify_next(self, place: int) -> None:
     """Begins a verification, or ends."""
-    claimed = None if self.verdict.censored else self.verdict.k
-    left = self._config.max_verifications - place
-    size = next_size.to_verify(self._curve, claimed, left)
+    claim = None if self.verdict.censored else self.verdict.k
+    remaining = self._config.max_verifications - place
+    size = next_size.to_verify(self._curve, claim, remaining)
     if size is None:
       self._end()
     else:
@@ -225,7 +225,7 @@ def search(
   Returns:
     One Verdict a case, in order.
   """
-  searches, logged = [_Search(case, config, base) for case in cases], 0
+  searches, num_logged = [_Search(case, config, base) for case in cases], 0
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[int] = []
@@ -243,8 +243,8 @@ def search(
     margins_m = retrain(changes, np.array(seeds), progress=report)
     for s, index, rows in spans:
       s.observe(index, margins_m[rows])
-      if s.verdict.finished and not s.verdict.censored and logged < _LOGGED:
-        logged += 1
+      if s.verdict.finished and not s.verdict.censored and num_logged < _LOGGED:
+        num_logged += 1
         _log_claim(restate(s.verdict))
   used = sum(s.models_used for s in searches)
   progress(used, used)

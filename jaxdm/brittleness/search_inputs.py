@@ -65,18 +65,18 @@ def make_inputs(
     return SearchInputs(labels, target_labels, base_rt)
   masks = np.ones((BASE_MODELS, n), bool)
   seeds = prng.model_seeds("base", BASE_MODELS)
-  found = margins_of(
+  margins = margins_of(
     retrain, masks, np.broadcast_to(labels, masks.shape), seeds, t, progress
   )
-  found = found[np.isfinite(found).any(axis=1)]
-  if len(found) < 2:
+  margins = margins[np.isfinite(margins).any(axis=1)]
+  if len(margins) < 2:
     raise UserError(
       "retrain",
-      f": {BASE_MODELS - len(found)} of {BASE_MODELS} models on all data have no "
+      f": {BASE_MODELS - len(margins)} of {BASE_MODELS} models on all data have no "
       "finite margins; a Trainer's models diverge if peak_learning_rate is too large",
     )
-  base_rt = np.full((len(found), t), np.nan)
-  base_rt[:, targets_of(retrain, t)] = found
+  base_rt = np.full((len(margins), t), np.nan)
+  base_rt[:, targets_of(retrain, t)] = margins
   return SearchInputs(labels, target_labels, base_rt)
 
 
@@ -134,19 +134,19 @@ def _choose(
     others: what they get if some that are asked for are not among them.
   """
   if targets is None:
-    found = sample_targets(margins_rt, config.num_targets, config.seed)
-    if not found.size:
+    sample = sample_targets(margins_rt, config.num_targets, config.seed)
+    if not sample.size:
       raise UserError(None, f"models on all data get {none}")
-    return found
-  asked, count = np.unique(np.asarray(targets, int)), margins_rt.shape[1]
-  outside = asked[(asked < 0) | (asked >= count)]
+    return sample
+  indices, count = np.unique(np.asarray(targets, int)), margins_rt.shape[1]
+  outside = indices[(indices < 0) | (indices >= count)]
   if outside.size:
     raise ValueError(f"targets must be in [0, {count}), got {outside.tolist()}")
-  refused = asked[~right_targets(margins_rt)[asked]]
-  if refused.size:
-    text = others.format(refused.tolist())
+  unfit = indices[~right_targets(margins_rt)[indices]]
+  if unfit.size:
+    text = others.format(unfit.tolist())
     raise UserError("targets", f": models on all data get {text}")
-  return asked
+  return indices
 
 
 def cases_of(
@@ -193,10 +193,10 @@ def named_scores(
     scores: see `find_removals`.
     num_train: n.
   """
-  named = scores if isinstance(scores, Mapping) else {"scores": scores}
-  if not named:
+  by_name = scores if isinstance(scores, Mapping) else {"scores": scores}
+  if not by_name:
     raise ValueError("scores must name at least one method")
-  for name, one in named.items():
+  for name, one in by_name.items():
     if isinstance(one, Datamodels):
       yield name, one.weights_tn, one.predict(np.ones(num_train, bool))
     elif hasattr(one, "shape"):
@@ -207,12 +207,12 @@ def named_scores(
 
 def _as_labels(name: str, values: Any) -> np.ndarray:
   """Labels as an array; ValueError on anything but a vector of integers >= 0."""
-  found = np.asarray(values)
-  if found.ndim != 1 or found.dtype.kind not in "iu" or not found.size:
+  labels = np.asarray(values)
+  if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
     raise ValueError(
-      f"{name} must be a vector of integers, got {found.dtype} {list(found.shape)}; "
+      f"{name} must be a vector of integers, got {labels.dtype} {list(labels.shape)}; "
       "numpy.unique(..., return_inverse=True) makes them of names"
     )
-  if found.min() < 0:
-    raise ValueError(f"{name} must be >= 0, got {found.min()}")
-  return found
+  if labels.min() < 0:
+    raise ValueError(f"{name} must be >= 0, got {labels.min()}")
+  return labels

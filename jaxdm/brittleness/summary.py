@@ -51,13 +51,13 @@ def summarise(
   """
   summary = {}
   for method, group in by_method(verdicts).items():
-    found = np.array([np.inf if v.censored else v.k for v in group])
+    k = np.array([np.inf if v.censored else v.k for v in group])
     largest = max(v.largest for v in group)
     median = verdicts_lib.median_k(group)
     summary[method] = {
       "targets": len(group),
-      "share_flipped": float(np.mean(np.isfinite(found))),
-      **_by_class(group, found, class_sizes_t),
+      "share_flipped": float(np.mean(np.isfinite(k))),
+      **_by_class(group, k, class_sizes_t),
       **_by_accuracy(group),
       "median_k": [k if np.isfinite(k) else None for k in median],
       "largest_k_tried": largest,
@@ -100,7 +100,7 @@ def recall_and_precision(
 
 def _by_class(
   group: Sequence[verdicts_lib.Verdict],
-  found: np.ndarray,
+  k: np.ndarray,
   class_sizes_t: np.ndarray | None,
 ) -> dict[str, Any]:
   """What is said of changes as shares of the target's class."""
@@ -110,6 +110,6 @@ def _by_class(
   return {
     "class_sizes": [int(sizes.min()), int(sizes.max())],
     "share_flipped_within": {
-      f"{part:.0%}": float(np.mean(found / sizes <= part)) for part in CLASS_SHARES
+      f"{part:.0%}": float(np.mean(k / sizes <= part)) for part in CLASS_SHARES
     },
   }

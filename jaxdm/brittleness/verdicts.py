@@ -90,21 +90,21 @@ def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
     float[3, s]: the share, its lower and its upper end.
   """
   count = len(verdicts)
-  flipped_s = (_k(verdicts)[:, None] <= np.asarray(sizes)).sum(axis=0)
+  count_s = (_k(verdicts)[:, None] <= np.asarray(sizes)).sum(axis=0)
   with np.errstate(invalid="ignore"):
-    low = scipy.special.betaincinv(flipped_s, count - flipped_s + 1, 0.025)
-    high = scipy.special.betaincinv(flipped_s + 1, count - flipped_s, 0.975)
-  low, high = np.where(flipped_s == 0, 0, low), np.where(flipped_s == count, 1, high)
-  return np.stack([flipped_s / count, low, high])
+    low = scipy.special.betaincinv(count_s, count - count_s + 1, 0.025)
+    high = scipy.special.betaincinv(count_s + 1, count - count_s, 0.975)
+  low, high = np.where(count_s == 0, 0, low), np.where(count_s == count, 1, high)
+  return np.stack([count_s / count, low, high])
 
 
 def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, float, float]:
   """Median k and its 95 % bootstrap interval over targets; infinite where censored."""
-  found = _k(verdicts)
+  k = _k(verdicts)
   # The lower of two middle values: a mean with infinity would say nothing.
-  medians = np.quantile(found[_draw(len(found), seed)], 0.5, axis=1, method="lower")
+  medians = np.quantile(k[_draw(len(k), seed)], 0.5, axis=1, method="lower")
   low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
-  return float(np.quantile(found, 0.5, method="lower")), float(low), float(high)
+  return float(np.quantile(k, 0.5, method="lower")), float(low), float(high)
 
 
 def _k(verdicts: Sequence[Verdict]) -> np.ndarray:

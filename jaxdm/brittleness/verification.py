@@ -61,10 +61,10 @@ class SequentialTest:
   @property
   def looks(self) -> tuple[int, ...]:
     """Numbers of models after which the test may end."""
-    found = [min(_LEAST_MODELS, self.most)]
-    while found[-1] < self.most:
-      found.append(min(round(_GROWTH * found[-1]), self.most))
-    return tuple(found)
+    counts = [min(_LEAST_MODELS, self.most)]
+    while counts[-1] < self.most:
+      counts.append(min(round(_GROWTH * counts[-1]), self.most))
+    return tuple(counts)
 
   def level(self, models: int) -> float:
     """The test's one-sided level at a look."""
@@ -150,9 +150,9 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   finite_rt = np.isfinite(margins_rt)
   r = finite_rt.sum(axis=0)
   enough = r >= _LEAST_FOR_SKEWNESS
-  found = Skewness(*np.full((2, margins_rt.shape[1]), np.nan))
+  skewness = Skewness(*np.full((2, margins_rt.shape[1]), np.nan))
   if not enough.any():
-    return found
+    return skewness
   margins_rt, finite_rt, r = margins_rt[:, enough], finite_rt[:, enough], r[enough]
   mean_t = np.where(finite_rt, margins_rt, 0).sum(axis=0) / r
   centred_rt = np.where(finite_rt, margins_rt - mean_t, 0)
@@ -160,12 +160,12 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   centred_rt /= np.where(scale_t > 0, scale_t, 1)
   sample_t = (centred_rt**3).sum(axis=0) / r * np.sqrt(r * (r - 1)) / (r - 2)
   noise_t = 6 * r * (r - 1) / ((r - 2) * (r + 1) * (r + 3))
-  spread = max(float(sample_t.var() - noise_t.mean()), 0.0)
-  weight_t = spread / (spread + noise_t)
+  variance = max(float(sample_t.var() - noise_t.mean()), 0.0)
+  weight_t = variance / (variance + noise_t)
   mean = sample_t.mean()
-  found.estimate_t[enough] = mean + weight_t * (sample_t - mean)
-  found.error_t[enough] = np.sqrt(weight_t * noise_t)
-  return found
+  skewness.estimate_t[enough] = mean + weight_t * (sample_t - mean)
+  skewness.error_t[enough] = np.sqrt(weight_t * noise_t)
+  return skewness
 
 
 def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:

@@ -62,8 +62,8 @@ def number_labels(
       f"{name}: class_names must be one for each of the {len(values)} labels "
       f"{_some(values)}, got {len(class_names)}",
     )
-  found = np.searchsorted(values, test)
-  return Labels(numbers.astype(np.int32), found.astype(np.int32), class_names)
+  test_numbers = np.searchsorted(values, test)
+  return Labels(numbers.astype(np.int32), test_numbers.astype(np.int32), class_names)
 
 
 def text_of(name: str, array: np.ndarray) -> tuple[str, ...]:
@@ -132,5 +132,5 @@ def _decode(name: str, array: np.ndarray) -> np.ndarray:
 
 def _some(values: np.ndarray) -> str:
   """The first few values."""
-  shown = ", ".join(str(value) for value in values[:5].tolist())
-  return shown + (", ..." if len(values) > 5 else "")
+  text = ", ".join(str(value) for value in values[:5].tolist())
+  return text + (", ..." if len(values) > 5 else "")

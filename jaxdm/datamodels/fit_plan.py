@@ -66,28 +66,28 @@ def agree(
     else:
       _write(path, make(), form, tile)
   stored = checksummed_json.read(path)
-  asked = {"form": form, "tile": tile}
-  for name, value in asked.items():
+  requested = {"form": form, "tile": tile}
+  for name, value in requested.items():
     if value not in (None, stored[name], stored["asked"][name]):
       raise UserError(
         name,
         f"must be {stored[name]}, with which {folder} was begun, got {value}; "
         "leave it out, or name another folder",
       )
-  found = solver_plan.Plan(stored["form"], stored["tile"], stored["lanes"])
-  return FitPlan(found, tuple(stored["candidates"]))
+  plan = solver_plan.Plan(stored["form"], stored["tile"], stored["lanes"])
+  return FitPlan(plan, tuple(stored["candidates"]))
 
 
 def _write(
-  path: epath.Path, made: FitPlan, form: design.Form | None, tile: int | None
+  path: epath.Path, plan: FitPlan, form: design.Form | None, tile: int | None
 ) -> None:
   """Writes a plan, and what had been asked for, unless there is one."""
   atomic_io.make_folder(path.parent)
-  asked = {"form": form, "tile": tile}
+  requested = {"form": form, "tile": tile}
   content: dict[str, Any] = {
-    **made.design._asdict(),
-    "candidates": list(made.candidates),
-    "asked": asked,
+    **plan.design._asdict(),
+    "candidates": list(plan.candidates),
+    "asked": requested,
   }
   checksummed_json.write(path, content, new=True)
 

@@ -105,8 +105,8 @@ def _as_margins(margins_mt: Any) -> Margins:
   """Margins as an array, unless they are many and in a store."""
   if isinstance(margins_mt, store.MatrixView):
     return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
-  found = matrices.as_columns("margins", margins_mt)
-  return found if isinstance(found, np.ndarray) else np.asarray(found[:])
+  matrix = matrices.as_columns("margins", margins_mt)
+  return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix[:])
 
 
 def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
@@ -114,11 +114,11 @@ def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
   if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
     return masks_mn
 
-  def checked() -> Iterator[np.ndarray]:
+  def check_blocks() -> Iterator[np.ndarray]:
     for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
       wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
       if wrong.size:
         raise ValueError(f"masks must be 0 or 1, and are not in rows {some(wrong)}")
       yield block.astype(bool)
 
-  return training_sets.PackedMasks.of(checked())
+  return training_sets.PackedMasks.of(check_blocks())

@@ -91,12 +91,12 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
 
 def subset_ids(masks_mn: matrices.Matrix) -> np.ndarray:
   """Numbers the distinct rows in order of appearance, as int[m]."""
-  found: dict[bytes, int] = {}
+  id_of: dict[bytes, int] = {}
   digests = (
     hashlib.blake2b(row.tobytes(), digest_size=16).digest()
     for row in _pack_rows(masks_mn)
   )
-  return np.array([found.setdefault(digest, len(found)) for digest in digests], int)
+  return np.array([id_of.setdefault(digest, len(id_of)) for digest in digests], int)
 
 
 def _pack_rows(masks_mn: matrices.Matrix) -> Iterator[np.ndarray]:

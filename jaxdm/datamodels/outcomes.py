@@ -45,8 +45,10 @@ class Outcomes:
         guess_mt = matrices.scale_rows(guess_mt - mean_t, root_m)
         aligned[i] += np.sum(guess_mt * margins)
         power[i] += np.sum(guess_mt**2)
-    known = power > _ROUNDING * power.max()
-    self._scales = np.where(known, np.maximum(aligned / np.where(known, power, 1), 0), 0)
+    has_power = power > _ROUNDING * power.max()
+    self._scales = np.where(
+      has_power, np.maximum(aligned / np.where(has_power, power, 1), 0), 0
+    )
 
   def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
     """The offset less its mean, and its mean, before they are scaled."""

@@ -61,7 +61,7 @@ def errors(
   solver: solver_lib.Solver,
   tile: outcomes.Tile,
   grid_lt: np.ndarray,
-  held_out: Callable[[Array], np.ndarray],
+  validate: Callable[[Array], np.ndarray],
   config: FitConfig,
 ) -> np.ndarray:
   """Held-out squared error of every lambda, as float64[l, t]; infinite past the end.
@@ -70,20 +70,20 @@ def errors(
   """
   errors_lt = np.full(grid_lt.shape, np.inf)
   best_t, since_t = np.full(tile.size, np.inf), np.zeros(tile.size, int)
-  state, asked_t = None, grid_lt[0]
+  state, penalty_t = None, grid_lt[0]
   for lam_t, errors_t in zip(grid_lt, errors_lt, strict=True):
-    going = since_t < config.patience
-    if not going.any():
+    active_t = since_t < config.patience
+    if not active_t.any():
       break
     # Where a path has ended the last penalty stays, and takes no steps.
-    asked_t = np.where(going, lam_t, asked_t)
+    penalty_t = np.where(active_t, lam_t, penalty_t)
     state = solver.solve(
-      tile, asked_t, state, tol=config.path_tol, limit=config.max_steps
+      tile, penalty_t, state, tol=config.path_tol, limit=config.max_steps
     )
-    found_t = held_out(state.w_tn)
-    errors_t[going] = found_t[going]
-    better = going & (found_t < best_t)
-    best_t = np.where(better, found_t, best_t)
+    error_t = validate(state.w_tn)
+    errors_t[active_t] = error_t[active_t]
+    better = active_t & (error_t < best_t)
+    best_t = np.where(better, error_t, best_t)
     since_t = np.where(better, 0, since_t + 1)
   return errors_lt
 
@@ -97,8 +97,8 @@ def validation_errors(
 ) -> Callable[[Array], np.ndarray]:
   """Mean squared error on the rows to check, for outcomes of variance 1."""
   fill, lanes = len(tile.scale_t) - tile.size, solver.plan.lanes
-  held_mt = np.pad(outcomes_mt[fold.check].astype(np.float64), [(0, 0), (0, fill)])
-  unit_tm = ((held_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
+  check_mt = np.pad(outcomes_mt[fold.check].astype(np.float64), [(0, 0), (0, fill)])
+  unit_tm = ((check_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
   mean_n = solver.mean_n.astype(np.float32)
 
   def errors(w_tn: Array) -> np.ndarray:
@@ -107,10 +107,10 @@ def validation_errors(
       weights_m = matrices.part_of(fold.check_weights, part)
       shared = devices.replicate((block, mean_n, weights_m), lanes)
       unit = devices.shard_rows(np.ascontiguousarray(unit_tm[:, part]), lanes)
-      found_t = _squared_errors(lanes)(shared, (w_tn, unit))
-      total += np.asarray(found_t, np.float64)
-    found_t = total / fold.check_weight * tile.scale_t**2
-    return np.asarray(found_t)[: tile.size]
+      error_t = _squared_errors(lanes)(shared, (w_tn, unit))
+      total += np.asarray(error_t, np.float64)
+    error_t = total / fold.check_weight * tile.scale_t**2
+    return np.asarray(error_t)[: tile.size]
 
   return errors
 

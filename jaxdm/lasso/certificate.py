@@ -114,6 +114,6 @@ def orthonormal(centred_mz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   m = len(centred_mz)
   left_mr, singular_r, right_rz = np.linalg.svd(centred_mz, full_matrices=False)
   least = np.finfo(np.float64).eps * max(centred_mz.shape) * singular_r.max(initial=0)
-  used = singular_r > least
-  left_mr, singular_r, right_rz = left_mr[:, used], singular_r[used], right_rz[used]
-  return left_mr * m**0.5, right_rz.T / singular_r * m**0.5
+  is_used = singular_r > least
+  left_mr, right_rz = left_mr[:, is_used], right_rz[is_used]
+  return left_mr * m**0.5, right_rz.T / singular_r[is_used] * m**0.5

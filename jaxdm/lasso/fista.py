@@ -196,14 +196,14 @@ def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
 
   def body(carry: Any) -> Any:
     done, state = carry
-    going = unfinished(state)
+    is_active = unfinished(state)
     push, size = state.push_t[:, None], state.step_t[:, None]
     w, old = state.w_tn, state.old_tn
     ahead = w + push * (w - old)
     gahead = state.gw_tn + push * (state.gw_tn - state.gold_tn)
-    moved = ahead - size * (gahead - problem.corr_tn)
-    shrunk = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - size * lam_tn, 0)
-    new = jnp.where(going[:, None], shrunk, w)
+    step = ahead - size * (gahead - problem.corr_tn)
+    proximal = jnp.sign(step) * jnp.maximum(jnp.abs(step) - size * lam_tn, 0)
+    new = jnp.where(is_active[:, None], proximal, w)
     gnew = design.times_gram(shared.design, new)
     uphill = jnp.sum((ahead - new) * (new - w), axis=1) > 0
     length = jnp.sum((new - w) ** 2, axis=1)
@@ -217,8 +217,8 @@ def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
       jnp.where(uphill, 0, 1).astype(w.dtype),
       jnp.where(length > first, shorter, state.step_t),
       first,
-      state.steps_t + going,
-      jnp.where(going, _gap_at(problem, new, gnew), state.gap_t),
+      state.steps_t + is_active,
+      jnp.where(is_active, _gap_at(problem, new, gnew), state.gap_t),
     )
 
   def more(carry: Any) -> jax.Array:
@@ -247,9 +247,9 @@ def begin(w_tn: Array, gw_tn: Array, lanes: int) -> State:
   return state
 
 
-def times_gram(made: design.Design, w_tn: Array, lanes: int) -> Array:
+def times_gram(matrix: design.Design, w_tn: Array, lanes: int) -> Array:
   """w_tn times the Gram; both spread over devices."""
-  product_tn: Array = _compile(lanes)[2](made, w_tn)
+  product_tn: Array = _compile(lanes)[2](matrix, w_tn)
   return product_tn
 
 
@@ -284,10 +284,10 @@ def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> S
     whole = state if rows is None else jax.block_until_ready(_put(whole, rows, state))
     if not left.size:
       return whole
-    taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
-    taken_on = jax.block_until_ready(_take((state, part), taken))
-    state, part = devices.shard_rows(taken_on, lanes)
-    rows = taken if rows is None else rows[taken]
+    chosen_rows = np.concatenate([left, np.repeat(left[:1], size - len(left))])
+    next_ones = jax.block_until_ready(_take((state, part), chosen_rows))
+    state, part = devices.shard_rows(next_ones, lanes)
+    rows = chosen_rows if rows is None else rows[chosen_rows]
 
 
 @jax.jit

@@ -25,12 +25,12 @@ from jaxdm.lasso.tiling import Factors, factors_of, tiles
 
 def penalties(lam: Any, t: int) -> np.ndarray:
   """One penalty a target, as float64[t]; ValueError unless they are >= 0 and finite."""
-  found = matrices.as_real("lam", lam)
-  if found.shape not in ((), (1,), (t,)):
+  values = matrices.as_real("lam", lam)
+  if values.shape not in ((), (1,), (t,)):
     raise ValueError(
-      f"lam must be a number or have shape [t] = ({t},), got {found.shape}"
+      f"lam must be a number or have shape [t] = ({t},), got {values.shape}"
     )
-  lam_t = np.broadcast_to(np.asarray(found, np.float64), (t,))
+  lam_t = np.broadcast_to(np.asarray(values, np.float64), (t,))
   wrong_t = ~((lam_t >= 0) & np.isfinite(lam_t))
   if wrong_t.any():
     raise ValueError(f"lam must be >= 0 and finite, got {lam_t[wrong_t][0]}")

@@ -67,11 +67,11 @@ class Solver:
   @functools.cached_property
   def _design(self) -> tuple[design.Design, Array]:
     """The design in float32 on every device, and its Lipschitz constant."""
-    made = self._make_design(np.float32)
+    matrix = self._make_design(np.float32)
     # On one device, so that their number changes nothing.
-    one = jax.tree.map(lambda x: x.addressable_data(0), made)
+    one = jax.tree.map(lambda x: x.addressable_data(0), matrix)
     size = self._x.shape[1]
-    return made, np.asarray(design.largest_eigenvalue(one, size, np.float32))
+    return matrix, np.asarray(design.largest_eigenvalue(one, size, np.float32))
 
   def _make_design(self, dtype: Any) -> design.Design:
     """The design on every device that is used."""
@@ -192,7 +192,7 @@ class Solver:
         of the sum, as it was rounded, less the offset.
     """
     lam_t = tile.pad(lam_t)
-    w_tn, steps_t, reached_t = self._solve_in_units(tile, lam_t, tol=tol, limit=limit)
+    w_tn, steps_t, gap_t = self._solve_in_units(tile, lam_t, tol=tol, limit=limit)
     if offset_tn is not None:
       fill = [(0, len(w_tn) - tile.size), (0, 0)]
       shape = tile.size, w_tn.shape[1]
@@ -200,7 +200,7 @@ class Solver:
       return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32, offset_tn)
     if tol >= _FLOAT32_GAP:
       fit = self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32)
-      enough_t = np.maximum(tol, 2 * reached_t[: tile.size])
+      enough_t = np.maximum(tol, 2 * gap_t[: tile.size])
       if not (fit.gap > enough_t).any():
         return fit
     # Float32 cannot hold these weights, or not to the tolerance.
@@ -227,14 +227,14 @@ class Solver:
       place_t = own_tn @ columns.shift_n + own_tn @ (columns.scale_n * columns.mean_n)
     varies_t = tile.status_t == Status.CONVERGED
     gap_t = np.where(varies_t, cert.gap_t, 0.0)
-    reached_t = np.where(gap_t <= tol, tile.status_t, Status.LIMIT)
+    status_t = np.where(gap_t <= tol, tile.status_t, Status.LIMIT)
     used = slice(tile.size)
     return LassoFit(
       weights_tn[used],
       (tile.mean_t + tile.scale_t * cert.mean_t - place_t)[used],
       np.where(np.isfinite(tile.mean_t), gap_t, np.nan)[used],
       steps_t[used],
-      np.where(np.isinf(gap_t), Status.UNCERTIFIED, reached_t)[used],
+      np.where(np.isinf(gap_t), Status.UNCERTIFIED, status_t)[used],
       self.constant_columns,
     )
 
@@ -278,14 +278,14 @@ class Solver:
     fill = np.repeat(rows[:1], -len(rows) % lanes)
     padded = np.concatenate([rows, fill])
     with jax.enable_x64(True):
-      made = self._make_design(np.float64)
-      shared = _shared_of(made, self._design[1], np.float64, _MARGIN * tol, limit)
+      matrix = self._make_design(np.float64)
+      shared = _shared_of(matrix, self._design[1], np.float64, _MARGIN * tol, limit)
       whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
       problem = devices.shard_rows(jax.tree.map(lambda x: x[padded], whole), lanes)
       start = devices.shard_rows(w_tn[padded], lanes)
-      gw_tn = fista.times_gram(made, start, lanes)
-      begun = fista.begin(start, gw_tn, lanes)
-      state = fista.solve(shared, problem, begun, lanes)
+      gw_tn = fista.times_gram(matrix, start, lanes)
+      state = fista.begin(start, gw_tn, lanes)
+      state = fista.solve(shared, problem, state, lanes)
       size = len(rows)
       return self._usable(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
 
@@ -313,9 +313,11 @@ class Solver:
 
 
 def _shared_of(
-  made: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
+  matrix: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
 ) -> fista.SharedInputs:
   """What all targets have in common, in one precision."""
   numbers = np.asarray(lipschitz, dtype), np.asarray(tol, dtype)
   limit = min(limit, np.iinfo(np.int32).max)
-  return fista.SharedInputs(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))
+  return fista.SharedInputs(
+    matrix, *numbers, np.asarray(limit, np.int32), np.asarray(True)
+  )

@@ -138,10 +138,10 @@ def check_room(plan: Plan, m: int, n: int, *, free_bytes: int | None = None) -> 
       f"a design of {m} x {n} in form {plan.form} needs {least / 1e9:.2f} GB, and "
       f"{free_bytes / 1e9:.2f} GB are free; free some, or use a machine with more",
     )
-  wanted = peak_bytes(plan, m, n)
-  if wanted > free_bytes:
+  needed = peak_bytes(plan, m, n)
+  if needed > free_bytes:
     warnings.warn(
-      f"the plan ({plan}) needs about {wanted / 1e9:.2f} GB, and "
+      f"the plan ({plan}) needs about {needed / 1e9:.2f} GB, and "
       f"{free_bytes / 1e9:.2f} GB are free; it is followed, since another one would "
       "change the results",
       stacklevel=2,

@@ -30,9 +30,9 @@ def save(
     with _checkpointer() as checkpointer:
       checkpointer.save(_place(path), arrays, force=overwrite)
   except ValueError as error:  # TensorStore's, whatever has failed.
-    if not (found := re.search(r"os_error_code='(\d+)'", str(error))):
+    if not (code := re.search(r"os_error_code='(\d+)'", str(error))):
       raise
-    number = int(found[1])
+    number = int(code[1])
     raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 

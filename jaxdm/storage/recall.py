@@ -46,7 +46,7 @@ def recall(
   index, processes = share
   first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
   mine = sorted(first.values())[index::processes]
-  todo = np.array([row for row in mine if ids[row] not in bank], int)
+  missing = np.array([row for row in mine if ids[row] not in bank], int)
 
   def report_progress() -> bool:
     done = sum(model_id in bank for model_id in ids)
@@ -57,14 +57,14 @@ def recall(
     bank.refresh()
     return report_progress()
 
-  ended = report_progress()
-  parts = [todo[i : i + rows] for i in range(0, len(todo), rows)]
-  asked = (models.rows(part) for part in parts)
-  for part, margins_mt in zip(parts, train(asked), strict=True):
+  is_done = report_progress()
+  parts = [missing[i : i + rows] for i in range(0, len(missing), rows)]
+  parts_to_train = (models.rows(part) for part in parts)
+  for part, margins_mt in zip(parts, train(parts_to_train), strict=True):
     names = [streams[row] for row in part]
     bank.append(names, models.masks_mn[part], models.labels_mn[part], margins_mt)
-    ended = report_progress()
-  if not ended:
+    is_done = report_progress()
+  if not is_done:
     polling.until(all_are_stored, "its share of the models")
   return bank.margins(ids)
 

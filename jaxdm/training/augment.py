@@ -31,11 +31,11 @@ def _shift(images: Array, shift: Array, axis: int, pixels: int) -> Array:
   """
   size, around = images.shape[axis], [(0, 0)] * images.ndim
   around[axis] = (pixels, pixels)
-  padded, found = jnp.pad(images, around, mode="edge"), images
+  padded, shifted = jnp.pad(images, around, mode="edge"), images
   for k in range(-pixels, pixels + 1):
     part = lax.slice_in_dim(padded, pixels + k, pixels + k + size, axis=axis)
-    found = jnp.where(shift == k, part, found)
-  return found
+    shifted = jnp.where(shift == k, part, shifted)
+  return shifted
 
 
 def cutout(key: Array, images: Array, pixels: int) -> Array:

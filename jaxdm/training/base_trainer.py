@@ -208,14 +208,14 @@ class BaseTrainer(abc.ABC):
         share=self._share,
         progress=progress,
       )
-    found = np.empty((len(masks), len(self.target_labels)), np.float32)
+    margins = np.empty((len(masks), len(self.target_labels)), np.float32)
     starts = range(0, len(masks), rows)
     progress(0, len(masks))
     parts = (models.rows(slice(start, start + rows)) for start in starts)
     for start, margins_mt in zip(starts, self.train_parts(parts), strict=True):
-      found[start : start + rows] = margins_mt
+      margins[start : start + rows] = margins_mt
       progress(start + len(margins_mt), len(masks))
-    return found
+    return margins
 
   def _mark_diverged(self, margins_mt: np.ndarray) -> np.ndarray:
     """Counts models that diverged, and sets their rows to NaN in place."""

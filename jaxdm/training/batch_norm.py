@@ -82,8 +82,8 @@ def _along_rows(vectors_kc: Array, span: int) -> Array:
   def tiled(vectors_kc: Array) -> Array:
     return jnp.tile(vectors_kc, (1, span))
 
-  repeated: Array = lax.platform_dependent(vectors_kc, cpu=product, default=tiled)
-  return repeated
+  rows: Array = lax.platform_dependent(vectors_kc, cpu=product, default=tiled)
+  return rows
 
 
 def scale(x: Array, scale_c: Array, bias_c: Array, moments: Moments) -> Array:
@@ -149,10 +149,10 @@ def _backward(residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
   # The same again for GPUs: XLA would keep the signs in memory between the sums and the
   # gradient, even from the forward pass on, which takes longer than to compute them twice
   # from what is read anyway.
-  summed = lax.platform_dependent(
+  terms = lax.platform_dependent(
     whole, cotangent, cuda=by_sign, default=lambda _, positive: positive
   )
-  sums = _sums(summed, summed * rows)
+  sums = _sums(terms, terms * rows)
   cotangent_c, product_c = _per_channel(sums, span)
   inverse_c = lax.rsqrt(moments.var + EPSILON)
   scale_grad_c = inverse_c * (product_c - moments.mean * cotangent_c)

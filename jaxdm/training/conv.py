@@ -154,10 +154,10 @@ def convolution(backend: Backend = "lax") -> Any:
     out_sharding: Any = None,
   ) -> Array:
     plain = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    given = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     one = {None, (1, 1)}
-    refused = {
-      "dimension_numbers": given != plain,
+    is_unsupported = {
+      "dimension_numbers": spec != plain,
       "lhs_dilation": lhs_dilation is not None and tuple(lhs_dilation) not in one,
       "rhs_dilation": rhs_dilation is not None and tuple(rhs_dilation) not in one,
       "feature_group_count": feature_group_count != 1,
@@ -165,7 +165,7 @@ def convolution(backend: Backend = "lax") -> Any:
       "preferred_element_type": preferred_element_type is not None,
       "out_sharding": out_sharding is not None,
     }
-    wrong = [name for name, is_refused in refused.items() if is_refused]
+    wrong = [name for name, is_wrong in is_unsupported.items() if is_wrong]
     if wrong:
       raise ValueError(
         "only NHWC convolutions without dilation or groups, in the type of their inputs, "

@@ -153,9 +153,9 @@ def _image_gradient(
     pads.append((-least, count - 1 + most - (cotangent.shape[1 + axis] - 1)))
     counts.append(count)
   # [offsets, a] of height, the same of width, c, o; offsets descend.
-  turned = lax.rev(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
-  turned = turned.reshape(*turned.shape[:3], -1)
-  phases = _outputs(_How((1, 1), tuple(pads), how.precision), cotangent, turned)
+  taps_kernel = lax.rev(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
+  taps_kernel = taps_kernel.reshape(*taps_kernel.shape[:3], -1)
+  phases = _outputs(_How((1, 1), tuple(pads), how.precision), cotangent, taps_kernel)
   (rows, columns), (down, along) = counts, how.strides
   if (down, along) == (1, 1):
     return phases

@@ -127,5 +127,5 @@ def _unfold(
       for copy in copies
       for i in range(taps)
     ]
-  joined = jnp.concatenate(copies, axis=-1)
-  return joined.reshape(-1, joined.shape[-1])
+  patches = jnp.concatenate(copies, axis=-1)
+  return patches.reshape(-1, patches.shape[-1])

@@ -30,11 +30,11 @@ def _as_matrices(kernels: Any) -> Array:
 def _as_kernels(matrices: Array, like: Any) -> Any:
   """What `_as_matrices` made matrices of."""
   leaves, treedef = jax.tree.flatten(like)
-  found = [
+  kernels = [
     matrix[: leaf.size // leaf.shape[-1], : leaf.shape[-1]].reshape(leaf.shape)
     for matrix, leaf in zip(matrices, leaves, strict=True)
   ]
-  return jax.tree.unflatten(treedef, found)
+  return jax.tree.unflatten(treedef, kernels)
 
 
 def _all_at_once(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -57,11 +57,11 @@ def _backward(residuals: Any, cotangent: Array) -> tuple[Array]:
   y, places = residuals
 
   def automatic(cotangent: Array, y: Array, _: Array) -> Array:
-    found: Array = jax.vjp(_maxima, y)[1](cotangent)[0]
-    return found
+    gradient: Array = jax.vjp(_maxima, y)[1](cotangent)[0]
+    return gradient
 
-  found = lax.platform_dependent(cotangent, y, places, cpu=automatic, default=_scatter)
-  return (found,)
+  gradient = lax.platform_dependent(cotangent, y, places, cpu=automatic, default=_scatter)
+  return (gradient,)
 
 
 def _scatter(cotangent: Array, y: Array, places: Array) -> Array:

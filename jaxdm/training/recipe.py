@@ -63,7 +63,7 @@ def make(
     UserError: on a network that does not fit the inputs or the config.
   """
   is_images = len(input_shape) == 3
-  made = networks.make(
+  net = networks.make(
     network,
     num_classes=num_classes,
     input_shape=input_shape,
@@ -71,7 +71,7 @@ def make(
     dtype=config.compute_dtype,
     conv_backend=conv_backend,
   )
-  if config.muon_rate and not made.convolves:
+  if config.muon_rate and not net.convolves:
     raise UserError(
       "muon_rate",
       "must be 0 for a network without convolutions, which has no kernels that "
@@ -90,7 +90,7 @@ def make(
     )
 
   return Recipe(
-    made,
+    net,
     config.batch_size,
     config.num_steps,
     functools.partial(learning_rate, config),

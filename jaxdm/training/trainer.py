@@ -112,9 +112,9 @@ class Trainer(BaseTrainer):
     Raises:
       ValueError: if `share` is none.
     """
-    made = cls.__new__(cls)
-    made._set(fleet, folder, labels, target_values, target_labels, seed, share)
-    return made
+    trainer = cls.__new__(cls)
+    trainer._set(fleet, folder, labels, target_values, target_labels, seed, share)
+    return trainer
 
   def _set(
     self,
@@ -172,7 +172,7 @@ class Trainer(BaseTrainer):
     size = self.fleet.rows
     parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
     masks: list[np.ndarray] = []
-    waiting: list[Predictions] = []
+    pending: list[Predictions] = []
 
     def sets() -> Iterator[_Part]:
       for part in parts:
@@ -181,24 +181,24 @@ class Trainer(BaseTrainer):
         streams = [prng.Seed(subsets.family, int(number)) for number in part]
         yield masks_mn, self.labels, streams
 
-    left, done = list(chunks), 0
+    remaining, done = list(chunks), 0
     progress(done, len(numbers))
     for output in self._outputs(sets(), predict_training=predict_training):
-      waiting.extend(self._predictions(output).rows())
-      while left and len(left[0]) <= len(waiting):
-        rows = len(left[0])
-        some = Predictions.of_rows(waiting[:rows])
-        write(collection, left.pop(0), np.array(masks[:rows]), some)
-        del masks[:rows], waiting[:rows]
-        if not waiting:
+      pending.extend(self._predictions(output).rows())
+      while remaining and len(remaining[0]) <= len(pending):
+        rows = len(remaining[0])
+        some = Predictions.of_rows(pending[:rows])
+        write(collection, remaining.pop(0), np.array(masks[:rows]), some)
+        del masks[:rows], pending[:rows]
+        if not pending:
           self.fleet.settle()
         done += rows
         progress(done, len(numbers))
 
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    found = margins.correct_class_margins(logits_mtk, self.target_labels)
-    return self._mark_diverged(found)
+    margins_mt = margins.correct_class_margins(logits_mtk, self.target_labels)
+    return self._mark_diverged(margins_mt)
 
   def _predictions(self, output: Outputs) -> Predictions:
     """What models say of the targets and, if wanted, of the training examples.
