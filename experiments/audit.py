@@ -42,8 +42,8 @@ from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import lacking
 
 STAGE = "audit"
-_PRINTED = 10
-_MEMORISED = 0.25  # As in the article of Feldman and Zhang.
+_MOST_ROWS = 10
+_LEAST_MEMORISATION = 0.25  # As in the article of Feldman and Zhang.
 # Estimates of `Audit`, in the order of the table.
 _COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
 _TOTALS = ("support", "opposition")
@@ -96,11 +96,11 @@ def predictions_of(run: Run) -> TrainingPredictions:
   )
 
 
-def _cells(found: Audit, example: int) -> list[Any]:
+def _cells(result: Audit, example: int) -> list[Any]:
   """One example's numbers and intervals."""
-  cells: list[Any] = [int(found.models_in[example]), int(found.models_out[example])]
+  cells: list[Any] = [int(result.models_in[example]), int(result.models_out[example])]
   for name in (*_COLUMNS, *_TOTALS):
-    estimate = getattr(found, name)
+    estimate = getattr(result, name)
     ends = () if estimate is None else estimate
     cells += [f"{part[example]:.6g}" for part in ends] or [""] * 3
   return cells
@@ -109,7 +109,7 @@ def _cells(found: Audit, example: int) -> list[Any]:
 def write_table(
   path: epath.Path,
   predictions: TrainingPredictions,
-  found: Audit,
+  result: Audit,
   pairs: list[stand_ins.Pair],
 ) -> None:
   """Writes audit.csv."""
@@ -117,42 +117,42 @@ def write_table(
   for pair in reversed(pairs):
     twins |= {pair.first: pair.second, pair.second: pair.first}
   rows = []
-  for i, (label, suggested) in enumerate(
-    zip(found.labels, found.suggested_labels, strict=True)
+  for i, (label, suggestion) in enumerate(
+    zip(result.labels, result.suggested_labels, strict=True)
   ):
     names = (
       predictions.source(i),
       predictions.class_name(label),
-      predictions.class_name(suggested),
+      predictions.class_name(suggestion),
     )
-    rows.append((i, *names, *_cells(found, i), twins.get(i, "")))
+    rows.append((i, *names, *_cells(result, i), twins.get(i, "")))
   ends = [f"{n}{end}" for n in (*_COLUMNS, *_TOTALS) for end in ("", "_low", "_high")]
   header = ("index", "source", "label", "suggested_label", "models_in", "models_out")
   tables.write_rows(path, (*header, *ends, "stand_in"), rows)
 
 
-def summarise(predictions: TrainingPredictions, found: Audit) -> dict[str, Any]:
+def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
-  doubted = found.suspicious
-  quality, memorisation = found.label_quality, found.memorisation
+  suspects = result.suspicious
+  quality, memorisation = result.label_quality, result.memorisation
   return {
-    "examples": len(found.labels),
+    "examples": len(result.labels),
     "models": len(predictions.margins_mn),
-    "mean_consistency": float(np.nanmean(found.consistency.value)),
+    "mean_consistency": float(np.nanmean(result.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
-    "other_label_suggested": len(doubted),
-    "suspicious": int((quality.high[doubted] < 0.5).sum()),
-    "memorised": int((memorisation.low > _MEMORISED).sum()),
+    "other_label_suggested": len(suspects),
+    "suspicious": int((quality.high[suspects] < 0.5).sum()),
+    "memorised": int((memorisation.low > _LEAST_MEMORISATION).sum()),
   }
 
 
-def _print_worst(predictions: TrainingPredictions, found: Audit) -> None:
+def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   """The most suspicious labels."""
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
-  for i in found.suspicious[:_PRINTED]:
-    value, low, high = (part[i] for part in found.label_quality)
+  for i in result.suspicious[:_MOST_ROWS]:
+    value, low, high = (part[i] for part in result.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
-    labels = found.labels[i], found.suggested_labels[i]
+    labels = result.labels[i], result.suggested_labels[i]
     names = "".join(f"{predictions.class_name(label):<16}" for label in labels)
     print(f"{i:>8}  {names}{quality:<22}{predictions.source(i)}")
 
@@ -163,7 +163,7 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
   folder = predictions.workdir.path
 
   def work() -> dict[str, Any]:
-    found = audit(
+    result = audit(
       predictions.masks,
       predictions.margins_mn,
       predictions.labels,
@@ -173,20 +173,20 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
     pairs = stand_ins.find_pairs(
       predictions.masks, predictions.margins_mn, predictions.labels
     )
-    drawn = (
+    pictures = (
       {}
       if predictions.data is None
-      else audit_pictures.draw(predictions.data, found, pairs)
+      else audit_pictures.draw(predictions.data, result, pairs)
     )
-    _print_worst(predictions, found)
-    write_table(folder / "audit.csv", predictions, found, pairs)
-    for name, picture in drawn.items():
+    _print_worst(predictions, result)
+    write_table(folder / "audit.csv", predictions, result, pairs)
+    for name, picture in pictures.items():
       with atomic_io.writing(folder / name) as file:
         file.write(picture.content)
-    summary = summarise(predictions, found)
+    summary = summarise(predictions, result)
     more = {
       "stand_ins": [pair._asdict() for pair in pairs],
-      "captions": {name: picture.caption for name, picture in drawn.items()},
+      "captions": {name: picture.caption for name, picture in pictures.items()},
     }
     atomic_io.write_json(folder / "audit.json", summary | more)
     return summary

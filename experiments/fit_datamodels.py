@@ -52,19 +52,19 @@ def load(workdir: Workdir) -> Datamodels:
     WorkdirError: if the stage is not finished, or what it wrote has changed.
   """
   expected = stages.outputs_of(workdir, STAGE)[_OUTPUT]
-  path, found, why = workdir.path / "datamodels", None, "its digest is another one"
+  path, models, why = workdir.path / "datamodels", None, "its digest is another one"
   try:
-    found = Datamodels.load(path)
+    models = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
     why = str(error)
-  if found is None or identity.digest(found) != expected:
+  if models is None or identity.digest(models) != expected:
     raise WorkdirError(
       None,
       f"{path} is not what {STAGE} wrote ({why}); remove "
       f"{workdir.stages / STAGE}.json, and run python -m experiments.{STAGE} "
       f"--workdir={workdir.path} again",
     )
-  return found
+  return models
 
 
 def prior_of(

@@ -61,17 +61,17 @@ def named_scores(problem: Problem) -> dict[str, np.ndarray]:
     UserError: on files that do not hold scores of the problem, or of the wrong sign.
   """
   shape = len(problem.target_labels), len(problem.labels)
-  found = {}
+  scores = {}
   for text in score_files.SCORES.value or ():
     name, equals, path = text.partition("=")
     name, path = (name, path) if equals else (pathlib.Path(text).stem, text)
-    if not name or not path or name in found or pathlib.Path(name).name != name:
+    if not name or not path or name in scores or pathlib.Path(name).name != name:
       raise UserError("scores", f"must be NAME=FILE.npy with other names, got {text!r}")
-    found[name] = np.asarray(score_files.read(name, path, shape))
+    scores[name] = np.asarray(score_files.read(name, path, shape))
     try:
       make_cases(
         name,
-        found[name],
+        scores[name],
         problem.targets,
         problem.labels,
         problem.target_labels,
@@ -80,9 +80,9 @@ def named_scores(problem: Problem) -> dict[str, np.ndarray]:
       )
     except ValueError as error:
       raise UserError("scores", f": {error}") from error
-  if not found:
+  if not scores:
     raise UserError("scores", "is needed: NAME=FILE.npy")
-  return found
+  return scores
 
 
 def judge(problem: Problem, name: str, scores_tn: np.ndarray) -> Quality:
@@ -105,7 +105,7 @@ def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
   """Removes the examples with the highest scores, retrains, and sums it up."""
   dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
   folder = MODELS_DIR.value or f"runs/leaderboard/{problem.name}"
-  found = find_removals(
+  verdicts = find_removals(
     {name: scores_tn},
     problem.trainer(dataset, folder=folder),
     problem.labels,
@@ -116,7 +116,7 @@ def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
     progress=progress_bar.make(f"removals by {name}"),
   )
   class_sizes_t = np.bincount(problem.labels)[problem.target_labels]
-  return summarise(found, class_sizes_t)[name]
+  return summarise(verdicts, class_sizes_t)[name]
 
 
 def row_of(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]:

@@ -58,13 +58,13 @@ def main(run: Run) -> dict[str, Any]:
     rival_t = methods.rival_classes(run, base.logits_rtk)
     known = methods.scores(run, compare.names) | others
     scores = methods.for_repairs(known, data, rival_t)
-    found: dict[str, list[Verdict]] = {}
+    verdicts_of: dict[str, list[Verdict]] = {}
     for change in CHANGES:
       if change == "relabel" and run.networks:
         scores["relabel"] = _relabel_scores(run, targets)
-      used = sum(v.models_used for verdicts in found.values() for v in verdicts)
+      used = sum(v.models_used for verdicts in verdicts_of.values() for v in verdicts)
       budget = removals.BUDGET.value
-      found[change] = find_repairs(
+      verdicts_of[change] = find_repairs(
         scores,
         run.trainer,
         data.train_labels,
@@ -76,7 +76,7 @@ def main(run: Run) -> dict[str, Any]:
         budget=None if budget is None else budget - used,
         progress=run.bar(f"{STAGE} by {change}"),
       )
-    return _report(run, found, base.margins_rt)
+    return _report(run, verdicts_of, base.margins_rt)
 
   # A group of its own: the targets are not those of the other searches.
   settings = run.settings("search")["search"] | dataclasses.asdict(compare)
@@ -108,13 +108,13 @@ def _relabel_scores(run: Run, targets: np.ndarray) -> ScoreRows:
 
 
 def _report(
-  run: Run, found: Mapping[str, list[Verdict]], base_margins_rt: np.ndarray
+  run: Run, verdicts_of: Mapping[str, list[Verdict]], base_margins_rt: np.ndarray
 ) -> dict[str, Any]:
   """Writes table and figure of all changes, prints summaries, and returns them."""
   data, folder = run.dataset, run.workdir.path
   rows = [
     (change, *tables.verdict_row(verdict, base_margins_rt, data))
-    for change, verdicts in found.items()
+    for change, verdicts in verdicts_of.items()
     for verdict in verdicts
   ]
   table = folder / f"{STAGE}.csv"
@@ -123,12 +123,14 @@ def _report(
     change: removals.summarise_search(
       table.name, f"{STAGE}: targets repaired by {change}", verdicts, data
     )
-    for change, verdicts in found.items()
+    for change, verdicts in verdicts_of.items()
   }
-  figure = pictures.shares(data, found["removal"], found["relabel"], "repaired")
+  figure = pictures.shares(
+    data, verdicts_of["removal"], verdicts_of["relabel"], "repaired"
+  )
   with atomic_io.writing(folder / f"{STAGE}.png") as file:
     file.write(page.png(figure))
-  count = len({verdict.target for verdict in found["removal"]})
+  count = len({verdict.target for verdict in verdicts_of["removal"]})
   return {
     "methods": by_change,
     "targets": count,

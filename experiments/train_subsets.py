@@ -38,10 +38,10 @@ _BLOCK_ROWS = 4096
 
 def lacking(run: Run) -> int:
   """Models that no process has stored yet; those on all data count as one."""
-  found = int(not base_models.exist(run))
+  count = int(not base_models.exist(run))
   for collection in run.subsets.collections():
-    found += sum(len(chunk) for chunk in lacking_models(collection))
-  return found
+    count += sum(len(chunk) for chunk in lacking_models(collection))
+  return count
 
 
 def _report_repeated(collection: Collection) -> None:

@@ -229,14 +229,17 @@ def free_bytes() -> int:
   Of the host's, page caches are free, and limits of a container count; see `memory`.
   """
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  if all("bytes_limit" in found for found in stats):
-    return min(int(found["bytes_limit"] - found["bytes_in_use"]) for found in stats)
+  if all("bytes_limit" in device_stats for device_stats in stats):
+    return min(
+      int(device_stats["bytes_limit"] - device_stats["bytes_in_use"])
+      for device_stats in stats
+    )
   return memory.available_bytes()
 
 
 def peak_bytes() -> int:
   """Most memory that this process has used on a device, on the host where they share."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  if all("peak_bytes_in_use" in found for found in stats):
-    return max(int(found["peak_bytes_in_use"]) for found in stats)
+  if all("peak_bytes_in_use" in device_stats for device_stats in stats):
+    return max(int(device_stats["peak_bytes_in_use"]) for device_stats in stats)
   return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

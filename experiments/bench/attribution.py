@@ -90,9 +90,11 @@ def our_scores(trainer: Trainer, moments: int, count: int) -> np.ndarray:
   total_tn = np.zeros((len(trainer.target_labels), len(trainer.labels)), np.float32)
   terms_of = METHODS["influence"].terms
   assert terms_of is not None
-  needed = full_data.even_moments(moments)
-  for found in full_data.snapshots(trainer, count, needed):
-    for one in (one for one in found if one.moment in needed and one.converged()):
+  all_moments = full_data.even_moments(moments)
+  for snapshots in full_data.snapshots(trainer, count, all_moments):
+    for one in (
+      one for one in snapshots if one.moment in all_moments and one.converged()
+    ):
       [term] = terms_of(one, _DAMPING)
       if np.isfinite(term.unit):
         total_tn += np.asarray(term.score(term.train_rows, term.target_rows))
@@ -188,18 +190,18 @@ def train(problem: Problem, path: pathlib.Path, count: int) -> None:
       if len(_split(file)) >= count:
         return
   dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
-  found = torch_models.weights_on_all_data(problem.trainer(dataset), count)
-  names = {f"{i}:{name}": x for i, one in enumerate(found) for name, x in one.items()}
+  weights = torch_models.weights_on_all_data(problem.trainer(dataset), count)
+  names = {f"{i}:{name}": x for i, one in enumerate(weights) for name, x in one.items()}
   np.savez(path, **names)  # type: ignore[arg-type]
 
 
 def _split(file: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
   """The weights of each model."""
-  found: dict[int, dict[str, np.ndarray]] = {}
+  arrays_of: dict[int, dict[str, np.ndarray]] = {}
   for key in file:
     number, _, name = key.partition(":")
-    found.setdefault(int(number), {})[name] = file[key]
-  return [found[i] for i in sorted(found)]
+    arrays_of.setdefault(int(number), {})[name] = file[key]
+  return [arrays_of[i] for i in sorted(arrays_of)]
 
 
 def read_or_run(

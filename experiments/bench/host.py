@@ -182,14 +182,14 @@ def _searches(run: Run) -> Work:
     tables.write_targets(path, base.margins_rt, run.dataset)
     models = fit_datamodels.load(run.workdir)
     scores = methods.scores(run, _names(run), models)
-    named = {k: models if k == "datamodel" else v for k, v in scores.items()}
+    scores_by_name = {k: models if k == "datamodel" else v for k, v in scores.items()}
     t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
     flip = {"relabel": random_rows(t, n, seed=run.trainer.seed + 1)}
     problem = run.dataset.train_labels, run.dataset.test_labels
     config, retrain = run.experiment.search, _simulated_retrain(run)
     new_labels = (run.dataset.test_labels + 1) % run.dataset.num_classes
     removed = find_removals(
-      named, retrain, *problem, targets, config, base_margins=base.margins_rt
+      scores_by_name, retrain, *problem, targets, config, base_margins=base.margins_rt
     )
     flipped = find_label_flips(
       scores | flip,
@@ -202,8 +202,8 @@ def _searches(run: Run) -> Work:
     )
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
       table = run.workdir.path / f"{stage.STAGE}.csv"
-      found = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
-      random_workdir.record(run, stage.STAGE, stage.GROUPS, found)
+      summary = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
+      random_workdir.record(run, stage.STAGE, stage.GROUPS, summary)
 
   return work
 
@@ -266,10 +266,10 @@ def run_step(step: str, folder: str) -> dict[str, Any]:
     work = _STEPS[step].prepare(run)
     before = measure.forget_peak()
     start, cpu = time.perf_counter(), time.process_time()
-    kept = work()
+    result = work()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = measure.status_bytes("VmHWM")
-    del kept
+    del result
   return {
     "step": step,
     "seconds": seconds,
@@ -295,11 +295,11 @@ def _all_steps(folder: str, names: list[str]) -> list[dict[str, Any]]:
   """Measures steps one after another, each in a process of its own."""
   results = []
   for name in names:
-    found = measure.run_child("experiments.bench.host", f"{name},{folder}")
-    if not found:
+    result = measure.run_child("experiments.bench.host", f"{name},{folder}")
+    if not result:
       break  # Later steps read what earlier ones wrote.
-    results.append(found)
-    print(f"  {name}: {found['seconds']:.1f} s", file=sys.stderr)
+    results.append(result)
+    print(f"  {name}: {result['seconds']:.1f} s", file=sys.stderr)
   return results
 
 
@@ -320,8 +320,8 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  chosen = STEPS.value or list(_STEPS)
-  if unknown := set(chosen) - set(_STEPS):
+  names = STEPS.value or list(_STEPS)
+  if unknown := set(names) - set(_STEPS):
     raise UserError(
       "steps", f"must be some of {', '.join(_STEPS)}, got {sorted(unknown)}"
     )
@@ -331,10 +331,10 @@ def main(argv: list[str]) -> None:
     print(json.dumps(run_step(*measure.CHILD.value)))
     return
   with contextlib.ExitStack() as stack:
-    made = tempfile.TemporaryDirectory
-    folder = experiment_flags.WORKDIR.value or stack.enter_context(made())
+    make_folder = tempfile.TemporaryDirectory
+    folder = experiment_flags.WORKDIR.value or stack.enter_context(make_folder())
     print(_size(open_run(folder)), flush=True)
-    results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
+    results = _all_steps(folder, [_FIRST, *(s for s in names if s != _FIRST)])
   print(table(results))
   measure.write(results)
 

@@ -171,9 +171,9 @@ def main(argv: list[str]) -> None:
       for distance in DISTANCES.value:
         for side in sides:
           what = f"{side},{shape},{distance},{path}"
-          if found := measure.run_child("experiments.bench.lasso", what):
-            results.append(found)
-            seconds = f"{found['seconds']:.2f} s"
+          if result := measure.run_child("experiments.bench.lasso", what):
+            results.append(result)
+            seconds = f"{result['seconds']:.2f} s"
             print(f"  {shape} {distance} {side}: {seconds}", file=sys.stderr)
   print(table(results))
   measure.write(results)

@@ -130,20 +130,20 @@ def machine() -> dict[str, Any]:
 def compare() -> dict[str, Any]:
   """All sides of all rows."""
   rows = sides.all_rows()
-  chosen = [rows[name] for name in ROWS.value or rows]
+  rows_to_run = [rows[name] for name in ROWS.value or rows]
   runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
   peaks: dict[str, list[float]] = {}
   with tempfile.TemporaryDirectory() as cache:
     for number in range(ROUNDS.value):
       print(f"round {number + 1} of {ROUNDS.value}", file=sys.stderr)
-      for row in chosen:
+      for row in rows_to_run:
         peak = _measure("matmul", row, cache)["flops_per_second"]
         peaks.setdefault(row.compute_dtype, []).append(peak)
         for side in measure.select_sides(_COMPARED):
           if measured := _measure(side, row, cache):
             runs.setdefault((row.name, side), []).append(measured)
           # What there is so far, for a run that is stopped.
-          so_far = [[*key, found] for key, found in runs.items()]
+          so_far = [[*key, result] for key, result in runs.items()]
           measure.write({"unfinished": so_far, "peaks": peaks})
   peak_of = {dtype: statistics.median(values) for dtype, values in peaks.items()}
   results = [
@@ -231,8 +231,8 @@ def main(argv: list[str]) -> None:
   if unknown := set(ROWS.value or ()) - known.keys():
     raise UserError("rows", f"must be some of {', '.join(known)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]
-  found = {"machine": machine(), **(scale(sizes) if sizes else compare())}
-  measure.write(found)
+  report = {"machine": machine(), **(scale(sizes) if sizes else compare())}
+  measure.write(report)
 
 
 if __name__ == "__main__":

@@ -136,8 +136,8 @@ def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
 
 def names_images(stored: Mapping[str, Mapping[str, Any]]) -> bool:
   """Whether the command line or a workdir says which images are used."""
-  given = (DATA_DIR.value, ARRAYS.value, PRESET.value, flags.FLAGS["dataset"].value)
-  return any(given) or "data" in stored
+  values = (DATA_DIR.value, ARRAYS.value, PRESET.value, flags.FLAGS["dataset"].value)
+  return any(values) or "data" in stored
 
 
 def speed() -> Speed:
@@ -159,13 +159,13 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
   known = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
   groups = {}
   for name, config in GROUPS.items():
-    base, given = stored.get(name), _flag_values(config)
+    base, values = stored.get(name), _flag_values(config)
     if name == "data" and ARRAYS.value:
-      given = {"dataset": "arrays"} | given  # What the file is for.
+      values = {"dataset": "arrays"} | values  # What the file is for.
     if base is None:
       base = dataclasses.asdict(getattr(start, name))
       base |= {field: known[field] for field in base if field in known}
-    if given.get("dataset", base.get("dataset")) != base.get("dataset"):
+    if values.get("dataset", base.get("dataset")) != base.get("dataset"):
       base = {}  # The preset's choice of classes and sizes is about other images.
     unknown = base.keys() - {field.name for field in dataclasses.fields(config)}
     if unknown:
@@ -173,7 +173,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
         "workdir",
         f"was begun with another version, which had {', '.join(sorted(unknown))}",
       )
-    groups[name] = config(**{**base, **given})
+    groups[name] = config(**{**base, **values})
   _check_sources(groups["data"])
   return settings_lib.Experiment(**groups)
 

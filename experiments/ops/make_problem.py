@@ -73,8 +73,8 @@ def _base_logits(run: Run) -> np.ndarray:
 def _verdicts(run: Run) -> tuple[Verdict, ...]:
   """The removals, each with the examples that the search could remove."""
   stages.summary_of(run.workdir, _SEARCH)
-  found = tables.read_verdicts(run.workdir.path / f"{_SEARCH}.csv")
-  return tuple(one._replace(examples=one.examples[: one.largest]) for one in found)
+  verdicts = tables.read_verdicts(run.workdir.path / f"{_SEARCH}.csv")
+  return tuple(one._replace(examples=one.examples[: one.largest]) for one in verdicts)
 
 
 def _about(run: Run, name: str) -> dict[str, object]:

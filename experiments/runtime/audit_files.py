@@ -138,15 +138,15 @@ def open_predictions() -> TrainingPredictions:
 
 def _paths(workdir: Workdir) -> dict[str, str | None]:
   """The files that flags name now, or earlier."""
-  given = {flag.name: flag.value for flag in (*_OURS, margin_files.MASKS)}
-  return workdir.places.find(**given)
+  values = {flag.name: flag.value for flag in (*_OURS, margin_files.MASKS)}
+  return workdir.places.find(**values)
 
 
 def _masks(workdir: Workdir, path: str | None) -> training_sets.PackedMasks:
   """The training sets, of a file or of the models that were imported."""
   if path is None and imported_models.exist(workdir):
-    found = imported_models.collection(workdir)
-    return bank_lib.packed_masks(found.store, np.arange(found.models))
+    models = imported_models.collection(workdir)
+    return bank_lib.packed_masks(models.store, np.arange(models.models))
   if path is None:
     raise UserError(
       "masks", "is needed with --train_margins: an .npy of bool [m, n] training masks"

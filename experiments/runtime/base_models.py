@@ -167,12 +167,12 @@ def _choose(
     others: the error if some of the named ones are not among them, with places for all of
       these and for the first.
   """
-  named = np.sort(np.array(compare.target_list, int))
-  if named.size:
-    refused = named[~right_targets(margins_rt)[named]].tolist()
-    if refused:
-      raise UserError("search_targets", f": {others.format(refused, refused[0])}")
-    return named
+  targets_named = np.sort(np.array(compare.target_list, int))
+  if targets_named.size:
+    unfit = targets_named[~right_targets(margins_rt)[targets_named]].tolist()
+    if unfit:
+      raise UserError("search_targets", f": {others.format(unfit, unfit[0])}")
+    return targets_named
   targets = sample_targets(margins_rt, search.num_targets, search.seed)
   if not targets.size:
     raise UserError(None, none)

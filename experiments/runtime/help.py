@@ -101,14 +101,14 @@ def _settings() -> tuple[list[Section], list[Section]]:
   """The settings of an experiment by topic: common ones, and the rest."""
   common: list[Section] = []
   rare: list[Section] = []
-  seen: set[str] = set()  # One flag sets a field, as the seed, in all groups.
+  names_so_far: set[str] = set()  # One flag sets a field, as the seed, in all groups.
   for group, config in experiment_flags.GROUPS.items():
-    names = [f.name for f in dataclasses.fields(config) if f.name not in seen]
-    seen |= set(names)
-    for found, wanted in ((common, True), (rare, False)):
-      chosen = [name for name in names if (name in _COMMON) == wanted]
-      if chosen:
-        found.append(Section(_TOPICS[group], chosen))
+    names = [f.name for f in dataclasses.fields(config) if f.name not in names_so_far]
+    names_so_far |= set(names)
+    for sections, is_common in ((common, True), (rare, False)):
+      section_names = [name for name in names if (name in _COMMON) == is_common]
+      if section_names:
+        sections.append(Section(_TOPICS[group], section_names))
   speed = [field.name for field in dataclasses.fields(fleet.Speed)]
   return common, [*rare, Section("Speed (changes results by rounding only)", speed)]
 
@@ -116,10 +116,10 @@ def _settings() -> tuple[list[Section], list[Section]]:
 def _entry(name: str) -> str:
   """A flag's lines."""
   flag: Any = flags.FLAGS[name]
-  shown = f"--[no]{name}" if flag.boolean else f"--{name}"
+  form = f"--[no]{name}" if flag.boolean else f"--{name}"
   text = " ".join((flag.help or "").split())
   text = text.removesuffix("; repeat this option to specify a list of values")
-  text = f"{shown}: {text}{_default(name, flag)}"
+  text = f"{form}: {text}{_default(name, flag)}"
   return textwrap.fill(
     text,
     _WIDTH,

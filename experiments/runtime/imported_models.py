@@ -135,11 +135,11 @@ def adapt(
       "of their training examples from a file (--train_margins)",
     )
   sizes = models.store.settings["num_train"], models.store.settings["num_targets"]
-  found = len(dataset.train_labels), len(dataset.test_labels)
-  if sizes != found:
+  counts = len(dataset.train_labels), len(dataset.test_labels)
+  if sizes != counts:
     raise UserError(
       "dataset",
-      f"={experiment.data.dataset} has {found[0]} training and {found[1]} test "
+      f"={experiment.data.dataset} has {counts[0]} training and {counts[1]} test "
       f"images, but the imported models are of {sizes[0]} and {sizes[1]}",
     )
   held_out = experiment.collect.num_held_out

@@ -140,8 +140,8 @@ class Program(NamedTuple):
       used |= {experiment_flags.WORKDIR.name, experiment_flags.BANK_DIR.name}
     else:
       used |= {flag.name for flag in by_module[experiment_flags.__name__]}
-    given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
-    return sorted(given - used)
+    present = {name for name in flags.FLAGS if flags.FLAGS[name].present}
+    return sorted(present - used)
 
   def run(self) -> None:
     """Parses the command line and runs it in a process of its own."""

@@ -34,13 +34,13 @@ def read(folder: epath.Path) -> list[Row]:
   """
   rows = [checksummed_json.read(path) for path in sorted(folder.glob("*.json"))]
   digests = {name: load_problem(name).digest for name in problem_names()}
-  found = []
+  rows_now = []
   for row in rows:
     if digests.get(row["problem"]) == row["problem_digest"]:
-      found.append(row)
+      rows_now.append(row)
     else:
       print(f"left out: {row['method']} on {row['problem']}, which is another file now")
-  return found
+  return rows_now
 
 
 def page(rows: list[Row]) -> str:

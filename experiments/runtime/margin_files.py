@@ -121,16 +121,16 @@ def open_files() -> Files:
   experiment = experiment_flags.experiment(stored)
   targets = TARGETS.value or "{}:{}".format(*before.get("targets", ("", "")))
   drop = DROP_NONFINITE.value or before.get("drop_nonfinite", False)
-  found = _find_models(workdir, targets)
-  print(_description(found))
+  models = _find_models(workdir, targets)
+  print(_description(models))
   if unused := experiment_flags.flag_fields() - _USED:
     name = min(unused)
     raise UserError(name, "has no effect on models that others trained")
-  masks, margins_mt = _finite(found, drop=drop)
+  masks, margins_mt = _finite(models, drop=drop)
   now: dict[str, Any] = {
     "masks": [*masks.shape],
     "digest": identity.digest([masks, margins_mt]),
-    "targets": [found.first, found.first + margins_mt.shape[1]],
+    "targets": [models.first, models.first + margins_mt.shape[1]],
     "drop_nonfinite": drop,
   }
   same = all(now[name] == before.get(name) for name in ("targets", "drop_nonfinite"))
@@ -198,14 +198,14 @@ def _from_files(masks: str, margins: str, targets: str) -> _Models:
   if margins_mt.dtype.kind != "f":
     raise UserError("margins", f"must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
-  packed = training_sets.PackedMasks.of(check_blocks(masks_mn))
-  return _Models(packed, margins_mt[:, start:stop], start, margins_mt.shape[1])
+  packed_masks = training_sets.PackedMasks.of(check_blocks(masks_mn))
+  return _Models(packed_masks, margins_mt[:, start:stop], start, margins_mt.shape[1])
 
 
 def _from_store(workdir: Workdir, targets: str) -> _Models:
   """The models that were imported."""
-  found = imported_models.collection(workdir)
-  models, count = found.store, found.models
+  collection = imported_models.collection(workdir)
+  models, count = collection.store, collection.models
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)

@@ -115,29 +115,29 @@ class OwnTrainer(BaseTrainer):
 
   def _margins(self, models: Models) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    found = self._call(self._retrain, models, len(self.target_labels))
-    return self._mark_diverged(found)
+    margins_mt = self._call(self._retrain, models, len(self.target_labels))
+    return self._mark_diverged(margins_mt)
 
   def _predictions(self, models: Models, *, predict_training: bool) -> Predictions:
     """Margins of the targets and, if asked for, of the training examples."""
     if not predict_training:
       return Predictions(self._margins(models))
     t, n = len(self.target_labels), len(self.labels)
-    found = self._mark_diverged(self._call(self._retrain_for_all, models, t + n))
-    return Predictions(found[:, :t], training_margins_mn=found[:, t:])
+    margins = self._mark_diverged(self._call(self._retrain_for_all, models, t + n))
+    return Predictions(margins[:, :t], training_margins_mn=margins[:, t:])
 
   def _call(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
     """What a function of the user returns: float32 margins [m, count]."""
     first = self.seed * _SEED_STEP % 2**32
     seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
     with _user_code(self._config.retrain):
-      returned = retrain(models.masks_mn, models.labels_mn, seeds)
+      output = retrain(models.masks_mn, models.labels_mn, seeds)
     try:
-      found = margins_of(lambda *_: returned, *models[:2], seeds, count)
+      margins = margins_of(lambda *_: output, *models[:2], seeds, count)
     except ValueError as error:
       raise UserError("retrain", str(error).removeprefix("retrain ")) from error
     with np.errstate(over="ignore"):  # Infinite margins count as diverged.
-      return np.array(found, np.float32)
+      return np.array(margins, np.float32)
 
   def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part."""
@@ -159,8 +159,8 @@ class OwnTrainer(BaseTrainer):
       masks = collection.subsets.masks(self.seed, len(self.labels), numbers)
       labels = np.tile(self.labels, (len(masks), 1))
       models = Models(masks, labels, _seeds(collection.subsets, numbers))
-      found = self._predictions(models, predict_training=training)
-      write(collection, chunk, masks, found)
+      predictions = self._predictions(models, predict_training=training)
+      write(collection, chunk, masks, predictions)
       done += len(chunk)
       progress(done, total)
 
@@ -203,8 +203,8 @@ def adapt(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
   """
   name, compare = experiment.retrain.retrain, experiment.compare
   of_networks = from_full_data(compare.names)
-  lost = [method for method in compare.names if method in of_networks]
-  methods = [method for method in compare.names if method not in lost]
+  left_out = [method for method in compare.names if method in of_networks]
+  methods = [method for method in compare.names if method not in left_out]
   if not methods:
     raise UserError(
       "methods",
@@ -217,18 +217,19 @@ def adapt(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
       "must be runner-up or a class with --retrain, which gives no gradients "
       "for relabel scores, got 'best'",
     )
-  given = experiment.prior.priors.split(",")
-  priors = [prior for prior in given if not needs_networks(prior)]
+  candidates = experiment.prior.priors.split(",")
+  priors = [prior for prior in candidates if not needs_networks(prior)]
   if not priors:
     raise UserError(
       "priors",
       f"={experiment.prior.priors} need scores of networks, which --retrain does not "
       "give; name none or class",
     )
-  if lost := lost + [f"prior {prior}" for prior in given if prior not in priors]:
+  left_out += [f"prior {prior}" for prior in candidates if prior not in priors]
+  if left_out:
     print(
-      f"left out: {', '.join(lost)}, since they need gradients or features of networks, "
-      f"which --retrain={name} does not give"
+      f"left out: {', '.join(left_out)}, since they need gradients or features of "
+      f"networks, which --retrain={name} does not give"
     )
   return dataclasses.replace(
     experiment,

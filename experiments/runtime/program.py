@@ -85,8 +85,8 @@ def _where_to_report() -> str:
   with contextlib.suppress(importlib.metadata.PackageNotFoundError):
     about = importlib.metadata.metadata("jaxdm")
     version = f" {about['Version']}"
-    named = [url.partition(", ")[2] for url in about.get_all("Project-URL", [])]
-    where = next(iter([*named, *about.get_all("Home-page", [])]), where)
+    urls = [url.partition(", ")[2] for url in about.get_all("Project-URL", [])]
+    where = next(iter([*urls, *about.get_all("Home-page", [])]), where)
   return (
     f"This is a fault of jaxdm{version}, which none of its messages foresees. Please "
     f"report it, with all lines above, to {where}."

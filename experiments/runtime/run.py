@@ -62,15 +62,15 @@ class Run:
     if not self.experiment.audit.audit:  # Workdirs begun before it was one lack it too.
       unused.add("audit")
     configs = {g: getattr(self.experiment, g) for g in groups if g not in unused}
-    chosen = {name: dataclasses.asdict(config) for name, config in configs.items()}
+    values = {name: dataclasses.asdict(config) for name, config in configs.items()}
     if "start" in groups:
-      chosen["start"] = {"preset": self.preset}
-    if "data" in chosen:
-      chosen["data"]["fingerprint"] = self.dataset.fingerprint()
-    if "collect" in chosen:  # Where it stays if there are more models later.
+      values["start"] = {"preset": self.preset}
+    if "data" in values:
+      values["data"]["fingerprint"] = self.dataset.fingerprint()
+    if "collect" in values:  # Where it stays if there are more models later.
       first = int(self.experiment.collect.held_out_numbers[0])
-      chosen["collect"]["held_out_from"] = first
-    return chosen
+      values["collect"]["held_out_from"] = first
+    return values
 
   def inputs(self, *finished: str) -> dict[str, str]:
     """Digests of all that a stage reads, so that it is done again where that has changed.
@@ -85,15 +85,15 @@ class Run:
     for stage in reversed(finished):
       stages.summary_of(self.workdir, stage)
     held_out = [rows.margins_mt for rows in self.subsets.held_out_rows()]
-    found = {
+    digests = {
       "models": identity.digest(self.trainer.identity()),
       "fitted_rows": identity.digest(self.subsets.fitted_rows().margins_mt),
       "held_out_rows": identity.digest(held_out),
     }
     for stage in finished:
-      stages.check_inputs(self.workdir, stage, found)
-      found |= stages.outputs_of(self.workdir, stage)
-    return found
+      stages.check_inputs(self.workdir, stage, digests)
+      digests |= stages.outputs_of(self.workdir, stage)
+    return digests
 
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
     """A progress bar that the workdir logs, with the number of diverged models."""

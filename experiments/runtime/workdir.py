@@ -67,9 +67,9 @@ class Workdir:
 
   def check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
-    begun = bool(atomic_io.find(self.stages, "*.json"))
+    has_stages = bool(atomic_io.find(self.stages, "*.json"))
     try:
-      if begun and not atomic_io.is_remote(self.bank) and not self.bank.exists():
+      if has_stages and not atomic_io.is_remote(self.bank) and not self.bank.exists():
         raise OSError("the stores of this workdir were there, and are not now")
       atomic_io.check_writable(self.bank)
     except Exception as error:  # Buckets raise many kinds.
@@ -88,11 +88,11 @@ class Workdir:
     Raises:
       WorkdirError: if it cannot be written, or another process holds it.
     """
-    wanted = {".lock": fcntl.LOCK_EX}
+    locks = {".lock": fcntl.LOCK_EX}
     if count > 1:
-      wanted = {".lock": fcntl.LOCK_SH, f".lock-{index}-of-{count}": fcntl.LOCK_EX}
+      locks = {".lock": fcntl.LOCK_SH, f".lock-{index}-of-{count}": fcntl.LOCK_EX}
     with contextlib.ExitStack() as stack:
-      for name, kind in wanted.items():
+      for name, kind in locks.items():
         try:
           self.stages.mkdir(parents=True, exist_ok=True)
           file = stack.enter_context(open(self.path / name, "ab"))

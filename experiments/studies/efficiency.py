@@ -158,8 +158,8 @@ def evaluate(
   held_out: tuple[training_sets.PackedMasks, np.ndarray],
 ) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
-  found = evaluate_scores(weights_tn, *held_out)
-  return Point(way, models, *found.lds)
+  quality = evaluate_scores(weights_tn, *held_out)
+  return Point(way, models, *quality.lds)
 
 
 def models_needed(curve: Mapping[int, float], lds: float) -> float | None:
@@ -181,11 +181,11 @@ def savings(points: list[Point]) -> dict[str, dict[int, float | None]]:
     if point.models:
       curves.setdefault(point.way, {})[point.models] = point.lds
   published = curves.get("published", {})
-  found: dict[str, dict[int, float | None]] = {}
+  ratios: dict[str, dict[int, float | None]] = {}
   for way, curve in curves.items():
-    needed = {m: models_needed(curve, lds) for m, lds in published.items()}
-    found[way] = {m: round(m / k, 1) if k else None for m, k in needed.items()}
-  return found
+    sizes = {m: models_needed(curve, lds) for m, lds in published.items()}
+    ratios[way] = {m: round(m / k, 1) if k else None for m, k in sizes.items()}
+  return ratios
 
 
 def _sizes_and_ways(experiment: settings_lib.Experiment) -> tuple[list[int], list[str]]:
@@ -266,11 +266,11 @@ def _fit_all(
     problem = Problem(
       run.experiment.fit, run.dataset, scores, masks.take(rows), margins_mt[rows]
     )
-    stored, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
-    found = stored(name, functools.partial(weights, way, problem))
+    cache, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
+    arrays = cache(name, functools.partial(weights, way, problem))
     if name in REMOVALS.value:  # The others would fill the memory.
-      fits[name] = found["weights"]
-    points.append(evaluate(way, size, found["weights"], held_out))
+      fits[name] = arrays["weights"]
+    points.append(evaluate(way, size, arrays["weights"], held_out))
     bar(i + 1, total)
   return points, fits
 

@@ -163,7 +163,7 @@ def changes_of(
     is_wrong: the changes are to make the target right; else to make it wrong.
   """
   of = inputs, np.array([target]), SearchConfig(max_share=_ALL)
-  none, found = np.zeros(0, int), []
+  none, changes = np.zeros(0, int), []
   for change in CHANGES:
     is_removal = change == "removal"
     cases = (
@@ -176,8 +176,8 @@ def changes_of(
         first = case.ranking[:k]
         verb = "removed" if is_removal else "relabelled"
         pair = (first, none) if is_removal else (none, first)
-        found.append(Change(f"{k} {verb}: {case.method}", *pair))
-  return found
+        changes.append(Change(f"{k} {verb}: {case.method}", *pair))
+  return changes
 
 
 def train(
@@ -217,7 +217,7 @@ def _predictions(data: Dataset, logits_rtk: np.ndarray, target: int) -> str:
   return f"target {about}: models on all data predict {', '.join(parts)}"
 
 
-def _print(subject: Subject, found: Sequence[Outcome]) -> None:
+def _print(subject: Subject, outcomes: Sequence[Outcome]) -> None:
   """The target, its first supporters and opponents, and what models say."""
   print(subject.title)
   for name, examples in subject.groups.items():
@@ -225,7 +225,7 @@ def _print(subject: Subject, found: Sequence[Outcome]) -> None:
     for example in examples[:_PRINTED].tolist():
       about = names.describe_example(subject.data, example)
       print(f"  {subject.weights_n[example]:+.3f}  {about}")
-  for o in found:
+  for o in outcomes:
     accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
     margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
     print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
@@ -250,25 +250,25 @@ def _rows(subject: Subject, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
   ]
 
 
-def _picture(subject: Subject, found: Sequence[Outcome]) -> bytes:
+def _picture(subject: Subject, outcomes: Sequence[Outcome]) -> bytes:
   """The target, the images that support and oppose it, and what changing some does."""
-  data, shown = subject.data, np.concatenate(list(subject.groups.values()))
+  data, examples = subject.data, np.concatenate(list(subject.groups.values()))
   rows = ", ".join(
     f"{place} row: {name}"
     for place, name in zip(("first", "second"), subject.groups, strict=True)
   )
   fig = image_figures.explanation(
     data.test_images[subject.target],
-    data.train_images[shown],
+    data.train_images[examples],
     title=f"{subject.title}\n{rows}, with the datamodel's weight in logits",
     image_titles=[
       f"{subject.weights_n[e]:+.2f}\n{names.thumbnail_title(data, e)}"
-      for e in shown.tolist()
+      for e in examples.tolist()
     ],
-    names=[o.change for o in found],
-    accuracies=np.array([o.accuracy for o in found]),
-    margins=np.array([o.margin for o in found]),
-    columns=len(shown) // 2,
+    names=[o.change for o in outcomes],
+    accuracies=np.array([o.accuracy for o in outcomes]),
+    margins=np.array([o.margin for o in outcomes]),
+    columns=len(examples) // 2,
   )
   return page.png(fig)
 
@@ -321,18 +321,18 @@ def main(run: Run) -> dict[str, Any]:
     inputs = SearchInputs(data.train_labels, data.test_labels, base.margins_rt)
     changes = changes_of(inputs, scores, target, ks, is_wrong=is_wrong)
     label = own if is_wrong else int(rival_t[target])
-    found = [outcome("nothing changed", base.margins_rt[:, target])]
-    found += train(run.trainer, target, changes, label, run.bar("explain"))
-    _print(subject, found)
+    outcomes = [outcome("nothing changed", base.margins_rt[:, target])]
+    outcomes += train(run.trainer, target, changes, label, run.bar("explain"))
+    _print(subject, outcomes)
     header = ("change", "place", "index", "class", "source", "weight")
     tables.write_rows(run.workdir.path / f"{stage}.csv", header, _rows(subject, changes))
     with atomic_io.writing(run.workdir.path / f"{stage}.png") as file:
-      file.write(_picture(subject, found))
-    shown = np.concatenate(list(subject.groups.values()))
+      file.write(_picture(subject, outcomes))
+    examples = np.concatenate(list(subject.groups.values()))
     return {
       "softmax": subject.confidence,
-      "outcomes": [o._asdict() for o in found],
-      "caption": words.caption(data, target, shown),
+      "outcomes": [o._asdict() for o in outcomes],
+      "caption": words.caption(data, target, examples),
     }
 
   settings = {"target": target, "ks": ks, "explain_models": MODELS.value}

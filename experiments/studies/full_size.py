@@ -81,10 +81,10 @@ def weakest_targets(margins_rt: np.ndarray, count: int) -> np.ndarray:
   """
   mean_t = margins_rt.mean(axis=0)
   right_t = ((margins_rt > 0).mean(axis=0) >= _RIGHT) & (mean_t > 0)
-  found = np.flatnonzero(right_t)
-  if len(found) < count:
-    raise UserError("weakest", f"must be at most {len(found)}, got {count}")
-  return np.sort(found[np.argsort(mean_t[found], kind="stable")[:count]])
+  right = np.flatnonzero(right_t)
+  if len(right) < count:
+    raise UserError("weakest", f"must be at most {len(right)}, got {count}")
+  return np.sort(right[np.argsort(mean_t[right], kind="stable")[:count]])
 
 
 def all_changes(
@@ -104,20 +104,20 @@ def all_changes(
     relabelled: sizes of relabelling. An image of two targets gets the first one's.
   """
   everything = np.ones(len(labels), bool)
-  found = [Change("", "removed", 0, 0, everything, labels)]
+  changes = [Change("", "removed", 0, 0, everything, labels)]
   for method, ranked in rankings.items():
     for k in sizes:
       mask = everything.copy()
       mask[np.concatenate([ranking[:k] for ranking in ranked])] = False
-      found.append(Change(method, "removed", k, int(np.sum(~mask)), mask, labels))
+      changes.append(Change(method, "removed", k, int(np.sum(~mask)), mask, labels))
   method, ranked = next(iter(rankings.items()))
   for k in relabelled:
     changed = labels.copy()
     for ranking, label in reversed(list(zip(ranked, new_labels, strict=True))):
       changed[ranking[:k]] = label
     count = int(np.sum(changed != labels))
-    found.append(Change(method, "relabelled", k, count, everything, changed))
-  return found
+    changes.append(Change(method, "relabelled", k, count, everything, changed))
+  return changes
 
 
 def outcome(change: Change, margins_mu: np.ndarray) -> dict[str, Any]:
@@ -282,11 +282,11 @@ def main(argv: list[str]) -> None:
   new_labels = label_flips.runner_up_class(logits_rtk[:, targets], own)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))
   changes = all_changes(labels, rankings, new_labels, sizes, relabelled)
-  found: list[dict[str, Any]] = []
+  results: list[dict[str, Any]] = []
   started = time.perf_counter()
   for line in _outcomes(trainer, changes):
-    found.append(line)
-    seconds = (time.perf_counter() - started) / (len(found) * MODELS.value)
+    results.append(line)
+    seconds = (time.perf_counter() - started) / (len(results) * MODELS.value)
     measure.write(
       {
         "device": devices.describe(),
@@ -294,10 +294,10 @@ def main(argv: list[str]) -> None:
         "accuracy": accuracy,
         "targets": targets.tolist(),
         "seconds_per_model": seconds,
-        "changes": found,
+        "changes": results,
       }
     )
-  print(table(found))
+  print(table(results))
   print(f"{seconds:.2f} s a model on {devices.describe()}")
 
 

@@ -120,13 +120,13 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
     One mapping a method and size: method, removed, mean_margin, share of targets with a
     mean margin of at most 0, and difference with standard_error, of the pairs of targets.
   """
-  found: dict[tuple[str, int], dict[int, float]] = {}
+  curves: dict[tuple[str, int], dict[int, float]] = {}
   for row in rows:
-    found.setdefault((row.method, row.removed), {})[row.target] = row.mean_margin
+    curves.setdefault((row.method, row.removed), {})[row.target] = row.mean_margin
   first, summary = rows[0].method, []
-  for (method, k), means in found.items():
+  for (method, k), means in curves.items():
     means_t = np.array(list(means.values()))
-    pairs = means_t - np.array([found[first, k][target] for target in means])
+    pairs = means_t - np.array([curves[first, k][target] for target in means])
     error = float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else np.nan
     summary.append(
       {

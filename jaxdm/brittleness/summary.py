@@ -93,9 +93,9 @@ def recall_and_precision(
     ones that are among the examples (precision; NaN if nothing is changed).
   """
   changed = {i for v in verdicts if not v.censored for i in v.examples[: v.k]}
-  wanted = set(np.asarray(examples).tolist())
-  both = len(changed & wanted)
-  return both / len(wanted), both / len(changed) if changed else np.nan
+  named_examples = set(np.asarray(examples).tolist())
+  both = len(changed & named_examples)
+  return both / len(named_examples), both / len(changed) if changed else np.nan
 
 
 def _by_class(

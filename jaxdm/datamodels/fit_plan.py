@@ -97,7 +97,7 @@ class Parts:
 
   def __init__(
     self,
-    kept: cache_lib.Cache,
+    cache: cache_lib.Cache,
     share: tuple[int, int],
     counts: Sequence[int],
     progress: progress_lib.Progress,
@@ -105,12 +105,12 @@ class Parts:
     """Makes nothing yet.
 
     Args:
-      kept: where the processes meet.
+      cache: where the processes meet.
       share: (i, N): this is process i of N.
       counts: how many parts each call of `make` will name.
       progress: called with (parts made here, parts to make here).
     """
-    self._kept, self._progress = kept, progress
+    self._kept, self._progress = cache, progress
     self._mine = slice(share[0], None, share[1])
     self._total = sum(len(range(count)[self._mine]) for count in counts)
     self._made: dict[str, dict[str, np.ndarray]] = {}

@@ -123,7 +123,7 @@ class Fleet:
     sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
     batch, keys = devices.shard_rows((sets, keys))
-    state = self._run(lambda made: made.begin, self._inputs, keys)
+    state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
 
     def seconds_of(steps: int) -> float:
       start = time.perf_counter()
@@ -226,7 +226,9 @@ class Fleet:
       variables = self.train(sets, keys)
       (logits, features), of_training = self.predict(variables, values), None
       if predict_training:
-        of_training = self._run(lambda made: made.logits, training, variables)
+        of_training = self._run(
+          lambda all_programs: all_programs.logits, training, variables
+        )
       jax.tree.map(lambda array: array.copy_to_host_async(), (logits, of_training))
       if ahead is not None:
         yield ahead
@@ -268,7 +270,7 @@ class Fleet:
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
     batch, keys = devices.shard_rows((sets.rows(rows), keys[rows]))
-    state = self._run(lambda made: made.begin, self._inputs, keys)
+    state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
     num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
     advance = functools.partial(self._advance, (batch, keys))
     for until in moments:
@@ -278,13 +280,15 @@ class Fleet:
         state = self._checkpoints.run(name, state, first, last, advance)
       else:
         state = advance(state, first, last)
-      yield self._run(lambda made: made.variables, self._inputs, (state, batch))
+      yield self._run(
+        lambda all_programs: all_programs.variables, self._inputs, (state, batch)
+      )
       first = last
 
   def _advance(self, rows: Any, state: State, first: int, stop: int) -> Any:
     """The models after some steps."""
     shared = self._inputs, (np.int32(first), np.int32(stop))
-    return self._run(lambda made: made.advance, shared, (state, *rows))
+    return self._run(lambda all_programs: all_programs.advance, shared, (state, *rows))
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
     """Names the models of a call by all that they depend on.
@@ -301,7 +305,9 @@ class Fleet:
 
   def predict(self, variables: Variables, values: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""
-    return self._run(lambda made: made.predict, devices.replicate(values), variables)
+    return self._run(
+      lambda all_programs: all_programs.predict, devices.replicate(values), variables
+    )
 
   def gradients(
     self, variables: Variables, values: np.ndarray, labels: np.ndarray, keys: Array
@@ -316,7 +322,9 @@ class Fleet:
     """
     examples = devices.replicate((values, np.asarray(labels, np.int32)))
     return self._run(
-      lambda made: made.gradients, examples, (variables, self._fill_keys(keys))
+      lambda all_programs: all_programs.gradients,
+      examples,
+      (variables, self._fill_keys(keys)),
     )
 
   def class_gradients(
@@ -328,7 +336,7 @@ class Fleet:
     """
     shared = devices.replicate(values)
     rows = variables, self._fill_keys(keys)
-    return self._run(lambda made: made.class_gradients, shared, rows)
+    return self._run(lambda all_programs: all_programs.class_gradients, shared, rows)
 
   def _fill_keys(self, keys: Array) -> Array:
     """Keys of `rows` models, on the devices."""
