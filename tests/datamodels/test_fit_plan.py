@@ -206,7 +206,7 @@ def test_the_number_of_devices_changes_no_bit(monkeypatch) -> None:
   caches = devices._mesh, fista._compile, path._squared_errors
   found, tol = [], FitConfig(num_lambdas=2, tol=1e-7)
   for used in (2, 1):
-    monkeypatch.setattr(devices, "used", lambda lanes=None, used=used: used)
+    monkeypatch.setattr(devices, "count_for", lambda lanes=None, used=used: used)
     for cache in caches:
       cache.cache_clear()
     masks, margins = problem()
