@@ -42,8 +42,8 @@ from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import lacking
 
 STAGE = "audit"
-_MOST_ROWS = 10
-_LEAST_MEMORISATION = 0.25  # As in the article of Feldman and Zhang.
+_PRINTED = 10
+_MEMORISED = 0.25  # As in the article of Feldman and Zhang.
 # Estimates of `Audit`, in the order of the table.
 _COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
 _TOTALS = ("support", "opposition")
@@ -133,23 +133,23 @@ def write_table(
 
 def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
-  suspects = result.suspicious
+  doubted = result.suspicious
   quality, memorisation = result.label_quality, result.memorisation
   return {
     "examples": len(result.labels),
     "models": len(predictions.margins_mn),
     "mean_consistency": float(np.nanmean(result.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
-    "other_label_suggested": len(suspects),
-    "suspicious": int((quality.high[suspects] < 0.5).sum()),
-    "memorised": int((memorisation.low > _LEAST_MEMORISATION).sum()),
+    "other_label_suggested": len(doubted),
+    "suspicious": int((quality.high[doubted] < 0.5).sum()),
+    "memorised": int((memorisation.low > _MEMORISED).sum()),
   }
 
 
 def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   """The most suspicious labels."""
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
-  for i in result.suspicious[:_MOST_ROWS]:
+  for i in result.suspicious[:_PRINTED]:
     value, low, high = (part[i] for part in result.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
     labels = result.labels[i], result.suggested_labels[i]

@@ -116,10 +116,10 @@ def _settings() -> tuple[list[Section], list[Section]]:
 def _entry(name: str) -> str:
   """A flag's lines."""
   flag: Any = flags.FLAGS[name]
-  form = f"--[no]{name}" if flag.boolean else f"--{name}"
+  shown = f"--[no]{name}" if flag.boolean else f"--{name}"
   text = " ".join((flag.help or "").split())
   text = text.removesuffix("; repeat this option to specify a list of values")
-  text = f"{form}: {text}{_default(name, flag)}"
+  text = f"{shown}: {text}{_default(name, flag)}"
   return textwrap.fill(
     text,
     _WIDTH,
