@@ -152,7 +152,7 @@ def test_a_study_of_other_sizes_is_a_study_beside_the_first(tmp_path, stage) -> 
   assert set(before[f"{stage.STAGE}.csv"].decode().splitlines()) < set(lines)
 
 
-@pytest.mark.parametrize("where", ["_fit", "_judged"])
+@pytest.mark.parametrize("where", ["_fit", "_evaluate"])
 def test_a_stage_that_failed_has_not_happened(tmp_path, monkeypatch, where) -> None:
   """Settings, places and results are those of the last one that has."""
   folder = tmp_path / "run"

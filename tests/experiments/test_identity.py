@@ -652,7 +652,7 @@ def efficiency_parts() -> Entry:
     (folder / "stages/efficiency.json").unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch, flagsaver.as_parsed(sizes=str(FITTED)):
       patch.setattr(efficiency, "weights", weights)
-      patch.setattr(efficiency, "judged", lambda *a: efficiency.Point("x", 1, 0, 0, 0))
+      patch.setattr(efficiency, "evaluate", lambda *a: efficiency.Point("x", 1, 0, 0, 0))
       patch.setattr(efficiency, "_write", lambda *a: None)
       patch.setattr(base_models, "load", lambda opened: base)
       efficiency.main(opened)
