@@ -1,4 +1,4 @@
-"""Finds how few training images must go before a prediction falls, and proves it.
+"""Finds how few training images must be removed to flip a prediction, and verifies it.
 
   python -m experiments.brittleness --workdir=runs/fashion
 

@@ -1,4 +1,4 @@
-"""Finds how few labels must be flipped before a prediction falls, and proves it.
+"""Finds how few labels must be changed to flip a prediction, and verifies it.
 
   python -m experiments.label_flip --workdir=runs/fashion
 

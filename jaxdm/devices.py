@@ -119,12 +119,12 @@ def count_for(lanes: int | None = None) -> int:
 
 
 def replicate(tree: Any, lanes: int | None = None) -> Any:
-  """The arrays of a pytree, whole, on every device that is used for so many lanes."""
+  """Copies the arrays of a pytree to each device that is used for so many lanes."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec()))
 
 
 def shard_rows(tree: Any, lanes: int | None = None) -> Any:
-  """The arrays of a pytree with their first axis, of rows, split over those devices."""
+  """Splits the arrays of a pytree along their first axis, of rows, over those devices."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec(_AXIS)))
 
 
@@ -224,7 +224,7 @@ def share_memory() -> bool:
 
 
 def free_bytes() -> int:
-  """Memory that the host can still give where devices share it, else the fullest device.
+  """Free memory: of the host if devices share it, else of the fullest device.
 
   Of the host's, page caches are free, and limits of a container count; see `memory`.
   """
@@ -238,7 +238,7 @@ def free_bytes() -> int:
 
 
 def peak_bytes() -> int:
-  """Most memory that this process has used on a device, on the host where they share."""
+  """Peak memory of this process: of one device, or of the host if devices share it."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   if all("peak_bytes_in_use" in device_stats for device_stats in stats):
     return max(int(device_stats["peak_bytes_in_use"]) for device_stats in stats)

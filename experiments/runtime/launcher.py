@@ -1,4 +1,4 @@
-"""How every launcher starts and how it fails: one line, and nothing touched."""
+"""How every launcher starts, and how it fails: with one line, before any change."""
 
 import contextlib
 import dataclasses

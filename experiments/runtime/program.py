@@ -1,4 +1,4 @@
-"""How every program parses its flags and fails: what its user can mend is one line."""
+"""How every program parses its flags, and prints errors that users can correct."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from absl import app, flags
 from experiments.runtime import progress_bar
 from jaxdm.errors import UserError
 
-# What a machine refuses where nothing is wrong with the code: rights, room, broken disks.
+# Errors of a machine, not of the code: permissions, full or broken disks.
 _OF_THE_MACHINE = {
   errno.EACCES,
   errno.EDQUOT,

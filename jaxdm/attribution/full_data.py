@@ -1,6 +1,6 @@
-"""Models on all data, and what methods learn of them while they are trained.
+"""Models on all data, and what attribution methods need of them during training.
 
-The models are not kept; all that is needed is taken while they are on the devices.
+The models are not stored; all that is needed is computed while they are on the devices.
 """
 
 from collections.abc import Collection, Iterator
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
   Attributes:
     moment: the share of training that is done, in (0, 1].
     learning_rate: at this moment.
-    gradients: of the examples' log-odds; None where they were not asked for.
+    gradients: of the examples' log-odds; None where they were not requested.
     outputs: of the trained model; None before the end of training.
   """
 
@@ -72,8 +72,8 @@ def snapshots(
 
   Yields:
     For the models of each call of the fleet, and every moment in ascending order, the
-    end of training included, a list with a snapshot of each model. Forget it before the
-    next is asked for: a device then holds the gradients of one call at one moment.
+    end of training included, a list with a snapshot of each model. Delete it before the
+    next one is requested: a device then holds the gradients of one call at one moment.
   """
   fleet, labels, t = trainer.fleet, trainer.labels, len(trainer.target_labels)
   values = np.concatenate([trainer.target_values, fleet.values])

@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
   Attributes:
     target: index among the targets.
-    method: who ranked.
+    method: the method that ranked the examples.
     ranking: training examples, the one to change first in front.
     sizes: numbers of them to try, ascending.
   """

@@ -1,4 +1,4 @@
-"""The fewest training examples without which a prediction falls."""
+"""The fewest training examples whose removal flips a prediction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,11 +39,12 @@ def find_removals(
 ) -> list[Verdict]:
   """Finds small sets of training examples without which models get targets wrong.
 
-  For each target the examples with the highest scores are removed, more or fewer, until
-  a smallest number is found; then fresh models are trained without them. A removal counts
-  only if the upper confidence bound of their mean margin is at most 0. The smallest
-  removal in truth may be smaller: scores only propose. This one call is the whole
-  interface of the search, so that it has nine arguments; four are needed.
+  For each target, single models are trained without more or fewer of the examples with
+  the highest scores, to find a small number that flips it. Then fresh models are trained
+  without these examples. A removal counts only if the upper confidence bound of their
+  mean margin is at most 0. Smaller removals may exist, since the scores only propose
+  examples. This one call is the whole interface of the search, so that it has nine
+  arguments; four are needed.
 
   >>> import jaxdm, numpy as np
   >>> n, labels = 12, np.array([0, 1] * 6)
@@ -67,7 +68,7 @@ def find_removals(
     target_labels: int[t].
     targets: indices of the targets to search; None: `config.num_targets` of them, drawn
       from those that models on all data get right.
-    config: how hard to look, and what counts as shown.
+    config: settings of the search and of the verification.
     base_margins: real[r, t], margins of models trained on all data, 8 or more where the
       skewness of margins is to be known; None: 16 are trained.
     budget: models to train at most, those on all data not counted; a search that needs

@@ -1,7 +1,7 @@
 """The fewest training examples whose change makes a wrong prediction right.
 
-The search, its proof and its level are those of removals, on negated margins and negated
-scores.
+The search, the verification and its level are those of removals, on negated margins and
+negated scores.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The one thing a search asks for: margins of models on edited training sets."""
+"""Margins of models on edited training sets, by any function that trains."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class TrainChanges:
 
 
 def targets_of(retrain: Retrain, num_targets: int) -> list[int]:
-  """The targets whose margins a `retrain` function returns, in order of columns."""
+  """The targets whose margins a `retrain` function returns, in the order of columns."""
   return [int(t) for t in getattr(retrain, "targets", range(num_targets))]
 
 

@@ -1,8 +1,8 @@
-"""How few training examples must change before a prediction falls: search, then proof.
+"""How few training examples flip a prediction: search, then verification.
 
-Single models propose sizes; a claim rests on several models of one size, trained with
-fresh seeds that nothing before has seen. The search knows neither which method ranked the
-examples nor how models are trained.
+Single models propose sizes. A claim needs several models of one size, trained with
+fresh seeds. The search knows neither which method ranked the examples nor how models are
+trained.
 """
 
 import logging
@@ -118,12 +118,12 @@ class _Search:
     return state.size, prng.model_seeds("search", 1, state.done)
 
   def models_expected(self) -> int:
-    """Models that this case will still request, if its next ones go as most do."""
+    """An estimate of how many models this case will still request."""
     config, state = self._config, self._state
     verification = config.verify_seeds // 2
     if isinstance(state, _Verifying):
       return max(2 * verification - len(state.margins), len(self.request()[1]))
-    if not state.done:  # Most cases turn out hopeless at once.
+    if not state.done:  # Most cases end after the first model.
       return 1 + verification
     return (config.search_models - state.done + 1) // 2 + 2 * verification
 
@@ -137,7 +137,7 @@ class _Search:
       self._observe_probe(margins, self._state)
 
   def _observe_probe(self, margins: np.ndarray, state: _Probing) -> None:
-    """Probes again, verifies, or ends where even the largest size does nothing."""
+    """Probes again, verifies, or ends if even the largest size has no effect."""
     if not state.done:
       self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
       self._judge(state.size, margins, mean_bounds(margins, self._config.confidence))
@@ -182,7 +182,7 @@ class _Search:
   def _judge(
     self, index: int, margins: np.ndarray, bounds: tuple[float, float, float]
   ) -> None:
-    """Records what these models say of a size; claims nothing."""
+    """Records the margins of these models at a size, without a claim."""
     mean, low, high = bounds
     self.verdict = self.verdict._replace(
       k_tried=int(self.sizes[index]),
@@ -213,13 +213,13 @@ def search(
   Args:
     cases: targets and rankings.
     retrain: trains changes (case, size), and returns the margin of each one's target.
-    config: how hard to look.
-    base: what models on all data say of the targets. The test of a target allows for the
+    config: settings of the search and of the verification.
+    base: statistics of models on all data. The test of a target allows for the
       skewness of its margins; where that is unknown, for a skewness of up to 1, and needs
       up to a quarter more models than for normal margins.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
-    progress: called with (models asked for so far, models expected in all).
+    progress: called with (models trained so far, models expected in all).
     restate: restates a verdict for the caller, whose margins may be others.
 
   Returns:

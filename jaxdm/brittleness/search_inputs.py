@@ -86,7 +86,7 @@ def choose_targets(
   """The targets to search, int[u], ascending; by default some of those that are right.
 
   Raises:
-    UserError: if models on all data get none right, or one that was asked for wrong.
+    UserError: if models on all data get no target right, or a requested one wrong.
     ValueError: on a target out of range.
   """
   return _choose(
@@ -104,7 +104,7 @@ def choose_wrong_targets(
   """The targets to repair, int[u], ascending; by default some of those that are wrong.
 
   Raises:
-    UserError: if models on all data get none wrong, or one that was asked for right.
+    UserError: if models on all data get no target wrong, or a requested one right.
     ValueError: on a target out of range.
   """
   return _choose(
@@ -124,14 +124,14 @@ def _choose(
   none: str,
   others: str,
 ) -> np.ndarray:
-  """The targets asked for, or a sample, of those whose margins are positive.
+  """The requested targets, or a sample, of those whose margins are positive.
 
   Args:
     margins_rt: of models on all data, or negated.
-    targets: those asked for.
+    targets: the requested ones; None: a sample.
     config: of the sample.
-    none: what models on all data get if there are none.
-    others: what they get if some that are asked for are not among them.
+    none: the end of the error if no target has a positive margin.
+    others: the end of the error if some requested targets have none.
   """
   if targets is None:
     sample = sample_targets(margins_rt, config.num_targets, config.seed)

@@ -43,10 +43,10 @@ def summarise(
   Returns:
     By method: targets, class_sizes (the smallest and the largest of the targets'
     classes), share_flipped, share_flipped_within (by the change's share of the target's
-    class), share_mostly_wrong (the other definition as well: those flipped that at most
-    half of the models of the proof get right; of repairs it is share_mostly_right, those
-    that at least half get right), median_k with its 95 % interval (None where censored),
-    largest_k_tried, models_used, unfinished,
+    class), share_mostly_wrong (the share that is flipped and that at most half of the
+    models of the verification get right; of repairs share_mostly_right: at least half get
+    it right), median_k with its 95 % interval (None where censored), largest_k_tried,
+    models_used, unfinished,
     claims_at_unchecked_skewness (see `unchecked`).
   """
   summary = {}

@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
 
   Attributes:
     target: index among the targets.
-    method: who ranked.
+    method: the method that ranked the examples.
     k: examples changed in the smallest verified change; -1 if censored.
     censored: whether no change of up to `largest` examples was verified.
     k_tried: the size that the margin below belongs to: k, or, if censored, the size that
@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
     largest: the largest size that the search may try.
     largest_margin: margin of the search's first model, trained there: unlike the margin
       above it is of a size that no margin has chosen.
-    models_used: asked for in this case, search and verification together.
+    models_used: models trained for this case, search and verification together.
     finished: False if the budget ran out first.
     skewness: of the target's margins, as estimated from other models (see `search`);
       None if no estimate was given.

@@ -1,4 +1,4 @@
-"""Work that the processes of one job share in a folder: who makes which part, and how."""
+"""How the processes of one job share a fit in a folder: which part each one computes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,14 +37,14 @@ def agree(
 ) -> FitPlan:
   """The plan that a folder holds; where there is none, one that is made and written.
 
-  Of several processes that come at the same time one writes its plan, and all read it.
+  If several processes start at the same time, one writes its plan and all read it.
 
   Args:
-    folder: where the processes meet, now and in every later start; None: nowhere.
+    folder: that all processes share, also those of later starts; None: no other process.
     make: makes a plan from what this process finds.
     index: of this process. In a bucket, where nothing can be written exclusively,
       process 0 makes the plan and the others wait for it.
-    form: that this process was asked for.
+    form: that the caller requests; None: any.
     tile: the same.
 
   Raises:
@@ -81,7 +81,7 @@ def agree(
 def _write(
   path: epath.Path, plan: FitPlan, form: design.Form | None, tile: int | None
 ) -> None:
-  """Writes a plan, and what had been asked for, unless there is one."""
+  """Writes a plan, with the form and tile that were requested, unless there is one."""
   atomic_io.make_folder(path.parent)
   requested = {"form": form, "tile": tile}
   content: dict[str, Any] = {
@@ -105,7 +105,7 @@ class Parts:
     """Makes nothing yet.
 
     Args:
-      cache: where the processes meet.
+      cache: where the processes exchange parts.
       share: (i, N): this is process i of N.
       counts: how many parts each call of `make` will name.
       progress: called with (parts made here, parts to make here).

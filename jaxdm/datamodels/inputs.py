@@ -1,4 +1,4 @@
-"""What a fit of datamodels takes: checked, and in the form in which it is used."""
+"""The inputs of a fit of datamodels: checked, and in the form in which they are used."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -40,7 +40,7 @@ def check_candidates(candidates: Any) -> dict[str, Prior]:
 
 
 def check_share(share: tuple[int, int], folder: Any) -> None:
-  """Raises ValueError unless share is (i, N), with a folder to meet in if N > 1."""
+  """Raises ValueError unless share is (i, N), with a folder for tiles if N > 1."""
   polling.check_share(share)
   if share[1] > 1 and folder is None:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""A first look at how well margins can be predicted, while models are still trained."""
+"""A rough estimate of the LDS while models are still being trained."""
 
 import numpy as np
 

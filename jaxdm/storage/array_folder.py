@@ -116,7 +116,7 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
 
 
 class ArrayFolder(Mapping[str, np.ndarray]):
-  """The arrays of a folder by name; each is opened when it is asked for.
+  """The arrays of a folder by name; each is opened when it is indexed.
 
   The arrays are read-only memory maps: indexing reads only the pages that it needs.
   """

@@ -1,4 +1,4 @@
-"""Files that are either whole or what they were before, also after a crash."""
+"""Atomic writes: after a crash a file is either complete or what it was before."""
 
 import contextlib
 import errno

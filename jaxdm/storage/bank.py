@@ -161,11 +161,11 @@ def model_ids(
 class Bank:
   """Margins of models by id, appended to and never rewritten.
 
-  A chunk's number is a digest of its ids, so that processes need not agree on one.
+  A chunk's number is a digest of its ids, so that processes need not coordinate.
   """
 
   def __init__(self, store: store_lib.Store):
-    """Takes a store with labels, of which nothing is known before `refresh`."""
+    """Takes a store with labels; no model is known before `refresh`."""
     self._store = store
     self._row_of: dict[str, int] = {}
     self._known: set[int] = set()
@@ -176,7 +176,7 @@ class Bank:
     return self._store.path
 
   def refresh(self) -> None:
-    """Learns of what has been stored since, by whichever process."""
+    """Reads which models any process has stored since the last call."""
     for chunk, rows in self._store.chunks().items():
       if chunk not in self._known:
         self._admit(chunk, self._store.about(chunk, rows)["ids"])
@@ -241,7 +241,7 @@ class Bank:
         yield chunk, "ids of another chunk"
 
   def _admit(self, chunk: int, ids: Sequence[str]) -> None:
-    """Makes a finished chunk's rows known."""
+    """Adds a chunk's models to the index."""
     self._known.add(chunk)
     for offset, model_id in enumerate(ids):
       row = chunk * self._store.rows_per_chunk + offset

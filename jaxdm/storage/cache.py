@@ -1,4 +1,4 @@
-"""Parts of a long computation, kept in a folder so that a stopped one continues."""
+"""Parts of a long computation in a folder, from which a killed run continues."""
 
 import json
 import warnings
@@ -39,7 +39,7 @@ def name_of(depends_on: Any) -> str:
 
 
 class Cache:
-  """Arrays by name: made when first asked for, and kept in a folder if there is one."""
+  """Arrays by name, which are computed once and stored in a folder if there is one."""
 
   def __init__(self, folder: str | epath.PathLike | None, settings: Mapping[str, Any]):
     """Opens or makes the folder.

@@ -1,4 +1,4 @@
-"""Models that are remembered by training set, labels and seed, and trained only once."""
+"""Models that are stored by training set, labels and seed, and trained only once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -27,10 +27,10 @@ def recall(
   """Margins of models: those that a bank lacks are trained and stored.
 
   Args:
-    bank: remembers them.
+    bank: stores them.
     models: which are wanted, some perhaps more than once.
     train: takes parts of at most `rows` models, and yields float[m, t] margins of each in
-      order. Each part is stored before the next one is asked for.
+      order. Each part is stored before the next one is requested.
     rows: models a part.
     share: (i, N): this is process i of N that ask for the same models, in the same
       order: each trains an Nth and waits for the others to store the rest.
@@ -88,7 +88,7 @@ class CachedRetrain:
     *,
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> np.ndarray:
-    """Margins float32[m, t]; only what the folder lacks is asked of the function."""
+    """Margins float32[m, t]; the function trains only models that the folder lacks."""
     masks = np.asarray(masks, bool)
     labels = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
     models = Models(masks, labels, np.asarray(seeds))

@@ -1,4 +1,4 @@
-"""A crash-safe store of rows, in chunks that say when they are whole.
+"""A crash-safe store of rows, in chunks with markers that say which are complete.
 
 On disk:
 
@@ -6,7 +6,7 @@ On disk:
   <array>/zarr.json, c/...   zarr v3, one file for each chunk of rows
   done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
 
-A chunk without its marker never happened. JSON files carry a digest of their own
+A chunk without its marker counts as missing. JSON files carry a digest of their own
 content, so that every byte of the store is covered: `verify` looks at all of them. Chunks
 have numbers, and whoever writes a chunk writes all of it, so that processes which write
 different chunks never meet, and two which write the same rows write the same bytes.
@@ -118,7 +118,7 @@ class Store:
     checksummed_json.write(manifest, {**requested, **own}, new=True)
 
   def chunks(self) -> dict[int, int]:
-    """The rows in each chunk that is whole, by chunk; a listing, nothing is read."""
+    """The rows in each complete chunk, by chunk; files are listed, and none is read."""
     return dict(sorted(map(parse_marker, self._marker_names())))
 
   def write(
@@ -173,7 +173,7 @@ class Store:
       raise StoreError(None, f"{self.path} is damaged: {error}") from error
 
   def chunks_at(self, chunk: int) -> list[int]:
-    """The rows that a chunk's markers tell of; none if it is not whole."""
+    """The rows that a chunk's markers name; none if the chunk is not complete."""
     return [parse_marker(name)[1] for name in self._marker_names(f"{chunk:014d}-")]
 
   def about(self, chunk: int, rows: int) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Store:
       )
 
   def forget(self, chunk: int) -> None:
-    """Makes a chunk one that never happened."""
+    """Removes the markers of a chunk, which then counts as missing."""
     for name in self._marker_names(f"{chunk:014d}-"):
       (self.path / "done" / name).unlink(missing_ok=True)
 

@@ -18,7 +18,8 @@ from jaxdm.typing import Array
 
 NAMES = ("resnet9", "mlp", "linear")
 Variables = dict[str, Any]
-# How modules are told that they are trained, and what they are told when they are not.
+# Arguments that say whether a module is in training, with their values in training and
+# outside of it.
 _SWITCHES = {
   "train": (True, False),
   "training": (True, False),
@@ -77,8 +78,8 @@ class Network:
   Attributes:
     module: takes float32[b, ...] inputs; returns logits [b, k], or logits and features.
     initialise: makes 'params' and 'batch_stats' from a key and the shape of one input.
-    switch: the argument by which the module is told whether it is trained; '' if it
-      has none.
+    switch: the argument that says whether the module is in training; '' if it has
+      none.
     convolves: whether it has convolutions.
     identity: what tells its models from those of another network, as JSON values; None
       for ResNet-9, which the training configuration describes completely.

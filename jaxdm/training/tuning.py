@@ -75,7 +75,7 @@ def choose(
   """How many models a device trains in parallel, and by which convolution.
 
   Args:
-    speed: what is asked for; where it does not say, defaults by device.
+    speed: the requested settings; where they are None, the device has defaults.
     config: how each model is trained.
     recipe: of that, with convolutions by XLA.
     input_shape: of one input.
