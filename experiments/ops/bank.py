@@ -157,10 +157,10 @@ def merge(run: Run, other: epath.Path) -> None:
       raise UserError(
         "other", f"={other} has {folder.name}, which this experiment has not"
       )
-    copied, torn = verify.merge(own, folder)
-    print(f"{folder.name}: {copied} chunks taken over")
-    if torn:
-      print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
+    num_copied, incomplete = verify.merge(own, folder)
+    print(f"{folder.name}: {num_copied} chunks taken over")
+    if incomplete:
+      print(f"{incomplete} chunks are not whole in {folder}; copy it again to have them")
   provenance.take_over(run.workdir.path, other)
   left = train_subsets.lacking(run)
   print(f"{left} models are missing" if left else "no model is missing")

@@ -250,9 +250,9 @@ def _warn(tally: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
   """Names the examples of which something cannot be said."""
   sizes = np.bincount(labels[labels >= 0], minlength=1)
   alone = np.isin(labels, np.flatnonzero(sizes == 1))
-  known = ~tally.lacking_n
-  never_out = known & (tally.outside.right.number == 0)
-  never_in = known & (tally.inside.right.number == 0)
+  has_margins = ~tally.lacking_n
+  never_out = has_margins & (tally.outside.right.number == 0)
+  never_in = has_margins & (tally.inside.right.number == 0)
   texts = {
     "have a label that is no class": labels < 0,
     "are alone in their class, so that models without them cannot choose it": alone,
@@ -264,8 +264,8 @@ def _warn(tally: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
     if is_one.any():
       numbers = np.flatnonzero(is_one)
       warnings.warn(f"{len(numbers)} examples {text}: {some(numbers)}", stacklevel=3)
-  if lost := num_models - tally.num_models:
+  if left_out := num_models - tally.num_models:
     warnings.warn(
-      f"{lost} of {num_models} models are left out: margins of them are not finite",
+      f"{left_out} of {num_models} models are left out: margins of them are not finite",
       stacklevel=3,
     )

@@ -95,8 +95,8 @@ def _check(name: str, labels: np.ndarray) -> np.ndarray:
     raise DataError(None, f"{name} are one-hot; give {name.split()[-1]}.argmax(axis=1)")
   if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
     finite = labels.dtype.kind == "f" and bool(np.isfinite(labels).all())
-    whole = finite and bool((labels % 1 == 0).all())
-    remedy = f"; give {name.split()[-1]}.astype(int)" if whole else ""
+    are_integers = finite and bool((labels % 1 == 0).all())
+    remedy = f"; give {name.split()[-1]}.astype(int)" if are_integers else ""
     raise DataError(
       None,
       f"{name} must be integers or text [number], got {labels.dtype}{list(labels.shape)}"

@@ -268,26 +268,32 @@ def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> S
     Where they end.
   """
   _, advance, _ = _compile(lanes)
-  rows, part, whole = None, problem, state
+  rows, part, all_states = None, problem, state
   while True:
     state = advance(shared, (part, state))
     shared = shared._replace(fresh=np.asarray(False))
     gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
     # A gap that is not a number ends the steps: it will not become one.
-    left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))
+    unfinished = np.flatnonzero(
+      (gap_t > float(shared.tol)) & (steps_t < int(shared.limit))
+    )
     size = len(gap_t)
-    while len(left) <= size // 2 >= _LEAST_BUCKET and size % (2 * lanes) == 0:
+    while len(unfinished) <= size // 2 >= _LEAST_BUCKET and size % (2 * lanes) == 0:
       size //= 2
-    if left.size and size == len(gap_t):
+    if unfinished.size and size == len(gap_t):
       continue
     # One program of all devices at a time: see `devices.row`.
-    whole = state if rows is None else jax.block_until_ready(_put(whole, rows, state))
-    if not left.size:
-      return whole
-    chosen_rows = np.concatenate([left, np.repeat(left[:1], size - len(left))])
-    next_ones = jax.block_until_ready(_take((state, part), chosen_rows))
+    all_states = (
+      state if rows is None else jax.block_until_ready(_put(all_states, rows, state))
+    )
+    if not unfinished.size:
+      return all_states
+    places = np.concatenate(
+      [unfinished, np.repeat(unfinished[:1], size - len(unfinished))]
+    )
+    next_ones = jax.block_until_ready(_take((state, part), places))
     state, part = devices.shard_rows(next_ones, lanes)
-    rows = chosen_rows if rows is None else rows[chosen_rows]
+    rows = places if rows is None else rows[places]
 
 
 @jax.jit
@@ -297,6 +303,6 @@ def _take(tree: Any, rows: Array) -> Any:
 
 
 @jax.jit
-def _put(whole: Any, rows: Array, part: Any) -> Any:
+def _put(all_rows: Any, rows: Array, part: Any) -> Any:
   """Every array with some targets replaced."""
-  return jax.tree.map(lambda x, y: x.at[rows].set(y), whole, part)
+  return jax.tree.map(lambda x, y: x.at[rows].set(y), all_rows, part)

@@ -280,8 +280,8 @@ class Solver:
     with jax.enable_x64(True):
       matrix = self._make_design(np.float64)
       shared = _shared_of(matrix, self._design[1], np.float64, _MARGIN * tol, limit)
-      whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
-      problem = devices.shard_rows(jax.tree.map(lambda x: x[padded], whole), lanes)
+      all_targets = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
+      problem = devices.shard_rows(jax.tree.map(lambda x: x[padded], all_targets), lanes)
       start = devices.shard_rows(w_tn[padded], lanes)
       gw_tn = fista.times_gram(matrix, start, lanes)
       state = fista.begin(start, gw_tn, lanes)

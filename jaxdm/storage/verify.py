@@ -145,14 +145,14 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   have = dict(
     store.parse_marker(marker.name) for marker in atomic_io.find(mine / "done", "*.json")
   )
-  copied = left = 0
+  copied = incomplete = 0
   for marker in atomic_io.find(theirs / "done", "*.json"):
     chunk, rows = store.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
     about = checksummed_json.read(marker)
     if not all((theirs / file).exists() for file in about["files"]):
-      left += 1
+      incomplete += 1
       continue
     contents = {file: (theirs / file).read_bytes() for file in about["files"]}
     for file, digest in about["files"].items():
@@ -164,7 +164,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
       store.write_file(mine / file, content)
     checksummed_json.write(mine / "done" / marker.name, about)
     copied += 1
-  return copied, left
+  return copied, incomplete
 
 
 def _compare(

@@ -140,17 +140,17 @@ def _backward(residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
   rows, cotangent = _rows(x, span), _rows(cotangents[0], span)
   line_c = _line(scale_c, bias_c, moments)
   line = _along_rows(line_c, span)
-  whole = cotangent
+  full = cotangent
   cotangent = jnp.where(rows * line[0] + line[1] > 0, cotangent, 0.0)
 
-  def by_sign(whole: Array, _: Array) -> Array:
-    return whole * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
+  def by_sign(full: Array, _: Array) -> Array:
+    return full * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
 
   # The same again for GPUs: XLA would keep the signs in memory between the sums and the
   # gradient, even from the forward pass on, which takes longer than to compute them twice
   # from what is read anyway.
   terms = lax.platform_dependent(
-    whole, cotangent, cuda=by_sign, default=lambda _, positive: positive
+    full, cotangent, cuda=by_sign, default=lambda _, positive: positive
   )
   sums = _sums(terms, terms * rows)
   cotangent_c, product_c = _per_channel(sums, span)

@@ -67,11 +67,11 @@ def missing(
   Returns:
     The numbers of the models that each such chunk lacks, at its end.
   """
-  size, whole = store.rows_per_chunk, store.chunks()
+  size, rows_of = store.rows_per_chunk, store.chunks()
   index, of = shard
   ranges = []
   for chunk in range(index, -(-count // size), of):
-    numbers = range(chunk * size + whole.get(chunk, 0), min((chunk + 1) * size, count))
+    numbers = range(chunk * size + rows_of.get(chunk, 0), min((chunk + 1) * size, count))
     if numbers:
       ranges.append(numbers)
   return ranges

@@ -160,9 +160,9 @@ def _image_gradient(
   if (down, along) == (1, 1):
     return phases
   phases = phases.reshape(-1, rows, columns, down, along, shape[3])
-  whole = phases.transpose(0, 1, 3, 2, 4, 5)
-  whole = whole.reshape(-1, rows * down, columns * along, shape[3])
-  return whole[:, : shape[1], : shape[2]]
+  gradient = phases.transpose(0, 1, 3, 2, 4, 5)
+  gradient = gradient.reshape(-1, rows * down, columns * along, shape[3])
+  return gradient[:, : shape[1], : shape[2]]
 
 
 def _kernel_gradient(

@@ -91,18 +91,18 @@ def im2col(
   # Whole rows, if that lengthens the product little or leaves it short anyway; whole
   # images, if that makes it no longer.
   rows = joins_rows(images, kernel)
-  whole = rows and height <= kh
+  is_whole_image = rows and height <= kh
   if rows:
     kernel = spread_taps(kernel, 1, width, strides[1], pad_w[0], out_w)
     images = images.reshape(batch, height, width * channels)
-  if whole:
+  if is_whole_image:
     kernel = spread_taps(kernel, 0, height, strides[0], pad_h[0], out_h)
     patches = images.reshape(batch, -1)
   else:
     axes = [(1, kh, strides[0], out_h, pad_h), (2, kw, strides[1], out_w, pad_w)]
     patches = _unfold(images, axes[:1] if rows else axes)
   columns = out_w * features if rows else features
-  columns = out_h * columns if whole else columns
+  columns = out_h * columns if is_whole_image else columns
   flat = jnp.dot(patches, kernel.reshape(-1, columns), precision=precision)
   return flat.reshape(batch, out_h, out_w, features)
 
