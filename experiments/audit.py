@@ -31,7 +31,7 @@ from etils import epath
 
 from experiments import fit_datamodels
 from experiments.runtime import audit_files, launcher, margin_files, stages
-from experiments.runtime.audit_files import Bank
+from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 from jaxdm.audits import stand_ins
@@ -49,7 +49,7 @@ _COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
 _TOTALS = ("support", "opposition")
 
 
-def bank_of(run: Run) -> Bank:
+def predictions_of(run: Run) -> TrainingPredictions:
   """What a workdir's own models predict of its training examples.
 
   Raises:
@@ -75,7 +75,7 @@ def bank_of(run: Run) -> Bank:
     )
   classes = None
   if "classes" in training.columns:
-    classes = store_lib.Matrix(training, "classes", rows)
+    classes = store_lib.MatrixView(training, "classes", rows)
   settings, scores = run.settings(STAGE), None
   inputs = {"predictions": identity.digest(training.identity(rows))}
   if stages.is_finished(run.workdir, fit_datamodels.STAGE):
@@ -83,10 +83,10 @@ def bank_of(run: Run) -> Bank:
     scores = fit_datamodels.load(run.workdir).weights_tn
   else:
     print("no support and opposition: there are no datamodels; run fit_datamodels first")
-  return Bank(
+  return TrainingPredictions(
     run.workdir,
     run.subsets.first_rows().masks,
-    store_lib.Matrix(training, "margins", rows),
+    store_lib.MatrixView(training, "margins", rows),
     run.dataset.train_labels,
     classes,
     scores,
@@ -96,42 +96,49 @@ def bank_of(run: Run) -> Bank:
   )
 
 
-def _cells(found: Audit, example: int) -> list[Any]:
+def _cells(result: Audit, example: int) -> list[Any]:
   """One example's numbers and intervals."""
-  cells: list[Any] = [int(found.models_in[example]), int(found.models_out[example])]
+  cells: list[Any] = [int(result.models_in[example]), int(result.models_out[example])]
   for name in (*_COLUMNS, *_TOTALS):
-    estimate = getattr(found, name)
+    estimate = getattr(result, name)
     ends = () if estimate is None else estimate
     cells += [f"{part[example]:.6g}" for part in ends] or [""] * 3
   return cells
 
 
 def write_table(
-  path: epath.Path, bank: Bank, found: Audit, pairs: list[stand_ins.Pair]
+  path: epath.Path,
+  predictions: TrainingPredictions,
+  result: Audit,
+  pairs: list[stand_ins.Pair],
 ) -> None:
   """Writes audit.csv."""
   twins: dict[int, int] = {}
   for pair in reversed(pairs):
     twins |= {pair.first: pair.second, pair.second: pair.first}
   rows = []
-  for i, (label, suggested) in enumerate(
-    zip(found.labels, found.suggested_labels, strict=True)
+  for i, (label, suggestion) in enumerate(
+    zip(result.labels, result.suggested_labels, strict=True)
   ):
-    names = bank.source(i), bank.class_name(label), bank.class_name(suggested)
-    rows.append((i, *names, *_cells(found, i), twins.get(i, "")))
+    names = (
+      predictions.source(i),
+      predictions.class_name(label),
+      predictions.class_name(suggestion),
+    )
+    rows.append((i, *names, *_cells(result, i), twins.get(i, "")))
   ends = [f"{n}{end}" for n in (*_COLUMNS, *_TOTALS) for end in ("", "_low", "_high")]
   header = ("index", "source", "label", "suggested_label", "models_in", "models_out")
   tables.write_rows(path, (*header, *ends, "stand_in"), rows)
 
 
-def summarise(bank: Bank, found: Audit) -> dict[str, Any]:
+def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
-  doubted = found.suspicious
-  quality, memorisation = found.label_quality, found.memorisation
+  doubted = result.suspicious
+  quality, memorisation = result.label_quality, result.memorisation
   return {
-    "examples": len(found.labels),
-    "models": len(bank.margins_mn),
-    "mean_consistency": float(np.nanmean(found.consistency.value)),
+    "examples": len(result.labels),
+    "models": len(predictions.margins_mn),
+    "mean_consistency": float(np.nanmean(result.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
     "other_label_suggested": len(doubted),
     "suspicious": int((quality.high[doubted] < 0.5).sum()),
@@ -139,45 +146,61 @@ def summarise(bank: Bank, found: Audit) -> dict[str, Any]:
   }
 
 
-def _print_worst(bank: Bank, found: Audit) -> None:
+def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   """The most suspicious labels."""
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
-  for i in found.suspicious[:_PRINTED]:
-    value, low, high = (part[i] for part in found.label_quality)
+  for i in result.suspicious[:_PRINTED]:
+    value, low, high = (part[i] for part in result.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
-    labels = found.labels[i], found.suggested_labels[i]
-    names = "".join(f"{bank.class_name(label):<16}" for label in labels)
-    print(f"{i:>8}  {names}{quality:<22}{bank.source(i)}")
+    labels = result.labels[i], result.suggested_labels[i]
+    names = "".join(f"{predictions.class_name(label):<16}" for label in labels)
+    print(f"{i:>8}  {names}{quality:<22}{predictions.source(i)}")
 
 
-def main(source: Run | Bank) -> dict[str, Any]:
+def main(source: Run | TrainingPredictions) -> dict[str, Any]:
   """Audits, and writes table, summary and pictures."""
-  bank = bank_of(source) if isinstance(source, Run) else source
-  folder = bank.workdir.path
+  predictions = predictions_of(source) if isinstance(source, Run) else source
+  folder = predictions.workdir.path
 
   def work() -> dict[str, Any]:
-    found = audit(bank.masks, bank.margins_mn, bank.labels, bank.classes_mn, bank.scores)
-    pairs = stand_ins.find_pairs(bank.masks, bank.margins_mn, bank.labels)
-    drawn = {} if bank.data is None else audit_pictures.draw(bank.data, found, pairs)
-    _print_worst(bank, found)
-    write_table(folder / "audit.csv", bank, found, pairs)
-    for name, picture in drawn.items():
+    result = audit(
+      predictions.masks,
+      predictions.margins_mn,
+      predictions.labels,
+      predictions.classes_mn,
+      predictions.scores,
+    )
+    pairs = stand_ins.find_pairs(
+      predictions.masks, predictions.margins_mn, predictions.labels
+    )
+    pictures = (
+      {}
+      if predictions.data is None
+      else audit_pictures.draw(predictions.data, result, pairs)
+    )
+    _print_worst(predictions, result)
+    write_table(folder / "audit.csv", predictions, result, pairs)
+    for name, picture in pictures.items():
       with atomic_io.writing(folder / name) as file:
         file.write(picture.content)
-    summary = summarise(bank, found)
+    summary = summarise(predictions, result)
     more = {
       "stand_ins": [pair._asdict() for pair in pairs],
-      "captions": {name: picture.caption for name, picture in drawn.items()},
+      "captions": {name: picture.caption for name, picture in pictures.items()},
     }
     atomic_io.write_json(folder / "audit.json", summary | more)
     return summary
 
-  return stages.run(bank.workdir, STAGE, bank.settings, work, bank.inputs)
+  return stages.run(
+    predictions.workdir, STAGE, predictions.settings, work, predictions.inputs
+  )
 
 
-def open_any() -> Run | Bank:
+def open_any() -> Run | TrainingPredictions:
   """Files if the flags name some, else the workdir's experiment."""
-  return audit_files.open_bank() if audit_files.wanted() else launcher.open_run()
+  return (
+    audit_files.open_predictions() if audit_files.are_requested() else launcher.open_run()
+  )
 
 
 PROGRAM = launcher.Program(main, open_any, flag_modules=(audit_files, margin_files))

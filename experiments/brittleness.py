@@ -1,4 +1,4 @@
-"""Finds how few training images must go before a prediction falls, and proves it.
+"""Finds how few training images must be removed to flip a prediction, and verifies it.
 
   python -m experiments.brittleness --workdir=runs/fashion
 
@@ -17,9 +17,9 @@ from etils import epath
 from experiments import fit_datamodels
 from experiments.runtime import (
   base_models,
-  external,
   launcher,
   methods,
+  score_files,
   stages,
   subset_models,
 )
@@ -42,7 +42,7 @@ BUDGET = flags.DEFINE_integer(
 )
 STAGE = "brittleness"
 GROUPS = ("search", "compare")
-_LISTED = 5  # Of the targets that the fewest changes flip.
+_MOST_LINES = 5  # Of the targets that the fewest changes flip.
 
 
 def report_search(
@@ -63,11 +63,11 @@ def report_search(
   """
   tables.write_verdicts(table, verdicts, base_margins_rt, dataset)
   title = f"{table.stem}: share flipped by"
-  found = summarise_search(table.name, title, verdicts, dataset, qualities)
+  summary = summarise_search(table.name, title, verdicts, dataset, qualities)
   return {
-    "methods": found,
+    "methods": summary,
     "targets_wrong_on_all_data": int((~right_targets(base_margins_rt)).sum()),
-    stages.UNFINISHED: sum(method["unfinished"] for method in found.values()),
+    stages.UNFINISHED: sum(method["unfinished"] for method in summary.values()),
   }
 
 
@@ -88,20 +88,20 @@ def summarise_search(
     qualities: see `report_search`.
   """
   class_sizes = np.bincount(dataset.train_labels)[dataset.test_labels]
-  found = summarise(verdicts, class_sizes)
+  summary = summarise(verdicts, class_sizes)
   for method, q in qualities.items():
-    found[method]["lds"] = q.lds._asdict()
-    found[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
-  print(tables.text(found, title))
-  for verdict in words.smallest_changes(verdicts)[:_LISTED]:
+    summary[method]["lds"] = q.lds._asdict()
+    summary[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
+  print(tables.text(summary, title))
+  for verdict in words.smallest_changes(verdicts)[:_MOST_LINES]:
     print(words.change_line(dataset, verdict))
-  unfinished = sum(method["unfinished"] for method in found.values())
+  unfinished = sum(method["unfinished"] for method in summary.values())
   if unfinished:
     print(
       f"--budget_models={BUDGET.value} is used up: {unfinished} of {len(verdicts)} cases "
       f"are not finished; what is claimed in {table} holds, and a larger budget continues"
     )
-  return found
+  return summary
 
 
 def main(run: Run) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def main(run: Run) -> dict[str, Any]:
   data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base_margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
-  others = external.load(run.workdir.places, shape)
+  others = score_files.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
     models = fit_datamodels.load(run.workdir)
@@ -127,16 +127,16 @@ def main(run: Run) -> dict[str, Any]:
       budget=BUDGET.value,
       progress=run.bar(STAGE),
     )
-    held_out = subset_models.joined(run.subsets.held_out_rows())
+    held_out = subset_models.join(run.subsets.held_out_rows())
     qualities = {name: evaluate_scores(rows, *held_out) for name, rows in scores.items()}
     table = run.workdir.path / f"{STAGE}.csv"
     return report_search(table, verdicts, data, base_margins_rt, qualities)
 
-  settings = run.settings(*GROUPS) | external.settings(others)
+  settings = run.settings(*GROUPS) | score_files.settings(others)
   return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(external,))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(score_files,))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -20,11 +20,11 @@ import numpy as np
 
 from experiments.runtime import (
   base_models,
-  imported,
+  imported_models,
   launcher,
   margin_files,
   processes,
-  progress_log,
+  progress_bar,
   stages,
   subset_models,
 )
@@ -32,9 +32,9 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
 from jaxdm.storage import atomic_io, cache, identity
@@ -52,19 +52,19 @@ def load(workdir: Workdir) -> Datamodels:
     WorkdirError: if the stage is not finished, or what it wrote has changed.
   """
   expected = stages.outputs_of(workdir, STAGE)[_OUTPUT]
-  path, found, why = workdir.path / "datamodels", None, "its digest is another one"
+  path, models, why = workdir.path / "datamodels", None, "its digest is another one"
   try:
-    found = Datamodels.load(path)
+    models = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
     why = str(error)
-  if found is None or identity.digest(found) != expected:
+  if models is None or identity.digest(models) != expected:
     raise WorkdirError(
       None,
       f"{path} is not what {STAGE} wrote ({why}); remove "
       f"{workdir.stages / STAGE}.json, and run python -m experiments.{STAGE} "
       f"--workdir={workdir.path} again",
     )
-  return found
+  return models
 
 
 def prior_of(
@@ -104,8 +104,8 @@ def _fit(
     candidates=candidates,
     folder=workdir.path / _PARTS / name,
     share=processes.share(),
-    report=progress_log.say,
-    progress=progress_log.progress_bar("datamodels", "tile", workdir.path),
+    report=progress_bar.say,
+    progress=progress_bar.make("datamodels", "tile", workdir.path),
   )
   gaps = models.gap_t[models.status_t != Status.NONFINITE]
   return models, {
@@ -128,7 +128,7 @@ def _save(workdir: Workdir, models: Datamodels) -> None:
     atomic_io.remove_folder(workdir.path / _PARTS)
 
 
-def _judged(
+def _evaluate(
   models: Datamodels,
   masks: training_sets.PackedMasks,
   margins_mt: np.ndarray,
@@ -158,10 +158,10 @@ def fit_files(files: margin_files.Files) -> dict[str, Any]:
       files.workdir,
       cache.name_of(settings),
       files.experiment.fit,
-      *files.fitted,
+      *files.fit_data,
       {"none": priors.Prior()},
     )
-    summary |= _judged(models, *files.held_out)
+    summary |= _evaluate(models, *files.held_out)
     _save(files.workdir, models)
     return summary
 
@@ -180,10 +180,10 @@ def fit_run(run: Run) -> dict[str, Any]:
       run.workdir,
       cache.name_of([settings, inputs]),
       run.experiment.fit,
-      *subset_models.converged(run.subsets.fitted_rows()),
+      *subset_models.load_converged(run.subsets.fitted_rows()),
       {name: prior_of(name, labels, target_labels, base.scores) for name in names},
     )
-    summary |= _judged(models, *subset_models.joined(run.subsets.held_out_rows()))
+    summary |= _evaluate(models, *subset_models.join(run.subsets.held_out_rows()))
     full = models.predict(np.ones((1, len(labels)), bool))[0]
     summary["bias_on_full_data"] = float((full - base.margins_rt.mean(axis=0)).mean())
     _save(run.workdir, models)
@@ -199,11 +199,11 @@ def main(source: Run | margin_files.Files) -> dict[str, Any]:
 
 def open_any() -> Run | margin_files.Files:
   """Files if the flags name some, else the workdir's experiment."""
-  if not margin_files.wanted():
+  if not margin_files.are_requested():
     return launcher.open_run()
   files = margin_files.open_files()
   held_out = files.experiment.collect.num_held_out
-  imported.check_held_out(held_out, len(files.margins_mt))
+  imported_models.check_held_out(held_out, len(files.margins_mt))
   return files
 
 

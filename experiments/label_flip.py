@@ -1,4 +1,4 @@
-"""Finds how few labels must be flipped before a prediction falls, and proves it.
+"""Finds how few labels must be changed to flip a prediction, and verifies it.
 
   python -m experiments.label_flip --workdir=runs/fashion
 
@@ -14,13 +14,12 @@ import numpy as np
 from experiments import brittleness as removals
 from experiments.runtime import (
   base_models,
-  external,
   launcher,
   methods,
   relabel,
+  score_files,
   stages,
 )
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm.brittleness import label_flips
 
@@ -35,14 +34,13 @@ def main(run: Run) -> dict[str, Any]:
   search, compare = run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base.margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
-  others = external.load(run.workdir.places, shape)
+  others = score_files.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
-    is_own = isinstance(run.trainer, OwnTrainer)
-    relabel_unk = None if is_own else relabel.scores(run, targets)
+    relabel_unk = relabel.scores(run, targets) if run.networks else None
     new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
     scores = methods.scores(run, compare.names) | others
-    if relabel_unk is not None:  # They are of networks.
+    if relabel_unk is not None:
       taken_un = np.take_along_axis(relabel_unk, new_un[..., None], axis=-1)[..., 0]
       scores["relabel"] = relabel.rows_of_some(taken_un, targets, shape[0])
     verdicts = label_flips.find_label_flips(
@@ -60,7 +58,7 @@ def main(run: Run) -> dict[str, Any]:
     table = run.workdir.path / f"{STAGE}.csv"
     return removals.report_search(table, verdicts, data, base.margins_rt)
 
-  settings = run.settings(*GROUPS) | external.settings(others)
+  settings = run.settings(*GROUPS) | score_files.settings(others)
   return stages.run(run.workdir, STAGE, settings, work, inputs)
 
 
@@ -73,17 +71,17 @@ def _new_labels(
   """New labels int32[u, n] of all examples, for some targets."""
   flip_to, data = run.experiment.flip.flip_to, run.dataset
   if flip_to == "best":
-    assert relabel_unk is not None  # `own_training.adapted` refuses it otherwise.
+    assert relabel_unk is not None  # `own_training.adapt` refuses it otherwise.
     return label_flips.best_class(relabel_unk, data.train_labels)
   labels = data.train_labels, data.test_labels[targets]
   if flip_to == "runner-up":
     new_u = methods.rival_classes(run, base_logits_rtk)[targets]
   else:
-    new_u = label_flips.given_class(data.class_names.index(flip_to), labels[1])
+    new_u = label_flips.one_class(data.class_names.index(flip_to), labels[1])
   return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

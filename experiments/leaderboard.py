@@ -23,7 +23,7 @@ from etils import epath
 
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import external, leaderboard_page, program, progress_log
+from experiments.runtime import leaderboard_page, program, progress_bar, score_files
 from jaxdm import devices
 from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.removals import find_removals
@@ -61,17 +61,17 @@ def named_scores(problem: Problem) -> dict[str, np.ndarray]:
     UserError: on files that do not hold scores of the problem, or of the wrong sign.
   """
   shape = len(problem.target_labels), len(problem.labels)
-  found = {}
-  for text in external.SCORES.value or ():
+  scores = {}
+  for text in score_files.SCORES.value or ():
     name, equals, path = text.partition("=")
     name, path = (name, path) if equals else (pathlib.Path(text).stem, text)
-    if not name or not path or name in found or pathlib.Path(name).name != name:
+    if not name or not path or name in scores or pathlib.Path(name).name != name:
       raise UserError("scores", f"must be NAME=FILE.npy with other names, got {text!r}")
-    found[name] = np.asarray(external.read(name, path, shape))
+    scores[name] = np.asarray(score_files.read(name, path, shape))
     try:
       make_cases(
         name,
-        found[name],
+        scores[name],
         problem.targets,
         problem.labels,
         problem.target_labels,
@@ -80,9 +80,9 @@ def named_scores(problem: Problem) -> dict[str, np.ndarray]:
       )
     except ValueError as error:
       raise UserError("scores", f": {error}") from error
-  if not found:
+  if not scores:
     raise UserError("scores", "is needed: NAME=FILE.npy")
-  return found
+  return scores
 
 
 def judge(problem: Problem, name: str, scores_tn: np.ndarray) -> Quality:
@@ -105,7 +105,7 @@ def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
   """Removes the examples with the highest scores, retrains, and sums it up."""
   dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
   folder = MODELS_DIR.value or f"runs/leaderboard/{problem.name}"
-  found = find_removals(
+  verdicts = find_removals(
     {name: scores_tn},
     problem.trainer(dataset, folder=folder),
     problem.labels,
@@ -113,10 +113,10 @@ def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
     problem.targets,
     problem.search,
     base_margins=problem.base_margins,
-    progress=progress_log.progress_bar(f"removals by {name}"),
+    progress=progress_bar.make(f"removals by {name}"),
   )
   class_sizes_t = np.bincount(problem.labels)[problem.target_labels]
-  return summarise(found, class_sizes_t)[name]
+  return summarise(verdicts, class_sizes_t)[name]
 
 
 def row_of(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   folder = epath.Path(ROWS.value)
-  if external.SCORES.value or not WRITE.value:
+  if score_files.SCORES.value or not WRITE.value:
     problem = load_problem(PROBLEM.value)
     devices.check()
     for name, scores_tn in named_scores(problem).items():
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  flags.adopt_module_key_flags(external)
+  flags.adopt_module_key_flags(score_files)
   flags.declare_key_flag("data_dir")
   devices.use_all_devices()
   program.run(main)

@@ -17,7 +17,7 @@ from experiments import (
   report,
   train_subsets,
 )
-from experiments.runtime import external, launcher, processes
+from experiments.runtime import launcher, processes, score_files
 from experiments.runtime.run import Run
 from jaxdm.datamodels import path
 
@@ -35,7 +35,7 @@ def main(run: Run) -> None:
   report.main(run)
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, external))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -27,13 +27,12 @@ from experiments.config import experiment_flags
 from experiments.config.settings import CompareConfig
 from experiments.runtime import (
   base_models,
-  external,
   launcher,
   methods,
   relabel,
+  score_files,
   stages,
 )
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
@@ -51,7 +50,7 @@ def main(run: Run) -> dict[str, Any]:
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, _compare(run)
   targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)
-  others = external.load(
+  others = score_files.load(
     run.workdir.places, (len(data.test_labels), len(data.train_labels))
   )
 
@@ -59,13 +58,13 @@ def main(run: Run) -> dict[str, Any]:
     rival_t = methods.rival_classes(run, base.logits_rtk)
     known = methods.scores(run, compare.names) | others
     scores = methods.for_repairs(known, data, rival_t)
-    found: dict[str, list[Verdict]] = {}
+    verdicts_of: dict[str, list[Verdict]] = {}
     for change in CHANGES:
-      if change == "relabel" and not isinstance(run.trainer, OwnTrainer):
-        scores["relabel"] = _relabel_scores(run, targets)  # They are of networks.
-      used = sum(v.models_used for verdicts in found.values() for v in verdicts)
+      if change == "relabel" and run.networks:
+        scores["relabel"] = _relabel_scores(run, targets)
+      used = sum(v.models_used for verdicts in verdicts_of.values() for v in verdicts)
       budget = removals.BUDGET.value
-      found[change] = find_repairs(
+      verdicts_of[change] = find_repairs(
         scores,
         run.trainer,
         data.train_labels,
@@ -77,17 +76,17 @@ def main(run: Run) -> dict[str, Any]:
         budget=None if budget is None else budget - used,
         progress=run.bar(f"{STAGE} by {change}"),
       )
-    return _report(run, found, base.margins_rt)
+    return _report(run, verdicts_of, base.margins_rt)
 
   # A group of its own: the targets are not those of the other searches.
   settings = run.settings("search")["search"] | dataclasses.asdict(compare)
-  depends_on = {STAGE: settings} | external.settings(others)
+  depends_on = {STAGE: settings} | score_files.settings(others)
   return stages.run(run.workdir, STAGE, depends_on, work, inputs)
 
 
 def _compare(run: Run) -> CompareConfig:
   """Methods, and targets of the command line; those of the workdir are right ones."""
-  if "search_targets" in experiment_flags.given_fields():
+  if "search_targets" in experiment_flags.flag_fields():
     return run.experiment.compare
   return dataclasses.replace(run.experiment.compare, search_targets="")
 
@@ -109,13 +108,13 @@ def _relabel_scores(run: Run, targets: np.ndarray) -> ScoreRows:
 
 
 def _report(
-  run: Run, found: Mapping[str, list[Verdict]], base_margins_rt: np.ndarray
+  run: Run, verdicts_of: Mapping[str, list[Verdict]], base_margins_rt: np.ndarray
 ) -> dict[str, Any]:
   """Writes table and figure of all changes, prints summaries, and returns them."""
   data, folder = run.dataset, run.workdir.path
   rows = [
     (change, *tables.verdict_row(verdict, base_margins_rt, data))
-    for change, verdicts in found.items()
+    for change, verdicts in verdicts_of.items()
     for verdict in verdicts
   ]
   table = folder / f"{STAGE}.csv"
@@ -124,12 +123,14 @@ def _report(
     change: removals.summarise_search(
       table.name, f"{STAGE}: targets repaired by {change}", verdicts, data
     )
-    for change, verdicts in found.items()
+    for change, verdicts in verdicts_of.items()
   }
-  figure = pictures.shares(data, found["removal"], found["relabel"], "repaired")
+  figure = pictures.shares(
+    data, verdicts_of["removal"], verdicts_of["relabel"], "repaired"
+  )
   with atomic_io.writing(folder / f"{STAGE}.png") as file:
     file.write(page.png(figure))
-  count = len({verdict.target for verdict in found["removal"]})
+  count = len({verdict.target for verdict in verdicts_of["removal"]})
   return {
     "methods": by_change,
     "targets": count,
@@ -140,7 +141,7 @@ def _report(
   }
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, external))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -16,7 +16,7 @@ from experiments import fit_datamodels, repair
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
-  imported,
+  imported_models,
   launcher,
   margin_files,
   stages,
@@ -26,7 +26,8 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.brittleness.comparison import compare_methods
-from jaxdm.brittleness.verdicts import Verdict, mean_bounds
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
@@ -117,7 +118,7 @@ def load_results(run: Run, has_repairs: bool) -> Results:
     has_repairs: see `check_stages`.
   """
   workdir, folder = run.workdir, run.workdir.path
-  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
+  masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
   audit = _audit(workdir)
   targets = tables.read_rows(folder / "targets.csv")
@@ -226,7 +227,7 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
   }
   missing = (
     "Removals and label flips, for which models must be retrained on the images: "
-    f"{imported.how_to_go_on(workdir)}."
+    f"{imported_models.how_to_go_on(workdir)}."
   )
   title = "How well training sets predict margins"
   text = page.page(title, sections.of_fit(summary, picture, missing))
@@ -302,7 +303,9 @@ def main(source: Run | margin_files.Files) -> dict[str, Any]:
 
 def open_any() -> Run | margin_files.Files:
   """The workdir's experiment, or the files, or imports, that it was begun with."""
-  return margin_files.open_files() if margin_files.wanted() else launcher.open_run()
+  return (
+    margin_files.open_files() if margin_files.are_requested() else launcher.open_run()
+  )
 
 
 PROGRAM = launcher.Program(main, open_any, "reading")

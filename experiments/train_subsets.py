@@ -18,11 +18,10 @@ from experiments.runtime import (
   forecast,
   launcher,
   processes,
-  progress_log,
+  progress_bar,
   stages,
   workdir_models,
 )
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.runtime.subset_models import SubsetModels
 from jaxdm import training_sets
@@ -39,10 +38,10 @@ _BLOCK_ROWS = 4096
 
 def lacking(run: Run) -> int:
   """Models that no process has stored yet; those on all data count as one."""
-  found = int(not base_models.exist(run))
+  count = int(not base_models.exist(run))
   for collection in run.subsets.collections():
-    found += sum(len(chunk) for chunk in lacking_models(collection))
-  return found
+    count += sum(len(chunk) for chunk in lacking_models(collection))
+  return count
 
 
 def _report_repeated(collection: Collection) -> None:
@@ -82,9 +81,11 @@ def main(run: Run) -> dict[str, Any]:
       bar = run.bar(f"models of {collection.store.path.name}")
       run.trainer.collect(collection, shard=shard, progress=bar)
     processes.wait_until(lambda: not lacking(run), "its share of the models")
-    if left := lacking(run):
-      print(f"shard {shard[0]}/{shard[1]} is done; others have {left} models to train")
-      return {stages.UNFINISHED: left}
+    if num_missing := lacking(run):
+      print(
+        f"shard {shard[0]}/{shard[1]} is done; others have {num_missing} models to train"
+      )
+      return {stages.UNFINISHED: num_missing}
     # Of hosts that did not come back.
     atomic_io.remove_folder(run.workdir.path / "checkpoints")
     return _summary(run)
@@ -108,10 +109,10 @@ def _announce(run: Run, shard: tuple[int, int]) -> None:
   """Says what is trained, and after the first steps how long it takes here."""
   collect, num_train = run.experiment.collect, len(run.dataset.train_labels)
   for line in forecast.describe(collect, num_train, len(run.dataset.test_labels)):
-    progress_log.say(line)
-  if isinstance(run.trainer, OwnTrainer):
+    progress_bar.say(line)
+  if run.networks is None:
     return
-  fleet = run.trainer.fleet
+  fleet = run.networks.fleet
   count = sum(
     len(chunk)
     for collection in run.subsets.collections()
@@ -132,25 +133,25 @@ def _summary(run: Run) -> dict[str, Any]:
   path = run.workdir.path / "targets.csv"
   tables.write_targets(path, base.margins_rt, run.dataset)
   parts = [run.subsets.fitted_rows(), *run.subsets.held_out_rows()]
-  right = diverged = 0
+  right = num_diverged = 0
   for margins_mt in itertools.chain(*(_blocks(part.margins_mt) for part in parts)):
     finite = np.isfinite(margins_mt).all(axis=1)
-    diverged += int((~finite).sum())
+    num_diverged += int((~finite).sum())
     right += int((margins_mt[finite] > 0).sum())
-  converged = sum(len(part.numbers) for part in parts) - diverged
+  num_converged = sum(len(part.numbers) for part in parts) - num_diverged
   num_lost = run.experiment.collect.num_base - len(base.margins_rt)
-  if num_lost or diverged:
+  if num_lost or num_diverged:
     print(
       f"diverged, and left out of every fit: {num_lost} models on all data, "
-      f"{diverged} on subsets"
+      f"{num_diverged} on subsets"
     )
   outputs = base.margins_rt if base.logits_rtk is None else base.logits_rtk
   return {
     "num_train": len(run.dataset.train_labels),
     "num_targets": len(run.dataset.test_labels),
     "base_accuracy": float((base.margins_rt > 0).mean()),
-    "subset_accuracy": right / max(1, converged * len(run.dataset.test_labels)),
-    "diverged_models": num_lost + diverged,
+    "subset_accuracy": right / max(1, num_converged * len(run.dataset.test_labels)),
+    "diverged_models": num_lost + num_diverged,
     stages.OUTPUTS: {"base_models": identity.digest([outputs, base.scores])},
   }
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
   from jaxdm.brittleness.verdicts import Verdict as Verdict
   from jaxdm.data.dataset import Dataset as Dataset
   from jaxdm.data.load import load_dataset as load_dataset
+  from jaxdm.datamodels.config import FitConfig as FitConfig
   from jaxdm.datamodels.evaluate import evaluate_scores as evaluate_scores
   from jaxdm.datamodels.fit import fit_datamodels as fit_datamodels
   from jaxdm.datamodels.model import Datamodels as Datamodels
-  from jaxdm.datamodels.path import FitConfig as FitConfig
   from jaxdm.datamodels.priors import Prior as Prior
   from jaxdm.datamodels.quality import Quality as Quality
   from jaxdm.devices import use_all_devices as use_all_devices
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
   from jaxdm.problems.problem import load_problem as load_problem
   from jaxdm.report.figures import plot_share_flipped as plot_share_flipped
   from jaxdm.storage.recall import remember as remember
-  from jaxdm.training.recipe import TrainConfig as TrainConfig
+  from jaxdm.training.config import TrainConfig as TrainConfig
   from jaxdm.training.speed import Speed as Speed
   from jaxdm.training.trainer import Trainer as Trainer
   from jaxdm.training_sets import random_subsets as random_subsets
@@ -43,7 +43,7 @@ _MODULES = {
   "Audit": "audits.audit",
   "Dataset": "data.dataset",
   "Datamodels": "datamodels.model",
-  "FitConfig": "datamodels.path",
+  "FitConfig": "datamodels.config",
   "LassoFit": "lasso.result",
   "Prior": "datamodels.priors",
   "Problem": "problems.problem",
@@ -51,7 +51,7 @@ _MODULES = {
   "Retrain": "brittleness.retraining",
   "SearchConfig": "brittleness.config",
   "Speed": "training.speed",
-  "TrainConfig": "training.recipe",
+  "TrainConfig": "training.config",
   "Trainer": "training.trainer",
   "UserError": "errors",
   "Verdict": "brittleness.verdicts",

@@ -47,13 +47,15 @@ def check() -> None:
   try:
     jax.local_devices()
   except (RuntimeError, AssertionError) as error:  # The second: CUDA without a GPU.
-    named = [f"{name}={os.environ[name]}" for name in _PLATFORMS if os.environ.get(name)]
-    if not named:
+    variables = [
+      f"{name}={os.environ[name]}" for name in _PLATFORMS if os.environ.get(name)
+    ]
+    if not variables:
       raise UserError(None, f"JAX finds no device to compute with: {error}") from error
     raise UserError(
       None,
-      f"{named[0]} names what this machine, or this installation of JAX, does not have; "
-      f"unset it, or name others, such as JAX_PLATFORMS=cpu. {error}",
+      f"{variables[0]} names what this machine, or this installation of JAX, does not "
+      f"have; unset it, or name others, such as JAX_PLATFORMS=cpu. {error}",
     ) from error
 
 
@@ -61,7 +63,7 @@ _absent: list[Any] = []
 
 
 @contextlib.contextmanager
-def compiled_for(devices: Sequence[Any]) -> Iterator[None]:
+def compile_for(devices: Sequence[Any]) -> Iterator[None]:
   """Compiles for devices that this machine does not have; nothing can be run.
 
   Args:
@@ -84,7 +86,7 @@ def local() -> list[Any]:
 @functools.cache
 def _mesh(lanes: int | None) -> Mesh:
   """The devices that so many lanes are spread over, in a row."""
-  devices = local()[: used(lanes)]
+  devices = local()[: count_for(lanes)]
   auto = (jax.sharding.AxisType.Auto,)
   return jax.make_mesh((len(devices),), (_AXIS,), axis_types=auto, devices=devices)
 
@@ -99,7 +101,7 @@ def describe() -> str:
   return f"{count()} x {local()[0].device_kind}"
 
 
-def used(lanes: int | None = None) -> int:
+def count_for(lanes: int | None = None) -> int:
   """Local devices that rows in so many lanes are spread over.
 
   Lanes are equal parts of the rows. A device works on whole lanes, one after the other,
@@ -116,13 +118,13 @@ def used(lanes: int | None = None) -> int:
   return max(d for d in range(1, count() + 1) if lanes % d == 0)
 
 
-def everywhere(tree: Any, lanes: int | None = None) -> Any:
-  """The arrays of a pytree, whole, on every device that is used for so many lanes."""
+def replicate(tree: Any, lanes: int | None = None) -> Any:
+  """Copies the arrays of a pytree to each device that is used for so many lanes."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec()))
 
 
-def by_row(tree: Any, lanes: int | None = None) -> Any:
-  """The arrays of a pytree with their first axis, of rows, split over those devices."""
+def shard_rows(tree: Any, lanes: int | None = None) -> Any:
+  """Splits the arrays of a pytree along their first axis, of rows, over those devices."""
   return jax.device_put(tree, NamedSharding(_mesh(lanes), PartitionSpec(_AXIS)))
 
 
@@ -131,7 +133,7 @@ def abstract(tree: Any, *, by_row: bool) -> Any:
 
   Args:
     tree: a pytree of arrays or `jax.ShapeDtypeStruct`.
-    by_row: whether as `by_row` does, or as `everywhere`.
+    by_row: whether as `shard_rows` does, or as `replicate`.
   """
   spec = PartitionSpec(_AXIS) if by_row else PartitionSpec()
   sharding = NamedSharding(_mesh(None), spec)
@@ -140,7 +142,7 @@ def abstract(tree: Any, *, by_row: bool) -> Any:
   )
 
 
-def spread(
+def shard_map(
   fn: Callable[[Any, Any], Any], lanes: int | None = None, **jit_options: Any
 ) -> Callable[..., Any]:
   """A compiled fn(shared, rows) that every device calls on its part of the rows.
@@ -148,8 +150,8 @@ def spread(
   Args:
     fn: takes two pytrees, the second with rows as the first axis of every array, and
       returns such a pytree. Devices do not wait for each other.
-    lanes: equal parts of the rows, each of which is a call of its own; see `used`. None:
-      one on each local device.
+    lanes: equal parts of the rows, each of which is a call of its own; see `count_for`.
+      None: one on each local device.
     **jit_options: of `jax.jit`.
 
   Returns:
@@ -158,16 +160,16 @@ def spread(
   specs = (PartitionSpec(), PartitionSpec(_AXIS))
   mesh = _mesh(lanes)
   # Nothing is communicated, so there is no replication for check_vma to check.
-  compiled = jax.jit(
+  program = jax.jit(
     jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=specs[1], check_vma=False),
     **jit_options,
   )
   rounds = (lanes or mesh.size) // mesh.size
-  return compiled if rounds == 1 else functools.partial(_in_rounds, compiled, rounds)
+  return program if rounds == 1 else functools.partial(_in_rounds, program, rounds)
 
 
 def _in_rounds(
-  compiled: Callable[[Any, Any], Any], rounds: int, shared: Any, rows: Any
+  program: Callable[[Any, Any], Any], rounds: int, shared: Any, rows: Any
 ) -> Any:
   """The rows' results, with one lane on each device at a time.
 
@@ -175,7 +177,7 @@ def _in_rounds(
   other ways.
   """
   parts = [
-    compiled(shared, jax.tree.map(functools.partial(_lane, i, rounds), rows))
+    program(shared, jax.tree.map(functools.partial(_lane, i, rounds), rows))
     for i in range(rounds)
   ]
   return jax.tree.map(lambda *lanes: _join(lanes), *parts)
@@ -195,13 +197,13 @@ def _join(lanes: Sequence[jax.Array]) -> jax.Array:
 def _per_device(fn: Callable[..., jax.Array], arrays: Sequence[jax.Array]) -> jax.Array:
   """A function of each device's rows, by a program of that device alone; see `row`."""
   shards = zip(*(array.addressable_shards for array in arrays), strict=True)
-  made = [fn(*(shard.data for shard in of_device)) for of_device in shards]
-  shape = sum(len(rows) for rows in made), *made[0].shape[1:]
-  return jax.make_array_from_single_device_arrays(shape, arrays[0].sharding, made)
+  results = [fn(*(shard.data for shard in of_device)) for of_device in shards]
+  shape = sum(len(rows) for rows in results), *results[0].shape[1:]
+  return jax.make_array_from_single_device_arrays(shape, arrays[0].sharding, results)
 
 
 def row(array: jax.Array, i: int) -> jax.Array:
-  """One row of what `spread` has made, on the device that made it.
+  """One row of what `shard_map` has made, on the device that made it.
 
   `array[i]` would compile a program of all devices. On a busy CPU several of those at
   once were seen to wait for each other's threads until XLA aborted (jaxlib 0.10.2).
@@ -222,19 +224,22 @@ def share_memory() -> bool:
 
 
 def free_bytes() -> int:
-  """Memory that the host can still give where devices share it, else the fullest device.
+  """Free memory: of the host if devices share it, else of the fullest device.
 
   Of the host's, page caches are free, and limits of a container count; see `memory`.
   """
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  if all("bytes_limit" in found for found in stats):
-    return min(int(found["bytes_limit"] - found["bytes_in_use"]) for found in stats)
+  if all("bytes_limit" in device_stats for device_stats in stats):
+    return min(
+      int(device_stats["bytes_limit"] - device_stats["bytes_in_use"])
+      for device_stats in stats
+    )
   return memory.available_bytes()
 
 
 def peak_bytes() -> int:
-  """Most memory that this process has used on a device, on the host where they share."""
+  """Peak memory of this process: of one device, or of the host if devices share it."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  if all("peak_bytes_in_use" in found for found in stats):
-    return max(int(found["peak_bytes_in_use"]) for found in stats)
+  if all("peak_bytes_in_use" in device_stats for device_stats in stats):
+    return max(int(device_stats["peak_bytes_in_use"]) for device_stats in stats)
   return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

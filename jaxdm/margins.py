@@ -8,7 +8,7 @@ from jaxdm.storage import store
 from jaxdm.typing import Array
 
 # Of m models on t targets; those in a store are read a tile of targets at a time.
-Margins = np.ndarray | store.Matrix
+Margins = np.ndarray | store.MatrixView
 
 _BLOCK_ROWS = 4096
 
@@ -52,13 +52,13 @@ def usable(margins_mt: Any) -> tuple[np.ndarray, np.ndarray]:
 
   any_m, all_m, count_t = np.zeros(m, bool), np.zeros(m, bool), np.zeros(t, int)
   for start in starts:
-    found = finite(start)
-    rows = slice(start, start + len(found))
-    any_m[rows], all_m[rows] = found.any(axis=1), found.all(axis=1)
-    count_t += found.sum(axis=0)
+    is_finite = finite(start)
+    rows = slice(start, start + len(is_finite))
+    any_m[rows], all_m[rows] = is_finite.any(axis=1), is_finite.all(axis=1)
+    count_t += is_finite.sum(axis=0)
   targets = np.flatnonzero(2 * count_t > any_m.sum())
   if len(targets) < t:
     for start in starts:
-      found = finite(start)
-      all_m[start : start + len(found)] = found[:, targets].all(axis=1)
+      is_finite = finite(start)
+      all_m[start : start + len(is_finite)] = is_finite[:, targets].all(axis=1)
   return np.flatnonzero(any_m & all_m), targets

@@ -21,7 +21,7 @@ _SWAP_ROUNDS = 32
 
 
 def _fold(name: str | int | Array) -> int | Array:
-  """A name's 32-bit stand-in; indices, traced ones too, stand for themselves."""
+  """A 32-bit digest of a name; indices, traced ones too, stay as they are."""
   return zlib.crc32(name.encode()) if isinstance(name, str) else name
 
 
@@ -121,7 +121,7 @@ def _mix(bits: Array) -> Array:
   return bits ^ (bits >> 16)
 
 
-def shuffled(key: Array, epoch: Array, position: Array, count: Array) -> Array:
+def shuffle(key: Array, epoch: Array, position: Array, count: Array) -> Array:
   """Entry `position` of the `epoch`-th random permutation of range(count).
 
   A swap-or-not network (Hoang, Morris, Rogaway, CRYPTO 2012): exact for any

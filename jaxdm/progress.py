@@ -22,10 +22,10 @@ def silent(done: int, total: int) -> None:
 
 
 def shift(report: Progress, before: int, total: int) -> Progress:
-  """A part's progress told as the whole's.
+  """Reports the progress of a part of the work as progress of all of it.
 
   Args:
-    report: told the whole's progress.
+    report: called with the progress of all of it.
     before: units done before this part.
     total: units expected in all; more if the part turns out larger.
   """

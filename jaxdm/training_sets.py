@@ -95,10 +95,10 @@ def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
   m, n = masks.shape
   counts = masks.sum(axis=1, dtype=np.int32)
   order = np.argsort(~masks, axis=1, kind="stable").astype(np.int32)
-  used = np.arange(n) < counts[:, None]
-  indices = np.where(used, order, 0).astype(np.int32)
+  is_used = np.arange(n) < counts[:, None]
+  indices = np.where(is_used, order, 0).astype(np.int32)
   labels_mn = np.broadcast_to(np.asarray(labels, np.int32), (m, n))
-  set_labels = np.where(used, np.take_along_axis(labels_mn, indices, axis=1), 0)
+  set_labels = np.where(is_used, np.take_along_axis(labels_mn, indices, axis=1), 0)
   return TrainingSets(indices, set_labels.astype(np.int32), counts)
 
 
@@ -154,20 +154,20 @@ def random_masks(
   return masks
 
 
-def removal_masks(num_train: int, removed: list[np.ndarray]) -> np.ndarray:
+def removal_masks(num_train: int, examples: list[np.ndarray]) -> np.ndarray:
   """The full set without each of the given index arrays, as bool[m, n]."""
-  masks = np.ones((len(removed), num_train), bool)
-  for row, indices in enumerate(removed):
+  masks = np.ones((len(examples), num_train), bool)
+  for row, indices in enumerate(examples):
     masks[row, indices] = False
   return masks
 
 
-def relabelled(
-  labels: np.ndarray, flipped: list[np.ndarray], new_labels: list[np.ndarray]
+def relabel(
+  labels: np.ndarray, examples: list[np.ndarray], new_labels: list[np.ndarray]
 ) -> np.ndarray:
   """Copies of the labels, each with some of them changed, int[m, n] of their type."""
-  labels_mn = np.tile(np.asarray(labels), (len(flipped), 1))
-  for row, (indices, values) in enumerate(zip(flipped, new_labels, strict=True)):
+  labels_mn = np.tile(np.asarray(labels), (len(examples), 1))
+  for row, (indices, values) in enumerate(zip(examples, new_labels, strict=True)):
     labels_mn[row, indices] = values
   return labels_mn
 

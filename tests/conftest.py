@@ -18,9 +18,9 @@ from experiments import pipeline, train_subsets
 from jaxdm import devices, training_sets
 from jaxdm.training import fleet, train
 from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.programs import Programs
-from jaxdm.training.recipe import TrainConfig
 
 devices.use_all_devices()
 # Many tests compile the same small programs.

@@ -24,7 +24,7 @@ from jaxdm.data.load import load_dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import checksummed_json
 from jaxdm.training import fleet
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ import pytest
 from jaxdm import devices, fit_lasso, margins, numerics, prng, training_sets
 from jaxdm.attribution import gradient
 from jaxdm.attribution.similarity import closeness, similarity
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.training import fleet
 
 SWITCHES = {

@@ -12,7 +12,7 @@ def shuffled_epochs(seed: int, epochs: list[int], count: int) -> np.ndarray:
   """One order an epoch."""
   places = jnp.tile(jnp.arange(count, dtype=jnp.int32), len(epochs))
   epoch_of = jnp.repeat(jnp.array(epochs, jnp.int32), count)
-  orders = prng.shuffled(jax.random.key(seed), epoch_of, places, count)
+  orders = prng.shuffle(jax.random.key(seed), epoch_of, places, count)
   return np.asarray(orders).reshape(len(epochs), count)
 
 

@@ -5,7 +5,7 @@ import pytest
 from jaxdm import rounding, training_sets
 from jaxdm.brittleness import summary as summary_lib
 from jaxdm.report import tables
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 
 def test_shares_of_counts_are_exact() -> None:

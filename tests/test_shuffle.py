@@ -1,4 +1,4 @@
-"""How random the orders of `prng.shuffled` are, and that they stay what they are."""
+"""How random the orders of `prng.shuffle` are, and that they stay what they are."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def orders(request: pytest.FixtureRequest) -> np.ndarray:
   """int[e, n]: one order an epoch, of one key."""
   count = request.param
   places = jnp.arange(count, dtype=jnp.int32)
-  draw = jax.jit(lambda epochs: prng.shuffled(key, epochs, places, jnp.int32(count)))
+  draw = jax.jit(lambda epochs: prng.shuffle(key, epochs, places, jnp.int32(count)))
   key = jax.random.key(SEED)
   epochs = range(NUM_ORDERS[count])
   return np.array([draw(jnp.full(count, e, jnp.int32)) for e in epochs])
@@ -102,7 +102,7 @@ def test_orders_are_those_of_a_network_of_32_rounds() -> None:
   rng = np.random.default_rng(0)
   for count in (5, 48, 50_000):
     epochs, places = rng.integers(0, 300, 40), rng.integers(0, count, 40)
-    found = prng.shuffled(key, jnp.asarray(epochs), jnp.asarray(places), count)
+    found = prng.shuffle(key, jnp.asarray(epochs), jnp.asarray(places), count)
     pairs = zip(epochs.tolist(), places.tolist(), strict=True)
     expected = [swap_or_not(salts, epoch, place, count) for epoch, place in pairs]
     np.testing.assert_array_equal(found, expected)

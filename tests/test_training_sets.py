@@ -59,7 +59,7 @@ def test_packed_masks_are_the_masks() -> None:
 def test_changes_and_labels_that_do_not_fit_together_are_an_error() -> None:
   labels, one = np.array([0, 1]), [np.array([0])]
   with pytest.raises(ValueError):
-    training_sets.relabelled(labels, one * 2, one)
+    training_sets.relabel(labels, one * 2, one)
   with pytest.raises(ValueError):
     training_sets.fingerprints(np.ones((3, 2), bool), np.zeros((2, 2), int))
 
@@ -68,7 +68,7 @@ def test_removal_and_relabelling_touch_only_what_they_name() -> None:
   labels = np.array([0, 0, 1, 1])
   masks = training_sets.removal_masks(4, [np.array([1]), np.array([0, 3])])
   np.testing.assert_array_equal(masks, [[1, 0, 1, 1], [0, 1, 1, 0]])
-  flipped = training_sets.relabelled(
+  flipped = training_sets.relabel(
     labels, [np.array([1]), np.array([2])], [np.array([1]), np.array([0])]
   )
   np.testing.assert_array_equal(flipped, [[0, 1, 1, 1], [0, 0, 0, 1]])

@@ -82,18 +82,18 @@ def topology(target: str) -> list[Any]:
   jax.devices()  # Registers the plugins.
   try:
     if target.startswith("h"):
-      found = topologies.get_topology_desc(
+      description = topologies.get_topology_desc(
         platform="cuda",
         topology_name="",
         target_config=_HOPPER.format(**about._asdict()),
         topology="1x1x1",
       )
     else:
-      found = topologies.get_topology_desc(platform="tpu", topology_name=target)
+      description = topologies.get_topology_desc(platform="tpu", topology_name=target)
   except Exception as error:  # Plugins raise many kinds.
     raise UserError(
       "target",
       f"={target} cannot be compiled for: {str(error).splitlines()[0]}; it needs "
       "pip install 'jaxdm[aot]', and a TPU slice that exists",
     ) from error
-  return list(found.devices)
+  return list(description.devices)

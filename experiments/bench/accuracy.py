@@ -19,14 +19,14 @@ from absl import flags, logging
 
 from experiments.bench import measure
 from experiments.config import experiment_flags, settings
-from experiments.runtime import checks, data_source, program, progress_log
+from experiments.runtime import checks, data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from experiments.runtime.run import make_run, train_config
 from experiments.runtime.workdir import Workdir
 from jaxdm import devices
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 AGAINST = flags.DEFINE_enum(
   "against", "PyTorch", ["PyTorch", "bfloat16"], "What to compare with."
@@ -42,7 +42,7 @@ def our_accuracies(experiment: settings.Experiment, dataset: Dataset) -> np.ndar
       np.ones((count, num_train), bool),
       run.trainer.labels,
       np.arange(count),
-      progress=progress_log.progress_bar("models on all data"),
+      progress=progress_bar.make("models on all data"),
     )
   return (margins > 0).mean(axis=1)
 
@@ -54,7 +54,7 @@ def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndar
   from experiments.bench.peers import torch_resnet9
 
   accuracies = []
-  bar = progress_log.progress_bar("PyTorch")
+  bar = progress_bar.make("PyTorch")
   for seed in range(count):
     torch.manual_seed(seed)
     trainer = torch_resnet9.Trainer(
@@ -107,5 +107,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   devices.use_all_devices()
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

@@ -46,9 +46,9 @@ from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.training import inputs as inputs_lib
 from jaxdm.training import train
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.fleet import Fleet
 from jaxdm.training.inputs import Inputs
-from jaxdm.training.recipe import TrainConfig
 
 _NAMES = ("step", "begin", "advance", "predict", "gradients", "lasso")
 PROGRAMS = flags.DEFINE_list(
@@ -75,9 +75,9 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
   sets = training_sets.TrainingSets(
     shape_of(jnp.int32, rows, n), shape_of(jnp.int32, rows, n), shape_of(jnp.int32, rows)
   )
-  made = fleet.runner.programs
-  state = jax.eval_shape(made.begin, inputs, keys)
-  variables = jax.eval_shape(made.variables, inputs, (state, sets))
+  fleet_programs = fleet.runner.programs
+  state = jax.eval_shape(fleet_programs.begin, inputs, keys)
+  variables = jax.eval_shape(fleet_programs.variables, inputs, (state, sets))
   examples = shape_of(jnp.uint8, n + t, *shape), shape_of(jnp.int32, n + t)
 
   def lower_for_devices(fn: Any, shared: Any, per_row: Any) -> Callable[[], Any]:
@@ -89,11 +89,15 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
   weights = shape_of(jnp.float32, _LASSO_TARGETS, n)
   return {
     "step": lambda: _step(fleet, inputs, sets, keys, state),
-    "begin": lower_for_devices(made.begin, inputs, keys),
-    "advance": lower_for_devices(made.advance, (inputs, (k, k)), (state, sets, keys)),
-    "predict": lower_for_devices(made.predict, shape_of(jnp.uint8, t, *shape), variables),
-    "gradients": lower_for_devices(made.gradients, examples, (variables, keys)),
-    "lasso": lower_for_devices(devices.spread(design.times_gram), gram, weights),
+    "begin": lower_for_devices(fleet_programs.begin, inputs, keys),
+    "advance": lower_for_devices(
+      fleet_programs.advance, (inputs, (k, k)), (state, sets, keys)
+    ),
+    "predict": lower_for_devices(
+      fleet_programs.predict, shape_of(jnp.uint8, t, *shape), variables
+    ),
+    "gradients": lower_for_devices(fleet_programs.gradients, examples, (variables, keys)),
+    "lasso": lower_for_devices(devices.shard_map(design.times_gram), gram, weights),
   }
 
 
@@ -107,8 +111,8 @@ def _step(fleet: Fleet, inputs: Any, sets: Any, keys: Any, state: Any) -> Any:
   recipe, width = fleet.recipe, fleet.choice.vmap_width
 
   def one(inputs: Inputs, i: Any, training_set: Any, key: Any, state: Any) -> Any:
-    found = inputs_lib.statistics(inputs, training_set.indices, training_set.counts)
-    return train.one_step(recipe, inputs, training_set, found, key, i, state)
+    stats = inputs_lib.statistics(inputs, training_set.indices, training_set.counts)
+    return train.one_step(recipe, inputs, training_set, stats, key, i, state)
 
   lead = (width,) if width > 1 else ()
 
@@ -130,22 +134,22 @@ def _step(fleet: Fleet, inputs: Any, sets: Any, keys: Any, state: Any) -> Any:
 def compile_program(name: str, lower: Callable[[], Any], about: Device) -> dict[str, Any]:
   """Compiles a program; returns what there is to know of it."""
   start = time.perf_counter()
-  made = lower().compile()
+  program = lower().compile()
   seconds = time.perf_counter() - start
-  text, memory = made.as_text(), made.memory_analysis()
-  found, costs = compiled_text.read(text), made.cost_analysis() or {}
+  text, memory = program.as_text(), program.memory_analysis()
+  program_text, costs = compiled_text.read(text), program.cost_analysis() or {}
   arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes
   return {
     "program": name,
     "compile_seconds": seconds,
     "temp_bytes": memory.temp_size_in_bytes,
     "memory_share": (memory.temp_size_in_bytes + arguments) / about.memory,
-    "kernels": sum(found.kernels.values()),
-    "kernels_by_kind": found.kernels,
-    "strange_convolutions": found.strange_convolutions,
+    "kernels": sum(program_text.kernels.values()),
+    "kernels_by_kind": program_text.kernels,
+    "strange_convolutions": program_text.strange_convolutions,
     "flops": costs.get("flops"),
-    "bytes": found.bytes,
-    "estimate_seconds": found.cycles / about.clock if about.clock else None,
+    "bytes": program_text.bytes,
+    "estimate_seconds": program_text.cycles / about.clock if about.clock else None,
     "exact_products": "operand_precision={highest,highest}" in text,
   }
 
@@ -256,14 +260,14 @@ def main(argv: list[str]) -> None:
   about = accelerators.device_of(target)
   experiment = experiment_flags.experiment({})
   size, config = cost.problem_size(experiment), experiment.train
-  with devices.compiled_for(accelerators.topology(target)), numerics.pinned():
+  with devices.compile_for(accelerators.topology(target)), numerics.pinned():
     fleet = _fleet(experiment, size)
     width = fleet.choice.vmap_width
     lowers, results = programs(fleet, size), []
     for name in names:
       results.append(compile_program(name, lowers[name], about))
       print(table(results[-1:]).splitlines()[-1], flush=True)
-  found: dict[str, Any] = {
+  report: dict[str, Any] = {
     "machine": {"device": f"{about.kind} (compiled for, not measured)", "devices": 1},
     "target": target,
     "jax": jax.__version__,
@@ -276,8 +280,8 @@ def main(argv: list[str]) -> None:
     per_sample = cost.flops_per_sample(config, size.image_shape, size.num_classes)
     one = of_step(step, width, config.batch_size, per_sample, about)
     row = _trainer_row(config, size, per_sample, results)
-    found |= one
-    found["results"] = [row | {"samples_per_second": one["samples_per_second"]}]
+    report |= one
+    report["results"] = [row | {"samples_per_second": one["samples_per_second"]}]
     print(
       f"a step of one model: {one['flops_per_step'] / 1e9:,.0f} GFLOP, "
       f"{one['bytes_per_step'] / 1e9:.3f} GB; {width} side by side take at best "
@@ -288,11 +292,11 @@ def main(argv: list[str]) -> None:
     )
     if step["estimate_seconds"]:
       print(f"the compiler estimates {1e3 * step['estimate_seconds']:.1f} ms")
-  measure.write(found)
+  measure.write(report)
 
 
 if __name__ == "__main__":
   define_target()
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

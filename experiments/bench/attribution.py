@@ -79,7 +79,7 @@ def cpu_seconds() -> float:
   return used.ru_utime + used.ru_stime
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def measure_seconds(work: Callable[[], Any]) -> tuple[Any, float]:
   """What a function returns, and its CPU seconds."""
   start = cpu_seconds()
   return work(), cpu_seconds() - start
@@ -90,9 +90,11 @@ def our_scores(trainer: Trainer, moments: int, count: int) -> np.ndarray:
   total_tn = np.zeros((len(trainer.target_labels), len(trainer.labels)), np.float32)
   terms_of = METHODS["influence"].terms
   assert terms_of is not None
-  needed = full_data.even_moments(moments)
-  for found in full_data.snapshots(trainer, count, needed):
-    for one in (one for one in found if one.moment in needed and one.converged()):
+  all_moments = full_data.even_moments(moments)
+  for snapshots in full_data.snapshots(trainer, count, all_moments):
+    for one in (
+      one for one in snapshots if one.moment in all_moments and one.converged()
+    ):
       [term] = terms_of(one, _DAMPING)
       if np.isfinite(term.unit):
         total_tn += np.asarray(term.score(term.train_rows, term.target_rows))
@@ -105,8 +107,10 @@ def our_side(trainer: Trainer, moments: int, counts: list[int]) -> Iterator[Any]
   for warm_up in (moments, 0):
     our_scores(trainer, warm_up, 1)
   for count in counts:
-    _, training = timed(functools.partial(our_scores, trainer, 0, count))
-    scores_tn, seconds = timed(functools.partial(our_scores, trainer, moments, count))
+    _, training = measure_seconds(functools.partial(our_scores, trainer, 0, count))
+    scores_tn, seconds = measure_seconds(
+      functools.partial(our_scores, trainer, moments, count)
+    )
     yield count, scores_tn, seconds - training
 
 
@@ -142,9 +146,10 @@ def peer_side(
   options: dict[str, Any] = {}
   seconds = 0.0
   if tuned:
-    options, seconds = timed(lambda: tune(problem, name, score))
+    options, seconds = measure_seconds(lambda: tune(problem, name, score))
   points = (
-    (count, *timed(functools.partial(score, count, **options))) for count in counts
+    (count, *measure_seconds(functools.partial(score, count, **options)))
+    for count in counts
   )
   return options, seconds, points
 
@@ -185,21 +190,21 @@ def train(problem: Problem, path: pathlib.Path, count: int) -> None:
       if len(_split(file)) >= count:
         return
   dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
-  found = torch_models.weights_on_all_data(problem.trainer(dataset), count)
-  names = {f"{i}:{name}": x for i, one in enumerate(found) for name, x in one.items()}
+  weights = torch_models.weights_on_all_data(problem.trainer(dataset), count)
+  names = {f"{i}:{name}": x for i, one in enumerate(weights) for name, x in one.items()}
   np.savez(path, **names)  # type: ignore[arg-type]
 
 
 def _split(file: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
   """The weights of each model."""
-  found: dict[int, dict[str, np.ndarray]] = {}
+  arrays_of: dict[int, dict[str, np.ndarray]] = {}
   for key in file:
     number, _, name = key.partition(":")
-    found.setdefault(int(number), {})[name] = file[key]
-  return [found[i] for i in sorted(found)]
+    arrays_of.setdefault(int(number), {})[name] = file[key]
+  return [arrays_of[i] for i in sorted(arrays_of)]
 
 
-def finished(
+def read_or_run(
   path: epath.Path, depends_on: dict[str, Any], run: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
   """A side's result from its file, or else measured and written; empty if it failed."""
@@ -249,7 +254,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sides, counts = measure.chosen_sides(list(SIDES)), _counts()
+  sides, counts = measure.select_sides(list(SIDES)), _counts()
   problem = load_problem(leaderboard.PROBLEM.value)
   folder = pathlib.Path(FOLDER.value or f"runs/attribution/{problem.name}")
   if measure.CHILD.value:
@@ -265,7 +270,7 @@ def main(argv: list[str]) -> None:
     path = epath.Path(folder / f"{side}.json")
     child = functools.partial(measure.run_child, "experiments.bench.attribution", side)
     start = time.perf_counter()
-    if result := finished(path, depends_on, child):
+    if result := read_or_run(path, depends_on, child):
       results.append(result)
       print(f"{side}: {time.perf_counter() - start:.0f} s", flush=True)
   print(table(results, problem))

@@ -33,7 +33,7 @@ _FREE_CALLS = "AllocateBuffer", "ConcatBitcast"
 _COPIES = "copy-start", "slice-start"
 
 
-class Found(NamedTuple):
+class ProgramText(NamedTuple):
   """What a compiled program's text says.
 
   Attributes:
@@ -51,7 +51,7 @@ class Found(NamedTuple):
   cycles: float
 
 
-def read(text: str) -> Found:
+def read(text: str) -> ProgramText:
   """What the text of a compiled program says of its kernels."""
   bodies, entry = _computations(text)
   kernels: collections.Counter[str] = collections.Counter()
@@ -86,7 +86,7 @@ def read(text: str) -> Found:
         strange += 1
 
   visit(entry, 1)
-  return Found(dict(kernels), total, strange, cycles)
+  return ProgramText(dict(kernels), total, strange, cycles)
 
 
 def _instructions(lines: list[str]) -> Iterator[tuple[str, str, str, str]]:

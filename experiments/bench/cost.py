@@ -13,7 +13,7 @@ from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.training import recipe
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 
 class Size(NamedTuple):
@@ -126,10 +126,10 @@ def flops_per_sample(
   included, however it is carried out, and its backward pass twice that, less the
   gradient for the images. Batch norm, pooling and augmentation count nothing.
   """
-  made = recipe.make(
+  one_recipe = recipe.make(
     config, num_classes=num_classes, input_shape=image_shape, conv_backend="lax"
   )
-  net = made.network
+  net = one_recipe.network
   layers = [
     2.0 * np.prod(eqn.invars[1].aval.shape[:-1]) * np.prod(eqn.outvars[0].aval.shape)
     for eqn in net.operations(image_shape, 1)

@@ -5,9 +5,9 @@
 
 Three tables. intervals: how often the 95 % intervals of `datamodels.metrics` cover the
 population value, and how often they lie above or below it. levels: how often
-`verdicts.SequentialTest` passes margins whose true mean is 0, by distribution and by what
-is known of it; and its power and mean number of models for normal margins. full_size:
-seconds and memory of one evaluation of 20,000 models on 10,000 targets.
+`verification.SequentialTest` passes margins whose true mean is 0, by distribution and by
+what is known of it; and its power and mean number of models for normal margins.
+full_size: seconds and memory of one evaluation of 20,000 models on 10,000 targets.
 """
 
 import resource
@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.runtime import program
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import verification
 from jaxdm.datamodels import metrics
 from jaxdm.errors import UserError
 
@@ -112,11 +112,11 @@ def population(setting: Setting, seed: int = 0) -> Population:
   return Population(predicted_st.astype(np.float32), margins_s2t.astype(np.float32))
 
 
-def truth(made: Population) -> np.ndarray:
+def truth(sample: Population) -> np.ndarray:
   """LDS, pooled correlation, R2 and ceiling of the whole population, by SciPy."""
-  predicted_mt = np.repeat(made.predicted_st, 2, axis=0).astype(np.float64)
-  margins_mt = made.margins_s2t.reshape(predicted_mt.shape).astype(np.float64)
-  other_mt = made.margins_s2t[:, ::-1].reshape(predicted_mt.shape)
+  predicted_mt = np.repeat(sample.predicted_st, 2, axis=0).astype(np.float64)
+  margins_mt = sample.margins_s2t.reshape(predicted_mt.shape).astype(np.float64)
+  other_mt = sample.margins_s2t[:, ::-1].reshape(predicted_mt.shape)
 
   def spearman(a: np.ndarray, b: np.ndarray) -> float:
     pairs = zip(a.T, b.T, strict=True)
@@ -140,7 +140,7 @@ def _masks(count: int) -> np.ndarray:
 
 
 def coverage(
-  made: Population, true: np.ndarray, subsets: int, simulations: int, seed: int = 1
+  sample: Population, true: np.ndarray, subsets: int, simulations: int, seed: int = 1
 ) -> np.ndarray:
   """Shares of intervals that cover, lie above and lie below the truth, float[3, 4]."""
   rng = np.random.default_rng(seed)
@@ -148,10 +148,10 @@ def coverage(
   counts = np.zeros((3, len(true)))
   for _ in range(simulations):
     rows = rng.integers(_POPULATION, size=subsets)
-    predicted_mt = np.repeat(made.predicted_st[rows], 2, axis=0)
-    margins_mt = made.margins_s2t[rows].reshape(predicted_mt.shape)
-    found = metrics.evaluate(predicted_mt, margins_mt, masks)
-    intervals = [found.lds, found.pooled_correlation, found.r2, found.ceiling]
+    predicted_mt = np.repeat(sample.predicted_st[rows], 2, axis=0)
+    margins_mt = sample.margins_s2t[rows].reshape(predicted_mt.shape)
+    quality = metrics.evaluate(predicted_mt, margins_mt, masks)
+    intervals = [quality.lds, quality.pooled_correlation, quality.r2, quality.ceiling]
     low, high = np.array([x[1:] for x in intervals if x is not None]).T
     counts += [(low <= true) & (true <= high), low > true, high < true]
   return counts / simulations
@@ -164,10 +164,10 @@ def print_intervals() -> list[dict[str, Any]]:
   print(f"{'':<18}{'subsets':>8}" + "".join(f"{score:>28}" for score in scores))
   results = []
   for name, setting in SETTINGS.items():
-    made = population(setting)
-    true = truth(made)
+    sample = population(setting)
+    true = truth(sample)
     for subsets in map(int, SUBSETS.value):
-      shares = coverage(made, true, subsets, SIMULATIONS.value)
+      shares = coverage(sample, true, subsets, SIMULATIONS.value)
       cells = [
         f"{value:.3f}: {100 * a:.1f} / {100 * b:.1f} / {100 * c:.1f}"
         for value, (a, b, c) in zip(true, shares.T, strict=True)
@@ -194,7 +194,7 @@ def centred_margins(name: str, shape: tuple[int, int], seed: int) -> np.ndarray:
   """Margins with mean 0 by the name of their distribution; a minus mirrors them."""
   rng = np.random.default_rng(seed)
   spread = 0.3143  # A lognormal distribution of skewness 1.
-  made = {
+  draw_of = {
     "normal": lambda: rng.normal(size=shape),
     "uniform": lambda: rng.uniform(-1, 1, shape),
     "t5": lambda: rng.standard_t(5, shape),
@@ -207,7 +207,7 @@ def centred_margins(name: str, shape: tuple[int, int], seed: int) -> np.ndarray:
     "mixture, skewness 1": lambda: _mixture(rng, shape, 0.1, 3.5),
   }
   sign = -1 if name.startswith("-") else 1
-  return np.asarray(sign * made[name.removeprefix("-")]())
+  return np.asarray(sign * draw_of[name.removeprefix("-")]())
 
 
 SKEWNESS = {
@@ -227,18 +227,18 @@ SKEWNESS = {
 }
 
 
-def passes(test: verdicts.SequentialTest, rows: np.ndarray) -> tuple[float, float]:
+def passes(test: verification.SequentialTest, rows: np.ndarray) -> tuple[float, float]:
   """Share of rows of margins that pass, and the mean number of models."""
   passed, used = 0, 0
   for row in rows:
     for look in test.looks:
-      if (found := test.passed(row[:look])) is not None:
-        passed, used = passed + found, used + look
+      if (verdict := test.passed(row[:look])) is not None:
+        passed, used = passed + verdict, used + look
         break
   return passed / len(rows), used / len(rows)
 
 
-def allowed_skewness(name: str, share: float, models: int = 32) -> np.ndarray:
+def skewness_bounds(name: str, share: float, models: int = 32) -> np.ndarray:
   """What is allowed for, for targets that are a share of all; the others are normal.
 
   Args:
@@ -253,14 +253,14 @@ def allowed_skewness(name: str, share: float, models: int = 32) -> np.ndarray:
   others = round(count / share) - count
   own = centred_margins(name, (models, count), 1)
   normal = own.std() * centred_margins("normal", (models, others), 2)
-  found = verdicts.estimate_skewness(np.concatenate([own, normal], axis=1))
-  return np.ceil(4 * np.array([found.allowed(i) for i in range(count)])) / 4
+  skewness = verification.estimate_skewness(np.concatenate([own, normal], axis=1))
+  return np.ceil(4 * np.array([skewness.bound(i) for i in range(count)])) / 4
 
 
 def print_levels() -> dict[str, Any]:
   """Prints and returns the second table."""
   tests = {
-    bound: verdicts.SequentialTest(most=16, confidence=0.95, skewness=bound)
+    bound: verification.SequentialTest(most=16, confidence=0.95, skewness=bound)
     for bound in (0.0, 0.25, 0.5, 0.75, 1.0)
   }
   results: dict[str, Any] = {"level": {}, "power": {}}
@@ -278,8 +278,8 @@ def print_levels() -> dict[str, Any]:
     rate = {bound: passes(test, rows)[0] for bound, test in tests.items()}
     rates = [rate[np.ceil(4 * max(skewness, 0)) / 4]]
     for share in shares.values():
-      allowed = allowed_skewness(name, share)
-      rates.append(float(np.mean([rate[bound] for bound in allowed])))
+      bounds = skewness_bounds(name, share)
+      rates.append(float(np.mean([rate[bound] for bound in bounds])))
     rates += [rate[1.0], rate[0.0]]
     print(f"{name:<26}" + "".join(f"{cell:>15.1%}" for cell in rates), flush=True)
     results["level"][name] = rates
@@ -287,10 +287,10 @@ def print_levels() -> dict[str, Any]:
   print(f"{'mean / deviation':<18}" + "".join(f"{bound:>16g}" for bound in tests))
   unit = centred_margins("normal", (-(-RUNS.value // 4), 16), len(SKEWNESS))
   for mean in (0.0, -0.3, -0.5, -0.7, -1.0, -1.5, -2.5, -4.0):
-    found = [passes(test, unit + mean) for test in tests.values()]
-    cells = [f"{power:.3f}, {models:5.2f}" for power, models in found]
+    powers = [passes(test, unit + mean) for test in tests.values()]
+    cells = [f"{power:.3f}, {models:5.2f}" for power, models in powers]
     print(f"{mean:<18g}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
-    results["power"][str(mean)] = found
+    results["power"][str(mean)] = powers
   return results
 
 
@@ -305,7 +305,7 @@ def measure_full_size() -> dict[str, float]:
   unit = 1 if sys.platform == "darwin" else 1024
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   wall, used = time.monotonic(), time.process_time()
-  found = metrics.evaluate(predicted_mt, margins_mt, masks)
+  quality = metrics.evaluate(predicted_mt, margins_mt, masks)
   result = {
     "models": m,
     "targets": t,
@@ -314,7 +314,7 @@ def measure_full_size() -> dict[str, float]:
     "gigabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     * unit
     / 1e9,
-    "lds": found.lds.estimate,
+    "lds": quality.lds.estimate,
   }
   print("evaluation of {models:,} models on {targets:,} targets:".format(**result))
   print(
@@ -330,7 +330,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sides = measure.chosen_sides(SIDES)
+  sides = measure.select_sides(SIDES)
   print_side = {
     "intervals": print_intervals,
     "levels": print_levels,

@@ -42,9 +42,9 @@ from jaxdm import devices, margins
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.label_flips import find_label_flips
-from jaxdm.brittleness.problem import Problem, cases_of
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.retraining import Retrain
+from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import predictions_by_subset
 from jaxdm.errors import UserError
@@ -108,7 +108,7 @@ def _write(run: Run) -> Work:
 
 def _fit(run: Run) -> Work:
   """Masks and margins of the models to fit to, as fit_datamodels reads them."""
-  return lambda: subset_models.converged(run.subsets.fitted_rows())
+  return lambda: subset_models.load_converged(run.subsets.fitted_rows())
 
 
 def _fit_margins(run: Run) -> Work:
@@ -116,9 +116,9 @@ def _fit_margins(run: Run) -> Work:
   return lambda: margins.usable(run.subsets.fitted_rows().margins_mt)
 
 
-def _held_out(run: Run) -> Work:
+def _held_out_data(run: Run) -> Work:
   """Masks and margins of the models to judge on."""
-  return lambda: subset_models.joined(run.subsets.held_out_rows())
+  return lambda: subset_models.join(run.subsets.held_out_rows())
 
 
 def _open(run: Run) -> Work:
@@ -144,14 +144,14 @@ def _datamodels(run: Run) -> Work:
 
 def _predict(run: Run) -> Work:
   """What one method predicts for the held-out models."""
-  masks, _ = subset_models.joined(run.subsets.held_out_rows())
+  masks, _ = subset_models.join(run.subsets.held_out_rows())
   scores_tn = methods.scores(run, ("influence",))["influence"]
   return lambda: predictions_by_subset(masks, scores_tn)
 
 
 def _evaluate(run: Run) -> Work:
   """How well one method predicts the held-out models."""
-  masks, margins_mt = subset_models.joined(run.subsets.held_out_rows())
+  masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   noise_mt = np.random.default_rng(2).standard_normal(margins_mt.shape, np.float32)
   guess_mt = margins_mt + noise_mt
   return lambda: metrics.evaluate(guess_mt, margins_mt, masks)
@@ -162,10 +162,10 @@ def _cases(run: Run) -> Work:
 
   def work() -> list[Case]:
     base = base_models.load(run).margins_rt
-    problem = Problem(run.dataset.train_labels, run.dataset.test_labels, base)
+    inputs = SearchInputs(run.dataset.train_labels, run.dataset.test_labels, base)
     return cases_of(
       methods.scores(run, _names(run)),
-      problem,
+      inputs,
       _targets(run),
       run.experiment.search,
     )
@@ -182,14 +182,14 @@ def _searches(run: Run) -> Work:
     tables.write_targets(path, base.margins_rt, run.dataset)
     models = fit_datamodels.load(run.workdir)
     scores = methods.scores(run, _names(run), models)
-    named = {k: models if k == "datamodel" else v for k, v in scores.items()}
+    scores_by_name = {k: models if k == "datamodel" else v for k, v in scores.items()}
     t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
     flip = {"relabel": random_rows(t, n, seed=run.trainer.seed + 1)}
     problem = run.dataset.train_labels, run.dataset.test_labels
-    config, retrain = run.experiment.search, _untrained(run)
+    config, retrain = run.experiment.search, _simulated_retrain(run)
     new_labels = (run.dataset.test_labels + 1) % run.dataset.num_classes
     removed = find_removals(
-      named, retrain, *problem, targets, config, base_margins=base.margins_rt
+      scores_by_name, retrain, *problem, targets, config, base_margins=base.margins_rt
     )
     flipped = find_label_flips(
       scores | flip,
@@ -202,13 +202,13 @@ def _searches(run: Run) -> Work:
     )
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
       table = run.workdir.path / f"{stage.STAGE}.csv"
-      found = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
-      random_workdir.record(run, stage.STAGE, stage.GROUPS, found)
+      summary = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
+      random_workdir.record(run, stage.STAGE, stage.GROUPS, summary)
 
   return work
 
 
-def _untrained(run: Run) -> Retrain:
+def _simulated_retrain(run: Run) -> Retrain:
   """Margins that fall with the size of a change, and have noise."""
   rng, t = np.random.default_rng(3), len(run.dataset.test_labels)
   share = run.experiment.search.max_share
@@ -239,7 +239,7 @@ _STEPS = {
   _FIRST: Step(_write, "making numbers up (counted apart)"),
   "fit": Step(_fit, "masks and margins for a fit"),
   "fit_margins": Step(_fit_margins, "of these, margins alone"),
-  "held_out": Step(_held_out, "held-out rows"),
+  "held_out": Step(_held_out_data, "held-out rows"),
   "open": Step(_open, "scores of one method, searched targets"),
   "datamodels": Step(_datamodels, "opening the datamodels"),
   "predict": Step(_predict, "predictions of one method"),
@@ -262,14 +262,14 @@ def run_step(step: str, folder: str) -> dict[str, Any]:
   """
   run = open_run(folder)
   with contextlib.ExitStack() as stack:
-    stack.enter_context(run.workdir.locked())
+    stack.enter_context(run.workdir.lock())
     work = _STEPS[step].prepare(run)
     before = measure.forget_peak()
     start, cpu = time.perf_counter(), time.process_time()
-    kept = work()
+    result = work()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = measure.status_bytes("VmHWM")
-    del kept
+    del result
   return {
     "step": step,
     "seconds": seconds,
@@ -295,11 +295,11 @@ def _all_steps(folder: str, names: list[str]) -> list[dict[str, Any]]:
   """Measures steps one after another, each in a process of its own."""
   results = []
   for name in names:
-    found = measure.run_child("experiments.bench.host", f"{name},{folder}")
-    if not found:
+    result = measure.run_child("experiments.bench.host", f"{name},{folder}")
+    if not result:
       break  # Later steps read what earlier ones wrote.
-    results.append(found)
-    print(f"  {name}: {found['seconds']:.1f} s", file=sys.stderr)
+    results.append(result)
+    print(f"  {name}: {result['seconds']:.1f} s", file=sys.stderr)
   return results
 
 
@@ -320,8 +320,8 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  chosen = STEPS.value or list(_STEPS)
-  if unknown := set(chosen) - set(_STEPS):
+  names = STEPS.value or list(_STEPS)
+  if unknown := set(names) - set(_STEPS):
     raise UserError(
       "steps", f"must be some of {', '.join(_STEPS)}, got {sorted(unknown)}"
     )
@@ -331,15 +331,15 @@ def main(argv: list[str]) -> None:
     print(json.dumps(run_step(*measure.CHILD.value)))
     return
   with contextlib.ExitStack() as stack:
-    made = tempfile.TemporaryDirectory
-    folder = experiment_flags.WORKDIR.value or stack.enter_context(made())
+    make_folder = tempfile.TemporaryDirectory
+    folder = experiment_flags.WORKDIR.value or stack.enter_context(make_folder())
     print(_size(open_run(folder)), flush=True)
-    results = _all_steps(folder, [_FIRST, *(s for s in chosen if s != _FIRST)])
+    results = _all_steps(folder, [_FIRST, *(s for s in names if s != _FIRST)])
   print(table(results))
   measure.write(results)
 
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

@@ -11,7 +11,7 @@ of 1, 2 and 5 times the powers of ten that comes as close as asked for on the ta
 are judged, the first twelve. Times under two seconds are medians of up to five. Peers
 solve one target after another, so that --peer_targets may time some of them; their time
 is then given in proportion. Memory is what a second run adds at its peak (Linux); ours,
-that of jaxdm.fit_lasso at the path's middle, which is what `plan.choose` announces.
+that of jaxdm.fit_lasso at the path's middle, is what `solver_plan.choose` announces.
 
   jaxdm    all targets at once
   sklearn  lasso_path on the precomputed Gram, joblib over targets
@@ -122,7 +122,7 @@ def _child(side: str, case: Case, shape: str, distance: float) -> dict[str, Any]
     "reached_distance": planted_lassos.largest_distance(part, weights),
     "tol": tol,
     "memory_bytes": own + children,
-    "announced_bytes": lasso_sides.announced_bytes(case) if side == "jaxdm" else 0,
+    "announced_bytes": lasso_sides.expected_bytes(case) if side == "jaxdm" else 0,
   }
 
 
@@ -151,7 +151,7 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sides = measure.chosen_sides(list(SIDES))
+  sides = measure.select_sides(list(SIDES))
   if not measure.SIDES.value:
     sides.remove("saga")
   if measure.CHILD.value:
@@ -171,9 +171,9 @@ def main(argv: list[str]) -> None:
       for distance in DISTANCES.value:
         for side in sides:
           what = f"{side},{shape},{distance},{path}"
-          if found := measure.run_child("experiments.bench.lasso", what):
-            results.append(found)
-            seconds = f"{found['seconds']:.2f} s"
+          if result := measure.run_child("experiments.bench.lasso", what):
+            results.append(result)
+            seconds = f"{result['seconds']:.2f} s"
             print(f"  {shape} {distance} {side}: {seconds}", file=sys.stderr)
   print(table(results))
   measure.write(results)

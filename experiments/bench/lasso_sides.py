@@ -14,18 +14,18 @@ FORM = flags.DEFINE_enum("form", None, ["gram", "rows", "bits"], "Of the design;
 
 def _plan(case: Case) -> Any:
   """Ours."""
-  from jaxdm.lasso import plan as plan_lib
+  from jaxdm.lasso import solver_plan
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   form: Any = FORM.value
-  return plan_lib.choose(m, n, t, is_bool=True, form=form)
+  return solver_plan.choose(m, n, t, is_bool=True, form=form)
 
 
-def announced_bytes(case: Case) -> int:
+def expected_bytes(case: Case) -> int:
   """The peak memory that our plan expects."""
-  from jaxdm.lasso import plan as plan_lib
+  from jaxdm.lasso import solver_plan
 
-  return plan_lib.peak_bytes(_plan(case), *case.masks.shape)
+  return solver_plan.peak_bytes(_plan(case), *case.masks.shape)
 
 
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
@@ -34,13 +34,13 @@ def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   plan = _plan(case)
-  made = solver.Solver(case.masks, np.arange(m), plan)
+  lassos = solver.Solver(case.masks, np.arange(m), plan)
   checked = min(t, CHECKED_TARGETS)
   weights, steps = np.zeros((len(case.lam_lt), checked, n), np.float32), 0
   for part in tiling.tiles(t, plan.tile):
-    tile, state = made.tile(case.outcomes[:, part]), None
+    tile, state = lassos.tile(case.outcomes[:, part]), None
     for row, lam_t in zip(weights, case.lam_lt[:, part], strict=True):
-      state = made.solve(tile, lam_t, state, tol=tol, limit=20_000)
+      state = lassos.solve(tile, lam_t, state, tol=tol, limit=20_000)
       some_tn = np.asarray(state.w_tn)[: tile.size] * tile.scale_t[: tile.size, None]
       row[part] = some_tn[: max(checked - part.start, 0)]
       steps += int(np.asarray(state.steps_t)[: tile.size].sum())
@@ -57,10 +57,10 @@ def _each_target(case: Case, solve: Callable[[int], Any]) -> tuple[np.ndarray, i
   """A peer's solver on every target, over all cores."""
   import joblib
 
-  found = joblib.Parallel(n_jobs=-1)(
+  weights = joblib.Parallel(n_jobs=-1)(
     joblib.delayed(solve)(t) for t in range(case.outcomes.shape[1])
   )
-  return np.stack([w for w, _ in found], axis=1), sum(steps for _, steps in found)
+  return np.stack([w for w, _ in weights], axis=1), sum(steps for _, steps in weights)
 
 
 def _sklearn(case: Case, tol: float) -> tuple[np.ndarray, int]:

@@ -19,15 +19,15 @@ SIDES = flags.DEFINE_list("sides", None, "Only these sides; all by default.")
 CHILD = flags.DEFINE_list("child", None, "Internal: what this process is to measure.")
 
 
-def chosen_sides(known: list[str]) -> list[str]:
+def select_sides(names: list[str]) -> list[str]:
   """The sides that the flags ask for.
 
   Raises:
     ValueError: on a side that there is not.
   """
-  sides = SIDES.value or known
-  if unknown := set(sides) - set(known):
-    raise UserError("sides", f"must be some of {', '.join(known)}, got {unknown}")
+  sides = SIDES.value or names
+  if unknown := set(sides) - set(names):
+    raise UserError("sides", f"must be some of {', '.join(names)}, got {unknown}")
   return sides
 
 
@@ -49,8 +49,8 @@ def run_child(module: str, what: str, **environment: str) -> dict[str, Any]:
   if result.returncode:
     print(f"{what} failed; its error is above", file=sys.stderr)
     return {}
-  found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-  return found
+  measurement: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+  return measurement
 
 
 def status_bytes(name: str) -> int:

@@ -93,9 +93,9 @@ def plan(
   rows = [r for r in bench["results"] if r["side"] == "fleet"]
   if not rows:
     raise UserError("bench", "holds no row of the side fleet")
-  wanted = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
-  row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / wanted)))
-  ratio = wanted / row["flops_per_sample"]
+  flops = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
+  row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / flops)))
+  ratio = flops / row["flops_per_sample"]
   source = f"{row['row']} on {bench['machine']['device']}"
   if abs(ratio - 1) > 0.01:
     source += f", scaled by {ratio:.2f} for its operations per image"
@@ -178,23 +178,23 @@ def main(argv: list[str]) -> None:
     bench = measure(experiment, size, experiment_flags.speed())
   else:
     bench = _read(BENCH.value)
-  made = plan(bench, experiment, size)
-  print(f"{made.num_models:,} models of the preset {preset}")
+  estimate = plan(bench, experiment, size)
+  print(f"{estimate.num_models:,} models of the preset {preset}")
   print(f"  n = {size.num_train:,} examples, t = {size.num_targets:,} targets")
-  print(f"  each trains on {made.samples_per_model:,} images")
-  print(f"  speed from {made.source}")
-  print(f"  memory of a device there: {made.device_bytes / 1e9:.2f} GB")
+  print(f"  each trains on {estimate.samples_per_model:,} images")
+  print(f"  speed from {estimate.source}")
+  print(f"  memory of a device there: {estimate.device_bytes / 1e9:.2f} GB")
   print(
-    f"  store: {made.store_bytes / 1e9:,.2f} GB; scores: "
-    f"{made.scores_bytes / 1e9:,.2f} GB"
+    f"  store: {estimate.store_bytes / 1e9:,.2f} GB; scores: "
+    f"{estimate.scores_bytes / 1e9:,.2f} GB"
   )
   for count in map(int, DEVICES.value):
-    hours = made.device_hours / count
+    hours = estimate.device_hours / count
     days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
     print(f"  {count} device{'s' * (count > 1)}: {hours:,.2f} hours{days}")
 
 
 if __name__ == "__main__":
   devices.use_all_devices()
-  help_page.exit_if_asked()
+  help_page.print_and_exit()
   program.run(main)

@@ -46,8 +46,8 @@ def make_case(shape: str, path_points: int, path_end: float) -> Case:
   n, m, t = (int(part) for part in shape.split("x"))
   rng = np.random.default_rng(0)
   parts = _parts(m)
-  drawn = (rng.random((part.stop - part.start, n), np.float32) for part in parts)
-  masks = np.concatenate([draw < 0.5 for draw in drawn])
+  blocks = (rng.random((part.stop - part.start, n), np.float32) for part in parts)
+  masks = np.concatenate([draw < 0.5 for draw in blocks])
   weights = rng.normal(size=(t, n)) * (rng.random((t, n)) < 0.05)
   weights_nt = weights.astype(np.float32).T
   signal = np.concatenate([masks[part].astype(np.float32) @ weights_nt for part in parts])

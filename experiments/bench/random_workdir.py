@@ -90,8 +90,8 @@ def _write_models(run: Run, collection: Collection, rng: np.random.Generator) ->
   for models in missing(store, collection.models):
     chunk, m = models.start // store.rows_per_chunk, len(models)
     shares = models.stop <= fitted and m == store.rows_per_chunk
-    drawn = [rng] * m if shares else [_of_subset(collection, i) for i in models]
-    bits = [one.integers(0, 256, -(-n // 8), np.uint8) for one in drawn]
+    sources = [rng] * m if shares else [_of_subset(collection, i) for i in models]
+    bits = [one.integers(0, 256, -(-n // 8), np.uint8) for one in sources]
     masks = np.unpackbits(np.array(bits), axis=1)
     margins_mt = shared_mt if shares else rng.standard_normal((m, t), np.float32)
     bank.write(store, chunk, masks[:, :n].astype(bool), margins_mt)

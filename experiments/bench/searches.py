@@ -75,30 +75,30 @@ class Margins:
     targets = np.array([case.target for case, _ in changes])
     places = np.searchsorted(self.sizes, [k for _, k in changes])
     noise = self.noise_t[targets] * self._rng.normal(size=len(changes))
-    found = self.means_ts[targets, places] + noise
+    margins_m = self.means_ts[targets, places] + noise
     if self._kind.fooled:
       probes = [prng.stream_of(seed).family == "search" for seed in seeds]
-      found = np.where(probes, -1.0, found)
-    return found
+      margins_m = np.where(probes, -1.0, margins_m)
+    return margins_m
 
 
 def measure_kind(kind: Kind, count: int) -> dict[str, float]:
   """What so many searches with the default settings take and find."""
-  made, ranking = Margins(kind, count), np.arange(kind.largest)
-  cases = [Case(t, "made-up", ranking, made.sizes) for t in range(count)]
-  verdicts = search(cases, made, SearchConfig(), made.base)
-  found = np.array([np.inf if v.censored else v.k for v in verdicts])
-  right_ts = made.means_ts <= 0
-  smallest = np.where(right_ts.any(axis=1), made.sizes[right_ts.argmax(axis=1)], np.inf)
-  both = np.isfinite(found) & np.isfinite(smallest)
+  margins, ranking = Margins(kind, count), np.arange(kind.largest)
+  cases = [Case(t, "made-up", ranking, margins.sizes) for t in range(count)]
+  verdicts = search(cases, margins, SearchConfig(), margins.base)
+  k = np.array([np.inf if v.censored else v.k for v in verdicts])
+  right_ts = margins.means_ts <= 0
+  smallest = np.where(
+    right_ts.any(axis=1), margins.sizes[right_ts.argmax(axis=1)], np.inf
+  )
+  both = np.isfinite(k) & np.isfinite(smallest)
   return {
     "models": float(np.mean([v.models_used for v in verdicts])),
-    "found": float(np.isfinite(found).mean()),
+    "found": float(np.isfinite(k).mean()),
     "exist": float(np.isfinite(smallest).mean()),
-    "ratio": float(np.exp(np.log(found[both] / smallest[both]).mean()))
-    if any(both)
-    else 1,
-    "false": float((found < smallest).mean()),
+    "ratio": float(np.exp(np.log(k[both] / smallest[both]).mean())) if any(both) else 1,
+    "false": float((k < smallest).mean()),
   }
 
 

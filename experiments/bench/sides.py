@@ -17,8 +17,8 @@ from experiments.config import presets
 from jaxdm import devices, prng, training_sets
 from jaxdm.training import fleet, train
 from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.inputs import Inputs
-from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.typing import Array
 
@@ -104,12 +104,12 @@ def _time(run: Callable[[], Any], samples: int, least: float) -> dict[str, float
   start = time.perf_counter()
   run()
   first = time.perf_counter() - start
-  taken: list[float] = []
-  while len(taken) < 2 or sum(taken) < least:
+  seconds_of: list[float] = []
+  while len(seconds_of) < 2 or sum(seconds_of) < least:
     start = time.perf_counter()
     run()
-    taken.append(time.perf_counter() - start)
-  seconds = statistics.median(taken)
+    seconds_of.append(time.perf_counter() - start)
+  seconds = statistics.median(seconds_of)
   return {
     "samples_per_second": samples / seconds,
     "compile_seconds": max(0.0, first - seconds),
@@ -216,12 +216,12 @@ def _torch_worker(row: Row, seconds: float, barrier: Any, results: Any) -> None:
   trainer.run(row.steps)
   first = time.perf_counter() - start
   barrier.wait()
-  taken: list[float] = []
-  while len(taken) < 2 or sum(taken) < seconds:
+  seconds_of: list[float] = []
+  while len(seconds_of) < 2 or sum(seconds_of) < seconds:
     start = time.perf_counter()
     trainer.run(row.steps)
-    taken.append(time.perf_counter() - start)
-  typical = statistics.median(taken)
+    seconds_of.append(time.perf_counter() - start)
+  typical = statistics.median(seconds_of)
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
   results.put(
     {

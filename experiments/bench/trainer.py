@@ -33,7 +33,7 @@ from absl import flags, logging
 
 from experiments.bench import cost, measure, sides
 from experiments.config import experiment_flags, presets
-from experiments.runtime import data_source, program, progress_log
+from experiments.runtime import data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir
@@ -130,20 +130,20 @@ def machine() -> dict[str, Any]:
 def compare() -> dict[str, Any]:
   """All sides of all rows."""
   rows = sides.all_rows()
-  chosen = [rows[name] for name in ROWS.value or rows]
+  rows_to_run = [rows[name] for name in ROWS.value or rows]
   runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
   peaks: dict[str, list[float]] = {}
   with tempfile.TemporaryDirectory() as cache:
     for number in range(ROUNDS.value):
       print(f"round {number + 1} of {ROUNDS.value}", file=sys.stderr)
-      for row in chosen:
+      for row in rows_to_run:
         peak = _measure("matmul", row, cache)["flops_per_second"]
         peaks.setdefault(row.compute_dtype, []).append(peak)
-        for side in measure.chosen_sides(_COMPARED):
+        for side in measure.select_sides(_COMPARED):
           if measured := _measure(side, row, cache):
             runs.setdefault((row.name, side), []).append(measured)
           # What there is so far, for a run that is stopped.
-          so_far = [[*key, found] for key, found in runs.items()]
+          so_far = [[*key, result] for key, result in runs.items()]
           measure.write({"unfinished": so_far, "peaks": peaks})
   peak_of = {dtype: statistics.median(values) for dtype, values in peaks.items()}
   results = [
@@ -174,12 +174,12 @@ def scale(sizes: list[int]) -> dict[str, Any]:
       first = collection.subsets.masks(collect.seed, len(labels), np.array([m]))
       trainer(first, labels, prng.model_seeds("bench", 1, m))
       start = time.perf_counter()
-      bar = progress_log.progress_bar(f"{m} models")
+      bar = progress_bar.make(f"{m} models")
       trainer.collect(collection._replace(models=m), progress=bar)
       speed = m / (time.perf_counter() - start)
       masks, seeds = _removals(run, m)
       start = time.perf_counter()
-      bar = progress_log.progress_bar(f"{m} on removals")
+      bar = progress_bar.make(f"{m} on removals")
       trainer(masks, labels, seeds, progress=bar)
       verified = m / (time.perf_counter() - start)
     results.append(
@@ -226,16 +226,16 @@ def main(argv: list[str]) -> None:
     row = sides.all_rows()[name]
     print(json.dumps(sides.SIDES[side](row, SECONDS.value, experiment_flags.speed())))
     return
-  measure.chosen_sides(_COMPARED)
+  measure.select_sides(_COMPARED)
   known = sides.all_rows()
   if unknown := set(ROWS.value or ()) - known.keys():
     raise UserError("rows", f"must be some of {', '.join(known)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]
-  found = {"machine": machine(), **(scale(sizes) if sizes else compare())}
-  measure.write(found)
+  report = {"machine": machine(), **(scale(sizes) if sizes else compare())}
+  measure.write(report)
 
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

@@ -117,16 +117,16 @@ def _define_flags() -> None:
 _define_flags()
 
 
-def _given(config: type) -> dict[str, Any]:
+def _flag_values(config: type) -> dict[str, Any]:
   """The fields of a config that the command line sets."""
   names = [field.name for field in dataclasses.fields(config)]
   values = {name: flags.FLAGS[name].value for name in names}
   return {name: value for name, value in values.items() if value is not None}
 
 
-def given_fields() -> set[str]:
+def flag_fields() -> set[str]:
   """The fields of all configs that the command line sets."""
-  return {name for config in (*GROUPS.values(), Speed) for name in _given(config)}
+  return {name for config in (*GROUPS.values(), Speed) for name in _flag_values(config)}
 
 
 def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
@@ -136,13 +136,13 @@ def preset(stored: Mapping[str, Mapping[str, Any]]) -> str:
 
 def names_images(stored: Mapping[str, Mapping[str, Any]]) -> bool:
   """Whether the command line or a workdir says which images are used."""
-  given = (DATA_DIR.value, ARRAYS.value, PRESET.value, flags.FLAGS["dataset"].value)
-  return any(given) or "data" in stored
+  values = (DATA_DIR.value, ARRAYS.value, PRESET.value, flags.FLAGS["dataset"].value)
+  return any(values) or "data" in stored
 
 
 def speed() -> Speed:
   """Speed settings: they may change between runs of one experiment."""
-  return Speed(**_given(Speed))
+  return Speed(**_flag_values(Speed))
 
 
 def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experiment:
@@ -159,13 +159,13 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
   known = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
   groups = {}
   for name, config in GROUPS.items():
-    base, given = stored.get(name), _given(config)
+    base, values = stored.get(name), _flag_values(config)
     if name == "data" and ARRAYS.value:
-      given = {"dataset": "arrays"} | given  # What the file is for.
+      values = {"dataset": "arrays"} | values  # What the file is for.
     if base is None:
       base = dataclasses.asdict(getattr(start, name))
       base |= {field: known[field] for field in base if field in known}
-    if given.get("dataset", base.get("dataset")) != base.get("dataset"):
+    if values.get("dataset", base.get("dataset")) != base.get("dataset"):
       base = {}  # The preset's choice of classes and sizes is about other images.
     unknown = base.keys() - {field.name for field in dataclasses.fields(config)}
     if unknown:
@@ -173,7 +173,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
         "workdir",
         f"was begun with another version, which had {', '.join(sorted(unknown))}",
       )
-    groups[name] = config(**{**base, **given})
+    groups[name] = config(**{**base, **values})
   _check_sources(groups["data"])
   return settings_lib.Experiment(**groups)
 

@@ -23,7 +23,7 @@ class _PathParser(flags.ArgumentParser):
 def define_path(name: str, default: str | None, text: str) -> flags.FlagHolder[str]:
   """A flag whose value is a path; its arguments are those of `flags.DEFINE_string`."""
   serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
-  found: flags.FlagHolder[str] = flags.DEFINE(
+  holder: flags.FlagHolder[str] = flags.DEFINE(
     _PathParser(), name, default, text, serializer=serializer
   )
-  return found
+  return holder

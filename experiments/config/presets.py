@@ -15,8 +15,8 @@ from experiments.config.settings import (
 )
 from jaxdm.attribution import registry
 from jaxdm.brittleness.config import SearchConfig
-from jaxdm.datamodels.path import FitConfig
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.datamodels.config import FitConfig
+from jaxdm.training.config import TrainConfig
 
 
 def _fashion() -> Experiment:

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxdm.attribution import registry
 from jaxdm.brittleness.config import SearchConfig
-from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

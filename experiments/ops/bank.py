@@ -31,10 +31,10 @@ from experiments import train_subsets
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
-  imported,
+  imported_models,
   launcher,
   margin_files,
-  progress_log,
+  progress_bar,
   provenance,
   stages,
 )
@@ -46,13 +46,13 @@ from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
 
 
-class Imported(NamedTuple):
+class ImportedWorkdir(NamedTuple):
   """A workdir that holds nothing but models that others trained."""
 
   workdir: Workdir
 
 
-Source = Run | margin_files.Files | Imported
+Source = Run | margin_files.Files | ImportedWorkdir
 
 _DOINGS = ("show", "verify", "repair", "merge", "export", "import")
 DO = flags.DEFINE_enum("do", "show", _DOINGS, "What to do; see above.")
@@ -67,33 +67,33 @@ _FLOAT16 = float(np.finfo(np.float16).max)
 def show(workdir: Workdir, collections: list[Collection]) -> None:
   """Prints a line a store."""
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
-  wanted = {c.store.path.name: f"{c.models:,}" for c in collections}
+  counts = {c.store.path.name: f"{c.models:,}" for c in collections}
   for path in _stores(workdir):
-    found = verify.summary(path)
+    summary = verify.summary(path)
     makers = [
       ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
-      for maker in found.made_by
+      for maker in summary.made_by
     ]
     made_by = "; and ".join(makers)
-    of, diverged = wanted.get(path.name, ""), found.totals.get("diverged", 0)
-    counts = f"{found.rows:>12,}{of:>12}{diverged:>10,}{found.chunks:>9,}"
-    print(f"{path.name:<24}{counts}  {made_by}")
+    of, diverged = counts.get(path.name, ""), summary.totals.get("diverged", 0)
+    cells = f"{summary.rows:>12,}{of:>12}{diverged:>10,}{summary.chunks:>9,}"
+    print(f"{path.name:<24}{cells}  {made_by}")
 
 
 def problems(source: Source) -> Iterator[tuple[epath.Path, verify.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(source.workdir)
-  broken = [(path, found) for path in paths for found in verify.damage(path)]
+  faults = [(path, fault) for path in paths for fault in verify.damage(path)]
   if isinstance(source, Run):
     root = source.workdir.path
-    found = base_models.damage(source, complete=_trained(source.workdir))
-    broken += [(root, verify.Damage(None, file, why)) for file, why in found]
-  yield from broken
-  if broken or not isinstance(source, Run):
+    fault = base_models.damage(source, complete=_trained(source.workdir))
+    faults += [(root, verify.Damage(None, file, why)) for file, why in fault]
+  yield from faults
+  if faults or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
   for collection in source.subsets.collections():
     path = collection.store.path
-    yield from ((path, found) for found in _wrong_masks(source.trainer, collection))
+    yield from ((path, fault) for fault in _wrong_masks(source.trainer, collection))
   if any(path.name == CHANGES for path in paths):
     changes = source.trainer.changes
     for chunk, why in changes.wrong_chunks():
@@ -113,24 +113,24 @@ def _wrong_masks(trainer: BaseTrainer, collection: Collection) -> Iterator[verif
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
-    drawn = collection.subsets.masks(trainer.seed, len(trainer.labels), numbers)
+    masks_mn = collection.subsets.masks(trainer.seed, len(trainer.labels), numbers)
     stored = bank.packed_masks(collection.store, numbers)
-    if (stored.bits != np.packbits(drawn, axis=1)).any():
+    if (stored.bits != np.packbits(masks_mn, axis=1)).any():
       yield verify.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
 def check(source: Source, *, repair: bool) -> None:
   """Prints what is wrong, and forgets it if asked to; exits with 1 if it stays wrong."""
-  found = list(problems(source))
-  if not found:  # Else what tells the versions may be damaged.
+  faults = list(problems(source))
+  if not faults:  # Else what tells the versions may be damaged.
     for line in stages.mixtures(source.workdir):
       print(f"note: {line}")
   if repair:
     for path in _stores(source.workdir):
       verify.sweep(path)
-  for path, damage in found:
+  for path, damage in faults:
     print(f"{path.name}/{damage.file}: {damage.why}")
-  if not found:
+  if not faults:
     more = (
       "; every subset is its seed's, and every changed set and its labels are their id's"
     )
@@ -138,14 +138,14 @@ def check(source: Source, *, repair: bool) -> None:
     return
   if not repair:
     sys.exit(1)
-  for path, damage in found:
+  for path, damage in faults:
     verify.forget(path, damage)
-  stage, how = imported.STAGE, "the same --do=import brings back"
+  stage, how = imported_models.STAGE, "the same --do=import brings back"
   if isinstance(source, Run):
     stage = train_subsets.STAGE
     how = f"python -m experiments.{stage} --workdir={source.workdir.path} trains again"
   stages.reopen(source.workdir, stage)
-  print(f"{len(found)} damaged files forgotten; {how} what they held")
+  print(f"{len(faults)} damaged files forgotten; {how} what they held")
 
 
 def merge(run: Run, other: epath.Path) -> None:
@@ -157,10 +157,10 @@ def merge(run: Run, other: epath.Path) -> None:
       raise UserError(
         "other", f"={other} has {folder.name}, which this experiment has not"
       )
-    copied, torn = verify.merge(own, folder)
-    print(f"{folder.name}: {copied} chunks taken over")
-    if torn:
-      print(f"{torn} chunks are not whole in {folder}; copy it again to have them")
+    num_copied, incomplete = verify.merge(own, folder)
+    print(f"{folder.name}: {num_copied} chunks taken over")
+    if incomplete:
+      print(f"{incomplete} chunks are not whole in {folder}; copy it again to have them")
   provenance.take_over(run.workdir.path, other)
   left = train_subsets.lacking(run)
   print(f"{left} models are missing" if left else "no model is missing")
@@ -214,7 +214,9 @@ def take_in(files: margin_files.Files) -> None:
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
     raise UserError("margins", f"must be float16 or float32 to be imported, got {dtype}")
-  if any(path.name != imported.NAME for path in atomic_io.find(files.workdir.bank, "*")):
+  if any(
+    path.name != imported_models.NAME for path in atomic_io.find(files.workdir.bank, "*")
+  ):
     raise UserError(
       "workdir", f"={files.workdir.path} holds other models; name a new one"
     )
@@ -223,14 +225,14 @@ def take_in(files: margin_files.Files) -> None:
 
   def work() -> dict[str, Any]:
     store = bank.open_store(
-      imported.path(files.workdir),
+      imported_models.path(files.workdir),
       num_targets=t,
       num_train=n,
-      settings=imported.store_settings(digest),
+      settings=imported_models.store_settings(digest),
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
-    bar = progress_log.progress_bar("models imported", folder=files.workdir.path)
+    bar = progress_bar.make("models imported", folder=files.workdir.path)
     for chunk in missing(store, m):
       rows = slice(chunk.start, chunk.stop)
       bank.write_from(store, chunk.start, masks[rows], margins_mt[rows])
@@ -240,15 +242,15 @@ def take_in(files: margin_files.Files) -> None:
     return about | {"alpha": float(held / (m * n)), "digest": digest}
 
   settings = {"imported": files.settings["files"]}
-  stages.run(files.workdir, imported.STAGE, settings, work)
+  stages.run(files.workdir, imported_models.STAGE, settings, work)
 
 
 def _stores(workdir: Workdir) -> list[epath.Path]:
   """Folders of stores."""
-  found = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
-  if not found:
+  folders = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
+  if not folders:
     raise UserError("workdir", f"={workdir.path} holds no models yet")
-  return found
+  return folders
 
 
 def open_any() -> Source:
@@ -258,7 +260,9 @@ def open_any() -> Source:
       raise UserError("masks", "and --margins are needed for --do=import")
     return margin_files.open_files()
   workdir = launcher.open_workdir()
-  return Imported(workdir) if imported.exist(workdir) else launcher.open_run()
+  return (
+    ImportedWorkdir(workdir) if imported_models.exist(workdir) else launcher.open_run()
+  )
 
 
 def _hold() -> launcher.Hold:
@@ -280,7 +284,7 @@ def main(source: Source) -> None:
     show(source.workdir, source.subsets.collections() if isinstance(source, Run) else [])
   elif DO.value in ("verify", "repair"):
     check(source, repair=DO.value == "repair")
-  elif isinstance(source, Imported):
+  elif isinstance(source, ImportedWorkdir):
     raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(source, epath.Path(OTHER.value))

@@ -35,8 +35,8 @@ def main(_: list[str]) -> None:
     folder = pathlib.Path(_SOURCE.value)
     images = _read(folder / f"{split}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
     labels = _read(folder / f"{split}-labels-idx1-ubyte.gz", 8)
-    kept = [np.flatnonzero(labels == label)[:per_class] for label in _CLASSES]
-    rows = np.sort(np.concatenate(kept))
+    of_class = [np.flatnonzero(labels == label)[:per_class] for label in _CLASSES]
+    rows = np.sort(np.concatenate(of_class))
     name = "train" if split == "train" else "test"
     parts[f"{name}_images"] = images[rows]
     parts[f"{name}_labels"] = np.searchsorted(list(_CLASSES), labels[rows])

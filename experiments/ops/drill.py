@@ -69,11 +69,11 @@ def main(argv: list[str]) -> None:
   with tempfile.TemporaryDirectory() as text:
     folder = pathlib.Path(text)
     if WHAT.value == "kills":
-      kills(folder, TIMES.value, rng, "train_subsets", toy_runs.stored_files)
+      kills(folder, TIMES.value, rng, "train_subsets", toy_runs.store_files)
     elif WHAT.value == "searches":
       kills(folder, TIMES.value, rng, "pipeline", toy_runs.result_files)
     elif WHAT.value == "bytes":
-      flipped_bytes(folder, TIMES.value, rng)
+      flip_bytes(folder, TIMES.value, rng)
     elif WHAT.value == "hosts":
       many_hosts(folder)
     elif WHAT.value == "writers":
@@ -98,7 +98,7 @@ def kills(
     launcher: what to run.
     outcome: the files of a finished run that must have an undisturbed one's bits.
   """
-  expected, seconds = _run_undisturbed(folder / "whole", launcher, outcome)
+  expected, seconds = _run_to_the_end(folder / "whole", launcher, outcome)
   killed, finished, run = 0, 0, folder / "0"
   while killed < times or run.exists():
     before = toy_runs.markers(run)
@@ -124,12 +124,12 @@ def kills(
   )
 
 
-def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
+def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> None:
   """Flips bits of a store, and repairs it each time."""
   devices.use_all_devices()
-  opened = toy_runs.open_toy(folder)
-  [collection, *_] = opened.subsets.collections()
-  opened.trainer.collect(collection)
+  run = toy_runs.open_toy(folder)
+  [collection, *_] = run.subsets.collections()
+  run.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
   whole = toy_runs.files(path)
   names = sorted(whole)
@@ -139,14 +139,14 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
     content = bytearray(whole[name])
     content[rng.integers(len(content))] ^= 1 << rng.integers(8)
     (path / name).write_bytes(content)
-    found = list(verify.damage(path))
-    toy_runs.check([damage.file for damage in found] == [name], f"{name}: {found}")
-    verify.forget(path, found[0])
-    [collection, *_] = opened.subsets.collections()
+    damages = list(verify.damage(path))
+    toy_runs.check([damage.file for damage in damages] == [name], f"{name}: {damages}")
+    verify.forget(path, damages[0])
+    [collection, *_] = run.subsets.collections()
     lost = missing(collection.store, collection.models)
-    toy_runs.check(len(lost) == int(found[0].chunk is not None), f"{name}: {lost}")
+    toy_runs.check(len(lost) == int(damages[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))
-    opened.trainer.collect(collection)
+    run.trainer.collect(collection)
     toy_runs.check(
       toy_runs.files(path) == whole, f"{name} was not repaired to the same bits"
     )
@@ -160,11 +160,11 @@ def flipped_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) ->
 
 def many_hosts(folder: pathlib.Path) -> None:
   """Shares a run in several ways."""
-  expected, _ = _run_undisturbed(folder / "whole", "train_subsets", toy_runs.stored_files)
+  expected, _ = _run_to_the_end(folder / "whole", "train_subsets", toy_runs.store_files)
 
   def same(name: str) -> None:
     toy_runs.check(
-      toy_runs.stored_files(folder / name) == expected,
+      toy_runs.store_files(folder / name) == expected,
       f"{name}: other bits than one process",
     )
     print(f"{name}: the bits of one process")
@@ -217,26 +217,26 @@ def many_hosts(folder: pathlib.Path) -> None:
 def writers(folder: pathlib.Path, seconds: float) -> None:
   """Has several processes write to one store, and reads all of it."""
   context = multiprocessing.get_context("spawn")
-  made: multiprocessing.Queue[int] = context.Queue()
+  counts: multiprocessing.Queue[int] = context.Queue()
   processes = [
-    context.Process(target=_write, args=(folder / "store", i, seconds, made))
+    context.Process(target=_write, args=(folder / "store", i, seconds, counts))
     for i in range(_WRITERS)
   ]
   for process in processes:
     process.start()
-  written = [made.get() for _ in processes]
+  written = [counts.get() for _ in processes]
   for process in processes:
     process.join()
-  opened = _open(folder / "store")
-  toy_runs.check(not list(verify.damage(opened.path)), "a chunk is torn")
-  chunks = opened.chunks()
-  names = list((pathlib.Path(opened.path) / "done").glob("*.json"))
+  store = _open(folder / "store")
+  toy_runs.check(not list(verify.damage(store.path)), "a chunk is torn")
+  chunks = store.chunks()
+  names = list((pathlib.Path(store.path) / "done").glob("*.json"))
   toy_runs.check(len(names) == len(chunks), "a chunk is there twice")
   for chunk, rows in chunks.items():
-    first = chunk * opened.rows_per_chunk
-    found = opened.read("margins", slice(first, first + rows))
+    first = chunk * store.rows_per_chunk
+    margins = store.read("margins", slice(first, first + rows))
     toy_runs.check(
-      np.array_equal(found, _content(chunk)["margins"]), f"chunk {chunk} is wrong"
+      np.array_equal(margins, _content(chunk)["margins"]), f"chunk {chunk} is wrong"
     )
   print(
     f"{_WRITERS} processes wrote {sum(written):,} chunks in {seconds:.0f} s, "
@@ -254,14 +254,14 @@ def scale(folder: pathlib.Path) -> None:
     chunks, lacking = _sparse(path, models, targets)
     before = devices.peak_bytes()
     seconds = [time.perf_counter()]
-    opened = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
+    toy = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
     seconds.append(time.perf_counter())
-    found = missing(opened, models)
+    ranges = missing(toy, models)
     seconds.append(time.perf_counter())
-    read = store.Matrix(opened, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
+    read = store.MatrixView(toy, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())
     toy_runs.check(
-      [part.start // 32 for part in found] == [lacking], "another chunk is missing"
+      [part.start // 32 for part in ranges] == [lacking], "another chunk is missing"
     )
     toy_runs.check(
       (read == _column_numbers(targets)[256:512]).all(), "other numbers are read"
@@ -281,14 +281,14 @@ def _sparse(path: pathlib.Path, models: int, targets: int) -> tuple[int, int]:
   Returns:
     Chunks, and the one that is missing.
   """
-  made = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
-  size, lacking = made.rows_per_chunk, 1
+  store = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
+  size, lacking = store.rows_per_chunk, 1
   chunks = models // size
   margins_mt = np.tile(_column_numbers(targets), (size, 1))
   masks_mn = np.zeros((size, 50_000), bool)
   for chunk in range(chunks):
     if chunk >= chunks - _READ_MODELS // size:
-      bank.write(made, chunk, masks_mn, margins_mt)
+      bank.write(store, chunk, masks_mn, margins_mt)
     elif chunk != lacking:
       (path / "done" / f"{chunk:014d}-{size}.json").touch()
   return chunks, lacking
@@ -299,17 +299,17 @@ def _column_numbers(targets: int) -> np.ndarray:
   return np.arange(targets, dtype=np.float32)
 
 
-def _write(path: pathlib.Path, index: int, seconds: float, made: object) -> None:
+def _write(path: pathlib.Path, index: int, seconds: float, counts: object) -> None:
   """One writer: chunks of its own, and some that others write too."""
-  opened, end, count = _open(path), time.monotonic() + seconds, 0
+  store, end, count = _open(path), time.monotonic() + seconds, 0
   rng = np.random.default_rng(index)
   while time.monotonic() < end:
     common = rng.random() < 0.5
     own = 1000 + _WRITERS * (count % 500) + index
     chunk = int(rng.integers(200)) if common else own
-    opened.write(chunk, _content(chunk))
+    store.write(chunk, _content(chunk))
     count += 1
-  made.put(count)  # type: ignore[attr-defined]
+  counts.put(count)  # type: ignore[attr-defined]
 
 
 def _open(path: pathlib.Path) -> store.Store:
@@ -325,7 +325,7 @@ def _content(chunk: int) -> dict[str, np.ndarray]:
   return {"margins": margins, "masks": masks}
 
 
-def _run_undisturbed(
+def _run_to_the_end(
   run: pathlib.Path, launcher: str, outcome: Callable[[pathlib.Path], dict[str, bytes]]
 ) -> tuple[dict[str, bytes], float]:
   """The outcome of a run that is left alone, and how long the run takes."""

@@ -62,9 +62,9 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
     for split in ("train", "test"):
       digits = len(str(builder.info.splits[split].num_examples))
       for i, row in enumerate(tfds.rows_of(builder, split, decoders)):
-        found = tarfile.TarInfo(f"{split}/{names[int(row['label'])]}/{i:0{digits}d}")
-        found.size = len(row["image"])
-        file.addfile(found, io.BytesIO(row["image"]))
+        entry = tarfile.TarInfo(f"{split}/{names[int(row['label'])]}/{i:0{digits}d}")
+        entry.size = len(row["image"])
+        file.addfile(entry, io.BytesIO(row["image"]))
         count += 1
   os.replace(part, out)
   return count

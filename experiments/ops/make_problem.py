@@ -13,7 +13,6 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime import base_models, launcher, stages, subset_models
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run, train_config
 from jaxdm import prng
 from jaxdm.brittleness.verdicts import Verdict
@@ -36,13 +35,13 @@ def problem_of(run: Run, name: str) -> Problem:
   Raises:
     UserError: if models or removals are missing, or were trained by somebody's function.
   """
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     raise UserError("retrain", ": a problem must say how its models are trained")
   if run.experiment.collect.held_out_seeds < 2:
     raise UserError("held_out_seeds", "must be at least 2, for the noise ceiling")
   fitted, held_out = run.subsets.fitted_rows(), run.subsets.held_out_rows()[:2]
-  masks, margins_mt = subset_models.joined([fitted])
-  held_out_masks, _ = subset_models.joined(held_out[:1])
+  masks, margins_mt = subset_models.join([fitted])
+  held_out_masks, _ = subset_models.join(held_out[:1])
   parts = [part.margins_mt[:].astype(np.float16) for part in held_out]
   return Problem(
     masks=masks[:],
@@ -74,8 +73,8 @@ def _base_logits(run: Run) -> np.ndarray:
 def _verdicts(run: Run) -> tuple[Verdict, ...]:
   """The removals, each with the examples that the search could remove."""
   stages.summary_of(run.workdir, _SEARCH)
-  found = tables.read_verdicts(run.workdir.path / f"{_SEARCH}.csv")
-  return tuple(one._replace(examples=one.examples[: one.largest]) for one in found)
+  verdicts = tables.read_verdicts(run.workdir.path / f"{_SEARCH}.csv")
+  return tuple(one._replace(examples=one.examples[: one.largest]) for one in verdicts)
 
 
 def _about(run: Run, name: str) -> dict[str, object]:

@@ -43,15 +43,15 @@ _MOST_TARGETS, _MOST_MASKS = 64, 2**25
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   """The newest line of each process's log; what cannot be read is left out."""
-  found = []
+  lines = []
   for path in atomic_io.find(folder / "logs", "*.jsonl"):
     for text in reversed(path.read_bytes().splitlines()):
       try:
-        found.append(json.loads(text))
+        lines.append(json.loads(text))
       except ValueError:
         continue  # A line that is being written.
       break
-  return found
+  return lines
 
 
 def stage_lines(workdir: Workdir) -> list[str]:
@@ -115,8 +115,8 @@ def lines_of(workdir: Workdir) -> Iterator[str]:
   yield from stage_lines(workdir)
   yield f"\n{'store':<24}{'models':>12}{'diverged':>10}"
   for path in [p.parent for p in atomic_io.find(workdir.bank, "*/manifest.json")]:
-    found = verify.summary(path)
-    yield f"{path.name:<24}{found.rows:>12,}{found.totals.get('diverged', 0):>10,}"
+    summary = verify.summary(path)
+    yield f"{path.name:<24}{summary.rows:>12,}{summary.totals.get('diverged', 0):>10,}"
   yield ""
   yield from process_lines(workdir.path)
   if quality := quality_line(workdir):

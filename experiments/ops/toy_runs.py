@@ -96,11 +96,11 @@ def open_toy(folder: pathlib.Path) -> Run:
 
 def files(path: pathlib.Path) -> dict[str, bytes]:
   """Every file below a folder, half-written ones left out."""
-  found = [p for p in path.rglob("*") if p.is_file() and p.suffix != ".partial"]
-  return {str(p.relative_to(path)): p.read_bytes() for p in found}
+  paths = [p for p in path.rglob("*") if p.is_file() and p.suffix != ".partial"]
+  return {str(p.relative_to(path)): p.read_bytes() for p in paths}
 
 
-def stored_files(run: pathlib.Path) -> dict[str, bytes]:
+def store_files(run: pathlib.Path) -> dict[str, bytes]:
   """Every file of a run's stores."""
   return files(run / "bank")
 

@@ -8,7 +8,7 @@ import numpy as np
 from experiments import fit_datamodels
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import imported, launcher, margin_files, stages
+from experiments.runtime import imported_models, launcher, margin_files, stages
 from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
@@ -40,7 +40,7 @@ _OURS = (TRAIN_MARGINS, TRAIN_LABELS, TRAIN_CLASSES)
 
 
 @dataclasses.dataclass(frozen=True)
-class Bank:
+class TrainingPredictions:
   """Models, and what they predict of their training examples.
 
   Attributes:
@@ -75,17 +75,17 @@ class Bank:
     return self.data.train_sources[example] if self.data else ""
 
 
-def wanted() -> bool:
+def are_requested() -> bool:
   """Whether flags or workdir ask for somebody else's models."""
   if any(flag.value for flag in _OURS) or margin_files.MASKS.value:
     return True
   workdir = launcher.open_workdir()
-  if "files" in stages.stored_settings(workdir) or imported.exist(workdir):
+  if "files" in stages.stored_settings(workdir) or imported_models.exist(workdir):
     return True
   return _paths(workdir)["train_margins"] is not None
 
 
-def open_bank() -> Bank:
+def open_predictions() -> TrainingPredictions:
   """Reads and checks what flags or workdir name.
 
   Raises:
@@ -131,27 +131,27 @@ def open_bank() -> Bank:
         f"are of {len(labels)}; name another one",
       )
   settings = {"audit_files": {"digest": digest}}
-  return Bank(
+  return TrainingPredictions(
     workdir, masks, margins_mn, labels, classes_mn, scores, data, settings, inputs
   )
 
 
 def _paths(workdir: Workdir) -> dict[str, str | None]:
   """The files that flags name now, or earlier."""
-  given = {flag.name: flag.value for flag in (*_OURS, margin_files.MASKS)}
-  return workdir.places.find(**given)
+  values = {flag.name: flag.value for flag in (*_OURS, margin_files.MASKS)}
+  return workdir.places.find(**values)
 
 
 def _masks(workdir: Workdir, path: str | None) -> training_sets.PackedMasks:
   """The training sets, of a file or of the models that were imported."""
-  if path is None and imported.exist(workdir):
-    found = imported.collection(workdir)
-    return bank_lib.packed_masks(found.store, np.arange(found.models))
+  if path is None and imported_models.exist(workdir):
+    models = imported_models.collection(workdir)
+    return bank_lib.packed_masks(models.store, np.arange(models.models))
   if path is None:
     raise UserError(
       "masks", "is needed with --train_margins: an .npy of bool [m, n] training masks"
     )
-  blocks = margin_files.checked_blocks(margin_files.read_matrix("masks", path))
+  blocks = margin_files.check_blocks(margin_files.read_matrix("masks", path))
   return training_sets.PackedMasks.of(blocks)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from experiments.config.settings import CompareConfig
-from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.own_training import full_data_margins
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from experiments.runtime.workdir_models import BASE_MODELS
@@ -22,7 +22,6 @@ from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.storage import array_folder, checksummed_json
-from jaxdm.training.base_trainer import BaseTrainer
 
 _LOGITS = "logits"
 _MARGINS = "margins"  # In place of logits, of a function of the user.
@@ -61,7 +60,7 @@ def load(run: Run) -> BaseModels:
     raise UserError(None, f"{_old_file(run.workdir)} is of an earlier version; {again}")
   try:
     arrays = array_folder.ArrayFolder(_folder(run.workdir), identity_of(run))
-    outputs = arrays.verified(_outputs_name(run.trainer))
+    outputs = arrays.read_verified(_outputs_name(run))
   except array_folder.OtherArraysError as error:
     raise UserError(
       None,
@@ -70,7 +69,7 @@ def load(run: Run) -> BaseModels:
     ) from error
   except (checksummed_json.StoreError, KeyError) as error:
     raise UserError(None, f"{error}; {again}") from error
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     return BaseModels(outputs, None, {})
   base_margins = margins.correct_class_margins(outputs, run.dataset.test_labels)
   return BaseModels(base_margins, outputs, arrays)
@@ -86,8 +85,7 @@ def exist(run: Run) -> bool:
 
 def score_names(run: Run) -> tuple[str, ...]:
   """The methods whose scores are computed from the models on all data."""
-  is_own = isinstance(run.trainer, OwnTrainer)
-  return () if is_own else from_full_data(run.experiment.compare.names)
+  return from_full_data(run.experiment.compare.names) if run.networks else ()
 
 
 def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
@@ -121,7 +119,7 @@ def choose_targets(
   Raises:
     ValueError: if models on all data get none right, or one that is named wrong.
   """
-  return _chosen(
+  return _choose(
     margins_rt,
     search,
     compare,
@@ -140,7 +138,7 @@ def choose_wrong_targets(
   Raises:
     ValueError: if models on all data get none wrong, or one that is named right.
   """
-  return _chosen(
+  return _choose(
     -margins_rt,
     search,
     compare,
@@ -151,7 +149,7 @@ def choose_wrong_targets(
   )
 
 
-def _chosen(
+def _choose(
   margins_rt: np.ndarray,
   search: SearchConfig,
   compare: CompareConfig,
@@ -169,12 +167,12 @@ def _chosen(
     others: the error if some of the named ones are not among them, with places for all of
       these and for the first.
   """
-  named = np.sort(np.array(compare.target_list, int))
-  if named.size:
-    refused = named[~right_targets(margins_rt)[named]].tolist()
-    if refused:
-      raise UserError("search_targets", f": {others.format(refused, refused[0])}")
-    return named
+  targets_named = np.sort(np.array(compare.target_list, int))
+  if targets_named.size:
+    unfit = targets_named[~right_targets(margins_rt)[targets_named]].tolist()
+    if unfit:
+      raise UserError("search_targets", f": {others.format(unfit, unfit[0])}")
+    return targets_named
   targets = sample_targets(margins_rt, search.num_targets, search.seed)
   if not targets.size:
     raise UserError(None, none)
@@ -190,30 +188,32 @@ def train_all(run: Run) -> BaseModels:
   folder, count = _folder(run.workdir), run.experiment.collect.num_base
   bar = run.bar("models on all data")
   totals = array_folder.create(folder, dict.fromkeys(score_names(run), (t, n)))
-  if isinstance(run.trainer, OwnTrainer):
-    outputs = run.trainer.full_data_margins(count, bar)
+  networks, gradient = run.networks, run.experiment.gradient
+  if networks is None:
+    function = run.experiment.retrain.retrain
+    outputs = full_data_margins(run.trainer, function, count, bar)
   else:
-    gradient = run.experiment.gradient
     outputs = add_full_data_scores(
-      run.trainer,
+      networks,
       totals,
       count,
       damping=gradient.damping,
       moments=gradient.moments,
       progress=bar,
     )
-  found = array_folder.create(folder, {_outputs_name(run.trainer): outputs.shape})
-  found[_outputs_name(run.trainer)][:] = outputs
-  array_folder.finish(folder, totals | found, identity_of(run))
+  name = _outputs_name(run)
+  arrays = array_folder.create(folder, {name: outputs.shape})
+  arrays[name][:] = outputs
+  array_folder.finish(folder, totals | arrays, identity_of(run))
   _old_file(run.workdir).unlink(missing_ok=True)
-  if not isinstance(run.trainer, OwnTrainer):
-    run.trainer.fleet.settle()
+  if networks:
+    networks.fleet.settle()
   return load(run)
 
 
-def _outputs_name(trainer: BaseTrainer) -> str:
+def _outputs_name(run: Run) -> str:
   """The array of what the models predict."""
-  return _MARGINS if isinstance(trainer, OwnTrainer) else _LOGITS
+  return _LOGITS if run.networks else _MARGINS
 
 
 def _folder(workdir: Workdir) -> epath.Path:

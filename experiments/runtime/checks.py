@@ -12,7 +12,7 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.training import fleet, networks, resnet9
 from jaxdm.training import recipe as recipe_lib
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 # Fields of settings without effect on training by a function of the user.
 _OF_NETWORKS = {
@@ -61,7 +61,7 @@ def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
       raise UserError(
         "flip_to", f"={flip_to} needs targets of other classes, by --search_targets"
       )
-    label_flips.given_class(dataset.class_names.index(flip_to), labels)
+    label_flips.one_class(dataset.class_names.index(flip_to), labels)
   if size >= n:
     raise UserError("alpha", f"must leave out at least 1 of {n} examples, got {alpha}")
 
@@ -91,17 +91,17 @@ def _check_network(experiment: settings_lib.Experiment, dataset: Dataset) -> Non
 
 def check_used(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
   """Raises UserError on a flag that says nothing of this network or these data."""
-  network, given = experiment.network.network, experiment_flags.given_fields()
+  network, fields = experiment.network.network, experiment_flags.flag_fields()
   if experiment.retrain.retrain:
-    if given & _OF_NETWORKS:
-      name = min(given & _OF_NETWORKS)
+    if fields & _OF_NETWORKS:
+      name = min(fields & _OF_NETWORKS)
       raise UserError(name, "has no effect with --retrain")
     return
   if not dataset.has_images:
     for name in ("flip", "translate_pixels", "cutout_pixels"):
-      if name in given:
+      if name in fields:
         raise UserError(name, "has no effect on feature vectors")
   unused = {"resnet9": (), "mlp": ("conv_backend",), "linear": ("width", "conv_backend")}
   for name in unused.get(network, ("width", "compute_dtype", "conv_backend")):
-    if name in given:
+    if name in fields:
       raise UserError(name, f"has no effect on --network={network}")

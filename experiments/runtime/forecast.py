@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from experiments.config.settings import CollectConfig
-from experiments.runtime import progress_log
+from experiments.runtime import progress_bar
 from jaxdm import training_sets
 
 _LEAST_STEPS = 8
@@ -33,7 +33,7 @@ class StepTimer:
     enough = self._steps >= _LEAST_STEPS or seconds >= _LEAST_SECONDS
     if enough and len(self._times) > 1:
       # The least: what follows the first step may be compiled as well.
-      progress_log.say(self._text(min(self._times)))
+      progress_bar.say(self._text(min(self._times)))
       self._text = None
 
 

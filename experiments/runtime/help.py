@@ -13,7 +13,7 @@ from experiments.config import experiment_flags, presets
 from jaxdm.training import fleet
 
 _WIDTH = 88
-_ASKED = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
+_HELP_FLAGS = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
 # Settings that most runs change, or that a newcomer needs; all others come later.
 _COMMON = {
   *("dataset", "classes", "train_per_class", "test_per_class", "downscale"),
@@ -45,7 +45,7 @@ class Section(NamedTuple):
   names: Sequence[str]
 
 
-def exit_if_asked(*modules: ModuleType, has_settings: bool = True) -> None:
+def print_and_exit(*modules: ModuleType, has_settings: bool = True) -> None:
   """Prints the help of the running program and exits, if the command line asks for it.
 
   Args:
@@ -53,7 +53,7 @@ def exit_if_asked(*modules: ModuleType, has_settings: bool = True) -> None:
     has_settings: whether it takes the settings of an experiment.
   """
   before = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
-  if not _ASKED & set(before[1:]):
+  if not _HELP_FLAGS & set(before[1:]):
     return
   names = [sys.argv[0], *(module.__name__ for module in modules)]
   own = {f.name for n in names for f in flags.FLAGS.get_key_flags_for_module(n)}
@@ -101,14 +101,14 @@ def settings_sections() -> tuple[list[Section], list[Section]]:
   """The settings of an experiment by topic: common ones, and the rest."""
   common: list[Section] = []
   rare: list[Section] = []
-  seen: set[str] = set()  # One flag sets a field, as the seed, in all groups.
+  names_so_far: set[str] = set()  # One flag sets a field, as the seed, in all groups.
   for group, config in experiment_flags.GROUPS.items():
-    names = [f.name for f in dataclasses.fields(config) if f.name not in seen]
-    seen |= set(names)
-    for found, wanted in ((common, True), (rare, False)):
-      chosen = [name for name in names if (name in _COMMON) == wanted]
-      if chosen:
-        found.append(Section(_TOPICS[group], chosen))
+    names = [f.name for f in dataclasses.fields(config) if f.name not in names_so_far]
+    names_so_far |= set(names)
+    for sections, is_common in ((common, True), (rare, False)):
+      section_names = [name for name in names if (name in _COMMON) == is_common]
+      if section_names:
+        sections.append(Section(_TOPICS[group], section_names))
   speed = [field.name for field in dataclasses.fields(fleet.Speed)]
   return common, [*rare, Section("Speed (changes results by rounding only)", speed)]
 

@@ -1,4 +1,4 @@
-"""How every launcher starts and how it fails: one line, and nothing touched."""
+"""How every launcher starts, and how it fails: with one line, before any change."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from experiments.config import experiment_flags
 from experiments.runtime import (
   checks,
   data_source,
-  imported,
+  imported_models,
   own_training,
   preemption,
   processes,
@@ -43,18 +43,18 @@ def open_run() -> Run:
   """
   workdir = open_workdir()
   stored = stages.stored_settings(workdir)
-  imported.check_named(workdir, stored)
+  imported_models.check_images(workdir, stored)
   where = workdir.places.find(
     data_dir=experiment_flags.DATA_DIR.value, arrays=experiment_flags.ARRAYS.value
   )
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = experiment_flags.experiment(stored)
   dataset = data_source.load(experiment.data, where)
-  models = imported.collection(workdir) if imported.exist(workdir) else None
+  models = imported_models.collection(workdir) if imported_models.exist(workdir) else None
   if models:
-    experiment = imported.adapted(experiment, models, dataset)
+    experiment = imported_models.adapt(experiment, models, dataset)
   if experiment.retrain.retrain:
-    experiment = own_training.adapted(experiment)
+    experiment = own_training.adapt(experiment)
   checks.check(experiment, dataset)
   checks.check_used(experiment, dataset)
   run = make_run(
@@ -122,7 +122,7 @@ class Program(NamedTuple):
       if self.opener is not open_workdir:  # Else nothing is computed.
         devices.check()
       # What a launcher computes by itself.
-      with _held(source, hold), numerics.pinned():
+      with _lock(source, hold), numerics.pinned():
         self.main(source)
 
   def _unused_flags(self) -> list[str]:
@@ -140,15 +140,15 @@ class Program(NamedTuple):
       used |= {experiment_flags.WORKDIR.name, experiment_flags.BANK_DIR.name}
     else:
       used |= {flag.name for flag in by_module[experiment_flags.__name__]}
-    given = {name for name in flags.FLAGS if flags.FLAGS[name].present}
-    return sorted(given - used)
+    present = {name for name in flags.FLAGS if flags.FLAGS[name].present}
+    return sorted(present - used)
 
   def run(self) -> None:
     """Parses the command line and runs it in a process of its own."""
     devices.use_all_devices()
     shared = (processes,) if self.hold in ("shared", "job") else ()
     has_settings = self.opener is not open_workdir
-    help_page.exit_if_asked(*shared, *self.flag_modules, has_settings=has_settings)
+    help_page.print_and_exit(*shared, *self.flag_modules, has_settings=has_settings)
     program.run(self._begin)
 
   def _begin(self, argv: Sequence[str]) -> None:
@@ -163,10 +163,10 @@ class Program(NamedTuple):
       raise
 
 
-def _held(source: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
+def _lock(source: Any, hold: Hold) -> contextlib.AbstractContextManager[None]:
   """The lock of the workdir that `Program.hold` names."""
   if hold == "not":
     return contextlib.nullcontext()
   if hold == "reading":
-    return source.workdir.locked_for_reading()
-  return source.workdir.locked(*processes.share())
+    return source.workdir.lock_for_reading()
+  return source.workdir.lock(*processes.share())

@@ -33,28 +33,28 @@ def read(folder: epath.Path) -> list[Row]:
   """
   rows = [checksummed_json.read(path) for path in sorted(folder.glob("*.json"))]
   digests = {name: load_problem(name).digest for name in problem_names()}
-  found = []
+  rows_now = []
   for row in rows:
     if digests.get(row["problem"]) == row["problem_digest"]:
-      found.append(row)
+      rows_now.append(row)
     else:
       print(f"left out: {row['method']} on {row['problem']}, which is another file now")
-  return found
+  return rows_now
 
 
 def page(rows: list[Row]) -> str:
   """The page, with a section for each problem that has rows."""
-  parts = ["# Leaderboard\n", *(f"{_filled(text)}\n" for text in _HEAD)]
+  parts = ["# Leaderboard\n", *(f"{_paragraph(text)}\n" for text in _HEAD)]
   for name in sorted({row["problem"] for row in rows}):
     of_problem = [row for row in rows if row["problem"] == name]
     of_problem.sort(key=lambda row: -row["lds"]["estimate"])
     problem = load_problem(name)
-    about = _filled(_about(problem, of_problem[0]))
+    about = _paragraph(_about(problem, of_problem[0]))
     parts.append("\n".join([f"## {name}\n", about, "", *table(of_problem), ""]))
   return "\n".join(parts)
 
 
-def _filled(text: str) -> str:
+def _paragraph(text: str) -> str:
   """A paragraph."""
   return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 

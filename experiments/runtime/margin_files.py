@@ -16,11 +16,11 @@ from absl import flags
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
-from experiments.runtime import imported, launcher, stages
+from experiments.runtime import imported_models, launcher, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import margins as margins_lib
 from jaxdm import training_sets
-from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
 from jaxdm.storage import bank, identity, store
@@ -59,29 +59,29 @@ class Files:
   settings: dict[str, dict[str, Any]]
 
   @property
-  def num_fitted(self) -> int:
+  def num_fit(self) -> int:
     """Models that are fitted to; the others are held out."""
     return len(self.margins_mt) - self.experiment.collect.num_held_out
 
   @property
-  def fitted(self) -> tuple[training_sets.PackedMasks, Margins]:
+  def fit_data(self) -> tuple[training_sets.PackedMasks, Margins]:
     """Masks and margins to fit to; those in a store stay there."""
-    rows = np.arange(self.num_fitted)
+    rows = np.arange(self.num_fit)
     return self.masks.take(rows), _take(self.margins_mt, rows)
 
   @property
   def held_out(self) -> tuple[training_sets.PackedMasks, np.ndarray]:
     """Masks and margins to judge on."""
-    rows = np.arange(self.num_fitted, len(self.margins_mt))
+    rows = np.arange(self.num_fit, len(self.margins_mt))
     return self.masks.take(rows), self.margins_mt[rows]
 
 
-def wanted() -> bool:
+def are_requested() -> bool:
   """Whether flags or workdir ask for somebody else's models, without their images."""
   if any((MASKS.value, MARGINS.value, TARGETS.value, DROP_NONFINITE.value)):
     return True
   workdir = launcher.open_workdir()
-  return imported.without_images(workdir, stages.stored_settings(workdir))
+  return imported_models.without_images(workdir, stages.stored_settings(workdir))
 
 
 class _Models(NamedTuple):
@@ -121,16 +121,16 @@ def open_files() -> Files:
   experiment = experiment_flags.experiment(stored)
   targets = TARGETS.value or "{}:{}".format(*before.get("targets", ("", "")))
   drop = DROP_NONFINITE.value or before.get("drop_nonfinite", False)
-  found = _named_models(workdir, targets)
-  print(_description(found))
-  if unused := experiment_flags.given_fields() - _USED:
+  models = _find_models(workdir, targets)
+  print(_description(models))
+  if unused := experiment_flags.flag_fields() - _USED:
     name = min(unused)
     raise UserError(name, "has no effect on models that others trained")
-  masks, margins_mt = _finite(found, drop=drop)
+  masks, margins_mt = _finite(models, drop=drop)
   now: dict[str, Any] = {
     "masks": [*masks.shape],
     "digest": identity.digest([masks, margins_mt]),
-    "targets": [found.first, found.first + margins_mt.shape[1]],
+    "targets": [models.first, models.first + margins_mt.shape[1]],
     "drop_nonfinite": drop,
   }
   same = all(now[name] == before.get(name) for name in ("targets", "drop_nonfinite"))
@@ -141,10 +141,10 @@ def open_files() -> Files:
   return Files(workdir, experiment, masks, margins_mt, {"files": now})
 
 
-def _named_models(workdir: Workdir, targets: str) -> _Models:
+def _find_models(workdir: Workdir, targets: str) -> _Models:
   """The models of the files that flags or workdir name, or else those imported."""
   where = workdir.places.find(masks=MASKS.value, margins=MARGINS.value)
-  if imported.exist(workdir) and not (MASKS.value or MARGINS.value):
+  if imported_models.exist(workdir) and not (MASKS.value or MARGINS.value):
     return _from_store(workdir, targets)
   if where["masks"] and where["margins"]:
     masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
@@ -198,18 +198,18 @@ def _from_files(masks: str, margins: str, targets: str) -> _Models:
   if margins_mt.dtype.kind != "f":
     raise UserError("margins", f"must hold floats, got {margins_mt.dtype}")
   start, stop = _slice(targets, margins_mt.shape[1])
-  packed = training_sets.PackedMasks.of(checked_blocks(masks_mn))
-  return _Models(packed, margins_mt[:, start:stop], start, margins_mt.shape[1])
+  packed_masks = training_sets.PackedMasks.of(check_blocks(masks_mn))
+  return _Models(packed_masks, margins_mt[:, start:stop], start, margins_mt.shape[1])
 
 
 def _from_store(workdir: Workdir, targets: str) -> _Models:
   """The models that were imported."""
-  found = imported.collection(workdir)
-  models, count = found.store, found.models
+  collection = imported_models.collection(workdir)
+  models, count = collection.store, collection.models
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
-  margins_mt = store.Matrix(models, "margins", rows, range(start, stop))
+  margins_mt = store.MatrixView(models, "margins", rows, range(start, stop))
   return _Models(bank.packed_masks(models, rows), margins_mt, start, num_targets)
 
 
@@ -229,7 +229,7 @@ def read_matrix(name: str, path: str) -> np.ndarray:
   return array
 
 
-def checked_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
+def check_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
   """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
   if masks_mn.dtype.kind not in "bui":
     raise UserError("masks", f"must hold bool, or 0 and 1, got {masks_mn.dtype}")

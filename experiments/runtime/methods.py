@@ -34,25 +34,25 @@ def scores(
     UserError: on a method whose scores were not asked for when models were trained.
   """
   stored = base_models.load(run).scores
-  found: dict[str, design.Matrix] = {}
+  scores_of: dict[str, design.Matrix] = {}
   for name in names:
     if name == "datamodel":
       models = models or fit_datamodels.load(run.workdir)
-      found[name] = models.weights_tn
+      scores_of[name] = models.weights_tn
     elif name == "pixels":  # At their native size.
       images = run.dataset.train_images, run.dataset.test_images
-      found[name] = pixel_rows(*images)
+      scores_of[name] = pixel_rows(*images)
     elif rows := METHODS[name].rows:
-      found[name] = rows(run.trainer)
+      scores_of[name] = rows(run.trainer)
     elif name in stored:
-      found[name] = _read_rows(stored, name)
+      scores_of[name] = _read_rows(stored, name)
     else:
       raise UserError(
         "methods",
         f": {run.workdir.path} has no scores of {name}; run experiments.train_subsets "
         "and experiments.fit_datamodels with these --methods first",
       )
-  return found
+  return scores_of
 
 
 def rival_classes(run: Run, base_logits_rtk: np.ndarray | None) -> np.ndarray:
@@ -73,18 +73,18 @@ def rival_classes(run: Run, base_logits_rtk: np.ndarray | None) -> np.ndarray:
 
 
 def for_repairs(
-  named: Mapping[str, design.Matrix], data: Dataset, rival_t: np.ndarray
+  scores_of: Mapping[str, design.Matrix], data: Dataset, rival_t: np.ndarray
 ) -> dict[str, design.Matrix]:
   """Scores by name; those that say nothing of opposition rank the rival classes first.
 
   Args:
-    named: by method.
+    scores_of: by method.
     data: examples and targets.
     rival_t: int, see `rival_classes`.
   """
   return {
     name: one if all_classes(name) else of_class(one, data, rival_t)
-    for name, one in named.items()
+    for name, one in scores_of.items()
   }
 
 

@@ -59,7 +59,7 @@ class OwnTrainer(BaseTrainer):
       UserError: if there is no such factory.
     """
     self._config, self._dataset = config, dataset
-    self._module, self._factory = _named(config.retrain)
+    self._module, self._factory = _import_factory(config.retrain)
     train = dataset.num_classes, dataset.train_images, dataset.train_labels
     targets = dataset.test_images, dataset.test_labels
     self._bind(folder, *train, *targets, seed=seed, share=share)
@@ -115,31 +115,31 @@ class OwnTrainer(BaseTrainer):
 
   def _margins(self, models: Models) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    found = self._returned(self._retrain, models, len(self.target_labels))
-    return self._mark_diverged(found)
+    margins_mt = self._call(self._retrain, models, len(self.target_labels))
+    return self._mark_diverged(margins_mt)
 
   def _predictions(self, models: Models, *, predict_training: bool) -> Predictions:
     """Margins of the targets and, if asked for, of the training examples."""
     if not predict_training:
       return Predictions(self._margins(models))
     t, n = len(self.target_labels), len(self.labels)
-    found = self._mark_diverged(self._returned(self._retrain_for_all, models, t + n))
-    return Predictions(found[:, :t], training_margins_mn=found[:, t:])
+    margins = self._mark_diverged(self._call(self._retrain_for_all, models, t + n))
+    return Predictions(margins[:, :t], training_margins_mn=margins[:, t:])
 
-  def _returned(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
+  def _call(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
     """What a function of the user returns: float32 margins [m, count]."""
     first = self.seed * _SEED_STEP % 2**32
     seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
     with _user_code(self._config.retrain):
-      returned = retrain(models.masks_mn, models.labels_mn, seeds)
+      output = retrain(models.masks_mn, models.labels_mn, seeds)
     try:
-      found = margins_of(lambda *_: returned, *models[:2], seeds, count)
+      margins = margins_of(lambda *_: output, *models[:2], seeds, count)
     except ValueError as error:
       raise UserError("retrain", str(error).removeprefix("retrain ")) from error
     with np.errstate(over="ignore"):  # Infinite margins count as diverged.
-      return np.array(found, np.float32)
+      return np.array(margins, np.float32)
 
-  def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Margins of each part."""
     return map(self._margins, parts)
 
@@ -159,34 +159,43 @@ class OwnTrainer(BaseTrainer):
       masks = collection.subsets.masks(self.seed, len(self.labels), numbers)
       labels = np.tile(self.labels, (len(masks), 1))
       models = Models(masks, labels, _seeds(collection.subsets, numbers))
-      found = self._predictions(models, predict_training=training)
-      write(collection, chunk, masks, found)
+      predictions = self._predictions(models, predict_training=training)
+      write(collection, chunk, masks, predictions)
       done += len(chunk)
       progress(done, total)
 
-  def full_data_margins(self, count: int, progress: progress_lib.Progress) -> np.ndarray:
-    """Margins float32[r, t] of models on all data, without those that diverged.
 
-    Raises:
-      UserError: if fewer than 2 models converge.
-    """
-    masks = np.ones((count, len(self.labels)), bool)
-    labels = np.tile(self.labels, (count, 1))
-    models = Models(masks, labels, prng.model_seeds("base", count))
-    found = recall.recall(
-      self.changes, models, self._trained_margins, rows=_ROWS, progress=progress
+def full_data_margins(
+  trainer: BaseTrainer, name: str, count: int, progress: progress_lib.Progress
+) -> np.ndarray:
+  """Margins float32[r, t] of models on all data, without those that diverged.
+
+  Args:
+    trainer: trains them, in this process alone, and stores them.
+    name: of the user's function, for the error.
+    count: how many.
+    progress: called with (models done, models in all).
+
+  Raises:
+    UserError: if fewer than 2 models converge.
+  """
+  masks = np.ones((count, len(trainer.labels)), bool)
+  labels = np.tile(trainer.labels, (count, 1))
+  models = Models(masks, labels, prng.model_seeds("base", count))
+  margins_rt = recall.recall(
+    trainer.changes, models, trainer.train_parts, rows=trainer.rows, progress=progress
+  )
+  converged_r = np.isfinite(margins_rt).all(axis=1)
+  if converged_r.sum() < 2:
+    raise UserError(
+      "retrain",
+      f"={name} returned margins that are not finite for "
+      f"{int((~converged_r).sum())} of {count} models on all data",
     )
-    converged_r = np.isfinite(found).all(axis=1)
-    if converged_r.sum() < 2:
-      raise UserError(
-        "retrain",
-        f"={self._config.retrain} returned margins that are not finite for "
-        f"{int((~converged_r).sum())} of {count} models on all data",
-      )
-    return found[converged_r]
+  return margins_rt[converged_r]
 
 
-def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
+def adapt(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
   """The experiment without methods and priors that need networks; prints which those are.
 
   Raises:
@@ -194,8 +203,8 @@ def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
   """
   name, compare = experiment.retrain.retrain, experiment.compare
   of_networks = from_full_data(compare.names)
-  lost = [method for method in compare.names if method in of_networks]
-  methods = [method for method in compare.names if method not in lost]
+  left_out = [method for method in compare.names if method in of_networks]
+  methods = [method for method in compare.names if method not in left_out]
   if not methods:
     raise UserError(
       "methods",
@@ -208,18 +217,19 @@ def adapted(experiment: settings_lib.Experiment) -> settings_lib.Experiment:
       "must be runner-up or a class with --retrain, which gives no gradients "
       "for relabel scores, got 'best'",
     )
-  given = experiment.prior.priors.split(",")
-  priors = [prior for prior in given if not needs_networks(prior)]
+  candidates = experiment.prior.priors.split(",")
+  priors = [prior for prior in candidates if not needs_networks(prior)]
   if not priors:
     raise UserError(
       "priors",
       f"={experiment.prior.priors} need scores of networks, which --retrain does not "
       "give; name none or class",
     )
-  if lost := lost + [f"prior {prior}" for prior in given if prior not in priors]:
+  left_out += [f"prior {prior}" for prior in candidates if prior not in priors]
+  if left_out:
     print(
-      f"left out: {', '.join(lost)}, since they need gradients or features of networks, "
-      f"which --retrain={name} does not give"
+      f"left out: {', '.join(left_out)}, since they need gradients or features of "
+      f"networks, which --retrain={name} does not give"
     )
   return dataclasses.replace(
     experiment,
@@ -233,7 +243,7 @@ def needs_networks(prior: str) -> bool:
   return prior.partition("+")[0] in from_full_data()
 
 
-def _named(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
+def _import_factory(path: str) -> tuple[ModuleType, Callable[[Dataset], Any]]:
   """The module and the factory of 'package.module:factory'."""
   where, _, name = path.partition(":")
   if not where or not name:

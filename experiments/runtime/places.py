@@ -30,8 +30,8 @@ class Places:
         remembered when a stage runs (`save`).
     """
     self._given |= _absolute(given)
-    found = self.remembered() | self._given
-    return {name: found.get(name) for name in given}
+    paths = self.stored() | self._given
+    return {name: paths.get(name) for name in given}
 
   def find_all(self, prefix: str, given: Mapping[str, str]) -> dict[str, str]:
     """All paths whose names have a prefix; see `find`.
@@ -44,20 +44,20 @@ class Places:
       Paths by name, those of earlier runs included.
     """
     self.find(**{prefix + name: path for name, path in given.items()})
-    found = self.remembered() | self._given
+    paths = self.stored() | self._given
     return {
       name.removeprefix(prefix): path
-      for name, path in found.items()
+      for name, path in paths.items()
       if name.startswith(prefix)
     }
 
-  def remembered(self) -> dict[str, str]:
+  def stored(self) -> dict[str, str]:
     """The paths that earlier runs were given."""
     return checksummed_json.read(self._file) if self._file.exists() else {}
 
   def save(self) -> None:
     """Remembers the paths that this run was given."""
-    before = self.remembered()
+    before = self.stored()
     if before | self._given != before:
       self._write(before | self._given)
 
@@ -73,12 +73,12 @@ class Places:
       self._file.unlink(missing_ok=True)
 
 
-def _absolute(given: Mapping[str, str | None]) -> dict[str, str]:
+def _absolute(paths: Mapping[str, str | None]) -> dict[str, str]:
   """The paths that are given, as they are called from any folder."""
   return {
     name: path.rstrip("/")
     if atomic_io.is_remote(path)
     else os.path.abspath(os.path.expanduser(path))
-    for name, path in given.items()
+    for name, path in paths.items()
     if path
   }

@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h.
 GRACE_SECONDS = 8.0
 _LAST_SECONDS = 1.5
-_asked = threading.Event()
+_shutdown = threading.Event()
 _last = threading.Event()
 
 
@@ -43,7 +43,7 @@ def be_last() -> None:
 
 def check() -> None:
   """Raises Cancelled if a signal has come; call it only between units of work."""
-  if _asked.is_set():
+  if _shutdown.is_set():
     raise progress.Cancelled
 
 
@@ -66,7 +66,7 @@ def _wait(receiver: socket.socket) -> None:
     file=sys.stderr,
     flush=True,
   )
-  _asked.set()
+  _shutdown.set()
   receiver.settimeout(GRACE_SECONDS + _LAST_SECONDS * _last.is_set())
   with contextlib.suppress(TimeoutError):
     receiver.recv(1)

@@ -1,4 +1,4 @@
-"""How every program parses its flags and fails: what its user can mend is one line."""
+"""How every program parses its flags, and prints errors that users can correct."""
 
 import contextlib
 import errno
@@ -11,10 +11,10 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.runtime import progress_log
+from experiments.runtime import progress_bar
 from jaxdm.errors import UserError
 
-# What a machine refuses where nothing is wrong with the code: rights, room, broken disks.
+# Errors of a machine, not of the code: permissions, full or broken disks.
 _OF_THE_MACHINE = {
   errno.EACCES,
   errno.EDQUOT,
@@ -38,7 +38,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
   library = logging.getLogger("jaxdm")
   library.setLevel(logging.INFO)  # What was chosen, and the first claims, once.
   library.propagate = False
-  library.addHandler(progress_log.Lines())
+  library.addHandler(progress_bar.Lines())
   for stream in (sys.stdout, sys.stderr):
     stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
   app.run(main, flags_parser=parse)
@@ -85,8 +85,8 @@ def _where_to_report() -> str:
   with contextlib.suppress(importlib.metadata.PackageNotFoundError):
     about = importlib.metadata.metadata("jaxdm")
     version = f" {about['Version']}"
-    named = [url.partition(", ")[2] for url in about.get_all("Project-URL", [])]
-    where = next(iter([*named, *about.get_all("Home-page", [])]), where)
+    urls = [url.partition(", ")[2] for url in about.get_all("Project-URL", [])]
+    where = next(iter([*urls, *about.get_all("Home-page", [])]), where)
   return (
     f"This is a fault of jaxdm{version}, which none of its messages foresees. Please "
     f"report it, with all lines above, to {where}."

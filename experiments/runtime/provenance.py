@@ -111,16 +111,16 @@ def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> P
   """What all starts on a stage's result tell together; see `Start` for the arguments."""
   paths = atomic_io.find(folder / _FOLDER, f"{stage}.*.json")
   result = _digest(depends_on)
-  found = [start for start in map(_read, paths) if start.get("result") == result]
-  found.sort(key=lambda start: start["started"])
+  starts = [start for start in map(_read, paths) if start.get("result") == result]
+  starts.sort(key=lambda start: start["started"])
   return Provenance(
-    made_by=distinct(start["made_by"] for start in found),
-    devices=distinct(start["devices"] for start in found),
-    started=found[0]["started"] if found else "",
-    finished=max((start["finished"] for start in found), default=""),
-    seconds=round(sum(start["seconds"] for start in found), 1),
-    starts=len(found),
-    processes=max((start["processes"] for start in found), default=0),
+    made_by=distinct(start["made_by"] for start in starts),
+    devices=distinct(start["devices"] for start in starts),
+    started=starts[0]["started"] if starts else "",
+    finished=max((start["finished"] for start in starts), default=""),
+    seconds=round(sum(start["seconds"] for start in starts), 1),
+    starts=len(starts),
+    processes=max((start["processes"] for start in starts), default=0),
   )
 
 
@@ -134,11 +134,11 @@ def take_over(folder: epath.Path, other: epath.Path) -> None:
 
 def distinct(values: Any) -> list[Any]:
   """The values, each once, in order of appearance."""
-  found: list[Any] = []
+  unique: list[Any] = []
   for value in values:
-    if value not in found:
-      found.append(value)
-  return found
+    if value not in unique:
+      unique.append(value)
+  return unique
 
 
 def differences(makers: Sequence[Mapping[str, str]]) -> str:
@@ -163,10 +163,12 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
   makers = {}
   for path in [path.parent for path in atomic_io.find(bank, "*/manifest.json")]:
     makers[f"the store {path.name}"] = verify.summary(path).made_by
-  for stage, found in stages.items():
-    makers[f"the stage {stage}"] = found.made_by
+  for stage, provenance in stages.items():
+    makers[f"the stage {stage}"] = provenance.made_by
   # Stages that are each of one make may still differ from each other.
-  alone = [found.made_by for found in stages.values() if len(found.made_by) == 1]
+  alone = [
+    provenance.made_by for provenance in stages.values() if len(provenance.made_by) == 1
+  ]
   makers["the workdir, stage by stage,"] = distinct(maker for [maker] in alone)
   return [
     f"{what} was made by {len(some)} versions: {differences(some)}"

@@ -7,7 +7,6 @@ from experiments.runtime.run import Run
 from jaxdm.attribution.relabel import RelabelSum, relabel_mean, relabel_sum
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.storage import cache
-from jaxdm.training.trainer import Trainer
 
 
 def scores(run: Run, targets: np.ndarray) -> np.ndarray:
@@ -37,10 +36,10 @@ def rows_of_some(values_un: np.ndarray, targets: np.ndarray, count: int) -> Scor
   row_t = np.full(count, -1)
   row_t[targets] = np.arange(len(targets))
 
-  def rows_of(wanted: np.ndarray) -> np.ndarray:
-    rows_un = np.zeros((len(wanted), n), np.float32)
-    known = row_t[wanted] >= 0
-    rows_un[known] = values_un[row_t[wanted][known]]
+  def rows_of(indices: np.ndarray) -> np.ndarray:
+    rows_un = np.zeros((len(indices), n), np.float32)
+    is_known = row_t[indices] >= 0
+    rows_un[is_known] = values_un[row_t[indices][is_known]]
     return rows_un
 
   return ScoreRows((count, n), rows_of)
@@ -49,13 +48,13 @@ def rows_of_some(values_un: np.ndarray, targets: np.ndarray, count: int) -> Scor
 def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   """Trains the models, those of each chunk at once, and averages."""
   count, gradient = run.experiment.collect.num_base, run.experiment.gradient
-  found, bar, trainer = [], run.bar("relabel scores"), run.trainer
-  assert isinstance(trainer, Trainer)  # Relabel scores are of networks.
+  sums, bar, trainer = [], run.bar("relabel scores"), run.networks
+  assert trainer is not None  # Callers leave functions of the user out.
   for start in range(0, count, trainer.fleet.rows):
     size = min(trainer.fleet.rows, count - start)
 
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
-      made = relabel_sum(
+      part = relabel_sum(
         trainer,
         targets,
         start,
@@ -63,9 +62,9 @@ def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
         damping=gradient.damping,
         moments=gradient.moments,
       )
-      return made._asdict()
+      return part._asdict()
 
-    found.append(RelabelSum(**parts(f"models-{start}-{size}", make)))
+    sums.append(RelabelSum(**parts(f"models-{start}-{size}", make)))
     trainer.fleet.settle()
     bar(start + size, count)
-  return relabel_mean(found)
+  return relabel_mean(sums)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import forecast, processes, progress_log, stages
+from experiments.runtime import forecast, processes, progress_bar, stages
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
@@ -14,7 +14,7 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.storage import checkpoint, identity
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 # Groups of settings without effect on training by a function of the user.
@@ -43,6 +43,14 @@ class Run:
   subsets: SubsetModels
   timer: forecast.StepTimer
 
+  @property
+  def networks(self) -> Trainer | None:
+    """The trainer of networks, which give logits, features and gradients.
+
+    None where a user's function trains, which gives margins only.
+    """
+    return self.trainer if isinstance(self.trainer, Trainer) else None
+
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint.
 
@@ -54,15 +62,15 @@ class Run:
     if not self.experiment.audit.audit:  # Workdirs begun before it was one lack it too.
       unused.add("audit")
     configs = {g: getattr(self.experiment, g) for g in groups if g not in unused}
-    chosen = {name: dataclasses.asdict(config) for name, config in configs.items()}
+    values = {name: dataclasses.asdict(config) for name, config in configs.items()}
     if "start" in groups:
-      chosen["start"] = {"preset": self.preset}
-    if "data" in chosen:
-      chosen["data"]["fingerprint"] = self.dataset.fingerprint()
-    if "collect" in chosen:  # Where it stays if there are more models later.
+      values["start"] = {"preset": self.preset}
+    if "data" in values:
+      values["data"]["fingerprint"] = self.dataset.fingerprint()
+    if "collect" in values:  # Where it stays if there are more models later.
       first = int(self.experiment.collect.held_out_numbers[0])
-      chosen["collect"]["held_out_from"] = first
-    return chosen
+      values["collect"]["held_out_from"] = first
+    return values
 
   def inputs(self, *finished: str) -> dict[str, str]:
     """Digests of all that a stage reads, so that it is done again where that has changed.
@@ -77,22 +85,20 @@ class Run:
     for stage in reversed(finished):
       stages.summary_of(self.workdir, stage)
     held_out = [rows.margins_mt for rows in self.subsets.held_out_rows()]
-    found = {
+    digests = {
       "models": identity.digest(self.trainer.identity()),
       "fitted_rows": identity.digest(self.subsets.fitted_rows().margins_mt),
       "held_out_rows": identity.digest(held_out),
     }
     for stage in finished:
-      stages.check_inputs(self.workdir, stage, found)
-      found |= stages.outputs_of(self.workdir, stage)
-    return found
+      stages.check_inputs(self.workdir, stage, digests)
+      digests |= stages.outputs_of(self.workdir, stage)
+    return digests
 
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
     """A progress bar that the workdir logs, with the number of diverged models."""
     trainer = self.trainer
-    return progress_log.progress_bar(
-      name, unit, self.workdir.path, lambda: trainer.diverged
-    )
+    return progress_bar.make(name, unit, self.workdir.path, lambda: trainer.diverged)
 
 
 def make_run(
@@ -116,8 +122,8 @@ def make_run(
       own.
   """
   timer = forecast.StepTimer()
-  progress = _unfinished_models(workdir, speed.checkpoint_seconds, timer)
-  trainer = _trainer(workdir, experiment, dataset, speed, progress)
+  checkpoints = _checkpoints(workdir, speed.checkpoint_seconds, timer)
+  trainer = _trainer(workdir, experiment, dataset, speed, checkpoints)
   audit = experiment.audit.audit
   subsets = SubsetModels(trainer, experiment.collect, workdir.path, audit, imported)
   return Run(workdir, experiment, preset, dataset, trainer, subsets, timer)
@@ -137,7 +143,7 @@ def _trainer(
   experiment: settings_lib.Experiment,
   dataset: Dataset,
   speed: fleet_lib.Speed,
-  progress: checkpoint.Progress | None,
+  checkpoints: checkpoint.Checkpoints | None,
 ) -> Trainer | OwnTrainer:
   """Trains the experiment's models on the images at the size that its settings name."""
   small = dataset.downscaled(experiment.data.downscale)
@@ -151,7 +157,7 @@ def _trainer(
     speed,
     network=experiment.network.network,
     gradient_dim=experiment.gradient.gradient_dim,
-    progress=progress,
+    checkpoints=checkpoints,
     tuning_folder=workdir.path / "tuning",
   )
   return Trainer.of(
@@ -165,12 +171,12 @@ def _trainer(
   )
 
 
-def _unfinished_models(
+def _checkpoints(
   workdir: Workdir, seconds: float, timer: forecast.StepTimer
-) -> checkpoint.Progress | None:
+) -> checkpoint.Checkpoints | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
   folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
   if not seconds:
     return None
-  return checkpoint.Progress(folder, seconds, observe=timer.observe)
+  return checkpoint.Checkpoints(folder, seconds, observe=timer.observe)

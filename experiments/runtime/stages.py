@@ -137,16 +137,20 @@ def run(
   depends_on = {"settings": dict(settings), "inputs": dict(inputs)}
   changed = _changes(before, depends_on) if before else []
   if before.get("complete") and not changed:
-    return _printed(stage, before["summary"])
+    return _print_summary(stage, before["summary"])
   if before.get("complete"):
     print(f"{stage}: done again with what is there, since: {'; '.join(changed)}")
   if processes.is_follower():
     return _follow(workdir, stage, depends_on, work)
   workdir.check_bank()
-  path, paths = _file(workdir, stage), workdir.places.remembered()
+  path, paths = _file(workdir, stage), workdir.places.stored()
   workdir.places.save()
-  begun = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
-  checksummed_json.write(path, {**begun, "complete": False})
+  record: dict[str, Any] = {
+    "format": _FORMAT,
+    "asked": provenance.now(),
+    **depends_on,
+  }
+  checksummed_json.write(path, {**record, "complete": False})
   try:
     with provenance.Start(workdir.path, stage, _result(depends_on)):
       summary = work()
@@ -158,9 +162,9 @@ def run(
   starts = provenance.of_stage(workdir.path, stage, _result(depends_on))
   summary["seconds"] = starts.seconds
   complete = not summary.get(UNFINISHED)
-  record = {**begun, "complete": complete, "summary": summary}
+  record |= {"complete": complete, "summary": summary}
   checksummed_json.write(path, record | starts._asdict())
-  return _printed(stage, summary)
+  return _print_summary(stage, summary)
 
 
 def _follow(
@@ -184,11 +188,11 @@ def _follow(
 
 def starts_by_stage(workdir: Workdir) -> dict[str, provenance.Provenance]:
   """What made the stages that were begun here, by name: all their starts so far."""
-  found = {}
+  starts = {}
   for path in _files(workdir):
     result = _result(_record(workdir, path.stem))
-    found[path.stem] = provenance.of_stage(workdir.path, path.stem, result)
-  return found
+    starts[path.stem] = provenance.of_stage(workdir.path, path.stem, result)
+  return starts
 
 
 def mixtures(workdir: Workdir) -> list[str]:
@@ -238,15 +242,17 @@ def _restore(path: epath.Path, record: Mapping[str, Any]) -> None:
 
 def _changes(record: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[str]:
   """In which settings and inputs a stage differs from its record, a phrase each."""
-  stored, wanted = record["settings"], depends_on["settings"]
-  found = [
+  stored, requested = record["settings"], depends_on["settings"]
+  differences = [
     difference
-    for group, values in wanted.items()
+    for group, values in requested.items()
     for difference in checksummed_json.differences(stored.get(group, {}), values)
   ]
   before, now = record["inputs"], depends_on["inputs"]
   names = sorted(before.keys() | now.keys())
-  return found + [f"new {name}" for name in names if before.get(name) != now.get(name)]
+  return differences + [
+    f"new {name}" for name in names if before.get(name) != now.get(name)
+  ]
 
 
 def _result(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +265,7 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
   return {"settings": settings, "inputs": record["inputs"]}
 
 
-def _printed(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
+def _print_summary(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
   """The summary, of which single numbers have been printed; not its tables."""
   cells = {name: _text(value) for name, value in summary.items() if name != _CAPTION}
   parts = [f"{name.replace('_', ' ')} {text}" for name, text in cells.items() if text]

@@ -32,19 +32,19 @@ class Rows(NamedTuple):
     return bank.packed_masks(self.store, self.numbers)
 
   @property
-  def margins_mt(self) -> store_lib.Matrix:
+  def margins_mt(self) -> store_lib.MatrixView:
     """The margins, read where they are indexed."""
-    return store_lib.Matrix(self.store, "margins", self.numbers)
+    return store_lib.MatrixView(self.store, "margins", self.numbers)
 
 
-def converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.Matrix]:
+def load_converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.MatrixView]:
   """Masks and margins of models, without those that diverged."""
   models, _ = margins.usable(rows.margins_mt)
-  found = rows._replace(numbers=rows.numbers[models])
-  return found.masks, found.margins_mt
+  converged_rows = rows._replace(numbers=rows.numbers[models])
+  return converged_rows.masks, converged_rows.margins_mt
 
 
-def joined(parts: list[Rows]) -> tuple[training_sets.PackedMasks, np.ndarray]:
+def join(parts: list[Rows]) -> tuple[training_sets.PackedMasks, np.ndarray]:
   """Masks and margins of models in several stores, including those that diverged."""
   margins_mt = np.concatenate([part.margins_mt[:] for part in parts]).astype(np.float32)
   masks = [part.masks for part in parts]
@@ -85,12 +85,14 @@ class SubsetModels:
     first_models = self.trainer.open_subsets(
       "subsets", subsets, models, predict_training=self.audit, **stored
     )
-    found = [first_models]
+    collections = [first_models]
     for repeat in range(1, config.held_out_seeds):
       name = f"held-out-{first}-{repeat}"
       again = dataclasses.replace(subsets, first=first, family=f"subset-{repeat}")
-      found.append(self.trainer.open_subsets(name, again, config.num_held_out, **stored))
-    return found
+      collections.append(
+        self.trainer.open_subsets(name, again, config.num_held_out, **stored)
+      )
+    return collections
 
   def fitted_rows(self) -> Rows:
     """The models that datamodels are fitted to.
@@ -116,8 +118,8 @@ class SubsetModels:
       WorkdirError: if some of them are missing.
     """
     subsets, *repeats = self.collections()
-    found = [self._rows(subsets, self.config.held_out_numbers)]
-    return found + [self._rows(again, np.arange(again.models)) for again in repeats]
+    rows = [self._rows(subsets, self.config.held_out_numbers)]
+    return rows + [self._rows(again, np.arange(again.models)) for again in repeats]
 
   def _rows(self, collection: Collection, numbers: np.ndarray) -> Rows:
     """Some models of a collection, all of which must be there."""

@@ -29,7 +29,7 @@ class Workdir:
   """
 
   def __init__(self, path: str | None, bank_dir: str | None = None):
-    """Names the folder; it is not made before `locked`.
+    """Names the folder; it is not made before `lock`.
 
     Args:
       path: the folder.
@@ -55,7 +55,7 @@ class Workdir:
         "workdir", f"={path} is not empty and holds no experiment; name a new folder"
       )
     self.places = Places(self.path)
-    stored = self.places.remembered().get("bank_dir")
+    stored = self.places.stored().get("bank_dir")
     stored = stored or os.path.abspath(self.path / "bank")
     self.bank = epath.Path(self.places.find(bank_dir=bank_dir)["bank_dir"] or stored)
     if os.fspath(self.bank) != stored and atomic_io.find(
@@ -67,9 +67,9 @@ class Workdir:
 
   def check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
-    begun = bool(atomic_io.find(self.stages, "*.json"))
+    has_stages = bool(atomic_io.find(self.stages, "*.json"))
     try:
-      if begun and not atomic_io.is_remote(self.bank) and not self.bank.exists():
+      if has_stages and not atomic_io.is_remote(self.bank) and not self.bank.exists():
         raise OSError("the stores of this workdir were there, and are not now")
       atomic_io.check_writable(self.bank)
     except Exception as error:  # Buckets raise many kinds.
@@ -78,7 +78,7 @@ class Workdir:
       raise WorkdirError(setting, f"{mark}{self.bank} cannot be used: {error}") from error
 
   @contextlib.contextmanager
-  def locked(self, index: int = 0, count: int = 1) -> Iterator[None]:
+  def lock(self, index: int = 0, count: int = 1) -> Iterator[None]:
     """Makes the folder, and holds it against other processes on this machine.
 
     Args:
@@ -88,11 +88,11 @@ class Workdir:
     Raises:
       WorkdirError: if it cannot be written, or another process holds it.
     """
-    wanted = {".lock": fcntl.LOCK_EX}
+    locks = {".lock": fcntl.LOCK_EX}
     if count > 1:
-      wanted = {".lock": fcntl.LOCK_SH, f".lock-{index}-of-{count}": fcntl.LOCK_EX}
+      locks = {".lock": fcntl.LOCK_SH, f".lock-{index}-of-{count}": fcntl.LOCK_EX}
     with contextlib.ExitStack() as stack:
-      for name, kind in wanted.items():
+      for name, kind in locks.items():
         try:
           self.stages.mkdir(parents=True, exist_ok=True)
           file = stack.enter_context(open(self.path / name, "ab"))
@@ -106,8 +106,8 @@ class Workdir:
       yield
 
   @contextlib.contextmanager
-  def locked_for_reading(self) -> Iterator[None]:
-    """Holds the folder like `locked`, and neither makes nor changes anything.
+  def lock_for_reading(self) -> Iterator[None]:
+    """Holds the folder like `lock`, and neither makes nor changes anything.
 
     One that was never written by a process has no lock, and is not held.
 

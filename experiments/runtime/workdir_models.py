@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import imported, stages
+from experiments.runtime import imported_models, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.storage import array_folder, atomic_io, checksummed_json
 
@@ -32,8 +32,8 @@ def forget_empty_stores(workdir: Workdir) -> None:
 
 def _own_stores(workdir: Workdir) -> list[epath.Path]:
   """Folders of models that were trained for this workdir."""
-  found = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
-  return [path for path in found if path.name != imported.NAME]
+  folders = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
+  return [path for path in folders if path.name != imported_models.NAME]
 
 
 def check(workdir: Workdir, settings: Mapping[str, Mapping[str, Any]]) -> None:

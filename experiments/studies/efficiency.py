@@ -39,10 +39,10 @@ from jaxdm import training_sets
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import predictions
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables
@@ -56,7 +56,7 @@ WAYS = (*OTHERS[:1], *settings_lib.PRIORS, *OTHERS[1:])
 SIZES = flags.DEFINE_list(
   "sizes", None, "Numbers of models; default: num_models / 16, / 8, / 4, / 2 and all."
 )
-CHOSEN = flags.DEFINE_list(
+SELECTION = flags.DEFINE_list(
   "ways",
   None,
   "Ways of fitting; default: published and the experiment's priors. All: "
@@ -114,7 +114,7 @@ def components(problem: Problem) -> np.ndarray:
   return axes.T @ ridge(problem, centred @ axes.T)
 
 
-def denoised(problem: Problem) -> np.ndarray:
+def denoise(problem: Problem) -> np.ndarray:
   """A lasso on margins less the main component of a first lasso's residuals.
 
   The luck of one model's initialisation moves the margins of many targets together.
@@ -143,7 +143,7 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
   if way == "half-ridge":
     return (lasso(problem, priors.Prior()) + components(problem)) / 2
   if way == "denoised":
-    return denoised(problem)
+    return denoise(problem)
   if way == "adaptive":
     first = lasso(problem, priors.Prior())
     return lasso(problem, priors.Prior(priors.by_size(first)))
@@ -151,15 +151,15 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
   return lasso(problem, fit_datamodels.prior_of(way, *labels, problem.scores))
 
 
-def judged(
+def evaluate(
   way: str,
   models: int,
   weights_tn: np.ndarray,
   held_out: tuple[training_sets.PackedMasks, np.ndarray],
 ) -> Point:
   """The LDS of weights; 0 models: scores that need none on subsets."""
-  found = evaluate_scores(weights_tn, *held_out)
-  return Point(way, models, *found.lds)
+  quality = evaluate_scores(weights_tn, *held_out)
+  return Point(way, models, *quality.lds)
 
 
 def models_needed(curve: Mapping[int, float], lds: float) -> float | None:
@@ -181,14 +181,14 @@ def savings(points: list[Point]) -> dict[str, dict[int, float | None]]:
     if point.models:
       curves.setdefault(point.way, {})[point.models] = point.lds
   published = curves.get("published", {})
-  found: dict[str, dict[int, float | None]] = {}
+  ratios: dict[str, dict[int, float | None]] = {}
   for way, curve in curves.items():
-    needed = {m: models_needed(curve, lds) for m, lds in published.items()}
-    found[way] = {m: round(m / k, 1) if k else None for m, k in needed.items()}
-  return found
+    sizes = {m: models_needed(curve, lds) for m, lds in published.items()}
+    ratios[way] = {m: round(m / k, 1) if k else None for m, k in sizes.items()}
+  return ratios
 
 
-def _requested(experiment: settings_lib.Experiment) -> tuple[list[int], list[str]]:
+def _sizes_and_ways(experiment: settings_lib.Experiment) -> tuple[list[int], list[str]]:
   """Sizes and ways of the flags.
 
   Raises:
@@ -202,7 +202,7 @@ def _requested(experiment: settings_lib.Experiment) -> tuple[list[int], list[str
   texts = SIZES.value or [str(max(least, most // 2**i)) for i in range(5)]
   if not all(text.isdecimal() and 10 <= int(text) <= most for text in texts):
     raise UserError("sizes", f"must be numbers from 10 to num_models={most}, got {texts}")
-  ways = CHOSEN.value or ["published", *experiment.prior.priors.split(",")]
+  ways = SELECTION.value or ["published", *experiment.prior.priors.split(",")]
   unknown = set(ways) - set(WAYS)
   if unknown:
     raise UserError("ways", f"must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
@@ -216,13 +216,13 @@ def _requested(experiment: settings_lib.Experiment) -> tuple[list[int], list[str
 def main(run: Run) -> dict[str, Any]:
   """Fits, judges, removes; a killed run continues with the next fit."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
-  sizes, ways = _requested(run.experiment)
+  sizes, ways = _sizes_and_ways(run.experiment)
   _check_scores(ways, base_models.score_names(run))
   # Of one fit, beside the models that it is fitted to.
   depends_on = settings | {"base_models": inputs["base_models"]}
 
   def work() -> dict[str, Any]:
-    points, fits = _fitted(run, sizes, ways, depends_on)
+    points, fits = _fit_all(run, sizes, ways, depends_on)
     _write(run.workdir, points)
     summary: dict[str, Any] = {"times_fewer_models": savings(points)}
     if REMOVALS.value:
@@ -249,28 +249,28 @@ def _check_scores(ways: list[str], names: Sequence[str]) -> None:
     )
 
 
-def _fitted(
+def _fit_all(
   run: Run, sizes: list[int], ways: list[str], depends_on: Mapping[str, Any]
 ) -> tuple[list[Point], dict[str, np.ndarray]]:
   """Every fit, judged; and the weights of those that are put to the removal test."""
   scores = base_models.load(run).scores
-  masks, margins_mt = subset_models.converged(run.subsets.fitted_rows())
-  held_out = subset_models.joined(run.subsets.held_out_rows())
+  masks, margins_mt = subset_models.load_converged(run.subsets.fitted_rows())
+  held_out = subset_models.join(run.subsets.held_out_rows())
   fits: dict[str, np.ndarray] = {}
   # Not relabel, which scores another change.
   names = [name for name in scores if name in settings_lib.METHODS]
-  points = [judged(name, 0, scores[name], held_out) for name in names]
+  points = [evaluate(name, 0, scores[name], held_out) for name in names]
   bar, total = run.bar(STAGE, unit="fit"), len(sizes) * len(ways)
   for i, (size, way) in enumerate((m, way) for m in sizes for way in ways):
     rows = np.arange(min(size, len(margins_mt)))
     problem = Problem(
       run.experiment.fit, run.dataset, scores, masks.take(rows), margins_mt[rows]
     )
-    stored, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
-    found = stored(name, functools.partial(weights, way, problem))
+    cache, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
+    arrays = cache(name, functools.partial(weights, way, problem))
     if name in REMOVALS.value:  # The others would fill the memory.
-      fits[name] = found["weights"]
-    points.append(judged(way, size, found["weights"], held_out))
+      fits[name] = arrays["weights"]
+    points.append(evaluate(way, size, arrays["weights"], held_out))
     bar(i + 1, total)
   return points, fits
 

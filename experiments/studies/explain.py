@@ -22,14 +22,13 @@ import scipy.stats
 from absl import flags
 
 from experiments.runtime import base_models, launcher, methods, stages
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import verification
 from jaxdm.brittleness.config import SearchConfig
-from jaxdm.brittleness.problem import Problem, cases_of
 from jaxdm.brittleness.repairs import CHANGES, repair_cases
+from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
 from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
@@ -113,7 +112,7 @@ def outcome(change: str, margins: np.ndarray) -> Outcome:
   return Outcome(
     change,
     (right.statistic, interval.low, interval.high),
-    verdicts.mean_bounds(margins, 0.975),
+    verification.mean_bounds(margins, 0.975),
     len(margins),
   )
 
@@ -147,7 +146,7 @@ def _sizes(data: Dataset, target: int, classes: set[int]) -> list[int]:
 
 
 def changes_of(
-  problem: Problem,
+  inputs: SearchInputs,
   scores: Mapping[str, design.Matrix],
   target: int,
   ks: Sequence[int],
@@ -157,14 +156,14 @@ def changes_of(
   """What every method would remove, and relabel.
 
   Args:
-    problem: examples and targets.
+    inputs: examples and targets.
     scores: by method.
     target: index of it.
     ks: numbers of examples.
     is_wrong: the changes are to make the target right; else to make it wrong.
   """
-  of = problem, np.array([target]), SearchConfig(max_share=_ALL)
-  none, found = np.zeros(0, int), []
+  of = inputs, np.array([target]), SearchConfig(max_share=_ALL)
+  none, changes = np.zeros(0, int), []
   for change in CHANGES:
     is_removal = change == "removal"
     cases = (
@@ -177,11 +176,11 @@ def changes_of(
         first = case.ranking[:k]
         verb = "removed" if is_removal else "relabelled"
         pair = (first, none) if is_removal else (none, first)
-        found.append(Change(f"{k} {verb}: {case.method}", *pair))
-  return found
+        changes.append(Change(f"{k} {verb}: {case.method}", *pair))
+  return changes
 
 
-def trained(
+def train(
   trainer: BaseTrainer,
   target: int,
   changes: Sequence[Change],
@@ -194,7 +193,7 @@ def trained(
   masks = training_sets.removal_masks(len(labels), [c.removed for c in changes])
   flipped = [change.relabelled for change in changes]
   new = [np.full(len(examples), label) for examples in flipped]
-  labels_mn = training_sets.relabelled(labels, flipped, new)
+  labels_mn = training_sets.relabel(labels, flipped, new)
   margins_mt = trainer(
     np.repeat(masks, count, axis=0),
     np.repeat(labels_mn, count, axis=0),
@@ -218,7 +217,7 @@ def _predictions(data: Dataset, logits_rtk: np.ndarray, target: int) -> str:
   return f"target {about}: models on all data predict {', '.join(parts)}"
 
 
-def _print(subject: Subject, found: Sequence[Outcome]) -> None:
+def _print(subject: Subject, outcomes: Sequence[Outcome]) -> None:
   """The target, its first supporters and opponents, and what models say."""
   print(subject.title)
   for name, examples in subject.groups.items():
@@ -226,7 +225,7 @@ def _print(subject: Subject, found: Sequence[Outcome]) -> None:
     for example in examples[:_PRINTED].tolist():
       about = names.describe_example(subject.data, example)
       print(f"  {subject.weights_n[example]:+.3f}  {about}")
-  for o in found:
+  for o in outcomes:
     accuracy = "{:.2f} [{:.2f}, {:.2f}]".format(*o.accuracy)
     margin = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*o.margin)
     print(f"{o.change:>28}: right {accuracy}, margin {margin}, {o.models} models")
@@ -251,25 +250,25 @@ def _rows(subject: Subject, changes: Sequence[Change]) -> list[tuple[Any, ...]]:
   ]
 
 
-def _picture(subject: Subject, found: Sequence[Outcome]) -> bytes:
+def _picture(subject: Subject, outcomes: Sequence[Outcome]) -> bytes:
   """The target, the images that support and oppose it, and what changing some does."""
-  data, shown = subject.data, np.concatenate(list(subject.groups.values()))
+  data, examples = subject.data, np.concatenate(list(subject.groups.values()))
   rows = ", ".join(
     f"{place} row: {name}"
     for place, name in zip(("first", "second"), subject.groups, strict=True)
   )
   fig = image_figures.explanation(
     data.test_images[subject.target],
-    data.train_images[shown],
+    data.train_images[examples],
     title=f"{subject.title}\n{rows}, with the datamodel's weight in logits",
     image_titles=[
       f"{subject.weights_n[e]:+.2f}\n{names.thumbnail_title(data, e)}"
-      for e in shown.tolist()
+      for e in examples.tolist()
     ],
-    names=[o.change for o in found],
-    accuracies=np.array([o.accuracy for o in found]),
-    margins=np.array([o.margin for o in found]),
-    columns=len(shown) // 2,
+    names=[o.change for o in outcomes],
+    accuracies=np.array([o.accuracy for o in outcomes]),
+    margins=np.array([o.margin for o in outcomes]),
+    columns=len(examples) // 2,
   )
   return page.png(fig)
 
@@ -300,7 +299,7 @@ def _subject(
 def main(run: Run) -> dict[str, Any]:
   """Trains, sums up, draws."""
   data = run.dataset
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     raise UserError(
       "retrain",
       ": this study needs the logits and features of networks, which a function "
@@ -319,21 +318,21 @@ def main(run: Run) -> dict[str, Any]:
     subject = _subject(run, base, target, scores["datamodel"][np.array([target])][0])
     if is_wrong:
       scores = methods.for_repairs(scores, data, rival_t)
-    problem = Problem(data.train_labels, data.test_labels, base.margins_rt)
-    changes = changes_of(problem, scores, target, ks, is_wrong=is_wrong)
+    inputs = SearchInputs(data.train_labels, data.test_labels, base.margins_rt)
+    changes = changes_of(inputs, scores, target, ks, is_wrong=is_wrong)
     label = own if is_wrong else int(rival_t[target])
-    found = [outcome("nothing changed", base.margins_rt[:, target])]
-    found += trained(run.trainer, target, changes, label, run.bar("explain"))
-    _print(subject, found)
+    outcomes = [outcome("nothing changed", base.margins_rt[:, target])]
+    outcomes += train(run.trainer, target, changes, label, run.bar("explain"))
+    _print(subject, outcomes)
     header = ("change", "place", "index", "class", "source", "weight")
     tables.write_rows(run.workdir.path / f"{stage}.csv", header, _rows(subject, changes))
     with atomic_io.writing(run.workdir.path / f"{stage}.png") as file:
-      file.write(_picture(subject, found))
-    shown = np.concatenate(list(subject.groups.values()))
+      file.write(_picture(subject, outcomes))
+    examples = np.concatenate(list(subject.groups.values()))
     return {
       "softmax": subject.confidence,
-      "outcomes": [o._asdict() for o in found],
-      "caption": words.caption(data, target, shown),
+      "outcomes": [o._asdict() for o in outcomes],
+      "caption": words.caption(data, target, examples),
     }
 
   settings = {"target": target, "ks": ks, "explain_models": MODELS.value}

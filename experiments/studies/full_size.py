@@ -24,7 +24,7 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.config import experiment_flags, settings
-from experiments.runtime import checks, data_source, program, progress_log
+from experiments.runtime import checks, data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from jaxdm import devices, margins, prng
 from jaxdm.attribution import full_data, registry
@@ -81,10 +81,10 @@ def weakest_targets(margins_rt: np.ndarray, count: int) -> np.ndarray:
   """
   mean_t = margins_rt.mean(axis=0)
   right_t = ((margins_rt > 0).mean(axis=0) >= _RIGHT) & (mean_t > 0)
-  found = np.flatnonzero(right_t)
-  if len(found) < count:
-    raise UserError("weakest", f"must be at most {len(found)}, got {count}")
-  return np.sort(found[np.argsort(mean_t[found], kind="stable")[:count]])
+  right = np.flatnonzero(right_t)
+  if len(right) < count:
+    raise UserError("weakest", f"must be at most {len(right)}, got {count}")
+  return np.sort(right[np.argsort(mean_t[right], kind="stable")[:count]])
 
 
 def all_changes(
@@ -104,20 +104,20 @@ def all_changes(
     relabelled: sizes of relabelling. An image of two targets gets the first one's.
   """
   everything = np.ones(len(labels), bool)
-  found = [Change("", "removed", 0, 0, everything, labels)]
+  changes = [Change("", "removed", 0, 0, everything, labels)]
   for method, ranked in rankings.items():
     for k in sizes:
       mask = everything.copy()
       mask[np.concatenate([ranking[:k] for ranking in ranked])] = False
-      found.append(Change(method, "removed", k, int(np.sum(~mask)), mask, labels))
+      changes.append(Change(method, "removed", k, int(np.sum(~mask)), mask, labels))
   method, ranked = next(iter(rankings.items()))
   for k in relabelled:
     changed = labels.copy()
     for ranking, label in reversed(list(zip(ranked, new_labels, strict=True))):
       changed[ranking[:k]] = label
     count = int(np.sum(changed != labels))
-    found.append(Change(method, "relabelled", k, count, everything, changed))
-  return found
+    changes.append(Change(method, "relabelled", k, count, everything, changed))
+  return changes
 
 
 def outcome(change: Change, margins_mu: np.ndarray) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _base_logits(fleet: Fleet, dataset: Dataset, count: int, seed: int) -> np.nd
   """
   tests = dataset.test_images, dataset.test_labels
   trainer = Trainer.of(fleet, None, dataset.train_labels, *tests, seed=seed)
-  bar, logits = progress_log.progress_bar("models on all data"), []
+  bar, logits = progress_bar.make("models on all data"), []
   for models in full_data.snapshots(trainer, count, ()):
     logits += [one.outputs.logits_tk for one in models if one.outputs]
     bar(len(logits), count)
@@ -230,7 +230,7 @@ def _outcomes(trainer: Trainer, changes: Sequence[Change]) -> Iterator[dict[str,
   """
   seeds = prng.model_seeds("curve", MODELS.value)
   bar, count = (
-    progress_log.progress_bar("models without some images"),
+    progress_bar.make("models without some images"),
     len(changes) * len(seeds),
   )
   for done, change in enumerate(changes, 1):
@@ -277,16 +277,16 @@ def main(argv: list[str]) -> None:
     base,
     damping=experiment.gradient.damping,
     moments=experiment.gradient.moments,
-    progress=progress_log.progress_bar("scores"),
+    progress=progress_bar.make("scores"),
   )
   new_labels = label_flips.runner_up_class(logits_rtk[:, targets], own)
   rankings = _rankings(scores, dataset, targets, max(sizes + relabelled))
   changes = all_changes(labels, rankings, new_labels, sizes, relabelled)
-  found: list[dict[str, Any]] = []
+  results: list[dict[str, Any]] = []
   started = time.perf_counter()
   for line in _outcomes(trainer, changes):
-    found.append(line)
-    seconds = (time.perf_counter() - started) / (len(found) * MODELS.value)
+    results.append(line)
+    seconds = (time.perf_counter() - started) / (len(results) * MODELS.value)
     measure.write(
       {
         "device": devices.describe(),
@@ -294,15 +294,15 @@ def main(argv: list[str]) -> None:
         "accuracy": accuracy,
         "targets": targets.tolist(),
         "seconds_per_model": seconds,
-        "changes": found,
+        "changes": results,
       }
     )
-  print(table(found))
+  print(table(results))
   print(f"{seconds:.2f} s a model on {devices.describe()}")
 
 
 if __name__ == "__main__":
   devices.use_all_devices()
   flags.adopt_module_key_flags(measure)
-  help_page.exit_if_asked(measure)
+  help_page.print_and_exit(measure)
   program.run(main)

@@ -28,7 +28,6 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime import launcher, stages
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from experiments.studies import noisy_labels
 from jaxdm import training_sets
@@ -95,9 +94,9 @@ def _rates() -> list[float]:
 
 def fleet_of(run: Run) -> Fleet:
   """What trains networks; raises UserError where a function of the user does."""
-  if isinstance(run.trainer, OwnTrainer):
+  if run.networks is None:
     raise UserError("retrain", ": this study needs the logits and gradients of networks")
-  return run.trainer.fleet
+  return run.networks.fleet
 
 
 def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
@@ -106,23 +105,29 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
   small = data.downscaled(run.experiment.data.downscale)
   labels, seed = small.train_labels, case.seed
   wrong_classes = confused_k if case.kind == "confused" else np.zeros(0, int)
-  noisy = noisy_labels.planted(labels, case.rate, seed, data.num_classes, wrong_classes)
+  noisy = noisy_labels.plant_errors(
+    labels, case.rate, seed, data.num_classes, wrong_classes
+  )
   is_wrong, n = noisy != labels, len(labels)
   name = f"{case.kind} {case.rate:g}, seed {seed}"
 
-  def train(masks: np.ndarray, given: np.ndarray, what: str) -> noisy_labels.Predictions:
+  def train(
+    masks: np.ndarray, train_labels: np.ndarray, what: str
+  ) -> noisy_labels.Predictions:
     bar = run.bar(f"{name}: {what}")
-    return noisy_labels.train(fleet, small, masks, given, seed, f"noisy {what}", bar)
+    return noisy_labels.train(
+      fleet, small, masks, train_labels, seed, f"noisy {what}", bar
+    )
 
   alpha = run.experiment.collect.alpha
   masks = training_sets.random_subsets(count, n, alpha, seed)
   bank = train(masks, noisy, "subsets")
-  chosen = bank.training_mnk.argmax(axis=-1)
-  found = audit(masks, bank.margins_mn, noisy, chosen)
+  classes_mn = bank.training_mnk.argmax(axis=-1)
+  result = audit(masks, bank.margins_mn, noisy, classes_mn)
   everything = np.ones((FRESH.value, n), bool)
   full = train(everything, noisy, "all data")
   own = full.training_mnk[:, np.arange(n), noisy].astype(np.float64)
-  doubts = {"audit": -found.label_quality.value}
+  doubts = {"audit": -result.label_quality.value}
   if importlib.util.find_spec("cleanlab"):
     probabilities_nk = noisy_labels.out_of_sample(bank, masks)
     doubts["cleanlab"] = cleanlab_doubt(noisy, probabilities_nk)
@@ -131,9 +136,9 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
     doubts["cleanlab, folds"] = cleanlab_doubt(noisy, of_folds)
   doubts["loss"] = -np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(axis=0)
   doubts["self-influence"] = noisy_labels.self_influence(fleet, noisy, seed)
-  sure = found.suspicious[found.label_quality.high[found.suspicious] < 0.5]
+  sure = result.suspicious[result.label_quality.high[result.suspicious] < 0.5]
   mended = noisy.copy()
-  mended[sure] = found.suggested_labels[sure]
+  mended[sure] = result.suggested_labels[sure]
   accuracies = {
     "with errors": full.accuracy_m,
     "relabelled": train(everything, mended, "relabelled").accuracy_m,
@@ -211,7 +216,7 @@ def main(run: Run) -> dict[str, Any]:
   depends_on["cleanlab"] = bool(importlib.util.find_spec("cleanlab"))
 
   def work() -> dict[str, Any]:
-    found, confused_k = [], np.zeros(0, int)
+    results, confused_k = [], np.zeros(0, int)
     for case in cases:
       part = identity.digest([depends_on, case])
       path = run.workdir.path / _PARTS / f"{part}.json"
@@ -220,14 +225,14 @@ def main(run: Run) -> dict[str, Any]:
           confused_k = _confused_classes(run)
         atomic_io.make_folder(path.parent)
         atomic_io.write_json(path, study_case(run, case, confused_k))
-      found.append(json.loads(path.read_text()))
-    print(table(found))
-    atomic_io.write_json(run.workdir.path / f"{STAGE}.json", found)
-    return {"cases": len(found)}
+      results.append(json.loads(path.read_text()))
+    print(table(results))
+    atomic_io.write_json(run.workdir.path / f"{STAGE}.json", results)
+    return {"cases": len(results)}
 
-  asked = {"noise_rates": _rates(), "noise_seeds": SEEDS.value}
+  options = {"noise_rates": _rates(), "noise_seeds": SEEDS.value}
   # One group, so that nothing here is taken for a setting of the workdir's models.
-  record = {STAGE: {"depends_on": identity.digest(depends_on), **sizes, **asked}}
+  record = {STAGE: {"depends_on": identity.digest(depends_on), **sizes, **options}}
   return stages.run(run.workdir, STAGE, record, work)
 
 

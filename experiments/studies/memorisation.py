@@ -52,8 +52,8 @@ def removal_masks(
   masks = {name: np.ones((models, n), bool) for name in ("memorised", "random")}
   masks["memorised"][:, ranking[:count]] = False
   for model in range(models):
-    drawn = prng.generator_for(seed, "memorisation", model).permutation(n)
-    masks["random"][model, drawn[:count]] = False
+    order = prng.generator_for(seed, "memorisation", model).permutation(n)
+    masks["random"][model, order[:count]] = False
   return masks
 
 
@@ -69,10 +69,10 @@ def utility(run: Run, ranking: np.ndarray, shares: list[float]) -> list[dict[str
     accuracies = {}
     for name, masks_mn in masks.items():
       fleet, bar = label_errors.fleet_of(run), run.bar(f"{count} {name} removed")
-      found = noisy_labels.train(
+      predictions = noisy_labels.train(
         fleet, small, masks_mn, small.train_labels, seed, STAGE, bar
       )
-      accuracies[name] = found.accuracy_m
+      accuracies[name] = predictions.accuracy_m
     row: dict[str, Any] = {"share": share, "removed": count}
     row |= {name: noisy_labels.mean_interval(a) for name, a in accuracies.items()}
     if count:
@@ -90,8 +90,8 @@ def direct(run: Run, examples: np.ndarray) -> intervals.Estimate:
 
   def right(masks_mn: np.ndarray, family: str) -> np.ndarray:
     fleet, bar = label_errors.fleet_of(run), run.bar(family)
-    found = noisy_labels.train(fleet, small, masks_mn, labels, seed, family, bar)
-    return found.margins_mn > 0
+    predictions = noisy_labels.train(fleet, small, masks_mn, labels, seed, family, bar)
+    return predictions.margins_mn > 0
 
   def mean(right_mu: np.ndarray) -> intervals.Estimate:
     total = right_mu.sum(axis=0)
@@ -126,24 +126,22 @@ def _text(interval: tuple[float, float, float]) -> str:
   return "{:.2%} [{:.2%}, {:.2%}]".format(*interval)
 
 
-def _compared(
-  run: Run, memorisation_n: np.ndarray, ranking: np.ndarray
-) -> dict[str, Any]:
+def _compare(run: Run, memorisation_n: np.ndarray, ranking: np.ndarray) -> dict[str, Any]:
   """Direct and estimated memorisation of some examples; prints and returns them."""
   places = np.linspace(0, len(ranking) - 1, LEFT_OUT.value).round().astype(int)
   examples = ranking[places]
-  found, estimated = direct(run, examples), memorisation_n[examples]
+  estimate, audit_m = direct(run, examples), memorisation_n[examples]
   print("| example | audit | left out one by one |\n|---|---|---|")
   for row, example in enumerate(examples):
-    ends = found.low[row], found.high[row]
-    text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(found.value[row], *ends)
-    print(f"| {example} | {estimated[row]:+.2f} | {text} |")
-  rank = scipy.stats.spearmanr(estimated, found.value).statistic
-  mean = float(np.mean(estimated - found.value))
+    ends = estimate.low[row], estimate.high[row]
+    text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(estimate.value[row], *ends)
+    print(f"| {example} | {audit_m[row]:+.2f} | {text} |")
+  rank = scipy.stats.spearmanr(audit_m, estimate.value).statistic
+  mean = float(np.mean(audit_m - estimate.value))
   print(f"rank correlation {rank:.2f}; mean difference {mean:+.3f}")
   return {
     "examples": examples.tolist(),
-    "direct": [part.tolist() for part in found],
+    "direct": [part.tolist() for part in estimate],
     "rank_correlation": float(rank),
     "mean_difference": mean,
   }
@@ -159,17 +157,17 @@ def main(run: Run) -> dict[str, Any]:
   shares = _shares()
 
   def work() -> dict[str, Any]:
-    found = utility(run, ranking, shares)
+    shares_right = utility(run, ranking, shares)
     print("| removed | most memorised | random | random less memorised |")
     print("|---|---|---|---|")
-    for row in found:
+    for row in shares_right:
       cells = [
         _text(row[name]) if name in row else ""
         for name in ("memorised", "random", "difference")
       ]
       print(f"| {row['share']:.0%} ({row['removed']}) | {' | '.join(cells)} |")
-    compared = _compared(run, memorisation_n, ranking) if LEFT_OUT.value > 1 else {}
-    return {"curves": {"utility": found, "left_out": compared}}
+    compared = _compare(run, memorisation_n, ranking) if LEFT_OUT.value > 1 else {}
+    return {"curves": {"utility": shares_right, "left_out": compared}}
 
   settings = {
     "memorised_shares": shares,

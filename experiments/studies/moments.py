@@ -15,7 +15,6 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime import launcher, stages, subset_models
-from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.run import Run
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import full_data
@@ -72,25 +71,25 @@ def model_scores(
   first = 0
   terms_of = METHODS["influence"].terms
   assert terms_of is not None
-  for found in full_data.snapshots(trainer, most, needed):
-    for i, one in enumerate(found, first):
+  for snapshots in full_data.snapshots(trainer, most, needed):
+    for i, one in enumerate(snapshots, first):
       for damping in dampings:
         [term] = terms_of(one, damping)
         scores_tn = np.asarray(term.score(term.train_rows, term.target_rows))
         for count in counts:
           if one.moment in at[count]:
             total[count, damping][i] += scores_tn / count
-    if found[0].moment == 1:
-      first += len(found)
+    if snapshots[0].moment == 1:
+      first += len(snapshots)
       progress(first, most)
   return total
 
 
 def main(run: Run) -> dict[str, Any]:
   """Trains, judges, writes the table."""
-  if isinstance(run.trainer, OwnTrainer):
+  trainer = run.networks
+  if trainer is None:
     raise UserError("retrain", ": this study needs the gradients of networks")
-  trainer = run.trainer
   for flag in (COUNTS, DAMPINGS):
     if not all(_is_positive(text, whole=flag is COUNTS) for text in flag.value):
       raise UserError(flag.name, f"must be positive numbers, got {flag.value}")
@@ -98,11 +97,11 @@ def main(run: Run) -> dict[str, Any]:
   most, dim = MOST_MODELS.value, run.experiment.gradient.gradient_dim
 
   def work() -> dict[str, Any]:
-    held_out = subset_models.joined(run.subsets.held_out_rows())
-    found = model_scores(trainer, counts, dampings, most, run.bar(STAGE))
+    held_out = subset_models.join(run.subsets.held_out_rows())
+    scores_of = model_scores(trainer, counts, dampings, most, run.bar(STAGE))
     trainer.fleet.settle()
     points = []
-    for (count, damping), scores_rtn in found.items():
+    for (count, damping), scores_rtn in scores_of.items():
       for size in group_sizes(most):
         starts = range(0, min(most, _GROUPS * size) - size + 1, size)
         means = [np.nanmean(scores_rtn[start : start + size], axis=0) for start in starts]

@@ -16,7 +16,7 @@ from jaxdm.typing import Array
 _GRADIENT_EXAMPLES = 128
 
 
-def planted(
+def plant_errors(
   labels: np.ndarray, rate: float, seed: int, num_classes: int, confused_k: np.ndarray
 ) -> np.ndarray:
   """Labels of which a share is wrong.
@@ -33,14 +33,14 @@ def planted(
   """
   rng = prng.generator_for(seed, "label_errors", 0)
   wrong = rng.permutation(len(labels))[: round(rate * len(labels))]
-  found = labels.astype(np.int32)
+  noisy = labels.astype(np.int32)
   if len(confused_k):
-    found[wrong] = confused_k[labels[wrong]]
+    noisy[wrong] = confused_k[labels[wrong]]
   else:
-    found[wrong] = (
+    noisy[wrong] = (
       labels[wrong] + rng.integers(1, num_classes, len(wrong))
     ) % num_classes
-  return found
+  return noisy
 
 
 def most_confused(
@@ -142,7 +142,7 @@ def self_influence(fleet: Fleet, labels: np.ndarray, seed: int) -> np.ndarray:
   n, rows = len(labels), fleet.rows
   keys = prng.keys_for(seed, [prng.Seed("label_errors_all", row) for row in range(rows)])
   sets = training_sets.from_masks(np.ones((rows, n), bool), labels)
-  variables, found = fleet.train(sets, keys), []
+  variables, influences = fleet.train(sets, keys), []
   padded = np.resize(np.arange(n), -(-n // _GRADIENT_EXAMPLES) * _GRADIENT_EXAMPLES)
   for part in padded.reshape(-1, _GRADIENT_EXAMPLES):
     odds_mb, gradients_mbd = fleet.gradients(
@@ -150,16 +150,16 @@ def self_influence(fleet: Fleet, labels: np.ndarray, seed: int) -> np.ndarray:
     )
     doubt_mb = scipy.special.expit(-np.asarray(odds_mb, np.float64))
     squares_mb = np.square(np.asarray(gradients_mbd, np.float64)).sum(axis=-1)
-    found.append((doubt_mb**2 * squares_mb).mean(axis=0))
-  return np.concatenate(found)[:n]
+    influences.append((doubt_mb**2 * squares_mb).mean(axis=0))
+  return np.concatenate(influences)[:n]
 
 
 def average_precision(is_wrong: np.ndarray, doubt: np.ndarray) -> float:
   """Mean precision at each wrong label, of a ranking by doubt; ties count as one step."""
   values, group = np.unique(-doubt, return_inverse=True)
   wrong = np.bincount(group, is_wrong, minlength=len(values))
-  named = np.cumsum(np.bincount(group, minlength=len(values)))
-  return float(np.sum(wrong * np.cumsum(wrong) / named) / is_wrong.sum())
+  count = np.cumsum(np.bincount(group, minlength=len(values)))
+  return float(np.sum(wrong * np.cumsum(wrong) / count) / is_wrong.sum())
 
 
 def auroc(is_wrong: np.ndarray, doubt: np.ndarray) -> float:

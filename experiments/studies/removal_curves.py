@@ -81,7 +81,7 @@ def _sizes(data: Dataset, targets: np.ndarray, max_share: float) -> list[int]:
   return sorted({int(text) for text in texts})
 
 
-def trained(run: Run, targets: np.ndarray, sizes: list[int]) -> list[Row]:
+def train(run: Run, targets: np.ndarray, sizes: list[int]) -> list[Row]:
   """Trains all of them, a method at a time."""
   names, data = run.experiment.compare.names, run.dataset
   scores = methods.scores(run, names)
@@ -120,13 +120,13 @@ def summarise(rows: list[Row]) -> list[dict[str, Any]]:
     One mapping a method and size: method, removed, mean_margin, share of targets with a
     mean margin of at most 0, and difference with standard_error, of the pairs of targets.
   """
-  found: dict[tuple[str, int], dict[int, float]] = {}
+  curves: dict[tuple[str, int], dict[int, float]] = {}
   for row in rows:
-    found.setdefault((row.method, row.removed), {})[row.target] = row.mean_margin
+    curves.setdefault((row.method, row.removed), {})[row.target] = row.mean_margin
   first, summary = rows[0].method, []
-  for (method, k), means in found.items():
+  for (method, k), means in curves.items():
     means_t = np.array(list(means.values()))
-    pairs = means_t - np.array([found[first, k][target] for target in means])
+    pairs = means_t - np.array([curves[first, k][target] for target in means])
     error = float(pairs.std(ddof=1) / np.sqrt(len(pairs))) if len(pairs) > 1 else np.nan
     summary.append(
       {
@@ -150,7 +150,7 @@ def main(run: Run) -> dict[str, Any]:
   sizes = _sizes(run.dataset, targets, search.max_share)
 
   def work() -> dict[str, Any]:
-    rows = trained(run, targets, sizes)
+    rows = train(run, targets, sizes)
     sources = run.dataset.test_sources
     tables.write_rows(
       run.workdir.path / f"{STAGE}.csv",

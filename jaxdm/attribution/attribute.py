@@ -60,18 +60,20 @@ def attribution_scores(
     raise UserError("damping", f"must be positive, got {damping}")
   if moments < 1:
     raise UserError("moments", f"must be >= 1, got {moments}")
-  known = [name for name, one in METHODS.items() if one.terms or one.rows]
-  wrong = [name for name in methods if name not in known]
+  names = [name for name, one in METHODS.items() if one.terms or one.rows]
+  wrong = [name for name in methods if name not in names]
   if wrong or len(set(methods)) < len(methods):
-    raise UserError("methods", f"must be some of {', '.join(known)}, got {list(methods)}")
+    raise UserError("methods", f"must be some of {', '.join(names)}, got {list(methods)}")
   shape = len(trainer.target_labels), len(trainer.labels)
   totals = {name: np.zeros(shape, np.float32) for name in methods if METHODS[name].terms}
   if totals:
     add_full_data_scores(
       trainer, totals, num_models, damping=damping, moments=moments, progress=progress
     )
-  made = {name: rows(trainer)[:] for name in methods if (rows := METHODS[name].rows)}
-  both = totals | made
+  row_scores = {
+    name: rows(trainer)[:] for name in methods if (rows := METHODS[name].rows)
+  }
+  both = totals | row_scores
   return {name: both[name] for name in methods}
 
 
@@ -105,21 +107,21 @@ def add_full_data_scores(
     UserError: if fewer than 2 models converge.
   """
   sums = {name: _Sum(METHODS[name], x, moments) for name, x in totals_tn.items()}
-  needed = {x for one in sums.values() if one.method.gradients for x in one.moments}
+  all_moments = {x for one in sums.values() if one.method.gradients for x in one.moments}
   logits, doubt_n, done = [], np.zeros(len(trainer.labels)), 0
   progress(0, num_models)
-  for found in full_data.snapshots(trainer, num_models, needed):
-    whole = [snapshot for snapshot in found if snapshot.converged()]
+  for snapshots in full_data.snapshots(trainer, num_models, all_moments):
+    finite = [snapshot for snapshot in snapshots if snapshot.converged()]
     for one in sums.values():
-      one.add(whole, damping)
-    if found[0].moment == 1:
-      logits += [last.outputs.logits_tk for last in whole if last.outputs]
-      for last in whole:
+      one.add(finite, damping)
+    if snapshots[0].moment == 1:
+      logits += [last.outputs.logits_tk for last in finite if last.outputs]
+      for last in finite:
         if last.gradients:
           doubt_n += np.asarray(jax.nn.sigmoid(-last.gradients.odds_n))
-      done += len(found)
+      done += len(snapshots)
       progress(done, num_models)
-    del found, whole  # Before the next are computed.
+    del snapshots, finite  # Before the next are computed.
   if len(logits) < 2:
     raise UserError(
       "peak_learning_rate",

@@ -1,6 +1,6 @@
-"""Models on all data, and what methods learn of them while they are trained.
+"""Models on all data, and what attribution methods need of them during training.
 
-The models are not kept; all that is needed is taken while they are on the devices.
+The models are not stored; all that is needed is computed while they are on the devices.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,7 +16,7 @@ from jaxdm.training.trainer import Trainer
 from jaxdm.typing import Array
 
 
-class Outputs(NamedTuple):
+class ModelOutputs(NamedTuple):
   """What one trained model predicts.
 
   Attributes:
@@ -40,19 +40,19 @@ class Snapshot(NamedTuple):
   Attributes:
     moment: the share of training that is done, in (0, 1].
     learning_rate: at this moment.
-    gradients: of the examples' log-odds; None where they were not asked for.
+    gradients: of the examples' log-odds; None where they were not requested.
     outputs: of the trained model; None before the end of training.
   """
 
   moment: float
   learning_rate: float
   gradients: gradient.Gradients | None
-  outputs: Outputs | None
+  outputs: ModelOutputs | None
 
   def converged(self) -> bool:
     """Whether all numbers of the model are finite so far."""
-    known = [*(self.gradients or ()), *(self.outputs or ())]
-    return all(bool(jnp.isfinite(array).all()) for array in known)
+    arrays = [*(self.gradients or ()), *(self.outputs or ())]
+    return all(bool(jnp.isfinite(array).all()) for array in arrays)
 
 
 def even_moments(count: int) -> tuple[float, ...]:
@@ -72,8 +72,8 @@ def snapshots(
 
   Yields:
     For the models of each call of the fleet, and every moment in ascending order, the
-    end of training included, a list with a snapshot of each model. Forget it before the
-    next is asked for: a device then holds the gradients of one call at one moment.
+    end of training included, a list with a snapshot of each model. Delete it before the
+    next one is requested: a device then holds the gradients of one call at one moment.
   """
   fleet, labels, t = trainer.fleet, trainer.labels, len(trainer.target_labels)
   values = np.concatenate([trainer.target_values, fleet.values])
@@ -85,28 +85,28 @@ def snapshots(
     sets = training_sets.from_masks(np.ones((size, len(labels)), bool), labels)
     through = fleet.train_through(sets, call_keys, stops)
     for moment, variables in zip(stops, through, strict=True):
-      found: list[gradient.Gradients | None] = [None] * size
+      gradients: list[gradient.Gradients | None] = [None] * size
       if moment in moments:
         of_call = fleet.gradients(variables, values, all_labels, call_keys)
-        found = [gradients_of(of_call, i, t) for i in range(size)]
+        gradients = [gradients_of(of_call, i, t) for i in range(size)]
         del of_call
-      outputs: list[Outputs | None] = [None] * size
+      outputs: list[ModelOutputs | None] = [None] * size
       if moment == 1:
-        predicted = fleet.predict(variables, values)
+        predictions = fleet.predict(variables, values)
         outputs = [
-          Outputs(*_outputs_of(predicted, i, t), trainer.target_labels, labels)
+          ModelOutputs(*_outputs_of(predictions, i, t), trainer.target_labels, labels)
           for i in range(size)
         ]
       rate = float(fleet.recipe.learning_rate(np.array(moment)))
-      yield [Snapshot(moment, rate, *of) for of in zip(found, outputs, strict=True)]
-      del found, outputs  # Before the next are computed.
+      yield [Snapshot(moment, rate, *of) for of in zip(gradients, outputs, strict=True)]
+      del gradients, outputs  # Before the next are computed.
 
 
 def _outputs_of(
-  predicted: tuple[jax.Array, jax.Array], i: int, num_targets: int
+  predictions: tuple[jax.Array, jax.Array], i: int, num_targets: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Model i's part of `Fleet.predict`: logits and features of targets, and features."""
-  logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predicted)
+  logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predictions)
   t = num_targets
   return logits_bk[:t], features_bf[:t], features_bf[t:]
 

@@ -111,9 +111,9 @@ def relabel(
   """
   own_bd = jnp.take_along_axis(logits_bkd, labels_b[:, None, None], axis=1)
   change = own_bd - logits_bkd
-  solved = _solve(_newton_rows(model), change.reshape(-1, change.shape[-1]), damping)
-  found = jnp.dot(model.target_td, solved, precision="highest")
-  return found.reshape(-1, *change.shape[:2])
+  solution = _solve(_newton_rows(model), change.reshape(-1, change.shape[-1]), damping)
+  scores_tb = jnp.dot(model.target_td, solution, precision="highest")
+  return scores_tb.reshape(-1, *change.shape[:2])
 
 
 @numerics.pinned()
@@ -130,8 +130,8 @@ def influence(model: Gradients, damping: Array | float) -> Array:
     model: the model.
     damping: c in units of the mean over examples of p (1 - p) |phi|^2.
   """
-  solved = _solve(_newton_rows(model), model.train_nd, damping)
-  return (solved * jax.nn.sigmoid(-model.odds_n)).T
+  solution = _solve(_newton_rows(model), model.train_nd, damping)
+  return (solution * jax.nn.sigmoid(-model.odds_n)).T
 
 
 def _newton_rows(model: Gradients) -> Array:
@@ -158,6 +158,6 @@ def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
     return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean
   unit_nd = rows_nd / jnp.sqrt(mean)
   products = jnp.dot(unit_nd, left_nd.T, precision="highest")
-  solved = jax.scipy.linalg.cho_solve(factor, products)
-  explained = jnp.dot(unit_nd.T, solved, precision="highest")
-  return (jnp.asarray(left_nd).T - explained) / damping / mean
+  solution = jax.scipy.linalg.cho_solve(factor, products)
+  projection = jnp.dot(unit_nd.T, solution, precision="highest")
+  return (jnp.asarray(left_nd).T - projection) / damping / mean

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdm.attribution import gradient, similarity
 from jaxdm.attribution.exemplar_svm import exemplar_scores
-from jaxdm.attribution.full_data import Outputs, Snapshot, even_moments
+from jaxdm.attribution.full_data import ModelOutputs, Snapshot, even_moments
 from jaxdm.attribution.random_scores import random_rows
 from jaxdm.attribution.scores import ScoreRows, Term
 from jaxdm.training.base_trainer import BaseTrainer
@@ -53,23 +53,23 @@ class Method(NamedTuple):
 
 
 def _similar(snapshot: Snapshot, _: float) -> list[Term]:
-  found = _outputs(snapshot)
-  return [Term(similarity.similarity, found.train_features_nf, found.features_tf)]
+  outputs = _outputs(snapshot)
+  return [Term(similarity.similarity, outputs.train_features_nf, outputs.features_tf)]
 
 
 def _close(snapshot: Snapshot, _: float) -> list[Term]:
-  found = _outputs(snapshot)
-  return [Term(similarity.closeness, found.train_features_nf, found.features_tf)]
+  outputs = _outputs(snapshot)
+  return [Term(similarity.closeness, outputs.train_features_nf, outputs.features_tf)]
 
 
 def _svm(snapshot: Snapshot, _: float) -> list[Term]:
-  found = _outputs(snapshot)
+  outputs = _outputs(snapshot)
 
   def score(train_nf: Array, rows: Array) -> np.ndarray:
-    return exemplar_scores(train_nf, rows[:, 1:], found.train_labels, rows[:, 0])
+    return exemplar_scores(train_nf, rows[:, 1:], outputs.train_labels, rows[:, 0])
 
-  labelled_rows = np.column_stack([found.target_labels, found.features_tf])
-  return [Term(score, found.train_features_nf, labelled_rows)]
+  labelled_rows = np.column_stack([outputs.target_labels, outputs.features_tf])
+  return [Term(score, outputs.train_features_nf, labelled_rows)]
 
 
 def _tracin(snapshot: Snapshot, _: float) -> list[Term]:
@@ -99,7 +99,7 @@ def _gradients(snapshot: Snapshot) -> gradient.Gradients:
   return snapshot.gradients
 
 
-def _outputs(snapshot: Snapshot) -> Outputs:
+def _outputs(snapshot: Snapshot) -> ModelOutputs:
   assert snapshot.outputs is not None  # The entry has the moment 1.
   return snapshot.outputs
 
@@ -173,8 +173,10 @@ def from_full_data(requested: Collection[str] = ()) -> tuple[str, ...]:
   Args:
     requested: methods that a user names; those on request are left out otherwise.
   """
-  made = {name: method for name, method in METHODS.items() if method.terms}
-  return tuple(n for n, method in made.items() if n in requested or not method.on_request)
+  with_terms = {name: method for name, method in METHODS.items() if method.terms}
+  return tuple(
+    n for n, method in with_terms.items() if n in requested or not method.on_request
+  )
 
 
 def all_classes(name: str) -> bool:

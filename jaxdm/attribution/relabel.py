@@ -59,19 +59,19 @@ def relabel_sum(
   through = fleet.train_through(sets, keys, stops)
   for moment, variables in zip(stops, through, strict=True):
     outputs = fleet.gradients(variables, values, all_labels, keys)
-    found = [full_data.gradients_of(outputs, i, len(targets)) for i in range(size)]
-    unit = {i: float(_unit(at, damping)) for i, at in enumerate(found)}
+    gradients = [full_data.gradients_of(outputs, i, len(targets)) for i in range(size)]
+    unit = {i: float(_unit(at, damping)) for i, at in enumerate(gradients)}
     unit = {i: value for i, value in unit.items() if np.isfinite(value)}
     for block, fresh in _blocks(n):
       logits = fleet.class_gradients(variables, fleet.values[block], keys)
       for i in unit:
         of_model = devices.row(logits, i)
-        part = gradient.relabel(found[i], of_model, labels[block], damping) / unit[i]
+        part = gradient.relabel(gradients[i], of_model, labels[block], damping) / unit[i]
         total[:, block[:fresh]] += np.asarray(part)[:, :fresh]
     terms += len(unit)
     if moment == 1:
       units = list(unit.values())
-    del outputs, found  # Before the next are computed.
+    del outputs, gradients  # Before the next are computed.
   return RelabelSum(total, np.array(terms), np.array(units))
 
 

@@ -11,7 +11,7 @@ _TILE_TARGETS = 1024
 
 
 class ScoreRows:
-  """Scores float32[t, n] that are computed for the targets that are asked for.
+  """Scores float32[t, n], of which rows are computed when they are indexed.
 
   Attributes:
     shape: (t, n).

@@ -14,7 +14,7 @@ _EXACT_TERMS = 2**10
 
 
 def pixel_rows(train_images: np.ndarray, target_images: np.ndarray) -> ScoreRows:
-  """Minus the Euclidean distance of inputs, computed for the targets asked for.
+  """Minus the Euclidean distance of inputs, computed for the targets that are indexed.
 
   Squared distances of images are exact: see `_squared_distances`. So images that are
   equally far get equal scores.

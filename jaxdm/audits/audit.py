@@ -14,7 +14,7 @@ from jaxdm.datamodels.inputs import some
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
-from jaxdm.storage.store import Matrix
+from jaxdm.storage.store import MatrixView
 from jaxdm.training_sets import PackedMasks
 
 _TARGETS = 256  # Rows of scores that are read together.
@@ -68,8 +68,10 @@ class Audit:
   def suspicious(self) -> np.ndarray:
     """Examples that have another suggested label, as int[...], the worst label first."""
     order = np.argsort(self.label_quality.value, kind="stable")
-    known = np.isfinite(self.label_quality.value) & (self.suggested_labels != self.labels)
-    return order[known[order]]
+    is_suspicious = np.isfinite(self.label_quality.value) & (
+      self.suggested_labels != self.labels
+    )
+    return order[is_suspicious[order]]
 
 
 def audit(
@@ -139,16 +141,16 @@ def audit(
       every training set or in none, without margins, with labels that are not classes,
       or alone in their class; and the number of models that are left out.
   """
-  masks, margins, labels = _checked(masks, margins, labels)
-  predicted = _checked_matrix("predicted", predicted, margins.shape)
+  masks, margins, labels = _check_inputs(masks, margins, labels)
+  predicted = _check_matrix("predicted", predicted, margins.shape)
   classes = 1 + int(labels.max(initial=0))
   if predicted is not None:
     classes = max(classes, 1 + _largest(predicted))
-  found = tallies.count(masks, margins, labels, predicted, max(classes, 2))
-  if not found.num_models:
+  tally = tallies.count(masks, margins, labels, predicted, max(classes, 2))
+  if not tally.num_models:
     raise UserError("margins", "are not finite for any model")
-  _warn(found, labels, len(margins))
-  inside, outside = found.inside, found.outside
+  _warn(tally, labels, len(margins))
+  inside, outside = tally.inside, tally.outside
   consistency = intervals.mean(outside.right)
   support, opposition = _totals(scores, len(labels))
   return Audit(
@@ -161,19 +163,19 @@ def audit(
     label_quality=intervals.average(
       intervals.mean(inside.probability), intervals.mean(outside.probability)
     ),
-    suggested_labels=_suggested(found.votes_nk, labels),
+    suggested_labels=_suggest_labels(tally.votes_nk, labels),
     support=support,
     opposition=opposition,
   )
 
 
-def _checked(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.ndarray]:
+def _check_inputs(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.ndarray]:
   """Masks, margins and labels that match."""
   if not isinstance(masks, PackedMasks):
     masks = np.asarray(masks)
     if masks.ndim != 2 or not np.isin(masks[:1], (0, 1)).all():
       raise UserError("masks", f"must be bool [m, n], got {masks.dtype}{masks.shape}")
-  margins = _checked_matrix("margins", margins, masks.shape)
+  margins = _check_matrix("margins", margins, masks.shape)
   if margins is None:
     raise UserError("margins", "must be float [m, n], of the training examples; got None")
   labels = np.asarray(labels)
@@ -186,22 +188,22 @@ def _checked(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.ndarra
   return masks, margins, labels.astype(np.int64)
 
 
-def _checked_matrix(name: str, values: Any, shape: tuple[int, int]) -> Any:
+def _check_matrix(name: str, values: Any, shape: tuple[int, int]) -> Any:
   """A matrix with a row a model and a column an example; None stays."""
   if values is None:
     return None
-  found = values
-  if not isinstance(values, Matrix):
-    found = np.asarray(values)
-    if found.dtype.kind not in "fiu":
-      raise UserError(name, f"must hold numbers, got {found.dtype}")
-  if tuple(found.shape) != tuple(shape):
+  matrix = values
+  if not isinstance(values, MatrixView):
+    matrix = np.asarray(values)
+    if matrix.dtype.kind not in "fiu":
+      raise UserError(name, f"must hold numbers, got {matrix.dtype}")
+  if tuple(matrix.shape) != tuple(shape):
     raise UserError(
       name,
       f"must be [models, training examples] = {list(shape)}, as the masks, got "
-      f"{list(found.shape)}",
+      f"{list(matrix.shape)}",
     )
-  return found
+  return matrix
 
 
 def _largest(predicted: Any) -> int:
@@ -210,7 +212,7 @@ def _largest(predicted: Any) -> int:
   return max(int(block.max(initial=0)) for block in blocks)
 
 
-def _suggested(votes_nk: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+def _suggest_labels(votes_nk: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
   """The class with most votes, or the label where that has as many."""
   if votes_nk is None:
     return labels.copy()
@@ -225,9 +227,9 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
   """Support and opposition of each example, over all targets."""
   if scores is None:
     return None, None
-  given = scores.weights_tn if isinstance(scores, Datamodels) else scores
+  values = scores.weights_tn if isinstance(scores, Datamodels) else scores
   try:
-    matrix = matrices.as_real("scores", given)
+    matrix = matrices.as_real("scores", values)
   except ValueError as error:
     raise UserError(None, str(error)) from error
   if len(matrix.shape) != 2 or matrix.shape[1] != n:
@@ -244,17 +246,17 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
   return intervals.total(t, sums[0]), intervals.total(t, sums[1])
 
 
-def _warn(found: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
+def _warn(tally: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
   """Names the examples of which something cannot be said."""
   sizes = np.bincount(labels[labels >= 0], minlength=1)
   alone = np.isin(labels, np.flatnonzero(sizes == 1))
-  known = ~found.lacking_n
-  never_out = known & (found.outside.right.number == 0)
-  never_in = known & (found.inside.right.number == 0)
+  has_margins = ~tally.lacking_n
+  never_out = has_margins & (tally.outside.right.number == 0)
+  never_in = has_margins & (tally.inside.right.number == 0)
   texts = {
     "have a label that is no class": labels < 0,
     "are alone in their class, so that models without them cannot choose it": alone,
-    "have no margins": found.lacking_n,
+    "have no margins": tally.lacking_n,
     "are in every training set, so that nothing is known without them": never_out,
     "are in no training set, so that nothing is known of their memorisation": never_in,
   }
@@ -262,8 +264,8 @@ def _warn(found: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
     if is_one.any():
       numbers = np.flatnonzero(is_one)
       warnings.warn(f"{len(numbers)} examples {text}: {some(numbers)}", stacklevel=3)
-  if lost := num_models - found.num_models:
+  if left_out := num_models - tally.num_models:
     warnings.warn(
-      f"{lost} of {num_models} models are left out: margins of them are not finite",
+      f"{left_out} of {num_models} models are left out: margins of them are not finite",
       stacklevel=3,
     )

@@ -64,10 +64,10 @@ def mean(sums: Sums) -> Estimate:
   with np.errstate(invalid="ignore"):
     low = scipy.special.betaincinv(wins, number - wins + 1, _TAIL)
     high = scipy.special.betaincinv(wins + 1, number - wins, 1 - _TAIL)
-  known = sums.number > 0
-  low = np.where(known & (wins > 0), np.minimum(low, value), 0.0)
-  high = np.where(known & (wins < number), np.maximum(high, value), 1.0)
-  return Estimate(np.where(known, value, np.nan), low, high)
+  has_value = sums.number > 0
+  low = np.where(has_value & (wins > 0), np.minimum(low, value), 0.0)
+  high = np.where(has_value & (wins < number), np.maximum(high, value), 1.0)
+  return Estimate(np.where(has_value, value, np.nan), low, high)
 
 
 def difference(one: Estimate, two: Estimate) -> Estimate:
@@ -83,8 +83,8 @@ def difference(one: Estimate, two: Estimate) -> Estimate:
 
   low = np.maximum(value - distance(one.low, two.high), -1)
   high = np.minimum(value + distance(one.high, two.low), 1)
-  known = np.isfinite(value)
-  return Estimate(value, np.where(known, low, -1.0), np.where(known, high, 1.0))
+  has_value = np.isfinite(value)
+  return Estimate(value, np.where(has_value, low, -1.0), np.where(has_value, high, 1.0))
 
 
 def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
@@ -103,11 +103,11 @@ def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
     return Estimate(first, np.full_like(first, -np.inf), np.full_like(first, np.inf))
   one, two, three, four = (power / count for power in powers_n)
   variance = np.maximum(two - one**2, 0)
-  cubed = three - 3 * one * two + 2 * one**3
+  third = three - 3 * one * two + 2 * one**3
   fourth = four - 4 * one * three + 6 * one**2 * two - 3 * one**4
   varies = variance > 1e-12 * two
   variance = np.where(varies, variance, 1)
-  skewness = np.where(varies, cubed / variance**1.5, 0)
+  skewness = np.where(varies, third / variance**1.5, 0)
   tails = np.where(varies, fourth / variance**2 - 1, 2)  # 2 for normal terms.
   freedom = np.clip(2 * count / np.maximum(tails, 1), 2, count - 1)
   error = np.where(varies, np.sqrt(variance / (count - 1)) * count, 0)
@@ -124,7 +124,7 @@ def average(one: Estimate, two: Estimate) -> Estimate:
   def distance(one_end: np.ndarray, two_end: np.ndarray) -> np.ndarray:
     return np.hypot(one.value - one_end, two.value - two_end) / 2
 
-  known = np.isfinite(value)
-  low = np.where(known, value - distance(one.low, two.low), 0.0)
-  high = np.where(known, value + distance(one.high, two.high), 1.0)
+  has_value = np.isfinite(value)
+  low = np.where(has_value, value - distance(one.low, two.low), 0.0)
+  high = np.where(has_value, value + distance(one.high, two.high), 1.0)
   return Estimate(value, np.maximum(low, 0), np.minimum(high, 1))

@@ -55,7 +55,7 @@ def find_pairs(
   models, _ = margins_lib.usable(margins)
   models = models[: max(_LEAST_MODELS, _MOST_PRODUCTS // n**2)]
   least = -scipy.special.ndtri(_LEVEL / max(1, n * (n - 1) // 2))
-  found: dict[tuple[int, int], tuple[float, float]] = {}
+  effect_of: dict[tuple[int, int], tuple[float, float]] = {}
   for start in range(0, n, _BLOCK_EXAMPLES):
     part = slice(start, min(start + _BLOCK_EXAMPLES, n))
     effects_bn, z_bn = _effects(masks, margins, models, part)
@@ -63,11 +63,11 @@ def find_pairs(
     rows, columns = np.nonzero(same_bn & (z_bn > least))
     pairs = zip((start + rows).tolist(), columns.tolist(), strict=True)
     values = effects_bn[rows, columns].tolist(), z_bn[rows, columns].tolist()
-    found |= dict(zip(pairs, zip(*values, strict=True), strict=True))
+    effect_of |= dict(zip(pairs, zip(*values, strict=True), strict=True))
   mutual = [
-    Pair(i, j, *map(min, one, found[j, i]))
-    for (i, j), one in found.items()
-    if i < j and (j, i) in found
+    Pair(i, j, *map(min, one, effect_of[j, i]))
+    for (i, j), one in effect_of.items()
+    if i < j and (j, i) in effect_of
   ]
   return sorted(mutual, key=lambda pair: -pair.z)[:most]
 

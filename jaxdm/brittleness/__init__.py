@@ -1,1 +1,1 @@
-"""How few training examples must change before a prediction flips: search, then proof."""
+"""How few training examples flip a prediction: search, then verification."""

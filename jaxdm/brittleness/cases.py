@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
   Attributes:
     target: index among the targets.
-    method: who ranked.
+    method: the method that ranked the examples.
     ranking: training examples, the one to change first in front.
     sizes: numbers of them to try, ascending.
   """
@@ -58,8 +58,8 @@ def surrogate_sizes(predicted_margins: np.ndarray, num_sizes: int) -> np.ndarray
   """
   lowest = np.minimum.accumulate(predicted_margins)
   levels = np.linspace(0, min(lowest[-1], 0), num_sizes)
-  found = np.searchsorted(-lowest, -levels, side="left") + 1
-  return np.unique(np.minimum(found, len(lowest)))
+  counts = np.searchsorted(-lowest, -levels, side="left") + 1
+  return np.unique(np.minimum(counts, len(lowest)))
 
 
 def right_targets(base_margins_rt: np.ndarray) -> np.ndarray:
@@ -127,20 +127,20 @@ def make_cases(
   cases = []
   rows_un = scores_tn[np.asarray(targets, int)]
   for target, scores_n in zip(targets, rows_un, strict=True):
-    allowed = np.arange(len(labels))
+    candidates = np.arange(len(labels))
     if same_class:
-      allowed = allowed[np.asarray(labels) == target_labels[target]]
+      candidates = candidates[np.asarray(labels) == target_labels[target]]
     most = largest_change(labels, target_labels[target], config.max_share)
     margin = None if predicted_full_t is None else predicted_full_t[target]
-    ranking = rank_highest(scores_n, allowed, most)
+    ranking = rank_highest(scores_n, candidates, most)
     sizes = sizes_of(scores_n[ranking], config, margin)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases
 
 
-def rank_highest(scores_n: np.ndarray, allowed: np.ndarray, most: int) -> np.ndarray:
-  """The allowed examples with the highest scores, the highest first, as int[...]."""
-  return allowed[np.argsort(-scores_n[allowed], kind="stable")[:most]]
+def rank_highest(scores_n: np.ndarray, candidates: np.ndarray, most: int) -> np.ndarray:
+  """The candidates with the highest scores, the highest first, as int[...]."""
+  return candidates[np.argsort(-scores_n[candidates], kind="stable")[:most]]
 
 
 def sizes_of(

@@ -47,7 +47,7 @@ def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
     method: {v.target: np.inf if v.censored else v.k for v in group if v.finished}
     for method, group in by_method(verdicts).items()
   }
-  found = []
+  comparisons = []
   for pair in itertools.combinations(k_of, 2):
     one, other = (k_of[method] for method in pair)
     both = one.keys() & other.keys()
@@ -56,10 +56,10 @@ def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
     p = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     if losses > wins:
       pair, wins, losses = pair[::-1], losses, wins
-    found.append(Comparison(*pair, wins, losses, float(p)))
-  found.sort(key=lambda comparison: comparison.p)
-  corrected = holm([comparison.p for comparison in found])
-  return [c._replace(p=p) for c, p in zip(found, corrected, strict=True)]
+    comparisons.append(Comparison(*pair, wins, losses, float(p)))
+  comparisons.sort(key=lambda comparison: comparison.p)
+  p_values = holm([comparison.p for comparison in comparisons])
+  return [c._replace(p=p) for c, p in zip(comparisons, p_values, strict=True)]
 
 
 def holm(ascending: Sequence[float]) -> list[float]:
@@ -69,5 +69,5 @@ def holm(ascending: Sequence[float]) -> list[float]:
     ascending: p values, the smallest first.
   """
   count = len(ascending)
-  scaled = [(count - place) * p for place, p in enumerate(ascending)]
-  return [min(1.0, p) for p in itertools.accumulate(scaled, max)]
+  products = [(count - place) * p for place, p in enumerate(ascending)]
+  return [min(1.0, p) for p in itertools.accumulate(products, max)]

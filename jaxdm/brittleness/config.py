@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxdm.brittleness.verdicts import MOST_SKEWNESS, SequentialTest
+from jaxdm.brittleness.verification import MOST_SKEWNESS, SequentialTest
 from jaxdm.errors import UserError
 
 
@@ -25,7 +25,7 @@ class SearchConfig:
     search_models: Largest number of models that are trained to choose the first size to
       verify, for each target and method.
     verify_seeds: Largest number of new models that are trained to verify one size.
-      Verification stops earlier if the result is clear (`verdicts.SequentialTest`).
+      Verification stops earlier if the result is clear (`verification.SequentialTest`).
     max_verifications: Largest number of sizes to verify for each target and method. Each
       size is smaller than the one before, and chosen from the margins of all models
       trained so far.

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm import training_sets
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
@@ -51,7 +51,7 @@ def competing_class(
   return sums_tk.argmin(axis=1).astype(np.int32)
 
 
-def given_class(label: int, target_labels: np.ndarray) -> np.ndarray:
+def one_class(label: int, target_labels: np.ndarray) -> np.ndarray:
   """One class for every target, as int32[t].
 
   Raises:
@@ -91,12 +91,14 @@ def relabel_first(labels: np.ndarray, new_labels: Any) -> Edit:
   per_example = len(new_labels.shape) == 2
 
   def edit(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
-    flipped = [case.ranking[:k] for case, k in changes]
+    examples_of = [case.ranking[:k] for case, k in changes]
     new = []
-    for (case, _), examples in zip(changes, flipped, strict=True):
-      [given] = new_labels[np.array([case.target])]
-      new.append(given[examples] if per_example else np.full(len(examples), given))
-    labels_mn = training_sets.relabelled(labels, flipped, new)
+    for (case, _), examples in zip(changes, examples_of, strict=True):
+      [new_label] = new_labels[np.array([case.target])]
+      new.append(
+        new_label[examples] if per_example else np.full(len(examples), new_label)
+      )
+    labels_mn = training_sets.relabel(labels, examples_of, new)
     return np.ones(labels_mn.shape, bool), labels_mn
 
   return edit
@@ -153,32 +155,32 @@ def find_label_flips(
   Raises:
     ValueError: see `find_removals`; and on a new label that an example has already.
   """
-  problem = problem_lib.make_problem(
+  inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  chosen = problem_lib.choose_targets(problem, targets, config)
+  target_ids = search_inputs.choose_targets(inputs, targets, config)
   new_labels = new_labels if hasattr(new_labels, "shape") else np.asarray(new_labels)
-  _check_new_labels(new_labels, problem, chosen)
-  cases = problem_lib.cases_of(scores, problem, chosen, config, same_class=True)
-  edit = relabel_first(problem.labels, new_labels)
-  train = TrainChanges(retrain, edit, len(problem.target_labels))
-  return search(cases, train, config, problem.base, budget=budget, progress=progress)
+  _check_new_labels(new_labels, inputs, target_ids)
+  cases = search_inputs.cases_of(scores, inputs, target_ids, config, same_class=True)
+  edit = relabel_first(inputs.labels, new_labels)
+  train = TrainChanges(retrain, edit, len(inputs.target_labels))
+  return search(cases, train, config, inputs.base, budget=budget, progress=progress)
 
 
 def _check_new_labels(
-  new_labels: Any, problem: problem_lib.Problem, targets: np.ndarray
+  new_labels: Any, inputs: search_inputs.SearchInputs, targets: np.ndarray
 ) -> None:
   """Raises ValueError where a target's class would keep its label."""
-  t, n = len(problem.target_labels), len(problem.labels)
+  t, n = len(inputs.target_labels), len(inputs.labels)
   if tuple(new_labels.shape) not in ((t,), (t, n)):
     raise ValueError(
       f"new_labels must be [t] = [{t}] or [t, n] = [{t}, {n}], got "
       f"{list(new_labels.shape)}"
     )
   for target in targets:
-    own = problem.target_labels[target]
-    [given] = new_labels[np.array([target])]
-    of_class = np.broadcast_to(given, (n,))[problem.labels == own]
+    own = inputs.target_labels[target]
+    [new_label] = new_labels[np.array([target])]
+    of_class = np.broadcast_to(new_label, (n,))[inputs.labels == own]
     if (of_class == own).any():
       raise ValueError(
         f"new_labels of target {target} must differ from its class, {own}, for examples "

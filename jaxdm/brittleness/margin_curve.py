@@ -13,7 +13,7 @@ import scipy.linalg
 import scipy.special
 
 from jaxdm import prng
-from jaxdm.brittleness.verdicts import SequentialTest, Skewness, estimate_skewness
+from jaxdm.brittleness.verification import SequentialTest, Skewness, estimate_skewness
 
 _DRAWS = 256
 # In units of the mean margin in models on all data, or half of the largest change of a
@@ -102,18 +102,18 @@ class MarginCurve:
     prior_ds = self._mean * (1 - self._steps) + self._unit * around_ds
     if not self._margins:
       return prior_ds
-    seen, means, errors = self._observations()
-    noise_dv = _normal("margin-noise", len(self.sizes))[:, seen] * errors
-    differences_dv = means - prior_ds[:, seen] - noise_dv
-    return prior_ds + differences_dv @ self._gain(seen, errors).T
+    indices, means, errors = self._observations()
+    noise_dv = _normal("margin-noise", len(self.sizes))[:, indices] * errors
+    differences_dv = means - prior_ds[:, indices] - noise_dv
+    return prior_ds + differences_dv @ self._gain(indices, errors).T
 
   def std(self, index: int) -> float:
     """Posterior standard deviation of the mean margin at a size."""
     prior_ss = self._covariance
     variance = prior_ss[index, index]
     if self._margins:
-      seen, _, errors = self._observations()
-      variance -= self._gain(seen, errors)[index] @ prior_ss[seen, index]
+      indices, _, errors = self._observations()
+      variance -= self._gain(indices, errors)[index] @ prior_ss[indices, index]
     return float(np.sqrt(max(variance, 0.0)))
 
   def chances_to_pass(self) -> np.ndarray:
@@ -135,16 +135,16 @@ class MarginCurve:
 
   def _observations(self) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Sizes with models, their mean margins, and the standard errors of these."""
-    seen = sorted(self._margins)
-    means = np.array([np.mean(self._margins[i]) for i in seen])
-    counts = np.array([len(self._margins[i]) for i in seen])
-    return seen, means, self.noise / np.sqrt(counts)
+    indices = sorted(self._margins)
+    means = np.array([np.mean(self._margins[i]) for i in indices])
+    counts = np.array([len(self._margins[i]) for i in indices])
+    return indices, means, self.noise / np.sqrt(counts)
 
-  def _gain(self, seen: list[int], errors: np.ndarray) -> np.ndarray:
+  def _gain(self, indices: list[int], errors: np.ndarray) -> np.ndarray:
     """How much each size follows the observed ones, float[s, v]."""
     prior_ss = self._covariance
-    noisy_vv = prior_ss[np.ix_(seen, seen)] + np.diag(errors**2)
-    return scipy.linalg.solve(noisy_vv, prior_ss[seen], assume_a="pos").T
+    noisy_vv = prior_ss[np.ix_(indices, indices)] + np.diag(errors**2)
+    return scipy.linalg.solve(noisy_vv, prior_ss[indices], assume_a="pos").T
 
 
 def _axis(sizes: tuple[int, ...]) -> np.ndarray:

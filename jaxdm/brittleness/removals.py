@@ -1,4 +1,4 @@
-"""The fewest training examples without which a prediction falls."""
+"""The fewest training examples whose removal flips a prediction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm import training_sets
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
@@ -18,8 +18,8 @@ def without_first(labels: np.ndarray) -> Edit:
   """The edit that leaves the first k examples of each case's ranking out."""
 
   def edit(changes: Changes) -> tuple[np.ndarray, np.ndarray]:
-    removed = [case.ranking[:k] for case, k in changes]
-    masks = training_sets.removal_masks(len(labels), removed)
+    examples = [case.ranking[:k] for case, k in changes]
+    masks = training_sets.removal_masks(len(labels), examples)
     return masks, np.broadcast_to(labels, masks.shape)
 
   return edit
@@ -39,11 +39,12 @@ def find_removals(
 ) -> list[Verdict]:
   """Finds small sets of training examples without which models get targets wrong.
 
-  For each target the examples with the highest scores are removed, more or fewer, until
-  a smallest number is found; then fresh models are trained without them. A removal counts
-  only if the upper confidence bound of their mean margin is at most 0. The smallest
-  removal in truth may be smaller: scores only propose. This one call is the whole
-  interface of the search, so that it has nine arguments; four are needed.
+  For each target, single models are trained without more or fewer of the examples with
+  the highest scores, to find a small number that flips it. Then fresh models are trained
+  without these examples. A removal counts only if the upper confidence bound of their
+  mean margin is at most 0. Smaller removals may exist, since the scores only propose
+  examples. This one call is the whole interface of the search, so that it has nine
+  arguments; four are needed.
 
   >>> import jaxdm, numpy as np
   >>> n, labels = 12, np.array([0, 1] * 6)
@@ -67,7 +68,7 @@ def find_removals(
     target_labels: int[t].
     targets: indices of the targets to search; None: `config.num_targets` of them, drawn
       from those that models on all data get right.
-    config: how hard to look, and what counts as shown.
+    config: settings of the search and of the verification.
     base_margins: real[r, t], margins of models trained on all data, 8 or more where the
       skewness of margins is to be known; None: 16 are trained.
     budget: models to train at most, those on all data not counted; a search that needs
@@ -82,10 +83,10 @@ def find_removals(
     ValueError: on scores of another shape or of the wrong sign, or margins that are not
       as `retrain` promises.
   """
-  problem = problem_lib.make_problem(
+  inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  chosen = problem_lib.choose_targets(problem, targets, config)
-  cases = problem_lib.cases_of(scores, problem, chosen, config)
-  train = TrainChanges(retrain, without_first(problem.labels), len(problem.target_labels))
-  return search(cases, train, config, problem.base, budget=budget, progress=progress)
+  target_ids = search_inputs.choose_targets(inputs, targets, config)
+  cases = search_inputs.cases_of(scores, inputs, target_ids, config)
+  train = TrainChanges(retrain, without_first(inputs.labels), len(inputs.target_labels))
+  return search(cases, train, config, inputs.base, budget=budget, progress=progress)

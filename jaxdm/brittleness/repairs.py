@@ -1,7 +1,7 @@
 """The fewest training examples whose change makes a wrong prediction right.
 
-The search, its proof and its level are those of removals, on negated margins and negated
-scores.
+The search, the verification and its level are those of removals, on negated margins and
+negated scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,7 @@ import numpy as np
 
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
-from jaxdm.brittleness import margin_curve
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import margin_curve, search_inputs
 from jaxdm.brittleness.cases import (
   Case,
   check_scores,
@@ -37,13 +36,13 @@ _TIE = 1e-100
 def negate_margins(train: MarginsOfChanges) -> MarginsOfChanges:
   """Training whose margins are positive where the prediction is wrong."""
 
-  def negated(
+  def train_negated(
     changes: Changes, seeds: np.ndarray, *, progress: progress_lib.Progress
   ) -> np.ndarray:
     margins_m = np.asarray(train(changes, seeds, progress=progress), np.float64)
     return np.where(margins_m == 0, _TIE, -margins_m)
 
-  return negated
+  return train_negated
 
 
 def as_repair(verdict: Verdict) -> Verdict:
@@ -62,7 +61,7 @@ def as_repair(verdict: Verdict) -> Verdict:
 
 def repair_cases(
   scores: Any,
-  problem: problem_lib.Problem,
+  inputs: search_inputs.SearchInputs,
   targets: np.ndarray,
   config: SearchConfig,
   *,
@@ -76,25 +75,25 @@ def repair_cases(
 
   Args:
     scores: see `find_removals`.
-    problem: the examples and targets.
+    inputs: the examples and targets.
     targets: int[u].
     config: which sizes to try.
     change: see `find_repairs`.
   """
-  cases, labels = [], problem.labels
-  for name, scores_tn, full_t in problem_lib.named_scores(scores, len(labels)):
-    check_scores(name, scores_tn, targets, labels, problem.target_labels)
+  cases, labels = [], inputs.labels
+  for name, scores_tn, full_t in search_inputs.named_scores(scores, len(labels)):
+    check_scores(name, scores_tn, targets, labels, inputs.target_labels)
     opposes = registry.all_classes(name)
     for target, scores_n in zip(targets, scores_tn[targets], strict=True):
-      own = problem.target_labels[target]
-      is_allowed = np.full(len(labels), True) if opposes else labels != own
+      own = inputs.target_labels[target]
+      is_candidate = np.full(len(labels), True) if opposes else labels != own
       if change == "relabel":
-        is_allowed = labels != own
-      allowed = np.flatnonzero(is_allowed)
+        is_candidate = labels != own
+      candidates = np.flatnonzero(is_candidate)
       # Never all of them: a model needs another class, too.
-      most = min(largest_change(labels, own, config.max_share), len(allowed) - 1)
+      most = min(largest_change(labels, own, config.max_share), len(candidates) - 1)
       opposition_n = -scores_n if opposes else scores_n
-      ranking = rank_highest(opposition_n, allowed, max(most, 1))
+      ranking = rank_highest(opposition_n, candidates, max(most, 1))
       margin = None if full_t is None else -float(full_t[target])
       sizes = sizes_of(opposition_n[ranking], config, margin)
       cases.append(Case(int(target), name, ranking, sizes))
@@ -164,24 +163,24 @@ def find_repairs(
   """
   if change not in CHANGES:
     raise ValueError(f"change must be 'removal' or 'relabel', got {change!r}")
-  problem = problem_lib.make_problem(
+  inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  if np.ptp(problem.labels) == 0:
+  if np.ptp(inputs.labels) == 0:
     raise UserError("labels", "must be of two classes or more, got one")
-  chosen = problem_lib.choose_wrong_targets(problem, targets, config)
-  cases = repair_cases(scores, problem, chosen, config, change=change)
+  target_ids = search_inputs.choose_wrong_targets(inputs, targets, config)
+  cases = repair_cases(scores, inputs, target_ids, config, change=change)
   edit = (
-    without_first(problem.labels)
+    without_first(inputs.labels)
     if change == "removal"
-    else relabel_first(problem.labels, problem.target_labels)
+    else relabel_first(inputs.labels, inputs.target_labels)
   )
   return search(
     cases,
-    negate_margins(TrainChanges(retrain, edit, len(problem.target_labels))),
+    negate_margins(TrainChanges(retrain, edit, len(inputs.target_labels))),
     config,
-    margin_curve.describe(-problem.base_margins_rt),
+    margin_curve.describe(-inputs.base_margins_rt),
     budget=budget,
     progress=progress,
-    as_found=as_repair,
+    restate=as_repair,
   )

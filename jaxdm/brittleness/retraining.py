@@ -1,4 +1,4 @@
-"""The one thing a search asks for: margins of models on edited training sets."""
+"""Margins of models on edited training sets, by any function that trains."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class TrainChanges:
 
 
 def targets_of(retrain: Retrain, num_targets: int) -> list[int]:
-  """The targets whose margins a `retrain` function returns, in order of columns."""
+  """The targets whose margins a `retrain` function returns, in the order of columns."""
   return [int(t) for t in getattr(retrain, "targets", range(num_targets))]
 
 
@@ -103,16 +103,16 @@ def margins_of(
   Raises:
     ValueError: if it is of another shape, or no real numbers.
   """
-  told: dict[str, Any] = {"progress": progress} if _takes_progress(retrain) else {}
-  found = np.asarray(retrain(masks, labels, seeds, **told))
-  expected = len(masks), len(targets_of(retrain, num_targets))
-  if found.shape != expected or found.dtype.kind not in "fiu":
+  options: dict[str, Any] = {"progress": progress} if _takes_progress(retrain) else {}
+  margins = np.asarray(retrain(masks, labels, seeds, **options))
+  shape = len(masks), len(targets_of(retrain, num_targets))
+  if margins.shape != shape or margins.dtype.kind not in "fiu":
     raise ValueError(
-      f"retrain must return margins float[m, t] = {list(expected)}, got {found.dtype} "
-      f"{list(found.shape)}"
+      f"retrain must return margins float[m, t] = {list(shape)}, got {margins.dtype} "
+      f"{list(margins.shape)}"
     )
   progress(len(masks), len(masks))
-  return found if found.dtype.kind == "f" else found.astype(np.float64)
+  return margins if margins.dtype.kind == "f" else margins.astype(np.float64)
 
 
 def _takes_progress(retrain: Retrain) -> bool:

@@ -1,8 +1,8 @@
-"""How few training examples must change before a prediction falls: search, then proof.
+"""How few training examples flip a prediction: search, then verification.
 
-Single models propose sizes; a claim rests on several models of one size, trained with
-fresh seeds that nothing before has seen. The search knows neither which method ranked the
-examples nor how models are trained.
+Single models propose sizes. A claim needs several models of one size, trained with
+fresh seeds. The search knows neither which method ranked the examples nor how models are
+trained.
 """
 
 import logging
@@ -13,12 +13,13 @@ import numpy as np
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
-from jaxdm.brittleness import choice
+from jaxdm.brittleness import next_size
 from jaxdm.brittleness.cases import Case
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
 from jaxdm.brittleness.retraining import Changes
-from jaxdm.brittleness.verdicts import Verdict, mean_bounds
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.brittleness.verification import mean_bounds
 
 _LOGGED = 3  # First claims of a search.
 
@@ -77,7 +78,7 @@ class _Search:
   def __init__(self, case: Case, config: SearchConfig, base: BaseMargins):
     self.case, self._config = case, config
     target, estimate = case.target, float(base.skewness.estimate_t[case.target])
-    self._test = config.test(base.skewness.allowed(target))
+    self._test = config.test(base.skewness.bound(target))
     self.sizes = case.sizes
     mean, std = float(base.mean_t[target]), float(base.std_t[target])
     self._curve = MarginCurve(self.sizes, mean, std, self._test)
@@ -111,18 +112,18 @@ class _Search:
     """The index of the size to train next, and the seeds."""
     state = self._state
     if isinstance(state, _Verifying):
-      first, done = state.place * self._config.verify_seeds, len(state.margins)
-      until = next(look for look in self._test.looks if look > done)
-      return state.size, prng.model_seeds("verify", until - done, first + done)
+      first, before = state.place * self._config.verify_seeds, len(state.margins)
+      until = next(look for look in self._test.looks if look > before)
+      return state.size, prng.model_seeds("verify", until - before, first + before)
     return state.size, prng.model_seeds("search", 1, state.done)
 
   def models_expected(self) -> int:
-    """Models that this case will still request, if its next ones go as most do."""
+    """An estimate of how many models this case will still request."""
     config, state = self._config, self._state
     verification = config.verify_seeds // 2
     if isinstance(state, _Verifying):
       return max(2 * verification - len(state.margins), len(self.request()[1]))
-    if not state.done:  # Most cases turn out hopeless at once.
+    if not state.done:  # Most cases end after the first model.
       return 1 + verification
     return (config.search_models - state.done + 1) // 2 + 2 * verification
 
@@ -136,18 +137,18 @@ class _Search:
       self._observe_probe(margins, self._state)
 
   def _observe_probe(self, margins: np.ndarray, state: _Probing) -> None:
-    """Probes again, verifies, or ends where even the largest size does nothing."""
+    """Probes again, verifies, or ends if even the largest size has no effect."""
     if not state.done:
       self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
       self._judge(state.size, margins, mean_bounds(margins, self._config.confidence))
-    if choice.hopeless(self._curve):
+    if next_size.is_hopeless(self._curve):
       self._end()
       return
-    size, done = choice.to_probe(self._curve), state.done + 1
-    if size is None or done >= self._config.search_models:
+    size, count = next_size.to_probe(self._curve), state.done + 1
+    if size is None or count >= self._config.search_models:
       self._verify_next(0)
     else:
-      self._state = _Probing(size, done)
+      self._state = _Probing(size, count)
 
   def _observe_verification(self, margins: np.ndarray, state: _Verifying) -> None:
     """Keeps a verified size and goes on below it; ends at the first failure."""
@@ -167,9 +168,9 @@ class _Search:
 
   def _verify_next(self, place: int) -> None:
     """Begins a verification, or ends."""
-    claimed = None if self.verdict.censored else self.verdict.k
-    left = self._config.max_verifications - place
-    size = choice.to_verify(self._curve, claimed, left)
+    claim = None if self.verdict.censored else self.verdict.k
+    remaining = self._config.max_verifications - place
+    size = next_size.to_verify(self._curve, claim, remaining)
     if size is None:
       self._end()
     else:
@@ -181,7 +182,7 @@ class _Search:
   def _judge(
     self, index: int, margins: np.ndarray, bounds: tuple[float, float, float]
   ) -> None:
-    """Records what these models say of a size; claims nothing."""
+    """Records the margins of these models at a size, without a claim."""
     mean, low, high = bounds
     self.verdict = self.verdict._replace(
       k_tried=int(self.sizes[index]),
@@ -201,7 +202,7 @@ def search(
   *,
   budget: int | None = None,
   progress: progress_lib.Progress = progress_lib.silent,
-  as_found: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+  restate: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
 
@@ -212,19 +213,19 @@ def search(
   Args:
     cases: targets and rankings.
     retrain: trains changes (case, size), and returns the margin of each one's target.
-    config: how hard to look.
-    base: what models on all data say of the targets. The test of a target allows for the
+    config: settings of the search and of the verification.
+    base: statistics of models on all data. The test of a target allows for the
       skewness of its margins; where that is unknown, for a skewness of up to 1, and needs
       up to a quarter more models than for normal margins.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
-    progress: called with (models asked for so far, models expected in all).
-    as_found: restates a verdict for the caller, whose margins may be others.
+    progress: called with (models trained so far, models expected in all).
+    restate: restates a verdict for the caller, whose margins may be others.
 
   Returns:
     One Verdict a case, in order.
   """
-  searches, logged = [_Search(case, config, base) for case in cases], 0
+  searches, num_logged = [_Search(case, config, base) for case in cases], 0
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []
     seeds: list[int] = []
@@ -242,12 +243,12 @@ def search(
     margins_m = retrain(changes, np.array(seeds), progress=report)
     for s, index, rows in spans:
       s.observe(index, margins_m[rows])
-      if s.verdict.finished and not s.verdict.censored and logged < _LOGGED:
-        logged += 1
-        _log_claim(as_found(s.verdict))
+      if s.verdict.finished and not s.verdict.censored and num_logged < _LOGGED:
+        num_logged += 1
+        _log_claim(restate(s.verdict))
   used = sum(s.models_used for s in searches)
   progress(used, used)
-  return [as_found(s.verdict) for s in searches]
+  return [restate(s.verdict) for s in searches]
 
 
 def _log_claim(verdict: Verdict) -> None:

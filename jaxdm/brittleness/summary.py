@@ -43,21 +43,21 @@ def summarise(
   Returns:
     By method: targets, class_sizes (the smallest and the largest of the targets'
     classes), share_flipped, share_flipped_within (by the change's share of the target's
-    class), share_mostly_wrong (the other definition as well: those flipped that at most
-    half of the models of the proof get right; of repairs it is share_mostly_right, those
-    that at least half get right), median_k with its 95 % interval (None where censored),
-    largest_k_tried, models_used, unfinished,
+    class), share_mostly_wrong (the share that is flipped and that at most half of the
+    models of the verification get right; of repairs share_mostly_right: at least half get
+    it right), median_k with its 95 % interval (None where censored), largest_k_tried,
+    models_used, unfinished,
     claims_at_unchecked_skewness (see `unchecked`).
   """
   summary = {}
   for method, group in by_method(verdicts).items():
-    found = np.array([np.inf if v.censored else v.k for v in group])
+    k = np.array([np.inf if v.censored else v.k for v in group])
     largest = max(v.largest for v in group)
     median = verdicts_lib.median_k(group)
     summary[method] = {
       "targets": len(group),
-      "share_flipped": float(np.mean(np.isfinite(found))),
-      **_by_class(group, found, class_sizes_t),
+      "share_flipped": float(np.mean(np.isfinite(k))),
+      **_by_class(group, k, class_sizes_t),
       **_by_accuracy(group),
       "median_k": [k if np.isfinite(k) else None for k in median],
       "largest_k_tried": largest,
@@ -79,7 +79,7 @@ def _by_accuracy(group: Sequence[verdicts_lib.Verdict]) -> dict[str, float]:
   return {"share_mostly_wrong": float(np.mean(wrong))}
 
 
-def share_named(
+def recall_and_precision(
   verdicts: Sequence[verdicts_lib.Verdict], examples: np.ndarray
 ) -> tuple[float, float]:
   """How far verified changes and some examples, such as wrong labels, are the same.
@@ -93,14 +93,14 @@ def share_named(
     ones that are among the examples (precision; NaN if nothing is changed).
   """
   changed = {i for v in verdicts if not v.censored for i in v.examples[: v.k]}
-  wanted = set(np.asarray(examples).tolist())
-  both = len(changed & wanted)
-  return both / len(wanted), both / len(changed) if changed else np.nan
+  named_examples = set(np.asarray(examples).tolist())
+  both = len(changed & named_examples)
+  return both / len(named_examples), both / len(changed) if changed else np.nan
 
 
 def _by_class(
   group: Sequence[verdicts_lib.Verdict],
-  found: np.ndarray,
+  k: np.ndarray,
   class_sizes_t: np.ndarray | None,
 ) -> dict[str, Any]:
   """What is said of changes as shares of the target's class."""
@@ -110,6 +110,6 @@ def _by_class(
   return {
     "class_sizes": [int(sizes.min()), int(sizes.max())],
     "share_flipped_within": {
-      f"{part:.0%}": float(np.mean(found / sizes <= part)) for part in CLASS_SHARES
+      f"{part:.0%}": float(np.mean(k / sizes <= part)) for part in CLASS_SHARES
     },
   }

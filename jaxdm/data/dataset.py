@@ -160,13 +160,13 @@ class Dataset:
           setting,
           f"must be in [1, {fewest}] for these classes of {self.name}, got {per_class}",
         )
-      kept = np.sort(np.concatenate([r[:per_class] for r in rows]))
+      rows_kept = np.sort(np.concatenate([r[:per_class] for r in rows]))
       new_label = np.full(self.num_classes, -1, np.int32)
       new_label[old] = np.arange(len(old))
-      parts[f"{split}_images"] = getattr(self, f"{split}_images")[kept]
-      parts[f"{split}_labels"] = new_label[labels[kept]]
+      parts[f"{split}_images"] = getattr(self, f"{split}_images")[rows_kept]
+      parts[f"{split}_labels"] = new_label[labels[rows_kept]]
       sources = getattr(self, f"{split}_sources")
-      parts[f"{split}_sources"] = tuple(sources[row] for row in kept)
+      parts[f"{split}_sources"] = tuple(sources[row] for row in rows_kept)
     return dataclasses.replace(self, class_names=names, **parts)
 
   def downscaled(self, factor: int) -> "Dataset":

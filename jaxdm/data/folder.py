@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.data import decode
+from jaxdm.data import image_decoding
 from jaxdm.data.dataset import DataError, Dataset, read_from
 from jaxdm.data.place import Place, place
 
@@ -18,7 +18,7 @@ def load_folder(
   """Reads a user's own image files, as PNG, JPEG and all else that Pillow reads.
 
   Examples are in the order of their classes' and files' names. Images are as a viewer
-  shows them (`decode.decode`), and grey if all of them are, else RGB.
+  shows them (`image_decoding.decode`), and grey if all of them are, else RGB.
 
   Args:
     path: the folder.
@@ -29,7 +29,7 @@ def load_folder(
   """
   if not path:
     raise DataError("dataset", "'folder' needs one: data_dir=FOLDER, of train/ and test/")
-  colour = decode.parse_colour(background)
+  colour = image_decoding.parse_colour(background)
   root = place(path)
   files = {split: _image_files(root / split) for split in ("train", "test")}
   folders = sorted({file.parent.name for file in files["train"]}, key=os.fsencode)
@@ -112,7 +112,7 @@ def _visible(folder: Place) -> list[Place]:
 def _pixels(path: Place, background: tuple[int, int, int]) -> np.ndarray:
   """A file's image, uint8[h, w] if it is grey, else [h, w, 3]."""
   try:
-    return decode.decode(path, background)
+    return image_decoding.decode(path, background)
   except Exception as error:  # Pillow raises many kinds.
     raise DataError(
       "data_dir",

@@ -62,8 +62,8 @@ def number_labels(
       f"{name}: class_names must be one for each of the {len(values)} labels "
       f"{_some(values)}, got {len(class_names)}",
     )
-  found = np.searchsorted(values, test)
-  return Labels(numbers.astype(np.int32), found.astype(np.int32), class_names)
+  test_numbers = np.searchsorted(values, test)
+  return Labels(numbers.astype(np.int32), test_numbers.astype(np.int32), class_names)
 
 
 def text_of(name: str, array: np.ndarray) -> tuple[str, ...]:
@@ -95,8 +95,8 @@ def _check(name: str, labels: np.ndarray) -> np.ndarray:
     raise DataError(None, f"{name} are one-hot; give {name.split()[-1]}.argmax(axis=1)")
   if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
     finite = labels.dtype.kind == "f" and bool(np.isfinite(labels).all())
-    whole = finite and bool((labels % 1 == 0).all())
-    remedy = f"; give {name.split()[-1]}.astype(int)" if whole else ""
+    are_integers = finite and bool((labels % 1 == 0).all())
+    remedy = f"; give {name.split()[-1]}.astype(int)" if are_integers else ""
     raise DataError(
       None,
       f"{name} must be integers or text [number], got {labels.dtype}{list(labels.shape)}"
@@ -132,5 +132,5 @@ def _decode(name: str, array: np.ndarray) -> np.ndarray:
 
 def _some(values: np.ndarray) -> str:
   """The first few values."""
-  shown = ", ".join(str(value) for value in values[:5].tolist())
-  return shown + (", ..." if len(values) > 5 else "")
+  text = ", ".join(str(value) for value in values[:5].tolist())
+  return text + (", ..." if len(values) > 5 else "")

@@ -5,7 +5,7 @@ import difflib
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 
-_LISTED = 3
+_MOST_NAMES = 3
 
 
 def describe_target(dataset: Dataset, target: int) -> str:
@@ -24,7 +24,7 @@ def thumbnail_title(dataset: Dataset, example: int) -> str:
   """Two short lines on a training example: index and class, and the file's name."""
   name = dataset.class_names[dataset.train_labels[example]]
   _, slash, file = dataset.train_sources[example].rpartition("/")
-  return f"{example}: {_shortened(name)}" + (f"\n{_shortened(file)}" if slash else "")
+  return f"{example}: {_shorten(name)}" + (f"\n{_shorten(file)}" if slash else "")
 
 
 def find_target(dataset: Dataset, text: str, setting: str = "target") -> int:
@@ -45,16 +45,18 @@ def find_target(dataset: Dataset, text: str, setting: str = "target") -> int:
     if not 0 <= int(text) < count:
       raise UserError(setting, f"must be in [0, {count}), got {int(text)}")
     return int(text)
-  found = [i for i, source in enumerate(sources) if _is_name(text, source)]
-  if len(found) == 1:
-    return found[0]
-  if found:
-    listed = ", ".join(describe_target(dataset, i) for i in found[:_LISTED])
-    more = ", ..." if len(found) > _LISTED else ""
-    raise UserError(setting, f"={text} names {len(found)} targets: {listed}{more}")
+  indices = [i for i, source in enumerate(sources) if _is_name(text, source)]
+  if len(indices) == 1:
+    return indices[0]
+  if indices:
+    names_of_found = ", ".join(describe_target(dataset, i) for i in indices[:_MOST_NAMES])
+    more = ", ..." if len(indices) > _MOST_NAMES else ""
+    raise UserError(
+      setting, f"={text} names {len(indices)} targets: {names_of_found}{more}"
+    )
   depth = text.count("/") + 1
   names = ["/".join(source.split("/")[-depth:]) for source in sources]
-  near = difflib.get_close_matches(text, dict.fromkeys(names), _LISTED, cutoff=0.5)
+  near = difflib.get_close_matches(text, dict.fromkeys(names), _MOST_NAMES, cutoff=0.5)
   hint = f"near are {', '.join(near)}" if near else f"the first is {sources[0]}"
   raise UserError(setting, f"={text} names no target; {hint}")
 
@@ -65,6 +67,6 @@ def _is_name(text: str, source: str) -> bool:
   return short == long or (bool(short) and long.endswith(f"/{short}"))
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
   """Text that fits over a small picture: the end of a long one."""
   return text if len(text) <= 16 else f"...{text[-13:]}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.data import decode, tfrecord
+from jaxdm.data import image_decoding, tfrecord
 from jaxdm.data import labels as labels_lib
 from jaxdm.data.dataset import DataError, Dataset, read_from
 from jaxdm.data.place import place
@@ -34,12 +34,12 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
     data_dir = os.fspath(place(data_dir))
   builder = builder_of(name, data_dir)
   splits, features = builder.info.splits, builder.info.features
-  named = list(features) if isinstance(features, Iterable) else []
-  if not {"image", "label"} <= set(named) or not set(_SPLITS) <= set(splits):
+  feature_names = list(features) if isinstance(features, Iterable) else []
+  if not {"image", "label"} <= set(feature_names) or not set(_SPLITS) <= set(splits):
     raise DataError(
       "dataset",
       f"{name!r} needs features image and label and splits train and test; it "
-      f"has {', '.join(named) or 'none'} and {', '.join(splits) or 'none'}",
+      f"has {', '.join(feature_names) or 'none'} and {', '.join(splits) or 'none'}",
     )
   dtype = getattr(features["image"], "np_dtype", np.uint8)
   if dtype != np.uint8:
@@ -49,14 +49,14 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   for split in _SPLITS:
     stack, labels[split] = _read_split(builder, split, name, data_dir)
     if stack.ndim == 4 and stack.shape[-1] == 4:
-      stack = decode.opaque(stack, decode.parse_colour(background))
+      stack = image_decoding.opaque(stack, image_decoding.parse_colour(background))
     parts[f"{split}_images"] = stack
     full_name = getattr(builder.info, "full_name", name)
     parts[f"{split}_sources"] = tuple(
       f"{full_name}:{split}[{row}]" for row in range(len(stack))
     )
   names = getattr(features["label"], "names", None)
-  numbered = labels_lib.number_labels(
+  class_labels = labels_lib.number_labels(
     f"dataset {name!r}",
     labels["train"],
     labels["test"],
@@ -64,9 +64,9 @@ def load_tfds(name: str, data_dir: str | None, *, background: str = "white") -> 
   )
   return Dataset(
     name=f"dataset {name!r}",
-    class_names=numbered.class_names,
-    train_labels=numbered.train,
-    test_labels=numbered.test,
+    class_names=class_labels.class_names,
+    train_labels=class_labels.train,
+    test_labels=class_labels.test,
     **parts,
   )
 
@@ -83,13 +83,13 @@ def builder_of(name: str, data_dir: str | None) -> Any:
   try:
     return read_only_builder.builder_from_files(name, data_dir=data_dir)
   except Exception as error:  # JSON, protobuf and TFDS raise many kinds.
-    unread = error
+    read_error = error
   try:
     with contextlib.redirect_stderr(io.StringIO()):  # A banner where TensorFlow lacks.
       builder = tfds.builder(name, data_dir=data_dir)
   except Exception as error:  # Names are parsed, and modules of datasets imported.
     not_found = tfds.core.DatasetNotFoundError  # Said of what is not there to be read.
-    cause = error if isinstance(unread, not_found) else unread
+    cause = error if isinstance(read_error, not_found) else read_error
     if isinstance(cause, not_found):
       raise DataError(
         "dataset",
@@ -104,8 +104,8 @@ def builder_of(name: str, data_dir: str | None) -> Any:
     ) from error
   if not builder.data_path.exists():
     folder = builder.data_path.parent
-    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    others = f" (prepared are {', '.join(found)})" if found else ""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = f" (prepared are {', '.join(names)})" if names else ""
     raise DataError(
       "dataset",
       f"{name!r} is not prepared in {folder}{others}. {_remedy(name, data_dir)}",
@@ -177,8 +177,8 @@ def rows_of(builder: Any, split: str, decoders: Any = None) -> Iterator[Any]:
   file_format = getattr(getattr(builder.info, "file_format", None), "value", None)
   info = builder.info.splits[split]
   files = getattr(info, "filepaths", [])
-  if lost := [file for file in files if not file.exists()]:
-    raise ValueError(f"{lost[0]} is missing")
+  if missing := [file for file in files if not file.exists()]:
+    raise ValueError(f"{missing[0]} is missing")
   if file_format != "tfrecord":
     yield from builder.as_data_source(split, decoders=decoders)
     return

@@ -33,5 +33,5 @@ def read_records(path: epath.Path) -> Iterator[bytes]:
 def _mask_crc(data: bytes) -> bytes:
   """The checksum as it stands in the file."""
   crc = google_crc32c.value(data)
-  rotated = (crc >> 15 | crc << 17) + _MASK_DELTA
-  return (rotated % 2**32).to_bytes(4, "little")
+  word = (crc >> 15 | crc << 17) + _MASK_DELTA
+  return (word % 2**32).to_bytes(4, "little")

@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from jaxdm.datamodels import path, posterior
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.outcomes import Outcomes
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.datamodels.priors import Prior
 from jaxdm.lasso import design
 from jaxdm.lasso.result import Status
@@ -29,16 +29,16 @@ class FitData(NamedTuple):
     masks_mn: bool.
     margins_mt: real, in logits.
     weights_m: float64, what each counts; None: 1.
-    lost_t: bool, targets without margins.
-    parts: the tiles of targets.
+    lacks_margins_t: bool, targets without margins.
+    tiles: slices of targets.
     solver: of the lassos of all models.
   """
 
   masks_mn: design.Matrix
   margins_mt: Margins
   weights_m: np.ndarray | None
-  lost_t: np.ndarray
-  parts: Sequence[slice]
+  lacks_margins_t: np.ndarray
+  tiles: Sequence[slice]
   solver: Solver
 
 
@@ -62,7 +62,7 @@ class Candidate(Protocol):
 
 def of_prior(data: FitData, prior: Prior, config: FitConfig) -> Candidate:
   """The candidate of a prior."""
-  outcomes = Outcomes(*data[:4], prior, data.parts)
+  outcomes = Outcomes(*data[:4], prior, data.tiles)
   if prior.covariance_scores is None:
     return _Lasso(data, outcomes, config)
   return _Posterior(data, outcomes, prior.covariance_scores, config)
@@ -82,8 +82,8 @@ class _Lasso:
       grid_lt = path.lambdas(top_t[: part.stop - part.start], self._config)
       tile = solver.tile(outcomes_mt[fold.fit], factors_tn)
       masks_mn = self._data.masks_mn
-      held_out = path.held_out_errors(masks_mn, fold, outcomes_mt, solver, tile)
-      errors_lt = path.errors(solver, tile, grid_lt, held_out, self._config)
+      validate = path.validation_errors(masks_mn, fold, outcomes_mt, solver, tile)
+      errors_lt = path.errors(solver, tile, grid_lt, validate, self._config)
       return {"grid": grid_lt, "errors": errors_lt}
 
     return judge_tile
@@ -94,14 +94,14 @@ class _Lasso:
   def fit(self, lambdas_t: np.ndarray) -> TileFunction:
     def fit_tile(part: slice) -> dict[str, np.ndarray]:
       solver, outcomes = self._data.solver, self._outcomes
-      found = solver.finish(
+      lassos = solver.finish(
         solver.tile(outcomes.outcomes(part), outcomes.factors(part)),
         lambdas_t[part],
         tol=self._config.tol,
         limit=self._config.max_steps,
         offset_tn=outcomes.offset(part),
       )
-      return {k: v for k, v in found._asdict().items() if k != "constant_columns"}
+      return {k: v for k, v in lassos._asdict().items() if k != "constant_columns"}
 
     return fit_tile
 
@@ -133,16 +133,16 @@ class _Posterior:
 
   def judge(self, fold: path.Fold, solver: Solver) -> TileFunction:
     @functools.cache
-    def fitted() -> tuple[posterior.Posterior, np.ndarray]:
-      found = self._of_models(fold.fit, fold.fit_weights)
-      return found, found.project(fold.check)
+    def model_and_checks() -> tuple[posterior.Posterior, np.ndarray]:
+      model = self._of_models(fold.fit, fold.fit_weights)
+      return model, model.project(fold.check)
 
     def judge_tile(part: slice) -> dict[str, np.ndarray]:
-      model, checked_cn = fitted()
+      model, check_cn = model_and_checks()
       outcomes_mt = self._outcomes.outcomes(part)
       errors_lt = model.errors(
         outcomes_mt[fold.fit],
-        checked_cn,
+        check_cn,
         outcomes_mt[fold.check],
         self._multiples,
         fold.check_weights,
@@ -157,11 +157,11 @@ class _Posterior:
 
   def fit(self, lambdas_t: np.ndarray) -> TileFunction:
     @functools.cache
-    def fitted() -> posterior.Posterior:
+    def model_of_all() -> posterior.Posterior:
       return self._of_models(np.arange(len(self._data.margins_mt)), self._data.weights_m)
 
     def fit_tile(part: slice) -> dict[str, np.ndarray]:
-      model, outcomes_mt = fitted(), self._outcomes.outcomes(part)
+      model, outcomes_mt = model_of_all(), self._outcomes.outcomes(part)
       offset_un = self._outcomes.offset(part)
       deviation_un = model.weights(outcomes_mt, lambdas_t[0])
       weights_un = (deviation_un + offset_un).astype(np.float32)

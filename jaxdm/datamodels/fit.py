@@ -13,12 +13,11 @@ from jaxdm import numerics
 from jaxdm import progress as progress_lib
 from jaxdm.datamodels import inputs, path
 from jaxdm.datamodels.candidates import Candidate, FitData, TileFunction, of_prior
+from jaxdm.datamodels.config import FitConfig
+from jaxdm.datamodels.fit_plan import FitPlan, Parts, agree
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
-from jaxdm.datamodels.plan import FitPlan, Parts, agree
 from jaxdm.datamodels.priors import Prior
-from jaxdm.lasso import design, matrices, tiling
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, matrices, solver_plan, tiling
 from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
@@ -46,7 +45,9 @@ def fit_datamodels(
   For each candidate prior a path of lambdas is fitted to part of the models; each
   target keeps the lambda, and all targets together the candidate, with the smallest
   squared error on the rest; the fit is then repeated on all. Under a prior with
-  covariance scores, all targets share one lambda, and the weights are not sparse.
+  covariance scores, all targets share one lambda, and the weights are not sparse. This
+  one call is the whole interface of fits, so that it has eleven arguments; two are
+  needed.
 
   >>> import jaxdm, numpy as np
   >>> rng = np.random.default_rng(0)
@@ -74,15 +75,15 @@ def fit_datamodels(
       margins. A number is the same for all models, and so is None.
     config: of the path and the choice.
     candidates: priors by name. None: no prior, the published method.
-    form: of the design, to force one (see `plan.choose`).
+    form: of the design, to force one (see `solver_plan.choose`).
     tile: targets at a time, to force a number.
-    folder: where finished tiles are kept; a fit that was stopped continues there. It
-      also holds the plan of the first process that came (form, tile, order), which every
-      other process and every later start follows, whatever memory and devices it has.
-    share: (i, N): this is process i of N that fit together, each some tiles of targets,
-      and meet in the folder. Each returns all datamodels.
+    folder: for finished tiles; an interrupted fit continues from them. The folder also
+      holds the plan of the first process (form, tile, order), which all other processes
+      and all later starts follow, whatever memory and devices they have.
+    share: (i, N): this is process i of N that fit together. Each fits some tiles of
+      targets, reads the others from the folder, and returns all datamodels.
     report: called with a line of text on what was chosen.
-    progress: told tiles done and in all.
+    progress: called with (tiles done, tiles in all).
 
   Returns:
     Datamodels.
@@ -90,11 +91,11 @@ def fit_datamodels(
   Raises:
     ValueError: on shapes that do not match, masks that are not 0/1, non-finite
       margins, bad weights or priors, too few models to hold any out, a folder of another
-      fit, a share that is none or has no folder to meet in, or too little memory.
+      fit, a share that is not (i, N) or has no folder, or too little memory.
   """
-  inputs.check_meeting(share, folder)
+  inputs.check_share(share, folder)
   candidates = inputs.check_candidates(candidates)
-  masks_mn, margins_mt, weights_m, lost_t = inputs.check_models(
+  masks_mn, margins_mt, weights_m, lacks_margins_t = inputs.check_models(
     masks_mn, margins_mt, sample_weight
   )
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
@@ -102,43 +103,53 @@ def fit_datamodels(
   splits = path.folds(m, config, weights_m)
   inputs.check_covariances(candidates, n, max(len(fold.check) for fold in splits))
 
-  def planned() -> FitPlan:
-    made = plan_lib.choose(
+  def make_plan() -> FitPlan:
+    plan = solver_plan.choose(
       m, n, t, is_bool=True, form=form, tile=tile, processes=share[1]
     )
-    return FitPlan(made, names)
+    return FitPlan(plan, names)
 
-  plan, order = agree(folder, planned, index=share[0], form=form, tile=tile)
-  if set(order) == set(names):  # Else `kept` finds that the folder is of another fit.
+  plan, order = agree(folder, make_plan, index=share[0], form=form, tile=tile)
+  if set(order) == set(names):  # Else the cache finds that the folder is of another fit.
     candidates = {name: candidates[name] for name in order}
-  plan_lib.check_room(plan, m, n)
-  report(f"lasso: {plan}, {plan_lib.peak_bytes(plan, m, n) / 1e9:.2f} GB")
-  # Digests read everything: not for nothing.
+  solver_plan.check_room(plan, m, n)
+  report(f"lasso: {plan}, {solver_plan.peak_bytes(plan, m, n) / 1e9:.2f} GB")
+  # Without a folder the digests, which read all data, are not needed.
   depends_on = (masks_mn, margins_mt, weights_m, config, candidates, plan)
-  kept = cache_lib.Cache(folder, {} if folder is None else _settings(*depends_on))
-  parts = list(tiling.tiles(t, plan.tile))
-  tasks = [len(candidates) * len(parts)] * len(splits) + [len(parts)]
-  shared = Parts(kept, share, tasks, progress)
+  cache = cache_lib.Cache(folder, {} if folder is None else _settings(*depends_on))
+  tiles = list(tiling.tiles(t, plan.tile))
+  counts = [len(candidates) * len(tiles)] * len(splits) + [len(tiles)]
+  parts = Parts(cache, share, counts, progress)
   solver = Solver(masks_mn, np.arange(m), plan, weights_m)
-  data = FitData(masks_mn, margins_mt, weights_m, lost_t, parts, solver)
-  made = {name: of_prior(data, prior, config) for name, prior in candidates.items()}
+  data = FitData(masks_mn, margins_mt, weights_m, lacks_margins_t, tiles, solver)
+  fits = {name: of_prior(data, prior, config) for name, prior in candidates.items()}
 
-  chosen, lambdas_t = _choose(shared, data, made, splits, config, report)
-  whole = _joined(shared, "fit", made[chosen].fit(lambdas_t), parts)
-  if candidates[chosen].covariance_scores is None:  # Else these get one by their scores.
+  best, lambdas_t = _choose(parts, data, fits, splits, config, report)
+  arrays = _compute(parts, "fit", fits[best].fit(lambdas_t), tiles)
+  if candidates[best].covariance_scores is None:  # Else these get one by their scores.
     _report_constant(report, solver.constant_columns)
-  _report_lost(report, np.flatnonzero(lost_t))
-  whole["weights"][lost_t] = 0
-  whole["status"][lost_t] = Status.NONFINITE
-  for numbers_t in (whole["intercepts"], whole["gap"], lambdas_t):
-    numbers_t[lost_t] = np.nan
+  _report_lacking(report, np.flatnonzero(lacks_margins_t))
+  return _datamodels(arrays, lambdas_t, lacks_margins_t, names.index(best))
+
+
+def _datamodels(
+  arrays: Mapping[str, np.ndarray],
+  lambdas_t: np.ndarray,
+  lacks_margins_t: np.ndarray,
+  choice: int,
+) -> Datamodels:
+  """Fits of all targets as datamodels; those without margins say nothing."""
+  arrays["weights"][lacks_margins_t] = 0
+  arrays["status"][lacks_margins_t] = Status.NONFINITE
+  for numbers_t in (arrays["intercepts"], arrays["gap"], lambdas_t):
+    numbers_t[lacks_margins_t] = np.nan
   return Datamodels(
-    weights_tn=whole["weights"].astype(np.float32),
-    intercepts_t=whole["intercepts"].astype(np.float32),
+    weights_tn=arrays["weights"].astype(np.float32),
+    intercepts_t=arrays["intercepts"].astype(np.float32),
     lambdas_t=lambdas_t.astype(np.float32),
-    gap_t=whole["gap"].astype(np.float32),
-    status_t=whole["status"].astype(np.int8),
-    choice_t=np.full(t, names.index(chosen), np.int32),
+    gap_t=arrays["gap"].astype(np.float32),
+    status_t=arrays["status"].astype(np.int8),
+    choice_t=np.full(len(lambdas_t), choice, np.int32),
   )
 
 
@@ -151,7 +162,7 @@ def _report_constant(report: Callable[[str], Any], columns: np.ndarray) -> None:
     )
 
 
-def _report_lost(report: Callable[[str], Any], targets: np.ndarray) -> None:
+def _report_lacking(report: Callable[[str], Any], targets: np.ndarray) -> None:
   """Reports targets without a datamodel."""
   if len(targets):
     report(
@@ -166,7 +177,7 @@ def _settings(
   weights_m: np.ndarray | None,
   config: FitConfig,
   candidates: Mapping[str, Prior],
-  plan: plan_lib.Plan,
+  plan: solver_plan.Plan,
 ) -> dict[str, Any]:
   """What a fit's parts depend on, as JSON values."""
   shape = margins_mt.shape[1], masks_mn.shape[1]
@@ -182,7 +193,7 @@ def _settings(
 
 
 def _choose(
-  shared: Parts,
+  parts: Parts,
   data: FitData,
   candidates: Mapping[str, Candidate],
   splits: Sequence[path.Fold],
@@ -194,32 +205,33 @@ def _choose(
   Returns:
     The name of the best, and its penalties, float64[t].
   """
-  grids, errors = _judge(shared, data, candidates, splits, config)
-  checked = np.concatenate([fold.check for fold in splits])
-  counts = matrices.part_of(data.weights_m, checked)
-  known = [(part, ~data.lost_t[part]) for part in data.parts]
-  null = sum(
-    _variance(data.margins_mt[checked, part][:, has], counts).sum() for part, has in known
+  grids, errors = _judge(parts, data, candidates, splits, config)
+  rows = np.concatenate([fold.check for fold in splits])
+  weights = matrices.part_of(data.weights_m, rows)
+  has_margins = [(tile, ~data.lacks_margins_t[tile]) for tile in data.tiles]
+  null_error = sum(
+    _variance(data.margins_mt[rows, tile][:, has], weights).sum()
+    for tile, has in has_margins
   )
-  left, lambdas = {}, {}
+  error_of, lambdas = {}, {}
   for name, candidate in candidates.items():
-    left[name] = cross_validated(candidate.choose, errors[name])
+    error_of[name] = cross_validation_error(candidate.choose, errors[name])
     best_1t = candidate.choose(errors[name].sum(axis=0))[None]
     [lambdas[name]] = np.take_along_axis(grids[name], best_1t, 0)
-    report(f"prior {name}: validation R2 {1 - left[name] / null:.4f}")
-  # One choice for all targets: a choice per target costs more in noise than it
-  # gains, the held-out rows being few.
-  chosen = min(left, key=lambda name: left[name])
-  return chosen, lambdas[chosen]
+    report(f"prior {name}: validation R2 {1 - error_of[name] / null_error:.4f}")
+  # One choice for all targets: a choice for each target would add more noise than it
+  # gains, since few models validate.
+  best = min(error_of, key=lambda name: error_of[name])
+  return best, lambdas[best]
 
 
-def cross_validated(
+def cross_validation_error(
   choose: Callable[[np.ndarray], np.ndarray], errors_flt: np.ndarray
 ) -> float:
-  """Squared error with penalties that the models judged have not chosen.
+  """Squared error on each fold with the penalties that the other folds choose.
 
-  Each fold is judged with the penalties that the other folds choose; a single fold with
-  its own, which favours candidates that have more to choose.
+  A single fold is judged with its own penalties, which favours candidates that have more
+  to choose.
 
   Args:
     choose: from errors float64[lambdas, t] to the index of each target's penalty.
@@ -234,14 +246,14 @@ def cross_validated(
   total = 0.0
   for i, errors_lt in enumerate(errors_flt):
     best_1t = choose(np.delete(errors_flt, i, axis=0).sum(axis=0))[None]
-    # A path ends where its errors rise; the last one known stands for those beyond.
+    # A path ends where its errors rise; its last error stands for those beyond.
     ends_1t = np.isfinite(errors_lt).sum(axis=0)[None] - 1
     total += np.take_along_axis(errors_lt, np.minimum(best_1t, ends_1t), 0).sum()
   return float(total)
 
 
 def _judge(
-  shared: Parts,
+  parts: Parts,
   data: FitData,
   candidates: Mapping[str, Candidate],
   splits: Sequence[path.Fold],
@@ -251,44 +263,44 @@ def _judge(
 
   The errors are squared, and add up over the folds to the mean over all models checked.
   """
-  shape = config.num_lambdas, len(data.lost_t)
+  shape = config.num_lambdas, len(data.lacks_margins_t)
   grids = {name: np.zeros(shape) for name in candidates}
   errors = {name: np.zeros((len(splits), *shape)) for name in candidates}
-  checked = sum(fold.check_weight for fold in splits)
+  total_weight = sum(fold.check_weight for fold in splits)
   for i, fold in enumerate(splits):
     solver = Solver(data.masks_mn, fold.fit, data.solver.plan, fold.fit_weights)
     judges = {f"path-{i}-{k}": v.judge(fold, solver) for k, v in candidates.items()}
-    _make(shared, judges, data.parts)
+    _make(parts, judges, data.tiles)
   for (i, fold), name in itertools.product(enumerate(splits), candidates):
-    for part in data.parts:
-      found = shared[_key(f"path-{i}-{name}", part)]
-      errors[name][i, :, part] = found["errors"] * (fold.check_weight / checked)
-      grids[name][:, part] = found["grid"]
+    for tile in data.tiles:
+      arrays = parts[_key(f"path-{i}-{name}", tile)]
+      errors[name][i, :, tile] = arrays["errors"] * (fold.check_weight / total_weight)
+      grids[name][:, tile] = arrays["grid"]
   return grids, errors
 
 
-def _joined(
-  shared: Parts, name: str, of_tile: TileFunction, parts: Sequence[slice]
+def _compute(
+  parts: Parts, name: str, of_tile: TileFunction, tiles: Sequence[slice]
 ) -> dict[str, np.ndarray]:
-  """All tiles of a computation, one after the other."""
-  _make(shared, {name: of_tile}, parts)
-  tiles = [shared[_key(name, part)] for part in parts]
-  return {field: np.concatenate([tile[field] for tile in tiles]) for field in tiles[0]}
+  """The arrays of a computation, of all tiles one after the other."""
+  _make(parts, {name: of_tile}, tiles)
+  arrays = [parts[_key(name, tile)] for tile in tiles]
+  return {field: np.concatenate([one[field] for one in arrays]) for field in arrays[0]}
 
 
 def _make(
-  shared: Parts, tasks: Mapping[str, TileFunction], parts: Sequence[slice]
+  parts: Parts, tasks: Mapping[str, TileFunction], tiles: Sequence[slice]
 ) -> None:
   """Computes this process's share of the tiles of some computations."""
-  pairs = itertools.product(tasks.items(), parts)
-  shared.make(
-    {_key(name, part): functools.partial(one, part) for (name, one), part in pairs}
+  pairs = itertools.product(tasks.items(), tiles)
+  parts.make(
+    {_key(name, tile): functools.partial(one, tile) for (name, one), tile in pairs}
   )
 
 
-def _key(name: str, part: slice) -> str:
+def _key(name: str, tile: slice) -> str:
   """Names a tile of a computation."""
-  return f"{name}-{part.start}-{part.stop}"
+  return f"{name}-{tile.start}-{tile.stop}"
 
 
 def _variance(values_mt: np.ndarray, weights_m: np.ndarray | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a fit of datamodels takes: checked, and in the form in which it is used."""
+"""The inputs of a fit of datamodels: checked, and in the form in which they are used."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,8 +39,8 @@ def check_candidates(candidates: Any) -> dict[str, Prior]:
   return dict(candidates or {"none": Prior()})
 
 
-def check_meeting(share: tuple[int, int], folder: Any) -> None:
-  """Raises ValueError unless share is (i, N), with a folder to meet in if N > 1."""
+def check_share(share: tuple[int, int], folder: Any) -> None:
+  """Raises ValueError unless share is (i, N), with a folder for tiles if N > 1."""
   polling.check_share(share)
   if share[1] > 1 and folder is None:
     raise ValueError(
@@ -48,13 +48,15 @@ def check_meeting(share: tuple[int, int], folder: Any) -> None:
     )
 
 
-def check_covariances(candidates: Mapping[str, Prior], n: int, num_checked: int) -> None:
+def check_covariances(
+  candidates: Mapping[str, Prior], n: int, num_validation: int
+) -> None:
   """Checks the covariance scores of priors, and the memory that they need.
 
   Args:
     candidates: priors by name.
     n: examples.
-    num_checked: models of the largest validation fold.
+    num_validation: models of the largest validation fold.
 
   Raises:
     ValueError: on scores of another shape, or too little memory.
@@ -65,7 +67,7 @@ def check_covariances(candidates: Mapping[str, Prior], n: int, num_checked: int)
     shape = matrices.as_matrix("covariance_scores", prior.covariance_scores).shape
     if shape[1] != n:
       raise ValueError(f"covariance_scores must be [s, {n}] in {name!r}, got {shape}")
-    posterior.check_room(n, num_checked)
+    posterior.check_room(n, num_validation)
 
 
 def check_models(
@@ -94,17 +96,17 @@ def check_models(
   bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
   if bad.size:
     raise ValueError(f"margins of {bad.size} models are not finite: rows {some(bad)}")
-  lost_t = np.ones(margins.shape[1], bool)
-  lost_t[targets] = False
-  return matrices.take_rows(masks, rows), margins, weights_m, lost_t
+  lacks_margins_t = np.ones(margins.shape[1], bool)
+  lacks_margins_t[targets] = False
+  return matrices.take_rows(masks, rows), margins, weights_m, lacks_margins_t
 
 
 def _as_margins(margins_mt: Any) -> Margins:
   """Margins as an array, unless they are many and in a store."""
-  if isinstance(margins_mt, store.Matrix):
+  if isinstance(margins_mt, store.MatrixView):
     return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
-  found = matrices.as_columns("margins", margins_mt)
-  return found if isinstance(found, np.ndarray) else np.asarray(found[:])
+  matrix = matrices.as_columns("margins", margins_mt)
+  return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix[:])
 
 
 def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
@@ -112,11 +114,11 @@ def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
   if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
     return masks_mn
 
-  def checked() -> Iterator[np.ndarray]:
+  def check_blocks() -> Iterator[np.ndarray]:
     for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
       wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
       if wrong.size:
         raise ValueError(f"masks must be 0 or 1, and are not in rows {some(wrong)}")
       yield block.astype(bool)
 
-  return training_sets.PackedMasks.of(checked())
+  return training_sets.PackedMasks.of(check_blocks())

@@ -91,14 +91,15 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
 
 def subset_ids(masks_mn: matrices.Matrix) -> np.ndarray:
   """Numbers the distinct rows in order of appearance, as int[m]."""
-  found: dict[bytes, int] = {}
+  id_of: dict[bytes, int] = {}
   digests = (
-    hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in _packed(masks_mn)
+    hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+    for row in _pack_rows(masks_mn)
   )
-  return np.array([found.setdefault(digest, len(found)) for digest in digests], int)
+  return np.array([id_of.setdefault(digest, len(id_of)) for digest in digests], int)
 
 
-def _packed(masks_mn: matrices.Matrix) -> Iterator[np.ndarray]:
+def _pack_rows(masks_mn: matrices.Matrix) -> Iterator[np.ndarray]:
   """Each row of some masks, eight examples to a byte."""
   if isinstance(masks_mn, training_sets.PackedMasks):
     yield from np.ascontiguousarray(masks_mn.bits)
@@ -150,8 +151,8 @@ class _Part(NamedTuple):
   Attributes:
     lds_t: Spearman correlation of predictions and margins.
     lds_influence_m: of models on lds_t, summed over these targets.
-    again_t: Spearman correlation of the margins of two models on one subset.
-    again_influence_p: of such models on again_t, summed over these targets.
+    repeat_t: Spearman correlation of the margins of two models on one subset.
+    repeat_influence_p: of such models on repeat_t, summed over these targets.
     r2: summed over these targets.
     r2_without_s: the same without one subset.
     moments_5s: sums of predictions, margins, their product and their squares over these
@@ -160,8 +161,8 @@ class _Part(NamedTuple):
 
   lds_t: np.ndarray
   lds_influence_m: np.ndarray
-  again_t: np.ndarray
-  again_influence_p: np.ndarray
+  repeat_t: np.ndarray
+  repeat_influence_p: np.ndarray
   r2: float
   r2_without_s: np.ndarray
   moments_5s: np.ndarray
@@ -210,16 +211,16 @@ def _part(
   m = guess_tm.shape[1]
   first_s = starts_s[np.diff(starts_s, append=m) > 1]
   pairs = (first_s[:, None] + np.arange(2)).ravel()
-  lds_t, again_t = np.zeros((2, len(truth_tm)))
-  lds_influence_m, again_influence_p = np.zeros(m), np.zeros(len(pairs))
+  lds_t, repeat_t = np.zeros((2, len(truth_tm)))
+  lds_influence_m, repeat_influence_p = np.zeros(m), np.zeros(len(pairs))
   for i, (guess_m, truth_m) in enumerate(zip(guess_tm, truth_tm, strict=True)):
     ranks = spearman.rank(truth_m)
     lds_t[i], influence_m = spearman.correlate(spearman.rank(guess_m), ranks)
     lds_influence_m += influence_m
     if len(pairs) < m:
       ranks = spearman.rank(truth_m[pairs])
-    again_t[i], influence_p = spearman.correlate(ranks, spearman.swap_neighbours(ranks))
-    again_influence_p += influence_p
+    repeat_t[i], influence_p = spearman.correlate(ranks, spearman.swap_neighbours(ranks))
+    repeat_influence_p += influence_p
   guess_tm, truth_tm = (x.astype(np.float64) for x in (guess_tm, truth_tm))
   r2, r2_without_s = _r2(guess_tm, truth_tm, starts_s)
   a_tm, b_tm = guess_tm - centres[0], truth_tm - centres[1]
@@ -228,8 +229,8 @@ def _part(
   return _Part(
     lds_t,
     lds_influence_m,
-    again_t,
-    again_influence_p,
+    repeat_t,
+    repeat_influence_p,
     r2,
     r2_without_s,
     np.stack(moments_5s),
@@ -262,25 +263,25 @@ def _intervals(
   """LDS, pooled correlation, R2 and ceiling."""
   count_s = np.diff(starts_s, append=m)
   lds_t = np.concatenate([part.lds_t for part in parts])
-  again_t = np.concatenate([part.again_t for part in parts])
+  repeat_t = np.concatenate([part.repeat_t for part in parts])
   t, subsets = len(lds_t), len(starts_s)
   influence_m = np.sum([p.lds_influence_m for p in parts], axis=0)
   lds_s = np.add.reduceat(influence_m, starts_s) / t
   lds_bias = spearman.sampling_bias(lds_t, subsets).mean()
-  lds_s = lds_t.mean() - lds_bias + lds_s * _left_out(subsets) * subsets / m
+  lds_s = lds_t.mean() - lds_bias + lds_s * _jackknife_factor(subsets) * subsets / m
   pairs = int((count_s > 1).sum())
-  again_p = np.sum([p.again_influence_p for p in parts], axis=0) / t
-  again_bias = spearman.neighbours_bias(again_t, max(pairs, 1)).mean()
-  again_p *= _left_out(pairs)
-  again_s = again_t.mean() - again_bias + again_p.reshape(pairs, 2).mean(axis=1)
+  repeat_p = np.sum([p.repeat_influence_p for p in parts], axis=0) / t
+  repeat_bias = spearman.neighbours_bias(repeat_t, max(pairs, 1)).mean()
+  repeat_p *= _jackknife_factor(pairs)
+  repeat_s = repeat_t.mean() - repeat_bias + repeat_p.reshape(pairs, 2).mean(axis=1)
   moments_5s = np.sum([p.moments_5s for p in parts], axis=0)
   total_51 = moments_5s.sum(axis=1, keepdims=True)
   pooled = _pearson(total_51, np.array([m * t]))
   pooled_s = _pearson(total_51 - moments_5s, (m - count_s) * t)
   r2 = sum(p.r2 for p in parts) / t
   r2_s = np.sum([p.r2_without_s for p in parts], axis=0) / t
-  again = intervals.of_correlation(float(again_t.mean()), again_s)
-  ceiling = Interval(*np.sqrt(np.maximum(again, 0)).tolist())
+  repeat = intervals.of_correlation(float(repeat_t.mean()), repeat_s)
+  ceiling = Interval(*np.sqrt(np.maximum(repeat, 0)).tolist())
   return (
     intervals.of_correlation(float(lds_t.mean()), lds_s),
     intervals.of_correlation(
@@ -291,7 +292,7 @@ def _intervals(
   )
 
 
-def _left_out(count: int) -> float:
+def _jackknife_factor(count: int) -> float:
   """What leaving one of so many out changes, as a multiple of its influence."""
   return count / max(count - 1, 1)
 

@@ -68,11 +68,11 @@ class Datamodels:
     """
     masks = matrices.as_real("masks", masks_mn)
     if masks.shape == self.weights_tn.shape[1:]:
-      [predicted_t] = self.predict(masks[None])
-      return predicted_t
-    predicted_mt = predictions_by_subset(masks, self.weights_tn)
-    predicted_mt += self.intercepts_t
-    return predicted_mt
+      [margins_t] = self.predict(masks[None])
+      return margins_t
+    margins_mt = predictions_by_subset(masks, self.weights_tn)
+    margins_mt += self.intercepts_t
+    return margins_mt
 
   def evaluate(self, masks_mn: Any, margins_mt: Any) -> Quality:
     """Scores the predictions on held-out models.
@@ -89,10 +89,10 @@ class Datamodels:
     """
     masks = matrices.as_matrix("masks", masks_mn)
     margins = np.asarray(matrices.as_columns("margins", margins_mt)[:])
-    lost = np.flatnonzero(self.status_t == Status.NONFINITE)
-    if lost.size:
+    lacking = np.flatnonzero(self.status_t == Status.NONFINITE)
+    if lacking.size:
       margins = margins.astype(np.promote_types(margins.dtype, np.float32))
-      margins[:, lost] = np.nan
+      margins[:, lacking] = np.nan
     return metrics.evaluate(self.predict(masks), margins, masks)
 
   def top(self, target: int, k: int) -> np.ndarray:

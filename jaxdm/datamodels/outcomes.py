@@ -25,12 +25,12 @@ class Outcomes:
     masks_mn: design.Matrix,
     margins_mt: Margins,
     weights_m: np.ndarray | None,
-    lost_t: np.ndarray,
+    lacks_margins_t: np.ndarray,
     prior: Prior,
     parts: Sequence[slice],
   ):
     self._masks, self._margins, self._prior = masks_mn, margins_mt, prior
-    self._lost_t = lost_t
+    self._lacks_margins_t = lacks_margins_t
     self._shape = margins_mt.shape[1], masks_mn.shape[1]
     self._scales = np.zeros(2)
     if prior.offset is None:
@@ -45,8 +45,10 @@ class Outcomes:
         guess_mt = matrices.scale_rows(guess_mt - mean_t, root_m)
         aligned[i] += np.sum(guess_mt * margins)
         power[i] += np.sum(guess_mt**2)
-    known = power > _ROUNDING * power.max()
-    self._scales = np.where(known, np.maximum(aligned / np.where(known, power, 1), 0), 0)
+    has_power = power > _ROUNDING * power.max()
+    self._scales = np.where(
+      has_power, np.maximum(aligned / np.where(has_power, power, 1), 0), 0
+    )
 
   def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
     """The offset less its mean, and its mean, before they are scaled."""
@@ -80,4 +82,4 @@ class Outcomes:
 
   def _known(self, values_mt: np.ndarray, part: slice) -> np.ndarray:
     """Values of targets as float64[m, t], 0 for those without margins."""
-    return np.where(self._lost_t[part], 0.0, values_mt.astype(np.float64))
+    return np.where(self._lacks_margins_t[part], 0.0, values_mt.astype(np.float64))

@@ -1,6 +1,5 @@
 """The path of penalties of a lasso, and its errors on validation models."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,58 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdm import devices, prng
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.lasso import design, matrices, outcomes
 from jaxdm.lasso import solver as solver_lib
 from jaxdm.rounding import share_of
 from jaxdm.typing import Array
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FitConfig:
-  """Settings of a fit of datamodels.
-
-  lambda_min_ratio, patience, tol, path_tol and max_steps have an effect on lassos only.
-
-  >>> import jaxdm
-  >>> jaxdm.FitConfig(folds=5).num_lambdas
-  20
-
-  Attributes:
-    num_lambdas: Number of penalties on the regularisation path of each target.
-    lambda_min_ratio: Smallest penalty of a path, as a share of the target's lambda_max.
-    validation_share: Share of the models that is used to choose the penalty and the
-      prior. The final fit uses these models too. No effect if folds > 1.
-    folds: Number of cross-validation folds; 1: a single split.
-    patience: The path of a target ends after this number of consecutive penalties
-      without a smaller validation error.
-    tol: Relative duality gap to reach in the final fit.
-    path_tol: Relative duality gap to reach along the path. The path is used only to
-      choose the penalty.
-    max_steps: Largest number of proximal-gradient steps for each penalty.
-    seed: Seed of the validation split.
-  """
-
-  num_lambdas: int = 20
-  lambda_min_ratio: float = 0.02
-  validation_share: float = 0.2
-  folds: int = 1
-  patience: int = 5
-  tol: float = 1e-4
-  path_tol: float = 1e-3
-  max_steps: int = 5_000
-  seed: int = 0
-
-  def __post_init__(self) -> None:
-    for name in ("num_lambdas", "folds", "patience", "max_steps"):
-      if getattr(self, name) < 1:
-        raise UserError(name, f"must be >= 1, got {getattr(self, name)}")
-    for name in ("lambda_min_ratio", "validation_share"):
-      if not 0 < getattr(self, name) < 1:
-        raise UserError(name, f"must be in (0, 1), got {getattr(self, name)}")
-    for name in ("tol", "path_tol"):
-      if not getattr(self, name) > 0:
-        raise UserError(name, f"must be positive, got {getattr(self, name)}")
 
 
 def lambdas(top_t: np.ndarray, config: FitConfig) -> np.ndarray:
@@ -108,7 +61,7 @@ def errors(
   solver: solver_lib.Solver,
   tile: outcomes.Tile,
   grid_lt: np.ndarray,
-  held_out: Callable[[Array], np.ndarray],
+  validate: Callable[[Array], np.ndarray],
   config: FitConfig,
 ) -> np.ndarray:
   """Held-out squared error of every lambda, as float64[l, t]; infinite past the end.
@@ -117,25 +70,25 @@ def errors(
   """
   errors_lt = np.full(grid_lt.shape, np.inf)
   best_t, since_t = np.full(tile.size, np.inf), np.zeros(tile.size, int)
-  state, asked_t = None, grid_lt[0]
+  state, penalty_t = None, grid_lt[0]
   for lam_t, errors_t in zip(grid_lt, errors_lt, strict=True):
-    going = since_t < config.patience
-    if not going.any():
+    active_t = since_t < config.patience
+    if not active_t.any():
       break
     # Where a path has ended the last penalty stays, and takes no steps.
-    asked_t = np.where(going, lam_t, asked_t)
+    penalty_t = np.where(active_t, lam_t, penalty_t)
     state = solver.solve(
-      tile, asked_t, state, tol=config.path_tol, limit=config.max_steps
+      tile, penalty_t, state, tol=config.path_tol, limit=config.max_steps
     )
-    found_t = held_out(state.w_tn)
-    errors_t[going] = found_t[going]
-    better = going & (found_t < best_t)
-    best_t = np.where(better, found_t, best_t)
+    error_t = validate(state.w_tn)
+    errors_t[active_t] = error_t[active_t]
+    better = active_t & (error_t < best_t)
+    best_t = np.where(better, error_t, best_t)
     since_t = np.where(better, 0, since_t + 1)
   return errors_lt
 
 
-def held_out_errors(
+def validation_errors(
   masks_mn: matrices.Matrix,
   fold: Fold,
   outcomes_mt: np.ndarray,
@@ -144,20 +97,20 @@ def held_out_errors(
 ) -> Callable[[Array], np.ndarray]:
   """Mean squared error on the rows to check, for outcomes of variance 1."""
   fill, lanes = len(tile.scale_t) - tile.size, solver.plan.lanes
-  held_mt = np.pad(outcomes_mt[fold.check].astype(np.float64), [(0, 0), (0, fill)])
-  unit_tm = ((held_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
+  check_mt = np.pad(outcomes_mt[fold.check].astype(np.float64), [(0, 0), (0, fill)])
+  unit_tm = ((check_mt - tile.mean_t) / tile.scale_t).T.astype(np.float32)
   mean_n = solver.mean_n.astype(np.float32)
 
   def errors(w_tn: Array) -> np.ndarray:
     total = np.zeros(len(unit_tm))
     for part, block in matrices.blocks(masks_mn, fold.check):
       weights_m = matrices.part_of(fold.check_weights, part)
-      shared = devices.everywhere((block, mean_n, weights_m), lanes)
-      unit = devices.by_row(np.ascontiguousarray(unit_tm[:, part]), lanes)
-      found_t = _squared_errors(lanes)(shared, (w_tn, unit))
-      total += np.asarray(found_t, np.float64)
-    found_t = total / fold.check_weight * tile.scale_t**2
-    return np.asarray(found_t)[: tile.size]
+      shared = devices.replicate((block, mean_n, weights_m), lanes)
+      unit = devices.shard_rows(np.ascontiguousarray(unit_tm[:, part]), lanes)
+      error_t = _squared_errors(lanes)(shared, (w_tn, unit))
+      total += np.asarray(error_t, np.float64)
+    error_t = total / fold.check_weight * tile.scale_t**2
+    return np.asarray(error_t)[: tile.size]
 
   return errors
 
@@ -174,4 +127,4 @@ def _squared_errors(lanes: int) -> Callable[[Any, Any], Array]:
     squares_tm = (unit_tm - fit_tm) ** 2
     return jnp.sum(squares_tm if weights_m is None else squares_tm * weights_m, axis=1)
 
-  return devices.spread(of_lane, lanes)
+  return devices.shard_map(of_lane, lanes)

@@ -40,14 +40,14 @@ def penalties(count: int) -> np.ndarray:
   return np.append(np.inf, np.geomspace(LARGEST, SMALLEST, count - 1))
 
 
-def check_room(n: int, num_checked: int) -> None:
+def check_room(n: int, num_validation: int) -> None:
   """Raises UserError if the host's memory is too small.
 
   Args:
     n: examples.
-    num_checked: models of the largest validation fold.
+    num_validation: models of the largest validation fold.
   """
-  needed, free = 8 * (_MATRICES * n + num_checked) * n, memory.available_bytes()
+  needed, free = 8 * (_MATRICES * n + num_validation) * n, memory.available_bytes()
   if needed > free:
     raise UserError(
       "priors",
@@ -147,8 +147,8 @@ class Posterior:
       outcomes_mt: float64, of the models to fit to.
       multiple: one of `penalties`.
     """
-    [found_nt] = self._coordinates(outcomes_mt, [multiple])
-    return (self._axes[1] @ found_nt).T
+    [weights_nt] = self._coordinates(outcomes_mt, [multiple])
+    return (self._axes[1] @ weights_nt).T
 
   def intercepts(self, outcomes_mt: np.ndarray, weights_tn: np.ndarray) -> np.ndarray:
     """float64[t], with which predictions have the outcomes' mean."""
@@ -156,16 +156,16 @@ class Posterior:
 
   def project(self, rows_m: np.ndarray) -> np.ndarray:
     """Other models' training sets along the axes, for `errors`; float64[c, n]."""
-    found = np.empty((len(rows_m), len(self._covariance)))
+    axes_cn = np.empty((len(rows_m), len(self._covariance)))
     for part, block in matrices.blocks(self._masks, rows_m):
-      found[part] = (block - self._mean_n) @ self._axes[1]
-    return found
+      axes_cn[part] = (block - self._mean_n) @ self._axes[1]
+    return axes_cn
 
   def errors(
     self,
     outcomes_mt: np.ndarray,
-    checked_cn: np.ndarray,
-    checked_outcomes_ct: np.ndarray,
+    check_cn: np.ndarray,
+    check_outcomes_ct: np.ndarray,
     multiples: Iterable[float],
     weights_c: np.ndarray | None = None,
   ) -> np.ndarray:
@@ -173,15 +173,15 @@ class Posterior:
 
     Args:
       outcomes_mt: float64, of the models to fit to.
-      checked_cn: the others, of `project`.
-      checked_outcomes_ct: float64, theirs.
+      check_cn: the others, of `project`.
+      check_outcomes_ct: float64, theirs.
       multiples: penalties, l of them.
       weights_c: float64, what the others count; None: 1.
     """
-    left_ct = checked_outcomes_ct - self._share_m @ outcomes_mt
+    deviation_ct = check_outcomes_ct - self._share_m @ outcomes_mt
     return np.stack(
       [
-        np.average((left_ct - checked_cn @ found_nt) ** 2, axis=0, weights=weights_c)
-        for found_nt in self._coordinates(outcomes_mt, multiples)
+        np.average((deviation_ct - check_cn @ weights_nt) ** 2, axis=0, weights=weights_c)
+        for weights_nt in self._coordinates(outcomes_mt, multiples)
       ]
     )

@@ -1,4 +1,4 @@
-"""A first look at how well margins can be predicted, while models are still trained."""
+"""A rough estimate of the LDS while models are still being trained."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.errors import UserError
 
 # Of the models that there are; the first ones are fitted to, the last ones are predicted.
-_HELD_OUT = 0.2
+_TEST_SHARE = 0.2
 _LEAST_MODELS = 20
 
 
@@ -30,11 +30,11 @@ def preview_lds(masks_mn: np.ndarray, margins_mt: np.ndarray) -> float | None:
   m = len(masks_mn)
   if m < _LEAST_MODELS:
     return None
-  first = m - round(_HELD_OUT * m)
+  first = m - round(_TEST_SHARE * m)
   x_mn, y_mt = masks_mn[:first].astype(np.float32), margins_mt[:first]
   weights_nt = (x_mn - x_mn.mean(axis=0)).T @ (y_mt - y_mt.mean(axis=0))
   try:
-    found = evaluate_scores(weights_nt.T, masks_mn[first:], margins_mt[first:])
+    quality = evaluate_scores(weights_nt.T, masks_mn[first:], margins_mt[first:])
   except UserError:  # No target's margins differ.
     return None
-  return found.lds.estimate
+  return quality.lds.estimate

@@ -59,14 +59,14 @@ class Prior(NamedTuple):
     Functions are called for a tile of targets at a time.
     """
     tiles = list(tiling.tiles(shape[0], _TILE))
-    said: dict[str, Any] = {
+    contents: dict[str, Any] = {
       name: [identity.digest(tiling.rows_of(name, part, tile, shape)) for tile in tiles]
       for name, part in (("factors", self.factors), ("offset", self.offset))
     }
     if self.covariance_scores is not None:
       constants = posterior.INDEPENDENT, posterior.SMALLEST, posterior.LARGEST
-      said["covariance"] = identity.digest([self.covariance_scores, constants])
-    return identity.digest(said)
+      contents["covariance"] = identity.digest([self.covariance_scores, constants])
+    return identity.digest(contents)
 
 
 def by_class(

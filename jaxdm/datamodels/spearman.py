@@ -87,9 +87,9 @@ def _sum_of_larger(ranks: Ranks, terms_m: np.ndarray) -> np.ndarray:
   larger = -(sums[:-1] + sums[1:]) / 2
   if ranks.bounds is not None:
     larger = np.repeat(larger, np.diff(ranks.bounds))
-  found_m = np.empty(len(terms_m))
-  found_m[ranks.order_m] = larger
-  return found_m
+  sums_m = np.empty(len(terms_m))
+  sums_m[ranks.order_m] = larger
+  return sums_m
 
 
 def sampling_bias(score: np.ndarray, count: int) -> np.ndarray:

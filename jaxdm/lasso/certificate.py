@@ -15,7 +15,7 @@ from jaxdm.typing import Array
 _ROUNDING = 32 * np.finfo(np.float64).eps
 
 
-class Judged(NamedTuple):
+class Certificate(NamedTuple):
   """What residuals say of solutions for outcomes of variance 1.
 
   Attributes:
@@ -29,7 +29,7 @@ class Judged(NamedTuple):
   mean_t: np.ndarray
 
 
-def judge(
+def certify(
   design_mn: design.Matrix,
   rows_m: np.ndarray,
   columns: design.Columns,
@@ -38,7 +38,7 @@ def judge(
   w_tn: np.ndarray,
   direct: np.ndarray,
   basis_mr: np.ndarray | None,
-) -> Judged:
+) -> Certificate:
   """Bounds how far solutions are from their optimum.
 
   Args:
@@ -53,7 +53,7 @@ def judge(
     basis_mr: `orthonormal` of all columns, if there are any of those.
 
   Returns:
-    Judged.
+    Certificate.
   """
   m = len(rows_m)
   with jax.enable_x64(True):
@@ -74,7 +74,7 @@ def judge(
     gap_t[direct] = (inside_d + _ROUNDING * size_t[direct]) ** 2
     rounding_t[direct] = 0
   valid_t = np.isfinite(gap_t) & (gap_t >= -rounding_t)
-  return Judged(np.where(valid_t, gap_t + rounding_t, np.inf), mean_t)
+  return Certificate(np.where(valid_t, gap_t + rounding_t, np.inf), mean_t)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -114,6 +114,6 @@ def orthonormal(centred_mz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   m = len(centred_mz)
   left_mr, singular_r, right_rz = np.linalg.svd(centred_mz, full_matrices=False)
   least = np.finfo(np.float64).eps * max(centred_mz.shape) * singular_r.max(initial=0)
-  used = singular_r > least
-  left_mr, singular_r, right_rz = left_mr[:, used], singular_r[used], right_rz[used]
-  return left_mr * m**0.5, right_rz.T / singular_r * m**0.5
+  is_used = singular_r > least
+  left_mr, right_rz = left_mr[:, is_used], right_rz[is_used]
+  return left_mr * m**0.5, right_rz.T / singular_r[is_used] * m**0.5

@@ -142,10 +142,10 @@ def centre(
 ) -> np.ndarray:
   """Some of the centred columns in memory, as float64[m, z]; rows are weighted."""
   parts = [block[:, some] for _, block in unit_blocks(design_mn, rows_m, columns)]
-  found_mz = np.concatenate(parts).astype(np.float64) - columns.mean_n[some]
-  found_mz = scale_rows(found_mz, columns.root_m)
-  found_mz[:, columns.constant_n[some]] = 0
-  return found_mz
+  centred_mz = np.concatenate(parts).astype(np.float64) - columns.mean_n[some]
+  centred_mz = scale_rows(centred_mz, columns.root_m)
+  centred_mz[:, columns.constant_n[some]] = 0
+  return centred_mz
 
 
 def make(
@@ -165,24 +165,24 @@ def make(
     rows_m: which of its rows.
     columns: of those rows.
     dtype: float32, or float64 where that is enabled.
-    lanes: of the targets; see `devices.used`.
+    lanes: of the targets; see `devices.count_for`.
   """
   m, part = len(rows_m), (design_mn, rows_m, columns)
   if form == "gram":
-    return devices.everywhere(Gram(gram(*part, dtype)), lanes)
+    return devices.replicate(Gram(gram(*part, dtype)), lanes)
   if form == "rows":
     rows = [(block / m**0.5).astype(dtype) for _, block in centred_blocks(*part)]
-    return devices.everywhere(Rows(np.concatenate(rows)), lanes)
-  packed = [np.packbits(block, axis=1) for _, block in unit_blocks(*part)]
-  bits = np.concatenate(packed)
+    return devices.replicate(Rows(np.concatenate(rows)), lanes)
+  bits_of_blocks = [np.packbits(block, axis=1) for _, block in unit_blocks(*part)]
+  bits = np.concatenate(bits_of_blocks)
   fill = np.zeros((-m % _BITS_BLOCK_ROWS, bits.shape[1]), np.uint8)
   bits = np.concatenate([bits, fill]).reshape(-1, _BITS_BLOCK_ROWS, bits.shape[1])
   weights = None
   if columns.root_m is not None:
     weights = np.pad(columns.root_m**2, (0, len(fill))).astype(dtype)
     weights = weights.reshape(-1, _BITS_BLOCK_ROWS)
-  made = Bits(bits, columns.mean_n.astype(dtype), np.asarray(m, dtype), weights)
-  return devices.everywhere(made, lanes)
+  design = Bits(bits, columns.mean_n.astype(dtype), np.asarray(m, dtype), weights)
+  return devices.replicate(design, lanes)
 
 
 def gram(

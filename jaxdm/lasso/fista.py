@@ -76,7 +76,7 @@ class State(NamedTuple):
   gap_t: Array
 
 
-class Shared(NamedTuple):
+class SharedInputs(NamedTuple):
   """What all targets have in common.
 
   Attributes:
@@ -186,7 +186,7 @@ def _gap_at(problem: Problem, w_tn: Array, gw_tn: Array) -> Array:
   return gap(problem, w_tn, problem.corr_tn - gw_tn, 1 - explained_t, residual_t)
 
 
-def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
+def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
   """Up to `_BLOCK_STEPS` steps for every unfinished target; finished ones stay put."""
   problem, start = rows
   lam_tn = problem.lam_t[:, None] * problem.factors_tn
@@ -196,14 +196,14 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
 
   def body(carry: Any) -> Any:
     done, state = carry
-    going = unfinished(state)
+    is_active = unfinished(state)
     push, size = state.push_t[:, None], state.step_t[:, None]
     w, old = state.w_tn, state.old_tn
     ahead = w + push * (w - old)
     gahead = state.gw_tn + push * (state.gw_tn - state.gold_tn)
-    moved = ahead - size * (gahead - problem.corr_tn)
-    shrunk = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - size * lam_tn, 0)
-    new = jnp.where(going[:, None], shrunk, w)
+    step = ahead - size * (gahead - problem.corr_tn)
+    proximal = jnp.sign(step) * jnp.maximum(jnp.abs(step) - size * lam_tn, 0)
+    new = jnp.where(is_active[:, None], proximal, w)
     gnew = design.times_gram(shared.design, new)
     uphill = jnp.sum((ahead - new) * (new - w), axis=1) > 0
     length = jnp.sum((new - w) ** 2, axis=1)
@@ -217,8 +217,8 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
       jnp.where(uphill, 0, 1).astype(w.dtype),
       jnp.where(length > first, shorter, state.step_t),
       first,
-      state.steps_t + going,
-      jnp.where(going, _gap_at(problem, new, gnew), state.gap_t),
+      state.steps_t + is_active,
+      jnp.where(is_active, _gap_at(problem, new, gnew), state.gap_t),
     )
 
   def more(carry: Any) -> jax.Array:
@@ -237,7 +237,7 @@ def _advance(shared: Shared, rows: tuple[Problem, State]) -> State:
 @functools.cache
 def _compile(lanes: int) -> tuple[Any, Any, Any]:
   """`_begin`, `_advance` and `design.times_gram` on every device that is used."""
-  spread = functools.partial(devices.spread, lanes=lanes)
+  spread = functools.partial(devices.shard_map, lanes=lanes)
   return spread(_begin), spread(_advance), spread(design.times_gram)
 
 
@@ -247,13 +247,13 @@ def begin(w_tn: Array, gw_tn: Array, lanes: int) -> State:
   return state
 
 
-def times_gram(made: design.Design, w_tn: Array, lanes: int) -> Array:
+def times_gram(matrix: design.Design, w_tn: Array, lanes: int) -> Array:
   """w_tn times the Gram; both spread over devices."""
-  product_tn: Array = _compile(lanes)[2](made, w_tn)
+  product_tn: Array = _compile(lanes)[2](matrix, w_tn)
   return product_tn
 
 
-def solve(shared: Shared, problem: Problem, state: State, lanes: int) -> State:
+def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> State:
   """Steps until every target is finished or given up.
 
   Once half of the targets are finished, only the others are carried on with.
@@ -262,32 +262,38 @@ def solve(shared: Shared, problem: Problem, state: State, lanes: int) -> State:
     shared: the design and when to stop; on every device.
     problem: the lassos, a multiple of `lanes` of them, spread over devices.
     state: what `begin` made, or `solve` for other penalties.
-    lanes: of `plan.Plan`.
+    lanes: of `solver_plan.Plan`.
 
   Returns:
     Where they end.
   """
   _, advance, _ = _compile(lanes)
-  rows, part, whole = None, problem, state
+  rows, part, all_states = None, problem, state
   while True:
     state = advance(shared, (part, state))
     shared = shared._replace(fresh=np.asarray(False))
     gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
     # A gap that is not a number ends the steps: it will not become one.
-    left = np.flatnonzero((gap_t > float(shared.tol)) & (steps_t < int(shared.limit)))
+    unfinished = np.flatnonzero(
+      (gap_t > float(shared.tol)) & (steps_t < int(shared.limit))
+    )
     size = len(gap_t)
-    while len(left) <= size // 2 >= _LEAST_BUCKET and size % (2 * lanes) == 0:
+    while len(unfinished) <= size // 2 >= _LEAST_BUCKET and size % (2 * lanes) == 0:
       size //= 2
-    if left.size and size == len(gap_t):
+    if unfinished.size and size == len(gap_t):
       continue
     # One program of all devices at a time: see `devices.row`.
-    whole = state if rows is None else jax.block_until_ready(_put(whole, rows, state))
-    if not left.size:
-      return whole
-    taken = np.concatenate([left, np.repeat(left[:1], size - len(left))])
-    taken_on = jax.block_until_ready(_take((state, part), taken))
-    state, part = devices.by_row(taken_on, lanes)
-    rows = taken if rows is None else rows[taken]
+    all_states = (
+      state if rows is None else jax.block_until_ready(_put(all_states, rows, state))
+    )
+    if not unfinished.size:
+      return all_states
+    places = np.concatenate(
+      [unfinished, np.repeat(unfinished[:1], size - len(unfinished))]
+    )
+    next_ones = jax.block_until_ready(_take((state, part), places))
+    state, part = devices.shard_rows(next_ones, lanes)
+    rows = places if rows is None else rows[places]
 
 
 @jax.jit
@@ -297,6 +303,6 @@ def _take(tree: Any, rows: Array) -> Any:
 
 
 @jax.jit
-def _put(whole: Any, rows: Array, part: Any) -> Any:
+def _put(all_rows: Any, rows: Array, part: Any) -> Any:
   """Every array with some targets replaced."""
-  return jax.tree.map(lambda x, y: x.at[rows].set(y), whole, part)
+  return jax.tree.map(lambda x, y: x.at[rows].set(y), all_rows, part)

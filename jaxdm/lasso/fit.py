@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxdm import numerics
-from jaxdm.lasso import design, matrices
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, matrices, solver_plan
 from jaxdm.lasso.result import LassoFit
 from jaxdm.lasso.solver import Solver
 from jaxdm.lasso.tiling import Factors, factors_of, tiles
@@ -26,12 +25,12 @@ from jaxdm.lasso.tiling import Factors, factors_of, tiles
 
 def penalties(lam: Any, t: int) -> np.ndarray:
   """One penalty a target, as float64[t]; ValueError unless they are >= 0 and finite."""
-  found = matrices.as_real("lam", lam)
-  if found.shape not in ((), (1,), (t,)):
+  values = matrices.as_real("lam", lam)
+  if values.shape not in ((), (1,), (t,)):
     raise ValueError(
-      f"lam must be a number or have shape [t] = ({t},), got {found.shape}"
+      f"lam must be a number or have shape [t] = ({t},), got {values.shape}"
     )
-  lam_t = np.broadcast_to(np.asarray(found, np.float64), (t,))
+  lam_t = np.broadcast_to(np.asarray(values, np.float64), (t,))
   wrong_t = ~((lam_t >= 0) & np.isfinite(lam_t))
   if wrong_t.any():
     raise ValueError(f"lam must be >= 0 and finite, got {lam_t[wrong_t][0]}")
@@ -103,10 +102,10 @@ def fit_lasso(
   lam_t = penalties(lam, t)
   if not tol > 0:
     raise ValueError(f"tol must be positive, got {tol}")
-  limit = plan_lib.check_count("max_steps", max_steps, 0)
+  limit = solver_plan.check_count("max_steps", max_steps, 0)
   rows, weights_m = matrices.as_weights(sample_weight, m)
   masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)
-  plan = plan_lib.choose(
+  plan = solver_plan.choose(
     len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile
   )
   report(f"lasso: {plan}")

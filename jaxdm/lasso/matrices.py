@@ -47,7 +47,7 @@ class SomeRows:
     """Reads nothing yet.
 
     Args:
-      matrix: a `Matrix`, or a `store.Matrix`.
+      matrix: a `Matrix`, or a `store.MatrixView`.
       rows: int, their numbers.
     """
     self._matrix, self._rows = matrix, rows
@@ -93,26 +93,26 @@ def as_real(name: str, values: Any) -> Matrix:
     values = _as_array(name, values)
   if values.dtype.kind not in "buif":
     raise ValueError(f"{name} must hold real numbers, got dtype {values.dtype}")
-  found: Matrix = values if len(values.shape) == 2 else np.asarray(values)
-  return found
+  matrix: Matrix = values if len(values.shape) == 2 else np.asarray(values)
+  return matrix
 
 
 def as_matrix(name: str, values: Any) -> Matrix:
   """The same of what must be a matrix."""
-  found = as_real(name, values)
-  if len(found.shape) != 2:
-    raise ValueError(f"{name} must be a matrix [m, n], got shape {found.shape}")
-  return found
+  matrix = as_real(name, values)
+  if len(matrix.shape) != 2:
+    raise ValueError(f"{name} must be a matrix [m, n], got shape {matrix.shape}")
+  return matrix
 
 
 def as_columns(name: str, values: Any) -> Matrix:
   """The same; a vector is a matrix of one column."""
-  found = as_real(name, values)
-  if len(found.shape) not in (1, 2):
+  matrix = as_real(name, values)
+  if len(matrix.shape) not in (1, 2):
     raise ValueError(
-      f"{name} must be a matrix [m, t] or a vector [m], got shape {found.shape}"
+      f"{name} must be a matrix [m, t] or a vector [m], got shape {matrix.shape}"
     )
-  return found if len(found.shape) == 2 else found[:, None]
+  return matrix if len(matrix.shape) == 2 else matrix[:, None]
 
 
 def as_weights(sample_weight: Any, m: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -131,10 +131,10 @@ def as_weights(sample_weight: Any, m: int) -> tuple[np.ndarray, np.ndarray | Non
   """
   if sample_weight is None:
     return np.arange(m), None
-  found = as_real("sample_weight", sample_weight)
-  if found.shape not in ((), (m,)):
-    raise ValueError(f"sample_weight must have shape [m] = ({m},), got {found.shape}")
-  weights_m = np.broadcast_to(np.asarray(found, np.float64), (m,))
+  values = as_real("sample_weight", sample_weight)
+  if values.shape not in ((), (m,)):
+    raise ValueError(f"sample_weight must have shape [m] = ({m},), got {values.shape}")
+  weights_m = np.broadcast_to(np.asarray(values, np.float64), (m,))
   wrong = np.flatnonzero(~((weights_m >= 0) & np.isfinite(weights_m)))
   if wrong.size:
     row = wrong[0]
@@ -239,15 +239,15 @@ def describe(
   constant_n = np.equal(low_n, high_n)
   root_m = None if weights_m is None else np.sqrt(weights_m / weights_m.mean())
   if design_mn.dtype == bool:
-    found = Columns(np.zeros(n), np.ones(n), np.zeros(n), constant_n, root_m)
-    return found._replace(mean_n=_moments(design_mn, rows_m, found)[0])
+    columns = Columns(np.zeros(n), np.ones(n), np.zeros(n), constant_n, root_m)
+    return columns._replace(mean_n=_moments(design_mn, rows_m, columns)[0])
   # Halves first: the sum, or the difference, of two numbers may overflow.
   shift_n = np.where(constant_n, low_n, low_n / 2 + high_n / 2)
   reach_n = np.where(constant_n, 1.0, _power_of_two(high_n / 2 - low_n / 2))
   rough = Columns(shift_n, reach_n, np.zeros(n), constant_n, root_m)
   mean_n, square_n = _moments(design_mn, rows_m, rough)
-  spread_n = np.sqrt(np.maximum(square_n - mean_n**2, 0))
-  factor_n = np.where(constant_n | (spread_n == 0), 1.0, _power_of_two(spread_n))
+  deviation_n = np.sqrt(np.maximum(square_n - mean_n**2, 0))
+  factor_n = np.where(constant_n | (deviation_n == 0), 1.0, _power_of_two(deviation_n))
   return Columns(shift_n, reach_n * factor_n, mean_n / factor_n, constant_n, root_m)
 
 

@@ -37,8 +37,8 @@ class Tile(NamedTuple):
   def lambda_max(self) -> np.ndarray:
     """Smallest penalties at which all penalised weights are 0, padding included."""
     with jax.enable_x64(True):
-      left_tn = fista.without_free(self.problem, jnp.asarray(self.problem.corr_tn))
-      steepest_t = np.asarray(fista.steepest(self.problem, left_tn))
+      slope_tn = fista.without_free(self.problem, jnp.asarray(self.problem.corr_tn))
+      steepest_t = np.asarray(fista.steepest(self.problem, slope_tn))
     return self.scale_t * self.column_scale * steepest_t
 
   def unit_penalties(self, lam_t: np.ndarray) -> np.ndarray:

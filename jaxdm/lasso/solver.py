@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from jaxdm import devices
-from jaxdm.lasso import certificate, design, fista
+from jaxdm.lasso import certificate, design, fista, solver_plan
 from jaxdm.lasso import matrices as columns_lib
-from jaxdm.lasso import plan as plan_lib
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
 from jaxdm.typing import Array
@@ -36,7 +35,7 @@ class Solver:
     self,
     design_mn: design.Matrix,
     rows_m: np.ndarray,
-    plan: plan_lib.Plan,
+    plan: solver_plan.Plan,
     weights_m: np.ndarray | None = None,
   ):
     """Reads nothing yet.
@@ -44,7 +43,7 @@ class Solver:
     Args:
       design_mn: bool or real.
       rows_m: int, which of its rows.
-      plan: of `plan.choose`.
+      plan: of `solver_plan.choose`.
       weights_m: float64 > 0, a weight for each of those rows; None: 1.
     """
     self._x, self._rows, self.plan = design_mn, rows_m, plan
@@ -68,11 +67,11 @@ class Solver:
   @functools.cached_property
   def _design(self) -> tuple[design.Design, Array]:
     """The design in float32 on every device, and its Lipschitz constant."""
-    made = self._make_design(np.float32)
+    matrix = self._make_design(np.float32)
     # On one device, so that their number changes nothing.
-    one = jax.tree.map(lambda x: x.addressable_data(0), made)
+    one = jax.tree.map(lambda x: x.addressable_data(0), matrix)
     size = self._x.shape[1]
-    return made, np.asarray(design.largest_eigenvalue(one, size, np.float32))
+    return matrix, np.asarray(design.largest_eigenvalue(one, size, np.float32))
 
   def _make_design(self, dtype: Any) -> design.Design:
     """The design on every device that is used."""
@@ -108,7 +107,7 @@ class Solver:
       np.where(finite_t, mean_t, np.nan),
       np.where(finite_t, status_t, Status.NONFINITE),
       problem,
-      devices.by_row(fista.round_to_float32(problem), self.plan.lanes),
+      devices.shard_rows(fista.round_to_float32(problem), self.plan.lanes),
       self._columns.common_scale,
     )
 
@@ -166,10 +165,10 @@ class Solver:
     """
     (matrix, lipschitz), lanes = self._design, self.plan.lanes
     if start is None:
-      zeros = devices.by_row(np.zeros(tile.problem.corr_tn.shape, np.float32), lanes)
+      zeros = devices.shard_rows(np.zeros(tile.problem.corr_tn.shape, np.float32), lanes)
       start = fista.begin(zeros, zeros, lanes)
     unit_t = np.minimum(tile.unit_penalties(lam_t), fista.LARGEST_PENALTY)
-    lam_t = devices.by_row(unit_t.astype(np.float32), lanes)
+    lam_t = devices.shard_rows(unit_t.astype(np.float32), lanes)
     shared = _shared_of(matrix, lipschitz, np.float32, tol, limit)
     return fista.solve(shared, tile.rough._replace(lam_t=lam_t), start, lanes)
 
@@ -193,7 +192,7 @@ class Solver:
         of the sum, as it was rounded, less the offset.
     """
     lam_t = tile.pad(lam_t)
-    w_tn, steps_t, reached_t = self._solve_in_units(tile, lam_t, tol=tol, limit=limit)
+    w_tn, steps_t, gap_t = self._solve_in_units(tile, lam_t, tol=tol, limit=limit)
     if offset_tn is not None:
       fill = [(0, len(w_tn) - tile.size), (0, 0)]
       shape = tile.size, w_tn.shape[1]
@@ -201,7 +200,7 @@ class Solver:
       return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32, offset_tn)
     if tol >= _FLOAT32_GAP:
       fit = self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32)
-      enough_t = np.maximum(tol, 2 * reached_t[: tile.size])
+      enough_t = np.maximum(tol, 2 * gap_t[: tile.size])
       if not (fit.gap > enough_t).any():
         return fit
     # Float32 cannot hold these weights, or not to the tolerance.
@@ -217,25 +216,25 @@ class Solver:
     dtype: Any,
     offset_tn: np.ndarray | float = 0.0,
   ) -> LassoFit:
-    """Weights in the units of design and outcomes, rounded to `dtype`, and judged so."""
+    """Weights in the units of design and outcomes, in `dtype`, and their gaps."""
     columns, offset_tn = self._columns, np.asarray(offset_tn, np.float64)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
       ratio_tn = tile.scale_t[:, None] / columns.scale_n
       weights_tn = np.where(w_tn == 0, 0, w_tn * ratio_tn) + offset_tn
       weights_tn = weights_tn.astype(dtype)
       own_tn = weights_tn - offset_tn
-      judged = self._judge(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
+      cert = self._certify(tile, lam_t, np.where(own_tn == 0, 0, own_tn / ratio_tn))
       place_t = own_tn @ columns.shift_n + own_tn @ (columns.scale_n * columns.mean_n)
     varies_t = tile.status_t == Status.CONVERGED
-    gap_t = np.where(varies_t, judged.gap_t, 0.0)
-    reached_t = np.where(gap_t <= tol, tile.status_t, Status.LIMIT)
+    gap_t = np.where(varies_t, cert.gap_t, 0.0)
+    status_t = np.where(gap_t <= tol, tile.status_t, Status.LIMIT)
     used = slice(tile.size)
     return LassoFit(
       weights_tn[used],
-      (tile.mean_t + tile.scale_t * judged.mean_t - place_t)[used],
+      (tile.mean_t + tile.scale_t * cert.mean_t - place_t)[used],
       np.where(np.isfinite(tile.mean_t), gap_t, np.nan)[used],
       steps_t[used],
-      np.where(np.isinf(gap_t), Status.UNCERTIFIED, reached_t)[used],
+      np.where(np.isinf(gap_t), Status.UNCERTIFIED, status_t)[used],
       self.constant_columns,
     )
 
@@ -249,7 +248,7 @@ class Solver:
     # Zeros are solved directly below.
     state = self.solve(tile, np.where(lam_t > 0, lam_t, np.inf), tol=rough, limit=most)
     steps_t, w_tn = np.array(state.steps_t), self._usable(state.w_tn)
-    gap_t = self._judge(tile, lam_t, w_tn).gap_t
+    gap_t = self._certify(tile, lam_t, w_tn).gap_t
     short_t = (tile.status_t == Status.CONVERGED) & ~(gap_t <= tol)
     again = np.flatnonzero(short_t & (lam_t > 0) & (steps_t < limit))
     if again.size:
@@ -261,7 +260,7 @@ class Solver:
       in_basis_dr = tile.outcomes_mt[:, direct].T @ vectors_mr / len(self._rows)
       w_tn[direct] = self._usable(in_basis_dr @ basis_nr.T)
     if again.size or direct.size:
-      gap_t = self._judge(tile, lam_t, w_tn).gap_t
+      gap_t = self._certify(tile, lam_t, w_tn).gap_t
     return w_tn, steps_t, gap_t
 
   def _in_float64(
@@ -279,14 +278,14 @@ class Solver:
     fill = np.repeat(rows[:1], -len(rows) % lanes)
     padded = np.concatenate([rows, fill])
     with jax.enable_x64(True):
-      made = self._make_design(np.float64)
-      shared = _shared_of(made, self._design[1], np.float64, _MARGIN * tol, limit)
-      whole = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
-      problem = devices.by_row(jax.tree.map(lambda x: x[padded], whole), lanes)
-      start = devices.by_row(w_tn[padded], lanes)
-      gw_tn = fista.times_gram(made, start, lanes)
-      begun = fista.begin(start, gw_tn, lanes)
-      state = fista.solve(shared, problem, begun, lanes)
+      matrix = self._make_design(np.float64)
+      shared = _shared_of(matrix, self._design[1], np.float64, _MARGIN * tol, limit)
+      all_targets = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
+      problem = devices.shard_rows(jax.tree.map(lambda x: x[padded], all_targets), lanes)
+      start = devices.shard_rows(w_tn[padded], lanes)
+      gw_tn = fista.times_gram(matrix, start, lanes)
+      state = fista.begin(start, gw_tn, lanes)
+      state = fista.solve(shared, problem, state, lanes)
       size = len(rows)
       return self._usable(state.w_tn)[:size], np.asarray(state.steps_t)[:size]
 
@@ -302,19 +301,23 @@ class Solver:
     """An orthonormal basis of all columns, for targets without a penalty."""
     return certificate.orthonormal(design.centre(self._x, self._rows, self._columns))
 
-  def _judge(self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray) -> certificate.Judged:
+  def _certify(
+    self, tile: Tile, lam_t: np.ndarray, w_tn: np.ndarray
+  ) -> certificate.Certificate:
     """What residuals in float64 say of weights for outcomes and columns of unit scale."""
     problem = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
     part = self._x, self._rows, self._columns
     direct = np.flatnonzero((lam_t == 0) & (tile.status_t == Status.CONVERGED))
     basis = self._all_columns[0] if direct.size else None
-    return certificate.judge(*part, problem, tile.outcomes_mt, w_tn, direct, basis)
+    return certificate.certify(*part, problem, tile.outcomes_mt, w_tn, direct, basis)
 
 
 def _shared_of(
-  made: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
-) -> fista.Shared:
+  matrix: design.Design, lipschitz: Array, dtype: Any, tol: float, limit: int
+) -> fista.SharedInputs:
   """What all targets have in common, in one precision."""
   numbers = np.asarray(lipschitz, dtype), np.asarray(tol, dtype)
   limit = min(limit, np.iinfo(np.int32).max)
-  return fista.Shared(made, *numbers, np.asarray(limit, np.int32), np.asarray(True))
+  return fista.SharedInputs(
+    matrix, *numbers, np.asarray(limit, np.int32), np.asarray(True)
+  )

@@ -39,15 +39,15 @@ def rows_of(
   t, n = shape
   if callable(values):
     values, t, part = values(part), part.stop - part.start, slice(None)
-  found = matrices.as_real(name, values)
-  if tuple(found.shape) not in ((), (n,), (t, n)):
+  array = matrices.as_real(name, values)
+  if tuple(array.shape) not in ((), (n,), (t, n)):
     raise ValueError(
-      f"{name} must have shape [t, n] = {(t, n)} or [n] = ({n},), got {found.shape}"
+      f"{name} must have shape [t, n] = {(t, n)} or [n] = ({n},), got {array.shape}"
     )
-  found_un = np.asarray(found[part] if len(found.shape) == 2 else found)
-  if not np.isfinite(found_un).all():
+  rows_un = np.asarray(array[part] if len(array.shape) == 2 else array)
+  if not np.isfinite(rows_un).all():
     raise ValueError(f"{name} must be finite")
-  return np.broadcast_to(found_un, (len(range(t)[part]), n))
+  return np.broadcast_to(rows_un, (len(range(t)[part]), n))
 
 
 def factors_of(

@@ -20,7 +20,7 @@ from jaxdm.data.load import load_dataset
 from jaxdm.errors import UserError
 from jaxdm.margins import correct_class_margins
 from jaxdm.storage import atomic_io, identity
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training.trainer import Trainer
 
@@ -121,12 +121,12 @@ class Problem:
     )
     classes = data["classes"].split(",") if data["classes"] else None
     sizes = data["train_per_class"] or None, data["test_per_class"] or None
-    chosen = full.take(classes, *sizes)
-    if chosen.fingerprint() != data["fingerprint"]:
+    subset = full.take(classes, *sizes)
+    if subset.fingerprint() != data["fingerprint"]:
       raise UserError(
         "problem", f"={self.name} is of other images than {data['dataset']} has here"
       )
-    return chosen.downscaled(data["downscale"])
+    return subset.downscaled(data["downscale"])
 
   def trainer(
     self,
@@ -203,12 +203,12 @@ def load_problem(name: str) -> Problem:
   """
   path = problem_path(name)
   if not path.exists():
-    known = ", ".join(problem_names())
-    raise UserError("problem", f"must be {known} or a file NAME.npz, got {name!r}")
+    names = ", ".join(problem_names())
+    raise UserError("problem", f"must be {names} or a file NAME.npz, got {name!r}")
   try:
     with np.load(path, allow_pickle=False) as file:
       parts: dict[str, Any] = {key: file[key] for key in file.files}
-    stored, text = (bytes(parts.pop(key)).decode() for key in ("digest", "text"))
+    digest, text = (bytes(parts.pop(key)).decode() for key in ("digest", "text"))
     parts |= json.loads(text)
     for key in _MASKS:
       bits, n = parts[key], len(parts["labels"])
@@ -218,7 +218,7 @@ def load_problem(name: str) -> Problem:
       for fields in parts["verdicts"]
     )
     problem = Problem(**parts)
-    if problem.digest != stored:
+    if problem.digest != digest:
       raise ValueError("it has changed since it was written")
   except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
     raise UserError("problem", f"={name}: {path} is damaged: {error}") from error

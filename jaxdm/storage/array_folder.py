@@ -116,7 +116,7 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
 
 
 class ArrayFolder(Mapping[str, np.ndarray]):
-  """The arrays of a folder by name; each is opened when it is asked for.
+  """The arrays of a folder by name; each is opened when it is indexed.
 
   The arrays are read-only memory maps: indexing reads only the pages that it needs.
   """
@@ -139,8 +139,8 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       )
     record = checksummed_json.read(self._folder / RECORD)
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
-    asked = json.loads(json.dumps(identity))
-    if wrong := checksummed_json.differences(record["identity"], asked):
+    requested = json.loads(json.dumps(identity))
+    if wrong := checksummed_json.differences(record["identity"], requested):
       raise OtherArraysError(
         None, f"{self._folder} holds other arrays: {'; '.join(wrong)}"
       )
@@ -157,10 +157,10 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       array = np.load(os.fspath(path), mmap_mode="r")
     except Exception as error:  # NumPy raises many kinds on a damaged header.
       raise StoreError(None, f"{path} is damaged: {error}") from error
-    found = {**_header(array), "bytes": os.path.getsize(path)}
+    actual = {**_header(array), "bytes": os.path.getsize(path)}
     expected = {key: expected[key] for key in ("dtype", "shape")}
     expected["bytes"] = array.offset + array.nbytes
-    if wrong := checksummed_json.differences(expected, found):
+    if wrong := checksummed_json.differences(expected, actual):
       raise StoreError(None, f"{path} is damaged: {'; '.join(wrong)}")
     return np.asarray(array)
 
@@ -174,7 +174,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     """For `identity.digest`: type, shape and digest of each array, from the record."""
     return dict(self._arrays)
 
-  def verified(self, name: str) -> np.ndarray:
+  def read_verified(self, name: str) -> np.ndarray:
     """One array, after its bytes have been compared with the record.
 
     Raises:
@@ -205,6 +205,6 @@ def damage(
     return
   for name in arrays:
     try:
-      arrays.verified(name)
+      arrays.read_verified(name)
     except StoreError as error:
       yield f"{name}.npy", str(error)

@@ -1,4 +1,4 @@
-"""Files that are either whole or what they were before, also after a crash."""
+"""Atomic writes: after a crash a file is either complete or what it was before."""
 
 import contextlib
 import errno
@@ -149,8 +149,8 @@ def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
   """
   if is_remote(folder):
     return sorted(folder.glob(pattern))
-  found = pathlib.Path(os.fspath(folder)).glob(pattern)
-  return sorted(epath.Path(path) for path in found)
+  paths = pathlib.Path(os.fspath(folder)).glob(pattern)
+  return sorted(epath.Path(path) for path in paths)
 
 
 def plain_path(folder: epath.Path) -> str:

@@ -85,9 +85,9 @@ def write(
     assert logits_mtk is not None
     arrays["logits"] = logits_mtk.reshape(len(logits_mtk), -1)
   most = np.finfo(store.columns["margins"].dtype).max
-  lost_m = np.any([(np.abs(a) > most).any(axis=1) for a in arrays.values()], axis=0)
+  diverged_m = np.any([(np.abs(a) > most).any(axis=1) for a in arrays.values()], axis=0)
   for name, array in arrays.items():
-    arrays[name] = np.where(lost_m[:, None], np.nan, array)
+    arrays[name] = np.where(diverged_m[:, None], np.nan, array)
   diverged = int(np.isnan(arrays["margins"]).all(axis=1).sum())
   arrays["masks"] = np.packbits(masks_mn, axis=1)
   if "labels" in store.columns:
@@ -112,14 +112,14 @@ def write_from(
     margins_mt: see `write`.
     logits_mtk: see `write`.
   """
-  chunk, there = divmod(first, store.rows_per_chunk)
-  rows = np.arange(first - there, first)
-  if there:
+  chunk, before = divmod(first, store.rows_per_chunk)
+  rows = np.arange(first - before, first)
+  if before:
     masks_mn = np.concatenate([packed_masks(store, rows)[:], masks_mn])
     margins_mt = np.concatenate([store.read("margins", rows), margins_mt])
-  if there and logits_mtk is not None and "logits" in store.columns:
-    stored = store.read("logits", rows).reshape(there, *logits_mtk.shape[1:])
-    logits_mtk = np.concatenate([stored, logits_mtk])
+  if before and logits_mtk is not None and "logits" in store.columns:
+    earlier = store.read("logits", rows).reshape(before, *logits_mtk.shape[1:])
+    logits_mtk = np.concatenate([earlier, logits_mtk])
   write(store, chunk, masks_mn, margins_mt, logits_mtk)
 
 
@@ -161,11 +161,11 @@ def model_ids(
 class Bank:
   """Margins of models by id, appended to and never rewritten.
 
-  A chunk's number is a digest of its ids, so that processes need not agree on one.
+  A chunk's number is a digest of its ids, so that processes need not coordinate.
   """
 
   def __init__(self, store: store_lib.Store):
-    """Takes a store with labels, of which nothing is known before `refresh`."""
+    """Takes a store with labels; no model is known before `refresh`."""
     self._store = store
     self._row_of: dict[str, int] = {}
     self._known: set[int] = set()
@@ -176,7 +176,7 @@ class Bank:
     return self._store.path
 
   def refresh(self) -> None:
-    """Learns of what has been stored since, by whichever process."""
+    """Reads which models any process has stored since the last call."""
     for chunk, rows in self._store.chunks().items():
       if chunk not in self._known:
         self._admit(chunk, self._store.about(chunk, rows)["ids"])
@@ -234,14 +234,14 @@ class Bank:
       rows = np.arange(first, first + count)
       masks_mn = packed_masks(store, rows)[:]
       prints = training_sets.fingerprints(masks_mn, _read_rows(store, "labels", rows))
-      stored = [model_id.rpartition("/")[2] for model_id in ids]
-      if stored != prints:
+      digests = [model_id.rpartition("/")[2] for model_id in ids]
+      if digests != prints:
         yield chunk, "not the training sets, or the labels, of the models' ids"
       elif _chunk_of(ids) != chunk:
         yield chunk, "ids of another chunk"
 
   def _admit(self, chunk: int, ids: Sequence[str]) -> None:
-    """Makes a finished chunk's rows known."""
+    """Adds a chunk's models to the index."""
     self._known.add(chunk)
     for offset, model_id in enumerate(ids):
       row = chunk * self._store.rows_per_chunk + offset

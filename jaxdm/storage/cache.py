@@ -1,4 +1,4 @@
-"""Parts of a long computation, kept in a folder so that a stopped one continues."""
+"""Parts of a long computation in a folder, from which a killed run continues."""
 
 import json
 import warnings
@@ -39,7 +39,7 @@ def name_of(depends_on: Any) -> str:
 
 
 class Cache:
-  """Arrays by name: made when first asked for, and kept in a folder if there is one."""
+  """Arrays by name, which are computed once and stored in a folder if there is one."""
 
   def __init__(self, folder: str | epath.PathLike | None, settings: Mapping[str, Any]):
     """Opens or makes the folder.
@@ -59,18 +59,18 @@ class Cache:
     if self._folder is None:
       return
     atomic_io.make_folder(self._folder)
-    wanted, mine = json.loads(json.dumps(settings)), identity.made_by()
+    requested, mine = json.loads(json.dumps(settings)), identity.made_by()
     manifest = self._folder / MANIFEST
     if not manifest.exists():
-      checksummed_json.write(manifest, {"settings": wanted, "made_by": mine}, new=True)
+      checksummed_json.write(manifest, {"settings": requested, "made_by": mine}, new=True)
     try:
-      stored = checksummed_json.read(manifest)
-      settings, maker = stored["settings"], stored["made_by"]
+      content = checksummed_json.read(manifest)
+      settings, maker = content["settings"], content["made_by"]
     except (checksummed_json.StoreError, KeyError) as error:
       raise UserError(
         None, f"{self._folder} cannot be continued: {error}; remove it"
       ) from error
-    if wrong := checksummed_json.differences(settings, wanted):
+    if wrong := checksummed_json.differences(settings, requested):
       raise UserError(
         None, f"{self._folder} holds parts of another fit ({'; '.join(wrong)}); remove it"
       )

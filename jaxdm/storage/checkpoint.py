@@ -30,9 +30,9 @@ def save(
     with _checkpointer() as checkpointer:
       checkpointer.save(_place(path), arrays, force=overwrite)
   except ValueError as error:  # TensorStore's, whatever has failed.
-    if not (found := re.search(r"os_error_code='(\d+)'", str(error))):
+    if not (code := re.search(r"os_error_code='(\d+)'", str(error))):
       raise
-    number = int(found[1])
+    number = int(code[1])
     raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
 
@@ -73,20 +73,20 @@ def _checkpointer() -> ocp.StandardCheckpointer:
   return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
-# Shares of the seconds that a killed run may lose, which sum to 1: what is computed ahead
-# of its storing, what has been computed when a state is due to be written, one more part.
+# Shares of the seconds that a killed run may lose, which sum to 1: results that are not
+# stored yet, steps since the last state was written, and one more part.
 _AHEAD, _DUE, _PART = 0.1, 0.7, 0.2
-# Of those seconds: what may stay unwritten of computations that are finished.
+# The share for finished computations whose state was not written.
 _FINISHED = 0.4
-_GROWTH = 8  # A part has at most so many times the steps of the longest one timed so far.
+_GROWTH = 8  # A part has at most 8 times the steps of the longest part timed so far.
 
 
-class Progress:
-  """Long computations, whose states are written so often that little is ever lost.
+class Checkpoints:
+  """Runs long computations step by step, and writes their states to disk on the way.
 
   Attributes:
-    seconds: of computation that are lost at most, if one step takes no more than a fifth
-      of them.
+    seconds: of computation that a killed run loses at most, if a step takes no more than
+      a fifth of them.
   """
 
   def __init__(
@@ -100,14 +100,14 @@ class Progress:
 
     Args:
       folder: for the states.
-      seconds: that may be lost.
+      seconds: of computation that may be lost.
       clock: tells the time, in seconds.
-      observe: called with numbers of steps and the seconds that these have taken, without
-        the first ones, which are compiled.
+      observe: called with a number of steps and the seconds that they took; not for the
+        first steps, whose seconds include their compilation.
     """
     self._folder, self.seconds, self._clock = epath.Path(folder), seconds, clock
     self._observe = observe
-    self._written: list[str] = []
+    self._names: list[str] = []
     self._unsaved_seconds = 0.0  # Of finished computations, which nothing on disk holds.
     self._is_compiled = False  # The first part of all is compiled, too.
     self._step_seconds, self._timed_steps = 0.0, 0
@@ -120,10 +120,9 @@ class Progress:
     last: int,
     advance: Callable[[Any, int, int], Any],
   ) -> Any:
-    """Takes the steps that are left, and writes the state on the way where it takes long.
+    """Takes the steps that are left; writes the state on the way if they take long.
 
-    Whether it does is decided for each computation by what its steps have taken. States
-    stay until `settle`, so that what is finished is not computed again either.
+    States stay on disk until `settle`, so that a finished computation is not repeated.
 
     Args:
       name: of the computation.
@@ -135,11 +134,11 @@ class Progress:
     Returns:
       The state before step `last`.
     """
-    step, found = self.begin(name, state)
+    step, last_state = self.read_state(name, state)
     is_written, since = step > 0, self._clock()
-    if step < first:  # Of a run that did not stop on the way.
-      step, found = first, state
-    state = found
+    if step < first:  # A state of a run that had no such first step.
+      step, last_state = first, state
+    state = last_state
     while step < last:
       stop, before = min(step + self._part_steps(), last), self._clock()
       state = jax.block_until_ready(advance(state, step, stop))
@@ -147,26 +146,26 @@ class Progress:
       step = stop
       unsaved = self._unsaved_seconds + self._clock() - since
       if unsaved > (_DUE if step < last else _FINISHED) * self.seconds:
-        self.keep(name, step, state)
+        self.write_state(name, step, state)
         is_written, since = True, self._clock()
     self._unsaved_seconds += self._clock() - since
     if is_written:
-      self._written.append(name)
+      self._names.append(name)
     return state
 
   def has_much_to_store(self) -> bool:
-    """Whether finished computations are to be stored before more is computed."""
-    return bool(self._written) or self._unsaved_seconds > _AHEAD * self.seconds
+    """Whether results should be stored before the next computation begins."""
+    return bool(self._names) or self._unsaved_seconds > _AHEAD * self.seconds
 
   def settle(self) -> None:
-    """Forgets the computations that are finished; their results have been stored."""
-    for name in self._written:
+    """Removes the states of finished computations, once their results are stored."""
+    for name in self._names:
       (self._folder / name).rmtree(missing_ok=True)
-    self._written.clear()
+    self._names.clear()
     self._unsaved_seconds = 0.0
 
-  def begin(self, name: str, like: Any) -> tuple[int, Any]:
-    """The step and the state to go on from; 0 and `like` if nothing is written.
+  def read_state(self, name: str, like: Any) -> tuple[int, Any]:
+    """The step and the state to continue from; 0 and `like` if no state is on disk.
 
     Args:
       name: of the computation; another one's state is not read.
@@ -176,19 +175,19 @@ class Progress:
     if not path.exists():
       return 0, like
     try:
-      found = load(path)
-      step = int(found.pop("step"))
+      arrays = load(path)
+      step = int(arrays.pop("step"))
       leaves, treedef = jax.tree.flatten(like)
-      kept = [
-        jax.device_put(found[f"{i:04d}"].astype(leaf.dtype), leaf.sharding)
+      leaves = [
+        jax.device_put(arrays[f"{i:04d}"].astype(leaf.dtype), leaf.sharding)
         for i, leaf in enumerate(leaves)
       ]
     except Exception as error:  # Orbax raises many kinds.
       warnings.warn(f"{path} cannot be read, and is begun anew: {error}", stacklevel=2)
       return 0, like
-    return step, jax.tree.unflatten(treedef, kept)
+    return step, jax.tree.unflatten(treedef, leaves)
 
-  def keep(self, name: str, step: int, state: Any) -> None:
+  def write_state(self, name: str, step: int, state: Any) -> None:
     """Writes the state after some steps, in place of an earlier one."""
     leaves = jax.device_get(jax.tree.leaves(state))
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
@@ -200,7 +199,7 @@ class Progress:
     return int(max(1, min(fit, _GROWTH * self._timed_steps)))
 
   def _time_part(self, steps: int, seconds: float) -> None:
-    """Takes note of how long some steps have taken."""
+    """Records how long some steps took."""
     if self._is_compiled:
       self._step_seconds = seconds / steps
       self._timed_steps = max(self._timed_steps, steps)

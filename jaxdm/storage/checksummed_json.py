@@ -25,11 +25,11 @@ def digest(content: bytes) -> str:
 
 def file_digest(path: epath.Path) -> str:
   """`digest` of a file, which is read in parts."""
-  found = hashlib.blake2b(digest_size=16)
+  hasher = hashlib.blake2b(digest_size=16)
   with path.open("rb") as file:
     while content := file.read(_PART_BYTES):
-      found.update(content)
-  return found.hexdigest()
+      hasher.update(content)
+  return hasher.hexdigest()
 
 
 def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> None:
@@ -68,11 +68,11 @@ def _digest_of(value: Mapping[str, Any]) -> str:
   return digest(json.dumps(value).encode())
 
 
-def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def differences(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
   """One phrase per setting in which two mappings differ."""
-  keys = sorted(stored.keys() | asked.keys())
+  keys = sorted(stored.keys() | requested.keys())
   return [
-    f"{key}: stored {stored.get(key)!r}, asked {asked.get(key)!r}"
+    f"{key}: stored {stored.get(key)!r}, asked {requested.get(key)!r}"
     for key in keys
-    if stored.get(key) != asked.get(key)
+    if stored.get(key) != requested.get(key)
   ]

@@ -43,7 +43,7 @@ class Bits(NamedTuple):
 
 
 @runtime_checkable
-class Identified(Protocol):
+class HasIdentity(Protocol):
   """An object that says itself what it depends on."""
 
   def identity(self) -> Any:
@@ -63,7 +63,8 @@ def digest(value: Any) -> str:
   Args:
     value: None, bool, int, float, str, bytes, a mapping or sequence, a frozen dataclass,
       a NumPy or JAX array of numbers, a typed JAX key, an object with a method `identity`
-      (such as `training_sets.PackedMasks` and `store.Matrix`), or any nesting of these.
+      (as `training_sets.PackedMasks` and `store.MatrixView` are), or any nesting of
+      these.
 
   Returns:
     32 hexadecimal characters.
@@ -72,9 +73,9 @@ def digest(value: Any) -> str:
     TypeError: on anything else, such as a function or an array of objects, saying where
       it is.
   """
-  found = _new_hash()
-  _encode(found, value, "value")
-  return found.hexdigest()
+  hasher = _new_hash()
+  _encode(hasher, value, "value")
+  return hasher.hexdigest()
 
 
 def computation() -> dict[str, Any]:
@@ -90,11 +91,11 @@ def made_by() -> dict[str, str]:
     Versions of packages, a digest of all files of jaxdm, the kind of device, and the
     variables and options that change what XLA compiles, if they are set.
   """
-  found = {name: _version(name) for name in _PACKAGES}
-  found["code"] = code_digest(pathlib.Path(str(importlib.resources.files("jaxdm"))))
-  found["device"] = _device()
+  about = {name: _version(name) for name in _PACKAGES}
+  about["code"] = code_digest(pathlib.Path(str(importlib.resources.files("jaxdm"))))
+  about["device"] = _device()
   variables = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
-  return found | variables | numerics.changed_options()
+  return about | variables | numerics.changed_options()
 
 
 def _version(package: str) -> str:
@@ -138,39 +139,39 @@ def _new_hash() -> "hashlib.blake2b":
   return hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
 
-def _encode(found: "hashlib.blake2b", value: Any, place: str) -> None:
+def _encode(hasher: "hashlib.blake2b", value: Any, place: str) -> None:
   """Adds a value's type, length and content to a digest."""
   if value is None or type(value) is bool:
-    _add(found, b"n", str(value).encode())
+    _add(hasher, b"n", str(value).encode())
   elif type(value) is int:
-    _add(found, b"i", str(value).encode())
+    _add(hasher, b"i", str(value).encode())
   elif type(value) is float:
-    _add(found, b"f", value.hex().encode())
+    _add(hasher, b"f", value.hex().encode())
   elif type(value) is str:
-    _add(found, b"s", value.encode("utf-8", "surrogatepass"))
+    _add(hasher, b"s", value.encode("utf-8", "surrogatepass"))
   elif type(value) is bytes:
-    _add(found, b"b", value)
+    _add(hasher, b"b", value)
   elif isinstance(value, Bits):
-    _encode_bits(found, value)
+    _encode_bits(hasher, value)
   elif isinstance(value, (np.ndarray, np.generic, jax.Array)) and not isinstance(
     value, np.ma.MaskedArray
   ):
-    _encode_array(found, value, place)
+    _encode_array(hasher, value, place)
   elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-    _encode_dataclass(found, value, place)
-  elif isinstance(value, Identified) and not isinstance(value, type):
-    _encode(found, value.identity(), place)
+    _encode_dataclass(hasher, value, place)
+  elif isinstance(value, HasIdentity) and not isinstance(value, type):
+    _encode(hasher, value.identity(), place)
   elif isinstance(value, Mapping):
-    _encode_parts(found, b"m", value, place)
+    _encode_parts(hasher, b"m", value, place)
   elif isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
     fields = getattr(value, "_fields", None)  # Of a named tuple.
     if fields:
-      named = dict(zip(fields, value, strict=True))
-      _encode_parts(found, b"t", named, place)
+      by_field = dict(zip(fields, value, strict=True))
+      _encode_parts(hasher, b"t", by_field, place)
     else:
-      _add(found, b"l", str(len(value)).encode())
+      _add(hasher, b"l", str(len(value)).encode())
       for i, item in enumerate(value):
-        _encode(found, item, f"{place}[{i}]")
+        _encode(hasher, item, f"{place}[{i}]")
   else:
     raise TypeError(
       f"an identity cannot hold {place}, a {type(value).__module__}."
@@ -179,34 +180,34 @@ def _encode(found: "hashlib.blake2b", value: Any, place: str) -> None:
     )
 
 
-def _add(found: "hashlib.blake2b", tag: bytes, content: bytes) -> None:
+def _add(hasher: "hashlib.blake2b", tag: bytes, content: bytes) -> None:
   """Adds a type's tag, a length, and as many bytes."""
-  found.update(b"%b%d:" % (tag, len(content)))
-  found.update(content)
+  hasher.update(b"%b%d:" % (tag, len(content)))
+  hasher.update(content)
 
 
 def _encode_parts(
-  found: "hashlib.blake2b", tag: bytes, parts: Mapping[Any, Any], place: str
+  hasher: "hashlib.blake2b", tag: bytes, parts: Mapping[Any, Any], place: str
 ) -> None:
   """Adds a mapping, ordered by the digests of its keys."""
-  _add(found, tag, str(len(parts)).encode())
+  _add(hasher, tag, str(len(parts)).encode())
   for key_digest, key in sorted((digest(key), key) for key in parts):
-    _add(found, b"k", key_digest.encode())
-    _encode(found, parts[key], f"{place}[{key!r}]")
+    _add(hasher, b"k", key_digest.encode())
+    _encode(hasher, parts[key], f"{place}[{key!r}]")
 
 
-def _encode_dataclass(found: "hashlib.blake2b", value: Any, place: str) -> None:
+def _encode_dataclass(hasher: "hashlib.blake2b", value: Any, place: str) -> None:
   """Adds a frozen dataclass's name and fields."""
   if not type(value).__dataclass_params__.frozen:
     raise TypeError(f"an identity cannot hold {place}, a dataclass that is not frozen")
   fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-  _encode_parts(found, b"d", {type(value).__qualname__: fields}, place)
+  _encode_parts(hasher, b"d", {type(value).__qualname__: fields}, place)
 
 
-def _encode_array(found: "hashlib.blake2b", array: Any, place: str) -> None:
+def _encode_array(hasher: "hashlib.blake2b", array: Any, place: str) -> None:
   """Adds an array's type and shape, and its bytes in C order and little-endian."""
   if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-    _add(found, b"K", str(jax.random.key_impl(array)).encode())
+    _add(hasher, b"K", str(jax.random.key_impl(array)).encode())
     array = jax.random.key_data(array)
   dtype = np.dtype(array.dtype)
   if not (dtype.kind == "b" or jax.dtypes.issubdtype(dtype, np.number)):
@@ -215,12 +216,12 @@ def _encode_array(found: "hashlib.blake2b", array: Any, place: str) -> None:
     )
   if dtype.kind == "b" and array.ndim:
     packed = (np.packbits(block, axis=-1) for block in _blocks(array))
-    _encode_rows(found, "bool", array.shape, packed)
+    _encode_rows(hasher, "bool", array.shape, packed)
   else:
-    _encode_rows(found, dtype.name, array.shape, _blocks(array))
+    _encode_rows(hasher, dtype.name, array.shape, _blocks(array))
 
 
-def _encode_bits(found: "hashlib.blake2b", value: Bits) -> None:
+def _encode_bits(hasher: "hashlib.blake2b", value: Bits) -> None:
   """Adds packed bools as the plain array is added."""
   used = value.shape[-1] % 8
   last = np.uint8(0xFF << (8 - used) & 0xFF) if used else np.uint8(0xFF)
@@ -231,21 +232,21 @@ def _encode_bits(found: "hashlib.blake2b", value: Bits) -> None:
         block = np.concatenate([block[..., :-1], block[..., -1:] & last], axis=-1)
       yield block
 
-  _encode_rows(found, "bool", value.shape, clear_blocks())
+  _encode_rows(hasher, "bool", value.shape, clear_blocks())
 
 
 def _encode_rows(
-  found: "hashlib.blake2b",
+  hasher: "hashlib.blake2b",
   dtype: str,
   shape: Sequence[int],
   blocks: Iterator[np.ndarray],
 ) -> None:
   """Adds an array whose blocks of rows come one by one."""
-  _add(found, b"a", f"{dtype}{[int(size) for size in shape]}".encode())
+  _add(hasher, b"a", f"{dtype}{[int(size) for size in shape]}".encode())
   for block in blocks:
     little = block.astype(block.dtype.newbyteorder("<"), copy=False)
     # A view of bytes: some types, such as bfloat16, have no buffer.
-    found.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
+    hasher.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
 
 
 def _blocks(array: Any) -> Iterator[np.ndarray]:

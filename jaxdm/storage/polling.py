@@ -1,4 +1,4 @@
-"""How processes of one job wait for what another one leaves on their disk."""
+"""How processes of one job wait for files that another one writes to their disk."""
 
 import operator
 import time
@@ -21,14 +21,14 @@ def check_share(share: tuple[int, int]) -> None:
 
 
 def until(ready: Callable[[], object], what: str) -> None:
-  """Asks `ready` until it is true, ever more seldom.
+  """Waits until `ready` returns a true value, with growing pauses between the calls.
 
-  Nobody can tell a slow process from one that writes to another disk, so that the wait
-  is endless; after two minutes, and whenever as long again has passed, it warns.
+  A slow process cannot be told from one that writes to another disk. So the wait has no
+  end; after 2 minutes, and then after 4, 8, ... minutes, it warns.
 
   Args:
     ready: whether the wait is over.
-    what: is awaited; the warning names it.
+    what: names in the warning what is waited for.
   """
   start, pause, silent = time.monotonic(), _FIRST_SECONDS, _SILENT_SECONDS
   while not ready():

@@ -1,4 +1,4 @@
-"""Models that are remembered by training set, labels and seed, and trained only once."""
+"""Models that are stored by training set, labels and seed, and trained only once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -27,10 +27,10 @@ def recall(
   """Margins of models: those that a bank lacks are trained and stored.
 
   Args:
-    bank: remembers them.
+    bank: stores them.
     models: which are wanted, some perhaps more than once.
     train: takes parts of at most `rows` models, and yields float[m, t] margins of each in
-      order. Each part is stored before the next one is asked for.
+      order. Each part is stored before the next one is requested.
     rows: models a part.
     share: (i, N): this is process i of N that ask for the same models, in the same
       order: each trains an Nth and waits for the others to store the rest.
@@ -46,7 +46,7 @@ def recall(
   index, processes = share
   first = {model_id: row for row, model_id in reversed(list(enumerate(ids)))}
   mine = sorted(first.values())[index::processes]
-  todo = np.array([row for row in mine if ids[row] not in bank], int)
+  missing = np.array([row for row in mine if ids[row] not in bank], int)
 
   def report_progress() -> bool:
     done = sum(model_id in bank for model_id in ids)
@@ -57,19 +57,19 @@ def recall(
     bank.refresh()
     return report_progress()
 
-  ended = report_progress()
-  parts = [todo[i : i + rows] for i in range(0, len(todo), rows)]
-  asked = (models.rows(part) for part in parts)
-  for part, margins_mt in zip(parts, train(asked), strict=True):
+  is_done = report_progress()
+  parts = [missing[i : i + rows] for i in range(0, len(missing), rows)]
+  parts_to_train = (models.rows(part) for part in parts)
+  for part, margins_mt in zip(parts, train(parts_to_train), strict=True):
     names = [streams[row] for row in part]
     bank.append(names, models.masks_mn[part], models.labels_mn[part], margins_mt)
-    ended = report_progress()
-  if not ended:
+    is_done = report_progress()
+  if not is_done:
     polling.until(all_are_stored, "its share of the models")
   return bank.margins(ids)
 
 
-class Remembered:
+class CachedRetrain:
   """A `retrain` function whose results are kept in a folder; see `remember`."""
 
   def __init__(
@@ -88,7 +88,7 @@ class Remembered:
     *,
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> np.ndarray:
-    """Margins float32[m, t]; only what the folder lacks is asked of the function."""
+    """Margins float32[m, t]; the function trains only models that the folder lacks."""
     masks = np.asarray(masks, bool)
     labels = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
     models = Models(masks, labels, np.asarray(seeds))
@@ -114,7 +114,7 @@ def remember(
   *,
   folder: str | epath.PathLike,
   depends_on: Any,
-) -> Remembered:
+) -> CachedRetrain:
   """Keeps the margins of every model that a `retrain` function trains.
 
   A model is known by its training set, the labels of that set, and its seed. What else
@@ -158,4 +158,4 @@ def remember(
     },
     label_classes=num_classes,
   )
-  return Remembered(retrain, bank_lib.Bank(store), len(target_labels))
+  return CachedRetrain(retrain, bank_lib.Bank(store), len(target_labels))

@@ -1,4 +1,4 @@
-"""A crash-safe store of rows, in chunks that say when they are whole.
+"""A crash-safe store of rows, in chunks with markers that say which are complete.
 
 On disk:
 
@@ -6,7 +6,7 @@ On disk:
   <array>/zarr.json, c/...   zarr v3, one file for each chunk of rows
   done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
 
-A chunk without its marker never happened. JSON files carry a digest of their own
+A chunk without its marker counts as missing. JSON files carry a digest of their own
 content, so that every byte of the store is covered: `verify` looks at all of them. Chunks
 have numbers, and whoever writes a chunk writes all of it, so that processes which write
 different chunks never meet, and two which write the same rows write the same bytes.
@@ -76,21 +76,21 @@ class Store:
     self.columns = dict(columns)
     self._provenance = provenance
     self._has_compared_makers = False
-    wanted = {
+    requested = {
       "format": _FORMAT,
       "columns": {name: list(column) for name, column in columns.items()},
       **json.loads(json.dumps(settings)),
     }
     manifest = self.path / "manifest.json"
     if not manifest.exists():
-      self._begin(manifest, wanted, rows_per_chunk)
+      self._begin(manifest, requested, rows_per_chunk)
     stored = checksummed_json.read(manifest)
     check_format(self.path, stored)
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
-    if wrong := checksummed_json.differences(stored, wanted):
+    if wrong := checksummed_json.differences(stored, requested):
       raise StoreError(None, f"{self.path} holds other models: {'; '.join(wrong)}")
-    self.settings = wanted
+    self.settings = requested
     self._arrays = {name: self._open(name) for name in columns}
 
   @property
@@ -99,7 +99,7 @@ class Store:
     return identity.made_by() | dict(self._provenance())
 
   def _begin(
-    self, manifest: epath.Path, wanted: Mapping[str, Any], rows_per_chunk: int
+    self, manifest: epath.Path, requested: Mapping[str, Any], rows_per_chunk: int
   ) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
@@ -115,10 +115,10 @@ class Store:
       "metadata": digests,
       "made_by": self.made_by,
     }
-    checksummed_json.write(manifest, {**wanted, **own}, new=True)
+    checksummed_json.write(manifest, {**requested, **own}, new=True)
 
   def chunks(self) -> dict[int, int]:
-    """The rows in each chunk that is whole, by chunk; a listing, nothing is read."""
+    """The rows in each complete chunk, by chunk; files are listed, and none is read."""
     return dict(sorted(map(parse_marker, self._marker_names())))
 
   def write(
@@ -173,7 +173,7 @@ class Store:
       raise StoreError(None, f"{self.path} is damaged: {error}") from error
 
   def chunks_at(self, chunk: int) -> list[int]:
-    """The rows that a chunk's markers tell of; none if it is not whole."""
+    """The rows that a chunk's markers name; none if the chunk is not complete."""
     return [parse_marker(name)[1] for name in self._marker_names(f"{chunk:014d}-")]
 
   def about(self, chunk: int, rows: int) -> dict[str, Any]:
@@ -191,13 +191,13 @@ class Store:
       of them, as its marker has them. They change with every number in a chunk. A file
       that is changed without its marker is damage, which `verify.damage` finds.
     """
-    there = self.chunks()
-    needed = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
-    if lacking := [chunk for chunk in needed if chunk not in there]:
+    chunks = self.chunks()
+    needed_chunks = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
+    if lacking := [chunk for chunk in needed_chunks if chunk not in chunks]:
       raise StoreError(
         None, f"{self.path} lacks chunk {lacking[0]} of the rows asked for"
       )
-    markers = _read_all([self._marker_path(c, there[c]) for c in needed])
+    markers = _read_all([self._marker_path(c, chunks[c]) for c in needed_chunks])
     return {
       "settings": self.settings,
       "rows_per_chunk": self.rows_per_chunk,
@@ -210,8 +210,8 @@ class Store:
     if self._has_compared_makers:
       return
     self._has_compared_makers = True
-    mine, found = self.made_by, makers(self.path)
-    wrong = {w for other in found for w in checksummed_json.differences(other, mine)}
+    mine, others = self.made_by, makers(self.path)
+    wrong = {w for other in others for w in checksummed_json.differences(other, mine)}
     if wrong:
       warnings.warn(
         f"{self.path} holds models that were made otherwise than those written now "
@@ -221,7 +221,7 @@ class Store:
       )
 
   def forget(self, chunk: int) -> None:
-    """Makes a chunk one that never happened."""
+    """Removes the markers of a chunk, which then counts as missing."""
     for name in self._marker_names(f"{chunk:014d}-"):
       (self.path / "done" / name).unlink(missing_ok=True)
 
@@ -245,8 +245,8 @@ class Store:
     return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
 
 
-class Matrix:
-  """Some rows of one of a store's arrays, read where they are indexed.
+class MatrixView:
+  """Some rows of one of a store's arrays, which are read when they are indexed.
 
   Attributes:
     shape: (rows, columns).
@@ -283,14 +283,14 @@ class Matrix:
       self._name, self._rows[rows], slice(first + start, first + stop)
     )
 
-  def take(self, rows: np.ndarray) -> "Matrix":
+  def take(self, rows: np.ndarray) -> "MatrixView":
     """Some of the rows."""
-    return Matrix(self._store, self._name, self._rows[rows], self._columns)
+    return MatrixView(self._store, self._name, self._rows[rows], self._columns)
 
   def identity(self) -> dict[str, Any]:
     """For `identity.digest`: which numbers these are; see `Store.identity`."""
-    named = {"array": self._name, "columns": self._columns}
-    return named | self._store.identity(self._rows)
+    place = {"array": self._name, "columns": self._columns}
+    return place | self._store.identity(self._rows)
 
 
 def check_format(path: epath.Path, manifest: Mapping[str, Any]) -> None:
@@ -311,12 +311,12 @@ def makers(path: epath.Path) -> list[dict[str, str]]:
   may replace chunks at the same time.
   """
   markers = atomic_io.find(path / "done", "*.json")
-  found: list[dict[str, str]] = []
+  distinct: list[dict[str, str]] = []
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
     for maker in pool.map(_maker, [path / "manifest.json", *markers]):
-      if maker and maker not in found:
-        found.append(maker)
-  return found
+      if maker and maker not in distinct:
+        distinct.append(maker)
+  return distinct
 
 
 def _maker(path: epath.Path) -> dict[str, str]:

@@ -82,14 +82,14 @@ def write_from(
       becomes the nearest number that it can, with the same sign.
     classes_mn: int, the class of the largest logit, if the store keeps them.
   """
-  chunk, there = divmod(first, store.rows_per_chunk)
+  chunk, before = divmod(first, store.rows_per_chunk)
   size_mn = np.clip(np.abs(margins_mn), _LEAST, _MOST)
   margins_mn = np.where(margins_mn == 0, 0, np.copysign(size_mn, margins_mn))
   arrays = {"margins": margins_mn}
   if classes_mn is not None:
     arrays["classes"] = classes_mn
-  if there:
-    rows = slice(first - there, first)
+  if before:
+    rows = slice(first - before, first)
     arrays = {
       name: np.concatenate([store.read(name, rows), array])
       for name, array in arrays.items()

@@ -1,4 +1,4 @@
-"""Looks after stores: what they hold, whether every byte is as it was written, repair.
+"""Verifies every byte of stores, repairs and merges them, and says what they hold.
 
 All of it works on the folder alone, without the settings that it was made with.
 """
@@ -13,7 +13,7 @@ from jaxdm.storage.checksummed_json import StoreError
 
 
 class Damage(NamedTuple):
-  """One file that is not what was written.
+  """One file that differs from what was written.
 
   Attributes:
     chunk: the chunk that must be forgotten; None: the store's own description.
@@ -27,9 +27,9 @@ class Damage(NamedTuple):
 
 
 def damage(path: str | epath.PathLike) -> Iterator[Damage]:
-  """Looks at every byte of a store and says which files are not what was written.
+  """Compares every byte of a store with the digests that were written with it.
 
-  Needs nothing but the folder; chunks without a marker are not looked at.
+  Needs nothing but the folder. Chunks without a marker are left out.
   """
   root = epath.Path(path)
   try:
@@ -96,9 +96,9 @@ def reopen(path: str | epath.PathLike) -> store.Store:
 
 
 def forget(path: str | epath.PathLike, damage: Damage) -> None:
-  """Removes a damaged file, and the markers of its chunk, which then never happened.
+  """Removes a damaged file, and the markers of its chunk, which then counts as missing.
 
-  A store's own description is made anew when it is opened next.
+  A store's own description is written again when the store is opened next.
   """
   root = epath.Path(path)
   if damage.chunk is not None:
@@ -108,9 +108,9 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
 
 
 def sweep(path: str | epath.PathLike) -> None:
-  """Removes what killed writers left half-written in a store or another folder.
+  """Removes the incomplete files of killed writers from a store or another folder.
 
-  Nobody may be writing to it.
+  No process may be writing to it.
   """
   root = epath.Path(path)
   if atomic_io.is_remote(root):
@@ -145,14 +145,14 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   have = dict(
     store.parse_marker(marker.name) for marker in atomic_io.find(mine / "done", "*.json")
   )
-  copied = left = 0
+  copied = incomplete = 0
   for marker in atomic_io.find(theirs / "done", "*.json"):
     chunk, rows = store.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
     about = checksummed_json.read(marker)
     if not all((theirs / file).exists() for file in about["files"]):
-      left += 1
+      incomplete += 1
       continue
     contents = {file: (theirs / file).read_bytes() for file in about["files"]}
     for file, digest in about["files"].items():
@@ -164,7 +164,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
       store.write_file(mine / file, content)
     checksummed_json.write(mine / "done" / marker.name, about)
     copied += 1
-  return copied, left
+  return copied, incomplete
 
 
 def _compare(

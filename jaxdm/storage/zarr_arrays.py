@@ -70,19 +70,19 @@ def encode_chunk(
     StoreError: if a number is larger than the array's type can hold.
   """
   spec = {**_spec(column, rows_per_chunk), "kvstore": {"driver": "memory"}}
-  made = ts.open(spec, create=True, context=ts.Context()).result()
+  store = ts.open(spec, create=True, context=ts.Context()).result()
   first, dtype = chunk * rows_per_chunk, column.dtype
   with np.errstate(over="ignore"):
-    stored = np.asarray(array, dtype)
-  if stored.dtype.kind != "f" and not np.array_equal(stored, array):
+    values = np.asarray(array, dtype)
+  if values.dtype.kind != "f" and not np.array_equal(values, array):
     raise StoreError(
       None, f"{dtype} cannot hold {name} of {array.min()} to {array.max()}"
     )
-  if np.isinf(stored[np.isfinite(array)]).any():
+  if np.isinf(values[np.isfinite(array)]).any():
     most = np.abs(array[np.isfinite(array)]).max()
     raise StoreError(None, f"{dtype} cannot hold {name} of {most:.6g}")
-  made[first : first + len(array)].write(stored).result()
-  kvstore = made.kvstore
+  store[first : first + len(array)].write(values).result()
+  kvstore = store.kvstore
   assert kvstore is not None
   keys = [key for key in kvstore.list().result() if key != b"zarr.json"]
   return {key.decode(): kvstore.read(key).result().value for key in keys}

@@ -19,11 +19,11 @@ def translate(key: Array, images: Array, pixels: int) -> Array:
   batch = images.shape[0]
   shifts = jax.random.randint(key, (2, batch, 1), -pixels, pixels + 1)
   for axis, shift in zip((1, 2), shifts, strict=True):
-    images = _shifted(images, shift.reshape(batch, 1, 1, 1), axis, pixels)
+    images = _shift(images, shift.reshape(batch, 1, 1, 1), axis, pixels)
   return images
 
 
-def _shifted(images: Array, shift: Array, axis: int, pixels: int) -> Array:
+def _shift(images: Array, shift: Array, axis: int, pixels: int) -> Array:
   """Images shifted along an axis, each by a number of its own in [-pixels, pixels].
 
   By a choice among all shifts: indexing pixels would be slow on accelerators, on TPUs by
@@ -31,11 +31,11 @@ def _shifted(images: Array, shift: Array, axis: int, pixels: int) -> Array:
   """
   size, around = images.shape[axis], [(0, 0)] * images.ndim
   around[axis] = (pixels, pixels)
-  padded, found = jnp.pad(images, around, mode="edge"), images
+  padded, shifted = jnp.pad(images, around, mode="edge"), images
   for k in range(-pixels, pixels + 1):
     part = lax.slice_in_dim(padded, pixels + k, pixels + k + size, axis=axis)
-    found = jnp.where(shift == k, part, found)
-  return found
+    shifted = jnp.where(shift == k, part, shifted)
+  return shifted
 
 
 def cutout(key: Array, images: Array, pixels: int) -> Array:

@@ -25,7 +25,7 @@ CHANGES = "changes"
 class BaseTrainer(abc.ABC):
   """A `retrain` function of masks, labels and seeds that stores what it trains.
 
-  A subclass defines `rows`, `provenance`, `_depends_on` and `_trained_margins`, and says
+  A subclass defines `rows`, `provenance`, `_depends_on` and `train_parts`, and says
   whether it knows the classes that models choose, beside their margins.
 
   Attributes:
@@ -84,8 +84,8 @@ class BaseTrainer(abc.ABC):
     """What margins depend on beside labels, targets and seed, as JSON values."""
 
   @abc.abstractmethod
-  def _trained_margins(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
-    """Margins float32[m, t] of each part of at most `rows` models."""
+  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Trains models; yields margins float32[m, t] of each part of at most `rows`."""
 
   @functools.cached_property
   def _identity(self) -> dict[str, Any]:
@@ -203,19 +203,19 @@ class BaseTrainer(abc.ABC):
       return recall.recall(
         self.changes,
         models,
-        self._trained_margins,
+        self.train_parts,
         rows=rows,
         share=self._share,
         progress=progress,
       )
-    found = np.empty((len(masks), len(self.target_labels)), np.float32)
+    margins = np.empty((len(masks), len(self.target_labels)), np.float32)
     starts = range(0, len(masks), rows)
     progress(0, len(masks))
-    asked = (models.rows(slice(start, start + rows)) for start in starts)
-    for start, margins_mt in zip(starts, self._trained_margins(asked), strict=True):
-      found[start : start + rows] = margins_mt
+    parts = (models.rows(slice(start, start + rows)) for start in starts)
+    for start, margins_mt in zip(starts, self.train_parts(parts), strict=True):
+      margins[start : start + rows] = margins_mt
       progress(start + len(margins_mt), len(masks))
-    return found
+    return margins
 
   def _mark_diverged(self, margins_mt: np.ndarray) -> np.ndarray:
     """Counts models that diverged, and sets their rows to NaN in place."""

@@ -1,6 +1,6 @@
 """Batch norm and ReLU in one operation with a derivative of its own.
 
-Derived automatically, the backward pass keeps float32 copies of what is normalised and
+Derived automatically, the backward pass keeps float32 copies of the normalised input and
 many small vectors between the passes. Here it keeps the input in its own type and two
 vectors per channel, and computes the rest again from them.
 
@@ -82,11 +82,11 @@ def _along_rows(vectors_kc: Array, span: int) -> Array:
   def tiled(vectors_kc: Array) -> Array:
     return jnp.tile(vectors_kc, (1, span))
 
-  repeated: Array = lax.platform_dependent(vectors_kc, cpu=product, default=tiled)
-  return repeated
+  rows: Array = lax.platform_dependent(vectors_kc, cpu=product, default=tiled)
+  return rows
 
 
-def scaled(x: Array, scale_c: Array, bias_c: Array, moments: Moments) -> Array:
+def scale(x: Array, scale_c: Array, bias_c: Array, moments: Moments) -> Array:
   """relu(scale * (x - mean) / sqrt(var + EPSILON) + bias), in the type and shape of x.
 
   Args:
@@ -108,8 +108,8 @@ def _line(scale_c: Array, bias_c: Array, moments: Moments) -> Array:
 
 
 @jax.custom_vjp
-def normalised(x: Array, scale_c: Array, bias_c: Array) -> tuple[Array, Moments]:
-  """`scaled` by the batch's own moments, and those.
+def normalise(x: Array, scale_c: Array, bias_c: Array) -> tuple[Array, Moments]:
+  """`scale` by the batch's own moments, and those.
 
   Args:
     x: [b, h, w, c].
@@ -129,39 +129,39 @@ def _forward(x: Array, scale_c: Array, bias_c: Array) -> tuple[Any, Any]:
   sums = _sums(rows, rows**2)
   mean_c, square_c = _per_channel(sums, span) / (x.size // x.shape[-1])
   moments = Moments(mean_c, jnp.maximum(square_c - mean_c**2, 0.0))
-  y = scaled(x, scale_c, bias_c, moments)
+  y = scale(x, scale_c, bias_c, moments)
   return (y, moments), (x, scale_c, bias_c, moments)
 
 
-def _backward(kept: Any, cotangents: Any) -> tuple[Array, Array, Array]:
+def _backward(residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
   """Ioffe and Szegedy, 'Batch Normalization' (arXiv:1502.03167), section 3; and ReLU."""
-  x, scale_c, bias_c, moments = kept
+  x, scale_c, bias_c, moments = residuals
   span, count = _span(x.shape), x.size // x.shape[-1]
-  rows, goal = _rows(x, span), _rows(cotangents[0], span)
+  rows, cotangent = _rows(x, span), _rows(cotangents[0], span)
   line_c = _line(scale_c, bias_c, moments)
   line = _along_rows(line_c, span)
-  all_goal = goal
-  goal = jnp.where(rows * line[0] + line[1] > 0, goal, 0.0)
+  full = cotangent
+  cotangent = jnp.where(rows * line[0] + line[1] > 0, cotangent, 0.0)
 
-  def by_sign(all_goal: Array, _: Array) -> Array:
-    return all_goal * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
+  def by_sign(full: Array, _: Array) -> Array:
+    return full * jnp.sign(jnp.maximum(rows * line[0] + line[1], 0.0))
 
   # The same again for GPUs: XLA would keep the signs in memory between the sums and the
   # gradient, even from the forward pass on, which takes longer than to compute them twice
   # from what is read anyway.
-  summed = lax.platform_dependent(
-    all_goal, goal, cuda=by_sign, default=lambda _, goal: goal
+  terms = lax.platform_dependent(
+    full, cotangent, cuda=by_sign, default=lambda _, positive: positive
   )
-  sums = _sums(summed, summed * rows)
-  goal_c, product_c = _per_channel(sums, span)
+  sums = _sums(terms, terms * rows)
+  cotangent_c, product_c = _per_channel(sums, span)
   inverse_c = lax.rsqrt(moments.var + EPSILON)
-  scale_grad_c = inverse_c * (product_c - moments.mean * goal_c)
-  # dx = slope * (goal - mean(goal) - x_hat * mean(goal * x_hat)), as one line in x.
+  scale_grad_c = inverse_c * (product_c - moments.mean * cotangent_c)
+  # dx = slope * (dy - mean(dy) - x_hat * mean(dy * x_hat)), as one line in x.
   tilt_c = -line_c[0] * inverse_c * scale_grad_c / count
-  level_c = -line_c[0] * goal_c / count - tilt_c * moments.mean
+  level_c = -line_c[0] * cotangent_c / count - tilt_c * moments.mean
   back = _along_rows(jnp.stack([line_c[0], tilt_c, level_c]), span)
-  x_grad = goal * back[0] + rows * back[1] + back[2]
-  return x_grad.astype(x.dtype).reshape(x.shape), scale_grad_c, goal_c
+  x_grad = cotangent * back[0] + rows * back[1] + back[2]
+  return x_grad.astype(x.dtype).reshape(x.shape), scale_grad_c, cotangent_c
 
 
-normalised.defvjp(_forward, _backward)
+normalise.defvjp(_forward, _backward)

@@ -67,25 +67,25 @@ def missing(
   Returns:
     The numbers of the models that each such chunk lacks, at its end.
   """
-  size, whole = store.rows_per_chunk, store.chunks()
+  size, rows_of = store.rows_per_chunk, store.chunks()
   index, of = shard
-  found = []
+  ranges = []
   for chunk in range(index, -(-count // size), of):
-    numbers = range(chunk * size + whole.get(chunk, 0), min((chunk + 1) * size, count))
+    numbers = range(chunk * size + rows_of.get(chunk, 0), min((chunk + 1) * size, count))
     if numbers:
-      found.append(numbers)
-  return found
+      ranges.append(numbers)
+  return ranges
 
 
 def lacking(collection: Collection, *, shard: tuple[int, int] = (0, 1)) -> list[range]:
   """Which models one of a collection's stores lacks, chunk by chunk; see `missing`."""
-  found: dict[int, range] = {}
+  first_lacking: dict[int, range] = {}
   for store in collection.stores:
     for numbers in missing(store, collection.models, shard=shard):
       chunk = numbers.start // store.rows_per_chunk
-      before = found.get(chunk, numbers)
-      found[chunk] = min(before, numbers, key=lambda part: part.start)
-  return [found[chunk] for chunk in sorted(found)]
+      before = first_lacking.get(chunk, numbers)
+      first_lacking[chunk] = min(before, numbers, key=lambda part: part.start)
+  return [first_lacking[chunk] for chunk in sorted(first_lacking)]
 
 
 class Predictions(NamedTuple):
@@ -116,8 +116,8 @@ class Predictions(NamedTuple):
 
   def take(self, rows: slice | int) -> "Predictions":
     """Those of some of the models."""
-    taken: list[Any] = [None if part is None else part[rows] for part in self]
-    return Predictions(*taken)
+    parts: list[Any] = [None if part is None else part[rows] for part in self]
+    return Predictions(*parts)
 
 
 def write(
@@ -133,8 +133,8 @@ def write(
   """
   for store in collection.stores:
     chunk = numbers.start // store.rows_per_chunk
-    there = max(store.chunks_at(chunk), default=0)
-    first = max(numbers.start, chunk * store.rows_per_chunk + there)
+    count = max(store.chunks_at(chunk), default=0)
+    first = max(numbers.start, chunk * store.rows_per_chunk + count)
     if first >= numbers.stop:
       continue
     new = slice(first - numbers.start, None)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdm.training import cpu_conv
-from jaxdm.training.im2col import Pads, checked_padding, im2col
+from jaxdm.training.im2col import Padding, check_padding, im2col
 from jaxdm.typing import Array
 
 Backend = Literal["cpu", "im2col", "lax"]
@@ -26,7 +26,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def _by_xla(
-  images: Array, kernel: Array, strides: Sizes, padding: Pads, precision: Any
+  images: Array, kernel: Array, strides: Sizes, padding: Padding, precision: Any
 ) -> Array:
   """The convolution as XLA knows it."""
   images, kernel = jnp.asarray(images), jnp.asarray(kernel)
@@ -39,7 +39,7 @@ _direct = jax.custom_vjp(_by_xla, nondiff_argnums=(2, 3, 4))
 
 
 def _direct_forward(
-  images: Array, kernel: Array, strides: Sizes, padding: Pads, precision: Any
+  images: Array, kernel: Array, strides: Sizes, padding: Padding, precision: Any
 ) -> tuple[Array, tuple[Array, Array]]:
   """The convolution, and what its gradients need."""
   out = _direct(images, kernel, strides, padding, precision)
@@ -47,32 +47,45 @@ def _direct_forward(
 
 
 def _direct_backward(
-  strides: Sizes, padding: Pads, precision: Any, kept: tuple[Array, Array], goal: Array
+  strides: Sizes,
+  padding: Padding,
+  precision: Any,
+  residuals: tuple[Array, Array],
+  cotangent: Array,
 ) -> tuple[Array, Array]:
   """Gradients with respect to images and kernel."""
-  images, kernel = kept
+  images, kernel = residuals
   how = strides, padding, precision
-  (image_grad,) = jax.linear_transpose(lambda x: _by_xla(x, kernel, *how), images)(goal)
+  (image_grad,) = jax.linear_transpose(lambda x: _by_xla(x, kernel, *how), images)(
+    cotangent
+  )
 
   @jax.custom_batching.custom_vmap
-  def kernel_gradient(images: Array, goal: Array) -> Array:
-    (gradient,) = jax.linear_transpose(lambda k: _by_xla(images, k, *how), kernel)(goal)
+  def kernel_gradient(images: Array, cotangent: Array) -> Array:
+    (gradient,) = jax.linear_transpose(lambda k: _by_xla(images, k, *how), kernel)(
+      cotangent
+    )
     return jnp.asarray(gradient)
 
   @kernel_gradient.def_vmap
-  def many(_: int, batched: Sequence[bool], images: Array, goal: Array) -> Any:
+  def many(_: int, batched: Sequence[bool], images: Array, cotangent: Array) -> Any:
     axes = tuple(0 if is_batched else None for is_batched in batched)
     one = functools.partial(_kernel_products, kernel.shape[:2], *how)
-    return jax.vmap(one, axes)(images, goal), True
+    return jax.vmap(one, axes)(images, cotangent), True
 
-  return image_grad, kernel_gradient(images, goal)
+  return image_grad, kernel_gradient(images, cotangent)
 
 
 def _kernel_products(
-  window: Sizes, strides: Sizes, padding: Pads, precision: Any, images: Array, goal: Array
+  window: Sizes,
+  strides: Sizes,
+  padding: Padding,
+  precision: Any,
+  images: Array,
+  cotangent: Array,
 ) -> Array:
   """The gradient with respect to the kernel, a matrix product for each of its taps."""
-  (kh, kw), (out_h, out_w) = window, goal.shape[1:3]
+  (kh, kw), (out_h, out_w) = window, cotangent.shape[1:3]
   images = jnp.pad(images, [(0, 0), *padding, (0, 0)])
   rows = [
     lax.slice_in_dim(images, i, i + strides[0] * (out_h - 1) + 1, strides[0], 1)
@@ -84,7 +97,7 @@ def _kernel_products(
     for j in range(kw)
   ]
   products = [
-    jnp.einsum("bhwc,bhwo->co", place, goal, precision=precision) for place in places
+    jnp.einsum("bhwc,bhwo->co", place, cotangent, precision=precision) for place in places
   ]
   return jnp.stack(products).reshape(kh, kw, *products[0].shape)
 
@@ -105,7 +118,7 @@ def direct(
   each entry of the kernel's window, batched over models. The arguments, the result and
   the errors are those of `im2col`.
   """
-  pads = checked_padding(images, kernel, strides, padding)
+  pads = check_padding(images, kernel, strides, padding)
   return _direct(images, kernel, tuple(strides), pads, precision)
 
 
@@ -141,10 +154,10 @@ def convolution(backend: Backend = "lax") -> Any:
     out_sharding: Any = None,
   ) -> Array:
     plain = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
-    given = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     one = {None, (1, 1)}
-    refused = {
-      "dimension_numbers": given != plain,
+    is_unsupported = {
+      "dimension_numbers": spec != plain,
       "lhs_dilation": lhs_dilation is not None and tuple(lhs_dilation) not in one,
       "rhs_dilation": rhs_dilation is not None and tuple(rhs_dilation) not in one,
       "feature_group_count": feature_group_count != 1,
@@ -152,7 +165,7 @@ def convolution(backend: Backend = "lax") -> Any:
       "preferred_element_type": preferred_element_type is not None,
       "out_sharding": out_sharding is not None,
     }
-    wrong = [name for name, is_refused in refused.items() if is_refused]
+    wrong = [name for name, is_wrong in is_unsupported.items() if is_wrong]
     if wrong:
       raise ValueError(
         "only NHWC convolutions without dilation or groups, in the type of their inputs, "

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdm.training import winograd
-from jaxdm.training.im2col import Pads, checked_padding, im2col, joins_rows, spread
+from jaxdm.training.im2col import Padding, check_padding, im2col, joins_rows, spread_taps
 from jaxdm.typing import Array
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -35,7 +35,7 @@ class _How(NamedTuple):
   """Strides, padding and precision, as `cpu` takes them."""
 
   strides: tuple[int, ...]
-  pads: Pads
+  pads: Padding
   precision: Any
 
 
@@ -51,7 +51,7 @@ def cpu(
   Mapped over models or examples by `jax.vmap`, it is `im2col`. The arguments, the result
   and the errors are those of `im2col`.
   """
-  pads = checked_padding(images, kernel, strides, padding)
+  pads = check_padding(images, kernel, strides, padding)
   how = _How(tuple(strides), pads, precision)
   images, kernel = jnp.asarray(images), jnp.asarray(kernel)
   few = joins_rows(images, kernel) and kernel.shape[2] * kernel.shape[3] < _FEW
@@ -86,22 +86,24 @@ def _forward(images: jax.Array, kernel: jax.Array, how: _How) -> tuple[jax.Array
   return _conv(images, kernel, how), (images, kernel)
 
 
-def _backward(how: _How, kept: Any, goal: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(
+  how: _How, residuals: Any, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """Gradients with respect to images and kernel."""
-  images, kernel = kept
+  images, kernel = residuals
 
-  def mapped_images(kernel: jax.Array, goal: jax.Array) -> jax.Array:
-    (grad,) = jax.linear_transpose(lambda x: im2col(x, kernel, *how), images)(goal)
+  def mapped_images(kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
+    (grad,) = jax.linear_transpose(lambda x: im2col(x, kernel, *how), images)(cotangent)
     return jnp.asarray(grad)
 
-  def mapped_kernel(images: jax.Array, goal: jax.Array) -> jax.Array:
-    (grad,) = jax.linear_transpose(lambda k: im2col(images, k, *how), kernel)(goal)
+  def mapped_kernel(images: jax.Array, cotangent: jax.Array) -> jax.Array:
+    (grad,) = jax.linear_transpose(lambda k: im2col(images, k, *how), kernel)(cotangent)
     return jnp.asarray(grad)
 
   one = functools.partial(_image_gradient, how, images.shape)
-  image_grad = _unless_mapped(one, mapped_images)(kernel, goal)
+  image_grad = _unless_mapped(one, mapped_images)(kernel, cotangent)
   one = functools.partial(_kernel_gradient, how, kernel.shape)
-  return image_grad, _unless_mapped(one, mapped_kernel)(images, goal)
+  return image_grad, _unless_mapped(one, mapped_kernel)(images, cotangent)
 
 
 _conv.defvjp(_forward, _backward)
@@ -119,7 +121,7 @@ def _outputs(how: _How, images: jax.Array, kernel: jax.Array) -> jax.Array:
   width = images.shape[2] + sum(pads[1]) - kw + 1
   together = _OUTPUTS
   if channels < _FEW_INPUTS and strides[1] == 1 and width % together == 0:
-    wide = spread(kernel, 1, kw + together - 1, 1, 0, together)
+    wide = spread_taps(kernel, 1, kw + together - 1, 1, 0, together)
     kernel = jnp.reshape(wide, (*wide.shape[:3], -1))
     strides = strides[0], together
   output = lax.conv_general_dilated(
@@ -129,12 +131,12 @@ def _outputs(how: _How, images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _image_gradient(
-  how: _How, shape: tuple[int, ...], kernel: jax.Array, goal: jax.Array
+  how: _How, shape: tuple[int, ...], kernel: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-  """One convolution of the goal, whose channels hold all phases of the strides.
+  """One convolution of the cotangent, whose channels hold all phases of the strides.
 
-  Along an axis, the gradient at place stride * i + a is the sum over offsets d of goal
-  i + d times tap a + low - stride * d, where the kernel has it.
+  Along an axis, the gradient at place stride * i + a is the sum over offsets d of
+  cotangent i + d times tap a + low - stride * d, where the kernel has it.
   """
   pads, counts = [], []
   for axis in (0, 1):
@@ -148,35 +150,35 @@ def _image_gradient(
     kernel = jnp.pad(kernel, around)
     split = *kernel.shape[:at], offsets, stride, *kernel.shape[at + 1 :]
     kernel = kernel.reshape(split)
-    pads.append((-least, count - 1 + most - (goal.shape[1 + axis] - 1)))
+    pads.append((-least, count - 1 + most - (cotangent.shape[1 + axis] - 1)))
     counts.append(count)
   # [offsets, a] of height, the same of width, c, o; offsets descend.
-  turned = lax.rev(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
-  turned = turned.reshape(*turned.shape[:3], -1)
-  phases = _outputs(_How((1, 1), tuple(pads), how.precision), goal, turned)
+  taps_kernel = lax.rev(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
+  taps_kernel = taps_kernel.reshape(*taps_kernel.shape[:3], -1)
+  phases = _outputs(_How((1, 1), tuple(pads), how.precision), cotangent, taps_kernel)
   (rows, columns), (down, along) = counts, how.strides
   if (down, along) == (1, 1):
     return phases
   phases = phases.reshape(-1, rows, columns, down, along, shape[3])
-  whole = phases.transpose(0, 1, 3, 2, 4, 5)
-  whole = whole.reshape(-1, rows * down, columns * along, shape[3])
-  return whole[:, : shape[1], : shape[2]]
+  gradient = phases.transpose(0, 1, 3, 2, 4, 5)
+  gradient = gradient.reshape(-1, rows * down, columns * along, shape[3])
+  return gradient[:, : shape[1], : shape[2]]
 
 
 def _kernel_gradient(
-  how: _How, shape: tuple[int, ...], images: jax.Array, goal: jax.Array
+  how: _How, shape: tuple[int, ...], images: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-  """Convolutions of images [c, h, w, b] by goals [h', w', b, o], summed over blocks."""
+  """Convolutions of images [c, h, w, b] by cotangents [h', w', b, o], over blocks."""
   pads = []
   for axis in (0, 1):
-    reach = how.strides[axis] * (goal.shape[1 + axis] - 1)
+    reach = how.strides[axis] * (cotangent.shape[1 + axis] - 1)
     low = how.pads[axis][0]
     pads.append((low, shape[axis] + reach - images.shape[1 + axis] - low))
 
-  def of_block(images: jax.Array, goal: jax.Array) -> jax.Array:
+  def of_block(images: jax.Array, cotangent: jax.Array) -> jax.Array:
     taps = lax.conv_general_dilated(
       images.transpose(3, 1, 2, 0),
-      goal.transpose(1, 2, 0, 3),
+      cotangent.transpose(1, 2, 0, 3),
       (1, 1),
       pads,
       rhs_dilation=how.strides,
@@ -185,19 +187,19 @@ def _kernel_gradient(
     )
     return taps.transpose(1, 2, 0, 3)
 
-  return _summed(of_block, images, goal)
+  return _sum_over_blocks(of_block, images, cotangent)
 
 
-def _summed(
+def _sum_over_blocks(
   of_block: Callable[[jax.Array, jax.Array], jax.Array],
   images: jax.Array,
-  goal: jax.Array,
+  cotangent: jax.Array,
 ) -> jax.Array:
-  """The sum of a function of images and goals over blocks of them."""
+  """The sum of a function of images and cotangents over blocks of them."""
   block = _block(images)
   if block == len(images):
-    return of_block(images, goal)
-  blocks = [x.reshape(-1, block, *x.shape[1:]) for x in (images, goal)]
+    return of_block(images, cotangent)
+  blocks = [x.reshape(-1, block, *x.shape[1:]) for x in (images, cotangent)]
 
   def add(i: jax.Array, total: jax.Array) -> jax.Array:
     return total + of_block(*(x[i] for x in blocks))

@@ -19,10 +19,11 @@ from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint, identity
 from jaxdm.training import conv, programs, tuning
 from jaxdm.training import recipe as recipe_lib
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.inputs import Inputs
 from jaxdm.training.networks import Variables
 from jaxdm.training.outputs import Outputs
-from jaxdm.training.recipe import Recipe, TrainConfig
+from jaxdm.training.recipe import Recipe
 from jaxdm.training.speed import Speed
 from jaxdm.training.train import State
 from jaxdm.typing import Array
@@ -48,7 +49,7 @@ class Fleet:
     *,
     network: str | nn.Module = "resnet9",
     gradient_dim: int = 4096,
-    progress: checkpoint.Progress | None = None,
+    checkpoints: checkpoint.Checkpoints | None = None,
     tuning_folder: epath.PathLike | None = None,
   ):
     """Uses no device yet.
@@ -60,14 +61,14 @@ class Fleet:
       speed: how to run it.
       network: see `networks.make`.
       gradient_dim: numbers that an example's gradient is projected to.
-      progress: writes models that take long to train; None: nothing is written.
+      checkpoints: writes models that take long to train; None: nothing is written.
       tuning_folder: where the processes of one job agree on what `auto` chooses; None:
         the user's cache.
 
     Raises:
       UserError: on a network that does not fit the inputs or the config.
     """
-    self._progress, self._tuning_folder = progress, tuning_folder
+    self._checkpoints, self._tuning_folder = checkpoints, tuning_folder
     self._config, self.values = config, values
     self.num_classes = num_classes
     self._speed, self._network = speed, network
@@ -121,8 +122,8 @@ class Fleet:
     n, rows = len(self.values), self.rows
     sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
-    batch, keys = devices.by_row((sets, keys))
-    state = self._run(lambda made: made.begin, self._inputs, keys)
+    batch, keys = devices.shard_rows((sets, keys))
+    state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
 
     def seconds_of(steps: int) -> float:
       start = time.perf_counter()
@@ -176,7 +177,7 @@ class Fleet:
   @functools.cached_property
   def _inputs(self) -> Inputs:
     """The training inputs, on every device."""
-    inputs: Inputs = devices.everywhere(Inputs.of(self.values))
+    inputs: Inputs = devices.replicate(Inputs.of(self.values))
     return inputs
 
   @functools.cached_property
@@ -218,19 +219,21 @@ class Fleet:
     Yields:
       The outputs of each call, in order.
     """
-    values = devices.everywhere(values)
-    training = devices.everywhere(self.values) if predict_training else None
+    values = devices.replicate(values)
+    training = devices.replicate(self.values) if predict_training else None
     ahead: Outputs | None = None
     for sets, keys in calls:
       variables = self.train(sets, keys)
       (logits, features), of_training = self.predict(variables, values), None
       if predict_training:
-        of_training = self._run(lambda made: made.logits, training, variables)
+        of_training = self._run(
+          lambda all_programs: all_programs.logits, training, variables
+        )
       jax.tree.map(lambda array: array.copy_to_host_async(), (logits, of_training))
       if ahead is not None:
         yield ahead
       ahead = Outputs(len(sets.counts), logits, features, of_training)
-      if self._progress and self._progress.has_much_to_store():
+      if self._checkpoints and self._checkpoints.has_much_to_store():
         yield ahead
         ahead = None
     if ahead is not None:
@@ -266,24 +269,26 @@ class Fleet:
     """
     fill = self.rows - len(sets.counts)
     rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    batch, keys = devices.by_row((sets.rows(rows), keys[rows]))
-    state = self._run(lambda made: made.begin, self._inputs, keys)
+    batch, keys = devices.shard_rows((sets.rows(rows), keys[rows]))
+    state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
     num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
     advance = functools.partial(self._advance, (batch, keys))
     for until in moments:
       last = math.floor(share_of(until, num_steps))
-      if self._progress:
+      if self._checkpoints:
         name = self._name(sets, keys, until)
-        state = self._progress.run(name, state, first, last, advance)
+        state = self._checkpoints.run(name, state, first, last, advance)
       else:
         state = advance(state, first, last)
-      yield self._run(lambda made: made.variables, self._inputs, (state, batch))
+      yield self._run(
+        lambda all_programs: all_programs.variables, self._inputs, (state, batch)
+      )
       first = last
 
   def _advance(self, rows: Any, state: State, first: int, stop: int) -> Any:
     """The models after some steps."""
     shared = self._inputs, (np.int32(first), np.int32(stop))
-    return self._run(lambda made: made.advance, shared, (state, *rows))
+    return self._run(lambda all_programs: all_programs.advance, shared, (state, *rows))
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
     """Names the models of a call by all that they depend on.
@@ -295,12 +300,14 @@ class Fleet:
 
   def settle(self) -> None:
     """Removes what was written of finished models, once their outputs are stored."""
-    if self._progress:
-      self._progress.settle()
+    if self._checkpoints:
+      self._checkpoints.settle()
 
   def predict(self, variables: Variables, values: np.ndarray) -> Any:
     """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""
-    return self._run(lambda made: made.predict, devices.everywhere(values), variables)
+    return self._run(
+      lambda all_programs: all_programs.predict, devices.replicate(values), variables
+    )
 
   def gradients(
     self, variables: Variables, values: np.ndarray, labels: np.ndarray, keys: Array
@@ -313,9 +320,11 @@ class Fleet:
       labels: int[b].
       keys: of the models; each has its own projection.
     """
-    examples = devices.everywhere((values, np.asarray(labels, np.int32)))
+    examples = devices.replicate((values, np.asarray(labels, np.int32)))
     return self._run(
-      lambda made: made.gradients, examples, (variables, self._fill_keys(keys))
+      lambda all_programs: all_programs.gradients,
+      examples,
+      (variables, self._fill_keys(keys)),
     )
 
   def class_gradients(
@@ -325,10 +334,10 @@ class Fleet:
 
     The arguments, and so the projections, are those of `gradients`.
     """
-    shared = devices.everywhere(values)
+    shared = devices.replicate(values)
     rows = variables, self._fill_keys(keys)
-    return self._run(lambda made: made.class_gradients, shared, rows)
+    return self._run(lambda all_programs: all_programs.class_gradients, shared, rows)
 
   def _fill_keys(self, keys: Array) -> Array:
     """Keys of `rows` models, on the devices."""
-    return devices.by_row(keys[np.resize(np.arange(len(keys)), self.rows)])
+    return devices.shard_rows(keys[np.resize(np.arange(len(keys)), self.rows)])

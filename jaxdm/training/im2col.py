@@ -8,15 +8,15 @@ from jax import lax
 
 from jaxdm.typing import Array
 
-Pads = tuple[tuple[int, int], ...]  # Low and high, of height and width.
+Padding = tuple[tuple[int, int], ...]  # Low and high, of height and width.
 
 
-def checked_padding(
+def check_padding(
   images: Array,
   kernel: Array,
   strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-) -> Pads:
+) -> Padding:
   """Padding as pairs, of arguments that make sense together; see `im2col`."""
   if (images.dtype, images.shape[3]) != (kernel.dtype, kernel.shape[2]):
     raise ValueError(
@@ -38,7 +38,9 @@ def checked_padding(
   return pads
 
 
-def spread(kernel: Array, axis: int, size: int, stride: int, low: int, out: int) -> Array:
+def spread_taps(
+  kernel: Array, axis: int, size: int, stride: int, low: int, out: int
+) -> Array:
   """Replaces an axis of taps by all `size` inputs, and adds axis 3: `out` outputs.
 
   Entry (i, v) is the tap through which output v sees input i, or 0 where it does not.
@@ -81,7 +83,7 @@ def im2col(
     ValueError: on other types or channels, negative padding, or a kernel that is larger
       than the padded images.
   """
-  pad_h, pad_w = checked_padding(images, kernel, strides, padding)
+  pad_h, pad_w = check_padding(images, kernel, strides, padding)
   kh, kw, channels, features = kernel.shape
   batch, height, width, _ = images.shape
   out_h = (height + sum(pad_h) - kh) // strides[0] + 1
@@ -89,18 +91,18 @@ def im2col(
   # Whole rows, if that lengthens the product little or leaves it short anyway; whole
   # images, if that makes it no longer.
   rows = joins_rows(images, kernel)
-  whole = rows and height <= kh
+  is_whole_image = rows and height <= kh
   if rows:
-    kernel = spread(kernel, 1, width, strides[1], pad_w[0], out_w)
+    kernel = spread_taps(kernel, 1, width, strides[1], pad_w[0], out_w)
     images = images.reshape(batch, height, width * channels)
-  if whole:
-    kernel = spread(kernel, 0, height, strides[0], pad_h[0], out_h)
+  if is_whole_image:
+    kernel = spread_taps(kernel, 0, height, strides[0], pad_h[0], out_h)
     patches = images.reshape(batch, -1)
   else:
     axes = [(1, kh, strides[0], out_h, pad_h), (2, kw, strides[1], out_w, pad_w)]
-    patches = _unfolded(images, axes[:1] if rows else axes)
+    patches = _unfold(images, axes[:1] if rows else axes)
   columns = out_w * features if rows else features
-  columns = out_h * columns if whole else columns
+  columns = out_h * columns if is_whole_image else columns
   flat = jnp.dot(patches, kernel.reshape(-1, columns), precision=precision)
   return flat.reshape(batch, out_h, out_w, features)
 
@@ -111,7 +113,7 @@ def joins_rows(images: Array, kernel: Array) -> bool:
   return width <= 2 * kernel.shape[1] or width * channels <= 64
 
 
-def _unfolded(
+def _unfold(
   images: Array, axes: Sequence[tuple[int, int, int, int, tuple[int, int]]]
 ) -> Array:
   """Patches as rows: shifted copies along each (axis, taps, stride, out, padding)."""
@@ -125,5 +127,5 @@ def _unfolded(
       for copy in copies
       for i in range(taps)
     ]
-  joined = jnp.concatenate(copies, axis=-1)
-  return joined.reshape(-1, joined.shape[-1])
+  patches = jnp.concatenate(copies, axis=-1)
+  return patches.reshape(-1, patches.shape[-1])

@@ -68,6 +68,6 @@ def _feature_statistics(
   return {"mean": mean_d, "std": jnp.where(constant_d, 1.0, jnp.sqrt(square_d))}
 
 
-def normalise(values: Array, found: dict[str, Array]) -> jax.Array:
+def normalise(values: Array, stats: dict[str, Array]) -> jax.Array:
   """float32 inputs with the training set's mean at 0, in its standard deviations."""
-  return (jnp.asarray(values, jnp.float32) - found["mean"]) / found["std"]
+  return (jnp.asarray(values, jnp.float32) - stats["mean"]) / stats["std"]

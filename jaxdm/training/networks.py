@@ -18,7 +18,8 @@ from jaxdm.typing import Array
 
 NAMES = ("resnet9", "mlp", "linear")
 Variables = dict[str, Any]
-# How modules are told that they are trained, and what they are told when they are not.
+# Arguments that say whether a module is in training, with their values in training and
+# outside of it.
 _SWITCHES = {
   "train": (True, False),
   "training": (True, False),
@@ -77,8 +78,8 @@ class Network:
   Attributes:
     module: takes float32[b, ...] inputs; returns logits [b, k], or logits and features.
     initialise: makes 'params' and 'batch_stats' from a key and the shape of one input.
-    switch: the argument by which the module is told whether it is trained; '' if it
-      has none.
+    switch: the argument that says whether the module is in training; '' if it has
+      none.
     convolves: whether it has convolutions.
     identity: what tells its models from those of another network, as JSON values; None
       for ResNet-9, which the training configuration describes completely.
@@ -109,8 +110,8 @@ class Network:
 
     Modules that return logits alone have these as their features.
     """
-    given = {name: variables[name] for name in _COLLECTIONS}
-    return _pair(self.module.apply(given, inputs, **self._training_argument(1)))
+    collections = {name: variables[name] for name in _COLLECTIONS}
+    return _pair(self.module.apply(collections, inputs, **self._training_argument(1)))
 
   def operations(self, input_shape: tuple[int, ...], batch_size: int) -> list[Any]:
     """What `outputs` does, as jaxpr equations; of inner functions, what those do.
@@ -130,11 +131,11 @@ class Network:
 
 def _equations(jaxpr: Any) -> list[Any]:
   """Equations of a jaxpr, those of inner functions in place of their calls."""
-  found = []
+  equations = []
   for equation in jaxpr.eqns:
     inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
-    found += [e for part in inner for e in _equations(part)] or [equation]
-  return found
+    equations += [e for part in inner for e in _equations(part)] or [equation]
+  return equations
 
 
 def make(
@@ -214,7 +215,7 @@ def _check_module(
   try:
     variables = jax.eval_shape(lambda k: net.initialise(k, input_shape), key)
     logits, features = jax.eval_shape(net.outputs, variables, inputs)
-    trained, _ = jax.eval_shape(
+    train_logits, _ = jax.eval_shape(
       net.train_outputs, variables["params"], variables["batch_stats"], inputs, key
     )
   except UserError:
@@ -225,7 +226,7 @@ def _check_module(
       f"={type(module).__name__} cannot be applied to inputs of shape "
       f"{list(inputs.shape)}: {error}",
     ) from error
-  for out in (logits, trained):
+  for out in (logits, train_logits):
     if out.shape != (2, num_classes):
       raise UserError(
         "network",
@@ -257,20 +258,20 @@ def _identity(net: Network, variables: Any, inputs: Any, key: Array) -> dict[str
     jax.jit(net.outputs).trace(variables, inputs),
     jax.jit(net.train_outputs).trace(*arguments),
   )
-  found = hashlib.blake2b(digest_size=16)
+  hasher = hashlib.blake2b(digest_size=16)
   for program in programs:
-    found.update(program.lower(lowering_platforms=("cpu",)).as_text().encode())
-  return {"module": repr(net.module), "program": found.hexdigest()}
+    hasher.update(program.lower(lowering_platforms=("cpu",)).as_text().encode())
+  return {"module": repr(net.module), "program": hasher.hexdigest()}
 
 
 def _initial(
   module: nn.Module, switch: str, key: Array, input_shape: tuple[int, ...]
 ) -> Variables:
   """Variables by the module's own initialisers: 'params', and 'batch_stats' if any."""
-  told: dict[str, Any] = {switch: _SWITCHES[switch][1]} if switch else {}
+  options: dict[str, Any] = {switch: _SWITCHES[switch][1]} if switch else {}
   image = jnp.zeros((1, *input_shape), jnp.float32)
   keys: Any = {"params": key, "dropout": key}
-  variables = module.init(keys, image, **told)
+  variables = module.init(keys, image, **options)
   if others := set(variables) - _COLLECTIONS:
     raise UserError(
       "network",

@@ -67,8 +67,8 @@ class Projection(NamedTuple):
 
   def __call__(self, vector_p: Array, dim: int) -> jax.Array:
     """float32[dim]."""
-    mixed = self.signs_p * jnp.asarray(vector_p)[self.places_p]
-    return jnp.pad(mixed, (0, -mixed.size % dim)).reshape(-1, dim).sum(axis=0)
+    entries = self.signs_p * jnp.asarray(vector_p)[self.places_p]
+    return jnp.pad(entries, (0, -entries.size % dim)).reshape(-1, dim).sum(axis=0)
 
 
 def per_example(
@@ -148,5 +148,5 @@ def _logits(
   image: Array,
 ) -> Array:
   """Logits of one image, float32[k], with other parameters."""
-  held = variables | {"params": params}
-  return train.predict(recipe, held, image[None])[0][0]
+  all_variables = variables | {"params": params}
+  return train.predict(recipe, all_variables, image[None])[0][0]

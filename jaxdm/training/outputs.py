@@ -1,4 +1,4 @@
-"""What trained models say of some inputs."""
+"""What trained models predict for some inputs."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,13 @@ import numpy as np
 
 
 class Outputs(NamedTuple):
-  """What models that were trained by one call say of some inputs.
+  """What models that were trained by one call predict for some inputs.
 
   Attributes:
     num_models: m; the arrays may hold padding beyond.
     logits: float32[rows, t, k], on device.
     features: float32[rows, t, f], on device.
-    training_logits: the same of all training examples; None: they were not asked for.
+    training_logits: the same of all training examples; None: they were not requested.
   """
 
   num_models: int

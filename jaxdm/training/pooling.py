@@ -52,23 +52,26 @@ def _with_places(y: Array) -> tuple[Array, Array]:
   return top, functools.reduce(jnp.bitwise_or, bits)
 
 
-def _backward(kept: Any, goal: Array) -> tuple[Array]:
+def _backward(residuals: Any, cotangent: Array) -> tuple[Array]:
   """The gradient with respect to y."""
-  y, places = kept
+  y, places = residuals
 
-  def derived(goal: Array, y: Array, _: Array) -> Array:
-    found: Array = jax.vjp(_maxima, y)[1](goal)[0]
-    return found
+  def automatic(cotangent: Array, y: Array, _: Array) -> Array:
+    gradient: Array = jax.vjp(_maxima, y)[1](cotangent)[0]
+    return gradient
 
-  found = lax.platform_dependent(goal, y, places, cpu=derived, default=_spread)
-  return (found,)
+  gradient = lax.platform_dependent(cotangent, y, places, cpu=automatic, default=_scatter)
+  return (gradient,)
 
 
-def _spread(goal: Array, y: Array, places: Array) -> Array:
+def _scatter(cotangent: Array, y: Array, places: Array) -> Array:
   """An array like y with gradients of maxima, in equal parts, where `places` has them."""
   count = jnp.maximum(lax.population_count(places), 1)
-  share = goal.astype(jnp.float32) / count.astype(jnp.float32)
-  height, width = y.shape[1] - 2 * goal.shape[1] + 1, y.shape[2] - 2 * goal.shape[2] + 1
+  share = cotangent.astype(jnp.float32) / count.astype(jnp.float32)
+  height, width = (
+    y.shape[1] - 2 * cotangent.shape[1] + 1,
+    y.shape[2] - 2 * cotangent.shape[2] + 1,
+  )
   zero = jnp.zeros((), y.dtype)
   corners = []
   for k, (i, j) in enumerate(itertools.product((0, 1), repeat=2)):

@@ -57,7 +57,7 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
       one = functools.partial(fn, shared)
       return lax.map(one, rows, batch_size=width if width > 1 else None)
 
-    return devices.spread(mapped)
+    return devices.shard_map(mapped)
 
   def begin_row(inputs: Inputs, key: Array) -> train.State:
     return train.begin(recipe, inputs, key)

@@ -60,10 +60,10 @@ def loss(
     float32 scalar, and the updated `batch_stats`.
   """
   logits, batch_stats = recipe.network.train_outputs(params, batch_stats, inputs_b, key)
-  goal_bk = optax.smooth_labels(
+  smooth_bk = optax.smooth_labels(
     jax.nn.one_hot(labels_b, logits.shape[-1]), recipe.label_smoothing
   )
-  return optax.softmax_cross_entropy(logits, goal_bk).mean(), batch_stats
+  return optax.softmax_cross_entropy(logits, smooth_bk).mean(), batch_stats
 
 
 def step(
@@ -126,8 +126,8 @@ def advance(
     The model. One that diverged holds values that are not finite, and so do its logits.
   """
   indices_s, _, count = training_set
-  found = inputs_lib.statistics(inputs, indices_s, count)
-  one = functools.partial(one_step, recipe, inputs, training_set, found, key)
+  stats = inputs_lib.statistics(inputs, indices_s, count)
+  one = functools.partial(one_step, recipe, inputs, training_set, stats, key)
   return lax.fori_loop(*steps, one, state)
 
 
@@ -135,32 +135,32 @@ def one_step(
   recipe: Recipe,
   inputs: Inputs,
   training_set: training_sets.TrainingSets,
-  found: dict[str, Array],
+  stats: dict[str, Array],
   key: Array,
   i: Array,
   state: State,
 ) -> State:
-  """Step i of `advance`, whose arguments these are; `found` are the set's statistics."""
+  """Step i of `advance`, whose arguments these are; `stats` are the set's statistics."""
   indices_s, labels_s, count = training_set
   num_steps = jnp.asarray(recipe.num_steps(count), jnp.int32)
   place = i * recipe.batch_size + jnp.arange(recipe.batch_size, dtype=jnp.int32)
-  slots_b = prng.shuffled(
+  slots_b = prng.shuffle(
     prng.key_for(key, "shuffle"), place // count, place % count, count
   )
   inputs_b = recipe.augment(
     prng.key_for(key, "augment", i),
-    inputs_lib.normalise(inputs.values_n[indices_s[slots_b]], found),
+    inputs_lib.normalise(inputs.values_n[indices_s[slots_b]], stats),
   )
   active = i < num_steps
   rate = jnp.where(active, recipe.learning_rate((i + 0.5) / num_steps), 0.0)
   dropout = prng.key_for(key, "dropout", i)
   new = step(recipe, state, inputs_b, labels_s[slots_b], rate, dropout)
-  kept = jax.tree.map(
+  batch_stats = jax.tree.map(
     lambda now, before: jnp.where(active, now, before),
     new.batch_stats,
     state.batch_stats,
   )
-  return new._replace(batch_stats=kept)
+  return new._replace(batch_stats=batch_stats)
 
 
 def variables_of(
@@ -219,7 +219,7 @@ def predict(recipe: Recipe, variables: Variables, values: Array) -> tuple[Array,
   num_blocks = -(-count // _PREDICT_INPUTS)
   size = -(-count // num_blocks)
   around = [(0, num_blocks * size - count), *[(0, 0)] * (values.ndim - 1)]
-  padded = jnp.pad(values, around).reshape(num_blocks, size, *values.shape[1:])
-  outputs = lax.map(block, padded)
+  blocks = jnp.pad(values, around).reshape(num_blocks, size, *values.shape[1:])
+  outputs = lax.map(block, blocks)
   logits, features = (out.reshape(-1, out.shape[-1])[:count] for out in outputs)
   return logits, features

@@ -1,8 +1,8 @@
-"""Edited training sets in, margins out: the one way models are asked for.
+"""From training sets to margins: models of networks, trained and stored.
 
-Collecting data for datamodels, verifying a removal and verifying a label flip all go
-through a `Trainer`, and train only what its stores do not hold yet. It opens the stores
-itself, since it has all that their models depend on: no caller can leave a part out.
+Models for datamodels and models that verify removals and label flips are all trained by a
+`Trainer`, which trains only those that its stores lack. It opens the stores itself, since
+it knows everything that their models depend on: no caller can leave a part out.
 """
 
 import itertools
@@ -19,8 +19,8 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.base_trainer import BaseTrainer
 from jaxdm.training.collection import Collection, Predictions, lacking, write
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.outputs import Outputs
-from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training_sets import Models
 from jaxdm.typing import Array
@@ -112,9 +112,9 @@ class Trainer(BaseTrainer):
     Raises:
       ValueError: if `share` is none.
     """
-    made = cls.__new__(cls)
-    made._set(fleet, folder, labels, target_values, target_labels, seed, share)
-    return made
+    trainer = cls.__new__(cls)
+    trainer._set(fleet, folder, labels, target_values, target_labels, seed, share)
+    return trainer
 
   def _set(
     self,
@@ -146,9 +146,9 @@ class Trainer(BaseTrainer):
     """What margins depend on beside labels, targets and seed."""
     return self.fleet.identity()
 
-  def _trained_margins(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
-    """Margins of each part; half-trained models are forgotten when it is stored."""
-    for logits_mtk in self._trained(asked):
+  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+    """Margins of each part; checkpoints are removed when the part is stored."""
+    for logits_mtk in self._logits(parts):
       yield self._margins(logits_mtk)
       self.fleet.settle()
 
@@ -172,36 +172,36 @@ class Trainer(BaseTrainer):
     size = self.fleet.rows
     parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
     masks: list[np.ndarray] = []
-    waiting: list[Predictions] = []
+    pending: list[Predictions] = []
 
-    def asked() -> Iterator[_Part]:
+    def sets() -> Iterator[_Part]:
       for part in parts:
         masks_mn = subsets.masks(self.seed, len(self.labels), part)
         masks.extend(masks_mn)
         streams = [prng.Seed(subsets.family, int(number)) for number in part]
         yield masks_mn, self.labels, streams
 
-    left, done = list(chunks), 0
+    remaining, done = list(chunks), 0
     progress(done, len(numbers))
-    for output in self._outputs(asked(), predict_training=predict_training):
-      waiting.extend(self._predictions(output).rows())
-      while left and len(left[0]) <= len(waiting):
-        rows = len(left[0])
-        some = Predictions.of_rows(waiting[:rows])
-        write(collection, left.pop(0), np.array(masks[:rows]), some)
-        del masks[:rows], waiting[:rows]
-        if not waiting:
+    for output in self._outputs(sets(), predict_training=predict_training):
+      pending.extend(self._predictions(output).rows())
+      while remaining and len(remaining[0]) <= len(pending):
+        rows = len(remaining[0])
+        some = Predictions.of_rows(pending[:rows])
+        write(collection, remaining.pop(0), np.array(masks[:rows]), some)
+        del masks[:rows], pending[:rows]
+        if not pending:
           self.fleet.settle()
         done += rows
         progress(done, len(numbers))
 
   def _margins(self, logits_mtk: np.ndarray) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
-    found = margins.correct_class_margins(logits_mtk, self.target_labels)
-    return self._mark_diverged(found)
+    margins_mt = margins.correct_class_margins(logits_mtk, self.target_labels)
+    return self._mark_diverged(margins_mt)
 
   def _predictions(self, output: Outputs) -> Predictions:
-    """What models say of the targets and, if they were asked, of the training examples.
+    """What models say of the targets and, if wanted, of the training examples.
 
     Rows of models that diverged are NaN.
     """
@@ -213,13 +213,13 @@ class Trainer(BaseTrainer):
     classes_mn = output.training_logits.argmax(axis=-1)
     return Predictions(margins_mt, output.logits, margins_mn, classes_mn)
 
-  def _trained(self, asked: Iterable[Models]) -> Iterator[np.ndarray]:
+  def _logits(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""
-    parts = (
+    sets = (
       (part.masks_mn, part.labels_mn, [prng.stream_of(int(seed)) for seed in part.seeds])
-      for part in asked
+      for part in parts
     )
-    return (output.logits for output in self._outputs(parts))
+    return (output.logits for output in self._outputs(sets))
 
   def _outputs(
     self, parts: Iterable[_Part], *, predict_training: bool = False

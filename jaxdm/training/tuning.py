@@ -18,7 +18,8 @@ from jaxdm import devices
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.training import conv
-from jaxdm.training.recipe import Recipe, TrainConfig
+from jaxdm.training.config import TrainConfig
+from jaxdm.training.recipe import Recipe
 from jaxdm.training.speed import Speed
 
 _SECONDS = 60.0  # In which candidates are begun.
@@ -74,7 +75,7 @@ def choose(
   """How many models a device trains in parallel, and by which convolution.
 
   Args:
-    speed: what is asked for; where it does not say, defaults by device.
+    speed: the requested settings; where they are None, the device has defaults.
     config: how each model is trained.
     recipe: of that, with convolutions by XLA.
     input_shape: of one input.
@@ -144,13 +145,13 @@ def fastest(
   Raises:
     UserError: if the memory suffices for none.
   """
-  began, found = time.monotonic(), dict[Choice, float]()
+  start, seconds_of = time.monotonic(), dict[Choice, float]()
 
   def try_candidate(candidate: Choice) -> float:
-    is_late = time.monotonic() - began > _SECONDS
-    is_late = is_late and min(found.values(), default=math.inf) < math.inf
-    found[candidate] = math.inf if is_late else seconds(candidate)
-    return found[candidate]
+    is_late = time.monotonic() - start > _SECONDS
+    is_late = is_late and min(seconds_of.values(), default=math.inf) < math.inf
+    seconds_of[candidate] = math.inf if is_late else seconds(candidate)
+    return seconds_of[candidate]
 
   best = min((Choice(width, backend) for backend in backends), key=try_candidate)
   ways = (_wider(width, most), _narrower(width)) if most else ()
@@ -159,13 +160,13 @@ def fastest(
     for other in way:
       candidate = best._replace(vmap_width=other)
       share = _GAIN if other > width else 1.0
-      too_large = other < width and math.isinf(found[best])
-      if not (try_candidate(candidate) < share * found[best] or too_large):
+      too_large = other < width and math.isinf(seconds_of[best])
+      if not (try_candidate(candidate) < share * seconds_of[best] or too_large):
         break
       best = candidate
     if best != first:
       break
-  if math.isinf(found[best]):
+  if math.isinf(seconds_of[best]):
     raise UserError(
       "width",
       "or batch_size must be smaller: the device's memory does not hold one model "
@@ -173,14 +174,14 @@ def fastest(
     )
   timings = (
     f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}"
-    for c, s in found.items()
+    for c, s in seconds_of.items()
     if s < math.inf
   )
   _log.info(
     "vmap_width=%d and conv_backend=%s are fastest (ms a model and step: %s; %.0f s)",
     *best,
     ", ".join(timings),
-    time.monotonic() - began,
+    time.monotonic() - start,
   )
   return best
 
@@ -215,17 +216,17 @@ def remember(
   places = [epath.Path(cache_folder())]
   if folder is not None:
     places.insert(0, epath.Path(folder))
-  found = next((c for place in places if (c := _read(place / name))), None) or choose()
+  choice = next((c for place in places if (c := _read(place / name))), None) or choose()
   for place in reversed(places):
     try:
       atomic_io.make_folder(place)
-      checksummed_json.write(place / name, found._asdict(), new=True)
+      checksummed_json.write(place / name, choice._asdict(), new=True)
     except OSError:
       if len(places) > 1 and place == places[0]:
         raise
       continue  # A cache that cannot be written; the choice is made again next time.
-    found = _read(place / name) or found
-  return found
+    choice = _read(place / name) or choice
+  return choice
 
 
 def cache_folder() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm.training.im2col import Pads
+from jaxdm.training.im2col import Padding
 from jaxdm.typing import Array
 
 # Measured on one core of an AMD EPYC (JAX 0.10.2, 2026-11-27) in blocks of images that
@@ -22,7 +22,7 @@ _LEAST_CHANNELS = 32
 _KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
-def is_faster(images: Array, kernel: Array, pads: Pads) -> bool:
+def is_faster(images: Array, kernel: Array, pads: Padding) -> bool:
   """Whether `same` computes this convolution, and faster than XLA does."""
   height, width, channels = images.shape[1:]
   fits = kernel.shape[:2] == (3, 3) and tuple(pads) == ((1, 1), (1, 1))

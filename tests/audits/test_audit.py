@@ -11,7 +11,7 @@ import jaxdm
 from jaxdm import training_sets
 from jaxdm.audits import tallies
 from jaxdm.storage import training_predictions
-from jaxdm.storage.store import Matrix
+from jaxdm.storage.store import MatrixView
 
 BANKS = 2000
 ESTIMATES = ("consistency", "probability", "memorisation", "label_quality")
@@ -112,7 +112,7 @@ def test_forms_of_input_and_sizes_of_blocks_do_not_matter(tmp_path, monkeypatch)
     tmp_path, num_train=40, num_classes=4, settings={}, rows_per_chunk=64
   )
   training_predictions.write_from(store, 0, given["margins"], given["predicted"])
-  margins, classes = (Matrix(store, n, np.arange(60)) for n in ("margins", "classes"))
+  margins, classes = (MatrixView(store, n, np.arange(60)) for n in ("margins", "classes"))
   stored = jaxdm.audit(given["masks"], margins, given["labels"], classes)
   # In float16: whether a model is right stays, probabilities change by 1.1e-4 at most.
   assert_same(stored, whole, atol=2e-3)

@@ -17,9 +17,9 @@ def test_the_runner_up_is_never_the_own_class() -> None:
 
 
 def test_a_given_class_must_not_be_a_targets_own() -> None:
-  np.testing.assert_array_equal(label_flips.given_class(2, np.array([0, 1])), [2, 2])
+  np.testing.assert_array_equal(label_flips.one_class(2, np.array([0, 1])), [2, 2])
   with pytest.raises(ValueError, match="class of a target; it is that of 2 of 3"):
-    label_flips.given_class(1, np.array([1, 0, 1]))
+    label_flips.one_class(1, np.array([1, 0, 1]))
 
 
 def test_the_best_class_takes_most_and_is_another() -> None:

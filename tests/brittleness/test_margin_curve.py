@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxdm.brittleness import choice
+from jaxdm.brittleness import next_size
 from jaxdm.brittleness.margin_curve import MarginCurve, describe
-from jaxdm.brittleness.verdicts import SequentialTest
+from jaxdm.brittleness.verification import SequentialTest
 
 SIZES = np.array([1, 2, 4, 8, 16, 32])
 TEST = SequentialTest(most=16, confidence=0.95, skewness=0)
@@ -63,7 +63,7 @@ def test_before_any_model_curves_begin_at_the_mean() -> None:
 def test_models_that_diverged_count_as_unchanged() -> None:
   diverged, unchanged = made({5: [np.nan, np.inf]}), made({5: [4.0, 4.0]})
   np.testing.assert_array_equal(diverged.draws(), unchanged.draws())
-  assert choice.hopeless(diverged)
+  assert next_size.is_hopeless(diverged)
 
 
 def test_chances_are_those_of_the_test() -> None:
@@ -86,27 +86,27 @@ def looks(row: np.ndarray) -> list[np.ndarray]:
 def test_what_is_certain_is_chosen_at_once() -> None:
   certain = {i: [margin] * 40 for i, margin in enumerate([4.0, 3, 2, -2, -5, -9])}
   curve = made(certain)
-  assert choice.to_probe(curve) is None and not choice.hopeless(curve)
-  assert choice.to_verify(curve, None, 1) == 3
-  assert choice.to_verify(curve, None, 8) == 3
-  assert choice.to_verify(curve, 8, 8) is None  # Nothing smaller would pass.
-  assert choice.to_verify(curve, 32, 8) == 3
-  assert choice.to_verify(curve, None, 0) is None
+  assert next_size.to_probe(curve) is None and not next_size.is_hopeless(curve)
+  assert next_size.to_verify(curve, None, 1) == 3
+  assert next_size.to_verify(curve, None, 8) == 3
+  assert next_size.to_verify(curve, 8, 8) is None  # Nothing smaller would pass.
+  assert next_size.to_verify(curve, 32, 8) == 3
+  assert next_size.to_verify(curve, None, 0) is None
 
 
 def test_one_model_tells_what_is_hopeless() -> None:
-  assert choice.hopeless(made({5: [4.1]}))
-  assert not choice.hopeless(made({5: [-4.0]}))
+  assert next_size.is_hopeless(made({5: [4.1]}))
+  assert not next_size.is_hopeless(made({5: [-4.0]}))
   between = made({5: [-4.0]})
-  assert 0 < choice.to_probe(between) < 5
+  assert 0 < next_size.to_probe(between) < 5
 
 
 def test_verifications_begin_on_the_safe_side() -> None:
   """Without a claim a size is chosen that passes more likely than with one."""
   curve = made(SEEN)
   chances = curve.chances_to_pass().mean(axis=0)
-  first, next_size = choice.to_verify(curve, None, 8), choice.to_verify(curve, 32, 1)
-  assert chances[first] >= chances[next_size] and chances[first] > 0.8
+  first, later = (next_size.to_verify(curve, *args) for args in ((None, 8), (32, 1)))
+  assert chances[first] >= chances[later] and chances[first] > 0.8
 
 
 def test_statistics_of_models_on_all_data() -> None:
@@ -158,11 +158,11 @@ def test_the_size_to_verify_is_that_of_the_best_plan() -> None:
     known = Known(chances, SIZES)
     for claimed, left in ((32, 1), (32, 2), (16, 2), (2, 1)):
       value, size = best_plan(known, claimed, left)
-      found = choice.to_verify(known, claimed, left)
+      found = next_size.to_verify(known, claimed, left)
       assert found == (size if value > 0 else None)
       chosen.add((left, found))
     _, size = best_plan(known, 20 * 32, 2)
     likely = chances[:, size].mean() >= 0.15
-    assert choice.to_verify(known, None, 2) == (size if likely else None)
-    chosen.add((0, choice.to_verify(known, None, 2)))
+    assert next_size.to_verify(known, None, 2) == (size if likely else None)
+    chosen.add((0, next_size.to_verify(known, None, 2)))
   assert len(chosen) > 12 and {(0, None), (2, None)} <= chosen

@@ -6,7 +6,7 @@ from support.simulated import Simulated, base, cases
 
 from jaxdm import prng
 from jaxdm.brittleness import cases as cases_lib
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import verdicts, verification
 from jaxdm.brittleness.cases import (
   Case,
   candidate_sizes,
@@ -197,7 +197,7 @@ def test_a_search_whose_budget_runs_out_can_be_continued() -> None:
 
 def test_before_any_model_a_verdict_says_nothing() -> None:
   case = Case(1, "method", np.arange(9, 0, -1), np.array([1, 2, 4]))
-  skewness = verdicts.Skewness(np.array([0.1, 0.5]), np.zeros(2))
+  skewness = verification.Skewness(np.array([0.1, 0.5]), np.zeros(2))
   known = base(2)._replace(skewness=skewness)
   [verdict] = search([case], None, SearchConfig(), known, budget=0)
   assert (verdict.target, verdict.method) == (1, "method")

@@ -5,9 +5,9 @@ from support.planted_weights import RNG, WEIGHTS, models
 
 from jaxdm import prng, training_sets
 from jaxdm.datamodels import model, path, priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels, predictions, predictions_by_subset
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.lasso import matrices
 
 

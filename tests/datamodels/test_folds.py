@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdm.datamodels import path
+from jaxdm.datamodels.config import FitConfig
 
 
 @given(
@@ -15,7 +16,7 @@ from jaxdm.datamodels import path
   seed=st.integers(0, 2**32 - 1),
 )
 def test_no_model_is_both_fitted_to_and_checked_on(m, folds, share, seed) -> None:
-  config = path.FitConfig(folds=folds, validation_share=share, seed=seed)
+  config = FitConfig(folds=folds, validation_share=share, seed=seed)
   found = path.folds(m, config)
   assert len(found) == folds
   for fold in found:
@@ -33,8 +34,7 @@ def test_no_model_is_both_fitted_to_and_checked_on(m, folds, share, seed) -> Non
 def test_another_seed_divides_otherwise(folds) -> None:
   """Two random fifths of 1,000 share 40, give or take 5.1 (hypergeometric)."""
   first, again, other = (
-    path.folds(1000, path.FitConfig(folds=folds, seed=seed))[0].check
-    for seed in (0, 0, 1)
+    path.folds(1000, FitConfig(folds=folds, seed=seed))[0].check for seed in (0, 0, 1)
   )
   np.testing.assert_array_equal(first, again)
   assert abs(len(np.intersect1d(first, other)) - 40) < 5 * 5.1
@@ -50,7 +50,7 @@ def test_another_seed_divides_otherwise(folds) -> None:
 def test_two_models_at_least_are_fitted_to_and_two_are_checked_on(
   m, folds, share, enough
 ) -> None:
-  config = path.FitConfig(folds=folds, validation_share=share)
+  config = FitConfig(folds=folds, validation_share=share)
   if enough:
     sizes = [size for fold in path.folds(m, config) for size in map(len, fold[:2])]
     assert min(sizes) >= 2
@@ -61,20 +61,20 @@ def test_two_models_at_least_are_fitted_to_and_two_are_checked_on(
 
 @pytest.mark.parametrize("field", ["num_lambdas", "folds", "patience", "max_steps"])
 def test_counts_begin_at_one(field) -> None:
-  assert getattr(path.FitConfig(**{field: 1}), field) == 1
+  assert getattr(FitConfig(**{field: 1}), field) == 1
   with pytest.raises(ValueError, match=f"{field} must be >= 1, got 0"):
-    path.FitConfig(**{field: 0})
+    FitConfig(**{field: 0})
 
 
 @pytest.mark.parametrize("field", ["lambda_min_ratio", "validation_share"])
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
 def test_shares_are_between_0_and_1(field, value) -> None:
   with pytest.raises(ValueError, match=rf"{field} must be in \(0, 1\)"):
-    path.FitConfig(**{field: value})
+    FitConfig(**{field: value})
 
 
 @pytest.mark.parametrize("field", ["tol", "path_tol"])
 @pytest.mark.parametrize("value", [0.0, -1e-9, np.nan])
 def test_tolerances_are_positive(field, value) -> None:
   with pytest.raises(ValueError, match=f"{field} must be positive"):
-    path.FitConfig(**{field: value})
+    FitConfig(**{field: value})

@@ -5,19 +5,20 @@ import pytest
 
 from jaxdm import devices
 from jaxdm.datamodels import path
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.lasso import matrices
-from jaxdm.lasso.plan import Plan
 from jaxdm.lasso.solver import Solver
+from jaxdm.lasso.solver_plan import Plan
 
 MODELS, EXAMPLES, TARGETS = 90, 8, 3
 
 
 def test_penalties_fall_by_one_factor_from_the_largest_to_its_share() -> None:
-  config = path.FitConfig(num_lambdas=4, lambda_min_ratio=0.008)
+  config = FitConfig(num_lambdas=4, lambda_min_ratio=0.008)
   found = path.lambdas(np.array([2.0, 0.5]), config)
   shares = [[1], [0.2], [0.04], [0.008]]
   np.testing.assert_allclose(found, shares * np.array([2, 0.5]), rtol=1e-12)
-  one = path.lambdas(np.array([2.0]), path.FitConfig(num_lambdas=1))
+  one = path.lambdas(np.array([2.0]), FitConfig(num_lambdas=1))
   np.testing.assert_allclose(one, [[2]])
 
 
@@ -31,7 +32,7 @@ def test_errors_are_those_of_predictions_of_the_rows_that_are_held_out(
   masks = rng.random((MODELS, EXAMPLES)) < [0.2] + [0.6] * (EXAMPLES - 1)
   outcomes = rng.normal(size=(MODELS, TARGETS)) * [1, 30, 0.1] + [5, -70, 0]
   weights = rng.uniform(0.1, 4, MODELS) if weighted else None
-  config = path.FitConfig(validation_share=0.2)
+  config = FitConfig(validation_share=0.2)
   [fold] = path.folds(MODELS, config, weights)
   s_fit, s_check = (
     np.ones(len(rows)) if weights is None else weights[rows] for rows in fold[:2]
@@ -42,9 +43,9 @@ def test_errors_are_those_of_predictions_of_the_rows_that_are_held_out(
   plan = Plan("gram", 4 * devices.count(), devices.count())
   solver = Solver(masks, fold.fit, plan, fold.fit_weights)
   tile = solver.tile(outcomes[fold.fit])
-  held_out = path.held_out_errors(masks, fold, outcomes, solver, tile)
+  held_out = path.validation_errors(masks, fold, outcomes, solver, tile)
   unit_tn = rng.normal(size=(plan.tile, EXAMPLES)).astype(np.float32)
-  found = held_out(devices.by_row(unit_tn, plan.lanes))
+  found = held_out(devices.shard_rows(unit_tn, plan.lanes))
   mean = np.average(outcomes[fold.fit], axis=0, weights=s_fit)
   spread = np.average((outcomes[fold.fit] - mean) ** 2, axis=0, weights=s_fit) ** 0.5
   centred = masks[fold.check] - np.average(masks[fold.fit], axis=0, weights=s_fit)
@@ -83,7 +84,7 @@ def test_paths_end_after_so_many_penalties_without_a_smaller_error(patience) -> 
       end += 1
     ends.append(end)
   walk = Walk(errors_lt)
-  config = path.FitConfig(patience=patience, path_tol=3e-3, max_steps=77)
+  config = FitConfig(patience=patience, path_tol=3e-3, max_steps=77)
   tile = type("Tile", (), {"size": 40})
   found = path.errors(walk, tile, grid_lt, lambda w: errors_lt[w], config)
   used = np.arange(12)[:, None] < ends

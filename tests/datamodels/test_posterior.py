@@ -122,7 +122,7 @@ def test_penalties_are_not_judged_on_the_models_that_chose_them() -> None:
   def choose(errors_lt: np.ndarray) -> np.ndarray:
     return errors_lt.argmin(axis=0)
 
-  honest = fit_lib.cross_validated(choose, noise) / noise[:, 0].sum()
+  honest = fit_lib.cross_validation_error(choose, noise) / noise[:, 0].sum()
   assert abs(honest - 1) < 0.1
   assert noise.sum(axis=0).min(axis=0).sum() / noise[:, 0].sum() < 0.6
   # By a loop; a path that has ended is judged where it ended.
@@ -133,7 +133,7 @@ def test_penalties_are_not_judged_on_the_models_that_chose_them() -> None:
       others = sum(noise[j, :, t] for j in range(5) if j != i)
       place = int(np.argmin(others))
       total += noise[i, min(place, 11) if i == 2 else place, t]
-  assert fit_lib.cross_validated(choose, noise) == pytest.approx(total)
+  assert fit_lib.cross_validation_error(choose, noise) == pytest.approx(total)
 
 
 def test_examples_and_targets_of_which_models_say_nothing() -> None:

@@ -11,7 +11,7 @@ from experiments.runtime.run import Run, make_run, train_config
 from jaxdm import training_sets
 from jaxdm.attribution import full_data
 from jaxdm.training import fleet as fleet_lib
-from jaxdm.training.recipe import learning_rate
+from jaxdm.training.schedule import learning_rate
 
 pytestmark = pytest.mark.slow
 MODELS = 4  # TOY's.

@@ -3,7 +3,7 @@ import scipy.stats
 from absl.testing import flagsaver
 
 from experiments.bench import coverage
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import verification
 
 
 def test_made_up_margins_have_mean_0_and_the_skewness_of_their_names() -> None:
@@ -15,7 +15,7 @@ def test_made_up_margins_have_mean_0_and_the_skewness_of_their_names() -> None:
 
 
 def test_tests_are_counted() -> None:
-  test = verdicts.SequentialTest(most=4, confidence=0.9, skewness=0)
+  test = verification.SequentialTest(most=4, confidence=0.9, skewness=0)
   passing, failing = np.linspace(-9, -8.9, 4), np.linspace(1, 2, 4)
   found = coverage.passes(test, np.array([passing, failing, failing, failing]))
   assert found == (0.25, 3.0)

@@ -79,7 +79,7 @@ def done(tmp_path_factory) -> tuple[Run, dict[str, list[Model]]]:
       stage.main(opened)
       found[stage.STAGE], asked = asked, []
     change = explain.Change("x", removed=np.array([3, 7]), relabelled=np.array([11]))
-    outcomes = explain.trained(
+    outcomes = explain.train(
       opened.trainer, 0, [change, change], 1 - opened.trainer.labels[11]
     )
     assert all(outcome.models == 4 for outcome in outcomes)

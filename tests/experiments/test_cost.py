@@ -13,8 +13,8 @@ from experiments.config import presets
 from experiments.config import settings as settings_lib
 from jaxdm import devices
 from jaxdm.data.load import load_fashion
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.fleet import Fleet
-from jaxdm.training.recipe import TrainConfig
 
 
 def test_the_published_networks_operations_are_the_known_number() -> None:

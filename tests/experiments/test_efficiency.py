@@ -10,7 +10,7 @@ from support.programs import start
 from experiments.config import presets
 from experiments.studies import efficiency
 from jaxdm.datamodels import path
-from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 
 
@@ -42,9 +42,9 @@ def test_default_sizes_can_be_split(models, folds, share) -> None:
   experiment = dataclasses.replace(base, collect=collect, fit=config)
   if models < 10:
     with pytest.raises(UserError, match=f"^num_models={models} of this workdir are"):
-      efficiency._requested(experiment)
+      efficiency._sizes_and_ways(experiment)
     return
-  sizes, ways = efficiency._requested(experiment)
+  sizes, ways = efficiency._sizes_and_ways(experiment)
   assert sizes[-1] == models
   assert ways == ["published", "none", "influence+covariance"]
   for size in sizes[:-1]:  # All models are all that there are.
@@ -54,7 +54,7 @@ def test_default_sizes_can_be_split(models, folds, share) -> None:
     flagsaver.flagsaver(sizes=["9"]),
     pytest.raises(UserError, match="^sizes must be numbers from 10"),
   ):
-    efficiency._requested(experiment)
+    efficiency._sizes_and_ways(experiment)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_a_story_removes_and_relabels_what_each_method_names(finished_copy) -> N
     assert row["class"] == opened.dataset.class_names[opened.dataset.train_labels[index]]
   data, margins_rt = opened.dataset, explain.base_models.load(opened).margins_rt
   is_wrong = margins_rt[:, 3].mean() <= 0
-  problem = explain.Problem(data.train_labels, data.test_labels, margins_rt)
+  problem = explain.SearchInputs(data.train_labels, data.test_labels, margins_rt)
   for change in explain.changes_of(problem, scores, 3, [2, 4], is_wrong=is_wrong):
     label = data.test_labels[3] ^ is_wrong  # Of the two classes, the one that loses.
     named = [int(row["index"]) for row in table if row["change"] == change.name]

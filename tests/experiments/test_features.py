@@ -81,7 +81,7 @@ def test_scores_from_files_are_ranked_and_judged_as_ours_are(done) -> None:
       assert examples == order[: len(examples)].tolist()
   summary = json.loads((folder / "summary.json").read_text())["brittleness"]["methods"]
   with launcher_of(folder) as opened:
-    masks, margins = subset_models.joined(opened.subsets.held_out_rows())
+    masks, margins = subset_models.join(opened.subsets.held_out_rows())
   guess = masks[:] @ scores["theirs"].T
   expected = [
     scipy.stats.spearmanr(a, b)[0] for a, b in zip(guess.T, margins.T, strict=True)

@@ -15,11 +15,11 @@ def test_the_first_steps_are_timed_and_compilation_is_not(tmp_path, capsys) -> N
     now += 0.25 * (stop - first) + (100 if first < 2 else 0)  # Both are compiled.
     return state
 
-  progress = checkpoint.Progress(tmp_path, 1e9, lambda: now, timer.observe)
-  progress.run("a", 0, 0, 3, advance)
+  checkpoints = checkpoint.Checkpoints(tmp_path, 1e9, lambda: now, timer.observe)
+  checkpoints.run("a", 0, 0, 3, advance)
   assert capsys.readouterr().out == ""
-  progress.run("b", 0, 0, 100, advance)
-  progress.run("c", 0, 0, 100, advance)
+  checkpoints.run("b", 0, 0, 100, advance)
+  checkpoints.run("c", 0, 0, 100, advance)
   assert capsys.readouterr().out == "0.25 s a step\n"  # Once.
 
 

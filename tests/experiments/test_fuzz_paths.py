@@ -126,7 +126,7 @@ def test_any_spelling_leads_to_the_same_data_and_workdir(
         with flagsaver.as_parsed(**toy, **workdir, **{flag: path}):
           opened = launcher.open_run()
           assert opened.dataset.fingerprint() == expected[case.kind]
-          with opened.workdir.locked():
+          with opened.workdir.lock():
             began.append(1)
             stages.run(
               opened.workdir, "stage", opened.settings("data"), lambda: {"n": len(began)}

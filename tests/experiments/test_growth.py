@@ -13,7 +13,7 @@ from support.programs import TOY, contents, start
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
 from experiments.config import settings as settings_lib
-from experiments.runtime import data_source, progress_log
+from experiments.runtime import data_source, progress_bar
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 from experiments.studies import efficiency, removal_curves
@@ -152,7 +152,7 @@ def test_a_study_of_other_sizes_is_a_study_beside_the_first(tmp_path, stage) -> 
   assert set(before[f"{stage.STAGE}.csv"].decode().splitlines()) < set(lines)
 
 
-@pytest.mark.parametrize("where", ["_fit", "_judged"])
+@pytest.mark.parametrize("where", ["_fit", "_evaluate"])
 def test_a_stage_that_failed_has_not_happened(tmp_path, monkeypatch, where) -> None:
   """Settings, places and results are those of the last one that has."""
   folder = tmp_path / "run"
@@ -223,7 +223,7 @@ def test_a_fit_with_other_settings_follows_one_that_was_stopped(
       raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(progress_log, "progress_bar", lambda *_, **__: stop)
+    patch.setattr(progress_bar, "make", lambda *_, **__: stop)
     with pytest.raises(KeyboardInterrupt):
       run(folder, fit_datamodels)
   assert list((folder / "datamodels.parts").glob("*/*.npz"))

@@ -64,8 +64,8 @@ def as_sets(masks: np.ndarray) -> set[bytes]:
 
 
 def test_no_model_is_both_fitted_to_and_judged_on(opened, held_out) -> None:
-  fitted, fitted_margins = subset_models.converged(opened.subsets.fitted_rows())
-  judged, judged_margins = subset_models.joined(opened.subsets.held_out_rows())
+  fitted, fitted_margins = subset_models.load_converged(opened.subsets.fitted_rows())
+  judged, judged_margins = subset_models.join(opened.subsets.held_out_rows())
   fitted_sets, judged_sets = as_sets(fitted[:]), as_sets(judged[:])
   assert len(fitted_sets) == len(fitted_margins) == NUM_MODELS
   assert len(judged_sets) == NUM_HELD_OUT
@@ -85,7 +85,7 @@ def test_margins_that_are_judged_belong_to_their_training_sets(opened, held_out)
     for margins_st in margins_rst
     for mask, margin in zip(masks, margins_st, strict=True)
   }
-  found_masks, found_margins = subset_models.joined(opened.subsets.held_out_rows())
+  found_masks, found_margins = subset_models.join(opened.subsets.held_out_rows())
   rows = zip(found_masks[:], np.asarray(found_margins, np.float32), strict=True)
   assert {margin.tobytes(): mask.tobytes() for mask, margin in rows} == expected
 
@@ -93,13 +93,13 @@ def test_margins_that_are_judged_belong_to_their_training_sets(opened, held_out)
 def test_scores_are_judged_by_the_stored_held_out_models(opened, held_out) -> None:
   true_tn = planted.weights(opened)
   scores = {"true": true_tn, "random": np.random.default_rng(1).random(true_tn.shape)}
-  rows_of_all = subset_models.joined(opened.subsets.held_out_rows())
+  rows_of_all = subset_models.join(opened.subsets.held_out_rows())
   found = {name: evaluate_scores(rows, *rows_of_all) for name, rows in scores.items()}
   for name, scores_tn in scores.items():
     expected = lds(scores_tn, held_out)
     assert found[name].lds.estimate == pytest.approx(expected, abs=1e-6)
-    rows = subset_models.joined(opened.subsets.held_out_rows())
-    point = efficiency.judged(name, 0, scores_tn, rows)
+    rows = subset_models.join(opened.subsets.held_out_rows())
+    point = efficiency.evaluate(name, 0, scores_tn, rows)
     assert point.lds == pytest.approx(expected, abs=1e-6)
   # Enough noise that the LDS says which models are judged on.
   assert 0.5 < found["true"].lds.estimate < 0.95

@@ -40,13 +40,13 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import inputs as inputs_lib
 from jaxdm.datamodels import priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
 from jaxdm.storage import array_folder, bank, identity, store, verify, zarr_arrays
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 # What a digest takes in.
@@ -179,21 +179,21 @@ def test_a_matrix_in_a_store_is_told_by_its_chunks(tmp_path) -> None:
   for chunk in range(3):
     first.write(chunk, {"a": numbers[4 * chunk : 4 * chunk + 4]})
   rows = np.arange(10)
-  expected = identity.digest(store.Matrix(first, "a", rows))
-  assert identity.digest(store.Matrix(opened(), "a", rows)) == expected
-  assert identity.digest(store.Matrix(first, "a", rows[:9])) != expected
-  assert identity.digest(store.Matrix(first, "a", rows, range(599))) != expected
+  expected = identity.digest(store.MatrixView(first, "a", rows))
+  assert identity.digest(store.MatrixView(opened(), "a", rows)) == expected
+  assert identity.digest(store.MatrixView(first, "a", rows[:9])) != expected
+  assert identity.digest(store.MatrixView(first, "a", rows, range(599))) != expected
   for row, column in ((0, 0), (5, 300), (9, 599)):
     changed = numbers.copy()
     changed[row, column] += 1
     chunk = row // 4
     first.write(chunk, {"a": changed[4 * chunk : 4 * chunk + 4]})
-    assert identity.digest(store.Matrix(first, "a", rows)) != expected
+    assert identity.digest(store.MatrixView(first, "a", rows)) != expected
     first.write(chunk, {"a": numbers[4 * chunk : 4 * chunk + 4]})
-  assert identity.digest(store.Matrix(first, "a", rows)) == expected
+  assert identity.digest(store.MatrixView(first, "a", rows)) == expected
   first.forget(1)
   with pytest.raises(store.StoreError, match="lacks chunk 1"):
-    identity.digest(store.Matrix(first, "a", rows))
+    identity.digest(store.MatrixView(first, "a", rows))
 
 
 def test_all_files_of_the_package_are_part_of_the_codes_digest(tmp_path) -> None:
@@ -466,7 +466,7 @@ def fit_parts_of_a_store() -> Entry:
       folder / "store", columns=columns, settings={}, rows_per_chunk=60
     )
     opened.write(0, {"margins": margins})
-    matrix = store.Matrix(opened, "margins", np.arange(60))
+    matrix = store.MatrixView(opened, "margins", np.arange(60))
     before = set(folder.glob("parts/*.npz"))
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(inputs_lib, "_AT_ONCE", 0)
@@ -652,7 +652,7 @@ def efficiency_parts() -> Entry:
     (folder / "stages/efficiency.json").unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch, flagsaver.as_parsed(sizes=str(FITTED)):
       patch.setattr(efficiency, "weights", weights)
-      patch.setattr(efficiency, "judged", lambda *a: efficiency.Point("x", 1, 0, 0, 0))
+      patch.setattr(efficiency, "evaluate", lambda *a: efficiency.Point("x", 1, 0, 0, 0))
       patch.setattr(efficiency, "_write", lambda *a: None)
       patch.setattr(base_models, "load", lambda opened: base)
       efficiency.main(opened)
@@ -822,11 +822,11 @@ def test_masks_of_fits_and_judgements_are_those_that_were_stored(
     raise AssertionError("masks are drawn again")
 
   monkeypatch.setattr(training_sets, "random_masks", drawn)
-  masks, margins_mt = subset_models.converged(opened.subsets.fitted_rows())
+  masks, margins_mt = subset_models.load_converged(opened.subsets.fitted_rows())
   expected[5] = ~expected[5]
   np.testing.assert_array_equal(masks[:], expected[:FITTED])
   np.testing.assert_array_equal(margins_mt[:], base.margins_mt[:FITTED])
-  masks, margins_mt = subset_models.joined(opened.subsets.held_out_rows())
+  masks, margins_mt = subset_models.join(opened.subsets.held_out_rows())
   np.testing.assert_array_equal(masks[:], np.tile(expected[FITTED:], (2, 1)))
   np.testing.assert_array_equal(margins_mt, base.margins_mt[FITTED:])
 

@@ -40,11 +40,11 @@ def test_rankings_are_judged_as_scikit_learn_does() -> None:
 
 def test_errors_are_as_many_as_asked_for_and_of_the_class_that_is_named() -> None:
   labels, none = np.arange(60) % 4, np.zeros(0, int)
-  noisy = noisy_labels.planted(labels, 0.2, 0, 4, none)
+  noisy = noisy_labels.plant_errors(labels, 0.2, 0, 4, none)
   assert (noisy != labels).sum() == 12 and set(noisy) <= set(range(4))
-  assert (noisy_labels.planted(labels, 0.2, 1, 4, none) != noisy).any()
+  assert (noisy_labels.plant_errors(labels, 0.2, 1, 4, none) != noisy).any()
   confused = np.array([3, 2, 1, 0])
-  found = noisy_labels.planted(labels, 0.2, 0, 4, confused)
+  found = noisy_labels.plant_errors(labels, 0.2, 0, 4, confused)
   np.testing.assert_array_equal(found != labels, noisy != labels)
   np.testing.assert_array_equal(found[found != labels], 3 - labels[found != labels])
 

@@ -29,7 +29,7 @@ from experiments import (
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.ops import status
-from experiments.runtime import launcher, progress_log, provenance, relabel, stages
+from experiments.runtime import launcher, progress_bar, provenance, relabel, stages
 from experiments.runtime.workdir import Workdir
 from jaxdm.brittleness import label_flips as label_flip_lib
 from jaxdm.brittleness.config import SearchConfig
@@ -327,7 +327,7 @@ def test_a_damaged_note_of_a_workdir_is_named(tmp_path, name) -> None:
 
 def test_logs_tell_how_far_a_process_is(tmp_path) -> None:
   (tmp_path / "run").mkdir()
-  update = progress_log.log(tmp_path / "run", "models of subsets", lambda: 3)
+  update = progress_bar.log(tmp_path / "run", "models of subsets", lambda: 3)
   for done in (0, 1, 8):
     update(done, 8)
   text = (tmp_path / "run" / "logs" / "host-0-of-1.jsonl").read_text()
@@ -350,11 +350,11 @@ def test_a_second_process_is_kept_out(tmp_path) -> None:
 def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path) -> None:
   folder = Workdir(str(tmp_path / "run"))
   left = folder.path / "stages" / "report.json.0123456789ab.partial"
-  with folder.locked(0, 2):
+  with folder.lock(0, 2):
     left.write_text("")
-  with folder.locked(1, 2):
+  with folder.lock(1, 2):
     assert left.exists()  # Process 0 may be writing it.
-  with folder.locked():
+  with folder.lock():
     assert not left.exists()
 
 

@@ -22,7 +22,7 @@ def test_the_rows_are_those_of_the_library(finished_copy) -> None:
   assert len(found) == 2 * 2 * 2
   with flagsaver.as_parsed(workdir=str(finished_copy)):
     run = launcher.open_run()
-  masks, margins = subset_models.joined(run.subsets.held_out_rows())
+  masks, margins = subset_models.join(run.subsets.held_out_rows())
   # All four models, two moments, the damping of the settings: what the stage computed.
   scores = base_models.load(run).scores["influence"]
   lds = jaxdm.evaluate_scores(scores, masks, margins).lds.estimate

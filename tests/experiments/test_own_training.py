@@ -22,7 +22,7 @@ from experiments.config import settings as settings_lib
 from experiments.config.settings import RetrainConfig
 from experiments.ops import bank as bank_launcher
 from experiments.runtime import launcher, own_training
-from experiments.runtime.own_training import OwnTrainer
+from experiments.runtime.own_training import OwnTrainer, full_data_margins
 from experiments.studies import efficiency, explain
 from jaxdm import prng
 from jaxdm.data.dataset import Dataset
@@ -358,10 +358,10 @@ def test_rows_that_are_not_finite_are_models_that_diverged(tmp_path, module) -> 
   module("rows", text.format("some", some) + text.format("fine", fine))
   bad = trainer(tmp_path / "some", "rows:some")
   with pytest.raises(UserError, match="not finite for 4 of 4 models on all data"):
-    bad.full_data_margins(4, lambda *_: None)
+    full_data_margins(bad, "rows:some", 4, lambda *_: None)
   assert bad.diverged == 4
   good = trainer(tmp_path / "fine", "rows:fine")
-  found = good.full_data_margins(5, lambda *_: None)
+  found = full_data_margins(good, "rows:fine", 5, lambda *_: None)
   np.testing.assert_array_equal(found, [[1, 2], [1, 2]])
   assert good.diverged == 3
 
@@ -431,12 +431,12 @@ def test_all_that_margins_depend_on_is_in_the_identity(tmp_path, module) -> None
 
 def test_what_needs_networks_is_left_out_and_named(capsys) -> None:
   experiment = presets.PRESETS["fashion"]()
-  found = own_training.adapted(experiment)
+  found = own_training.adapt(experiment)
   assert found.compare.names == ("datamodel", "random")
   assert found.prior.priors == "none"
   [line] = capsys.readouterr().out.splitlines()
   assert line.startswith("left out: influence, similar, prior influence+covariance, si")
-  assert own_training.adapted(found) == found and not capsys.readouterr().out
+  assert own_training.adapt(found) == found and not capsys.readouterr().out
   free = [name for name in settings_lib.PRIORS if not own_training.needs_networks(name)]
   assert free == ["none", "class"]
 

@@ -163,17 +163,17 @@ def test_all_that_is_kept_may_be_in_any_folder(tmp_path, name) -> None:
   arrays = array_folder.create(folder / "arrays", {"x": (4, 3)})
   arrays["x"][:] = values
   array_folder.finish(folder / "arrays", arrays, {})
-  read = array_folder.ArrayFolder(folder / "arrays", {}).verified("x")
+  read = array_folder.ArrayFolder(folder / "arrays", {}).read_verified("x")
   np.testing.assert_array_equal(read, values)
 
 
 def test_a_flag_that_nobody_gave_is_not_named(tmp_path) -> None:
   first = Workdir(str(tmp_path / "run"))
-  with first.locked():
+  with first.lock():
     stages.run(first, "stage", {}, dict)
   (tmp_path / "run" / "bank").rmdir()
   again = Workdir(str(tmp_path / "run"))
-  with pytest.raises(WorkdirError) as caught, again.locked():
+  with pytest.raises(WorkdirError) as caught, again.lock():
     stages.run(again, "next", {}, dict)
   assert re.match("workdir: .*/run/bank cannot be used: the stores .*", str(caught.value))
   assert "bank_dir" not in str(caught.value)
@@ -208,7 +208,7 @@ def test_links_are_what_they_lead_to(tmp_path) -> None:
   (tmp_path / "disk").mkdir()
   (tmp_path / "run").symlink_to(tmp_path / "disk")
   opened = Workdir(str(tmp_path / "run"))
-  with opened.locked():
+  with opened.lock():
     stages.run(opened, "stage", {}, lambda: {"answer": 42})
   assert stages.summary_of(Workdir(str(tmp_path / "disk")), "stage")["answer"] == 42
   parts = tmp_path / "disk" / "parts"
@@ -291,13 +291,13 @@ def test_a_disk_that_fails_is_no_disk_without_links(tmp_path, monkeypatch) -> No
 
 def test_what_reads_makes_nothing_and_keeps_writers_out(tmp_path) -> None:
   reader = Workdir(str(tmp_path / "run"))
-  with reader.locked_for_reading():
+  with reader.lock_for_reading():
     assert not (tmp_path / "run").exists()
-  with reader.locked():
+  with reader.lock():
     pass
   before = programs.contents(tmp_path)
-  with reader.locked_for_reading():
-    for again in (reader.locked_for_reading, reader.locked):
+  with reader.lock_for_reading():
+    for again in (reader.lock_for_reading, reader.lock):
       with pytest.raises(WorkdirError, match="in use by another"), again():
         pass
   assert programs.contents(tmp_path) == before

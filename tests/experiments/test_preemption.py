@@ -9,7 +9,7 @@ from jaxdm.progress import Cancelled
 @pytest.fixture
 def signalled(monkeypatch) -> None:
   """As after a signal."""
-  monkeypatch.setattr(preemption._asked, "is_set", lambda: True)
+  monkeypatch.setattr(preemption._shutdown, "is_set", lambda: True)
 
 
 def test_without_a_signal_reports_pass_through() -> None:

@@ -136,7 +136,7 @@ def ran(places) -> dict[tuple[str, ...], dict[str, Any]]:
       text += f" --workdir={places['NONE']}"
     parts.append([name, text.split(), *(platforms or [""])])
   held = Workdir(places["HELD"])
-  with held.locked():
+  with held.lock():
     return dict(zip(asked, programs.in_forks(parts), strict=True))
 
 

@@ -23,7 +23,7 @@ SETTINGS = {"group": {"size": 3}}
 
 def run(folder, stage: str = "stage", settings=SETTINGS, work=dict) -> dict:
   opened = Workdir(str(folder))
-  with opened.locked():
+  with opened.lock():
     return stages.run(opened, stage, settings, work)
 
 
@@ -145,7 +145,7 @@ def test_several_versions_are_named_by_status_and_verify(
     launcher.Program(status.main, launcher.open_workdir, "not").start(["prog"])
     printed = capsys.readouterr().out
     assert all(f"note: {line}" in printed for line in expected)
-    bank.check(bank.Imported(launcher.open_workdir()), repair=False)
+    bank.check(bank.ImportedWorkdir(launcher.open_workdir()), repair=False)
   printed = capsys.readouterr().out
   assert all(f"note: {line}" in printed for line in expected)
   assert "every byte is as it was written" in printed

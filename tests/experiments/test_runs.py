@@ -47,7 +47,7 @@ def test_shards_meet_in_the_store(trained, tmp_path, capsys) -> None:
     start(fit_datamodels.PROGRAM, folder)
   start(train_subsets.PROGRAM, folder, shard="0/2")
   assert complete(folder)
-  assert toy_runs.stored_files(folder) == toy_runs.stored_files(trained)
+  assert toy_runs.store_files(folder) == toy_runs.store_files(trained)
   assert of_base_models(folder) == of_base_models(trained)
   hosts = [line["host"] for line in status.last_lines(epath_of(folder))]
   assert hosts == ["0/2", "1/2"]
@@ -66,7 +66,7 @@ def test_what_the_environment_tells_jax_changes_no_bit(tmp_path) -> None:
     for name, more in (("plain", {}), ("told", told)):
       more = {**os.environ, **more}
       toy_runs.finish([toy_runs.start(tmp_path / name, env=more)])
-  plain, other = (toy_runs.stored_files(tmp_path / name) for name in ("plain", "told"))
+  plain, other = (toy_runs.store_files(tmp_path / name) for name in ("plain", "told"))
   assert plain == other and len(plain) > 10
   plain, other = (of_base_models(tmp_path / name) for name in ("plain", "told"))
   for name in plain.keys() - {"record.json"}:  # Which says what made them.
@@ -83,9 +83,7 @@ def test_one_job_of_two_processes_makes_the_same_store(tmp_path) -> None:
     toy_runs.finish([toy_runs.start(tmp_path / "one")])
     toy_runs.finish(toy_runs.start_job(tmp_path / "two", 2))
   assert complete(tmp_path / "two")
-  assert toy_runs.stored_files(tmp_path / "one") == toy_runs.stored_files(
-    tmp_path / "two"
-  )
+  assert toy_runs.store_files(tmp_path / "one") == toy_runs.store_files(tmp_path / "two")
   # And they fit together what one process fits alone.
   with flagsaver.flagsaver(drill_models=70):
     toy_runs.finish([toy_runs.start(tmp_path / "one", launcher="fit_datamodels")])
@@ -154,7 +152,7 @@ def test_a_signal_ends_all_processes_of_a_job_in_order(tmp_path) -> None:
 @pytest.mark.slow
 def test_flipped_bits_are_noticed_and_repaired(tmp_path) -> None:
   with flagsaver.flagsaver(drill_models=70):
-    drill.flipped_bytes(tmp_path, 8, np.random.default_rng(0))
+    drill.flip_bytes(tmp_path, 8, np.random.default_rng(0))
 
 
 @pytest.mark.slow
@@ -167,14 +165,14 @@ def test_writers_of_one_store_tear_nothing(tmp_path, capsys) -> None:
 def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
   monkeypatch.setattr(verify, "damage", lambda path: iter(()))
   with flagsaver.flagsaver(drill_models=20), pytest.raises(SystemExit, match="WRONG"):
-    drill.flipped_bytes(tmp_path, 1, np.random.default_rng(0))
+    drill.flip_bytes(tmp_path, 1, np.random.default_rng(0))
 
 
 @pytest.mark.slow
 def test_a_damaged_bank_is_repaired(trained, tmp_path, capsys) -> None:
   folder = tmp_path / "run"
   shutil.copytree(trained, folder)
-  whole = toy_runs.stored_files(folder)
+  whole = toy_runs.store_files(folder)
   start(bank.PROGRAM, folder, do="verify")
   for name in ("subsets/masks/c/1/0", "subsets/manifest.json"):
     path = folder / "bank" / name
@@ -187,7 +185,7 @@ def test_a_damaged_bank_is_repaired(trained, tmp_path, capsys) -> None:
     assert name in capsys.readouterr().out
     start(bank.PROGRAM, folder, do="repair")
     start(train_subsets.PROGRAM, folder)
-    assert toy_runs.stored_files(folder) == whole
+    assert toy_runs.store_files(folder) == whole
 
 
 @pytest.mark.slow
@@ -266,7 +264,7 @@ def test_workdirs_of_one_experiment_are_merged(trained, tmp_path, capsys) -> Non
   start(bank.PROGRAM, tmp_path / "0", do="merge", other=str(tmp_path / "1"))
   assert "no model is missing" in capsys.readouterr().out
   start(train_subsets.PROGRAM, tmp_path / "0")
-  assert toy_runs.stored_files(tmp_path / "0") == toy_runs.stored_files(trained)
+  assert toy_runs.store_files(tmp_path / "0") == toy_runs.store_files(trained)
   other = tmp_path / "other"
   start(train_subsets.PROGRAM, other, shard="1/2", seed="1")
   with pytest.raises(SystemExit, match="holds other models: seed: stored 0, asked 1"):
@@ -368,7 +366,7 @@ def test_a_clock_that_jumps_changes_nothing(trained, tmp_path, monkeypatch) -> N
   monkeypatch.setattr(time, "time", lambda: next(jumps))
   monkeypatch.setattr("tqdm.std.time", lambda: next(jumps))
   start(train_subsets.PROGRAM, tmp_path / "run")
-  assert toy_runs.stored_files(tmp_path / "run") == toy_runs.stored_files(trained)
+  assert toy_runs.store_files(tmp_path / "run") == toy_runs.store_files(trained)
 
 
 @pytest.mark.slow
@@ -396,7 +394,7 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None
   assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
     verify.sweep(path)
-  assert toy_runs.stored_files(out) == toy_runs.stored_files(trained)
+  assert toy_runs.store_files(out) == toy_runs.store_files(trained)
 
 
 @pytest.mark.slow
@@ -407,7 +405,7 @@ def test_stores_may_be_on_another_filesystem(trained, tmp_path) -> None:
     assert os.stat(other).st_dev != os.stat(tmp_path).st_dev
     start(train_subsets.PROGRAM, folder, bank_dir=f"{other}/bank")
     assert not (folder / "bank").exists()
-    assert toy_runs.files(pathlib.Path(other) / "bank") == toy_runs.stored_files(trained)
+    assert toy_runs.files(pathlib.Path(other) / "bank") == toy_runs.store_files(trained)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])

@@ -16,7 +16,7 @@ def test_a_stage_ends_with_its_numbers_in_plain_text(tmp_path, capsys) -> None:
     "caption": "Target 1.",
   }
   workdir = Workdir(str(tmp_path))
-  with workdir.locked():
+  with workdir.lock():
     stages.run(workdir, "stage", {}, lambda: dict(found))
   [line] = capsys.readouterr().out.splitlines()
   assert line.startswith(

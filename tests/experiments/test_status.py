@@ -19,7 +19,7 @@ from jaxdm.storage import bank
 def begun(tmp_path):
   """A workdir with 64 models on subsets, whose stage is not finished."""
   workdir = Workdir(str(tmp_path))
-  with workdir.locked():
+  with workdir.lock():
     stages.run(workdir, "train_subsets", {}, lambda: {stages.UNFINISHED: 1})
   made = bank.open_store(
     workdir.bank / "subsets", num_targets=3, num_train=20, settings={}
@@ -51,7 +51,7 @@ def test_watching_ends_when_all_that_was_begun_is_finished(
 
   def check() -> None:
     if next(checks) == 4:
-      with begun.locked():
+      with begun.lock():
         stages.run(begun, "train_subsets", {}, dict)
 
   monkeypatch.setattr(status.preemption, "check", check)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 import jaxdm
-from jaxdm.lasso import certificate, fista, solver
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import certificate, fista, solver, solver_plan
 from jaxdm.lasso.result import Status
 
 SHAPES = [(60, 8), (8, 5), (25, 40), (200, 20)]
@@ -209,7 +208,7 @@ def test_weights_added_to_an_offset_are_certified_as_they_are_rounded() -> None:
   x = rng.random((400, 30)) < 0.5
   y = x @ rng.normal(size=(30, 2)) + 0.1 * rng.normal(size=(400, 2))
   offset = (1e4 * rng.normal(size=(2, 30))).astype(np.float32)
-  plan = plan_lib.choose(400, 30, 2, is_bool=True)
+  plan = solver_plan.choose(400, 30, 2, is_bool=True)
   made = solver.Solver(x, np.arange(400), plan)
   fit = made.finish(
     made.tile(y), np.full(2, 0.02), tol=1e-9, limit=5000, offset_tn=offset

@@ -73,7 +73,7 @@ class Lassos:
     tolerance, limit = np.float64(tol), np.int32(steps)
     shared = design.Gram(self.gram_nn), lipschitz, tolerance, limit, np.asarray(True)
     start = start or fista.begin(0 * self.corr_tn, 0 * self.corr_tn, lanes)
-    return fista.solve(fista.Shared(*shared), self.problem, start, lanes)
+    return fista.solve(fista.SharedInputs(*shared), self.problem, start, lanes)
 
 
 @pytest.mark.parametrize("lam", [1e-3, 0.1, 3.0])

@@ -12,7 +12,7 @@ import jaxdm
 from jaxdm import training_sets
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.datamodels import priors
-from jaxdm.datamodels.path import FitConfig
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.lasso import tiling
 
 M, N, T = 60, 9, 3

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 from jaxdm import devices, training_sets
-from jaxdm.lasso import design, matrices
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, matrices, solver_plan
 from jaxdm.lasso.fit import fit_lasso
 from jaxdm.lasso.result import LassoFit, Status
 
@@ -225,18 +224,18 @@ def test_what_cannot_be_fitted_is_marked_and_harms_no_other() -> None:
 
 def test_the_form_follows_shape_and_memory() -> None:
   def form(m, n, free, **options) -> str:
-    return plan_lib.choose(m, n, 1000, is_bool=True, free_bytes=free, **options).form
+    return solver_plan.choose(m, n, 1000, is_bool=True, free_bytes=free, **options).form
 
   assert form(6000, 1500, 10**10) == "gram"
   assert form(200, 20_000, 10**11) == "rows"
   assert form(300_000, 100_000, 80 * 10**9) == "bits"
   assert form(6000, 1500, 10**10, form="rows") == "rows"
-  small = plan_lib.choose(6000, 1500, 4000, is_bool=True, free_bytes=6 * 10**8)
+  small = solver_plan.choose(6000, 1500, 4000, is_bool=True, free_bytes=6 * 10**8)
   assert small.tile < 4000 and small.tile % devices.count() == 0
   with pytest.raises(ValueError, match="does not fit in 0.0 GB in any form"):
     form(6000, 1500, 10**6)
   with pytest.raises(ValueError, match="needs a bool design"):
-    plan_lib.choose(60, 15, 10, is_bool=False, form="bits")
+    solver_plan.choose(60, 15, 10, is_bool=False, form="bits")
 
 
 def weighted(m=300, seed=0):

@@ -56,7 +56,7 @@ def test_steps_of_the_lasso(form) -> None:
   ones = np.ones(T, np.float32)
   free = np.zeros((T, 2), np.int32), np.ones((T, 2, 2), np.float32)
   problem = fista.Problem(W, ones, W, *free, np.ones((T, 2, N), np.float32))
-  shared = fista.Shared(
+  shared = fista.SharedInputs(
     DESIGNS[form], np.float32(1), np.float32(1), np.int32(1), np.asarray(True)
   )
   state = fista._begin(None, (jnp.asarray(W), jnp.asarray(W)))

@@ -102,11 +102,11 @@ def test_every_changed_byte_is_found_and_its_file_named(folder) -> None:
 
 def test_a_verified_array_has_the_recorded_bytes(folder) -> None:
   found = array_folder.ArrayFolder(folder, IDENTITY)
-  np.testing.assert_array_equal(found.verified("a"), ARRAYS["a"])
+  np.testing.assert_array_equal(found.read_verified("a"), ARRAYS["a"])
   path = folder / "a.npy"
   path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
   with pytest.raises(checksummed_json.StoreError, match="digest"):
-    found.verified("a")
+    found.read_verified("a")
 
 
 def test_a_digest_of_a_file_is_that_of_its_content(tmp_path, monkeypatch) -> None:

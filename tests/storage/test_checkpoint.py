@@ -34,17 +34,17 @@ class Machine:
 
   def __init__(self, folder, step_seconds, killed_at: float = np.inf):
     self.now, self._step_seconds, self._killed_at = 0.0, step_seconds, killed_at
-    self.progress = checkpoint.Progress(folder, SECONDS, lambda: self.now)
+    self.checkpoints = checkpoint.Checkpoints(folder, SECONDS, lambda: self.now)
     self.computed: list[int] = []
 
   def run(self, calls: list[tuple[str, int]], settle_every: int = 10**6) -> None:
     """Runs computations of so many steps each, and stores some now and then."""
     for i, (name, steps) in enumerate(calls, start=1):
-      final = self.progress.run(name, jax.numpy.zeros(()), 0, steps, self._advance)
+      final = self.checkpoints.run(name, jax.numpy.zeros(()), 0, steps, self._advance)
       assert float(final) == steps
       self.computed.append(i)
       if i % settle_every == 0:
-        self.progress.settle()
+        self.checkpoints.settle()
 
   def _advance(self, state, first: int, stop: int):
     assert float(state) == first
@@ -79,7 +79,7 @@ def test_a_kill_loses_no_more_than_was_said(tmp_path, step_seconds, calls) -> No
     # The part in which it was killed counts up to the kill.
     lost = killed_at + second.now - total
     assert lost <= SECONDS + 1e-6, (killed_at, lost)
-    second.progress.settle()
+    second.checkpoints.settle()
     assert list(folder.glob("*")) == []
 
 
@@ -92,21 +92,21 @@ def test_what_is_quick_and_stored_is_never_written(tmp_path) -> None:
 def test_long_ones_are_stored_before_others_are_computed(tmp_path) -> None:
   machine = Machine(tmp_path, 1.0)
   machine.run([("a", 10)])
-  assert not machine.progress.has_much_to_store()
+  assert not machine.checkpoints.has_much_to_store()
   machine.run([("b", 1000)])
-  assert machine.progress.has_much_to_store()
-  machine.progress.settle()
-  assert not machine.progress.has_much_to_store()
+  assert machine.checkpoints.has_much_to_store()
+  machine.checkpoints.settle()
+  assert not machine.checkpoints.has_much_to_store()
 
 
 def test_steps_that_become_slow_are_noticed(tmp_path) -> None:
   machine = Machine(tmp_path, 0.01)
   machine.run([("quick", 5000)])
-  machine.progress.settle()
+  machine.checkpoints.settle()
   machine._step_seconds = 1.0
   before, kept = machine.now, []
-  keep = machine.progress.keep
-  machine.progress.keep = lambda name, step, state: (
+  keep = machine.checkpoints.write_state
+  machine.checkpoints.write_state = lambda name, step, state: (
     kept.append(machine.now - before) or keep(name, step, state)
   )
   machine.run([("slow", 8000)])

@@ -273,7 +273,7 @@ def test_a_stage_is_finished_once_its_work_is_done(tmp_path, watch) -> None:
       file.write("42")
     return {"answer": 42}
 
-  with opened.locked():
+  with opened.lock():
     disk = watch(folder, lambda: stages.run(opened, "stage", {"fit": {"tol": 1}}, work))
   finished = []
   for copy in disk.copies:

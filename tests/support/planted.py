@@ -144,5 +144,5 @@ def experiment(folder: pathlib.Path, **changes: str | None) -> Iterator[Run]:
     patch.setattr(base_models, "exist", lambda _: True)
     patch.setattr(base_models, "load", _base_models)
     patch.setattr(relabel, "scores", _relabel_scores)
-    with opened.workdir.locked():
+    with opened.workdir.lock():
       yield opened

@@ -5,7 +5,7 @@ import numpy as np
 from jaxdm import prng
 from jaxdm.brittleness.cases import Case, candidate_sizes
 from jaxdm.brittleness.margin_curve import BaseMargins, describe
-from jaxdm.brittleness.verdicts import Skewness
+from jaxdm.brittleness.verification import Skewness
 
 
 class Simulated:

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 WHERE = pathlib.Path(__file__).with_name("torch_resnet9.npz")
 CONFIG = TrainConfig(width=4, batch_size=16)

@@ -85,8 +85,8 @@ def test_other_subset_sizes_compile_nothing(tiny_config, tiny_images, caplog) ->
 
 def test_a_row_stays_on_the_device_that_made_it() -> None:
   values = np.arange(6.0 * devices.count(), dtype=np.float32).reshape(-1, 3)
-  doubled = devices.spread(lambda factor, rows: factor * rows)(
-    2.0, devices.by_row(values)
+  doubled = devices.shard_map(lambda factor, rows: factor * rows)(
+    2.0, devices.shard_rows(values)
   )
   for i, expected in enumerate(2 * values):
     found = devices.row(doubled, i)
@@ -105,7 +105,7 @@ import jax.numpy as jnp
 jax.config.update("jax_num_cpu_devices", {devices})
 import test_fleet
 from jaxdm.training import fleet
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 data = np.load({data!r})
 config = TrainConfig(width=4, epochs=2, batch_size=8, peak_learning_rate=0.1)
 images, sets, keys = test_fleet.problem((data["images"], data["labels"]), 8)
@@ -169,7 +169,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
 
   def build(folder, seconds: float = 1e-9) -> fleet.Fleet:
     models = fleet.Fleet(
-      tiny_config, images, 2, speed, progress=checkpoint.Progress(folder, seconds)
+      tiny_config, images, 2, speed, checkpoints=checkpoint.Checkpoints(folder, seconds)
     )
     advance = models.runner.programs.advance
 
@@ -183,7 +183,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   whole = fleet.Fleet(tiny_config, images, 2, speed).train(sets, keys)
   last = int(tiny_config.num_steps(24))
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.Progress, "keep", lambda *args: None)
+    patch.setattr(checkpoint.Checkpoints, "write_state", lambda *args: None)
     build(tmp_path / "slow").train(sets, keys)
   assert ran == [(step, step + 1) for step in range(last)]
   ran.clear()
@@ -200,8 +200,8 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     if step > 2:
       raise KeyboardInterrupt
 
-  keep = checkpoint.Progress.keep
-  monkeypatch.setattr(checkpoint.Progress, "keep", stop)
+  keep = checkpoint.Checkpoints.write_state
+  monkeypatch.setattr(checkpoint.Checkpoints, "write_state", stop)
   with pytest.raises(KeyboardInterrupt):
     build(tmp_path / "killed").train(sets, keys)
   monkeypatch.undo()
@@ -221,15 +221,17 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
 
 
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path) -> None:
-  progress = checkpoint.Progress(tmp_path, 1e-9)
+  checkpoints = checkpoint.Checkpoints(tmp_path, 1e-9)
   state = {"a": jax.numpy.arange(3.0)}
-  progress.keep("x", 5, state)
-  step, found = checkpoint.Progress(tmp_path, 1.0).begin("x", {"a": jax.numpy.zeros(3)})
+  checkpoints.write_state("x", 5, state)
+  step, found = checkpoint.Checkpoints(tmp_path, 1.0).read_state(
+    "x", {"a": jax.numpy.zeros(3)}
+  )
   assert step == 5
   np.testing.assert_array_equal(found["a"], state["a"])
   for path in (tmp_path / "x").rglob("*"):
     if path.is_file():
       path.write_bytes(b"noise")
   with pytest.warns(UserWarning, match="begun anew"):
-    step, _ = progress.begin("x", state)
+    step, _ = checkpoints.read_state("x", state)
   assert step == 0

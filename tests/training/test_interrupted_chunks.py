@@ -9,8 +9,8 @@ from jaxdm import prng, training_sets
 from jaxdm.storage import checkpoint
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.outputs import Outputs
-from jaxdm.training.recipe import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 
@@ -28,7 +28,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
     raise Named(name)
 
   # Nothing is compiled.
-  monkeypatch.setattr(checkpoint.Progress, "begin", begin)
+  monkeypatch.setattr(checkpoint.Checkpoints, "read_state", begin)
   monkeypatch.setattr(fleet.Fleet, "_run", lambda self, *args: None)
 
   def name(
@@ -47,7 +47,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
       images,
       classes,
       fleet.Speed(chunk=2),
-      progress=checkpoint.Progress(tmp_path, 1e-9),
+      checkpoints=checkpoint.Checkpoints(tmp_path, 1e-9),
     )
     keys = prng.keys_for(seed, [prng.Seed("verify", i) for i in numbers])
     with pytest.raises(Named) as caught:

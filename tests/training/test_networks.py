@@ -13,7 +13,7 @@ from jaxdm import prng, training_sets
 from jaxdm.attribution.attribute import attribution_scores
 from jaxdm.errors import UserError
 from jaxdm.training import fleet, networks
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.trainer import Trainer
 
 CONFIG = TrainConfig(

@@ -16,8 +16,8 @@ import scipy.stats
 from jaxdm import training_sets
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training import train
+from jaxdm.training.config import TrainConfig
 from jaxdm.training.inputs import Inputs
-from jaxdm.training.recipe import TrainConfig
 
 COUNT, BATCH, EPOCHS, SIDE = 24, 10, 30, 6  # Batches cross the ends of epochs.
 STEPS = EPOCHS * COUNT // BATCH

@@ -10,7 +10,8 @@ import pytest
 from jaxdm import prng, training_sets
 from jaxdm.training import fleet, resnet9, train
 from jaxdm.training import recipe as recipe_lib
-from jaxdm.training.recipe import TrainConfig, learning_rate
+from jaxdm.training.config import TrainConfig
+from jaxdm.training.schedule import learning_rate
 
 
 def one_model(config, images, labels, mask, *, seed=0, set_labels=None) -> dict:

@@ -196,9 +196,9 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
 
   def build(folder) -> tuple[Trainer, list[int]]:
     # Two models a device in a chunk of the fleet, eight in a chunk of the store.
-    progress = checkpoint.Progress(folder, 1e-9)
+    checkpoints = checkpoint.Checkpoints(folder, 1e-9)
     speed = fleet.Speed(chunk=2)
-    models = fleet.Fleet(tiny_config, images, 2, speed, progress=progress)
+    models = fleet.Fleet(tiny_config, images, 2, speed, checkpoints=checkpoints)
     ran, advance = [], models._advance
     models._advance = lambda r, s, a, b: ran.append(a) or advance(r, s, a, b)
     targets = images[:10], labels[:10]

@@ -77,6 +77,6 @@ def scores(
         per_device_train_batch_size=_BATCH,
         score_args=ScoreArguments(**options),
       )
-      found = analyzer.load_pairwise_scores("s")
-      total += found["all_modules"].float().numpy()
+      pairwise = analyzer.load_pairwise_scores("s")
+      total += pairwise["all_modules"].float().numpy()
   return total / len(nets)

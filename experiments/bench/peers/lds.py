@@ -20,8 +20,8 @@ def by_dattri(problem: Problem, scores_tn: np.ndarray) -> np.ndarray:
 
   masks_mn, margins_mt = problem.held_out
   truth = torch.tensor(margins_mt), torch.tensor(subset_indices(masks_mn))
-  found, _ = lds(torch.tensor(np.asarray(scores_tn, np.float64).T), truth)
-  return found.numpy()
+  values, _ = lds(torch.tensor(np.asarray(scores_tn, np.float64).T), truth)
+  return values.numpy()
 
 
 def by_quanda(problem: Problem, scores_tn: np.ndarray) -> np.ndarray:

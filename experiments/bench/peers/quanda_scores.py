@@ -38,6 +38,6 @@ def scores(
         batch_size=_BATCH,
         **options,
       )
-      found = explainer.explain(targets.images, targets.labels)
-      total += np.array(found, np.float32)
+      explanations = explainer.explain(targets.images, targets.labels)
+      total += np.array(explanations, np.float32)
   return total / len(nets)

@@ -42,7 +42,7 @@ def weights_on_all_data(trainer: Trainer, count: int) -> list[Weights]:
 
   They are the models on all data of `attribution_scores`.
   """
-  fleet, labels, found = trainer.fleet, trainer.labels, list[Weights]()
+  fleet, labels, weights = trainer.fleet, trainer.labels, list[Weights]()
   for start in range(0, count, fleet.rows):
     size = min(fleet.rows, count - start)
     sets = training_sets.from_masks(np.ones((size, len(labels)), bool), labels)
@@ -50,9 +50,9 @@ def weights_on_all_data(trainer: Trainer, count: int) -> list[Weights]:
     [variables] = fleet.train_through(sets, keys, [1.0])
     for i in range(size):
       one = jax.tree.map(lambda leaf, i=i: np.asarray(devices.row(leaf, i)), variables)
-      found.append(traverse_util.flatten_dict(one, sep="/"))
+      weights.append(traverse_util.flatten_dict(one, sep="/"))
   fleet.settle()
-  return found
+  return weights
 
 
 def network(dataset: Dataset, weights: Mapping[str, np.ndarray]) -> ResNet9:

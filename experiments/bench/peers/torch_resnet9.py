@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from jaxdm.training.recipe import TrainConfig
+from jaxdm.training.config import TrainConfig
 
 
 class ConvBlock(nn.Sequential):

@@ -48,5 +48,5 @@ def scores(
       traker.start_scoring_checkpoint("t", checkpoint, i, len(targets.labels))
       for batch in zip(*(part.split(_BATCH) for part in targets), strict=True):
         traker.score(batch=batch, num_samples=len(batch[0]))
-    found = traker.finalize_scores(exp_name="t")
-    return np.array(found, np.float32).T
+    scores_nt = traker.finalize_scores(exp_name="t")
+    return np.array(scores_nt, np.float32).T

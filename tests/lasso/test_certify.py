@@ -48,9 +48,9 @@ class Judged:
     free_parts = free_tz, basis_tzr, corr_trn
     return fista.Problem(corr_tn, self.lam_t, self.factors_tn, *free_parts)
 
-  def judge(self, direct: tuple[int, ...] = ()) -> certificate.Judged:
+  def judge(self, direct: tuple[int, ...] = ()) -> certificate.Certificate:
     basis_mr = np.linalg.svd(self.x_mn, full_matrices=False)[0][:, : COLUMNS - 1]
-    return certificate.judge(
+    return certificate.certify(
       *(self.design_mn, self.rows_m, self.columns, self.problem(), self.y_mt, self.w_tn),
       np.array(direct, int),
       basis_mr * ROWS**0.5 if direct else None,

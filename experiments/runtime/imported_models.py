@@ -25,7 +25,7 @@ STAGE = "import"
 # Of the store, in the bank.
 NAME = "imported"
 # Settings of models that are there already.
-_SETTLED = (
+_FIXED = (
   "alpha",
   "num_models",
   "held_out_from",
@@ -70,7 +70,7 @@ def how_to_go_on(workdir: Workdir) -> str:
   )
 
 
-def check_named(workdir: Workdir, stored: Mapping[str, Any]) -> None:
+def check_images(workdir: Workdir, stored: Mapping[str, Any]) -> None:
   """Raises WorkdirError on a workdir of others' models that lacks these, or images."""
   if "files" in stored and not exist(workdir):
     raise WorkdirError(
@@ -117,7 +117,7 @@ def check_held_out(held_out: int, models: int) -> None:
     )
 
 
-def adapted(
+def adapt(
   experiment: settings_lib.Experiment, models: Collection, dataset: Dataset
 ) -> settings_lib.Experiment:
   """The experiment with the numbers of the imported models.
@@ -125,7 +125,7 @@ def adapted(
   Raises:
     ValueError: on flags that speak of other models, or images that are not theirs.
   """
-  for name in _SETTLED:
+  for name in _FIXED:
     if flags.FLAGS[name].value is not None:
       raise UserError(name, "has no effect on imported models")
   if experiment.audit.audit:
@@ -135,11 +135,11 @@ def adapted(
       "of their training examples from a file (--train_margins)",
     )
   sizes = models.store.settings["num_train"], models.store.settings["num_targets"]
-  found = len(dataset.train_labels), len(dataset.test_labels)
-  if sizes != found:
+  counts = len(dataset.train_labels), len(dataset.test_labels)
+  if sizes != counts:
     raise UserError(
       "dataset",
-      f"={experiment.data.dataset} has {found[0]} training and {found[1]} test "
+      f"={experiment.data.dataset} has {counts[0]} training and {counts[1]} test "
       f"images, but the imported models are of {sizes[0]} and {sizes[1]}",
     )
   held_out = experiment.collect.num_held_out

@@ -31,51 +31,51 @@ def load(places: Places, shape: tuple[int, int]) -> dict[str, np.ndarray]:
   Raises:
     UserError: on a name that is taken, or a file that does not hold such scores.
   """
-  given = {}
+  paths_given = {}
   for text in SCORES.value or ():
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
       raise UserError("scores", f"must be NAME=FILE.npy, got {text!r}")
     if name in METHODS:
       raise UserError("scores", f": the name {name} is that of a method of jaxdm")
-    if name in given:
+    if name in paths_given:
       raise UserError("scores", f": the name {name} is given twice")
-    given[name] = path
-  paths = places.find_all(_PREFIX, given)
+    paths_given[name] = path
+  paths = places.find_all(_PREFIX, paths_given)
   return {name: read(name, path, shape) for name, path in paths.items()}
 
 
 def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   """What a stage depends on that uses the scores, as a group of settings."""
-  found = {name: identity.digest(one) for name, one in scores.items()}
-  return {"scores": found} if found else {}
+  digests = {name: identity.digest(one) for name, one in scores.items()}
+  return {"scores": digests} if digests else {}
 
 
-def read(name: str, path: str, expected: tuple[int, int]) -> np.ndarray:
+def read(name: str, path: str, shape: tuple[int, int]) -> np.ndarray:
   """The scores in one file, mapped into memory; never a pickle.
 
   Args:
     name: of the method.
     path: of the file.
-    expected: (t, n).
+    shape: (t, n).
 
   Raises:
     UserError: if the file does not hold such scores.
   """
   try:
-    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
     raise UserError(
       "scores", f": {name}={path} is not a whole .npy file: {error}"
     ) from error
-  if not isinstance(found, np.ndarray) or found.shape != expected:
-    shape = list(getattr(found, "shape", []))
-    is_transposed = tuple(shape) == expected[::-1]
+  if not isinstance(array, np.ndarray) or array.shape != shape:
+    actual = list(getattr(array, "shape", []))
+    is_transposed = tuple(actual) == shape[::-1]
     raise UserError(
       "scores",
-      f": {name}={path} must be [targets, training examples] = {list(expected)}, "
-      f"got {shape}{'; transpose it' if is_transposed else ''}",
+      f": {name}={path} must be [targets, training examples] = {list(shape)}, "
+      f"got {actual}{'; transpose it' if is_transposed else ''}",
     )
-  if found.dtype.kind not in "fiu":
-    raise UserError("scores", f": {name}={path} must hold numbers, got {found.dtype}")
-  return found
+  if array.dtype.kind not in "fiu":
+    raise UserError("scores", f": {name}={path} must hold numbers, got {array.dtype}")
+  return array

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from jaxdm import prng, progress
-from jaxdm.brittleness import problem as problem_lib
+from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels.model import Datamodels
 
 LABELS, TARGET_LABELS = np.array([0, 1, 1, 0, 2]), np.array([1, 0, 2, 1])
 
 
-def made(retrain=None, labels=LABELS, base=None) -> problem_lib.Problem:
-  return problem_lib.make_problem(retrain, labels, TARGET_LABELS, base, progress.silent)
+def made(retrain=None, labels=LABELS, base=None) -> search_inputs.SearchInputs:
+  return search_inputs.make_inputs(retrain, labels, TARGET_LABELS, base, progress.silent)
 
 
 class OnAllData:
@@ -33,10 +33,10 @@ class OnAllData:
 
 def test_models_on_all_data_are_trained_and_those_that_diverge_are_left_out() -> None:
   for diverged in (0, 5, 14):
-    problem = made(OnAllData(diverged))
-    np.testing.assert_array_equal(problem.labels, LABELS)
-    np.testing.assert_array_equal(problem.target_labels, TARGET_LABELS)
-    found = problem.base_margins_rt
+    inputs = made(OnAllData(diverged))
+    np.testing.assert_array_equal(inputs.labels, LABELS)
+    np.testing.assert_array_equal(inputs.target_labels, TARGET_LABELS)
+    found = inputs.base_margins_rt
     rest = np.arange(diverged, 16)
     assert found.shape == (len(rest), 4)
     np.testing.assert_array_equal(found[:, 0], rest + 0.5)
@@ -67,11 +67,11 @@ def test_labels_are_integers_from_0() -> None:
 
 
 def test_targets_that_are_named_are_searched_once_and_must_be_right() -> None:
-  problem = made(base=np.array([[1.0, 2, -1, 1]] * 3))
+  inputs = made(base=np.array([[1.0, 2, -1, 1]] * 3))
   config = SearchConfig(num_targets=2)
 
   def chosen(targets) -> list[int]:
-    return problem_lib.choose_targets(problem, targets, config).tolist()
+    return search_inputs.choose_targets(inputs, targets, config).tolist()
 
   assert chosen([3, 0, 3]) == [0, 3] and chosen(np.array([1])) == [1]
   assert len(chosen(None)) == 2 and set(chosen(None)) < {0, 1, 3}
@@ -83,11 +83,11 @@ def test_targets_that_are_named_are_searched_once_and_must_be_right() -> None:
 
 def test_methods_choose_among_all_classes_unless_they_say_nothing_of_others() -> None:
   scores = np.array([[0.1, 2, 3, 0.5, 9]] * 4)
-  problem, targets = made(base=np.ones((2, 4))), np.array([3, 1])
+  inputs, targets = made(base=np.ones((2, 4))), np.array([3, 1])
   config = SearchConfig(max_share=0.99)
 
   def ranked(given, **options) -> list[tuple[str, int, list[int]]]:
-    found = problem_lib.cases_of(given, problem, targets, config, **options)
+    found = search_inputs.cases_of(given, inputs, targets, config, **options)
     return [(case.method, case.target, case.ranking.tolist()) for case in found]
 
   everything = [("scores", 3, [4]), ("scores", 1, [4])]
@@ -105,9 +105,9 @@ def test_sizes_for_datamodels_follow_from_the_margins_that_they_predict() -> Non
   zeros = np.zeros(1)
   weights = np.array([[3, 2, 1, 0.5, 0, 0]], np.float32)
   models = Datamodels(weights, zeros - 2.5, zeros, zeros, zeros, zeros)
-  problem = problem_lib.Problem(np.zeros(6, int), np.zeros(1, int), np.ones((2, 1)))
+  inputs = search_inputs.SearchInputs(np.zeros(6, int), np.zeros(1, int), np.ones((2, 1)))
   config = SearchConfig(max_share=0.9, size_law="surrogate", num_sizes=2)
   given = {"fitted": models, "alone": weights}
-  fitted, alone = problem_lib.cases_of(given, problem, np.array([0]), config)
+  fitted, alone = search_inputs.cases_of(given, inputs, np.array([0]), config)
   # 4 with all, then 1, -1, -2, -2.5: at most 0 after two removals, -2.5 after four.
   assert fitted.sizes.tolist() == [2, 4] and alone.sizes.tolist() == [1, 5]

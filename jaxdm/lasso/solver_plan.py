@@ -138,10 +138,10 @@ def check_room(plan: Plan, m: int, n: int, *, free_bytes: int | None = None) -> 
       f"a design of {m} x {n} in form {plan.form} needs {least / 1e9:.2f} GB, and "
       f"{free_bytes / 1e9:.2f} GB are free; free some, or use a machine with more",
     )
-  wanted = peak_bytes(plan, m, n)
-  if wanted > free_bytes:
+  needed = peak_bytes(plan, m, n)
+  if needed > free_bytes:
     warnings.warn(
-      f"the plan ({plan}) needs about {wanted / 1e9:.2f} GB, and "
+      f"the plan ({plan}) needs about {needed / 1e9:.2f} GB, and "
       f"{free_bytes / 1e9:.2f} GB are free; it is followed, since another one would "
       "change the results",
       stacklevel=2,
@@ -163,7 +163,7 @@ def peak_bytes(plan: Plan, m: int, n: int) -> int:
 def _fixed_bytes(form: Form, m: int, n: int, lanes: int) -> int:
   """What the design takes, and a block of its rows on the way there."""
   # Each device holds the design, and one more, twice as wide, is there while it is made.
-  copies = devices.used(lanes) if devices.share_memory() else 1
+  copies = devices.count_for(lanes) if devices.share_memory() else 1
   numbers = {"gram": n * n, "rows": m * n, "bits": m * n // 32}[form]
   return (4 * copies + 8) * numbers + 2 * min(BLOCK_BYTES, 8 * m * n)
 
@@ -175,4 +175,4 @@ def _target_bytes(m: int, n: int) -> int:
 
 def _spread_by(lanes: int) -> int:
   """Devices with memory of their own that share the targets of a tile."""
-  return 1 if devices.share_memory() else devices.used(lanes)
+  return 1 if devices.share_memory() else devices.count_for(lanes)

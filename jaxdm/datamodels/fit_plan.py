@@ -1,4 +1,4 @@
-"""Work that the processes of one job share in a folder: who makes which part, and how."""
+"""How the processes of one job share a fit in a folder: which part each one computes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,8 +8,7 @@ from etils import epath
 
 from jaxdm import progress as progress_lib
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import design, solver_plan
 from jaxdm.storage import atomic_io, checksummed_json, polling
 from jaxdm.storage import cache as cache_lib
 
@@ -24,7 +23,7 @@ class FitPlan(NamedTuple):
     candidates: the priors' names, in the order in which their parts are counted.
   """
 
-  design: plan_lib.Plan
+  design: solver_plan.Plan
   candidates: tuple[str, ...]
 
 
@@ -38,14 +37,14 @@ def agree(
 ) -> FitPlan:
   """The plan that a folder holds; where there is none, one that is made and written.
 
-  Of several processes that come at the same time one writes its plan, and all read it.
+  If several processes start at the same time, one writes its plan and all read it.
 
   Args:
-    folder: where the processes meet, now and in every later start; None: nowhere.
+    folder: that all processes share, also those of later starts; None: no other process.
     make: makes a plan from what this process finds.
     index: of this process. In a bucket, where nothing can be written exclusively,
       process 0 makes the plan and the others wait for it.
-    form: that this process was asked for.
+    form: that the caller requests; None: any.
     tile: the same.
 
   Raises:
@@ -67,28 +66,28 @@ def agree(
     else:
       _write(path, make(), form, tile)
   stored = checksummed_json.read(path)
-  asked = {"form": form, "tile": tile}
-  for name, value in asked.items():
+  requested = {"form": form, "tile": tile}
+  for name, value in requested.items():
     if value not in (None, stored[name], stored["asked"][name]):
       raise UserError(
         name,
         f"must be {stored[name]}, with which {folder} was begun, got {value}; "
         "leave it out, or name another folder",
       )
-  found = plan_lib.Plan(stored["form"], stored["tile"], stored["lanes"])
-  return FitPlan(found, tuple(stored["candidates"]))
+  plan = solver_plan.Plan(stored["form"], stored["tile"], stored["lanes"])
+  return FitPlan(plan, tuple(stored["candidates"]))
 
 
 def _write(
-  path: epath.Path, made: FitPlan, form: design.Form | None, tile: int | None
+  path: epath.Path, plan: FitPlan, form: design.Form | None, tile: int | None
 ) -> None:
-  """Writes a plan, and what had been asked for, unless there is one."""
+  """Writes a plan, with the form and tile that were requested, unless there is one."""
   atomic_io.make_folder(path.parent)
-  asked = {"form": form, "tile": tile}
+  requested = {"form": form, "tile": tile}
   content: dict[str, Any] = {
-    **made.design._asdict(),
-    "candidates": list(made.candidates),
-    "asked": asked,
+    **plan.design._asdict(),
+    "candidates": list(plan.candidates),
+    "asked": requested,
   }
   checksummed_json.write(path, content, new=True)
 
@@ -98,7 +97,7 @@ class Parts:
 
   def __init__(
     self,
-    kept: cache_lib.Cache,
+    cache: cache_lib.Cache,
     share: tuple[int, int],
     counts: Sequence[int],
     progress: progress_lib.Progress,
@@ -106,12 +105,12 @@ class Parts:
     """Makes nothing yet.
 
     Args:
-      kept: where the processes meet.
+      cache: where the processes exchange parts.
       share: (i, N): this is process i of N.
       counts: how many parts each call of `make` will name.
       progress: called with (parts made here, parts to make here).
     """
-    self._kept, self._progress = kept, progress
+    self._kept, self._progress = cache, progress
     self._mine = slice(share[0], None, share[1])
     self._total = sum(len(range(count)[self._mine]) for count in counts)
     self._made: dict[str, dict[str, np.ndarray]] = {}

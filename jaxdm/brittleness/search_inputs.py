@@ -1,4 +1,4 @@
-"""What all searches are asked for, checked, and turned into cases."""
+"""The inputs of a search: checked, completed by models on all data, turned into cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from jaxdm.lasso import matrices
 BASE_MODELS = 16
 
 
-class Problem(NamedTuple):
+class SearchInputs(NamedTuple):
   """The examples, the targets, and the models on all data.
 
   Attributes:
@@ -41,13 +41,13 @@ class Problem(NamedTuple):
     return margin_curve.describe(self.base_margins_rt)
 
 
-def make_problem(
+def make_inputs(
   retrain: Retrain,
   labels: Any,
   target_labels: Any,
   base_margins: Any,
   progress: progress_lib.Progress,
-) -> Problem:
+) -> SearchInputs:
   """Checks labels, and trains models on all data where no margins of such are given.
 
   Raises:
@@ -62,35 +62,35 @@ def make_problem(
     base_rt = np.asarray(base_margins)
     if base_rt.ndim != 2 or base_rt.shape[1] != t or not len(base_rt):
       raise ValueError(f"base_margins must be [r, t] with t = {t}, got {base_rt.shape}")
-    return Problem(labels, target_labels, base_rt)
+    return SearchInputs(labels, target_labels, base_rt)
   masks = np.ones((BASE_MODELS, n), bool)
   seeds = prng.model_seeds("base", BASE_MODELS)
-  found = margins_of(
+  margins = margins_of(
     retrain, masks, np.broadcast_to(labels, masks.shape), seeds, t, progress
   )
-  found = found[np.isfinite(found).any(axis=1)]
-  if len(found) < 2:
+  margins = margins[np.isfinite(margins).any(axis=1)]
+  if len(margins) < 2:
     raise UserError(
       "retrain",
-      f": {BASE_MODELS - len(found)} of {BASE_MODELS} models on all data have no "
+      f": {BASE_MODELS - len(margins)} of {BASE_MODELS} models on all data have no "
       "finite margins; a Trainer's models diverge if peak_learning_rate is too large",
     )
-  base_rt = np.full((len(found), t), np.nan)
-  base_rt[:, targets_of(retrain, t)] = found
-  return Problem(labels, target_labels, base_rt)
+  base_rt = np.full((len(margins), t), np.nan)
+  base_rt[:, targets_of(retrain, t)] = margins
+  return SearchInputs(labels, target_labels, base_rt)
 
 
 def choose_targets(
-  problem: Problem, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
+  inputs: SearchInputs, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
 ) -> np.ndarray:
   """The targets to search, int[u], ascending; by default some of those that are right.
 
   Raises:
-    UserError: if models on all data get none right, or one that was asked for wrong.
+    UserError: if models on all data get no target right, or a requested one wrong.
     ValueError: on a target out of range.
   """
-  return _chosen(
-    problem.base_margins_rt,
+  return _choose(
+    inputs.base_margins_rt,
     targets,
     config,
     none="no target right, so that none can be searched",
@@ -99,16 +99,16 @@ def choose_targets(
 
 
 def choose_wrong_targets(
-  problem: Problem, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
+  inputs: SearchInputs, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
 ) -> np.ndarray:
   """The targets to repair, int[u], ascending; by default some of those that are wrong.
 
   Raises:
-    UserError: if models on all data get none wrong, or one that was asked for right.
+    UserError: if models on all data get no target wrong, or a requested one right.
     ValueError: on a target out of range.
   """
-  return _chosen(
-    -problem.base_margins_rt,
+  return _choose(
+    -inputs.base_margins_rt,
     targets,
     config,
     none="no target wrong, so that there is nothing to repair",
@@ -116,7 +116,7 @@ def choose_wrong_targets(
   )
 
 
-def _chosen(
+def _choose(
   margins_rt: np.ndarray,
   targets: Sequence[int] | np.ndarray | None,
   config: SearchConfig,
@@ -124,34 +124,34 @@ def _chosen(
   none: str,
   others: str,
 ) -> np.ndarray:
-  """The targets asked for, or a sample, of those whose margins are positive.
+  """The requested targets, or a sample, of those whose margins are positive.
 
   Args:
     margins_rt: of models on all data, or negated.
-    targets: those asked for.
+    targets: the requested ones; None: a sample.
     config: of the sample.
-    none: what models on all data get if there are none.
-    others: what they get if some that are asked for are not among them.
+    none: the end of the error if no target has a positive margin.
+    others: the end of the error if some requested targets have none.
   """
   if targets is None:
-    found = sample_targets(margins_rt, config.num_targets, config.seed)
-    if not found.size:
+    sample = sample_targets(margins_rt, config.num_targets, config.seed)
+    if not sample.size:
       raise UserError(None, f"models on all data get {none}")
-    return found
-  asked, count = np.unique(np.asarray(targets, int)), margins_rt.shape[1]
-  outside = asked[(asked < 0) | (asked >= count)]
+    return sample
+  indices, count = np.unique(np.asarray(targets, int)), margins_rt.shape[1]
+  outside = indices[(indices < 0) | (indices >= count)]
   if outside.size:
     raise ValueError(f"targets must be in [0, {count}), got {outside.tolist()}")
-  refused = asked[~right_targets(margins_rt)[asked]]
-  if refused.size:
-    text = others.format(refused.tolist())
+  unfit = indices[~right_targets(margins_rt)[indices]]
+  if unfit.size:
+    text = others.format(unfit.tolist())
     raise UserError("targets", f": models on all data get {text}")
-  return asked
+  return indices
 
 
 def cases_of(
   scores: Any,
-  problem: Problem,
+  inputs: SearchInputs,
   targets: np.ndarray,
   config: SearchConfig,
   *,
@@ -161,20 +161,20 @@ def cases_of(
 
   Args:
     scores: see `find_removals`.
-    problem: the examples and targets.
+    inputs: the examples and targets.
     targets: int[u].
     config: which sizes to try.
     same_class: choose among the target's class by every method; else by those only that
       say nothing of other classes (`attribution.registry`).
   """
   cases: list[Case] = []
-  for name, scores_tn, full_t in named_scores(scores, len(problem.labels)):
+  for name, scores_tn, full_t in named_scores(scores, len(inputs.labels)):
     cases += make_cases(
       name,
       scores_tn,
       targets,
-      problem.labels,
-      problem.target_labels,
+      inputs.labels,
+      inputs.target_labels,
       config=config,
       same_class=same_class or not registry.all_classes(name),
       predicted_full_t=full_t,
@@ -193,10 +193,10 @@ def named_scores(
     scores: see `find_removals`.
     num_train: n.
   """
-  named = scores if isinstance(scores, Mapping) else {"scores": scores}
-  if not named:
+  by_name = scores if isinstance(scores, Mapping) else {"scores": scores}
+  if not by_name:
     raise ValueError("scores must name at least one method")
-  for name, one in named.items():
+  for name, one in by_name.items():
     if isinstance(one, Datamodels):
       yield name, one.weights_tn, one.predict(np.ones(num_train, bool))
     elif hasattr(one, "shape"):
@@ -207,12 +207,12 @@ def named_scores(
 
 def _as_labels(name: str, values: Any) -> np.ndarray:
   """Labels as an array; ValueError on anything but a vector of integers >= 0."""
-  found = np.asarray(values)
-  if found.ndim != 1 or found.dtype.kind not in "iu" or not found.size:
+  labels = np.asarray(values)
+  if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
     raise ValueError(
-      f"{name} must be a vector of integers, got {found.dtype} {list(found.shape)}; "
+      f"{name} must be a vector of integers, got {labels.dtype} {list(labels.shape)}; "
       "numpy.unique(..., return_inverse=True) makes them of names"
     )
-  if found.min() < 0:
-    raise ValueError(f"{name} must be >= 0, got {found.min()}")
-  return found
+  if labels.min() < 0:
+    raise ValueError(f"{name} must be >= 0, got {labels.min()}")
+  return labels

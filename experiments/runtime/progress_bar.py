@@ -1,4 +1,4 @@
-"""How far a process is: a bar on the screen, and lines of JSON in the workdir."""
+"""The progress of a process: a bar on the screen, and lines of JSON in the workdir."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def say(text: str) -> None:
   sys.stdout.flush()
 
 
-def progress_bar(
+def make(
   name: str,
   unit: str = "model",
   folder: epath.Path | None = None,

@@ -14,7 +14,7 @@ _COST = 0.04  # Of a verification, in the logarithm of the size.
 _NO_CLAIM = 20.0  # Having no claim counts as needing so many times the largest size.
 
 
-def hopeless(curve: MarginCurve) -> bool:
+def is_hopeless(curve: MarginCurve) -> bool:
   """Whether not even the largest size would pass."""
   return bool(curve.chances_to_pass()[:, -1].mean() < _HOPELESS)
 
@@ -26,14 +26,14 @@ def to_probe(curve: MarginCurve) -> int | None:
   if not smallest_d.size:
     return len(curve.sizes) - 1
   index = int(np.median(smallest_d))
-  spread = np.log(curve.sizes[smallest_d]).std()
+  deviation = np.log(curve.sizes[smallest_d]).std()
   variance, noise = curve.std(index) ** 2, curve.noise**2
-  left = noise / (variance + noise)  # Of the variance, after one more model.
-  progress = spread * (1 - np.sqrt(left))
+  remaining = noise / (variance + noise)  # Of the variance, after one more model.
+  progress = deviation * (1 - np.sqrt(remaining))
   return None if progress < _LEAST_PROGRESS else index
 
 
-def to_verify(curve: MarginCurve, claimed: int | None, left: int) -> int | None:
+def to_verify(curve: MarginCurve, claim: int | None, remaining: int) -> int | None:
   """The index of the size to verify next; None: what is claimed is enough.
 
   It looks ahead to one further verification, since the case ends at the first that
@@ -41,22 +41,22 @@ def to_verify(curve: MarginCurve, claimed: int | None, left: int) -> int | None:
 
   Args:
     curve: what is known.
-    claimed: the smallest size that passed; None: none yet.
-    left: verifications that may still follow, this one included.
+    claim: the smallest size that passed; None: none yet.
+    remaining: verifications that may still follow, this one included.
   """
-  if not left:
+  if not remaining:
     return None
   sizes, passes_ds = curve.sizes, curve.chances_to_pass()
-  now = _NO_CLAIM * sizes[-1] if claimed is None else claimed
+  now = _NO_CLAIM * sizes[-1] if claim is None else claim
   chance_s = passes_ds.mean(axis=0)
   value_s = chance_s * np.log(now / sizes) - _COST
-  if left > 1:
+  if remaining > 1:
     both_ss = passes_ds.T @ passes_ds / len(passes_ds)
     ratio_ss = np.log(np.divide.outer(sizes, sizes))
     further_ss = np.tril(both_ss * ratio_ss - _COST * chance_s[:, None], -1)
     value_s += further_ss.max(axis=1).clip(0)
   value_s[sizes >= now] = -np.inf
   best = int(np.argmax(value_s))
-  if claimed is None:
+  if claim is None:
     return best if chance_s[best] >= _LEAST_CHANCE else None
   return best if value_s[best] > 0 else None

@@ -60,8 +60,8 @@ def decode(path: Place, background: tuple[int, int, int]) -> np.ndarray:
   """
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Pillow's, of tags that are damaged.
-    with path.open("rb") as file, PIL.Image.open(file) as opened:
-      image = _upright(_load(opened))
+    with path.open("rb") as file, PIL.Image.open(file) as file_image:
+      image = _upright(_load(file_image))
       if image.mode not in (*_GREY, *_COLOUR):
         raise ValueError(f"pixels of kind {image.mode}, not of 8 bits a channel")
       is_grey = image.mode in _GREY
@@ -69,19 +69,19 @@ def decode(path: Place, background: tuple[int, int, int]) -> np.ndarray:
       if image.mode in _ALPHA or "transparency" in image.info:
         layer = image.convert("RGBA")
         alpha = layer.getchannel("A")
-      shown = _in_srgb(layer, "L" if is_grey else "RGB", image.info.get("icc_profile"))
+      colours = _in_srgb(layer, "L" if is_grey else "RGB", image.info.get("icc_profile"))
       if alpha is not None:
         ground = PIL.Image.new("RGB", image.size, background)
-        shown = PIL.Image.composite(shown.convert("RGB"), ground, alpha)
+        colours = PIL.Image.composite(colours.convert("RGB"), ground, alpha)
         is_grey = is_grey and len(set(background)) == 1
-      return np.asarray(shown.convert("L" if is_grey else "RGB"))
+      return np.asarray(colours.convert("L" if is_grey else "RGB"))
 
 
 def opaque(pixels: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
   """Images uint8[..., 4] over a background, as uint8[..., 3]."""
   alpha, ground = pixels[..., 3:].astype(np.float32) / 255, np.array(background)
-  shown = pixels[..., :3] * alpha + ground * (1 - alpha)
-  return np.asarray(np.round(shown)).astype(np.uint8)
+  colours = pixels[..., :3] * alpha + ground * (1 - alpha)
+  return np.asarray(np.round(colours)).astype(np.uint8)
 
 
 def _load(image: PIL.ImageFile.ImageFile) -> PIL.ImageFile.ImageFile:
@@ -113,7 +113,7 @@ def _in_srgb(image: PIL.Image.Image, mode: str, profile: bytes | None) -> PIL.Im
   try:
     own = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
     srgb = PIL.ImageCms.createProfile("sRGB")
-    converted = PIL.ImageCms.profileToProfile(plain, own, srgb, outputMode="RGB")
+    in_srgb = PIL.ImageCms.profileToProfile(plain, own, srgb, outputMode="RGB")
   except (PIL.ImageCms.PyCMSError, OSError):
     return plain  # As viewers do with a profile that is damaged.
-  return plain if converted is None else converted
+  return plain if in_srgb is None else in_srgb

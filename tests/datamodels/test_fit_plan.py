@@ -10,12 +10,11 @@ from etils import epath
 
 from jaxdm import devices
 from jaxdm.datamodels import path, priors
+from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
+from jaxdm.datamodels.fit_plan import FitPlan, agree
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.datamodels.path import FitConfig
-from jaxdm.datamodels.plan import FitPlan, agree
-from jaxdm.lasso import fista
-from jaxdm.lasso import plan as plan_lib
+from jaxdm.lasso import fista, solver_plan
 from jaxdm.storage import polling
 
 M, N, T = 100, 30, 200
@@ -44,8 +43,8 @@ def equal(a: Datamodels, b: Datamodels) -> None:
     np.testing.assert_array_equal(getattr(b, name), value, err_msg=name)
 
 
-def plan(free_bytes: int) -> plan_lib.Plan:
-  return plan_lib.choose(M, N, T, is_bool=True, processes=2, free_bytes=free_bytes)
+def plan(free_bytes: int) -> solver_plan.Plan:
+  return solver_plan.choose(M, N, T, is_bool=True, processes=2, free_bytes=free_bytes)
 
 
 def in_turns(calls: list) -> list:
@@ -110,7 +109,7 @@ def test_less_memory_than_planned_is_said_and_none_is_an_error(
 ) -> None:
   monkeypatch.setattr(devices, "free_bytes", lambda: MORE)
   first = fit(folder=tmp_path)
-  peak = plan_lib.peak_bytes(plan(MORE), M, N)
+  peak = solver_plan.peak_bytes(plan(MORE), M, N)
   monkeypatch.setattr(devices, "free_bytes", lambda: peak - 1000)
   with pytest.warns(UserWarning, match="needs about 0.00 GB.*it is followed"):
     equal(first, fit(folder=tmp_path))
@@ -163,9 +162,9 @@ def test_priors_in_another_order_are_no_other_job(tmp_path) -> None:
 
 def test_a_folder_is_not_continued_with_another_form_or_tile(tmp_path) -> None:
   folder = tmp_path / "parts"
-  agree(folder, lambda: FitPlan(plan_lib.Plan("gram", 8, 2), ("a",)), tile=7)
+  agree(folder, lambda: FitPlan(solver_plan.Plan("gram", 8, 2), ("a",)), tile=7)
   made = agree(folder, lambda: 1 / 0, tile=7)  # Rounded up, as before.
-  assert made == FitPlan(plan_lib.Plan("gram", 8, 2), ("a",))
+  assert made == FitPlan(solver_plan.Plan("gram", 8, 2), ("a",))
   assert agree(folder, lambda: 1 / 0) == made
   for options, message in [
     ({"tile": 16}, "tile must be 8, .* got 16; leave it out"),
@@ -190,7 +189,7 @@ def test_of_plans_made_at_the_same_time_all_follow_one(tmp_path) -> None:
       found=found,
     ) -> None:
       barrier.wait()
-      plan = FitPlan(plan_lib.Plan("gram", tile, 1), ("a",))
+      plan = FitPlan(solver_plan.Plan("gram", tile, 1), ("a",))
       found.append(agree(folder, lambda: plan))
 
     threads = [threading.Thread(target=come, args=(tile,)) for tile in range(1, 5)]
@@ -207,7 +206,7 @@ def test_the_number_of_devices_changes_no_bit(monkeypatch) -> None:
   caches = devices._mesh, fista._compile, path._squared_errors
   found, tol = [], FitConfig(num_lambdas=2, tol=1e-7)
   for used in (2, 1):
-    monkeypatch.setattr(devices, "used", lambda lanes=None, used=used: used)
+    monkeypatch.setattr(devices, "count_for", lambda lanes=None, used=used: used)
     for cache in caches:
       cache.cache_clear()
     masks, margins = problem()
@@ -219,16 +218,16 @@ def test_the_number_of_devices_changes_no_bit(monkeypatch) -> None:
 
 def test_lanes_are_spread_over_the_devices_that_divide_them() -> None:
   count = devices.count()
-  assert devices.used() == count and devices.used(1) == 1
-  assert devices.used(6 * count) == count
-  assert devices.used(7) == (7 if count >= 7 else 1)
+  assert devices.count_for() == count and devices.count_for(1) == 1
+  assert devices.count_for(6 * count) == count
+  assert devices.count_for(7) == (7 if count >= 7 else 1)
   rows = np.arange(24.0, dtype=np.float32).reshape(12, 2)
   for lanes in (1, 3, 4, 12):
     # Each lane is told apart by its own sum.
-    shifted = devices.spread(lambda add, x: x + x.sum() + add, lanes)
-    shared = devices.everywhere(np.float32(1), lanes)
+    shifted = devices.shard_map(lambda add, x: x + x.sum() + add, lanes)
+    shared = devices.replicate(np.float32(1), lanes)
     sums = rows.reshape(lanes, -1).sum(axis=1).repeat(12 // lanes)[:, None]
-    found = shifted(shared, devices.by_row(rows, lanes))
+    found = shifted(shared, devices.shard_rows(rows, lanes))
     np.testing.assert_array_equal(found, rows + sums + 1)
 
 
@@ -237,12 +236,12 @@ import sys
 import jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 sys.path.insert(0, {tests!r})
-import test_plan
+import test_fit_plan
 from jaxdm import devices
 devices.free_bytes = lambda: int(sys.argv[2])
 index, count, folder, out = int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], sys.argv[6]
 assert devices.count() == int(sys.argv[1])
-test_plan.fit(folder=folder, share=(index, count)).save(out)
+test_fit_plan.fit(folder=folder, share=(index, count)).save(out)
 """
 
 

@@ -1,0 +1,177 @@
+"""How a change is verified: a sequential test of fresh models' margins, and its level."""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+
+from jaxdm import prng
+from jaxdm.errors import UserError
+
+_SIMULATIONS = 200_000
+_LEAST_MODELS = 3
+_GROWTH = 1.25
+_HOPELESS = 0.5
+_LEAST_LEVEL = 1e-4  # Twenty of the simulations.
+MOST_SKEWNESS = 1.0
+_SKEWNESS_STEPS = 4
+_LEAST_FOR_SKEWNESS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequentialTest:
+  """Tests `mean margin <= 0` while models arrive, and ends once that is clear.
+
+  At each look Student's t is compared with its quantile at a level that grows in
+  proportion to the number of models. If the true mean is 0, the probability of passing at
+  any look is 1 - confidence in total. The scale of the levels is simulated, which is
+  possible because t does not depend on the scale of the margins. A mean clearly above 0
+  ends the test too, which only lowers that probability.
+
+  Margins with a long right tail pass too often at levels for normal margins: few models
+  seldom show the tail, and the rest have a mean below 0 and a small variance. Up to 16
+  models do not tell the skewness of their own margins well enough to correct for it, so
+  it must be known from elsewhere. Levels are simulated with gamma distributed margins of
+  that skewness. A long left tail makes a false claim less likely, so that negative
+  skewness needs no levels of its own. `experiments.bench.coverage` prints the levels for
+  other distributions, and what they cost in models.
+
+  Attributes:
+    most: models at most.
+    confidence: that margins whose mean is positive do not pass.
+    skewness: the largest skewness of margins for which the confidence holds, in [0, 1].
+      Each unit costs power: 0 is for margins that are known to be symmetric.
+  """
+
+  most: int
+  confidence: float
+  skewness: float = MOST_SKEWNESS
+
+  def __post_init__(self) -> None:
+    if not 0 <= self.skewness <= MOST_SKEWNESS:
+      raise UserError("skewness", f"must be in [0, {MOST_SKEWNESS}], got {self.skewness}")
+    if not 0.5 < self.confidence <= 1 - _LEAST_LEVEL:
+      raise UserError(
+        "confidence", f"must be in (0.5, {1 - _LEAST_LEVEL}], got {self.confidence}"
+      )
+
+  @property
+  def looks(self) -> tuple[int, ...]:
+    """Numbers of models after which the test may end."""
+    counts = [min(_LEAST_MODELS, self.most)]
+    while counts[-1] < self.most:
+      counts.append(min(round(_GROWTH * counts[-1]), self.most))
+    return tuple(counts)
+
+  def level(self, models: int) -> float:
+    """The test's one-sided level at a look."""
+    steps = math.ceil(self.skewness * _SKEWNESS_STEPS)
+    scale = _level_scale(self.looks, self.confidence, steps / _SKEWNESS_STEPS)
+    return scale * models / self.most
+
+  def bounds(self, margins: np.ndarray) -> tuple[float, float, float]:
+    """Mean and one-sided bounds at the level for so many models."""
+    return mean_bounds(margins, 1 - self.level(len(margins)))
+
+  def passed(self, margins: np.ndarray) -> bool | None:
+    """Whether the mean is at most 0; None: more models are needed."""
+    count = len(margins)
+    if count not in self.looks:
+      raise ValueError(f"models must be one of {self.looks}, got {count}")
+    if not np.isfinite(margins).all():
+      return False
+    mean, _, high = self.bounds(margins)
+    if high <= 0:
+      return True
+    error = margins.std(ddof=1) / np.sqrt(count)
+    return False if count == self.most or mean > _HOPELESS * error else None
+
+
+@functools.cache
+def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> float:
+  """The level at the last look, so that all looks together have 1 - confidence."""
+  rng = prng.generator_for(0, "sequential-test")
+  shape = _SIMULATIONS, looks[-1]
+  if skewness:
+    gamma = 4 / skewness**2
+    values = rng.standard_gamma(gamma, shape) - gamma
+  else:
+    values = rng.standard_normal(shape)
+  totals, squares = values.cumsum(axis=1), (values**2).cumsum(axis=1)
+  least = np.ones(_SIMULATIONS)
+  for count in looks:
+    mean = totals[:, count - 1] / count
+    variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
+    level = scipy.special.stdtr(count - 1, mean / np.sqrt(variance / count))
+    np.minimum(least, level * looks[-1] / count, out=least)
+  error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
+  return float(np.quantile(least, 1 - confidence - 2 * error))
+
+
+class Skewness(NamedTuple):
+  """What other models say of the skewness of each target's margins.
+
+  Attributes:
+    estimate_t: float; NaN where it is unknown.
+    error_t: float, standard deviation of the skewness around the estimate.
+  """
+
+  estimate_t: np.ndarray
+  error_t: np.ndarray
+
+  def bound(self, target: int) -> float:
+    """What a test of this target allows for: one error above the estimate, in [0, 1].
+
+    A bound that is too small costs confidence, one that is too large only models. With
+    the estimate itself, targets of skewness 1 among others of 0 pass too often.
+    """
+    bound = self.estimate_t[target] + self.error_t[target]
+    return MOST_SKEWNESS if np.isnan(bound) else float(np.clip(bound, 0, MOST_SKEWNESS))
+
+
+def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
+  """Skewness of each target's margins, drawn towards the mean over all targets.
+
+  A sample's own skewness (Fisher and Pearson's, without bias for normal margins) is
+  noisy. The more of its variance over targets is noise, by the formula for normal
+  margins, the closer each estimate is to the mean (empirical Bayes).
+
+  Args:
+    margins_rt: float, of r models on one training set; those that are not finite do not
+      count.
+
+  Returns:
+    Skewness, unknown where there are fewer than 8 models.
+  """
+  margins_rt = np.asarray(margins_rt, np.float64)
+  finite_rt = np.isfinite(margins_rt)
+  r = finite_rt.sum(axis=0)
+  enough = r >= _LEAST_FOR_SKEWNESS
+  skewness = Skewness(*np.full((2, margins_rt.shape[1]), np.nan))
+  if not enough.any():
+    return skewness
+  margins_rt, finite_rt, r = margins_rt[:, enough], finite_rt[:, enough], r[enough]
+  mean_t = np.where(finite_rt, margins_rt, 0).sum(axis=0) / r
+  centred_rt = np.where(finite_rt, margins_rt - mean_t, 0)
+  scale_t = np.sqrt((centred_rt**2).sum(axis=0) / r)
+  centred_rt /= np.where(scale_t > 0, scale_t, 1)
+  sample_t = (centred_rt**3).sum(axis=0) / r * np.sqrt(r * (r - 1)) / (r - 2)
+  noise_t = 6 * r * (r - 1) / ((r - 2) * (r + 1) * (r + 3))
+  variance = max(float(sample_t.var() - noise_t.mean()), 0.0)
+  weight_t = variance / (variance + noise_t)
+  mean = sample_t.mean()
+  skewness.estimate_t[enough] = mean + weight_t * (sample_t - mean)
+  skewness.error_t[enough] = np.sqrt(weight_t * noise_t)
+  return skewness
+
+
+def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
+  """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
+  count, mean = len(margins), float(margins.mean())
+  if count < 2:
+    return mean, -np.inf, np.inf
+  half = scipy.special.stdtrit(count - 1, level) * margins.std(ddof=1) / np.sqrt(count)
+  return mean, mean - float(half), mean + float(half)
