@@ -18,10 +18,8 @@ _NUMBERS = (
   "support",
   "opposition",
 )
-# What a reader looks for: the extremes of these, and whether the largest are.
-_SOUGHT = {"label_quality": False, "memorisation": True} | dict.fromkeys(
-  ("support", "opposition"), True
-)
+# What readers look for: 1, the lowest numbers, or -1, the highest.
+_SOUGHT = {"label_quality": 1, "memorisation": -1, "support": -1, "opposition": -1}
 
 Row = Mapping[str, str]
 
@@ -41,7 +39,7 @@ def describe_examples(
   return {
     "total": len(rows),
     "memorised": MEMORISED,
-    "numbers": {name: columns.COLUMNS["audit"][name] for name in _NUMBERS},
+    "numbers": [[name, columns.COLUMNS["audit"][name]] for name in _NUMBERS],
     "shown": [
       _describe(rows[example], example, weights_tn[targets, example], targets)
       for example in most_extreme(rows)
@@ -52,10 +50,10 @@ def describe_examples(
 def most_extreme(rows: Sequence[Row]) -> list[int]:
   """At most 2,000 examples, ascending: the first by any of what readers look for."""
   ranks = []
-  for name, is_descending in _SOUGHT.items():
+  for name, sign in _SOUGHT.items():
     values = np.array([_number(row[name]) for row in rows], float)
-    order = np.argsort(-values if is_descending else values, kind="stable")
-    ranks.append(np.argsort(order))  # What is unknown comes last.
+    order = np.argsort(sign * values, kind="stable")  # What is unknown comes last.
+    ranks.append(np.argsort(order))
   best = np.argsort(np.min(ranks, axis=0), kind="stable")
   return sorted(best[:_MOST_EXAMPLES].tolist())
 

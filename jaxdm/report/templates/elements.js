@@ -16,7 +16,8 @@ function node(parent, name, text, attributes = {}) {
 const signed = (value) => value === null ? "unknown" : (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(2);
 const share = (value) => value === null ? "unknown" : `${Math.round(100 * value)} %`;
 const images = (count) => `${count} image${count === 1 ? "" : "s"}`;
-const fileName = (source) => source.split("/").pop();
+// Of a/b/c.png the last part, of an example that is no file its number: train[3].
+const fileName = (source) => source.split("/").pop().replace(/^.*:(\w+\[\d+\])$/, "$1");
 
 // A small picture from the sheet of all; nothing where inputs are no images.
 function thumb(parent, cell, size, alt) {

@@ -61,9 +61,9 @@ function drawNumbers(parent, e) {
   const head = node(node(table, "thead"), "tr");
   for (const text of ["", "value", "95 % interval"]) node(head, "th", text, { scope: "col" });
   const body = node(table, "tbody");
-  for (const [name, meaning] of Object.entries(found.audit.numbers)) {
+  for (const [name, meaning] of found.audit.numbers) {
     const number = numberOf(e, name), row = node(body, "tr", null, { "data-name": name });
-    const cell = node(row, "th", name.replace("_", " "), { scope: "row" });
+    const cell = node(row, "th", name.replaceAll("_", " "), { scope: "row" });
     node(cell, "span", meaning, { class: "soft" });
     node(row, "td", number ? plain(number[0]) : "unknown");
     node(row, "td", number && number[1] !== null ? `${plain(number[1])} to ${plain(number[2])}` : "");

@@ -26,7 +26,7 @@ function makeList({ name, kind, things, total, columns, sort, number, isShown, d
       const isSorted = sort === column.name;
       const order = isSorted ? (down ? "descending" : "ascending") : "none";
       const cell = node(part("head"), "th", null, { scope: "col", "aria-sort": order, class: column.kind || "" });
-      const sign = isSorted ? (down ? " \u25be" : " \u25b4") : "";
+      const sign = isSorted ? (down ? "\u00a0\u25be" : "\u00a0\u25b4") : "";
       const button = node(cell, "button", column.text + sign, { type: "button" });
       button.addEventListener("click", () => {
         down = isSorted && !down;
