@@ -39,6 +39,7 @@ def main(run: Run) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     is_own = isinstance(run.trainer, OwnTrainer)
+    removals.announce(run, STAGE, len(others) + (not is_own), len(targets))
     relabel_unk = None if is_own else relabel.scores(run, targets)
     new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
     scores = methods.scores(run, compare.names) | others

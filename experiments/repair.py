@@ -61,7 +61,10 @@ def main(run: Run) -> dict[str, Any]:
     scores = methods.for_repairs(known, data, rival_t)
     found: dict[str, list[Verdict]] = {}
     for change in CHANGES:
-      if change == "relabel" and not isinstance(run.trainer, OwnTrainer):
+      is_own = isinstance(run.trainer, OwnTrainer)
+      extra = len(others) + (change == "relabel" and not is_own)
+      removals.announce(run, f"{STAGE} by {change}", extra, len(targets))
+      if change == "relabel" and not is_own:
         scores["relabel"] = _relabel_scores(run, targets)  # They are of networks.
       used = sum(v.models_used for verdicts in found.values() for v in verdicts)
       budget = removals.BUDGET.value

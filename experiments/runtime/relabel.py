@@ -51,6 +51,7 @@ def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   count, gradient = run.experiment.collect.num_base, run.experiment.gradient
   found, bar, trainer = [], run.bar("relabel scores"), run.trainer
   assert isinstance(trainer, Trainer)  # Relabel scores are of networks.
+  bar(0, count)
   for start in range(0, count, trainer.fleet.rows):
     size = min(trainer.fleet.rows, count - start)
 

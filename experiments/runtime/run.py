@@ -1,6 +1,7 @@
 """One experiment in its workdir: what the program of a stage works on."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from experiments.config import settings as settings_lib
@@ -33,6 +34,7 @@ class Run:
     trainer: trains models on any training sets, and stores them.
     subsets: the models on random subsets.
     timer: of the steps of training.
+    parts: what is done of models that are still trained, for the bars.
   """
 
   workdir: Workdir
@@ -42,6 +44,7 @@ class Run:
   trainer: Trainer | OwnTrainer
   subsets: SubsetModels
   timer: forecast.StepTimer
+  parts: progress_log.Parts
 
   def settings(self, *groups: str) -> dict[str, dict[str, Any]]:
     """Some groups of settings as JSON values; data includes the fingerprint.
@@ -91,8 +94,28 @@ class Run:
     """A progress bar that the workdir logs, with the number of diverged models."""
     trainer = self.trainer
     return progress_log.progress_bar(
-      name, unit, self.workdir.path, lambda: trainer.diverged
+      name, unit, self.workdir.path, lambda: trainer.diverged, self.parts
     )
+
+  def announce(self, text: Callable[[float, int], str], num_examples: int) -> None:
+    """Says after the first steps of training what is known then.
+
+    Nothing is said where training is a function of the user, whose steps are not known.
+
+    Args:
+      text: of the seconds of a model, and the number of models of a call.
+      num_examples: that such a model is trained on.
+    """
+    trainer = self.trainer
+    if isinstance(trainer, OwnTrainer):
+      return
+
+    def of_steps(step_seconds: float) -> str:
+      fleet = trainer.fleet
+      steps = int(fleet.recipe.num_steps(num_examples))
+      return text(steps * step_seconds / fleet.rows, fleet.rows)
+
+    self.timer.announce(of_steps)
 
 
 def make_run(
@@ -115,12 +138,12 @@ def make_run(
     imported: models on random subsets that others trained, instead of models of one's
       own.
   """
-  timer = forecast.StepTimer()
-  progress = _unfinished_models(workdir, speed.checkpoint_seconds, timer)
+  timer, parts = forecast.StepTimer(), progress_log.Parts()
+  progress = _unfinished_models(workdir, speed.checkpoint_seconds, timer, parts)
   trainer = _trainer(workdir, experiment, dataset, speed, progress)
   audit = experiment.audit.audit
   subsets = SubsetModels(trainer, experiment.collect, workdir.path, audit, imported)
-  return Run(workdir, experiment, preset, dataset, trainer, subsets, timer)
+  return Run(workdir, experiment, preset, dataset, trainer, subsets, timer, parts)
 
 
 def train_config(experiment: settings_lib.Experiment, num_train: int) -> TrainConfig:
@@ -166,11 +189,14 @@ def _trainer(
 
 
 def _unfinished_models(
-  workdir: Workdir, seconds: float, timer: forecast.StepTimer
+  workdir: Workdir,
+  seconds: float,
+  timer: forecast.StepTimer,
+  parts: progress_log.Parts,
 ) -> checkpoint.Progress | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
   folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
   if not seconds:
     return None
-  return checkpoint.Progress(folder, seconds, observe=timer.observe)
+  return checkpoint.Progress(folder, seconds, observe=timer.observe, report=parts.add)

@@ -95,6 +95,7 @@ class Progress:
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
     observe: Callable[[int, float], object] = lambda steps, seconds: None,
+    report: Callable[[float], object] = lambda units: None,
   ):
     """Writes nothing yet.
 
@@ -104,9 +105,11 @@ class Progress:
       clock: tells the time, in seconds.
       observe: called with numbers of steps and the seconds that these have taken, without
         the first ones, which are compiled.
+      report: called with units of work that some steps have done, as they are done; see
+        `run`.
     """
     self._folder, self.seconds, self._clock = epath.Path(folder), seconds, clock
-    self._observe = observe
+    self._observe, self._report = observe, report
     self._written: list[str] = []
     self._unsaved_seconds = 0.0  # Of finished computations, which nothing on disk holds.
     self._is_compiled = False  # The first part of all is compiled, too.
@@ -119,6 +122,8 @@ class Progress:
     first: int,
     last: int,
     advance: Callable[[Any, int, int], Any],
+    *,
+    units_per_step: float = 0.0,
   ) -> Any:
     """Takes the steps that are left, and writes the state on the way where it takes long.
 
@@ -131,6 +136,7 @@ class Progress:
       first: its number.
       last: the number of the step to stop at.
       advance: takes a state and the first step and the one to stop at; returns a state.
+      units_per_step: what a step is of the units that are reported.
 
     Returns:
       The state before step `last`.
@@ -140,9 +146,11 @@ class Progress:
     if step < first:  # Of a run that did not stop on the way.
       step, found = first, state
     state = found
+    self._report((step - first) * units_per_step)
     while step < last:
       stop, before = min(step + self._part_steps(), last), self._clock()
       state = jax.block_until_ready(advance(state, step, stop))
+      self._report((stop - step) * units_per_step)
       self._time_part(stop - step, self._clock() - before)
       step = stop
       unsaved = self._unsaved_seconds + self._clock() - since

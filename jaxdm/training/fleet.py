@@ -274,7 +274,9 @@ class Fleet:
       last = math.floor(share_of(until, num_steps))
       if self._progress:
         name = self._name(sets, keys, until)
-        state = self._progress.run(name, state, first, last, advance)
+        state = self._progress.run(
+          name, state, first, last, advance, units_per_step=len(sets.counts) / num_steps
+        )
       else:
         state = advance(state, first, last)
       yield self._run(lambda made: made.variables, self._inputs, (state, batch))
