@@ -8,7 +8,7 @@ import numpy as np
 from jaxdm.audits.audit import MEMORISED
 from jaxdm.report import columns
 
-_MOST_EXAMPLES = 2000
+_MOST_EXAMPLES = 1000
 _TARGETS = 8
 _NUMBERS = (
   "label_quality",
@@ -29,7 +29,7 @@ def describe_examples(
 ) -> dict[str, Any]:
   """JSON values on the training examples; `examples.js` reads them.
 
-  Of more than 2,000 examples those are shown that are extreme in something.
+  Of more than 1,000 examples those are shown that are extreme in something.
 
   Args:
     rows: of audit.csv, one an example, in order.
@@ -48,7 +48,7 @@ def describe_examples(
 
 
 def most_extreme(rows: Sequence[Row]) -> list[int]:
-  """At most 2,000 examples, ascending: the first by any of what readers look for."""
+  """At most 1,000 examples, ascending: the first by any of what readers look for."""
   ranks = []
   for name, sign in _SOUGHT.items():
     values = np.array([_number(row[name]) for row in rows], float)

@@ -99,6 +99,17 @@ def test_every_image_is_in_the_sheet_once(audited) -> None:
     np.testing.assert_array_equal(shown, made.data.train_images[int(example), ..., 0])
 
 
+def test_many_examples_make_no_large_page(audited) -> None:
+  _, rows, _ = audited
+  rng = np.random.default_rng(0)
+  count, names = 5_000, ("label_quality", "memorisation", "support", "opposition")
+  many = [rows[i % 12] | {n: f"{rng.random():.6g}" for n in names} for i in range(count)]
+  weights = rng.normal(size=(300, count)).astype(np.float32)
+  found = example_browser.describe_examples(many, weights, list(range(300)))
+  assert found["total"] == count
+  assert len(json.dumps(found)) < 1e6
+
+
 def test_of_many_examples_the_extreme_ones_are_shown(audited, monkeypatch) -> None:
   made, rows, _ = audited
   monkeypatch.setattr(example_browser, "_MOST_EXAMPLES", 4)

@@ -267,6 +267,14 @@ def test_another_method_on_the_target_is_shown(reader) -> None:
   assert reader("#found-relabelled") == []  # By the datamodel alone.
 
 
+def test_nothing_is_fetched(driver, reader) -> None:
+  names = driver.execute_script(
+    "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+  )
+  assert all(name.startswith("data:") for name in names)
+  assert reader("[src]:not([src^='data:']), link:not([href^='data:'])") == []
+
+
 def test_names_are_shown_as_they_are(reader) -> None:
   reader("#targets-body tr[data-number='2']")[0].click()
   assert reader("#targets-detail h3")[0].text == f"Target 2: {HOSTILE}"
