@@ -77,7 +77,7 @@ def test_a_bar_never_goes_back_and_ends_when_all_is_stored(monkeypatch) -> None:
 def test_a_program_passes_on_the_steps_of_all_its_models(tmp_path, monkeypatch) -> None:
   told: list[float] = []
   monkeypatch.setattr(progress_log.Parts, "add", lambda self, units: told.append(units))
-  toy = programs.TOY_OF_DRILL | {"chunk": "64"}
+  toy = programs.TOY_OF_DRILL
   programs.start(train_subsets.PROGRAM, tmp_path / "run", toy=toy)
   with flagsaver.as_parsed(workdir=str(tmp_path / "run"), **toy):
     opened = launcher.open_run()
