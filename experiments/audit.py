@@ -35,7 +35,7 @@ from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 from jaxdm.audits import stand_ins
-from jaxdm.audits.audit import Audit, audit
+from jaxdm.audits.audit import MEMORISED, Audit, audit
 from jaxdm.report import audit_pictures, tables
 from jaxdm.storage import atomic_io, identity
 from jaxdm.storage import store as store_lib
@@ -43,7 +43,6 @@ from jaxdm.training.collection import lacking
 
 STAGE = "audit"
 _PRINTED = 10
-_MEMORISED = 0.25  # As in the article of Feldman and Zhang.
 # Estimates of `Audit`, in the order of the table.
 _COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
 _TOTALS = ("support", "opposition")
@@ -142,7 +141,7 @@ def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]
     "mean_memorisation": float(np.nanmean(memorisation.value)),
     "other_label_suggested": len(doubted),
     "suspicious": int((quality.high[doubted] < 0.5).sum()),
-    "memorised": int((memorisation.low > _MEMORISED).sum()),
+    "memorised": int((memorisation.low > MEMORISED).sum()),
   }
 
 

@@ -17,6 +17,7 @@ from etils import epath
 from experiments import fit_datamodels
 from experiments.runtime import (
   base_models,
+  forecast,
   launcher,
   methods,
   score_files,
@@ -104,6 +105,33 @@ def summarise_search(
   return summary
 
 
+def announce(
+  run: Run, stage: str, extra_methods: int = 0, targets: int | None = None
+) -> None:
+  """Says, after the first steps of training, between which numbers of models a search is.
+
+  Args:
+    run: the experiment.
+    stage: the name of the search.
+    extra_methods: that it has beside the experiment's.
+    targets: that are searched; None: it is not known yet which are right, and all that
+      are asked for count.
+  """
+  search, compare = run.experiment.search, run.experiment.compare
+  if targets is None:
+    asked = len(compare.target_list) or search.num_targets
+    targets = min(asked, len(run.dataset.test_labels))
+  else:
+    run.timer.forget()
+  cases = targets * (len(compare.names) + extra_methods)
+
+  def text(model_seconds: float, _: int) -> str:
+    most, budget = search.most_models, BUDGET.value
+    return forecast.search_costs(stage, cases, most, budget, model_seconds)
+
+  run.announce(text, len(run.dataset.train_labels))
+
+
 def main(run: Run) -> dict[str, Any]:
   """Searches and verifies removals."""
   inputs = run.inputs("train_subsets", "fit_datamodels")
@@ -114,6 +142,7 @@ def main(run: Run) -> dict[str, Any]:
   others = score_files.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
+    announce(run, STAGE, len(others), len(targets))
     models = fit_datamodels.load(run.workdir)
     scores = methods.scores(run, compare.names, models) | others
     verdicts = find_removals(

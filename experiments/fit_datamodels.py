@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.runtime import (
   base_models,
+  first_look,
   imported_models,
   launcher,
   margin_files,
@@ -97,6 +98,8 @@ def _fit(
   candidates: dict[str, priors.Prior],
 ) -> tuple[Datamodels, dict[str, Any]]:
   """Fits; continues what a killed run left under the name."""
+  if text := first_look.of_models(masks, margins_mt):
+    progress_bar.say(text)
   models = fit_datamodels(
     masks,
     margins_mt,

@@ -37,6 +37,8 @@ def main(run: Run) -> dict[str, Any]:
   others = score_files.load(run.workdir.places, shape)
 
   def work() -> dict[str, Any]:
+    extra = len(others) + (run.networks is not None)
+    removals.announce(run, STAGE, extra, len(targets))
     relabel_unk = relabel.scores(run, targets) if run.networks else None
     new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
     scores = methods.scores(run, compare.names) | others

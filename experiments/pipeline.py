@@ -26,13 +26,27 @@ def main(run: Run) -> None:
   """Runs every stage in order."""
   # Raises UserError on fewer models than a fit needs.
   path.folds(run.experiment.collect.num_models, run.experiment.fit)
-  for stage in (train_subsets, fit_datamodels, brittleness, label_flip):
+  train_subsets.main(run, then=_announce_searches)
+  for stage in (fit_datamodels, brittleness, label_flip):
     stage.main(run)
   if processes.is_follower():
     return
   if run.experiment.audit.audit:
     audit.main(run)
   report.main(run)
+
+
+def _announce_searches(run: Run) -> None:
+  """Adds what the searches may cost to what is said after the first steps of training."""
+  shape = len(run.dataset.test_labels), len(run.dataset.train_labels)
+  others = len(score_files.load(run.workdir.places, shape))
+  brittleness.announce(run, brittleness.STAGE, others)
+  brittleness.announce(run, label_flip.STAGE, others + 1)  # The method relabel.
+  again = (
+    f"{label_flip.STAGE} first trains the models on all examples again, with gradients, "
+    "for relabel scores, which are not timed yet"
+  )
+  run.announce(lambda *_: again, shape[1])
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, score_files))

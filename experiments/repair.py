@@ -36,7 +36,7 @@ from experiments.runtime import (
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
-from jaxdm.brittleness.repairs import CHANGES, find_repairs
+from jaxdm.brittleness.repairs import CHANGES, Change, find_repairs
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.report import page, pictures, tables, words
 from jaxdm.storage import atomic_io
@@ -60,7 +60,10 @@ def main(run: Run) -> dict[str, Any]:
     scores = methods.for_repairs(known, data, rival_t)
     verdicts_of: dict[str, list[Verdict]] = {}
     for change in CHANGES:
-      if change == "relabel" and run.networks:
+      with_relabel = change == "relabel" and run.networks is not None
+      extra = len(others) + with_relabel
+      removals.announce(run, f"{STAGE} by {change}", extra, len(targets))
+      if with_relabel:
         scores["relabel"] = _relabel_scores(run, targets)
       used = sum(v.models_used for verdicts in verdicts_of.values() for v in verdicts)
       budget = removals.BUDGET.value
@@ -91,12 +94,12 @@ def _compare(run: Run) -> CompareConfig:
   return dataclasses.replace(run.experiment.compare, search_targets="")
 
 
-def read_removals(workdir: Workdir) -> list[Verdict]:
-  """The verdicts on removals of a search that is finished, or has come so far."""
+def read_verdicts(workdir: Workdir) -> dict[Change, list[Verdict]]:
+  """The verdicts of a search that is finished, or has come so far, by change."""
   path = workdir.path / f"{STAGE}.csv"
   changes = [row["change"] for row in tables.read_rows(path)]
-  pairs = zip(changes, tables.read_verdicts(path), strict=True)
-  return [verdict for change, verdict in pairs if change == "removal"]
+  pairs = list(zip(changes, tables.read_verdicts(path), strict=True))
+  return {change: [v for name, v in pairs if name == change] for change in CHANGES}
 
 
 def _relabel_scores(run: Run, targets: np.ndarray) -> ScoreRows:

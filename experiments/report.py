@@ -7,6 +7,7 @@ read.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import training_sets
 from jaxdm.brittleness.comparison import compare_methods
+from jaxdm.brittleness.repairs import Change
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
@@ -72,9 +74,10 @@ class Results(NamedTuple):
     label_flips: verdicts.
     study_pictures: PNG files of the studies, by name.
     study_captions: by name of the picture.
-    repairs: verdicts on removals that make wrong targets right; none if they were not
-      searched.
+    repairs: verdicts on what makes wrong targets right, by change; empty if they were
+      not searched.
     audit: what audit.json holds; empty if there is no audit.
+    audit_rows: of audit.csv.
   """
 
   data: Dataset
@@ -90,8 +93,9 @@ class Results(NamedTuple):
   label_flips: list[Verdict]
   study_pictures: dict[str, bytes]
   study_captions: dict[str, str]
-  repairs: list[Verdict]
+  repairs: Mapping[Change, list[Verdict]]
   audit: dict[str, Any]
+  audit_rows: list[dict[str, str]]
 
 
 def check_stages(run: Run) -> bool:
@@ -139,8 +143,9 @@ def load_results(run: Run, has_repairs: bool) -> Results:
     label_flips=tables.read_verdicts(folder / "label_flip.csv"),
     study_pictures=study_pictures,
     study_captions=study_captions | audit.get("captions", {}),
-    repairs=repair.read_removals(workdir) if has_repairs else [],
+    repairs=repair.read_verdicts(workdir) if has_repairs else {},
     audit=audit,
+    audit_rows=tables.read_rows(folder / "audit.csv") if audit else [],
   )
 
 
@@ -243,7 +248,7 @@ def write_run_report(run: Run) -> dict[str, Any]:
   base_margins_rt, removals = results.base_margins_rt, results.removals
   stories, captions = pictures.stories(results.data, base_margins_rt, removals)
   repaired, about = pictures.stories(
-    results.data, base_margins_rt, results.repairs, "repair"
+    results.data, base_margins_rt, results.repairs.get("removal", []), "repair"
   )
   drawn = {
     "brittleness.png": page.png(
@@ -257,12 +262,17 @@ def write_run_report(run: Run) -> dict[str, Any]:
     **repaired,
   }
   summary = _summary(results, captions | about)
-  searches = {"removed": removals, "relabelled": results.label_flips}
+  searches = {
+    "removed": removals + results.repairs.get("removal", []),
+    "relabelled": results.label_flips + results.repairs.get("relabel", []),
+  }
   text = page.page(
     "What these predictions hang on",
     sections.of_experiment(summary, drawn | results.study_pictures),
     opening=opening(summary),
-    browser=make_browser(results.data, base_margins_rt, results.models, searches),
+    browser=make_browser(
+      results.data, base_margins_rt, results.models, searches, results.audit_rows
+    ),
   )
   _write(out, summary, text, drawn)
   return summary

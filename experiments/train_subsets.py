@@ -8,13 +8,14 @@ or as one job with --distributed. Later stages: fit_datamodels, brittleness, lab
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from experiments.runtime import (
   base_models,
+  first_look,
   forecast,
   launcher,
   processes,
@@ -60,8 +61,13 @@ def open_stores(subsets: SubsetModels) -> None:
   _ = subsets.trainer.changes
 
 
-def main(run: Run) -> dict[str, Any]:
-  """Fills the stores; returns what is worth knowing of the models."""
+def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, Any]:
+  """Fills the stores; returns what is worth knowing of the models.
+
+  Args:
+    run: the experiment.
+    then: announces what follows, if there is anything to train here.
+  """
   shard = processes.share()
 
   def work() -> dict[str, Any]:
@@ -72,13 +78,17 @@ def main(run: Run) -> dict[str, Any]:
     open_stores(run.subsets)
     if lacking(run):
       _announce(run, shard)
+      then(run)
     if shard[0] == 0:
       tables.write_examples(run.workdir.path / "examples.csv", run.dataset)
     if shard[0] == 0 and not base_models.exist(run):
       base_models.train_all(run)
-    for collection in run.subsets.collections():
+    collections = run.subsets.collections()
+    for collection in collections:
       _report_repeated(collection)
       bar = run.bar(f"models of {collection.store.path.name}")
+      if shard[0] == 0 and collection.store is collections[0].store:
+        bar = first_look.after_some(collection, bar)
       run.trainer.collect(collection, shard=shard, progress=bar)
     processes.wait_until(lambda: not lacking(run), "its share of the models")
     if num_missing := lacking(run):
@@ -108,23 +118,21 @@ def main(run: Run) -> dict[str, Any]:
 def _announce(run: Run, shard: tuple[int, int]) -> None:
   """Says what is trained, and after the first steps how long it takes here."""
   collect, num_train = run.experiment.collect, len(run.dataset.train_labels)
-  for line in forecast.describe(collect, num_train, len(run.dataset.test_labels)):
+  num_targets = len(run.dataset.test_labels)
+  for line in forecast.describe(collect, num_train, num_targets):
     progress_bar.say(line)
-  if run.networks is None:
-    return
-  fleet = run.networks.fleet
+  if shard[0] == 0 and not base_models.exist(run):
+    moments = run.experiment.gradient.moments if base_models.need_gradients(run) else 0
+    base = collect.num_base, moments, num_train + num_targets
+    run.announce(lambda *of_model: forecast.base_costs(*base, *of_model), num_train)
   count = sum(
     len(chunk)
     for collection in run.subsets.collections()
     for chunk in lacking_models(collection, shard=shard)
   )
-  steps = int(fleet.recipe.num_steps(training_sets.subset_size(num_train, collect.alpha)))
-
-  def text(step_seconds: float) -> str:
-    model_seconds = steps * step_seconds / fleet.rows
-    return forecast.costs(collect.num_models, count, shard[1], model_seconds)
-
-  run.timer.announce(text)
+  asked = collect.num_models, count, shard[1]
+  size = training_sets.subset_size(num_train, collect.alpha)
+  run.announce(lambda seconds, _: forecast.costs(*asked, seconds), size)
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -14,18 +14,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from absl import flags
 from etils import epath
 
 from experiments import fit_datamodels
-from experiments.runtime import forecast, launcher, preemption, stages
+from experiments.runtime import first_look, forecast, launcher, preemption, stages
 from experiments.runtime.workdir import Workdir
-from jaxdm.datamodels.preview import preview_lds
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.storage import atomic_io, verify
 from jaxdm.storage.checksummed_json import StoreError
-from jaxdm.storage.store import Store
 
 WATCH = flags.DEFINE_boolean(
   "watch",
@@ -38,7 +35,6 @@ _CHECK_SECONDS = 0.2
 _CLEAR = "\033[H\033[J"  # Of a terminal: to the first line, and nothing below.
 # Models on subsets, in the bank of an experiment or imported.
 _SUBSETS = ("subsets", "imported")
-_MOST_TARGETS, _MOST_MASKS = 64, 2**25
 
 
 def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
@@ -87,27 +83,8 @@ def quality_line(workdir: Workdir) -> str:
     if (path / "manifest.json").exists():
       # `ops.bank` looks for damage; a store of another program lacks masks.
       with contextlib.suppress(StoreError, KeyError):
-        return _preview_line(verify.reopen(path))
+        return first_look.of_store(verify.reopen(path))
   return ""
-
-
-def _preview_line(store: Store) -> str:
-  """The LDS that the first models of a store allow; empty if they are too few."""
-  rows = [
-    chunk * store.rows_per_chunk + row
-    for chunk, count in store.chunks().items()
-    for row in range(count)
-  ]
-  rows_m = np.array(rows[: _MOST_MASKS // int(store.settings["num_train"])], int)
-  width = min(_MOST_TARGETS, store.columns["margins"].width)
-  margins_mt = store.read("margins", rows_m, slice(0, width))
-  lds = preview_lds(bank.packed_masks(store, rows_m)[:], margins_mt)
-  if lds is None:
-    return ""
-  return (
-    f"LDS so far {lds:.2f}, of a rough fit to {len(rows_m):,} models; that of datamodels "
-    "is mostly higher"
-  )
 
 
 def lines_of(workdir: Workdir) -> Iterator[str]:

@@ -16,6 +16,7 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm import margins
+from jaxdm.attribution import registry
 from jaxdm.attribution.attribute import add_full_data_scores
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import right_targets, sample_targets
@@ -86,6 +87,11 @@ def exist(run: Run) -> bool:
 def score_names(run: Run) -> tuple[str, ...]:
   """The methods whose scores are computed from the models on all data."""
   return from_full_data(run.experiment.compare.names) if run.networks else ()
+
+
+def need_gradients(run: Run) -> bool:
+  """Whether gradients are computed at several moments of their training."""
+  return any(registry.METHODS[name].gradients for name in score_names(run))
 
 
 def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:

@@ -6,35 +6,41 @@ from experiments.config.settings import CollectConfig
 from experiments.runtime import progress_bar
 from jaxdm import training_sets
 
-_LEAST_STEPS = 8
+_LEAST_STEPS = 3
 _LEAST_SECONDS = 2.0
 # Models on subsets for each training example, below which datamodels are poor.
 ENOUGH_MODELS = 6
 
 
 class StepTimer:
-  """Says once how long something takes, as soon as enough steps have been timed."""
+  """Says how long things take, as soon as enough steps of training have been timed."""
 
   def __init__(self) -> None:
     """Says nothing until `announce`."""
-    self._text: Callable[[float], str] | None = None
+    self._texts: list[Callable[[float], str]] = []
     self._steps, self._times = 0, list[float]()
 
   def announce(self, text: Callable[[float], str]) -> None:
-    """Sets what to say, of the seconds of a step."""
-    self._text, self._steps, self._times = text, 0, []
+    """Adds to what is said once, of the seconds of a step."""
+    self._texts.append(text)
+    self._steps, self._times = 0, []
+
+  def forget(self) -> None:
+    """Drops what was announced of work that is over, and trained nothing."""
+    self._texts = []
 
   def observe(self, steps: int, seconds: float) -> None:
     """Takes note of how long some steps have taken."""
-    if self._text is None:
+    if not self._texts:
       return
     self._steps += steps
     self._times.append(seconds / steps)
     enough = self._steps >= _LEAST_STEPS or seconds >= _LEAST_SECONDS
     if enough and len(self._times) > 1:
       # The least: what follows the first step may be compiled as well.
-      progress_bar.say(self._text(min(self._times)))
-      self._text = None
+      step_seconds = min(self._times)
+      progress_bar.say("\n".join(text(step_seconds) for text in self._texts))
+      self._texts = []
 
 
 def describe(collect: CollectConfig, num_train: int, num_targets: int) -> list[str]:
@@ -77,8 +83,51 @@ def costs(num_models: int, missing: int, processes: int, model_seconds: float) -
     others.append(f"--num_models={count}: {duration(models * model_seconds)}")
   return (
     f"{model_seconds:.2g} s a model here: {missing:,} models on subsets take about "
-    f"{duration(missing * model_seconds)} ({', '.join(others)}), after those on all "
-    "examples and their scores"
+    f"{duration(missing * model_seconds)} ({', '.join(others)})"
+  )
+
+
+def base_costs(
+  models: int, moments: int, examples: int, model_seconds: float, rows: int
+) -> str:
+  """How long the models on all examples take.
+
+  Args:
+    models: how many.
+    moments: of the training of each, at which gradients are computed; 0: at none.
+    examples: whose gradients these are.
+    model_seconds: of one model.
+    rows: models of a call, which takes as long with fewer.
+  """
+  seconds = -(-models // rows) * rows * model_seconds
+  text = f"{models:,} models on all examples take about {duration(seconds)}"
+  if not moments:
+    return text
+  return (
+    f"{text}, and longer by the gradients of {examples:,} examples at {moments} moments "
+    "of each one's training, which are not timed yet"
+  )
+
+
+def search_costs(
+  name: str, cases: int, most_models: int, budget: int | None, model_seconds: float
+) -> str:
+  """How many models a search trains, which only the search will tell, and how long.
+
+  Args:
+    name: of the search.
+    cases: targets times methods.
+    most_models: that a case can need.
+    budget: of models, all cases together; None: there is none.
+    model_seconds: of one model.
+  """
+  high = cases * most_models
+  limit = high if budget is None else min(high, budget)
+  low = min(cases, limit)
+  times = " to ".join(duration(models * model_seconds) for models in (low, limit))
+  return (
+    f"{name} trains between {low:,} and {limit:,} models for {cases:,} pairs of target "
+    f"and method, {times}; most pairs need few"
   )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from jaxdm import devices
 from jaxdm import progress as progress_lib
 
 _LOG_SECONDS = 10.0
+_COMPILED = 2  # First parts of training, in which programs are compiled.
 
 
 class Lines(logging.Handler):
@@ -30,11 +32,35 @@ def say(text: str) -> None:
   sys.stdout.flush()
 
 
+class Parts:
+  """What is done of models that are still trained: told to the bar that waits for them.
+
+  >>> parts, said = Parts(), []
+  >>> parts.listen(said.append)
+  >>> parts.add(0.25)
+  >>> said
+  [0.25]
+  """
+
+  def __init__(self) -> None:
+    """Nobody listens yet."""
+    self._listener: Callable[[float], object] = lambda units: None
+
+  def listen(self, listener: Callable[[float], object]) -> None:
+    """Sets who is told from now on."""
+    self._listener = listener
+
+  def add(self, units: float) -> None:
+    """Tells how much more is done."""
+    self._listener(units)
+
+
 def make(
   name: str,
   unit: str = "model",
   folder: epath.Path | None = None,
   diverged: Callable[[], int] = lambda: 0,
+  parts: Parts | None = None,
 ) -> progress_lib.Progress:
   """A bar with the time left, to be called with (done, total).
 
@@ -46,52 +72,101 @@ def make(
     unit: of `done`.
     folder: a workdir, for the log; None: nothing is logged.
     diverged: returns the number of models that this process trained and that diverged.
+    parts: tells what is done between the calls, of units that are not finished.
   """
-  log_line = log(folder, name, diverged) if folder else progress_lib.silent
-  seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
-  bar = tqdm.tqdm(desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True)
-
-  def update(done: int, total: int) -> None:
-    bar.total = total
-    if bar.n == 0 and done:
-      bar.initial = done  # What a former run did says nothing of this one's speed.
-    bar.n = done
-    bar.close() if done >= total else bar.update(0)
-    log_line(done, total)
-
-  return preemption.check_after(update)
+  bar = _Bar(name, unit, Log(folder, name, diverged) if folder else None)
+  if parts:
+    parts.listen(bar.add)
+  return preemption.check_after(bar.update)
 
 
-def log(
-  folder: epath.Path, name: str, diverged: Callable[[], int] = lambda: 0
-) -> progress_lib.Progress:
-  """Appends a line every few seconds to the log of this process, for `ops.status`."""
-  index, count = processes.share()
-  path = folder / "logs" / f"host-{index}-of-{count}.jsonl"
-  start, last = time.monotonic(), -_LOG_SECONDS
-  first: int | None = None
+class _Bar:
+  """A bar on the screen and its log."""
 
-  def update(done: int, total: int) -> None:
-    nonlocal last, first
-    now = time.monotonic() - start
-    first = done if first is None else first
-    if now - last < _LOG_SECONDS and done < total:
+  def __init__(self, name: str, unit: str, log: "Log | None"):
+    """Shows the bar."""
+    seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
+    self._bar = tqdm.tqdm(desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True)
+    self._log, self._adds = log, 0
+    self._done, self._total, self._ahead = 0, 0, 0.0
+
+  def update(self, done: int, total: int) -> None:
+    """Shows what is finished and stored."""
+    self._bar.total = self._total = total
+    if self._bar.n == 0 and done:
+      self._bar.initial = done  # What a former run did says nothing of this one's speed.
+    self._ahead = max(self._ahead - (done - self._done), 0.0)
+    self._done = done
+    self._show()
+
+  def add(self, units: float) -> None:
+    """Shows that so much more is done of what is not finished."""
+    if self._done >= self._total or not units:  # It has not begun, or has ended.
       return
-    last, speed = now, (done - first) / max(now, 1e-9)
+    self._ahead += units
+    self._adds += 1
+    if self._adds <= _COMPILED:
+      self._bar.initial = self._bar.last_print_n = self._shown()
+      self._bar.unpause()
+      if self._log:
+        self._log.restart()
+    self._show()
+
+  def _shown(self) -> float:
+    """Units to show: less than all until all are stored."""
+    if not self._ahead or self._done >= self._total:
+      return self._done
+    return max(self._done, min(round(self._done + self._ahead, 1), self._total - 0.1))
+
+  def _show(self) -> None:
+    """Draws and logs."""
+    self._bar.n = shown = self._shown()
+    self._bar.close() if self._done >= self._total else self._bar.update(0)
+    if self._log:
+      self._log(shown, self._total)
+
+
+class Log:
+  """Appends a line every few seconds to the log of this process, for `ops.status`."""
+
+  def __init__(
+    self, folder: epath.Path, name: str, diverged: Callable[[], int] = lambda: 0
+  ):
+    """Writes nothing yet.
+
+    Args:
+      folder: the workdir.
+      name: of the work.
+      diverged: see `progress_bar`.
+    """
+    self._index, self._count = processes.share()
+    self._path = folder / "logs" / f"host-{self._index}-of-{self._count}.jsonl"
+    self._name, self._diverged, self._last = name, diverged, -math.inf
+    self.restart()
+
+  def restart(self) -> None:
+    """Begins to measure the speed anew."""
+    self._start, self._first = time.monotonic(), math.nan
+
+  def __call__(self, done: float, total: int) -> None:
+    """Notes how far the work is, if the last line is old or this one is the last."""
+    now = time.monotonic()
+    self._first = done if math.isnan(self._first) else self._first
+    if now - self._last < _LOG_SECONDS and done < total:
+      return
+    self._last, speed = now, (done - self._first) / max(now - self._start, 1e-9)
     line = {
       "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-      "host": f"{index}/{count}",
+      "host": f"{self._index}/{self._count}",
       "pid": os.getpid(),
-      "what": name,
+      "what": self._name,
       "done": done,
       "total": total,
       "per_second": round(speed, 3),
       "seconds_left": round((total - done) / speed, 1) if speed else None,
-      "diverged": diverged(),
+      "diverged": self._diverged(),
       "memory_bytes": devices.peak_bytes(),
     }
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    self._path.parent.mkdir(exist_ok=True)
+    with self._path.open("a", encoding="utf-8") as file:
       file.write(json.dumps(line) + "\n")
-
-  return update

@@ -50,6 +50,7 @@ def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
   count, gradient = run.experiment.collect.num_base, run.experiment.gradient
   sums, bar, trainer = [], run.bar("relabel scores"), run.networks
   assert trainer is not None  # Callers leave functions of the user out.
+  bar(0, count)
   for start in range(0, count, trainer.fleet.rows):
     size = min(trainer.fleet.rows, count - start)
 

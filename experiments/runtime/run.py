@@ -1,6 +1,7 @@
 """One experiment in its workdir: what the program of a stage works on."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from experiments.config import settings as settings_lib
@@ -33,6 +34,7 @@ class Run:
     trainer: trains models on any training sets, and stores them.
     subsets: the models on random subsets.
     timer: of the steps of training.
+    parts: what is done of models that are still trained, for the bars.
   """
 
   workdir: Workdir
@@ -42,6 +44,7 @@ class Run:
   trainer: Trainer | OwnTrainer
   subsets: SubsetModels
   timer: forecast.StepTimer
+  parts: progress_bar.Parts
 
   @property
   def networks(self) -> Trainer | None:
@@ -98,7 +101,28 @@ class Run:
   def bar(self, name: str, unit: str = "model") -> progress_lib.Progress:
     """A progress bar that the workdir logs, with the number of diverged models."""
     trainer = self.trainer
-    return progress_bar.make(name, unit, self.workdir.path, lambda: trainer.diverged)
+    return progress_bar.make(
+      name, unit, self.workdir.path, lambda: trainer.diverged, self.parts
+    )
+
+  def announce(self, text: Callable[[float, int], str], num_examples: int) -> None:
+    """Says after the first steps of training what is known then.
+
+    Nothing is said where training is a function of the user, whose steps are not known.
+
+    Args:
+      text: of the seconds of a model, and the number of models of a call.
+      num_examples: that such a model is trained on.
+    """
+    if self.networks is None:
+      return
+    fleet = self.networks.fleet
+
+    def of_steps(step_seconds: float) -> str:
+      steps = int(fleet.recipe.num_steps(num_examples))
+      return text(steps * step_seconds / fleet.rows, fleet.rows)
+
+    self.timer.announce(of_steps)
 
 
 def make_run(
@@ -121,12 +145,12 @@ def make_run(
     imported: models on random subsets that others trained, instead of models of one's
       own.
   """
-  timer = forecast.StepTimer()
-  checkpoints = _checkpoints(workdir, speed.checkpoint_seconds, timer)
+  timer, parts = forecast.StepTimer(), progress_bar.Parts()
+  checkpoints = _checkpoints(workdir, speed.checkpoint_seconds, timer, parts)
   trainer = _trainer(workdir, experiment, dataset, speed, checkpoints)
   audit = experiment.audit.audit
   subsets = SubsetModels(trainer, experiment.collect, workdir.path, audit, imported)
-  return Run(workdir, experiment, preset, dataset, trainer, subsets, timer)
+  return Run(workdir, experiment, preset, dataset, trainer, subsets, timer, parts)
 
 
 def train_config(experiment: settings_lib.Experiment, num_train: int) -> TrainConfig:
@@ -172,11 +196,14 @@ def _trainer(
 
 
 def _checkpoints(
-  workdir: Workdir, seconds: float, timer: forecast.StepTimer
+  workdir: Workdir,
+  seconds: float,
+  timer: forecast.StepTimer,
+  parts: progress_bar.Parts,
 ) -> checkpoint.Checkpoints | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
   folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
   if not seconds:
     return None
-  return checkpoint.Checkpoints(folder, seconds, observe=timer.observe)
+  return checkpoint.Checkpoints(folder, seconds, observe=timer.observe, report=parts.add)

@@ -17,6 +17,8 @@ from jaxdm.lasso import matrices
 from jaxdm.storage.store import MatrixView
 from jaxdm.training_sets import PackedMasks
 
+# Of memorised examples, as in the article of Feldman and Zhang.
+MEMORISED = 0.25
 _TARGETS = 256  # Rows of scores that are read together.
 
 

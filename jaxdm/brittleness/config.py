@@ -56,6 +56,11 @@ class SearchConfig:
         raise UserError(name, f"must be >= {low}, got {getattr(self, name)}")
     _ = self.test()  # Checks the confidence.
 
+  @property
+  def most_models(self) -> int:
+    """Largest number of models that one target and one method can need."""
+    return self.search_models + self.max_verifications * self.verify_seeds
+
   def test(self, skewness: float = MOST_SKEWNESS) -> SequentialTest:
     """What a verification must pass, for margins of such a skewness at most."""
     return SequentialTest(

@@ -1,4 +1,4 @@
-"""What the page's browser of targets shows: JSON values and a sheet of thumbnails."""
+"""What the page's lists of targets and examples show: values and thumbnails."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.report import image_figures
+from jaxdm.report import example_browser, image_figures
 
 _MOST_TARGETS = 300
 _MOST_MARGINS = 64
@@ -25,10 +25,10 @@ _LOSSLESS_PIXELS = 2**20
 
 
 class Browser(NamedTuple):
-  """The browser of targets.
+  """The browser of targets, and that of training examples if they were audited.
 
   Attributes:
-    data: JSON values; `browser.js` reads them.
+    data: JSON values; the scripts of the page read them.
     sprite: all thumbnails in one picture, a WebP file; empty without images.
   """
 
@@ -41,8 +41,9 @@ def make_browser(
   base_margins_rt: np.ndarray,
   models: Datamodels,
   searches: Mapping[str, Sequence[Verdict]],
+  audit_rows: Sequence[Mapping[str, str]] = (),
 ) -> Browser:
-  """Collects what is known of each target.
+  """Collects what is known of each target, and of each audited training example.
 
   All targets that were searched are shown first, at most 300 in all.
 
@@ -51,6 +52,7 @@ def make_browser(
     base_margins_rt: of the models on all data.
     models: the datamodels.
     searches: verdicts by what was done to the examples: 'removed', 'relabelled'.
+    audit_rows: of audit.csv, one a training example; none: there is no audit.
   """
   targets = _shown(base_margins_rt.shape[1], searches)
   full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
@@ -78,7 +80,14 @@ def make_browser(
         "searches": found[target],
       }
     )
-  examples = sorted({e for one in shown for e in _examples(one)})
+  audit = None
+  if audit_rows:
+    audit = example_browser.describe_examples(audit_rows, models.weights_tn, targets)
+  audited = audit["shown"] if audit else []
+  examples = sorted(
+    {e for one in shown for e in _examples(one)}
+    | {e for one in audited for e in (one["example"], one["stand_in"]) if e is not None}
+  )
   images = [data.test_images[t] for t in targets] + [
     data.train_images[e] for e in examples
   ]
@@ -88,6 +97,7 @@ def make_browser(
       "classes": list(data.class_names),
       "num_targets": base_margins_rt.shape[1],
       "targets": shown,
+      "audit": audit,
       "examples": {
         str(e): [int(data.train_labels[e]), data.train_sources[e], len(targets) + place]
         for place, e in enumerate(examples)
@@ -138,6 +148,7 @@ def _search(
   """One verdict; for removals also what the datamodel predicts on the way."""
   found: dict[str, Any] = {
     "change": change,
+    "repair": v.is_repair,
     "method": v.method,
     "k": None if v.censored else v.k,
     "tried": v.k_tried,

@@ -35,7 +35,7 @@ def of_experiment(
         )
       ],
     ),
-    Section(TARGETS, "The targets one by one", [words.browser()]),
+    Section(TARGETS, "The targets one by one", [words.browser(summary)]),
     _search(
       "removals",
       "Removals",

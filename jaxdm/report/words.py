@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm.audits.audit import MEMORISED
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
@@ -145,13 +146,20 @@ def _all(names: Sequence[str]) -> str:
   return f"{', '.join(before)} and {last}" if before else last
 
 
-def browser() -> str:
+def browser(summary: Summary) -> str:
   """What the browser of targets shows."""
+  repairs = ""
+  if "repair" in summary:
+    repairs = (
+      " Targets that models get wrong have the changes that make them right; relabelled "
+      "images have the label of the target's class there."
+    )
   return (
     "Choose a target to see its margins over the models on all data, the training images "
     "that support it or speak against it, and what each search found. A weight is what "
-    "the image adds to the predicted margin. The arrow keys move through the list, and a "
-    "click on a column's name sorts by it."
+    "the image adds to the predicted margin. Relabelled images have "
+    f"{new_labels(summary['settings'])}.{repairs} The arrow keys move through the list, "
+    "and a click on a column's name sorts by it."
   )
 
 
@@ -236,8 +244,8 @@ def audit(found: Mapping[str, Any]) -> str:
     f"{found['other_label_suggested']} of {found['examples']:,} examples; for "
     f"{found['suspicious']} of these the label quality and its interval are below 0.5. "
     f"{found['memorised']} examples are memorised: with 95 % confidence, models trained "
-    "on them are right more often than others, by at least 0.25. Label quality is the "
-    "mean probability of the label, half of it over models that were trained on the "
-    "example and half over those that were not. The table audit.csv has all examples, "
-    "with intervals."
+    f"on them are right more often than others, by at least {MEMORISED}. Label quality "
+    "is the mean probability of the label, half of it over models that were trained on "
+    "the example and half over those that were not. The table audit.csv has all "
+    "examples, with intervals."
   )

@@ -95,6 +95,7 @@ class Checkpoints:
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
     observe: Callable[[int, float], object] = lambda steps, seconds: None,
+    report: Callable[[float], object] = lambda units: None,
   ):
     """Writes nothing yet.
 
@@ -104,9 +105,11 @@ class Checkpoints:
       clock: tells the time, in seconds.
       observe: called with a number of steps and the seconds that they took; not for the
         first steps, whose seconds include their compilation.
+      report: called with units of work that some steps have done, as they are done; see
+        `run`.
     """
     self._folder, self.seconds, self._clock = epath.Path(folder), seconds, clock
-    self._observe = observe
+    self._observe, self._report = observe, report
     self._names: list[str] = []
     self._unsaved_seconds = 0.0  # Of finished computations, which nothing on disk holds.
     self._is_compiled = False  # The first part of all is compiled, too.
@@ -119,6 +122,8 @@ class Checkpoints:
     first: int,
     last: int,
     advance: Callable[[Any, int, int], Any],
+    *,
+    units_per_step: float = 0.0,
   ) -> Any:
     """Takes the steps that are left; writes the state on the way if they take long.
 
@@ -130,6 +135,7 @@ class Checkpoints:
       first: its number.
       last: the number of the step to stop at.
       advance: takes a state and the first step and the one to stop at; returns a state.
+      units_per_step: what a step is of the units that are reported.
 
     Returns:
       The state before step `last`.
@@ -139,9 +145,11 @@ class Checkpoints:
     if step < first:  # A state of a run that had no such first step.
       step, last_state = first, state
     state = last_state
+    self._report((step - first) * units_per_step)
     while step < last:
       stop, before = min(step + self._part_steps(), last), self._clock()
       state = jax.block_until_ready(advance(state, step, stop))
+      self._report((stop - step) * units_per_step)
       self._time_part(stop - step, self._clock() - before)
       step = stop
       unsaved = self._unsaved_seconds + self._clock() - since

@@ -277,7 +277,9 @@ class Fleet:
       last = math.floor(share_of(until, num_steps))
       if self._checkpoints:
         name = self._name(sets, keys, until)
-        state = self._checkpoints.run(name, state, first, last, advance)
+        state = self._checkpoints.run(
+          name, state, first, last, advance, units_per_step=len(sets.counts) / num_steps
+        )
       else:
         state = advance(state, first, last)
       yield self._run(

@@ -59,6 +59,22 @@ def test_the_first_claims_are_logged_while_others_are_searched(caplog) -> None:
     assert k_of[target] == k and method == found[target].method
 
 
+def test_no_case_needs_more_models_than_is_said_before() -> None:
+  config = SearchConfig(search_models=3, verify_seeds=3, max_verifications=2)
+  rng = np.random.default_rng(0)
+
+  def retrain(changes, seeds, *, progress):
+    means = np.array(
+      [{0: -9.0, 1: 9.0, 2: 2.0 - k / 20}[c.target % 3] for c, k in changes]
+    )
+    return means + rng.normal(size=len(seeds))
+
+  found = search(cases(90), retrain, config, base(90, mean=1.0))
+  assert {v.censored for v in found} == {True, False}
+  used = [v.models_used for v in found]
+  assert min(used) == 1 and max(used) == config.most_models == 3 + 2 * 3
+
+
 @pytest.mark.slow
 def test_false_claims_over_ten_thousand_searches_stay_below_the_stated_level() -> None:
   # The worst case: probes always fool the search, and the true margin stays just above 0

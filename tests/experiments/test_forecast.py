@@ -23,6 +23,30 @@ def test_the_first_steps_are_timed_and_compilation_is_not(tmp_path, capsys) -> N
   assert capsys.readouterr().out == "0.25 s a step\n"  # Once.
 
 
+def test_all_that_was_announced_is_said_unless_it_is_over(capsys) -> None:
+  timer = forecast.StepTimer()
+  timer.announce(lambda seconds: f"search {seconds:g}")
+  timer.forget()
+  for name in ("a", "b"):
+    timer.announce(lambda seconds, name=name: f"{name} {seconds:g}")
+  for _ in range(3):
+    timer.observe(8, 4.0)
+  assert capsys.readouterr().out == "a 0.5\nb 0.5\n"
+
+
+def test_searches_and_models_on_all_examples_have_forecasts() -> None:
+  text = forecast.search_costs("search", 10, 68, None, 0.5)
+  assert "between 10 and 680 models for 10 pairs" in text and "5 s to 5.7 min" in text
+  assert "between 10 and 50 models" in forecast.search_costs("search", 10, 68, 50, 0.5)
+  assert "between 7 and 7 models" in forecast.search_costs("search", 10, 68, 7, 0.5)
+  plain = forecast.base_costs(16, 0, 300, 2.0, 8)
+  assert plain == "16 models on all examples take about 32 s"
+  assert "about 40 s" in forecast.base_costs(16, 0, 300, 2.0, 20)  # A whole call.
+  text = forecast.base_costs(16, 12, 300, 2.0, 8)
+  assert text.startswith(plain) and "300 examples at 12 moments" in text
+  assert "not timed yet" in text
+
+
 def test_costs_are_of_the_missing_models_and_of_other_numbers() -> None:
   text = forecast.costs(num_models=100, missing=140, processes=1, model_seconds=3.0)
   assert "3 s a model here: 140 models on subsets take about 7.0 min" in text

@@ -327,7 +327,7 @@ def test_a_damaged_note_of_a_workdir_is_named(tmp_path, name) -> None:
 
 def test_logs_tell_how_far_a_process_is(tmp_path) -> None:
   (tmp_path / "run").mkdir()
-  update = progress_bar.log(tmp_path / "run", "models of subsets", lambda: 3)
+  update = progress_bar.Log(tmp_path / "run", "models of subsets", lambda: 3)
   for done in (0, 1, 8):
     update(done, 8)
   text = (tmp_path / "run" / "logs" / "host-0-of-1.jsonl").read_text()

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
-from support.pages import HOSTILE, planted
+from support.pages import HOSTILE, NUMBERS, planted, write_audit
 
-from jaxdm.report import browser, page
+from jaxdm.report import browser, example_browser, page
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -41,6 +42,9 @@ def test_the_curve_is_what_the_datamodel_predicts() -> None:
     assert margin == pytest.approx(made.models.predict(mask)[2], abs=1e-3)
   assert [k for k, _ in search["predicted"]] == list(range(7))
   assert "predicted" not in shown[2]["searches"][-1]  # New labels.
+  [search, relabelled] = shown[3]["searches"]
+  assert search["repair"] and relabelled["repair"] and relabelled["k"] is None
+  assert not any(s["repair"] for one in shown[:3] for s in one["searches"])
 
 
 def test_supporters_and_opposers_have_the_extreme_weights() -> None:
@@ -54,6 +58,69 @@ def test_supporters_and_opposers_have_the_extreme_weights() -> None:
     assert [e for e, _ in one["opposers"]] == negative
     for example, weight in one["supporters"] + one["opposers"]:
       assert weight == pytest.approx(weights[example], abs=1e-4)
+
+
+@pytest.fixture
+def audited(tmp_path):
+  """What was planted, its audit's rows, and what the browser makes of both."""
+  made = planted()
+  rows = write_audit(epath.Path(tmp_path / "audit.csv"), ("class 0", "class 1"))
+  return made, rows, browser.make_browser(*made, rows)
+
+
+def test_examples_have_the_targets_with_the_extreme_weights(audited) -> None:
+  made, rows, found = audited
+  shown = found.data["audit"]["shown"]
+  assert [one["example"] for one in shown] == list(range(12))
+  for one in shown:
+    weights = dict(enumerate(made.models.weights_tn[:, one["example"]].tolist()))
+    order = sorted(weights, key=weights.__getitem__)
+    assert [t for t, _ in one["supports"]] == [t for t in order[::-1] if weights[t] > 0]
+    assert [t for t, _ in one["opposes"]] == [t for t in order if weights[t] < 0]
+    for target, weight in one["supports"] + one["opposes"]:
+      assert weight == pytest.approx(weights[target], abs=1e-4)
+    assert one["models_out"] == int(rows[one["example"]]["models_out"])
+  json.dumps(found.data, allow_nan=False)
+  assert shown[4]["numbers"] == dict.fromkeys(NUMBERS)
+  assert shown[7]["numbers"]["support"] is None
+
+
+def test_every_image_is_in_the_sheet_once(audited) -> None:
+  made, _, found = audited
+  cells, sheet = found.data["cells"], Image.open(io.BytesIO(found.sprite))
+  assert (
+    cells["columns"] * cells["rows"] >= 4 + 12 > cells["columns"] * (cells["rows"] - 1)
+  )
+  places = [cell for *_, cell in found.data["examples"].values()]
+  assert sorted(places) == list(range(4, 16))
+  for example, (_, _, cell) in found.data["examples"].items():
+    left, top = cell % cells["columns"] * 6, cell // cells["columns"] * 4
+    shown = np.array(sheet)[top : top + 4, left : left + 6, 0]
+    np.testing.assert_array_equal(shown, made.data.train_images[int(example), ..., 0])
+
+
+def test_many_examples_make_no_large_page(audited) -> None:
+  _, rows, _ = audited
+  rng = np.random.default_rng(0)
+  count, names = 5_000, ("label_quality", "memorisation", "support", "opposition")
+  many = [rows[i % 12] | {n: f"{rng.random():.6g}" for n in names} for i in range(count)]
+  weights = rng.normal(size=(300, count)).astype(np.float32)
+  found = example_browser.describe_examples(many, weights, list(range(300)))
+  assert found["total"] == count
+  assert len(json.dumps(found)) < 1e6
+
+
+def test_of_many_examples_the_extreme_ones_are_shown(audited, monkeypatch) -> None:
+  made, rows, _ = audited
+  monkeypatch.setattr(example_browser, "_MOST_EXAMPLES", 4)
+  first = {1}  # The lowest label quality.
+  for name in ("memorisation", "support", "opposition"):
+    values = [float(row[name] or "nan") for row in rows]
+    first.add(int(np.nanargmax(values)))
+  assert len(first) == 4
+  assert set(example_browser.most_extreme(rows)) == first
+  found = browser.make_browser(*made, rows).data
+  assert found["audit"]["total"] == 12 and len(found["audit"]["shown"]) == 4
 
 
 def test_numbers_that_are_not_finite_are_null() -> None:

@@ -1,8 +1,10 @@
 """An experiment of few numbers, planted, for tests of the page."""
 
+import csv
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
@@ -69,7 +71,60 @@ def planted(**changes: Any) -> Planted:
         verdict(0, "random", -1),
         verdict(1, "random", -1, margin_low=-np.inf, margin_high=np.inf, models=1),
         verdict(2, "random", -1, mean_margin=np.nan, finished=False),
+        repair(3, 2),
       ],
-      "relabelled": [verdict(target, "datamodel", 2) for target in range(3)],
+      "relabelled": [
+        *(verdict(target, "datamodel", 2) for target in range(3)),
+        repair(3, -1, k_tried=4, margin_low=-2.5),
+      ],
     },
   )
+
+
+def repair(target: int, k: int, **changes: Any) -> Verdict:
+  """A verdict on what makes a wrong target right."""
+  found = {"mean_margin": 1.25, "margin_low": 0.25, "margin_high": 2.25, "accuracy": 0.75}
+  return verdict(target, "datamodel", k, is_repair=True, **(found | changes))
+
+
+NUMBERS = (
+  "label_quality",
+  "consistency",
+  "probability",
+  "memorisation",
+  "support",
+  "opposition",
+)
+
+
+def write_audit(path: epath.Path, names: tuple[str, str]) -> list[dict[str, str]]:
+  """Writes a table as `experiments.audit` does, of 12 examples, and returns its rows.
+
+  Of example 4 nothing but the label is known. Of examples 1 and 2 another label is
+  suggested, of 1 with confidence; example 5 is memorised; 8 and 9 stand in for each
+  other.
+
+  Args:
+    path: of the CSV file.
+    names: of the two classes.
+  """
+  rng = np.random.default_rng(1)
+  values = rng.uniform(0.51, 0.9, (12, len(NUMBERS))).round(6)
+  values[:, 3], values[5, 3], values[1:3, 0] = 0.1, 0.6, (0.2, 0.3)
+  rows = []
+  for i, row in enumerate(values):
+    label = names[i % 2]
+    found: dict[str, Any] = {"index": i, "source": f"train/{i}.png", "label": label}
+    found["suggested_label"] = names[1 - i % 2] if i in (1, 2) else label
+    found |= {"models_in": 30 + i, "models_out": 50 - i}
+    for name, value in zip(NUMBERS, row, strict=True):
+      half = 0.25 if i != 2 else 0.4
+      cells = ("nan", "0", "1") if i == 4 else (value, value - half, value + half)
+      found |= dict(zip((name, f"{name}_low", f"{name}_high"), cells, strict=True))
+    rows.append(found | {"stand_in": {8: 9, 9: 8}.get(i, "")})
+  rows[7] |= {f"support{end}": "" for end in ("", "_low", "_high")}
+  with open(path, "w", newline="") as file:
+    writer = csv.DictWriter(file, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+  return [{name: str(value) for name, value in row.items()} for row in rows]

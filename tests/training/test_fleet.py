@@ -220,6 +220,34 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   assert ran[0][0] == 0
 
 
+def test_steps_are_reported_as_parts_of_models(
+  tiny_config, tiny_images, tmp_path
+) -> None:
+  images, labels = tiny_images
+  told: list[float] = []
+
+  def build(seconds: float) -> fleet.Fleet:
+    progress = checkpoint.Progress(tmp_path, seconds, report=told.append)
+    return fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), progress=progress)
+
+  def train(models: fleet.Fleet, moments: list[float]) -> None:
+    count = len(labels)
+    masks = np.arange(count) < np.array([[count], [count // 2]])
+    sets = training_sets.from_masks(masks, labels)
+    keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+    for _ in models.train_through(sets, keys, moments):
+      pass
+
+  train(build(1e9), [0.25, 0.5, 1.0])
+  assert sum(told) == pytest.approx(2)  # Both models, however many steps each takes.
+  assert len([units for units in told if units]) > 4
+  # What a former run has done counts, too.
+  train(build(1e-9), [0.1])
+  told.clear()
+  train(build(1e9), [0.1, 1.0])
+  assert told[0] == pytest.approx(0.2, abs=0.05) and sum(told) == pytest.approx(2)
+
+
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path) -> None:
   checkpoints = checkpoint.Checkpoints(tmp_path, 1e-9)
   state = {"a": jax.numpy.arange(3.0)}

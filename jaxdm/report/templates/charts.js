@@ -1,4 +1,3 @@
-"use strict";
 // Small charts, drawn as SVG.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -35,7 +34,7 @@ function tickText(value) {
 
 // As wide as the place for it, so that text keeps its size on narrow screens.
 function chartWidth() {
-  return Math.max(280, Math.min(520, document.getElementById("detail").clientWidth - 34));
+  return Math.max(280, Math.min(520, byId("targets-detail").clientWidth - 34));
 }
 
 // Every model's margin as a dot above one line.
