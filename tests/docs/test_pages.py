@@ -132,7 +132,12 @@ def defined_flags(path: pathlib.Path) -> set[str]:
 
 
 def test_every_flag_and_program_is_on_the_page_of_flags() -> None:
-  configs = ("brittleness/config", "datamodels/path", "training/recipe", "training/speed")
+  configs = (
+    "brittleness/config",
+    "datamodels/config",
+    "training/config",
+    "training/speed",
+  )
   files = [ROOT / "jaxdm" / f"{name}.py" for name in configs]
   files += (ROOT / "experiments").rglob("*.py")
   page = flags_page()
