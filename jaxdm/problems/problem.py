@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import warnings
 import zipfile
 from typing import Any
 
@@ -113,7 +114,10 @@ class Problem:
 
     Raises:
       DataError: if the data cannot be loaded.
-      UserError: if they are other images than the problem's.
+      UserError: if they are other examples than the problem's.
+
+    Warns of the same examples with other pixels, such as the original images where the
+    problem's come from JPEG files.
     """
     data = self.about["data"]
     full = load_dataset(
@@ -123,10 +127,25 @@ class Problem:
     sizes = data["train_per_class"] or None, data["test_per_class"] or None
     subset = full.take(classes, *sizes)
     if subset.fingerprint() != data["fingerprint"]:
-      raise UserError(
-        "problem", f"={self.name} is of other images than {data['dataset']} has here"
+      if not self._has_examples_of(subset):
+        raise UserError(
+          "problem", f"={self.name} is of other images than {data['dataset']} has here"
+        )
+      warnings.warn(
+        f"images of {data['dataset']} have other pixels here than those of the problem "
+        f"{self.name}; models that are trained on them differ from its models",
+        stacklevel=2,
       )
     return subset.downscaled(data["downscale"])
+
+  def _has_examples_of(self, dataset: Dataset) -> bool:
+    """Whether the examples and labels are the same, whatever the pixels."""
+    return (
+      np.array_equal(dataset.train_labels, self.labels)
+      and np.array_equal(dataset.test_labels, self.target_labels)
+      and list(dataset.train_sources) == self.about["train_sources"]
+      and list(dataset.test_sources) == self.about["test_sources"]
+    )
 
   def trainer(
     self,

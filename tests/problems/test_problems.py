@@ -72,6 +72,17 @@ def test_the_embedded_images_are_those_of_the_problem(fashion) -> None:
     other.dataset()
 
 
+def test_the_same_examples_with_other_pixels_are_taken_with_a_warning(fashion) -> None:
+  data = fashion.about["data"] | {"fingerprint": "0"}
+  other = dataclasses.replace(fashion, about=fashion.about | {"data": data})
+  with pytest.warns(UserWarning, match="images of fashion have other pixels here"):
+    found = other.dataset()
+  np.testing.assert_array_equal(found.train_images, fashion.dataset().train_images)
+  wrong = dataclasses.replace(other, target_labels=1 - fashion.target_labels)
+  with pytest.raises(jaxdm.UserError, match="problem=fashion is of other images"):
+    wrong.dataset()
+
+
 @pytest.mark.slow
 def test_models_can_be_trained_again(fashion) -> None:
   some = np.linspace(0, len(fashion.seeds) - 1, REPLAYED // 2).astype(int)
