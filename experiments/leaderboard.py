@@ -120,14 +120,28 @@ def verify(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
 
 
 def row_of(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]:
-  """Everything that the page shows of scores, and what it depends on."""
+  """Everything that the page shows of scores, and what it depends on.
+
+  Raises:
+    UserError: if there is a row of this name for other scores.
+  """
   quality = judge(problem, name, scores_tn)
-  return {
+  digest, path = identity.digest(scores_tn), _path(problem, name)
+  old = checksummed_json.read(path) if path.exists() else {}
+  if old and old["problem_digest"] != problem.digest:
+    old = {}  # The page leaves out rows of an earlier problem.
+  if old and old["scores_digest"] != digest:
+    raise UserError(
+      "scores",
+      f": {path} is a row of other scores; choose another name with "
+      "--scores=NAME=FILE.npy, or remove that file",
+    )
+  row = {
     "method": name,
     "problem": problem.name,
     "problem_digest": problem.digest,
-    "scores_digest": identity.digest(scores_tn),
-    "note": NOTE.value,
+    "scores_digest": digest,
+    "note": NOTE.value or old.get("note", ""),
     "lds": quality.lds._asdict(),
     "ceiling": quality.ceiling._asdict() if quality.ceiling else None,
     "held_out_models": quality.num_models,
@@ -137,19 +151,14 @@ def row_of(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
     "command": shlex.join(["python", "-m", "experiments.leaderboard", *sys.argv[1:]]),
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
-
-
-def store(folder: epath.Path, row: dict[str, Any]) -> dict[str, Any]:
-  """Writes a row; one of the same scores that has verified removals keeps them."""
-  path = folder / f"{row['problem']}.{row['method']}.json"
-  digests = ("problem_digest", "scores_digest")
-  if path.exists() and not row["removals"]:
-    old = checksummed_json.read(path)
-    if all(old[key] == row[key] for key in digests) and old["removals"]:
-      row = row | {key: old[key] for key in ("removals", "command", "date", "made_by")}
-  folder.mkdir(parents=True, exist_ok=True)
-  checksummed_json.write(path, row)
+  if old and old["removals"] and not VERIFY.value:
+    row |= {key: old[key] for key in ("removals", "command", "date", "made_by")}
   return row
+
+
+def _path(problem: Problem, name: str) -> epath.Path:
+  """Of a row."""
+  return epath.Path(ROWS.value) / f"{problem.name}.{name}.json"
 
 
 @program.one_line_errors()
@@ -163,7 +172,9 @@ def main(argv: list[str]) -> None:
     problem = load_problem(PROBLEM.value)
     devices.check()
     for name, scores_tn in named_scores(problem).items():
-      row = store(folder, row_of(problem, name, scores_tn))
+      row = row_of(problem, name, scores_tn)
+      folder.mkdir(parents=True, exist_ok=True)
+      checksummed_json.write(_path(problem, name), row)
       print("\n".join(leaderboard_page.table([row])))
   if WRITE.value:
     path = folder.with_suffix(".md")

@@ -110,8 +110,14 @@ def test_rows_keep_their_removals_and_become_a_page(scores, tmp_path) -> None:
   lines = [line for line in text.splitlines() if line.startswith("| ")]
   assert [line.split(" | ")[0] for line in lines[2:]] == ["| mine", "| random"]
   assert "| .38 | > 25 [7, > 25] | 1,501 |" in lines[2] and "stale" not in text
-  run({"mine": 2 * scores}, tmp_path)  # Other scores have no verified removals yet.
-  assert checksummed_json.read(path)["removals"] is None
+  with pytest.raises(SystemExit, match="fashion.mine.json is a row of other scores"):
+    run({"mine": 2 * scores}, tmp_path)
+  checksummed_json.write(path, row | {"problem_digest": "0" * 32, "note": "Old."})
+  run({"mine": 2 * scores}, tmp_path, note="My own.")  # In place of an old problem's row.
+  row = checksummed_json.read(path)
+  assert (row["removals"], row["note"]) == (None, "My own.")
+  run({"mine": 2 * scores}, tmp_path)
+  assert checksummed_json.read(path)["note"] == "My own."
   path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
   with pytest.raises(SystemExit, match="fashion.mine.json is damaged"):
     run({"random": np.random.default_rng(0).random((120, 200))}, tmp_path, write="True")
