@@ -28,7 +28,7 @@ def screenshot(page: pathlib.Path, target: int) -> bytes:
   driver = webdriver.Chrome(options, service)
   try:
     driver.get(page.resolve().as_uri())
-    row = f"#list-body tr[data-target='{target}']"
+    row = f"#targets-body tr[data-number='{target}']"
     driver.find_element("css selector", row).click()
     driver.execute_script("document.querySelector('#targets').scrollIntoView()")
     return driver.get_screenshot_as_png()

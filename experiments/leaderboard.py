@@ -6,9 +6,10 @@
 
 The first command takes seconds and trains nothing: it prints the LDS on held-out models
 beside the noise ceiling. The second also removes the examples with the highest scores and
-trains models without them, some minutes on two CPU cores; if it is killed, the same
-command continues. Both write a row to docs/leaderboard; the last one makes the page
-docs/leaderboard.md of all rows. docs/taking_part.md says how to make scores.
+trains some hundred models without them (`fashion`: a minute or two on two CPU cores); if
+it is killed, the same command continues. Both write a row to docs/leaderboard; the last
+one makes the page docs/leaderboard.md of all rows. docs/taking_part.md says how to make
+scores.
 """
 
 import datetime

@@ -40,7 +40,7 @@ def find_removals(
   """Finds small sets of training examples without which models get targets wrong.
 
   For each target, single models are trained without more or fewer of the examples with
-  the highest scores, to find a small number that flips it. Then fresh models are trained
+  the highest scores, to find a small number that flips it. Then new models are trained
   without these examples. A removal counts only if the upper confidence bound of their
   mean margin is at most 0. Smaller removals may exist, since the scores only propose
   examples. This one call is the whole interface of the search, so that it has nine

@@ -117,7 +117,7 @@ def find_repairs(
 
   It is `find_removals` for targets that models on all data get wrong. The examples that
   oppose the target most, with the lowest scores, are removed, or relabelled to the
-  target's class, more or fewer, until a smallest number is found; then fresh models are
+  target's class, more or fewer, until a smallest number is found; then new models are
   trained on the changed set. A repair counts only if the lower confidence bound of their
   mean margin is at least 0. The arguments are those of `find_removals`, and the change.
 

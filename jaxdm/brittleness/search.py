@@ -1,7 +1,7 @@
 """How few training examples flip a prediction: search, then verification.
 
 Single models propose sizes. A claim needs several models of one size, trained with
-fresh seeds. The search knows neither which method ranked the examples nor how models are
+new seeds. The search knows neither which method ranked the examples nor how models are
 trained.
 """
 
@@ -71,7 +71,7 @@ class _Search:
   The smallest size that passed is claimed. Each verification uses models of its own and
   the full level. Its size may depend on all models before it: a claim is false only if
   the first size whose true mean is positive passes, and whatever led to this size, its
-  fresh models pass with at most that level (a fixed sequence of tests, as of Maurer,
+  new models pass with at most that level (a fixed sequence of tests, as of Maurer,
   Hothorn and Lehmacher, 1995, has the same argument).
   """
 

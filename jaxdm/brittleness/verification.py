@@ -1,4 +1,4 @@
-"""How a change is verified: a sequential test of fresh models' margins, and its level."""
+"""How a change is verified: a sequential test of new models' margins, and its level."""
 
 import dataclasses
 import functools

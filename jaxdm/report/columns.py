@@ -21,16 +21,16 @@ _VERDICTS = {
   "accuracy and models belong to: k, or, if censored, the number that failed the "
   "test, or `largest` where the first model there was hopeless",
   "mean_margin": "mean margin of the models trained after that change, in logits; those "
-  "of a proof are new, with seeds that the search has not used",
+  "of a verification are new, with seeds that the search has not used",
   "margin_low": "lower bound of the expected margin",
   "margin_high": "upper bound of the expected margin; a change is verified if it is at "
   "most 0, a repair if margin_low is at least 0",
-  "accuracy": "share of the models of the proof that are right about the target",
-  "models": "models of the proof: the test was clear after so many",
+  "accuracy": "share of the models of the verification that are right about the target",
+  "models": "models of the verification: the test was clear after so many",
   "largest": "the largest number of examples that the search may change",
   "largest_margin": "margin of the first model of the search, after a change of "
-  "`largest` examples; it is no model of the proof, and no part of any claim",
-  "models_used": "models trained for this row, search and proof together",
+  "`largest` examples; it is no model of the verification, and no part of any claim",
+  "models_used": "models trained for this row, search and verification together",
   "finished": "False: the budget of models ran out before the search ended",
   "skewness": "of the target's margins, estimated from the models on all data; the test "
   "allows for it; empty: unknown",

@@ -82,10 +82,10 @@ def _searches(summary: words.Summary) -> str:
     methods = summary[stage]["methods"]
     name = words.story_method(methods)
     parts.append(_search(methods[name], name, change))
-  return f"{parts[0]} {parts[1]} {_PROOF}"
+  return f"{parts[0]} {parts[1]} {_VERIFIED}"
 
 
-_PROOF = (
+_VERIFIED = (
   "A target counts as flipped only if new models, trained after the change, are verified "
   "to have a mean margin of at most 0, which is a wrong prediction."
 )

@@ -58,7 +58,7 @@ def shares(summary: Summary) -> str:
     "training images makes wrong. Bars: 95 % intervals over targets. Solid: images "
     f"removed. Dashed, beside the removals by {next(iter(methods))}: images kept under "
     f"{new_labels(settings)}. Every step is verified on up to "
-    f"{search['verify_seeds']} models with fresh seeds, at "
+    f"{search['verify_seeds']} models with new seeds, at "
     f"{percent(search['confidence'])} confidence; a target that no tried change flips "
     "stays in the denominator."
   )
@@ -71,9 +71,9 @@ def columns(summary: Summary, stage: str) -> str:
   note = (
     f"Share of {next(iter(methods.values()))['targets']} targets flipped by {change} at "
     "most such a part of their class (so many examples); by accuracy: the share that is "
-    "flipped by the other definition, too, at most half of the models of the proof being "
-    "right; the median number of examples (k) with its 95 % interval over targets; "
-    "models trained for the method, for its searches and proofs together"
+    "flipped by the other definition, too, at most half of the verification's models "
+    "being right; the median number of examples (k) with its 95 % interval over targets; "
+    "models trained for the method, for its searches and verifications"
   )
   if any(method.get("lds") for method in methods.values()):
     note += "; and the LDS of the method's scores on held-out models"
@@ -93,7 +93,7 @@ def repairs(search: SearchConfig, count: int) -> str:
     "target most are removed; similarities and random numbers choose among the class "
     "that models predict. Right, dashed, beside the removals by the first method: images "
     "of other classes stay with the label of the target's class. Every step is verified "
-    f"on up to {search.verify_seeds} models with fresh seeds, at "
+    f"on up to {search.verify_seeds} models with new seeds, at "
     f"{percent(search.confidence)} confidence; a target that no tried change repairs "
     "stays in the denominator."
   )
@@ -105,9 +105,9 @@ def repair_columns(change: str) -> str:
   return (
     f"Share of targets repaired by {verb} at most such a part of as many examples as "
     "their class has (so many examples); by accuracy: the share that is repaired by the "
-    "other definition, too, at least half of the models of the proof being right; the "
-    "median number of examples with its 95 % interval over targets; models trained for "
-    "the method."
+    "other definition, too, at least half of the models of the verification being right; "
+    "the median number of examples with its 95 % interval over targets; models trained "
+    "for the method."
   )
 
 
@@ -156,7 +156,7 @@ def browser(summary: Summary) -> str:
     )
   return (
     "Choose a target to see its margins over the models on all data, the training images "
-    "that support it or speak against it, and what each search found. A weight is what "
+    "that support it or oppose it, and what each search found. A weight is what "
     "the image adds to the predicted margin. Relabelled images have "
     f"{new_labels(summary['settings'])}.{repairs} The arrow keys move through the list, "
     "and a click on a column's name sorts by it."

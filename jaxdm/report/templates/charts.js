@@ -103,8 +103,8 @@ function drawSearch(search, before, label) {
     const title = `first model of the search, ${search.largest} ${search.change}`;
     drawPoint(svg, x, y, search.largest, search.largest_margin, null, null, "mark hollow", title);
   }
-  if (low !== null) {  // One model is no proof.
-    drawPoint(svg, x, y, search.tried, mean, low, high, "mark", `models of the proof, ${search.tried} ${search.change}`);
+  if (low !== null) {  // One model verifies nothing.
+    drawPoint(svg, x, y, search.tried, mean, low, high, "mark", `models of the verification, ${search.tried} ${search.change}`);
   }
   return svg;
 }

@@ -87,7 +87,7 @@ function drawExample(box, e) {
   }
   const of = found.targets.length < found.num_targets ? `, of the ${found.targets.length} on this page` : "";
   drawWeighted(box, `Targets that it supports most${of} (weights in logits)`, e.supports.map((p) => targetItem(...p)));
-  drawWeighted(box, `Targets that it speaks against most${of}`, e.opposes.map((p) => targetItem(...p)));
+  drawWeighted(box, `Targets that it opposes most${of}`, e.opposes.map((p) => targetItem(...p)));
 }
 
 // Filters, list and pane; at first the example with the lowest label quality is shown.

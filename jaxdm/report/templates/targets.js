@@ -81,7 +81,7 @@ function verdictText(s) {
   }
   const censored = `Censored: no number of images up to ${s.largest} was verified.`;
   if (s.mean[0] === null) return censored;
-  const first = `margin ${signed(s.mean[0])} of one model, too ${s.repair ? "small" : "large"} for a proof to be likely`;
+  const first = `margin ${signed(s.mean[0])} of one model, too ${s.repair ? "small" : "large"} for a verification to be likely`;
   const known = s.models > 1 ? `${models}; ${after}` : first;
   return `${censored} With ${images(s.tried)} ${s.change}: ${s.finished ? known : `${models}; the budget of models ran out`}.`;
 }
@@ -99,7 +99,7 @@ function drawFound(parent, t, s) {
 }
 
 const CHART = "In the charts: the line is what the datamodel predicts for removals. Filled: models on all data (at 0), and "
-  + "the models of the proof, with intervals. Hollow: the first model of the search, at the largest number of images, "
+  + "the models of the verification, with intervals. Hollow: the first model of the search, at the largest number of images, "
   + "which is no part of any claim.";
 
 function drawSearches(parent, t) {
@@ -131,7 +131,7 @@ function drawTable(parent, t) {
   node(folded, "summary", "All searches of this target");
   const table = node(node(folded, "div", null, { class: "scroll" }), "table");
   const head = node(node(table, "thead"), "tr");
-  for (const text of ["search", "k", "mean margin", "interval", "models of the proof", "trained in all"]) {
+  for (const text of ["search", "k", "mean margin", "interval", "models of the verification", "trained in all"]) {
     node(head, "th", text, { scope: "col" });
   }
   const body = node(table, "tbody");
@@ -156,7 +156,7 @@ function drawTarget(box, t) {
   else node(box, "p", "Models on all data get it wrong. It was not searched; experiments.repair finds what would make it right.");
   const supporters = t.supporters.map((p) => exampleItem(...p)), opposers = t.opposers.map((p) => exampleItem(...p));
   drawWeighted(box, "Training images that support it most (weights in logits)", supporters);
-  drawWeighted(box, "Training images that speak against it most", opposers);
+  drawWeighted(box, "Training images that oppose it most", opposers);
 }
 
 // Filters, list and pane; at first the target that the fewest removals flip is shown.
