@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from jaxdm import prng, training_sets
-from jaxdm.storage import identity, zarr_arrays
+from jaxdm.storage import identity, store_layout, zarr_arrays
 from jaxdm.storage import store as store_lib
 
 _READ_BYTES = 2**27
@@ -19,7 +19,7 @@ def open_store(
   num_targets: int,
   num_train: int,
   settings: Mapping[str, Any],
-  rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
+  rows_per_chunk: int = store_layout.ROWS_PER_CHUNK,
   dtype: str = "float32",
   num_logits: int = 0,
   label_classes: int = 0,

@@ -9,10 +9,8 @@ from etils import epath
 from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.storage import bank as bank_lib
-from jaxdm.storage import identity, polling
+from jaxdm.storage import identity, polling, store_layout
 from jaxdm.training_sets import Models
-
-_ROWS = 32
 
 
 def recall(
@@ -20,7 +18,7 @@ def recall(
   models: Models,
   train: Callable[[Iterable[Models]], Iterator[np.ndarray]],
   *,
-  rows: int = _ROWS,
+  rows: int = store_layout.ROWS_PER_CHUNK,
   share: tuple[int, int] = (0, 1),
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> np.ndarray:

@@ -14,7 +14,14 @@ import numpy as np
 from etils import epath
 
 from jaxdm import progress as progress_lib
-from jaxdm.storage import bank, identity, polling, recall, training_predictions
+from jaxdm.storage import (
+  bank,
+  identity,
+  polling,
+  recall,
+  store_layout,
+  training_predictions,
+)
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import Collection, Subsets
 from jaxdm.training_sets import Models
@@ -120,7 +127,7 @@ class BaseTrainer(abc.ABC):
     dtype: str = "float32",
     keep_logits: bool = False,
     predict_training: bool = False,
-    rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
+    rows_per_chunk: int = store_layout.ROWS_PER_CHUNK,
   ) -> Collection:
     """Opens or makes a store of models on random subsets, for `collect`.
 

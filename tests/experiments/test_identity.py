@@ -43,7 +43,15 @@ from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.storage import array_folder, bank, identity, store, verify, zarr_arrays
+from jaxdm.storage import (
+  array_folder,
+  bank,
+  identity,
+  store,
+  store_layout,
+  verify,
+  zarr_arrays,
+)
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
 from jaxdm.training.config import TrainConfig
@@ -915,7 +923,7 @@ def test_stores_and_records_of_other_versions_are_refused_in_one_line(
 ) -> None:
   base = parts()
   opened = toy_run(tmp_path, base)
-  monkeypatch.setattr(store, "_FORMAT", 4)
+  monkeypatch.setattr(store_layout, "FORMAT", 4)
   with pytest.raises(store.StoreError, match="store of format 3, .*use the version that"):
     opened.subsets.collections()
   monkeypatch.setattr(stages, "_FORMAT", 3)
