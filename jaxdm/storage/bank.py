@@ -44,15 +44,15 @@ def open_store(
     provenance: see `store.Store`.
   """
   columns = {
-    "margins": zarr_arrays.Column(dtype, num_targets),
-    "masks": zarr_arrays.Column("uint8", -(-num_train // 8), by_columns=False),
+    "margins": zarr_arrays.ArraySpec(dtype, num_targets),
+    "masks": zarr_arrays.ArraySpec("uint8", -(-num_train // 8), by_columns=False),
   }
   if num_logits:
-    columns["logits"] = zarr_arrays.Column(dtype, num_targets * num_logits)
+    columns["logits"] = zarr_arrays.ArraySpec(dtype, num_targets * num_logits)
   if label_classes:
     smallest = np.min_scalar_type(label_classes - 1).name
     # Rows differ in few labels, so that they are small once compressed.
-    columns["labels"] = zarr_arrays.Column(
+    columns["labels"] = zarr_arrays.ArraySpec(
       smallest, num_train, by_columns=False, compressed=True
     )
   sizes = {"num_targets": num_targets, "num_train": num_train}

@@ -2,14 +2,14 @@
 
 `store_layout` says which files these are. A chunk without its marker counts as missing.
 JSON files carry a digest of their own content, so that every byte of the store is
-covered: `verify` looks at all of them. Chunks have numbers, and whoever writes a chunk
-writes all of it, so that processes which write different chunks never meet, and two which
-write the same rows write the same bytes.
+covered: `maintenance` looks at all of them. Chunks have numbers, and whoever writes a
+chunk writes all of it, so that processes which write different chunks never meet, and two
+which write the same rows write the same bytes.
 
 The manifest is the store's identity: whoever opens the store with other settings is
 refused. Manifest and markers also say what software and device wrote them (`made_by`).
 That is no part of the identity, since a long run may outlive a version; a store that
-several versions write to warns of it, and `verify.summary` lists them.
+several versions write to warns of it, and `maintenance.summary` lists them.
 """
 
 import concurrent.futures
@@ -30,7 +30,7 @@ from jaxdm.storage import (
   zarr_arrays,
 )
 from jaxdm.storage.checksummed_json import StoreError
-from jaxdm.storage.zarr_arrays import Column
+from jaxdm.storage.zarr_arrays import ArraySpec
 
 _READERS = 16
 
@@ -49,7 +49,7 @@ class Store:
     self,
     path: str | epath.PathLike,
     *,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, ArraySpec],
     settings: Mapping[str, Any],
     rows_per_chunk: int = store_layout.ROWS_PER_CHUNK,
     provenance: Callable[[], Mapping[str, str]] = dict,
@@ -75,7 +75,7 @@ class Store:
     self._has_compared_makers = False
     requested = {
       "format": store_layout.FORMAT,
-      "columns": {name: list(column) for name, column in columns.items()},
+      "columns": {name: list(spec) for name, spec in columns.items()},
       **json.loads(json.dumps(settings)),
     }
     manifest = self.path / "manifest.json"
@@ -188,7 +188,7 @@ class Store:
     Returns:
       The settings, the rows, and the digests of the files of each chunk that holds some
       of them, as its marker has them. They change with every number in a chunk. A file
-      that is changed without its marker is damage, which `verify.damage` finds.
+      that is changed without its marker is damage, which `maintenance.damage` finds.
     """
     chunks = self.chunks()
     needed_chunks = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
@@ -284,8 +284,8 @@ class MatrixView:
 def makers(path: epath.Path) -> list[dict[str, str]]:
   """What has written to a store, each once, the manifest's writer first.
 
-  Files that cannot be read are left out: `verify.damage` names them, and other processes
-  may replace chunks at the same time.
+  Files that cannot be read are left out: `maintenance.damage` names them, and other
+  processes may replace chunks at the same time.
   """
   markers = store_layout.markers(path)
   distinct: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""Verifies every byte of stores, repairs and merges them, and says what they hold.
+"""Checks every byte of stores, repairs and merges them, and says what they hold.
 
 All of it works on the folder alone, without the settings that it was made with.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from jaxdm.storage import atomic_io, checksummed_json, store, store_layout
+from jaxdm.storage import atomic_io, checksummed_json, store, store_layout, zarr_arrays
 from jaxdm.storage.checksummed_json import StoreError
 
 
@@ -89,7 +89,9 @@ def reopen(path: str | epath.PathLike) -> store.Store:
   """A store that exists, with the settings that it was made with, to read from."""
   root = epath.Path(path)
   manifest = checksummed_json.read(root / "manifest.json")
-  columns = {name: store.Column(*c) for name, c in manifest.pop("columns").items()}
+  columns = {
+    name: zarr_arrays.ArraySpec(*c) for name, c in manifest.pop("columns").items()
+  }
   own = ("format", "rows_per_chunk", "metadata", "made_by")
   settings = {name: value for name, value in manifest.items() if name not in own}
   return store.Store(root, columns=columns, settings=settings)
