@@ -168,10 +168,11 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   return skewness
 
 
-def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
-  """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
+def mean_bounds(margins: np.ndarray, confidence: float) -> tuple[float, float, float]:
+  """Mean and one-sided t bounds, each of `confidence`; infinite from one value."""
   count, mean = len(margins), float(margins.mean())
   if count < 2:
     return mean, -np.inf, np.inf
-  half = scipy.special.stdtrit(count - 1, level) * margins.std(ddof=1) / np.sqrt(count)
+  quantile = scipy.special.stdtrit(count - 1, confidence)
+  half = quantile * margins.std(ddof=1) / np.sqrt(count)
   return mean, mean - float(half), mean + float(half)
