@@ -120,6 +120,6 @@ def fit_lasso(
 
 def join(fits: Sequence[LassoFit]) -> LassoFit:
   """Fits of successive targets as one."""
-  fields = zip(*(fit[:5] for fit in fits), strict=True)
-  parts = [np.concatenate(field) for field in fields]
-  return LassoFit._make([*parts, fits[0].constant_columns])
+  by_target = [name for name in LassoFit._fields if name != "constant_columns"]
+  joined = {n: np.concatenate([getattr(fit, n) for fit in fits]) for n in by_target}
+  return LassoFit(**joined, constant_columns=fits[0].constant_columns)

@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from jaxdm import devices
-from jaxdm.lasso import certificate, design, fista, solver_plan, stopping
-from jaxdm.lasso import matrices as columns_lib
+from jaxdm.lasso import certificate, design, fista, matrices, solver_plan, stopping
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
 from jaxdm.typing import Array
@@ -44,9 +43,9 @@ class Solver:
     self._weights = weights_m
 
   @functools.cached_property
-  def _columns(self) -> columns_lib.Columns:
+  def _columns(self) -> matrices.ColumnScales:
     """Shifts, scales and means of the columns, and whether each is constant."""
-    return columns_lib.describe(self._x, self._rows, self._weights)
+    return matrices.describe(self._x, self._rows, self._weights)
 
   @property
   def mean_n(self) -> np.ndarray:
