@@ -53,9 +53,6 @@ def fit_lasso(
 ) -> LassoFit:
   """Fits one lasso per outcome, all on the same design.
 
-  This one call is the whole interface of the solver, so that it has ten arguments; three
-  are needed.
-
   >>> import jaxdm, numpy as np
   >>> x = np.random.default_rng(0).normal(size=(50, 5))
   >>> fit = jaxdm.fit_lasso(x, x @ [1.0, 0, 0, 0, -2.0], lam=0.1, tol=1e-6)
