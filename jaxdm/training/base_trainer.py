@@ -24,7 +24,7 @@ from jaxdm.storage import (
 )
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import Collection, Subsets
-from jaxdm.training_sets import Models
+from jaxdm.training_sets import ModelSpecs
 
 CHANGES = "changes"
 
@@ -91,7 +91,7 @@ class BaseTrainer(abc.ABC):
     """What margins depend on beside labels, targets and seed, as JSON values."""
 
   @abc.abstractmethod
-  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def train_parts(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Trains models; yields margins float32[m, t] of each part of at most `rows`."""
 
   @functools.cached_property
@@ -204,7 +204,7 @@ class BaseTrainer(abc.ABC):
     """
     masks = np.asarray(masks, bool)
     labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
-    models = Models(masks, labels_mn, np.asarray(seeds))
+    models = ModelSpecs(masks, labels_mn, np.asarray(seeds))
     rows = self.rows
     if self._folder is not None:
       return recall.recall(
