@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
-from jaxdm import prng
+from jaxdm import intervals, prng
 from jaxdm.brittleness.verification import MOST_SKEWNESS
 
 _BOOTSTRAPS = 2000
@@ -97,11 +96,7 @@ def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
   count = len(verdicts)
   k = np.array([v.changes_needed for v in verdicts])
   count_s = (k[:, None] <= np.asarray(sizes)).sum(axis=0)
-  with np.errstate(invalid="ignore"):
-    low = scipy.special.betaincinv(count_s, count - count_s + 1, 0.025)
-    high = scipy.special.betaincinv(count_s + 1, count - count_s, 0.975)
-  low, high = np.where(count_s == 0, 0, low), np.where(count_s == count, 1, high)
-  return np.stack([count_s / count, low, high])
+  return np.stack([count_s / count, *intervals.binomial(count_s, count)])
 
 
 def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, float, float]:
