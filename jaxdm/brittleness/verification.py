@@ -12,12 +12,17 @@ from jaxdm import prng
 from jaxdm.errors import UserError
 
 _SIMULATIONS = 200_000
+# The first look is after 3 models, and each one has a quarter more than the one before.
 _LEAST_MODELS = 3
 _GROWTH = 1.25
+# The test ends where the mean is more than half a standard error above 0.
 _HOPELESS = 0.5
-_LEAST_LEVEL = 1e-4  # Twenty of the simulations.
+# Only twenty of the simulations fall below this level.
+_LEAST_LEVEL = 1e-4
 MOST_SKEWNESS = 1.0
+# Levels are simulated for skewness in steps of a quarter.
 _SKEWNESS_STEPS = 4
+# With fewer models the skewness of margins is unknown.
 _LEAST_FOR_SKEWNESS = 8
 
 

@@ -25,8 +25,8 @@ _LONG_STEP = 1.3
 _SHRINK = 0.96
 _BLOCK_STEPS = 50
 _LEAST_BUCKET = 128
-# Times a weight of 0, a penalty that float32 cannot hold would be no number. No weight
-# of a problem of variance 1 is penalised this much and not 0.
+# Larger penalties may be infinite in float32, and infinity times a weight of 0 is NaN. At
+# this penalty all weights of a problem of variance 1 are 0.
 LARGEST_PENALTY = 1e30
 
 

@@ -1,4 +1,4 @@
-"""Figures of the mission: how many targets fall by how few changed examples."""
+"""Figures of numbers: targets flipped by few changes, LDS, predicted and true margins."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.summary import by_method
 from jaxdm.report import colours
 
-_INTERVALS = 5  # Of a curve.
+# A curve shows about so many intervals.
+_INTERVALS = 5
 
 
 def _times(factor: float) -> Callable[[Any], Any]:

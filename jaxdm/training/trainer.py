@@ -163,7 +163,7 @@ class Trainer(BaseTrainer):
 
     Args:
       collection: of `open_subsets`.
-      shard: see `missing`.
+      shard: see `collection.missing`.
       progress: called with (models done, models in all).
     """
     subsets, predict_training = collection.subsets, collection.training is not None
