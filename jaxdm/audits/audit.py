@@ -118,7 +118,7 @@ def audit(
                    margin: of the label against the strongest other class alone.
 
   Intervals of means are those of Clopper and Pearson for an effective number of models,
-  and those of differences and averages Newcombe's (see `audits.intervals`). Those of
+  and those of differences and averages Newcombe's (see `audits.estimates`). Those of
   support and opposition take targets as a sample, and scores as given.
 
   Args:
