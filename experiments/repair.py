@@ -38,7 +38,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness.repairs import CHANGES, Change, find_repairs
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.report import page, pictures, tables, words
+from jaxdm.report import columns, page, pictures, tables, words
 from jaxdm.storage import atomic_io
 
 STAGE = "repair"
@@ -121,7 +121,7 @@ def _report(
     for verdict in verdicts
   ]
   table = folder / f"{STAGE}.csv"
-  tables.write_rows(table, ("change", *tables.VERDICT_HEADER), rows)
+  tables.write_rows(table, ("change", *columns.VERDICT_HEADER), rows)
   by_change = {
     change: removals.summarise_search(
       table.name, f"{STAGE}: targets repaired by {change}", verdicts, data

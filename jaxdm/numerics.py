@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-# By the name of JAX's context manager. None: each device's default.
+# The values by the name of JAX's context manager; None is each device's default.
 PINNED: dict[str, Any] = {
   "enable_x64": False,
   "default_prng_impl": "threefry2x32",

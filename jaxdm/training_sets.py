@@ -34,8 +34,8 @@ class TrainingSets(NamedTuple):
     return TrainingSets(*(np.asarray(part)[selection] for part in self))
 
 
-class Models(NamedTuple):
-  """Models to train.
+class ModelSpecs(NamedTuple):
+  """What each of some models is trained on, and with which seed.
 
   Attributes:
     masks_mn: bool, which examples each one is trained on.
@@ -48,9 +48,9 @@ class Models(NamedTuple):
   labels_mn: np.ndarray
   seeds: np.ndarray
 
-  def rows(self, selection: slice | np.ndarray) -> "Models":
+  def rows(self, selection: slice | np.ndarray) -> "ModelSpecs":
     """Some of the models."""
-    return Models(*(part[selection] for part in self))
+    return ModelSpecs(*(part[selection] for part in self))
 
 
 class PackedMasks:

@@ -7,7 +7,17 @@ import re
 ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up; a module imports from its own floor or from those below it.
 FLOORS = (
-  {"typing", "errors", "numerics", "memory", "rounding", "progress", "devices", "prng"},
+  {
+    "typing",
+    "errors",
+    "intervals",
+    "numerics",
+    "memory",
+    "rounding",
+    "progress",
+    "devices",
+    "prng",
+  },
   {"storage", "data", "training_sets", "margins"},
   {"training", "lasso"},
   {"attribution", "datamodels"},

@@ -87,7 +87,7 @@ def measure_kind(kind: Kind, count: int) -> dict[str, float]:
   margins, ranking = Margins(kind, count), np.arange(kind.largest)
   cases = [Case(t, "made-up", ranking, margins.sizes) for t in range(count)]
   verdicts = search(cases, margins, SearchConfig(), margins.base)
-  k = np.array([np.inf if v.censored else v.k for v in verdicts])
+  k = np.array([v.changes_needed for v in verdicts])
   right_ts = margins.means_ts <= 0
   smallest = np.where(
     right_ts.any(axis=1), margins.sizes[right_ts.argmax(axis=1)], np.inf

@@ -41,7 +41,7 @@ from experiments.runtime import (
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, bank, verify
+from jaxdm.storage import atomic_io, bank, maintenance
 from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
 
@@ -69,7 +69,7 @@ def show(workdir: Workdir, collections: list[Collection]) -> None:
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
   counts = {c.store.path.name: f"{c.models:,}" for c in collections}
   for path in _stores(workdir):
-    summary = verify.summary(path)
+    summary = maintenance.summary(path)
     makers = [
       ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
       for maker in summary.made_by
@@ -80,14 +80,14 @@ def show(workdir: Workdir, collections: list[Collection]) -> None:
     print(f"{path.name:<24}{cells}  {made_by}")
 
 
-def problems(source: Source) -> Iterator[tuple[epath.Path, verify.Damage]]:
+def problems(source: Source) -> Iterator[tuple[epath.Path, maintenance.Damage]]:
   """What is not as it was written, or not what its seed says."""
   paths = _stores(source.workdir)
-  faults = [(path, fault) for path in paths for fault in verify.damage(path)]
+  faults = [(path, fault) for path in paths for fault in maintenance.damage(path)]
   if isinstance(source, Run):
     root = source.workdir.path
     fault = base_models.damage(source, complete=_trained(source.workdir))
-    faults += [(root, verify.Damage(None, file, why)) for file, why in fault]
+    faults += [(root, maintenance.Damage(None, file, why)) for file, why in fault]
   yield from faults
   if faults or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
@@ -97,7 +97,7 @@ def problems(source: Source) -> Iterator[tuple[epath.Path, verify.Damage]]:
   if any(path.name == CHANGES for path in paths):
     changes = source.trainer.changes
     for chunk, why in changes.wrong_chunks():
-      yield changes.path, verify.Damage(chunk, f"masks/c/{chunk}/0", why)
+      yield changes.path, maintenance.Damage(chunk, f"masks/c/{chunk}/0", why)
 
 
 def _trained(workdir: Workdir) -> bool:
@@ -109,14 +109,16 @@ def _trained(workdir: Workdir) -> bool:
   return True
 
 
-def _wrong_masks(trainer: BaseTrainer, collection: Collection) -> Iterator[verify.Damage]:
+def _wrong_masks(
+  trainer: BaseTrainer, collection: Collection
+) -> Iterator[maintenance.Damage]:
   """Chunks whose training sets do not follow from seed and number."""
   for chunk, rows in collection.store.chunks().items():
     numbers = chunk * collection.store.rows_per_chunk + np.arange(rows)
     masks_mn = collection.subsets.masks(trainer.seed, len(trainer.labels), numbers)
     stored = bank.packed_masks(collection.store, numbers)
     if (stored.bits != np.packbits(masks_mn, axis=1)).any():
-      yield verify.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
+      yield maintenance.Damage(chunk, f"masks/c/{chunk}/0", "not the subsets of its seed")
 
 
 def check(source: Source, *, repair: bool) -> None:
@@ -127,7 +129,7 @@ def check(source: Source, *, repair: bool) -> None:
       print(f"note: {line}")
   if repair:
     for path in _stores(source.workdir):
-      verify.sweep(path)
+      maintenance.sweep(path)
   for path, damage in faults:
     print(f"{path.name}/{damage.file}: {damage.why}")
   if not faults:
@@ -139,7 +141,7 @@ def check(source: Source, *, repair: bool) -> None:
   if not repair:
     sys.exit(1)
   for path, damage in faults:
-    verify.forget(path, damage)
+    maintenance.forget(path, damage)
   stage, how = imported_models.STAGE, "the same --do=import brings back"
   if isinstance(source, Run):
     stage = train_subsets.STAGE
@@ -157,7 +159,7 @@ def merge(run: Run, other: epath.Path) -> None:
       raise UserError(
         "other", f"={other} has {folder.name}, which this experiment has not"
       )
-    num_copied, incomplete = verify.merge(own, folder)
+    num_copied, incomplete = maintenance.merge(own, folder)
     print(f"{folder.name}: {num_copied} chunks taken over")
     if incomplete:
       print(f"{incomplete} chunks are not whole in {folder}; copy it again to have them")

@@ -40,7 +40,7 @@ from absl import flags
 from experiments.ops import toy_runs
 from experiments.runtime import program
 from jaxdm import devices
-from jaxdm.storage import bank, store, verify
+from jaxdm.storage import bank, maintenance, store
 from jaxdm.training.collection import missing
 
 WHAT = flags.DEFINE_enum(
@@ -139,9 +139,9 @@ def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> No
     content = bytearray(whole[name])
     content[rng.integers(len(content))] ^= 1 << rng.integers(8)
     (path / name).write_bytes(content)
-    damages = list(verify.damage(path))
+    damages = list(maintenance.damage(path))
     toy_runs.check([damage.file for damage in damages] == [name], f"{name}: {damages}")
-    verify.forget(path, damages[0])
+    maintenance.forget(path, damages[0])
     [collection, *_] = run.subsets.collections()
     lost = missing(collection.store, collection.models)
     toy_runs.check(len(lost) == int(damages[0].chunk is not None), f"{name}: {lost}")
@@ -228,7 +228,7 @@ def writers(folder: pathlib.Path, seconds: float) -> None:
   for process in processes:
     process.join()
   store = _open(folder / "store")
-  toy_runs.check(not list(verify.damage(store.path)), "a chunk is torn")
+  toy_runs.check(not list(maintenance.damage(store.path)), "a chunk is torn")
   chunks = store.chunks()
   names = list((pathlib.Path(store.path) / "done").glob("*.json"))
   toy_runs.check(len(names) == len(chunks), "a chunk is there twice")

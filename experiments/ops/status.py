@@ -21,7 +21,7 @@ from experiments import fit_datamodels
 from experiments.runtime import first_look, forecast, launcher, preemption, stages
 from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, verify
+from jaxdm.storage import atomic_io, maintenance
 from jaxdm.storage.checksummed_json import StoreError
 
 WATCH = flags.DEFINE_boolean(
@@ -83,7 +83,7 @@ def quality_line(workdir: Workdir) -> str:
     if (path / "manifest.json").exists():
       # `ops.bank` looks for damage; a store of another program lacks masks.
       with contextlib.suppress(StoreError, KeyError):
-        return first_look.of_store(verify.reopen(path))
+        return first_look.of_store(maintenance.reopen(path))
   return ""
 
 
@@ -92,7 +92,7 @@ def lines_of(workdir: Workdir) -> Iterator[str]:
   yield from stage_lines(workdir)
   yield f"\n{'store':<24}{'models':>12}{'diverged':>10}"
   for path in [p.parent for p in atomic_io.find(workdir.bank, "*/manifest.json")]:
-    summary = verify.summary(path)
+    summary = maintenance.summary(path)
     yield f"{path.name:<24}{summary.rows:>12,}{summary.totals.get('diverged', 0):>10,}"
   yield ""
   yield from process_lines(workdir.path)

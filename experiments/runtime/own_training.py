@@ -23,7 +23,7 @@ from jaxdm.errors import UserError
 from jaxdm.storage import identity, recall
 from jaxdm.training.base_trainer import BaseTrainer
 from jaxdm.training.collection import Collection, Predictions, Subsets, lacking, write
-from jaxdm.training_sets import Models
+from jaxdm.training_sets import ModelSpecs
 
 _ROWS = 32
 # Odd, so that distinct roots stay distinct modulo 2**32.
@@ -113,12 +113,12 @@ class OwnTrainer(BaseTrainer):
       )
     return function
 
-  def _margins(self, models: Models) -> np.ndarray:
+  def _margins(self, models: ModelSpecs) -> np.ndarray:
     """float32[m, t]; models that diverged are noted, and rows of NaN."""
     margins_mt = self._call(self._retrain, models, len(self.target_labels))
     return self._mark_diverged(margins_mt)
 
-  def _predictions(self, models: Models, *, predict_training: bool) -> Predictions:
+  def _predictions(self, models: ModelSpecs, *, predict_training: bool) -> Predictions:
     """Margins of the targets and, if asked for, of the training examples."""
     if not predict_training:
       return Predictions(self._margins(models))
@@ -126,7 +126,7 @@ class OwnTrainer(BaseTrainer):
     margins = self._mark_diverged(self._call(self._retrain_for_all, models, t + n))
     return Predictions(margins[:, :t], training_margins_mn=margins[:, t:])
 
-  def _call(self, retrain: Retrain, models: Models, count: int) -> np.ndarray:
+  def _call(self, retrain: Retrain, models: ModelSpecs, count: int) -> np.ndarray:
     """What a function of the user returns: float32 margins [m, count]."""
     first = self.seed * _SEED_STEP % 2**32
     seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
@@ -139,7 +139,7 @@ class OwnTrainer(BaseTrainer):
     with np.errstate(over="ignore"):  # Infinite margins count as diverged.
       return np.array(margins, np.float32)
 
-  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def train_parts(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Margins of each part."""
     return map(self._margins, parts)
 
@@ -158,7 +158,7 @@ class OwnTrainer(BaseTrainer):
       numbers = np.asarray(chunk)
       masks = collection.subsets.masks(self.seed, len(self.labels), numbers)
       labels = np.tile(self.labels, (len(masks), 1))
-      models = Models(masks, labels, _seeds(collection.subsets, numbers))
+      models = ModelSpecs(masks, labels, _seeds(collection.subsets, numbers))
       predictions = self._predictions(models, predict_training=training)
       write(collection, chunk, masks, predictions)
       done += len(chunk)
@@ -181,7 +181,7 @@ def full_data_margins(
   """
   masks = np.ones((count, len(trainer.labels)), bool)
   labels = np.tile(trainer.labels, (count, 1))
-  models = Models(masks, labels, prng.model_seeds("base", count))
+  models = ModelSpecs(masks, labels, prng.model_seeds("base", count))
   margins_rt = recall.recall(
     trainer.changes, models, trainer.train_parts, rows=trainer.rows, progress=progress
   )

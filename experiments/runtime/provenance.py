@@ -19,7 +19,7 @@ from etils import epath
 
 from experiments.runtime import processes
 from jaxdm import devices
-from jaxdm.storage import atomic_io, checksummed_json, identity, verify
+from jaxdm.storage import atomic_io, checksummed_json, identity, maintenance
 
 _FOLDER = "starts"
 _WRITE_SECONDS = 10.0
@@ -162,7 +162,7 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
   """
   makers = {}
   for path in [path.parent for path in atomic_io.find(bank, "*/manifest.json")]:
-    makers[f"the store {path.name}"] = verify.summary(path).made_by
+    makers[f"the store {path.name}"] = maintenance.summary(path).made_by
   for stage, provenance in stages.items():
     makers[f"the stage {stage}"] = provenance.made_by
   # Stages that are each of one make may still differ from each other.

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.runtime import base_models, processes
 from experiments.runtime.run import Run
-from jaxdm.attribution.relabel import RelabelSum, relabel_mean, relabel_sum
+from jaxdm.attribution.label_flip_scores import ScoreSum, mean_scores, sum_scores
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.storage import cache
 
@@ -55,7 +55,7 @@ def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
     size = min(trainer.fleet.rows, count - start)
 
     def make(start: int = start, size: int = size) -> dict[str, np.ndarray]:
-      part = relabel_sum(
+      part = sum_scores(
         trainer,
         targets,
         start,
@@ -65,7 +65,7 @@ def _mean(run: Run, targets: np.ndarray, parts: cache.Cache) -> np.ndarray:
       )
       return part._asdict()
 
-    sums.append(RelabelSum(**parts(f"models-{start}-{size}", make)))
+    sums.append(ScoreSum(**parts(f"models-{start}-{size}", make)))
     trainer.fleet.settle()
     bar(start + size, count)
-  return relabel_mean(sums)
+  return mean_scores(sums)

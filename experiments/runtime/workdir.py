@@ -11,7 +11,7 @@ from etils import epath
 
 from experiments.runtime.places import Places
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, verify
+from jaxdm.storage import atomic_io, maintenance
 
 
 class WorkdirError(UserError):
@@ -102,7 +102,7 @@ class Workdir:
           ) from error
         self._lock(file, kind)
       if count == 1:
-        verify.sweep(self.path)
+        maintenance.sweep(self.path)
       yield
 
   @contextlib.contextmanager

@@ -8,7 +8,7 @@ from etils import epath
 from experiments.config import settings as settings_lib
 from experiments.runtime import imported_models, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
-from jaxdm.storage import array_folder, atomic_io, checksummed_json
+from jaxdm.storage import array_folder, atomic_io, checksummed_json, store_layout
 
 # In the workdir, logits and scores of the models on all data.
 BASE_MODELS = "base_models"
@@ -20,13 +20,13 @@ def exist(workdir: Workdir) -> bool:
   """Whether a workdir holds a model that was trained for it."""
   if (workdir.path / BASE_MODELS / array_folder.RECORD).exists():
     return True
-  return any(atomic_io.find(path / "done", "*.json") for path in _own_stores(workdir))
+  return any(store_layout.markers(path) for path in _own_stores(workdir))
 
 
 def forget_empty_stores(workdir: Workdir) -> None:
   """Removes stores of one's own that hold no model; nobody may be writing to them."""
   for path in _own_stores(workdir):
-    if not atomic_io.find(path / "done", "*.json"):
+    if not store_layout.markers(path):
       path.rmtree()
 
 

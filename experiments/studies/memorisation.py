@@ -24,7 +24,7 @@ from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import label_errors, noisy_labels
 from jaxdm import prng
-from jaxdm.audits import intervals
+from jaxdm.audits import estimates
 from jaxdm.errors import UserError
 from jaxdm.report import tables
 from jaxdm.storage import identity
@@ -82,7 +82,7 @@ def utility(run: Run, ranking: np.ndarray, shares: list[float]) -> list[dict[str
   return rows
 
 
-def direct(run: Run, examples: np.ndarray) -> intervals.Estimate:
+def direct(run: Run, examples: np.ndarray) -> estimates.Estimate:
   """Memorisation by models on all data, with and without each of some examples."""
   small = run.dataset.downscaled(run.experiment.data.downscale)
   labels, count = small.train_labels, LEFT_OUT_MODELS.value
@@ -93,10 +93,10 @@ def direct(run: Run, examples: np.ndarray) -> intervals.Estimate:
     predictions = noisy_labels.train(fleet, small, masks_mn, labels, seed, family, bar)
     return predictions.margins_mn > 0
 
-  def mean(right_mu: np.ndarray) -> intervals.Estimate:
+  def mean(right_mu: np.ndarray) -> estimates.Estimate:
     total = right_mu.sum(axis=0)
     number = np.full(len(total), len(right_mu))
-    return intervals.mean(intervals.Sums(number, total, total))
+    return estimates.mean(estimates.Sums(number, total, total))
 
   everything = np.ones((count, n), bool)
   inside = mean(right(everything, "all data")[:, examples])
@@ -105,7 +105,7 @@ def direct(run: Run, examples: np.ndarray) -> intervals.Estimate:
     masks_mn = everything.copy()
     masks_mn[:, example] = False
     without.append(right(masks_mn, f"without {example}")[:, example])
-  return intervals.difference(inside, mean(np.array(without).T))
+  return estimates.difference(inside, mean(np.array(without).T))
 
 
 def _shares() -> list[float]:

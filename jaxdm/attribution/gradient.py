@@ -83,37 +83,7 @@ def trak(model: Gradients, damping: Array | float) -> Array:
     damping: c in units of the examples' mean squared gradient. The paper has none,
       which needs more examples than dimensions.
   """
-  return _solve(model.train_nd, model.train_nd, damping).T
-
-
-@numerics.pinned()
-@jax.jit
-def relabel(
-  model: Gradients,
-  logits_bkd: Array,
-  labels_b: Array,
-  damping: Array | float,
-) -> Array:
-  """What changing an example's label takes from a target's log-odds, to first order.
-
-  The cross-entropies of two labels differ by the difference of their logits, so that a
-  change from y to c has the gradient of z_y - z_c where leaving the example out has
-  (1 - p) phi: see `influence`, whose Hessian this shares.
-
-  Args:
-    model: the model.
-    logits_bkd: float32, gradients of some training examples' logits.
-    labels_b: int32, the labels that they have.
-    damping: as for `influence`.
-
-  Returns:
-    float32[t, b, k], in logits; 0 for the label that an example has.
-  """
-  own_bd = jnp.take_along_axis(logits_bkd, labels_b[:, None, None], axis=1)
-  change = own_bd - logits_bkd
-  solution = _solve(_newton_rows(model), change.reshape(-1, change.shape[-1]), damping)
-  scores_tb = jnp.dot(model.target_td, solution, precision="highest")
-  return scores_tb.reshape(-1, *change.shape[:2])
+  return solve(model.train_nd, model.train_nd, damping).T
 
 
 @numerics.pinned()
@@ -130,17 +100,17 @@ def influence(model: Gradients, damping: Array | float) -> Array:
     model: the model.
     damping: c in units of the mean over examples of p (1 - p) |phi|^2.
   """
-  solution = _solve(_newton_rows(model), model.train_nd, damping)
+  solution = solve(newton_rows(model), model.train_nd, damping)
   return (solution * jax.nn.sigmoid(-model.odds_n)).T
 
 
-def _newton_rows(model: Gradients) -> Array:
+def newton_rows(model: Gradients) -> Array:
   """Rows whose products make the Gauss-Newton matrix, sqrt(p (1 - p)) phi."""
   wrong_n = jax.nn.sigmoid(-model.odds_n)
   return model.train_nd * jnp.sqrt(wrong_n * (1 - wrong_n))[:, None]
 
 
-def _solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
+def solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
   """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n].
 
   With more dimensions than rows, by the identity of Woodbury, (R'R + c I)^-1 =

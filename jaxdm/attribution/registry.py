@@ -1,9 +1,9 @@
 """All methods that score training examples, by name: the one place to add another.
 
-A method is a name, a way to make scores float32[t, n], and what reports know of it.
+A method is a name, a way to make scores float32[t, n], and what it computes in words.
 Some make scores from models on all data (`terms`), some from the data alone (`rows`).
 Datamodels are fitted to models on random subsets, and relabel scores are made for given
-targets; both have entries without either, so that searches and figures know them.
+targets; both have entries without either, so that searches and reports know them.
 """
 
 from collections.abc import Callable, Collection
@@ -27,7 +27,6 @@ class Method(NamedTuple):
   """What is known of a method.
 
   Attributes:
-    colour: of its curves.
     source: what it computes, and where that is described.
     all_classes: whether it ranks examples of all classes, or of the target's class only.
     terms: one model's part of the scores at one moment of training, of the snapshot and
@@ -41,7 +40,6 @@ class Method(NamedTuple):
       take long where there are many targets.
   """
 
-  colour: str
   source: str
   all_classes: bool = False
   terms: Callable[[Snapshot, float], list[Term]] | None = None
@@ -115,13 +113,11 @@ def _random(trainer: BaseTrainer) -> ScoreRows:
 
 METHODS = {
   "datamodel": Method(
-    "#c1272d",
     "weights of linear models that predict margins from random subsets (Ilyas et al., "
     "arXiv:2202.00622)",
     all_classes=True,
   ),
   "influence": Method(
-    "#eecc16",
     "influence functions with the Gauss-Newton matrix (Koh and Liang, arXiv:1703.04730), "
     "averaged over moments of training",
     all_classes=True,
@@ -130,7 +126,6 @@ METHODS = {
     gradients=True,
   ),
   "trak": Method(
-    "#008176",
     "TRAK (Park et al., arXiv:2303.14186), averaged over moments of training",
     all_classes=True,
     terms=_trak,
@@ -139,28 +134,23 @@ METHODS = {
     by_doubt=True,
   ),
   "tracin": Method(
-    "#b3b3b3",
     "TracIn over three checkpoints (Pruthi et al., arXiv:2002.08484)",
     all_classes=True,
     terms=_tracin,
     moments=lambda count: _THIRDS,
     gradients=True,
   ),
-  "similar": Method(
-    "#0000a7", "cosine similarity of penultimate features", terms=_similar
-  ),
-  "close": Method("#5b8ff9", "negative distance of penultimate features", terms=_close),
+  "similar": Method("cosine similarity of penultimate features", terms=_similar),
+  "close": Method("negative distance of penultimate features", terms=_close),
   "svm": Method(
-    "#e377c2",
     "linear SVM of the target against the examples of its class, on penultimate features "
     "(Singla et al., arXiv:2311.03386)",
     terms=_svm,
     on_request=True,
   ),
-  "pixels": Method("#9467bd", "negative distance of the inputs", rows=_pixels),
-  "random": Method("#777777", "random numbers", rows=_random),
+  "pixels": Method("negative distance of the inputs", rows=_pixels),
+  "random": Method("random numbers", rows=_random),
   "relabel": Method(
-    "#d35400",
     "what a changed label takes from the margin, by influence functions",
     all_classes=True,
   ),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.audits import intervals, tallies
-from jaxdm.audits.intervals import Estimate
+from jaxdm.audits import estimates, tallies
+from jaxdm.audits.estimates import Estimate
 from jaxdm.datamodels.inputs import some
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
@@ -118,7 +118,7 @@ def audit(
                    margin: of the label against the strongest other class alone.
 
   Intervals of means are those of Clopper and Pearson for an effective number of models,
-  and those of differences and averages Newcombe's (see `audits.intervals`). Those of
+  and those of differences and averages Newcombe's (see `audits.estimates`). Those of
   support and opposition take targets as a sample, and scores as given.
 
   Args:
@@ -153,17 +153,17 @@ def audit(
     raise UserError("margins", "are not finite for any model")
   _warn(tally, labels, len(margins))
   inside, outside = tally.inside, tally.outside
-  consistency = intervals.mean(outside.right)
+  consistency = estimates.mean(outside.right)
   support, opposition = _totals(scores, len(labels))
   return Audit(
     labels=labels,
     models_in=inside.right.number,
     models_out=outside.right.number,
     consistency=consistency,
-    probability=intervals.mean(outside.probability),
-    memorisation=intervals.difference(intervals.mean(inside.right), consistency),
-    label_quality=intervals.average(
-      intervals.mean(inside.probability), intervals.mean(outside.probability)
+    probability=estimates.mean(outside.probability),
+    memorisation=estimates.difference(estimates.mean(inside.right), consistency),
+    label_quality=estimates.average(
+      estimates.mean(inside.probability), estimates.mean(outside.probability)
     ),
     suggested_labels=_suggest_labels(tally.votes_nk, labels),
     support=support,
@@ -245,7 +245,7 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
       raise UserError("scores", "must be finite")
     for side, part_un in zip(sums, (block_un, -block_un), strict=True):
       side += [(np.maximum(part_un, 0) ** power).sum(axis=0) for power in (1, 2, 3, 4)]
-  return intervals.total(t, sums[0]), intervals.total(t, sums[1])
+  return estimates.total(t, sums[0]), estimates.total(t, sums[1])
 
 
 def _warn(tally: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:

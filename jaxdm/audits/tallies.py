@@ -6,7 +6,7 @@ import numpy as np
 import scipy.special
 
 from jaxdm import margins as margins_lib
-from jaxdm.audits.intervals import Sums
+from jaxdm.audits.estimates import Sums
 
 _BLOCK_BYTES = 2**26
 _BYTES_A_NUMBER = 40  # Of all arrays of a block that are alive at the same time.

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import scipy.stats
 
 from jaxdm.brittleness.summary import by_method
@@ -44,7 +43,7 @@ def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
     One comparison a pair, the smallest p first.
   """
   k_of = {
-    method: {v.target: np.inf if v.censored else v.k for v in group if v.finished}
+    method: {v.target: v.changes_needed for v in group if v.finished}
     for method, group in by_method(verdicts).items()
   }
   comparisons = []

@@ -7,11 +7,16 @@ import numpy as np
 
 from jaxdm.brittleness.margin_curve import MarginCurve
 
-_HOPELESS = 0.05  # Chance of passing at the largest size, below which nothing is tried.
-_LEAST_CHANCE = 0.15  # The same for a first verification.
-_LEAST_PROGRESS = 0.03  # What a probe must tell of the logarithm of the size.
-_COST = 0.04  # Of a verification, in the logarithm of the size.
-_NO_CLAIM = 20.0  # Having no claim counts as needing so many times the largest size.
+# Nothing is tried if the chance of passing at the largest size is smaller.
+_HOPELESS = 0.05
+# A first verification needs this chance of passing.
+_LEAST_CHANCE = 0.15
+# A probe must tell this much of the logarithm of the size.
+_LEAST_PROGRESS = 0.03
+# A verification costs as much as this change of the logarithm of the size.
+_COST = 0.04
+# Having no claim counts as needing so many times the largest size.
+_NO_CLAIM = 20.0
 
 
 def is_hopeless(curve: MarginCurve) -> bool:

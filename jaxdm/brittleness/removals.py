@@ -43,8 +43,7 @@ def find_removals(
   the highest scores, to find a small number that flips it. Then new models are trained
   without these examples. A removal counts only if the upper confidence bound of their
   mean margin is at most 0. Smaller removals may exist, since the scores only propose
-  examples. This one call is the whole interface of the search, so that it has nine
-  arguments; four are needed.
+  examples.
 
   >>> import jaxdm, numpy as np
   >>> n, labels = 12, np.array([0, 1] * 6)

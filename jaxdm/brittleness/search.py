@@ -140,7 +140,7 @@ class _Search:
     """Probes again, verifies, or ends if even the largest size has no effect."""
     if not state.done:
       self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
-      self._judge(state.size, margins, mean_bounds(margins, self._config.confidence))
+      self._record(state.size, margins, mean_bounds(margins, self._config.confidence))
     if next_size.is_hopeless(self._curve):
       self._end()
       return
@@ -158,7 +158,7 @@ class _Search:
       self._state = state._replace(margins=margins)
       return
     if passed or self.verdict.censored:
-      self._judge(state.size, margins, self._test.bounds(margins))
+      self._record(state.size, margins, self._test.bounds(margins))
     if passed:
       k = int(self.sizes[state.size])
       self.verdict = self.verdict._replace(k=k, censored=False)
@@ -179,7 +179,7 @@ class _Search:
   def _end(self) -> None:
     self.verdict = self.verdict._replace(finished=True)
 
-  def _judge(
+  def _record(
     self, index: int, margins: np.ndarray, bounds: tuple[float, float, float]
   ) -> None:
     """Records the margins of these models at a size, without a claim."""
@@ -196,7 +196,7 @@ class _Search:
 
 def search(
   cases: Sequence[Case],
-  retrain: MarginsOfChanges,
+  margins_of_changes: MarginsOfChanges,
   config: SearchConfig,
   base: BaseMargins,
   *,
@@ -206,13 +206,14 @@ def search(
 ) -> list[Verdict]:
   """Finds the smallest change of each case that retraining verifies.
 
-  All cases advance together: one `retrain` call a round holds every case's next
-  probe or models of its verification. Verifications use seeds that no probe has
+  All cases advance together: one call a round holds every case's next probe or models
+  of its verification. Verifications use seeds that no probe has
   used, nor any earlier verification of the same case.
 
   Args:
     cases: targets and rankings.
-    retrain: trains changes (case, size), and returns the margin of each one's target.
+    margins_of_changes: trains changes (case, size), and returns the margin of each one's
+      target.
     config: settings of the search and of the verification.
     base: statistics of models on all data. The test of a target allows for the
       skewness of its margins; where that is unknown, for a skewness of up to 1, and needs
@@ -231,16 +232,16 @@ def search(
     seeds: list[int] = []
     spans = []
     for s in open_searches:
-      index, names = s.request()
-      spans.append((s, index, slice(len(seeds), len(seeds) + len(names))))
-      changes += [(s.case, int(s.sizes[index]))] * len(names)
-      seeds += names.tolist()
+      index, new_seeds = s.request()
+      spans.append((s, index, slice(len(seeds), len(seeds) + len(new_seeds))))
+      changes += [(s.case, int(s.sizes[index]))] * len(new_seeds)
+      seeds += new_seeds.tolist()
     used = sum(s.models_used for s in searches)
     if budget is not None and used + len(seeds) > budget:
       break
     expected = used + sum(s.models_expected() for s in open_searches)
     report = progress_lib.shift(progress, used, expected)
-    margins_m = retrain(changes, np.array(seeds), progress=report)
+    margins_m = margins_of_changes(changes, np.array(seeds), progress=report)
     for s, index, rows in spans:
       s.observe(index, margins_m[rows])
       if s.verdict.finished and not s.verdict.censored and num_logged < _LOGGED:

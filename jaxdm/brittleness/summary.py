@@ -46,12 +46,12 @@ def summarise(
     class), share_mostly_wrong (the share that is flipped and that at most half of the
     models of the verification get right; of repairs share_mostly_right: at least half get
     it right), median_k with its 95 % interval (None where censored), largest_k_tried,
-    models_used, unfinished,
-    claims_at_unchecked_skewness (see `unchecked`).
+    models_used, unfinished, claims_at_unchecked_skewness (claims about targets for which
+    `Verdict.level_checked` is False).
   """
   summary = {}
   for method, group in by_method(verdicts).items():
-    k = np.array([np.inf if v.censored else v.k for v in group])
+    k = np.array([v.changes_needed for v in group])
     largest = max(v.largest for v in group)
     median = verdicts_lib.median_k(group)
     summary[method] = {

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
-from jaxdm import prng
+from jaxdm import intervals, prng
 from jaxdm.brittleness.verification import MOST_SKEWNESS
 
 _BOOTSTRAPS = 2000
@@ -68,6 +67,11 @@ class Verdict(NamedTuple):
   is_repair: bool = False
 
   @property
+  def changes_needed(self) -> float:
+    """`k`, and infinity if no change was verified: for medians and comparisons."""
+    return np.inf if self.censored else self.k
+
+  @property
   def level_checked(self) -> bool:
     """Whether the level of the test was checked at such a skewness.
 
@@ -90,26 +94,18 @@ def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
     float[3, s]: the share, its lower and its upper end.
   """
   count = len(verdicts)
-  count_s = (_k(verdicts)[:, None] <= np.asarray(sizes)).sum(axis=0)
-  with np.errstate(invalid="ignore"):
-    low = scipy.special.betaincinv(count_s, count - count_s + 1, 0.025)
-    high = scipy.special.betaincinv(count_s + 1, count - count_s, 0.975)
-  low, high = np.where(count_s == 0, 0, low), np.where(count_s == count, 1, high)
-  return np.stack([count_s / count, low, high])
+  k = np.array([v.changes_needed for v in verdicts])
+  count_s = (k[:, None] <= np.asarray(sizes)).sum(axis=0)
+  return np.stack([count_s / count, *intervals.binomial(count_s, count)])
 
 
 def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, float, float]:
   """Median k and its 95 % bootstrap interval over targets; infinite where censored."""
-  k = _k(verdicts)
+  k = np.array([v.changes_needed for v in verdicts])
   # The lower of two middle values: a mean with infinity would say nothing.
   medians = np.quantile(k[_draw(len(k), seed)], 0.5, axis=1, method="lower")
   low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
   return float(np.quantile(k, 0.5, method="lower")), float(low), float(high)
-
-
-def _k(verdicts: Sequence[Verdict]) -> np.ndarray:
-  """Changes needed; infinite where censored."""
-  return np.array([np.inf if v.censored else v.k for v in verdicts])
 
 
 def _draw(count: int, seed: int) -> np.ndarray:

@@ -12,12 +12,17 @@ from jaxdm import prng
 from jaxdm.errors import UserError
 
 _SIMULATIONS = 200_000
+# The first look is after 3 models, and each one has a quarter more than the one before.
 _LEAST_MODELS = 3
 _GROWTH = 1.25
+# The test ends where the mean is more than half a standard error above 0.
 _HOPELESS = 0.5
-_LEAST_LEVEL = 1e-4  # Twenty of the simulations.
+# Only twenty of the simulations fall below this level.
+_LEAST_LEVEL = 1e-4
 MOST_SKEWNESS = 1.0
+# Levels are simulated for skewness in steps of a quarter.
 _SKEWNESS_STEPS = 4
+# With fewer models the skewness of margins is unknown.
 _LEAST_FOR_SKEWNESS = 8
 
 
@@ -168,10 +173,11 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   return skewness
 
 
-def mean_bounds(margins: np.ndarray, level: float) -> tuple[float, float, float]:
-  """Mean and one-sided Student-t bounds, each at `level`; infinite from one value."""
+def mean_bounds(margins: np.ndarray, confidence: float) -> tuple[float, float, float]:
+  """Mean and one-sided t bounds, each of `confidence`; infinite from one value."""
   count, mean = len(margins), float(margins.mean())
   if count < 2:
     return mean, -np.inf, np.inf
-  half = scipy.special.stdtrit(count - 1, level) * margins.std(ddof=1) / np.sqrt(count)
+  quantile = scipy.special.stdtrit(count - 1, confidence)
+  half = quantile * margins.std(ddof=1) / np.sqrt(count)
   return mean, mean - float(half), mean + float(half)

@@ -62,7 +62,14 @@ class Candidate(Protocol):
 
 def of_prior(data: FitData, prior: Prior, config: FitConfig) -> Candidate:
   """The candidate of a prior."""
-  outcomes = Outcomes(*data[:4], prior, data.tiles)
+  outcomes = Outcomes(
+    data.masks_mn,
+    data.margins_mt,
+    data.weights_m,
+    data.lacks_margins_t,
+    prior,
+    data.tiles,
+  )
   if prior.covariance_scores is None:
     return _Lasso(data, outcomes, config)
   return _Posterior(data, outcomes, prior.covariance_scores, config)
@@ -76,7 +83,7 @@ class _Lasso:
 
   def judge(self, fold: path.Fold, solver: Solver) -> TileFunction:
     def judge_tile(part: slice) -> dict[str, np.ndarray]:
-      outcomes_mt = self._outcomes.outcomes(part)
+      outcomes_mt = self._outcomes.of_tile(part)
       factors_tn = self._outcomes.factors(part)
       top_t = self._data.solver.tile(outcomes_mt, factors_tn).lambda_max()
       grid_lt = path.lambdas(top_t[: part.stop - part.start], self._config)
@@ -95,7 +102,7 @@ class _Lasso:
     def fit_tile(part: slice) -> dict[str, np.ndarray]:
       solver, outcomes = self._data.solver, self._outcomes
       lassos = solver.finish(
-        solver.tile(outcomes.outcomes(part), outcomes.factors(part)),
+        solver.tile(outcomes.of_tile(part), outcomes.factors(part)),
         lambdas_t[part],
         tol=self._config.tol,
         limit=self._config.max_steps,
@@ -139,7 +146,7 @@ class _Posterior:
 
     def judge_tile(part: slice) -> dict[str, np.ndarray]:
       model, check_cn = model_and_checks()
-      outcomes_mt = self._outcomes.outcomes(part)
+      outcomes_mt = self._outcomes.of_tile(part)
       errors_lt = model.errors(
         outcomes_mt[fold.fit],
         check_cn,
@@ -161,7 +168,7 @@ class _Posterior:
       return self._of_models(np.arange(len(self._data.margins_mt)), self._data.weights_m)
 
     def fit_tile(part: slice) -> dict[str, np.ndarray]:
-      model, outcomes_mt = model_of_all(), self._outcomes.outcomes(part)
+      model, outcomes_mt = model_of_all(), self._outcomes.of_tile(part)
       offset_un = self._outcomes.offset(part)
       deviation_un = model.weights(outcomes_mt, lambdas_t[0])
       weights_un = (deviation_un + offset_un).astype(np.float32)

@@ -45,9 +45,7 @@ def fit_datamodels(
   For each candidate prior a path of lambdas is fitted to part of the models; each
   target keeps the lambda, and all targets together the candidate, with the smallest
   squared error on the rest; the fit is then repeated on all. Under a prior with
-  covariance scores, all targets share one lambda, and the weights are not sparse. This
-  one call is the whole interface of fits, so that it has eleven arguments; two are
-  needed.
+  covariance scores, all targets share one lambda, and the weights are not sparse.
 
   >>> import jaxdm, numpy as np
   >>> rng = np.random.default_rng(0)

@@ -19,11 +19,11 @@ class FitPlan(NamedTuple):
   """What the processes of a fit must do alike, since parts have its names and its bits.
 
   Attributes:
-    design: form, targets a tile, lanes.
+    solver: form of the design, targets a tile, lanes.
     candidates: the priors' names, in the order in which their parts are counted.
   """
 
-  design: solver_plan.Plan
+  solver: solver_plan.Plan
   candidates: tuple[str, ...]
 
 
@@ -74,8 +74,8 @@ def agree(
         f"must be {stored[name]}, with which {folder} was begun, got {value}; "
         "leave it out, or name another folder",
       )
-  plan = solver_plan.Plan(stored["form"], stored["tile"], stored["lanes"])
-  return FitPlan(plan, tuple(stored["candidates"]))
+  solver = solver_plan.Plan(stored["form"], stored["tile"], stored["lanes"])
+  return FitPlan(solver, tuple(stored["candidates"]))
 
 
 def _write(
@@ -85,7 +85,7 @@ def _write(
   atomic_io.make_folder(path.parent)
   requested = {"form": form, "tile": tile}
   content: dict[str, Any] = {
-    **plan.design._asdict(),
+    **plan.solver._asdict(),
     "candidates": list(plan.candidates),
     "asked": requested,
   }

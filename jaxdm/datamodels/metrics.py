@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdm import margins, training_sets
-from jaxdm.datamodels import intervals, spearman
-from jaxdm.datamodels.intervals import Interval
+from jaxdm.datamodels import jackknife, spearman
+from jaxdm.datamodels.jackknife import Interval
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
@@ -280,14 +280,14 @@ def _intervals(
   pooled_s = _pearson(total_51 - moments_5s, (m - count_s) * t)
   r2 = sum(p.r2 for p in parts) / t
   r2_s = np.sum([p.r2_without_s for p in parts], axis=0) / t
-  repeat = intervals.of_correlation(float(repeat_t.mean()), repeat_s)
+  repeat = jackknife.of_correlation(float(repeat_t.mean()), repeat_s)
   ceiling = Interval(*np.sqrt(np.maximum(repeat, 0)).tolist())
   return (
-    intervals.of_correlation(float(lds_t.mean()), lds_s),
-    intervals.of_correlation(
-      float(pooled[0]), intervals.pseudo_values(pooled[0], pooled_s)
+    jackknife.of_correlation(float(lds_t.mean()), lds_s),
+    jackknife.of_correlation(
+      float(pooled[0]), jackknife.pseudo_values(pooled[0], pooled_s)
     ),
-    intervals.of_r2(r2, intervals.pseudo_values(r2, r2_s)),
+    jackknife.of_r2(r2, jackknife.pseudo_values(r2, r2_s)),
     ceiling if pairs > 1 else None,
   )
 

@@ -72,8 +72,8 @@ class Outcomes:
     apart, mean = self._offsets(part)
     return (self._scales[0] * apart + self._scales[1] * mean).astype(np.float32)
 
-  def outcomes(self, part: slice) -> np.ndarray:
-    """float64[m, t]; 0 for targets without margins."""
+  def of_tile(self, part: slice) -> np.ndarray:
+    """Outcomes of a tile of targets, float64[m, t]; 0 for targets without margins."""
     outcomes_mt = self._margins[:, part].astype(np.float64)
     if self._scales.any():
       apart, mean = self._guesses(part)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm.datamodels.intervals import Interval
+from jaxdm.datamodels.jackknife import Interval
 
 
 class Quality(NamedTuple):

@@ -32,7 +32,7 @@ class Certificate(NamedTuple):
 def certify(
   design_mn: design.Matrix,
   rows_m: np.ndarray,
-  columns: design.Columns,
+  columns: design.ColumnScales,
   problem: fista.Problem,
   outcomes_mt: np.ndarray,
   w_tn: np.ndarray,

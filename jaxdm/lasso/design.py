@@ -1,7 +1,7 @@
 """The design X that many lassos share: its Gram, its rows, or its rows as bits.
 
-Columns have units of their own (`matrices.Columns`), and are centred, because the lassos'
-intercepts are free. Rows that have weights count as often (see `matrices.Columns`).
+Columns have units of their own and are centred, because the lassos' intercepts are free.
+Rows that have weights count as often (see `matrices.ColumnScales`).
 Everything here reads X a block of rows at a time.
 """
 
@@ -15,7 +15,7 @@ from jax import lax
 
 from jaxdm import devices, prng
 from jaxdm.lasso.matrices import (
-  Columns,
+  ColumnScales,
   Matrix,
   centred_blocks,
   scale_rows,
@@ -109,7 +109,7 @@ def _power_iteration(design: Design, n: int, dtype: Any) -> Array:
 
 
 def correlations(
-  design_mn: Matrix, rows_m: np.ndarray, columns: Columns, outcomes_mt: np.ndarray
+  design_mn: Matrix, rows_m: np.ndarray, columns: ColumnScales, outcomes_mt: np.ndarray
 ) -> np.ndarray:
   """Centred outcomes' X / m, as float64[t, n].
 
@@ -138,7 +138,7 @@ def _add_correlation(total: Array, outcomes: Array, block: Array) -> Array:
 
 
 def centre(
-  design_mn: Matrix, rows_m: np.ndarray, columns: Columns, some: Any = slice(None)
+  design_mn: Matrix, rows_m: np.ndarray, columns: ColumnScales, some: Any = slice(None)
 ) -> np.ndarray:
   """Some of the centred columns in memory, as float64[m, z]; rows are weighted."""
   parts = [block[:, some] for _, block in unit_blocks(design_mn, rows_m, columns)]
@@ -152,7 +152,7 @@ def make(
   form: Form,
   design_mn: Matrix,
   rows_m: np.ndarray,
-  columns: Columns,
+  columns: ColumnScales,
   dtype: Any,
   lanes: int | None = None,
 ) -> Design:
@@ -186,7 +186,7 @@ def make(
 
 
 def gram(
-  design_mn: Matrix, rows_m: np.ndarray, columns: Columns, dtype: Any
+  design_mn: Matrix, rows_m: np.ndarray, columns: ColumnScales, dtype: Any
 ) -> jax.Array:
   """Centred X'X / m. Of zeros and ones without weights the counts are exact.
 

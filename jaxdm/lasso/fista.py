@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxdm import devices
-from jaxdm.lasso import design
+from jaxdm.lasso import design, stopping
 from jaxdm.typing import Array
 
 # Liang, Luo and Schoenlieb, 'Improving FISTA: faster, smarter and greedier' (2022),
@@ -25,8 +25,8 @@ _LONG_STEP = 1.3
 _SHRINK = 0.96
 _BLOCK_STEPS = 50
 _LEAST_BUCKET = 128
-# Times a weight of 0, a penalty that float32 cannot hold would be no number. No weight
-# of a problem of variance 1 is penalised this much and not 0.
+# Larger penalties may be infinite in float32, and infinity times a weight of 0 is NaN. At
+# this penalty all weights of a problem of variance 1 are 0.
 LARGEST_PENALTY = 1e30
 
 
@@ -108,8 +108,17 @@ def _begin(_: None, start: tuple[Array, Array]) -> State:
   """A state of which only w_tn and its product with the Gram count."""
   w_tn, gw_tn = start
   none_t = jnp.zeros(len(w_tn), w_tn.dtype)
-  steps_t = jnp.zeros(len(w_tn), jnp.int32)
-  return State(w_tn, gw_tn, w_tn, gw_tn, none_t, none_t, none_t, steps_t, none_t)
+  return State(
+    w_tn=w_tn,
+    gw_tn=gw_tn,
+    old_tn=w_tn,
+    gold_tn=gw_tn,
+    push_t=none_t,
+    step_t=none_t,
+    first_t=none_t,
+    steps_t=jnp.zeros(len(w_tn), jnp.int32),
+    gap_t=none_t,
+  )
 
 
 def in_free_basis(problem: Problem, slope_tn: Array) -> Array:
@@ -192,7 +201,8 @@ def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
   lam_tn = problem.lam_t[:, None] * problem.factors_tn
 
   def unfinished(state: State) -> Array:
-    return (state.gap_t > shared.tol) & (state.steps_t < shared.limit)
+    limits = shared.tol, shared.limit
+    return stopping.is_unfinished(state.gap_t, state.steps_t, *limits)
 
   def body(carry: Any) -> Any:
     done, state = carry
@@ -210,15 +220,15 @@ def _advance(shared: SharedInputs, rows: tuple[Problem, State]) -> State:
     first = jnp.where(state.steps_t == 0, length, state.first_t)
     shorter = jnp.maximum(_SHRINK * state.step_t, 1 / shared.lipschitz)
     return done + 1, State(
-      new,
-      gnew,
-      w,
-      state.gw_tn,
-      jnp.where(uphill, 0, 1).astype(w.dtype),
-      jnp.where(length > first, shorter, state.step_t),
-      first,
-      state.steps_t + is_active,
-      jnp.where(is_active, _gap_at(problem, new, gnew), state.gap_t),
+      w_tn=new,
+      gw_tn=gnew,
+      old_tn=w,
+      gold_tn=state.gw_tn,
+      push_t=jnp.where(uphill, 0, 1).astype(w.dtype),
+      step_t=jnp.where(length > first, shorter, state.step_t),
+      first_t=first,
+      steps_t=state.steps_t + is_active,
+      gap_t=jnp.where(is_active, _gap_at(problem, new, gnew), state.gap_t),
     )
 
   def more(carry: Any) -> jax.Array:
@@ -273,13 +283,9 @@ def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> S
     state = advance(shared, (part, state))
     shared = shared._replace(fresh=np.asarray(False))
     gap_t, steps_t = np.asarray(state.gap_t), np.asarray(state.steps_t)
-    # A gap that is not a number ends the steps: it will not become one.
-    unfinished = np.flatnonzero(
-      (gap_t > float(shared.tol)) & (steps_t < int(shared.limit))
-    )
-    size = len(gap_t)
-    while len(unfinished) <= size // 2 >= _LEAST_BUCKET and size % (2 * lanes) == 0:
-      size //= 2
+    limits = np.asarray(shared.tol), np.asarray(shared.limit)
+    unfinished = np.flatnonzero(stopping.is_unfinished(gap_t, steps_t, *limits))
+    size = _bucket_size(len(unfinished), len(gap_t), lanes)
     if unfinished.size and size == len(gap_t):
       continue
     # One program of all devices at a time: see `devices.row`.
@@ -294,6 +300,13 @@ def solve(shared: SharedInputs, problem: Problem, state: State, lanes: int) -> S
     next_ones = jax.block_until_ready(_take((state, part), places))
     state, part = devices.shard_rows(next_ones, lanes)
     rows = places if rows is None else rows[places]
+
+
+def _bucket_size(unfinished: int, size: int, lanes: int) -> int:
+  """The size, halved as often as the unfinished targets fit and lanes stay equal."""
+  while max(unfinished, _LEAST_BUCKET) <= size // 2 and size % (2 * lanes) == 0:
+    size //= 2
+  return size
 
 
 @jax.jit

@@ -53,9 +53,6 @@ def fit_lasso(
 ) -> LassoFit:
   """Fits one lasso per outcome, all on the same design.
 
-  This one call is the whole interface of the solver, so that it has ten arguments; three
-  are needed.
-
   >>> import jaxdm, numpy as np
   >>> x = np.random.default_rng(0).normal(size=(50, 5))
   >>> fit = jaxdm.fit_lasso(x, x @ [1.0, 0, 0, 0, -2.0], lam=0.1, tol=1e-6)
@@ -120,6 +117,6 @@ def fit_lasso(
 
 def join(fits: Sequence[LassoFit]) -> LassoFit:
   """Fits of successive targets as one."""
-  fields = zip(*(fit[:5] for fit in fits), strict=True)
-  parts = [np.concatenate(field) for field in fields]
-  return LassoFit._make([*parts, fits[0].constant_columns])
+  by_target = [name for name in LassoFit._fields if name != "constant_columns"]
+  joined = {n: np.concatenate([getattr(fit, n) for fit in fits]) for n in by_target}
+  return LassoFit(**joined, constant_columns=fits[0].constant_columns)

@@ -150,7 +150,7 @@ def as_weights(sample_weight: Any, m: int) -> tuple[np.ndarray, np.ndarray | Non
 
 
 def take_rows(matrix: Any, rows: np.ndarray) -> Any:
-  """A matrix without the rows that do not count; itself if all do."""
+  """Some rows of a matrix, which must ascend; the matrix itself if these are all."""
   return matrix if len(rows) == matrix.shape[0] else SomeRows(matrix, rows)
 
 
@@ -186,7 +186,7 @@ def blocks(design_mn: Matrix, rows_m: np.ndarray) -> Iterator[tuple[slice, np.nd
     yield part, np.asarray(design_mn[rows_m[part]])
 
 
-class Columns(NamedTuple):
+class ColumnScales(NamedTuple):
   """Shift and scale of each column: x = shift + scale * unit, and the mean of unit.
 
   Rows may have weights. Sums over rows then count each row as often as its weight says:
@@ -216,7 +216,7 @@ class Columns(NamedTuple):
 
 def describe(
   design_mn: Matrix, rows_m: np.ndarray, weights_m: np.ndarray | None = None
-) -> Columns:
+) -> ColumnScales:
   """Shifts, scales and means of X's columns over some rows.
 
   Args:
@@ -239,20 +239,20 @@ def describe(
   constant_n = np.equal(low_n, high_n)
   root_m = None if weights_m is None else np.sqrt(weights_m / weights_m.mean())
   if design_mn.dtype == bool:
-    columns = Columns(np.zeros(n), np.ones(n), np.zeros(n), constant_n, root_m)
+    columns = ColumnScales(np.zeros(n), np.ones(n), np.zeros(n), constant_n, root_m)
     return columns._replace(mean_n=_moments(design_mn, rows_m, columns)[0])
   # Halves first: the sum, or the difference, of two numbers may overflow.
   shift_n = np.where(constant_n, low_n, low_n / 2 + high_n / 2)
   reach_n = np.where(constant_n, 1.0, _power_of_two(high_n / 2 - low_n / 2))
-  rough = Columns(shift_n, reach_n, np.zeros(n), constant_n, root_m)
+  rough = ColumnScales(shift_n, reach_n, np.zeros(n), constant_n, root_m)
   mean_n, square_n = _moments(design_mn, rows_m, rough)
   deviation_n = np.sqrt(np.maximum(square_n - mean_n**2, 0))
   factor_n = np.where(constant_n | (deviation_n == 0), 1.0, _power_of_two(deviation_n))
-  return Columns(shift_n, reach_n * factor_n, mean_n / factor_n, constant_n, root_m)
+  return ColumnScales(shift_n, reach_n * factor_n, mean_n / factor_n, constant_n, root_m)
 
 
 def unit_blocks(
-  design_mn: Matrix, rows_m: np.ndarray, columns: Columns
+  design_mn: Matrix, rows_m: np.ndarray, columns: ColumnScales
 ) -> Iterator[tuple[slice, np.ndarray]]:
   """As `blocks`, of X shifted and scaled: bool stays so, else float64."""
   for part, block in blocks(design_mn, rows_m):
@@ -262,7 +262,7 @@ def unit_blocks(
 
 
 def centred_blocks(
-  design_mn: Matrix, rows_m: np.ndarray, columns: Columns
+  design_mn: Matrix, rows_m: np.ndarray, columns: ColumnScales
 ) -> Iterator[tuple[slice, np.ndarray]]:
   """As `unit_blocks`, less the means and times the roots of the weights; float64."""
   for part, block in unit_blocks(design_mn, rows_m, columns):
@@ -270,7 +270,7 @@ def centred_blocks(
 
 
 def _moments(
-  design_mn: Matrix, rows_m: np.ndarray, columns: Columns
+  design_mn: Matrix, rows_m: np.ndarray, columns: ColumnScales
 ) -> tuple[np.ndarray, np.ndarray]:
   """Mean and mean square of each column of `unit_blocks`, as float64[n]."""
   total_n = square_n = np.zeros(design_mn.shape[1])

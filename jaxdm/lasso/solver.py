@@ -11,17 +11,10 @@ import jax
 import numpy as np
 
 from jaxdm import devices
-from jaxdm.lasso import certificate, design, fista, solver_plan
-from jaxdm.lasso import matrices as columns_lib
+from jaxdm.lasso import certificate, design, fista, matrices, solver_plan, stopping
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
 from jaxdm.typing import Array
-
-# What float32 can resolve of a gap relative to the objective at 0.
-_FLOAT32_GAP = 2e-6
-_FLOAT32_STEPS = 2_000
-# Of the tolerance, for steps in float64: the rest is for what the certificate adds.
-_MARGIN = 0.9
 
 
 class Solver:
@@ -50,9 +43,9 @@ class Solver:
     self._weights = weights_m
 
   @functools.cached_property
-  def _columns(self) -> columns_lib.Columns:
+  def _columns(self) -> matrices.ColumnScales:
     """Shifts, scales and means of the columns, and whether each is constant."""
-    return columns_lib.describe(self._x, self._rows, self._weights)
+    return matrices.describe(self._x, self._rows, self._weights)
 
   @property
   def mean_n(self) -> np.ndarray:
@@ -198,7 +191,7 @@ class Solver:
       shape = tile.size, w_tn.shape[1]
       offset_tn = np.pad(np.broadcast_to(offset_tn, shape), fill)
       return self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32, offset_tn)
-    if tol >= _FLOAT32_GAP:
+    if tol >= stopping.FLOAT32_GAP:
       fit = self._fit(tile, lam_t, w_tn, steps_t, tol, np.float32)
       enough_t = np.maximum(tol, 2 * gap_t[: tile.size])
       if not (fit.gap > enough_t).any():
@@ -242,9 +235,7 @@ class Solver:
     self, tile: Tile, lam_t: np.ndarray, *, tol: float, limit: int
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights for outcomes and columns of unit scale in float64, steps, and gaps."""
-    rough = max(tol - _FLOAT32_GAP / 2, _FLOAT32_GAP / 2)
-    # Close to what float32 resolves it may stall.
-    most = limit if tol >= 10 * _FLOAT32_GAP else min(limit, _FLOAT32_STEPS)
+    rough, most = stopping.float32_limits(tol, limit)
     # Zeros are solved directly below.
     state = self.solve(tile, np.where(lam_t > 0, lam_t, np.inf), tol=rough, limit=most)
     steps_t, w_tn = np.array(state.steps_t), self._usable(state.w_tn)
@@ -277,9 +268,10 @@ class Solver:
     lanes = self.plan.lanes
     fill = np.repeat(rows[:1], -len(rows) % lanes)
     padded = np.concatenate([rows, fill])
+    gap = stopping.float64_gap(tol)
     with jax.enable_x64(True):
       matrix = self._make_design(np.float64)
-      shared = _shared_of(matrix, self._design[1], np.float64, _MARGIN * tol, limit)
+      shared = _shared_of(matrix, self._design[1], np.float64, gap, limit)
       all_targets = tile.problem._replace(lam_t=tile.unit_penalties(lam_t))
       problem = devices.shard_rows(jax.tree.map(lambda x: x[padded], all_targets), lanes)
       start = devices.shard_rows(w_tn[padded], lanes)

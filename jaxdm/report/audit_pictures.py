@@ -13,8 +13,8 @@ from jaxdm.report import image_figures, page
 _SHOWN = 20
 
 
-class Picture(NamedTuple):
-  """One picture.
+class PictureFile(NamedTuple):
+  """A picture and its caption, as a workdir stores them.
 
   Attributes:
     content: a PNG.
@@ -25,7 +25,7 @@ class Picture(NamedTuple):
   caption: str
 
 
-def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, Picture]:
+def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, PictureFile]:
   """The pictures by file name; none of what there is no example of.
 
   Args:
@@ -77,11 +77,11 @@ def _largest(values: np.ndarray) -> np.ndarray:
 
 def _picture(
   data: Dataset, examples: np.ndarray, texts: Sequence[str], title: str
-) -> Picture | None:
+) -> PictureFile | None:
   """Some examples in a row; None if there are none."""
   if not len(examples):
     return None
   figure = image_figures.gallery(data.train_images[examples], texts, title=title)
   sources = "; ".join(f"{i}: {data.train_sources[i]}" for i in examples)
   caption = f"{title}. Training images, in order, by index: {sources}."
-  return Picture(page.png(figure), caption)
+  return PictureFile(page.png(figure), caption)

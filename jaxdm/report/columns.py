@@ -1,6 +1,16 @@
-"""What the columns of every table mean: the data dictionary beside each CSV file."""
+"""What the columns of every table mean: the data dictionary beside each CSV file.
 
-from collections.abc import Sequence
+The columns of verdicts are made here, too.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.data.dataset import Dataset
 
 _TARGET = "number of the target, from 0; targets.csv and examples.csv have its file"
 _SOURCE = "where it came from: a file, a row of an array, or an example of a data set"
@@ -12,7 +22,39 @@ _LDS = {
   "high": "upper end of its 95 % interval",
 }
 
-_VERDICTS = {
+
+class VerdictRow(NamedTuple):
+  """A verdict, with what is needed to read and to replay it.
+
+  Attributes:
+    verdict: what was found.
+    base_r: float, margins of its target by r models on all data.
+    dataset: the examples and targets.
+  """
+
+  verdict: Verdict
+  base_r: np.ndarray
+  dataset: Dataset
+
+  @property
+  def changed(self) -> tuple[int, ...]:
+    """The examples that were changed, the first `k_tried` of the ranking."""
+    return self.verdict.examples[: self.verdict.k_tried]
+
+  @property
+  def share_of_class(self) -> float:
+    """`k_tried` over the number of training examples of the target's class."""
+    label = self.dataset.test_labels[self.verdict.target]
+    return self.verdict.k_tried / int(np.sum(self.dataset.train_labels == label))
+
+
+def _json(values: Sequence[Any]) -> str:
+  """A list as text; an example's source may hold any letters."""
+  return json.dumps(values, ensure_ascii=False)
+
+
+# The first columns of verdicts: fields of `Verdict`, under their own names.
+VERDICT_FIELDS = {
   "target": _TARGET,
   "method": "who ranked the training examples",
   "k": "examples changed in the smallest verified change; -1 if censored",
@@ -36,16 +78,52 @@ _VERDICTS = {
   "allows for it; empty: unknown",
   "is_repair": "True: models on all data get the target wrong, and the change is to make "
   "it right",
-  "base_accuracy": "share of the models on all data that are right about the target",
-  "base_mean_margin": "mean margin of the models on all data, in logits",
-  "share_of_class": "k_tried as a share of the training examples of the target's class",
-  "examples": "training examples in the order of the method, by their numbers in "
-  "examples.csv; the first k_tried of them were changed",
-  "target_class": "name of the target's class",
-  "target_source": f"of the target: {_SOURCE}",
-  "changed": "numbers of the changed examples, in order: a JSON list",
-  "changed_classes": "names of their classes: a JSON list",
-  "changed_sources": "of the changed examples, in order: a JSON list of text",
+}
+# The others: what each means, and how it is made.
+_VERDICT_OTHERS: dict[str, tuple[str, Callable[[VerdictRow], Any]]] = {
+  "base_accuracy": (
+    "share of the models on all data that are right about the target",
+    lambda row: float((row.base_r > 0).mean()),
+  ),
+  "base_mean_margin": (
+    "mean margin of the models on all data, in logits",
+    lambda row: float(row.base_r.mean()),
+  ),
+  "share_of_class": (
+    "k_tried as a share of the training examples of the target's class",
+    lambda row: row.share_of_class,
+  ),
+  "examples": (
+    "training examples in the order of the method, by their numbers in "
+    "examples.csv; the first k_tried of them were changed",
+    lambda row: " ".join(map(str, row.verdict.examples)),
+  ),
+  "target_class": (
+    "name of the target's class",
+    lambda row: row.dataset.class_names[row.dataset.test_labels[row.verdict.target]],
+  ),
+  "target_source": (
+    f"of the target: {_SOURCE}",
+    lambda row: row.dataset.test_sources[row.verdict.target],
+  ),
+  "changed": (
+    "numbers of the changed examples, in order: a JSON list",
+    lambda row: _json(list(row.changed)),
+  ),
+  "changed_classes": (
+    "names of their classes: a JSON list",
+    lambda row: _json(
+      [row.dataset.class_names[row.dataset.train_labels[i]] for i in row.changed]
+    ),
+  ),
+  "changed_sources": (
+    "of the changed examples, in order: a JSON list of text",
+    lambda row: _json([row.dataset.train_sources[i] for i in row.changed]),
+  ),
+}
+VERDICT_HEADER = (*VERDICT_FIELDS, *_VERDICT_OTHERS)
+_VERDICTS = VERDICT_FIELDS | {
+  name: meaning for name, (meaning, _) in _VERDICT_OTHERS.items()
 }
 
 _AUDIT = {
@@ -130,6 +208,12 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 # Tables that the stages of the pipeline write.
 PIPELINE = ("examples", "targets", "brittleness", "label_flip")
+
+
+def verdict_cells(row: VerdictRow) -> tuple[Any, ...]:
+  """The values of a verdict's columns, under `VERDICT_HEADER`."""
+  fields = [getattr(row.verdict, name) for name in VERDICT_FIELDS]
+  return (*fields, *(value(row) for _, value in _VERDICT_OTHERS.values()))
 
 
 def dictionary(table: str, header: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Figures of the mission: how many targets fall by how few changed examples."""
+"""Figures of numbers: targets flipped by few changes, LDS, predicted and true margins."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
-from jaxdm.attribution.registry import METHODS
 from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.summary import by_method
+from jaxdm.report import colours
 
-# Of methods that the registry does not name: matplotlib's own, in order.
-_COLOURS = {name: method.colour for name, method in METHODS.items()}
-_INTERVALS = 5  # Of a curve.
+# A curve shows about so many intervals.
+_INTERVALS = 5
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -53,7 +52,7 @@ def plot_share_flipped(
   axes = fig.subplots()
   largest = max(v.largest for v in verdicts)
   curves = [
-    _Curve(group, method, _COLOURS.get(method), "-")
+    _Curve(group, method, colours.METHODS.get(method), "-")
     for method, group in by_method(verdicts).items()
   ]
   _draw_shares(axes, curves, largest)
@@ -123,7 +122,7 @@ def cumulative_share(
     found: Mapping[str, Sequence[verdicts_lib.Verdict]], kind: str, style: str
   ) -> list[_Curve]:
     return [
-      _Curve(verdicts, f"{method}, {kind}", _COLOURS.get(method), style)
+      _Curve(verdicts, f"{method}, {kind}", colours.METHODS.get(method), style)
       for method, verdicts in found.items()
     ]
 
@@ -156,7 +155,7 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
   for point in points:
     curves.setdefault(point["way"] if point["models"] else "", []).append(point)
   for level in curves.pop("", []):
-    axes.axhline(level["lds"], color="#777777", linestyle=":", linewidth=1)
+    axes.axhline(level["lds"], color=colours.LEVEL_LINE, linestyle=":", linewidth=1)
     axes.annotate(
       f"{level['way']}, no models on subsets",
       (0.01, level["lds"]),
@@ -164,8 +163,8 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
       fontsize="x-small",
       va="bottom",
     )
-  colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
-  axes.set_prop_cycle(color=colours)
+  colour_map = matplotlib.colormaps[colours.CURVE_MAP]
+  axes.set_prop_cycle(color=colour_map.colors)  # type: ignore[attr-defined]
   for way, curve in curves.items():
     models, lds, low, high = (
       np.array([point[name] for point in curve])
@@ -193,14 +192,16 @@ def predicted_against_true(
   left, right = fig.subplots(1, 2)
   scored_t = lds_t[np.isfinite(lds_t)]
   typical = int(np.argsort(lds_t)[len(scored_t) // 2])  # NaN is last.
-  left.scatter(predicted_mt[:, typical], margins_mt[:, typical], s=6, color="#c1272d")
+  left.scatter(
+    predicted_mt[:, typical], margins_mt[:, typical], s=6, color=colours.MARGIN_POINTS
+  )
   left.set(
     xlabel="predicted margin",
     ylabel="margin of a held-out model",
     title=f"target {typical}, LDS {lds_t[typical]:.2f} (the median)",
   )
-  right.hist(scored_t, bins=20, color="#0000a7")
-  right.axvline(scored_t.mean(), color="black", linewidth=1)
+  right.hist(scored_t, bins=20, color=colours.LDS_HISTOGRAM)
+  right.axvline(scored_t.mean(), color=colours.GUIDE_LINE, linewidth=1)
   right.set(
     xlabel="LDS of a target", ylabel="targets", title=f"mean {scored_t.mean():.2f} (line)"
   )
@@ -223,17 +224,17 @@ def calibration(
   """
   fig = mpl_figure.Figure(figsize=(8, 4), layout="constrained")
   left, right = fig.subplots(1, 2)
-  left.scatter(*full, s=6, color="#444444")
+  left.scatter(*full, s=6, color=colours.FULL_DATA_POINTS)
   bias = float(np.mean(full[0] - full[1]))
   left.set_title(f"all data: bias {bias:+.2f} logits", fontsize="medium")
   for method, pair in removed.items():
-    right.scatter(*pair, s=8, color=_COLOURS.get(method), label=method)
+    right.scatter(*pair, s=8, color=colours.METHODS.get(method), label=method)
   right.set_title("after the largest removals", fontsize="medium")
   right.legend(frameon=False, fontsize="x-small")
   for axes in (left, right):
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
-    axes.plot([low, high], [low, high], color="black", linewidth=1)
+    axes.plot([low, high], [low, high], color=colours.GUIDE_LINE, linewidth=1)
     axes.set(xlabel="predicted margin", ylabel="margin of retrained models")
     axes.grid(alpha=0.3)
   return fig

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib import figure as mpl_figure
 
+from jaxdm.report import colours
+
 _COLUMNS = 10
 
 
@@ -42,11 +44,13 @@ def explanation(
     (right, margins, "mean margin"),
   ):
     ends = np.abs(values[:, 1:] - values[:, :1]).T
-    axes.errorbar(values[:, 0], places, xerr=ends, fmt="o", color="#c1272d", capsize=2)
+    axes.errorbar(
+      values[:, 0], places, xerr=ends, fmt="o", color=colours.MARGIN_POINTS, capsize=2
+    )
     axes.set_xlabel(f"{label}, 95 % interval")
     axes.grid(alpha=0.3)
   left.set(xlim=(0, 1), yticks=places, yticklabels=names)
-  right.axvline(0, color="black", linewidth=1)
+  right.axvline(0, color=colours.GUIDE_LINE, linewidth=1)
   fig.suptitle(title, fontsize="medium", x=0.01, ha="left", parse_math=False)
   return fig
 

@@ -92,7 +92,13 @@ def page(
     browser: what the section `TARGETS` shows.
   """
   template = _templates().get_template("report.html")
-  return template.render(title=title, sections=sections, opening=opening, browser=browser)
+  return template.render(
+    title=title,
+    sections=sections,
+    opening=opening,
+    browser=browser,
+    targets_name=TARGETS,
+  )
 
 
 @functools.cache

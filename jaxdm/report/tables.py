@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -19,25 +18,7 @@ from jaxdm.report import columns
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
 
-# Examples are in a column of their own, as text.
-_VERDICT: dict[str, Any] = {
-  name: kind
-  for name, kind in verdicts_lib.Verdict.__annotations__.items()
-  if name != "examples"
-}
 _OF_EXAMPLES = ("labels", "sources")
-VERDICT_HEADER = (
-  *_VERDICT,
-  "base_accuracy",
-  "base_mean_margin",
-  "share_of_class",
-  "examples",
-  "target_class",
-  "target_source",
-  "changed",
-  "changed_classes",
-  "changed_sources",
-)
 
 
 def read_rows(path: epath.Path) -> list[dict[str, str]]:
@@ -103,36 +84,19 @@ def write_verdicts(
     dataset: the examples and targets.
   """
   rows = [verdict_row(verdict, base_margins_rt, dataset) for verdict in verdicts]
-  write_rows(path, VERDICT_HEADER, rows)
+  write_rows(path, columns.VERDICT_HEADER, rows)
 
 
 def verdict_row(
   verdict: verdicts_lib.Verdict, base_margins_rt: np.ndarray, dataset: Dataset
 ) -> tuple[Any, ...]:
-  """A verdict's cells, under `VERDICT_HEADER`.
+  """A verdict's cells, under `columns.VERDICT_HEADER`.
 
   Its `examples` are the ranking, of which the first `k_tried` were changed. Those are
   `changed`, with `changed_classes` and `changed_sources`, JSON lists.
   """
-  target, changed = verdict.target, verdict.examples[: verdict.k_tried]
-  base_r, labels = base_margins_rt[:, target], dataset.train_labels
-  class_size = int(np.sum(labels == dataset.test_labels[target]))
-  lists = (
-    list(changed),
-    [dataset.class_names[labels[i]] for i in changed],
-    [dataset.train_sources[i] for i in changed],
-  )
-  fields = verdict._asdict()
-  return (
-    *(fields[name] for name in _VERDICT),
-    float((base_r > 0).mean()),
-    float(base_r.mean()),
-    verdict.k_tried / class_size,
-    " ".join(map(str, verdict.examples)),
-    dataset.class_names[dataset.test_labels[target]],
-    dataset.test_sources[target],
-    *(json.dumps(values, ensure_ascii=False) for values in lists),
-  )
+  base_r = base_margins_rt[:, verdict.target]
+  return columns.verdict_cells(columns.VerdictRow(verdict, base_r, dataset))
 
 
 def write_targets(
@@ -168,12 +132,14 @@ def read_verdicts(
     bool: lambda text: text == "True",
     float | None: lambda text: float(text) if text else None,
   }
+  annotations = verdicts_lib.Verdict.__annotations__
+  kinds = {name: annotations[name] for name in columns.VERDICT_FIELDS}
   verdicts = []
   for row in read_rows(path):
     try:
       fields = {
         name: parse.get(kind, kind)(row[name])
-        for name, kind in _VERDICT.items()
+        for name, kind in kinds.items()
         if name in row  # Tables of earlier versions have no skewness.
       }
       examples = tuple(map(int, row["examples"].split()))

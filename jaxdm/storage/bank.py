@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from jaxdm import prng, training_sets
-from jaxdm.storage import identity, zarr_arrays
+from jaxdm.storage import identity, store_layout, zarr_arrays
 from jaxdm.storage import store as store_lib
 
 _READ_BYTES = 2**27
@@ -19,7 +19,7 @@ def open_store(
   num_targets: int,
   num_train: int,
   settings: Mapping[str, Any],
-  rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
+  rows_per_chunk: int = store_layout.ROWS_PER_CHUNK,
   dtype: str = "float32",
   num_logits: int = 0,
   label_classes: int = 0,
@@ -44,15 +44,15 @@ def open_store(
     provenance: see `store.Store`.
   """
   columns = {
-    "margins": zarr_arrays.Column(dtype, num_targets),
-    "masks": zarr_arrays.Column("uint8", -(-num_train // 8), by_columns=False),
+    "margins": zarr_arrays.ArraySpec(dtype, num_targets),
+    "masks": zarr_arrays.ArraySpec("uint8", -(-num_train // 8), by_columns=False),
   }
   if num_logits:
-    columns["logits"] = zarr_arrays.Column(dtype, num_targets * num_logits)
+    columns["logits"] = zarr_arrays.ArraySpec(dtype, num_targets * num_logits)
   if label_classes:
     smallest = np.min_scalar_type(label_classes - 1).name
     # Rows differ in few labels, so that they are small once compressed.
-    columns["labels"] = zarr_arrays.Column(
+    columns["labels"] = zarr_arrays.ArraySpec(
       smallest, num_train, by_columns=False, compressed=True
     )
   sizes = {"num_targets": num_targets, "num_train": num_train}

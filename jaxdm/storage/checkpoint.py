@@ -73,12 +73,13 @@ def _checkpointer() -> ocp.StandardCheckpointer:
   return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
-# Shares of the seconds that a killed run may lose, which sum to 1: results that are not
-# stored yet, steps since the last state was written, and one more part.
+# A killed run may lose some seconds. These are the shares of them, which sum to 1, for
+# results that are not stored yet, steps since the last state was written, and one part.
 _AHEAD, _DUE, _PART = 0.1, 0.7, 0.2
-# The share for finished computations whose state was not written.
+# Finished computations whose state was not written may take this share.
 _FINISHED = 0.4
-_GROWTH = 8  # A part has at most 8 times the steps of the longest part timed so far.
+# A part has at most so many times the steps of the longest part timed so far.
+_GROWTH = 8
 
 
 class Checkpoints:

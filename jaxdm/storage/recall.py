@@ -9,18 +9,16 @@ from etils import epath
 from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.storage import bank as bank_lib
-from jaxdm.storage import identity, polling
-from jaxdm.training_sets import Models
-
-_ROWS = 32
+from jaxdm.storage import identity, polling, store_layout
+from jaxdm.training_sets import ModelSpecs
 
 
 def recall(
   bank: bank_lib.Bank,
-  models: Models,
-  train: Callable[[Iterable[Models]], Iterator[np.ndarray]],
+  models: ModelSpecs,
+  train: Callable[[Iterable[ModelSpecs]], Iterator[np.ndarray]],
   *,
-  rows: int = _ROWS,
+  rows: int = store_layout.ROWS_PER_CHUNK,
   share: tuple[int, int] = (0, 1),
   progress: progress_lib.Progress = progress_lib.silent,
 ) -> np.ndarray:
@@ -91,10 +89,10 @@ class CachedRetrain:
     """Margins float32[m, t]; the function trains only models that the folder lacks."""
     masks = np.asarray(masks, bool)
     labels = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
-    models = Models(masks, labels, np.asarray(seeds))
+    models = ModelSpecs(masks, labels, np.asarray(seeds))
     return recall(self._bank, models, self._train, progress=progress)
 
-  def _train(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def _train(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Margins of each part."""
     for part in parts:
       margins_mt = np.asarray(self._retrain(*part), np.float32)

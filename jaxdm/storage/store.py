@@ -1,25 +1,19 @@
 """A crash-safe store of rows, in chunks with markers that say which are complete.
 
-On disk:
-
-  manifest.json              what all rows depend on, and how they are laid out
-  <array>/zarr.json, c/...   zarr v3, one file for each chunk of rows
-  done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
-
-A chunk without its marker counts as missing. JSON files carry a digest of their own
-content, so that every byte of the store is covered: `verify` looks at all of them. Chunks
-have numbers, and whoever writes a chunk writes all of it, so that processes which write
-different chunks never meet, and two which write the same rows write the same bytes.
+`store_layout` says which files these are. A chunk without its marker counts as missing.
+JSON files carry a digest of their own content, so that every byte of the store is
+covered: `maintenance` looks at all of them. Chunks have numbers, and whoever writes a
+chunk writes all of it, so that processes which write different chunks never meet, and two
+which write the same rows write the same bytes.
 
 The manifest is the store's identity: whoever opens the store with other settings is
 refused. Manifest and markers also say what software and device wrote them (`made_by`).
 That is no part of the identity, since a long run may outlive a version; a store that
-several versions write to warns of it, and `verify.summary` lists them.
+several versions write to warns of it, and `maintenance.summary` lists them.
 """
 
 import concurrent.futures
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,13 +22,16 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from jaxdm.storage import atomic_io, checksummed_json, identity, zarr_arrays
+from jaxdm.storage import (
+  atomic_io,
+  checksummed_json,
+  identity,
+  store_layout,
+  zarr_arrays,
+)
 from jaxdm.storage.checksummed_json import StoreError
-from jaxdm.storage.zarr_arrays import Column
+from jaxdm.storage.zarr_arrays import ArraySpec
 
-# Of a new store; one that exists keeps its own.
-ROWS_PER_CHUNK = 32
-_FORMAT = 3
 _READERS = 16
 
 
@@ -52,9 +49,9 @@ class Store:
     self,
     path: str | epath.PathLike,
     *,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, ArraySpec],
     settings: Mapping[str, Any],
-    rows_per_chunk: int = ROWS_PER_CHUNK,
+    rows_per_chunk: int = store_layout.ROWS_PER_CHUNK,
     provenance: Callable[[], Mapping[str, str]] = dict,
   ):
     """Opens a store, or makes one where there is none.
@@ -77,15 +74,15 @@ class Store:
     self._provenance = provenance
     self._has_compared_makers = False
     requested = {
-      "format": _FORMAT,
-      "columns": {name: list(column) for name, column in columns.items()},
+      "format": store_layout.FORMAT,
+      "columns": {name: list(spec) for name, spec in columns.items()},
       **json.loads(json.dumps(settings)),
     }
     manifest = self.path / "manifest.json"
     if not manifest.exists():
       self._begin(manifest, requested, rows_per_chunk)
     stored = checksummed_json.read(manifest)
-    check_format(self.path, stored)
+    store_layout.check_format(self.path, stored)
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
     if wrong := checksummed_json.differences(stored, requested):
@@ -103,7 +100,7 @@ class Store:
   ) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
-    atomic_io.make_folder(self.path / "done")
+    atomic_io.make_folder(store_layout.marker_folder(self.path))
     digests = {}
     for name in self.columns:
       self._open(name)
@@ -119,7 +116,8 @@ class Store:
 
   def chunks(self) -> dict[int, int]:
     """The rows in each complete chunk, by chunk; files are listed, and none is read."""
-    return dict(sorted(map(parse_marker, self._marker_names())))
+    names = store_layout.marker_names(self.path)
+    return dict(sorted(map(store_layout.parse_marker, names)))
 
   def write(
     self, chunk: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] = {}
@@ -155,7 +153,7 @@ class Store:
       file: checksummed_json.digest(content) for file, content in sorted(files.items())
     }
     marker = {"files": digests, "made_by": self.made_by, **about}
-    checksummed_json.write(self._marker_path(chunk, rows), marker)
+    checksummed_json.write(store_layout.marker_path(self.path, chunk, rows), marker)
 
   def read(
     self, name: str, rows: np.ndarray | slice, columns: slice = slice(None)
@@ -174,11 +172,12 @@ class Store:
 
   def chunks_at(self, chunk: int) -> list[int]:
     """The rows that a chunk's markers name; none if the chunk is not complete."""
-    return [parse_marker(name)[1] for name in self._marker_names(f"{chunk:014d}-")]
+    names = store_layout.marker_names(self.path, chunk)
+    return [store_layout.parse_marker(name)[1] for name in names]
 
   def about(self, chunk: int, rows: int) -> dict[str, Any]:
     """What the marker of a chunk of so many rows says."""
-    return checksummed_json.read(self._marker_path(chunk, rows))
+    return checksummed_json.read(store_layout.marker_path(self.path, chunk, rows))
 
   def identity(self, rows: np.ndarray) -> dict[str, Any]:
     """What some rows depend on and what they are, without reading them.
@@ -189,7 +188,7 @@ class Store:
     Returns:
       The settings, the rows, and the digests of the files of each chunk that holds some
       of them, as its marker has them. They change with every number in a chunk. A file
-      that is changed without its marker is damage, which `verify.damage` finds.
+      that is changed without its marker is damage, which `maintenance.damage` finds.
     """
     chunks = self.chunks()
     needed_chunks = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
@@ -197,7 +196,9 @@ class Store:
       raise StoreError(
         None, f"{self.path} lacks chunk {lacking[0]} of the rows asked for"
       )
-    markers = _read_all([self._marker_path(c, chunks[c]) for c in needed_chunks])
+    markers = _read_all(
+      [store_layout.marker_path(self.path, c, chunks[c]) for c in needed_chunks]
+    )
     return {
       "settings": self.settings,
       "rows_per_chunk": self.rows_per_chunk,
@@ -222,27 +223,14 @@ class Store:
 
   def forget(self, chunk: int) -> None:
     """Removes the markers of a chunk, which then counts as missing."""
-    for name in self._marker_names(f"{chunk:014d}-"):
-      (self.path / "done" / name).unlink(missing_ok=True)
+    for name in store_layout.marker_names(self.path, chunk):
+      (store_layout.marker_folder(self.path) / name).unlink(missing_ok=True)
 
   def _open(self, name: str) -> ts.TensorStore:
     """Opens or creates an array on disk."""
     return zarr_arrays.open_array(
       self.path / name, self.columns[name], self.rows_per_chunk
     )
-
-  def _marker_path(self, chunk: int, rows: int) -> epath.Path:
-    """Where a chunk's marker is."""
-    return self.path / "done" / f"{chunk:014d}-{rows}.json"
-
-  def _marker_names(self, prefix: str = "") -> list[str]:
-    """Names of markers, half-written ones left out."""
-    folder = self.path / "done"
-    if atomic_io.is_remote(folder):
-      return [path.name for path in atomic_io.find(folder, f"{prefix}*.json")]
-    # Ten times as fast as a glob where there are thousands.
-    names = os.listdir(folder)
-    return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
 
 
 class MatrixView:
@@ -293,24 +281,13 @@ class MatrixView:
     return place | self._store.identity(self._rows)
 
 
-def check_format(path: epath.Path, manifest: Mapping[str, Any]) -> None:
-  """Raises StoreError if a store was written by a version with another format."""
-  if manifest.get("format") != _FORMAT:
-    raise StoreError(
-      None,
-      f"{path} is a store of format {manifest.get('format')}, and this version of jaxdm "
-      f"reads format {_FORMAT}: use the version that wrote it, or train again in a new "
-      "folder",
-    )
-
-
 def makers(path: epath.Path) -> list[dict[str, str]]:
   """What has written to a store, each once, the manifest's writer first.
 
-  Files that cannot be read are left out: `verify.damage` names them, and other processes
-  may replace chunks at the same time.
+  Files that cannot be read are left out: `maintenance.damage` names them, and other
+  processes may replace chunks at the same time.
   """
-  markers = atomic_io.find(path / "done", "*.json")
+  markers = store_layout.markers(path)
   distinct: list[dict[str, str]] = []
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
     for maker in pool.map(_maker, [path / "manifest.json", *markers]):
@@ -331,15 +308,6 @@ def _read_all(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   """JSON files; several at once, since a bucket takes its time for each."""
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
     return list(pool.map(checksummed_json.read, paths))
-
-
-def parse_marker(name: str) -> tuple[int, int]:
-  """Chunk and rows of a marker's file name."""
-  chunk, _, rows = name.removesuffix(".json").partition("-")
-  try:
-    return int(chunk), int(rows)
-  except ValueError as error:
-    raise StoreError(None, f"done/{name} is no marker of a chunk") from error
 
 
 def write_file(path: epath.Path, content: bytes) -> None:

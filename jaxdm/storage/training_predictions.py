@@ -46,11 +46,11 @@ def open_store(
     rows_per_chunk: models a chunk, as in the store of the models.
     provenance: see `store.Store`.
   """
-  columns = {"margins": zarr_arrays.Column(_MARGIN.name, num_train)}
+  columns = {"margins": zarr_arrays.ArraySpec(_MARGIN.name, num_train)}
   if num_classes is not None:
     smallest = np.min_scalar_type(num_classes - 1).name
     # Most are the example's label, so that they are small once compressed.
-    columns["classes"] = zarr_arrays.Column(smallest, num_train, compressed=True)
+    columns["classes"] = zarr_arrays.ArraySpec(smallest, num_train, compressed=True)
   sizes = {"num_train": num_train, "num_classes": num_classes}
   return store_lib.Store(
     path,

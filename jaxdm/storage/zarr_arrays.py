@@ -22,7 +22,7 @@ _CRC = {"name": "crc32c"}
 _ZSTD = {"name": "zstd", "configuration": {"level": 3}}
 
 
-class Column(NamedTuple):
+class ArraySpec(NamedTuple):
   """One array of a store.
 
   Attributes:
@@ -38,13 +38,15 @@ class Column(NamedTuple):
   compressed: bool = False
 
 
-def open_array(folder: epath.Path, column: Column, rows_per_chunk: int) -> ts.TensorStore:
+def open_array(
+  folder: epath.Path, array_spec: ArraySpec, rows_per_chunk: int
+) -> ts.TensorStore:
   """Opens or creates an array on disk.
 
   Raises:
     StoreError: if its description is damaged.
   """
-  spec = {**_spec(column, rows_per_chunk), "kvstore": _kvstore(folder)}
+  spec = {**_spec(array_spec, rows_per_chunk), "kvstore": _kvstore(folder)}
   try:
     return ts.open(spec, open=True, create=True).result()
   except ValueError as error:
@@ -52,7 +54,7 @@ def open_array(folder: epath.Path, column: Column, rows_per_chunk: int) -> ts.Te
 
 
 def encode_chunk(
-  name: str, column: Column, rows_per_chunk: int, chunk: int, array: np.ndarray
+  name: str, array_spec: ArraySpec, rows_per_chunk: int, chunk: int, array: np.ndarray
 ) -> dict[str, bytes]:
   """A chunk's file in an array's folder, by its path there.
 
@@ -61,7 +63,7 @@ def encode_chunk(
 
   Args:
     name: of the array, for errors.
-    column: the array.
+    array_spec: of the array.
     rows_per_chunk: of the store.
     chunk: its number.
     array: its rows.
@@ -69,9 +71,9 @@ def encode_chunk(
   Raises:
     StoreError: if a number is larger than the array's type can hold.
   """
-  spec = {**_spec(column, rows_per_chunk), "kvstore": {"driver": "memory"}}
+  spec = {**_spec(array_spec, rows_per_chunk), "kvstore": {"driver": "memory"}}
   store = ts.open(spec, create=True, context=ts.Context()).result()
-  first, dtype = chunk * rows_per_chunk, column.dtype
+  first, dtype = chunk * rows_per_chunk, array_spec.dtype
   with np.errstate(over="ignore"):
     values = np.asarray(array, dtype)
   if values.dtype.kind != "f" and not np.array_equal(values, array):
@@ -88,17 +90,19 @@ def encode_chunk(
   return {key.decode(): kvstore.read(key).result().value for key in keys}
 
 
-def _spec(column: Column, rows_per_chunk: int) -> dict[str, Any]:
+def _spec(array_spec: ArraySpec, rows_per_chunk: int) -> dict[str, Any]:
   """TensorStore's description of a zarr array of [any number of rows, columns]."""
-  tile = min(column.width, _TILE_COLUMNS) if column.by_columns else column.width
+  tile = (
+    min(array_spec.width, _TILE_COLUMNS) if array_spec.by_columns else array_spec.width
+  )
   rows = rows_per_chunk
-  codecs = [_ENDIAN, *([_ZSTD] if column.compressed else []), _CRC]
+  codecs = [_ENDIAN, *([_ZSTD] if array_spec.compressed else []), _CRC]
   metadata = {
-    "shape": [CHUNKS * rows, column.width],
-    "data_type": column.dtype,
+    "shape": [CHUNKS * rows, array_spec.width],
+    "data_type": array_spec.dtype,
     "chunk_grid": {
       "name": "regular",
-      "configuration": {"chunk_shape": [rows, -(-column.width // tile) * tile]},
+      "configuration": {"chunk_shape": [rows, -(-array_spec.width // tile) * tile]},
     },
     "codecs": [
       {

@@ -14,10 +14,17 @@ import numpy as np
 from etils import epath
 
 from jaxdm import progress as progress_lib
-from jaxdm.storage import bank, identity, polling, recall, training_predictions
+from jaxdm.storage import (
+  bank,
+  identity,
+  polling,
+  recall,
+  store_layout,
+  training_predictions,
+)
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import Collection, Subsets
-from jaxdm.training_sets import Models
+from jaxdm.training_sets import ModelSpecs
 
 CHANGES = "changes"
 
@@ -84,7 +91,7 @@ class BaseTrainer(abc.ABC):
     """What margins depend on beside labels, targets and seed, as JSON values."""
 
   @abc.abstractmethod
-  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def train_parts(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Trains models; yields margins float32[m, t] of each part of at most `rows`."""
 
   @functools.cached_property
@@ -120,7 +127,7 @@ class BaseTrainer(abc.ABC):
     dtype: str = "float32",
     keep_logits: bool = False,
     predict_training: bool = False,
-    rows_per_chunk: int = store_lib.ROWS_PER_CHUNK,
+    rows_per_chunk: int = store_layout.ROWS_PER_CHUNK,
   ) -> Collection:
     """Opens or makes a store of models on random subsets, for `collect`.
 
@@ -197,7 +204,7 @@ class BaseTrainer(abc.ABC):
     """
     masks = np.asarray(masks, bool)
     labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
-    models = Models(masks, labels_mn, np.asarray(seeds))
+    models = ModelSpecs(masks, labels_mn, np.asarray(seeds))
     rows = self.rows
     if self._folder is not None:
       return recall.recall(

@@ -86,7 +86,7 @@ def _along_rows(vectors_kc: Array, span: int) -> Array:
   return rows
 
 
-def scale(x: Array, scale_c: Array, bias_c: Array, moments: Moments) -> Array:
+def scale_and_relu(x: Array, scale_c: Array, bias_c: Array, moments: Moments) -> Array:
   """relu(scale * (x - mean) / sqrt(var + EPSILON) + bias), in the type and shape of x.
 
   Args:
@@ -108,8 +108,8 @@ def _line(scale_c: Array, bias_c: Array, moments: Moments) -> Array:
 
 
 @jax.custom_vjp
-def normalise(x: Array, scale_c: Array, bias_c: Array) -> tuple[Array, Moments]:
-  """`scale` by the batch's own moments, and those.
+def normalise_and_relu(x: Array, scale_c: Array, bias_c: Array) -> tuple[Array, Moments]:
+  """`scale_and_relu` by the batch's own moments, and those.
 
   Args:
     x: [b, h, w, c].
@@ -129,7 +129,7 @@ def _forward(x: Array, scale_c: Array, bias_c: Array) -> tuple[Any, Any]:
   sums = _sums(rows, rows**2)
   mean_c, square_c = _per_channel(sums, span) / (x.size // x.shape[-1])
   moments = Moments(mean_c, jnp.maximum(square_c - mean_c**2, 0.0))
-  y = scale(x, scale_c, bias_c, moments)
+  y = scale_and_relu(x, scale_c, bias_c, moments)
   return (y, moments), (x, scale_c, bias_c, moments)
 
 
@@ -164,4 +164,4 @@ def _backward(residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
   return x_grad.astype(x.dtype).reshape(x.shape), scale_grad_c, cotangent_c
 
 
-normalise.defvjp(_forward, _backward)
+normalise_and_relu.defvjp(_forward, _backward)

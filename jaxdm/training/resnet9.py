@@ -30,8 +30,8 @@ class BatchNormRelu(nn.Module):
     x = x.astype(self.dtype)
     if not train:
       moments = batch_norm.Moments(mean.value, var.value)
-      return batch_norm.scale(x, scale, bias, moments)
-    y, now = batch_norm.normalise(x, scale, bias)
+      return batch_norm.scale_and_relu(x, scale, bias, moments)
+    y, now = batch_norm.normalise_and_relu(x, scale, bias)
     if not self.is_initializing():
       mean.value = _MOMENTUM * mean.value + (1 - _MOMENTUM) * now.mean
       var.value = _MOMENTUM * var.value + (1 - _MOMENTUM) * now.var

@@ -22,7 +22,7 @@ from jaxdm.training.collection import Collection, Predictions, lacking, write
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.outputs import Outputs
 from jaxdm.training.speed import Speed
-from jaxdm.training_sets import Models
+from jaxdm.training_sets import ModelSpecs
 from jaxdm.typing import Array
 
 # Masks bool[m, n], labels int[n] or int[m, n], and m streams of random numbers.
@@ -146,7 +146,7 @@ class Trainer(BaseTrainer):
     """What margins depend on beside labels, targets and seed."""
     return self.fleet.identity()
 
-  def train_parts(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def train_parts(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Margins of each part; checkpoints are removed when the part is stored."""
     for logits_mtk in self._logits(parts):
       yield self._margins(logits_mtk)
@@ -163,7 +163,7 @@ class Trainer(BaseTrainer):
 
     Args:
       collection: of `open_subsets`.
-      shard: see `missing`.
+      shard: see `collection.missing`.
       progress: called with (models done, models in all).
     """
     subsets, predict_training = collection.subsets, collection.training is not None
@@ -213,7 +213,7 @@ class Trainer(BaseTrainer):
     classes_mn = output.training_logits.argmax(axis=-1)
     return Predictions(margins_mt, output.logits, margins_mn, classes_mn)
 
-  def _logits(self, parts: Iterable[Models]) -> Iterator[np.ndarray]:
+  def _logits(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Logits float32[m, t, k] of parts of at most `Fleet.rows` models each."""
     sets = (
       (part.masks_mn, part.labels_mn, [prng.stream_of(int(seed)) for seed in part.seeds])

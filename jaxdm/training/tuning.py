@@ -22,10 +22,14 @@ from jaxdm.training.config import TrainConfig
 from jaxdm.training.recipe import Recipe
 from jaxdm.training.speed import Speed
 
-_SECONDS = 60.0  # In which candidates are begun.
-_FACTOR = 4  # From one width to the next.
-MOST_WIDTH = 1024  # A call trains so many models at least, wanted or not.
-_GAIN = 0.95  # A wider candidate must take less than this share of the time.
+# Widths are numbers of models side by side. After so many seconds none is begun.
+_SECONDS = 60.0
+# Each width is so many times the one before.
+_FACTOR = 4
+# A call trains so many models at least, wanted or not.
+MOST_WIDTH = 1024
+# A wider candidate must take less than this share of the time.
+_GAIN = 0.95
 # Numbers that the operations of a step put out for all models of a device, where it was
 # found to be busy: an H200 (2026-11-26) trained ResNet-9 of width 8 on 8x8 images 1.6
 # times as fast with 1,024 models side by side as with 128, and of width 64 on 32x32

@@ -8,7 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 import jaxdm
 from jaxdm import training_sets
-from jaxdm.attribution import full_data, gradient, relabel
+from jaxdm.attribution import full_data, gradient
+from jaxdm.attribution.label_flip_scores import mean_scores, sum_scores
 from jaxdm.training import train
 
 N, MODELS, DAMPING = 24, 3, 0.3
@@ -93,7 +94,7 @@ def test_more_dimensions_than_examples_change_no_formula(n, d, damping) -> None:
   rng = np.random.default_rng(0)
   rows = rng.normal(size=(n, d)) * rng.lognormal(size=(n, 1))
   left = rng.normal(size=(7, d))
-  found = gradient._solve(jnp.float32(rows), jnp.float32(left), damping)
+  found = gradient.solve(jnp.float32(rows), jnp.float32(left), damping)
   matrix = rows.T @ rows + damping * (rows**2).sum() / n * np.eye(d)
   expected = np.linalg.solve(matrix, left.T)
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.std())
@@ -103,10 +104,10 @@ def test_relabel_scores_are_means_over_moments_too(trainer, states) -> None:
   """Of two classes: influence functions without the factor 1 - p, on its scale."""
   targets = np.array([1, 4])
   found = [
-    relabel.relabel_sum(trainer, targets, start, size, damping=DAMPING, moments=3)
+    sum_scores(trainer, targets, start, size, damping=DAMPING, moments=3)
     for start, size in ((0, 2), (2, 1))
   ]
-  scores = relabel.relabel_mean(found)
+  scores = mean_scores(found)
   t, expected, units = len(trainer.target_labels), np.zeros((2, N)), []
   for moment in MOMENTS:
     for phi_bp, odds_b in states[moment]:

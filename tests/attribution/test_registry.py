@@ -28,7 +28,7 @@ def negative_log_odds(snapshot, damping):
 def with_method(monkeypatch) -> None:
   """The registry with one more entry."""
   entry = registry.Method(
-    "#123456", "log-odds", all_classes=True, terms=negative_log_odds, gradients=True
+    "log-odds", all_classes=True, terms=negative_log_odds, gradients=True
   )
   monkeypatch.setitem(registry.METHODS, "unsure", entry)
 

@@ -5,8 +5,7 @@ import pytest
 from support.simulated import Simulated, base, cases
 
 from jaxdm import prng
-from jaxdm.brittleness import cases as cases_lib
-from jaxdm.brittleness import verdicts, verification
+from jaxdm.brittleness import score_signs, verdicts, verification
 from jaxdm.brittleness.cases import (
   Case,
   candidate_sizes,
@@ -345,7 +344,7 @@ class ReadByTarget:
 
 
 def test_scores_are_read_a_tile_of_targets_at_a_time(monkeypatch) -> None:
-  monkeypatch.setattr(cases_lib, "_TILE_TARGETS", 5)
+  monkeypatch.setattr(score_signs, "_TILE_TARGETS", 5)
   rng = np.random.default_rng(0)
   labels, target_labels = np.arange(40) % 3, np.arange(23) % 3
   scores = rng.normal(size=(23, 40)) + (target_labels[:, None] == labels)

@@ -14,7 +14,7 @@ from support.programs import TOY_OF_DRILL, start, store_of
 from experiments import fit_datamodels, train_subsets
 from experiments.ops import bank as bank_launcher
 from experiments.ops import status
-from jaxdm.storage import bank, store, verify
+from jaxdm.storage import bank, maintenance, store
 
 _DOWNLOAD = objects.download
 
@@ -69,14 +69,14 @@ def test_what_is_written_is_read_checked_and_forgotten(bucket) -> None:
   assert opened().chunks() == {0: 4, 1: 4, 2: 4}
   found = opened().read("margins", slice(4, 8), slice(250, 300))
   np.testing.assert_array_equal(found, margins[1][:, 250:300])
-  assert list(verify.damage(path)) == [] and verify.summary(path).rows == 12
+  assert list(maintenance.damage(path)) == [] and maintenance.summary(path).rows == 12
   file = opened().path / "margins/c/1/0"
   content = bytearray(file.read_bytes())
   content[7] ^= 1
   file.write_bytes(bytes(content))
-  [damage] = verify.damage(path)
+  [damage] = maintenance.damage(path)
   assert (damage.chunk, damage.file) == (1, "margins/c/1/0")
-  verify.forget(path, damage)
+  maintenance.forget(path, damage)
   assert opened().chunks() == {0: 4, 2: 4}
   names = sorted(p.name for p in (opened().path / "done").glob("*"))
   assert names == ["00000000000000-4.json", "00000000000002-4.json"]

@@ -43,7 +43,15 @@ from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.storage import array_folder, bank, identity, store, verify, zarr_arrays
+from jaxdm.storage import (
+  array_folder,
+  bank,
+  identity,
+  maintenance,
+  store,
+  store_layout,
+  zarr_arrays,
+)
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
 from jaxdm.training.config import TrainConfig
@@ -168,7 +176,7 @@ def test_masks_have_one_digest_packed_or_not() -> None:
 
 
 def test_a_matrix_in_a_store_is_told_by_its_chunks(tmp_path) -> None:
-  columns = {"a": zarr_arrays.Column("float32", 600)}
+  columns = {"a": zarr_arrays.ArraySpec("float32", 600)}
 
   def opened(path="x", **changed) -> store.Store:
     options: dict[str, Any] = {"settings": {"seed": 0}} | changed
@@ -461,7 +469,7 @@ def fit_parts_of_a_store() -> Entry:
   config = FitConfig(num_lambdas=2, tol=0.1, path_tol=0.1)
 
   def use(folder, margins) -> bool:
-    columns = {"margins": zarr_arrays.Column("float32", 3)}
+    columns = {"margins": zarr_arrays.ArraySpec("float32", 3)}
     opened = store.Store(
       folder / "store", columns=columns, settings={}, rows_per_chunk=60
     )
@@ -875,7 +883,7 @@ def test_labels_of_many_classes_take_little_room_and_come_back(tmp_path) -> None
 def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   tmp_path, monkeypatch, recwarn
 ) -> None:
-  columns = {"a": zarr_arrays.Column("float32", 2)}
+  columns = {"a": zarr_arrays.ArraySpec("float32", 2)}
   row = {"a": np.zeros((1, 2))}
 
   def opened(**options: Any) -> store.Store:
@@ -886,7 +894,7 @@ def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   assert not recwarn.list
   mine = identity.made_by()
   assert {"jaxdm", "jax", "jaxlib", "flax", "optax", "code", "device"} <= set(mine)
-  assert verify.summary(tmp_path).made_by == [mine]
+  assert maintenance.summary(tmp_path).made_by == [mine]
   other = mine | {"jax": "0.0.1", "XLA_FLAGS": "--xla_x"}
   with monkeypatch.context() as patch:
     patch.setattr(identity, "made_by", lambda: other)
@@ -898,7 +906,7 @@ def test_a_store_that_others_wrote_says_so_once_and_lists_them(
   # And whoever comes back to it hears of what came between.
   with pytest.warns(UserWarning, match="conv_backend: .* jax: stored '0.0.1'"):
     opened().write(4, row)
-  found = verify.summary(tmp_path).made_by
+  found = maintenance.summary(tmp_path).made_by
   assert found == [mine, other | {"conv_backend": "lax"}]
 
 
@@ -915,7 +923,7 @@ def test_stores_and_records_of_other_versions_are_refused_in_one_line(
 ) -> None:
   base = parts()
   opened = toy_run(tmp_path, base)
-  monkeypatch.setattr(store, "_FORMAT", 4)
+  monkeypatch.setattr(store_layout, "FORMAT", 4)
   with pytest.raises(store.StoreError, match="store of format 3, .*use the version that"):
     opened.subsets.collections()
   monkeypatch.setattr(stages, "_FORMAT", 3)

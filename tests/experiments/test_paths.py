@@ -34,7 +34,7 @@ from jaxdm.storage import (
   cache,
   checkpoint,
   checksummed_json,
-  verify,
+  maintenance,
 )
 from jaxdm.storage import store as store_lib
 
@@ -154,7 +154,7 @@ def test_all_that_is_kept_may_be_in_any_folder(tmp_path, name) -> None:
   bank.write(open_store(folder / "store"), 0, np.eye(4, 9, dtype=bool), values)
   found = open_store(folder / "store").read("margins", slice(0, 4))
   np.testing.assert_array_equal(found, values)
-  assert list(verify.damage(folder / "store")) == []
+  assert list(maintenance.damage(folder / "store")) == []
   for _ in range(2):
     checkpoint.save(folder / "fit", {"values": values}, overwrite=True)
   np.testing.assert_array_equal(checkpoint.load(folder / "fit")["values"], values)
@@ -246,7 +246,7 @@ def test_stores_need_no_hard_links(tmp_path, monkeypatch, number) -> None:
     store = open_store(tmp_path / "store")
     bank.write(store, 0, masks, margins)
   np.testing.assert_array_equal(store.read("margins", slice(0, 4)), margins)
-  assert list(verify.damage(tmp_path / "store")) == []
+  assert list(maintenance.damage(tmp_path / "store")) == []
   assert not list(tmp_path.rglob("*.partial"))
   checksummed_json.write(epath.Path(tmp_path / "note.json"), {"first": True}, new=True)
   checksummed_json.write(epath.Path(tmp_path / "note.json"), {"first": False}, new=True)

@@ -115,7 +115,7 @@ def mixed(folder, monkeypatch) -> None:
   opened = Workdir(str(folder))
 
   def write(chunk: int) -> dict:
-    columns = {"margins": zarr_arrays.Column("float32", 3)}
+    columns = {"margins": zarr_arrays.ArraySpec("float32", 3)}
     made = store.Store(opened.bank / "subsets", columns=columns, settings={})
     made.write(chunk, {"margins": np.zeros((2, 3))})
     return {stages.UNFINISHED: 1 - chunk}

@@ -24,7 +24,7 @@ from experiments.ops import bank, drill, status, toy_runs
 from experiments.runtime import launcher
 from experiments.runtime.workdir import Workdir
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.storage import checksummed_json, store, verify, zarr_arrays
+from jaxdm.storage import checksummed_json, maintenance, store, zarr_arrays
 
 start = functools.partial(programs.start, toy=TOY)
 
@@ -110,7 +110,7 @@ def test_one_job_of_two_processes_searches_as_one_does(trained, tmp_path) -> Non
   # And each process has trained some of the models.
   logs = [path.read_text() for path in folders[1].glob("logs/host-*-of-2.jsonl")]
   assert len(logs) == 2 and all("label_flip" in text for text in logs)
-  stores = [verify.summary(folder / "bank" / "changes") for folder in folders]
+  stores = [maintenance.summary(folder / "bank" / "changes") for folder in folders]
   assert stores[0].rows == stores[1].rows
 
 
@@ -130,7 +130,7 @@ def test_a_signal_ends_a_run_that_can_be_continued(tmp_path, number) -> None:
   kept = toy_runs.markers(run)
   assert kept and not complete(run)
   for path in run.glob("bank/*"):
-    assert list(verify.damage(path)) == []
+    assert list(maintenance.damage(path)) == []
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_writers_of_one_store_tear_nothing(tmp_path, capsys) -> None:
 
 @pytest.mark.slow
 def test_a_drill_sees_what_is_wrong(tmp_path, monkeypatch) -> None:
-  monkeypatch.setattr(verify, "damage", lambda path: iter(()))
+  monkeypatch.setattr(maintenance, "damage", lambda path: iter(()))
   with flagsaver.flagsaver(drill_models=20), pytest.raises(SystemExit, match="WRONG"):
     drill.flip_bytes(tmp_path, 1, np.random.default_rng(0))
 
@@ -340,7 +340,7 @@ def test_the_drill_of_scale_finds_what_it_left_out(tmp_path, monkeypatch, capsys
 def test_opening_and_reading_a_part_do_not_grow_with_the_whole(
   tmp_path, monkeypatch
 ) -> None:
-  columns = {"margins": zarr_arrays.Column("float32", 10_000)}
+  columns = {"margins": zarr_arrays.ArraySpec("float32", 10_000)}
   opened = store.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=32)
   margins = np.zeros((32, 10_000), np.float32)
   margins[:, 9_000] = np.arange(32)
@@ -393,7 +393,7 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None
   message = "error: --workdir's disk is full; make room, and the same command continues"
   assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
-    verify.sweep(path)
+    maintenance.sweep(path)
   assert toy_runs.store_files(out) == toy_runs.store_files(trained)
 
 

@@ -6,6 +6,7 @@ from etils import epath
 from support.pages import planted
 
 from experiments.studies import efficiency, moments, removal_curves
+from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.report import columns, tables
 
 
@@ -44,6 +45,12 @@ def test_the_tables_of_studies_are_described(tmp_path, name, header) -> None:
   path = epath.Path(tmp_path / f"{name}.csv")
   tables.write_rows(path, header, [])
   described(path)
+
+
+def test_verdicts_begin_with_their_own_fields() -> None:
+  fields = [name for name in Verdict._fields if name != "examples"]
+  assert list(columns.VERDICT_FIELDS) == fields
+  assert columns.VERDICT_HEADER[: len(fields)] == tuple(fields)
 
 
 def test_tables_without_a_description_have_no_dictionary(tmp_path) -> None:

@@ -19,7 +19,7 @@ from etils import epath
 from experiments.runtime import stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import prng
-from jaxdm.storage import atomic_io, bank, cache, checksummed_json, verify
+from jaxdm.storage import atomic_io, bank, cache, checksummed_json, maintenance
 from jaxdm.storage import store as store_lib
 
 ROWS, TARGETS, EXAMPLES = 4, 600, 20
@@ -133,7 +133,7 @@ def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
 def margins_of(path: pathlib.Path, chunk: int) -> np.ndarray | None:
   """Those of one chunk, if it is known to be whole; everything known must be."""
   store = open_store(path)
-  assert list(verify.damage(path)) == []
+  assert list(maintenance.damage(path)) == []
   known = store.chunks()
   for number, count in known.items():
     first = number * ROWS
@@ -218,7 +218,7 @@ def test_what_is_appended_to_a_bank_is_durable_when_it_returns(tmp_path, watch) 
   for copy in disk.copies:
     again = bank.Bank(open_store(copy, label_classes=3))
     again.refresh()
-    assert list(verify.damage(copy)) == []
+    assert list(maintenance.damage(copy)) == []
     if ids[0] in again:
       np.testing.assert_array_equal(again.margins(ids), margins)
   assert len(again) == ROWS

@@ -8,7 +8,7 @@ from jaxdm import prng
 from jaxdm.storage import bank as bank_lib
 from jaxdm.storage import polling
 from jaxdm.storage import recall as recall_lib
-from jaxdm.training_sets import Models
+from jaxdm.training_sets import ModelSpecs
 
 SETS, EXAMPLES, TARGETS = 9, 7, 3
 
@@ -19,16 +19,16 @@ def open_bank(path) -> bank_lib.Bank:
   return bank_lib.Bank(store)
 
 
-def some_models() -> Models:
+def some_models() -> ModelSpecs:
   """Different in their sets, labels or seeds; the fourth and the last are there twice."""
   rng = np.random.default_rng(0)
   masks = rng.random((SETS, EXAMPLES)) < 0.8
   labels = rng.integers(0, 4, (SETS, EXAMPLES)).astype(np.int32)
-  models = Models(masks, labels, prng.model_seeds("verify", SETS))
+  models = ModelSpecs(masks, labels, prng.model_seeds("verify", SETS))
   return models.rows(np.array([0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 8]))
 
 
-def margins_of(models: Models) -> np.ndarray:
+def margins_of(models: ModelSpecs) -> np.ndarray:
   """Told apart by every part of a model."""
   sums = (models.masks_mn * models.labels_mn) @ np.arange(1, EXAMPLES + 1)
   return (sums[:, None] + models.seeds[:, None] / 8 + np.arange(TARGETS)).astype("f4")

@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jaxdm.storage import checksummed_json, verify, zarr_arrays
+from jaxdm.storage import checksummed_json, maintenance, zarr_arrays
 from jaxdm.storage import store as store_lib
 
-COLUMNS = {"a": zarr_arrays.Column("float32", 600), "b": zarr_arrays.Column("uint8", 3)}
+COLUMNS = {
+  "a": zarr_arrays.ArraySpec("float32", 600),
+  "b": zarr_arrays.ArraySpec("uint8", 3),
+}
 
 
 def open_store(path, **changes) -> store_lib.Store:
@@ -69,7 +72,7 @@ def test_a_chunk_without_its_marker_never_happened(tmp_path) -> None:
   (tmp_path / "done" / "00000000000001-4.json").unlink()  # As if killed before it.
   (tmp_path / "a" / "c" / "1" / "0").write_bytes(b"half of a fi")
   opened = open_store(tmp_path)
-  assert opened.chunks() == {0: 4} and list(verify.damage(tmp_path)) == []
+  assert opened.chunks() == {0: 4} and list(maintenance.damage(tmp_path)) == []
   opened.write(1, arrays(seed=1))
   assert files(tmp_path) == whole
 
@@ -78,7 +81,7 @@ def test_a_longer_last_chunk_replaces_a_shorter_one(tmp_path) -> None:
   store = open_store(tmp_path)
   store.write(3, {name: a[:2] for name, a in arrays().items()})
   store.write(3, arrays())
-  assert store.chunks() == {3: 4} and list(verify.damage(tmp_path)) == []
+  assert store.chunks() == {3: 4} and list(maintenance.damage(tmp_path)) == []
   np.testing.assert_array_equal(store.read("b", slice(12, 16)), arrays()["b"])
 
 
@@ -88,12 +91,12 @@ def test_zeros_and_nan_have_files_too(tmp_path) -> None:
   data["a"][:], data["b"][:] = 0, 0
   data["a"][2, 7] = np.nan
   store.write(0, data)
-  assert list(verify.damage(tmp_path)) == []
+  assert list(maintenance.damage(tmp_path)) == []
   np.testing.assert_array_equal(open_store(tmp_path).read("a", slice(0, 4)), data["a"])
 
 
 def test_what_float16_cannot_hold_is_an_error_and_nothing_is_written(tmp_path) -> None:
-  columns = {"a": zarr_arrays.Column("float16", 3)}
+  columns = {"a": zarr_arrays.ArraySpec("float16", 3)}
   store = store_lib.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=4)
   store.write(0, {"a": np.array([[65504, -1, np.nan], [np.inf, 0, 1]], np.float32)})
   found = store.read("a", slice(0, 2))
@@ -180,20 +183,20 @@ def test_every_flipped_byte_is_noticed_and_blamed_on_its_chunk(tmp_path) -> None
       damaged = bytearray(content)
       damaged[place] ^= 1 << rng.integers(8)
       (tmp_path / name).write_bytes(damaged)
-      [found] = verify.damage(tmp_path)
+      [found] = maintenance.damage(tmp_path)
       assert found.file == name
       chunk = int(name.split("/")[2]) if "/c/" in name else None
       chunk = int(name[5:19]) if name.startswith("done") else chunk
       assert found.chunk == chunk
       checked += 1
     (tmp_path / name).write_bytes(content)
-  assert checked > 300 and list(verify.damage(tmp_path)) == []
+  assert checked > 300 and list(maintenance.damage(tmp_path)) == []
 
 
 def test_a_lost_file_is_damage(tmp_path) -> None:
   open_store(tmp_path).write(2, arrays())
   (tmp_path / "b" / "c" / "2" / "0").unlink()
-  [found] = verify.damage(tmp_path)
+  [found] = maintenance.damage(tmp_path)
   assert (found.chunk, found.file) == (2, "b/c/2/0")
 
 
@@ -215,7 +218,7 @@ def test_what_killed_writers_left_is_swept_away(tmp_path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"{")
   assert set(files(tmp_path)) > set(whole)
-  verify.sweep(tmp_path)
+  maintenance.sweep(tmp_path)
   assert files(tmp_path) == whole
 
 
@@ -299,7 +302,7 @@ def test_whatever_a_file_holds_reading_is_right_or_an_error(
   (path / name).write_bytes(changed)
   try:
     if changed != whole[name]:
-      assert [found.file for found in verify.damage(path)] == [name]
+      assert [found.file for found in maintenance.damage(path)] == [name]
     try:
       store = open_store(path)
       for chunk, rows in store.chunks().items():

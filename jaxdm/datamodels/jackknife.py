@@ -3,12 +3,12 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 import scipy.stats
+
+from jaxdm import intervals
 
 _LEAST = 5
 _ROUNDING = 1e-12
-_NORMAL_QUANTILE = 1.96
 
 
 class Interval(NamedTuple):
@@ -67,19 +67,11 @@ def _with_estimate(estimate: float, low: float, high: float) -> Interval:
 
 
 def _t_interval(centre: float, terms_s: np.ndarray) -> tuple[float, float]:
-  """95 % interval of the centre plus the mean of the terms.
-
-  Student's t with Satterthwaite's degrees of freedom, which are fewer for heavy tails,
-  and shifted for skewness (Johnson, 'Modified t tests and confidence intervals for
-  asymmetrical populations', 1978).
-  """
+  """95 % interval of the centre plus the mean of the terms."""
   count, middle = len(terms_s), centre + terms_s.mean()
   error = terms_s.std(ddof=1) / np.sqrt(count)
   if not error > _ROUNDING * np.abs(terms_s).max(initial=0):
     return middle, middle
-  tails = max(scipy.stats.kurtosis(terms_s) + 2, 1)  # 2 for normal terms.
-  freedom = np.clip(2 * count / tails, 2, count - 1)
-  skewness = scipy.stats.skew(terms_s)
-  middle += error * skewness / np.sqrt(count) * (1 + 2 * _NORMAL_QUANTILE**2) / 6
-  half = scipy.special.stdtrit(freedom, 0.975) * error
-  return middle - half, middle + half
+  skewness, tails = scipy.stats.skew(terms_s), scipy.stats.kurtosis(terms_s) + 2
+  low, high = intervals.skewed(middle, error, count, skewness, tails)
+  return float(low), float(high)

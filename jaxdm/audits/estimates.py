@@ -1,13 +1,11 @@
-"""95 % confidence intervals of means of numbers in [0, 1], and of their differences."""
+"""Means of numbers in [0, 1], and their differences, with 95 % confidence intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
-_TAIL = 0.025
-_NORMAL = 1.96
+from jaxdm import intervals
 
 
 class Estimate(NamedTuple):
@@ -61,9 +59,7 @@ def mean(sums: Sums) -> Estimate:
   variance += ((1 - value) ** 2 + value**2) / m
   number = np.maximum(m, m * binomial / variance)
   wins = value * number
-  with np.errstate(invalid="ignore"):
-    low = scipy.special.betaincinv(wins, number - wins + 1, _TAIL)
-    high = scipy.special.betaincinv(wins + 1, number - wins, 1 - _TAIL)
+  low, high = intervals.binomial(wins, number)
   has_value = sums.number > 0
   low = np.where(has_value & (wins > 0), np.minimum(low, value), 0.0)
   high = np.where(has_value & (wins < number), np.maximum(high, value), 1.0)
@@ -90,9 +86,7 @@ def difference(one: Estimate, two: Estimate) -> Estimate:
 def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
   """Sums over targets, which are a sample of those that might have been drawn.
 
-  The interval is Student's with fewer degrees of freedom for heavy tails (Satterthwaite),
-  shifted for skewness (Johnson, 'Modified t tests and confidence intervals for
-  asymmetrical populations', 1978), as in `datamodels.intervals`.
+  The interval is that of `intervals.skewed`.
 
   Args:
     count: t, targets.
@@ -109,11 +103,8 @@ def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
   variance = np.where(varies, variance, 1)
   skewness = np.where(varies, third / variance**1.5, 0)
   tails = np.where(varies, fourth / variance**2 - 1, 2)  # 2 for normal terms.
-  freedom = np.clip(2 * count / np.maximum(tails, 1), 2, count - 1)
   error = np.where(varies, np.sqrt(variance / (count - 1)) * count, 0)
-  quantile = scipy.special.stdtrit(freedom, 1 - _TAIL)
-  middle = first + error * skewness / np.sqrt(count) * (1 + 2 * _NORMAL**2) / 6
-  low, high = middle - quantile * error, middle + quantile * error
+  low, high = intervals.skewed(first, error, count, skewness, tails)
   return Estimate(first, np.minimum(low, first), np.maximum(high, first))
 
 

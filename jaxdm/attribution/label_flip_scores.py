@@ -1,18 +1,20 @@
-"""What changing a label does to some targets, by influence functions."""
+"""Scores of label flips: what a new label does to targets, by influence functions."""
 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import devices, training_sets
+from jaxdm import devices, numerics, training_sets
 from jaxdm.attribution import full_data, gradient
 from jaxdm.training.trainer import Trainer
+from jaxdm.typing import Array
 
 _BLOCK_EXAMPLES = 1024
 
 
-class RelabelSum(NamedTuple):
+class ScoreSum(NamedTuple):
   """Relabel scores of some models, added up over models and moments of training.
 
   Attributes:
@@ -28,7 +30,38 @@ class RelabelSum(NamedTuple):
   units: np.ndarray
 
 
-def relabel_sum(
+@numerics.pinned()
+@jax.jit
+def scores_of_model(
+  model: gradient.Gradients,
+  logits_bkd: Array,
+  labels_b: Array,
+  damping: Array | float,
+) -> Array:
+  """What changing an example's label takes from a target's log-odds, to first order.
+
+  The cross-entropies of two labels differ by the difference of their logits, so that a
+  change from y to c has the gradient of z_y - z_c where leaving the example out has
+  (1 - p) phi: see `gradient.influence`, whose Hessian this shares.
+
+  Args:
+    model: the model.
+    logits_bkd: float32, gradients of some training examples' logits.
+    labels_b: int32, the labels that they have.
+    damping: as for `gradient.influence`.
+
+  Returns:
+    float32[t, b, k], in logits; 0 for the label that an example has.
+  """
+  own_bd = jnp.take_along_axis(logits_bkd, labels_b[:, None, None], axis=1)
+  change = own_bd - logits_bkd
+  rows_nd, change_cd = gradient.newton_rows(model), change.reshape(-1, change.shape[-1])
+  solution = gradient.solve(rows_nd, change_cd, damping)
+  scores_tb = jnp.dot(model.target_td, solution, precision="highest")
+  return scores_tb.reshape(-1, *change.shape[:2])
+
+
+def sum_scores(
   trainer: Trainer,
   targets: np.ndarray,
   start: int,
@@ -36,7 +69,7 @@ def relabel_sum(
   *,
   damping: float,
   moments: int,
-) -> RelabelSum:
+) -> ScoreSum:
   """What every new label of every example takes from some targets.
 
   Args:
@@ -44,7 +77,7 @@ def relabel_sum(
     targets: int[u].
     start: number of the first model.
     size: how many are trained together.
-    damping: see `gradient.relabel`.
+    damping: see `scores_of_model`.
     moments: at how many moments of training, evenly spread.
   """
   fleet, labels = trainer.fleet, trainer.labels
@@ -66,16 +99,16 @@ def relabel_sum(
       logits = fleet.class_gradients(variables, fleet.values[block], keys)
       for i in unit:
         of_model = devices.row(logits, i)
-        part = gradient.relabel(gradients[i], of_model, labels[block], damping) / unit[i]
+        part = scores_of_model(gradients[i], of_model, labels[block], damping) / unit[i]
         total[:, block[:fresh]] += np.asarray(part)[:, :fresh]
     terms += len(unit)
     if moment == 1:
       units = list(unit.values())
     del outputs, gradients  # Before the next are computed.
-  return RelabelSum(total, np.array(terms), np.array(units))
+  return ScoreSum(total, np.array(terms), np.array(units))
 
 
-def relabel_mean(sums: list[RelabelSum]) -> np.ndarray:
+def mean_scores(sums: list[ScoreSum]) -> np.ndarray:
   """The mean over the models and moments of all sums, float32[u, n, k], in logits."""
   total = np.sum([one.scores for one in sums], axis=0, dtype=np.float64)
   unit = np.concatenate([one.units for one in sums]).mean()

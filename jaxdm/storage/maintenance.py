@@ -1,4 +1,4 @@
-"""Verifies every byte of stores, repairs and merges them, and says what they hold.
+"""Checks every byte of stores, repairs and merges them, and says what they hold.
 
 All of it works on the folder alone, without the settings that it was made with.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from jaxdm.storage import atomic_io, checksummed_json, store
+from jaxdm.storage import atomic_io, checksummed_json, store, store_layout, zarr_arrays
 from jaxdm.storage.checksummed_json import StoreError
 
 
@@ -39,8 +39,8 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
     metadata = {}
   for name, digest in metadata.items():
     yield from _compare(None, root, f"{name}/zarr.json", digest)
-  for marker in atomic_io.find(root / "done", "*.json"):
-    chunk, _ = store.parse_marker(marker.name)
+  for marker in store_layout.markers(root):
+    chunk, _ = store_layout.parse_marker(marker.name)
     try:
       files = checksummed_json.read(marker)["files"]
     except (StoreError, KeyError) as error:
@@ -72,9 +72,9 @@ def summary(path: str | epath.PathLike) -> Summary:
   root = epath.Path(path)
   first = checksummed_json.read(root / "manifest.json")["made_by"]
   made_by: list[dict[str, str]] = [first]
-  rows, totals, markers = 0, dict[str, int](), atomic_io.find(root / "done", "*.json")
+  rows, totals, markers = 0, dict[str, int](), store_layout.markers(root)
   for marker in markers:
-    rows += store.parse_marker(marker.name)[1]
+    rows += store_layout.parse_marker(marker.name)[1]
     about = checksummed_json.read(marker)
     maker = about.get("made_by", first)
     if maker not in made_by:
@@ -89,7 +89,9 @@ def reopen(path: str | epath.PathLike) -> store.Store:
   """A store that exists, with the settings that it was made with, to read from."""
   root = epath.Path(path)
   manifest = checksummed_json.read(root / "manifest.json")
-  columns = {name: store.Column(*c) for name, c in manifest.pop("columns").items()}
+  columns = {
+    name: zarr_arrays.ArraySpec(*c) for name, c in manifest.pop("columns").items()
+  }
   own = ("format", "rows_per_chunk", "metadata", "made_by")
   settings = {name: value for name, value in manifest.items() if name not in own}
   return store.Store(root, columns=columns, settings=settings)
@@ -102,7 +104,7 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
   """
   root = epath.Path(path)
   if damage.chunk is not None:
-    for marker in atomic_io.find(root / "done", f"{damage.chunk:014d}-*.json"):
+    for marker in store_layout.markers(root, damage.chunk):
       marker.unlink(missing_ok=True)
   (root / damage.file).unlink(missing_ok=True)
 
@@ -138,16 +140,16 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   mine, theirs = epath.Path(path), epath.Path(other)
   manifests = [checksummed_json.read(root / "manifest.json") for root in (mine, theirs)]
   for root, manifest in zip((mine, theirs), manifests, strict=True):
-    store.check_format(root, manifest)
+    store_layout.check_format(root, manifest)
     manifest.pop("made_by")
   if wrong := checksummed_json.differences(*manifests):
     raise StoreError(None, f"{theirs} holds other models: {'; '.join(wrong)}")
   have = dict(
-    store.parse_marker(marker.name) for marker in atomic_io.find(mine / "done", "*.json")
+    store_layout.parse_marker(marker.name) for marker in store_layout.markers(mine)
   )
   copied = incomplete = 0
-  for marker in atomic_io.find(theirs / "done", "*.json"):
-    chunk, rows = store.parse_marker(marker.name)
+  for marker in store_layout.markers(theirs):
+    chunk, rows = store_layout.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
     about = checksummed_json.read(marker)
@@ -158,11 +160,11 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     for file, digest in about["files"].items():
       if checksummed_json.digest(contents[file]) != digest:
         raise StoreError(None, f"{theirs / file} is damaged: its digest differs")
-    for old in atomic_io.find(mine / "done", f"{chunk:014d}-*.json"):
+    for old in store_layout.markers(mine, chunk):
       old.unlink(missing_ok=True)
     for file, content in contents.items():
       store.write_file(mine / file, content)
-    checksummed_json.write(mine / "done" / marker.name, about)
+    checksummed_json.write(store_layout.marker_path(mine, chunk, rows), about)
     copied += 1
   return copied, incomplete
 

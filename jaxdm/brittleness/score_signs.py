@@ -1,0 +1,77 @@
+"""Whether scores have the sign that searches take them to have."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.special
+
+from jaxdm.lasso import design
+
+_TILE_TARGETS = 1024
+# The chance of calling scores without information wrong.
+_WRONG_SIGN = 1e-6
+
+
+def check_sign(
+  method: str, scores_tn: design.Matrix, labels: np.ndarray, target_labels: np.ndarray
+) -> None:
+  """Raises ValueError on NaN, and if targets' own classes have clearly lower scores.
+
+  Every class counts alike: one that is spread out is farther from itself than from
+  others, but on average over classes examples are nearer to their own (the energy
+  distance of Szekely and Rizzo is never negative). How clear it is follows from how much
+  targets differ, and how much examples do: scores of noise that all targets share are
+  not called wrong. Degrees of freedom are Satterthwaite's.
+  """
+  targets_k = np.bincount(target_labels, minlength=int(np.max(labels)) + 1)
+  classes = [k for k in np.unique(labels) if targets_k[k] > 1]
+  means_tk, means_kn = _class_means(method, scores_tn, classes, labels, target_labels)
+  if len(classes) < 2:
+    return
+  excess, variance, spread = 0.0, 0.0, 0.0
+  for i, k in enumerate(classes):
+    of_k = means_tk[target_labels == k]
+    excess_t = of_k[:, i] - np.delete(of_k, i, axis=1).mean(axis=1)
+    of_examples = means_kn[:, labels == k]
+    excess_n = of_examples[i] - np.delete(of_examples, i, axis=0).mean(axis=0)
+    excess += excess_t.mean()
+    for values in (excess_t, excess_n):
+      if len(values) > 1:
+        part = values.var(ddof=1) / len(values)
+        variance += part
+        spread += part**2 / (len(values) - 1)
+  freedom = variance**2 / spread if spread else 1e9
+  t = excess / np.sqrt(max(variance, 1e-300))
+  if scipy.special.stdtr(freedom, t) < _WRONG_SIGN:
+    raise ValueError(
+      f"scores of {method} have the wrong sign: the examples that support a target most "
+      "must have the highest ones, and those of its own class have lower ones than others"
+    )
+
+
+def _class_means(
+  method: str,
+  scores_tn: design.Matrix,
+  classes: Sequence[int],
+  labels: np.ndarray,
+  target_labels: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Means over each class's examples and targets; ValueError on NaN.
+
+  Returns:
+    float64[t, k], of the scores of a class's examples, and float64[k, n], of those for a
+    class's targets.
+  """
+  num_targets, num_train = scores_tn.shape
+  means_tk = np.empty((num_targets, len(classes)))
+  sums_kn = np.zeros((len(classes), num_train))
+  for start in range(0, num_targets, _TILE_TARGETS):
+    part = slice(start, start + _TILE_TARGETS)
+    tile_un = scores_tn[part]
+    if np.isnan(tile_un).any():
+      raise ValueError(f"scores of {method} contain NaN")
+    for i, k in enumerate(classes):
+      means_tk[part, i] = tile_un[:, labels == k].mean(axis=1, dtype=np.float64)
+      sums_kn[i] += tile_un[target_labels[part] == k].sum(axis=0, dtype=np.float64)
+  counts_k = np.bincount(target_labels, minlength=max(classes, default=0) + 1)
+  return means_tk, sums_kn / counts_k[list(classes), None]
