@@ -30,7 +30,13 @@ import numpy as np
 from etils import epath
 
 from experiments import fit_datamodels
-from experiments.runtime import audit_files, launcher, margin_files, stages
+from experiments.runtime import (
+  audit_files,
+  base_models,
+  launcher,
+  margin_files,
+  stages,
+)
 from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
@@ -177,6 +183,9 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
       if predictions.data is None
       else audit_pictures.draw(predictions.data, result, pairs)
     )
+    if isinstance(source, Run) and base_models.exist(source):
+      margins_rt = base_models.load(source).margins_rt
+      base_models.print_if_poor(margins_rt, source.dataset.test_labels)
     _print_worst(predictions, result)
     write_table(folder / "audit.csv", predictions, result, pairs)
     for name, picture in pictures.items():

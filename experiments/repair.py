@@ -122,6 +122,7 @@ def _report(
   ]
   table = folder / f"{STAGE}.csv"
   tables.write_rows(table, ("change", *tables.VERDICT_HEADER), rows)
+  base_models.print_if_poor(base_margins_rt, data.test_labels)
   by_change = {
     change: removals.summarise_search(
       table.name, f"{STAGE}: targets repaired by {change}", verdicts, data

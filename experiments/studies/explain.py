@@ -323,6 +323,7 @@ def main(run: Run) -> dict[str, Any]:
     label = own if is_wrong else int(rival_t[target])
     outcomes = [outcome("nothing changed", base.margins_rt[:, target])]
     outcomes += train(run.trainer, target, changes, label, run.bar("explain"))
+    base_models.print_if_poor(base.margins_rt, data.test_labels)
     _print(subject, outcomes)
     header = ("change", "place", "index", "class", "source", "weight")
     tables.write_rows(run.workdir.path / f"{stage}.csv", header, _rows(subject, changes))

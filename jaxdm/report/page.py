@@ -81,6 +81,7 @@ def page(
   sections: Sequence[Section],
   *,
   opening: Sequence[str] = (),
+  warning: str = "",
   browser: Browser | None = None,
 ) -> str:
   """The whole page.
@@ -89,10 +90,13 @@ def page(
     title: its heading.
     sections: in order.
     opening: paragraphs before the first section.
+    warning: a paragraph before these that stands out; empty: there is none.
     browser: what the section `TARGETS` shows.
   """
   template = _templates().get_template("report.html")
-  return template.render(title=title, sections=sections, opening=opening, browser=browser)
+  return template.render(
+    title=title, sections=sections, opening=opening, warning=warning, browser=browser
+  )
 
 
 @functools.cache

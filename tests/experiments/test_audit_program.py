@@ -15,6 +15,7 @@ from experiments import audit, fit_datamodels, pipeline, report, train_subsets
 from experiments.ops import bank as bank_launcher
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
+from jaxdm.report import opening
 
 
 def run(folder: pathlib.Path, *stages, **changes: str | None) -> Run:
@@ -29,10 +30,13 @@ def rows_of(folder: pathlib.Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def test_a_workdir_is_audited(tmp_path, capsys) -> None:
+def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
+  monkeypatch.setattr(opening, "_LEAST_GAIN", 1.0)  # All models are poor.
   folder = tmp_path / "run"
   run(folder, train_subsets, audit, audit="true")
-  assert "run fit_datamodels first" in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert "run fit_datamodels first" in text
+  assert "these models are poor" in text.partition("label quality")[0]
   without = rows_of(folder)
   assert {row["support"] for row in without} == {""}
   opened = run(folder, fit_datamodels, audit)
