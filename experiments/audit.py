@@ -162,7 +162,7 @@ def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
     print(f"{i:>8}  {names}{quality:<22}{predictions.source(i)}")
 
 
-def main(source: Run | TrainingPredictions) -> dict[str, Any]:
+def write_audit(source: Run | TrainingPredictions) -> dict[str, Any]:
   """Audits, and writes table, summary and pictures."""
   predictions = predictions_of(source) if isinstance(source, Run) else source
   folder = predictions.workdir.path
@@ -202,6 +202,15 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
   return stages.run(
     predictions.workdir, STAGE, predictions.settings, work, predictions.inputs
   )
+
+
+def main(source: Run | TrainingPredictions) -> dict[str, Any]:
+  """Audits, and says where the results are."""
+  summary, workdir = write_audit(source), source.workdir
+  pictures = [path.name for path in atomic_io.find(workdir.path, "audit_*.png")]
+  names = ("audit.csv", "audit.json", *sorted(pictures))
+  stages.say_written(workdir, names, to_report=isinstance(source, Run))
+  return summary
 
 
 def open_any() -> Run | TrainingPredictions:

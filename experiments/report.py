@@ -206,7 +206,7 @@ def _write(
   atomic_io.write_json(out / "summary.json", summary)
   with atomic_io.writing(out / "report.html", "w") as file:
     file.write(text)
-  print(f"read {out / 'report.html'}")
+  print(f"Open {out / 'report.html'} in a browser")
 
 
 def write_files_report(files: margin_files.Files) -> dict[str, Any]:

@@ -339,7 +339,9 @@ def main(run: Run) -> dict[str, Any]:
   settings = {"target": target, "ks": ks, "explain_models": MODELS.value}
   if is_wrong:  # Of targets that are right, what earlier versions wrote still holds.
     settings["repairs"] = True
-  return stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
+  summary = stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
+  stages.say_written(run.workdir, (f"{stage}.csv", f"{stage}.png"), to_report=True)
+  return summary
 
 
 PROGRAM = launcher.Program(main)

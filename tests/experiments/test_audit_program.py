@@ -71,8 +71,12 @@ def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
   assert pictures >= {"audit_suspicious.png", "audit_memorised.png", "audit_opposed.png"}
   assert summary["captions"].keys() == pictures
   before = contents(folder)
+  capsys.readouterr()
   run(folder, audit)
   assert contents(folder) == before
+  text = capsys.readouterr().out
+  assert all(str(folder / name) in text for name in {"audit.csv", *pictures})
+  assert "next: python -m experiments.pipeline" in text
 
 
 def test_a_workdir_without_predictions_says_how_to_add_them(tmp_path) -> None:
@@ -102,13 +106,15 @@ def files(tmp_path) -> dict[str, str]:
   return {name: str(tmp_path / f"{name}.npy") for name in arrays}
 
 
-def test_files_are_audited_and_remembered(tmp_path, files) -> None:
+def test_files_are_audited_and_remembered(tmp_path, files, capsys) -> None:
   folder = tmp_path / "run"
   start(audit.PROGRAM, folder, toy=files)
   rows = rows_of(folder)
   worst = min(rows, key=lambda row: float(row["label_quality"]))
   assert worst["index"] == "4" and worst["suggested_label"] == "2"
   assert not list(folder.glob("*.png"))
+  text = capsys.readouterr().out
+  assert f"written: {folder / 'audit.csv'}" in text and "next: " not in text
   before = contents(folder)
   start(audit.PROGRAM, folder, toy={})
   assert contents(folder) == before

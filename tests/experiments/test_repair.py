@@ -84,7 +84,10 @@ def test_repairs_make_planted_targets_right(tmp_path, capsys, monkeypatch) -> No
     }
     assert shares["influence"] > shares["random"]
     assert (tmp_path / "run" / "repair.png").stat().st_size > 1000
-    text = capsys.readouterr().out
+    text, folder = capsys.readouterr().out, tmp_path / "run"
+    assert f"written: {folder / 'repair.csv'}, {folder / 'repair.png'}\n" in text
+    # There is no search for removals yet, without which there is no report.
+    assert f"next: python -m experiments.pipeline --workdir={folder} shows" in text
     assert "these models are poor" in text.partition("targets repaired by removal")[0]
     assert "targets repaired by removal" in text and "targets repaired by relabel" in text
     best = [r for r in rows if r["method"] == "datamodel" and r["censored"] == "False"]
