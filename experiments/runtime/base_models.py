@@ -27,6 +27,10 @@ from jaxdm.storage import array_folder, checksummed_json
 
 _LOGITS = "logits"
 _MARGINS = "margins"  # In place of logits, of a function of the user.
+# Of targets that models get wrong.
+LABEL_FIRST = (
+  "look first whether the target's own label is right: targets.csv has its file"
+)
 # What earlier versions wrote instead of the folder.
 _OLD_FILE = "base_models.npz"
 

@@ -144,6 +144,7 @@ def test_a_story_changes_what_helps_and_shows_both_sides(
     )
     pictured = tmp_path / "run" / f"explain_{target}.png"
     assert f"{pictured}\nnext: python -m experiments" in text
+    assert ("look first whether the target's own label" in text) == is_wrong
     assert "warning: these models are poor" in text
     assert f"target {target} ({own}, {name}): models on all data predict" in text
     assert text.count(f"{other if is_wrong else own} (2 of 2)") == 1

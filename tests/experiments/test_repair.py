@@ -88,6 +88,9 @@ def test_repairs_make_planted_targets_right(tmp_path, capsys, monkeypatch) -> No
     assert f"written: {folder / 'repair.csv'}, {folder / 'repair.png'}\n" in text
     # There is no search for removals yet, without which there is no report.
     assert f"next: python -m experiments.pipeline --workdir={folder} shows" in text
+    told_first, _, after = text.partition("targets repaired by removal")
+    assert "look first whether the target's own label is right" in told_first
+    assert after.count("correct ones should not be removed") == 1
     assert "these models are poor" in text.partition("targets repaired by removal")[0]
     assert "targets repaired by removal" in text and "targets repaired by relabel" in text
     best = [r for r in rows if r["method"] == "datamodel" and r["censored"] == "False"]
