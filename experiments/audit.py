@@ -136,25 +136,38 @@ def write_table(
   tables.write_rows(path, (*header, *ends, "stand_in"), rows)
 
 
+def _suspicious(result: Audit) -> np.ndarray:
+  """Examples whose label quality and its interval are below 0.5, the lowest first."""
+  doubted = result.suspicious
+  return doubted[result.label_quality.high[doubted] < 0.5]
+
+
 def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
   doubted = result.suspicious
-  quality, memorisation = result.label_quality, result.memorisation
+  memorisation = result.memorisation
   return {
     "examples": len(result.labels),
     "models": len(predictions.margins_mn),
     "mean_consistency": float(np.nanmean(result.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
     "other_label_suggested": len(doubted),
-    "suspicious": int((quality.high[doubted] < 0.5).sum()),
+    "suspicious": len(_suspicious(result)),
     "memorised": int((memorisation.low > MEMORISED).sum()),
   }
 
 
 def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
-  """The most suspicious labels."""
+  """The most suspicious labels, and how many there are."""
+  found = _suspicious(result)
+  print(
+    f"suspicious labels: {len(found)}, whose label quality and its interval are below "
+    f"0.5; models suggest another label for {len(result.suspicious)} examples"
+  )
+  if not found.size:
+    return
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
-  for i in result.suspicious[:_PRINTED]:
+  for i in found[:_PRINTED]:
     value, low, high = (part[i] for part in result.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
     labels = result.labels[i], result.suggested_labels[i]

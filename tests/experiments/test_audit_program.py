@@ -36,11 +36,12 @@ def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
   run(folder, train_subsets, audit, audit="true")
   text = capsys.readouterr().out
   assert "run fit_datamodels first" in text
-  assert "these models are poor" in text.partition("label quality")[0]
+  assert "these models are poor" in text.partition("suspicious labels: ")[0]
   without = rows_of(folder)
   assert {row["support"] for row in without} == {""}
   opened = run(folder, fit_datamodels, audit)
-  assert "audit: done again with what is there, since: new " in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert "audit: done again with what is there, since: new " in text
   rows, data = rows_of(folder), opened.dataset
   assert [row["index"] for row in rows] == [str(i) for i in range(48)]
   assert [row["source"] for row in rows] == list(data.train_sources)
@@ -66,7 +67,12 @@ def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
   doubted = [row for row in rows if row["suggested_label"] != row["label"]]
   summary = json.loads((folder / "audit.json").read_text())
   assert summary["other_label_suggested"] == len(doubted) > 0
-  assert 0 < summary["suspicious"] <= len(doubted)
+  sure = [row for row in doubted if float(row["label_quality_high"]) < 0.5]
+  assert 0 < summary["suspicious"] == len(sure) < len(doubted)
+  assert f"suspicious labels: {len(sure)}," in text
+  listed = [line.split()[0] for line in text.splitlines() if "fashion:train[" in line]
+  sure.sort(key=lambda row: float(row["label_quality"]))
+  assert listed == [row["index"] for row in sure[:10]]
   pictures = {path.name for path in folder.glob("audit_*.png")}
   assert pictures >= {"audit_suspicious.png", "audit_memorised.png", "audit_opposed.png"}
   assert summary["captions"].keys() == pictures
