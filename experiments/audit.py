@@ -30,7 +30,13 @@ import numpy as np
 from etils import epath
 
 from experiments import fit_datamodels
-from experiments.runtime import audit_files, launcher, margin_files, stages
+from experiments.runtime import (
+  audit_files,
+  base_models,
+  launcher,
+  margin_files,
+  stages,
+)
 from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
@@ -130,25 +136,38 @@ def write_table(
   tables.write_rows(path, (*header, *ends, "stand_in"), rows)
 
 
+def _suspicious(result: Audit) -> np.ndarray:
+  """Examples whose label quality and its interval are below 0.5, the lowest first."""
+  doubted = result.suspicious
+  return doubted[result.label_quality.high[doubted] < 0.5]
+
+
 def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
   doubted = result.suspicious
-  quality, memorisation = result.label_quality, result.memorisation
+  memorisation = result.memorisation
   return {
     "examples": len(result.labels),
     "models": len(predictions.margins_mn),
     "mean_consistency": float(np.nanmean(result.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
     "other_label_suggested": len(doubted),
-    "suspicious": int((quality.high[doubted] < 0.5).sum()),
+    "suspicious": len(_suspicious(result)),
     "memorised": int((memorisation.low > MEMORISED).sum()),
   }
 
 
 def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
-  """The most suspicious labels."""
+  """The most suspicious labels, and how many there are."""
+  found = _suspicious(result)
+  print(
+    f"suspicious labels: {len(found)}, whose label quality and its interval are below "
+    f"0.5; models suggest another label for {len(result.suspicious)} examples"
+  )
+  if not found.size:
+    return
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
-  for i in result.suspicious[:_PRINTED]:
+  for i in found[:_PRINTED]:
     value, low, high = (part[i] for part in result.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
     labels = result.labels[i], result.suggested_labels[i]
@@ -156,7 +175,7 @@ def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
     print(f"{i:>8}  {names}{quality:<22}{predictions.source(i)}")
 
 
-def main(source: Run | TrainingPredictions) -> dict[str, Any]:
+def write_audit(source: Run | TrainingPredictions) -> dict[str, Any]:
   """Audits, and writes table, summary and pictures."""
   predictions = predictions_of(source) if isinstance(source, Run) else source
   folder = predictions.workdir.path
@@ -177,6 +196,9 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
       if predictions.data is None
       else audit_pictures.draw(predictions.data, result, pairs)
     )
+    if isinstance(source, Run) and base_models.exist(source):
+      margins_rt = base_models.load(source).margins_rt
+      base_models.print_if_poor(margins_rt, source.dataset.test_labels)
     _print_worst(predictions, result)
     write_table(folder / "audit.csv", predictions, result, pairs)
     for name, picture in pictures.items():
@@ -193,6 +215,15 @@ def main(source: Run | TrainingPredictions) -> dict[str, Any]:
   return stages.run(
     predictions.workdir, STAGE, predictions.settings, work, predictions.inputs
   )
+
+
+def main(source: Run | TrainingPredictions) -> dict[str, Any]:
+  """Audits, and says where the results are."""
+  summary, workdir = write_audit(source), source.workdir
+  pictures = [path.name for path in atomic_io.find(workdir.path, "audit_*.png")]
+  names = ("audit.csv", "audit.json", *sorted(pictures))
+  stages.say_written(workdir, names, to_report=isinstance(source, Run))
+  return summary
 
 
 def open_any() -> Run | TrainingPredictions:

@@ -63,6 +63,7 @@ def report_search(
     qualities: of the methods' predictions of held-out models, by method.
   """
   tables.write_verdicts(table, verdicts, base_margins_rt, dataset)
+  base_models.print_if_poor(base_margins_rt, dataset.test_labels)
   title = f"{table.stem}: share flipped by"
   summary = summarise_search(table.name, title, verdicts, dataset, qualities)
   return {

@@ -32,7 +32,7 @@ def main(run: Run) -> None:
   if processes.is_follower():
     return
   if run.experiment.audit.audit:
-    audit.main(run)
+    audit.write_audit(run)
   report.main(run)
 
 

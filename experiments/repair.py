@@ -1,6 +1,9 @@
-"""Finds how few training images must change before a wrong prediction is right.
+"""Finds some training images whose change makes a wrong prediction right.
 
   python -m experiments.repair --workdir=runs/fashion
+
+Look first whether the labels of these targets are right: if a label is wrong, correct it,
+and nothing else has to change.
 
 It searches targets that models on all data get wrong: a sample of them, or those that
 --search_targets=3,14 names in this command; targets.csv lists all. In one search the
@@ -10,6 +13,9 @@ of the class that models predict: the most similar ones, or random ones. The met
 'relabel' scores what the new label does. A repair counts only when models trained on the
 changed images, on seeds that the search never saw, have a margin whose lower confidence
 bound is at least 0.
+
+The result is the smallest change that its search verified; others may be smaller. It says
+which images the wrong answer depends on, and is no advice to remove correct ones.
 
 repair.csv lists the changed images of every target (column changed: their numbers), and
 repair.png is drawn. The next report shows them. Settings of the search that are given
@@ -42,6 +48,10 @@ from jaxdm.report import columns, page, pictures, tables, words
 from jaxdm.storage import atomic_io
 
 STAGE = "repair"
+_NO_ADVICE = (
+  "images that are named here are those that the wrong answer depends on; correct ones "
+  "should not be removed"
+)
 
 
 def main(run: Run) -> dict[str, Any]:
@@ -55,6 +65,7 @@ def main(run: Run) -> dict[str, Any]:
   )
 
   def work() -> dict[str, Any]:
+    print(base_models.LABEL_FIRST)
     rival_t = methods.rival_classes(run, base.logits_rtk)
     known = methods.scores(run, compare.names) | others
     scores = methods.for_repairs(known, data, rival_t)
@@ -84,7 +95,9 @@ def main(run: Run) -> dict[str, Any]:
   # A group of its own: the targets are not those of the other searches.
   settings = run.settings("search")["search"] | dataclasses.asdict(compare)
   depends_on = {STAGE: settings} | score_files.settings(others)
-  return stages.run(run.workdir, STAGE, depends_on, work, inputs)
+  summary = stages.run(run.workdir, STAGE, depends_on, work, inputs)
+  stages.say_written(run.workdir, (f"{STAGE}.csv", f"{STAGE}.png"), to_report=True)
+  return summary
 
 
 def _compare(run: Run) -> CompareConfig:
@@ -122,12 +135,14 @@ def _report(
   ]
   table = folder / f"{STAGE}.csv"
   tables.write_rows(table, ("change", *columns.VERDICT_HEADER), rows)
+  base_models.print_if_poor(base_margins_rt, data.test_labels)
   by_change = {
     change: removals.summarise_search(
       table.name, f"{STAGE}: targets repaired by {change}", verdicts, data
     )
     for change, verdicts in verdicts_of.items()
   }
+  print(_NO_ADVICE)
   figure = pictures.shares(
     data, verdicts_of["removal"], verdicts_of["relabel"], "repaired"
   )

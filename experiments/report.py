@@ -35,7 +35,7 @@ from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.report import page, pictures, sections, tables
 from jaxdm.report.browser import make_browser
-from jaxdm.report.opening import opening
+from jaxdm.report.opening import constant_accuracy, opening, warning
 from jaxdm.storage import atomic_io
 
 OUT = define_path(
@@ -206,7 +206,7 @@ def _write(
   atomic_io.write_json(out / "summary.json", summary)
   with atomic_io.writing(out / "report.html", "w") as file:
     file.write(text)
-  print(f"read {out / 'report.html'}")
+  print(f"Open {out / 'report.html'} in a browser")
 
 
 def write_files_report(files: margin_files.Files) -> dict[str, Any]:
@@ -270,6 +270,7 @@ def write_run_report(run: Run) -> dict[str, Any]:
     "What these predictions hang on",
     sections.of_experiment(summary, drawn | results.study_pictures),
     opening=opening(summary),
+    warning=warning(summary),
     browser=make_browser(
       results.data, base_margins_rt, results.models, searches, results.audit_rows
     ),
@@ -280,7 +281,7 @@ def write_run_report(run: Run) -> dict[str, Any]:
 
 def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
   """Everything that the page says, for summary.json."""
-  labels, removals = results.data.test_labels, results.removals
+  removals = results.removals
   found = {v.target for v in removals}
   lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in sorted(found)]
   searches = {
@@ -294,7 +295,7 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
     "settings": results.settings,
     "wrong_targets": results.wrong_targets,
     "captions": captions | results.study_captions,
-    "constant_accuracy": float(np.bincount(labels).max() / len(labels)),
+    "constant_accuracy": constant_accuracy(results.data.test_labels),
     "hardly_right": sum(low <= 0 for low in lows),
     **{
       stage: summary | searches.get(stage, {})

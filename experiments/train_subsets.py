@@ -82,7 +82,9 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     if shard[0] == 0:
       tables.write_examples(run.workdir.path / "examples.csv", run.dataset)
     if shard[0] == 0 and not base_models.exist(run):
-      base_models.train_all(run)
+      margins_rt = base_models.train_all(run).margins_rt
+      labels = run.dataset.test_labels
+      progress_bar.say(base_models.describe_accuracy(margins_rt, labels))
     collections = run.subsets.collections()
     for collection in collections:
       _report_repeated(collection)

@@ -22,10 +22,15 @@ from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
+from jaxdm.report import opening
 from jaxdm.storage import array_folder, checksummed_json
 
 _LOGITS = "logits"
 _MARGINS = "margins"  # In place of logits, of a function of the user.
+# Of targets that models get wrong.
+LABEL_FIRST = (
+  "look first whether the target's own label is right: targets.csv has its file"
+)
 # What earlier versions wrote instead of the folder.
 _OLD_FILE = "base_models.npz"
 
@@ -74,6 +79,28 @@ def load(run: Run) -> BaseModels:
     return BaseModels(outputs, None, {})
   base_margins = margins.correct_class_margins(outputs, run.dataset.test_labels)
   return BaseModels(base_margins, outputs, arrays)
+
+
+def describe_accuracy(margins_rt: np.ndarray, target_labels: np.ndarray) -> str:
+  """How often models on all data are right, with a warning if that is hardly ever."""
+  shares = _accuracies(margins_rt, target_labels)
+  lines = opening.accuracies(*shares), opening.poor_models(*shares)
+  return "\n".join(line for line in lines if line)
+
+
+def print_if_poor(margins_rt: np.ndarray, target_labels: np.ndarray) -> None:
+  """Says in a line, before results of models on all data, that these are poor."""
+  shares = _accuracies(margins_rt, target_labels)
+  if opening.poor_models(*shares):
+    print(
+      "warning: these models are poor, and what follows says little: "
+      f"{opening.accuracies(*shares)}"
+    )
+
+
+def _accuracies(margins_rt: np.ndarray, target_labels: np.ndarray) -> tuple[float, float]:
+  """The models' accuracy, and that of a constant answer."""
+  return float((margins_rt > 0).mean()), opening.constant_accuracy(target_labels)
 
 
 def exist(run: Run) -> bool:

@@ -1,6 +1,6 @@
 """Records of the stages of an experiment, with which no stage is done twice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -184,6 +184,23 @@ def _follow(
   if not summary.get(UNFINISHED):
     processes.wait_until(is_recorded, f"the record of {stage}")
   return summary
+
+
+def say_written(workdir: Workdir, names: Sequence[str], *, to_report: bool) -> None:
+  """Says which files a program has written, and which command shows them.
+
+  Args:
+    workdir: that has them.
+    names: of the files.
+    to_report: whether a report can show them.
+  """
+  if processes.is_follower():
+    return
+  print(f"written: {', '.join(str(workdir.path / name) for name in names)}")
+  if to_report:
+    program = "report" if is_finished(workdir, "brittleness") else "pipeline"
+    command = f"python -m experiments.{program} --workdir={workdir.path}"
+    print(f"next: {command} shows them in the report")
 
 
 def starts_by_stage(workdir: Workdir) -> dict[str, provenance.Provenance]:

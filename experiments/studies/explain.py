@@ -8,9 +8,9 @@ target right, it trains models without the first k images that the datamodel nam
 without as many most similar and random images of its class, and with their labels
 flipped. If models get it wrong, it removes the images that oppose the target most, and as
 many similar and random ones of the class that models predict, and gives them the label of
-the target's class. It says how often each group of models is right, with intervals, draws
-explain_7.png, and writes to explain_7.csv which images these are. --target=shirt/007.png
-names a target by its file.
+the target's class; but look first whether the target's own label is right. It says how
+often each group of models is right, with intervals, draws explain_7.png, and writes to
+explain_7.csv which images these are. --target=shirt/007.png names a target by its file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -317,12 +317,14 @@ def main(run: Run) -> dict[str, Any]:
     scores = methods.scores(run, METHODS)
     subject = _subject(run, base, target, scores["datamodel"][np.array([target])][0])
     if is_wrong:
+      print(base_models.LABEL_FIRST)
       scores = methods.for_repairs(scores, data, rival_t)
     inputs = SearchInputs(data.train_labels, data.test_labels, base.margins_rt)
     changes = changes_of(inputs, scores, target, ks, is_wrong=is_wrong)
     label = own if is_wrong else int(rival_t[target])
     outcomes = [outcome("nothing changed", base.margins_rt[:, target])]
     outcomes += train(run.trainer, target, changes, label, run.bar("explain"))
+    base_models.print_if_poor(base.margins_rt, data.test_labels)
     _print(subject, outcomes)
     header = ("change", "place", "index", "class", "source", "weight")
     tables.write_rows(run.workdir.path / f"{stage}.csv", header, _rows(subject, changes))
@@ -338,7 +340,9 @@ def main(run: Run) -> dict[str, Any]:
   settings = {"target": target, "ks": ks, "explain_models": MODELS.value}
   if is_wrong:  # Of targets that are right, what earlier versions wrote still holds.
     settings["repairs"] = True
-  return stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
+  summary = stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
+  stages.say_written(run.workdir, (f"{stage}.csv", f"{stage}.png"), to_report=True)
+  return summary
 
 
 PROGRAM = launcher.Program(main)

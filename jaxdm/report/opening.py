@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxdm.report import words
 
 # Models on all data that are less than this much better than a constant answer are poor.
@@ -25,6 +27,41 @@ def opening(summary: words.Summary) -> list[str]:
   ]
 
 
+def warning(summary: words.Summary) -> str:
+  """What a reader must know before anything else; empty if there is no such thing."""
+  accuracy = summary["train_subsets"]["base_accuracy"]
+  return poor_models(accuracy, summary["constant_accuracy"])
+
+
+def poor_models(accuracy: float, constant: float) -> str:
+  """A warning if models are hardly better than a constant answer; else empty.
+
+  Args:
+    accuracy: share of targets that models on all data get right.
+    constant: that of a constant answer, see `constant_accuracy`.
+  """
+  if accuracy >= constant + _LEAST_GAIN * (1 - constant):
+    return ""
+  return (
+    "These models are poor: they have hardly learned the task, and what their "
+    "predictions depend on says little. Train longer, on larger images, or on more of "
+    "them."
+  )
+
+
+def constant_accuracy(target_labels: np.ndarray) -> float:
+  """The largest share of targets that the same answer for all of them gets right."""
+  return float(np.bincount(target_labels).max() / len(target_labels))
+
+
+def accuracies(accuracy: float, constant: float) -> str:
+  """The accuracy of models on all data beside that of a constant answer, in words."""
+  return (
+    f"models on all data classify {_percent(accuracy)} of the targets correctly; always "
+    f"the same class would be correct for {_percent(constant)}"
+  )
+
+
 def _models(summary: words.Summary) -> str:
   """How good the models are."""
   trained = summary["train_subsets"]
@@ -36,12 +73,8 @@ def _models(summary: words.Summary) -> str:
     f"trained on random {share} of the images {_percent(trained['subset_accuracy'])}. "
     f"(Always the same class would be correct for {_percent(constant)}.)"
   )
-  if accuracy < constant + _LEAST_GAIN * (1 - constant):
-    text += (
-      " These models are poor: they have hardly learned the task, and what their "
-      "predictions depend on says little. Train longer, or on more images."
-    )
-  elif hardly := summary["hardly_right"]:
+  hardly = summary["hardly_right"]
+  if hardly and not poor_models(accuracy, constant):
     text += (
       f" Targets that were searched but are hardly right: {hardly}. Their mean margin is "
       "not clearly above 0 even before any change (its 95 % interval contains 0), so a "

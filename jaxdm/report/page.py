@@ -81,6 +81,7 @@ def page(
   sections: Sequence[Section],
   *,
   opening: Sequence[str] = (),
+  warning: str = "",
   browser: Browser | None = None,
 ) -> str:
   """The whole page.
@@ -89,6 +90,7 @@ def page(
     title: its heading.
     sections: in order.
     opening: paragraphs before the first section.
+    warning: a paragraph before these that stands out; empty: there is none.
     browser: what the section `TARGETS` shows.
   """
   template = _templates().get_template("report.html")
@@ -96,6 +98,7 @@ def page(
     title=title,
     sections=sections,
     opening=opening,
+    warning=warning,
     browser=browser,
     targets_name=TARGETS,
   )

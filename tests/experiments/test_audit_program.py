@@ -15,6 +15,7 @@ from experiments import audit, fit_datamodels, pipeline, report, train_subsets
 from experiments.ops import bank as bank_launcher
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
+from jaxdm.report import opening
 
 
 def run(folder: pathlib.Path, *stages, **changes: str | None) -> Run:
@@ -29,14 +30,18 @@ def rows_of(folder: pathlib.Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def test_a_workdir_is_audited(tmp_path, capsys) -> None:
+def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
+  monkeypatch.setattr(opening, "_LEAST_GAIN", 1.0)  # All models are poor.
   folder = tmp_path / "run"
   run(folder, train_subsets, audit, audit="true")
-  assert "run fit_datamodels first" in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert "run fit_datamodels first" in text
+  assert "these models are poor" in text.partition("suspicious labels: ")[0]
   without = rows_of(folder)
   assert {row["support"] for row in without} == {""}
   opened = run(folder, fit_datamodels, audit)
-  assert "audit: done again with what is there, since: new " in capsys.readouterr().out
+  text = capsys.readouterr().out
+  assert "audit: done again with what is there, since: new " in text
   rows, data = rows_of(folder), opened.dataset
   assert [row["index"] for row in rows] == [str(i) for i in range(48)]
   assert [row["source"] for row in rows] == list(data.train_sources)
@@ -62,13 +67,22 @@ def test_a_workdir_is_audited(tmp_path, capsys) -> None:
   doubted = [row for row in rows if row["suggested_label"] != row["label"]]
   summary = json.loads((folder / "audit.json").read_text())
   assert summary["other_label_suggested"] == len(doubted) > 0
-  assert 0 < summary["suspicious"] <= len(doubted)
+  sure = [row for row in doubted if float(row["label_quality_high"]) < 0.5]
+  assert 0 < summary["suspicious"] == len(sure) < len(doubted)
+  assert f"suspicious labels: {len(sure)}," in text
+  listed = [line.split()[0] for line in text.splitlines() if "fashion:train[" in line]
+  sure.sort(key=lambda row: float(row["label_quality"]))
+  assert listed == [row["index"] for row in sure[:10]]
   pictures = {path.name for path in folder.glob("audit_*.png")}
   assert pictures >= {"audit_suspicious.png", "audit_memorised.png", "audit_opposed.png"}
   assert summary["captions"].keys() == pictures
   before = contents(folder)
+  capsys.readouterr()
   run(folder, audit)
   assert contents(folder) == before
+  text = capsys.readouterr().out
+  assert all(str(folder / name) in text for name in {"audit.csv", *pictures})
+  assert "next: python -m experiments.pipeline" in text
 
 
 def test_a_workdir_without_predictions_says_how_to_add_them(tmp_path) -> None:
@@ -98,13 +112,15 @@ def files(tmp_path) -> dict[str, str]:
   return {name: str(tmp_path / f"{name}.npy") for name in arrays}
 
 
-def test_files_are_audited_and_remembered(tmp_path, files) -> None:
+def test_files_are_audited_and_remembered(tmp_path, files, capsys) -> None:
   folder = tmp_path / "run"
   start(audit.PROGRAM, folder, toy=files)
   rows = rows_of(folder)
   worst = min(rows, key=lambda row: float(row["label_quality"]))
   assert worst["index"] == "4" and worst["suggested_label"] == "2"
   assert not list(folder.glob("*.png"))
+  text = capsys.readouterr().out
+  assert f"written: {folder / 'audit.csv'}" in text and "next: " not in text
   before = contents(folder)
   start(audit.PROGRAM, folder, toy={})
   assert contents(folder) == before

@@ -16,6 +16,7 @@ from experiments import fit_datamodels, train_subsets
 from experiments.runtime import launcher
 from experiments.studies import explain
 from jaxdm.errors import UserError
+from jaxdm.report import opening
 
 
 def test_outcomes_have_exact_and_student_t_intervals() -> None:
@@ -127,7 +128,10 @@ def told(folder, target: str, capsys) -> tuple[dict, list[dict[str, str]], str]:
   return summary, rows, capsys.readouterr().out
 
 
-def test_a_story_changes_what_helps_and_shows_both_sides(tmp_path, capsys) -> None:
+def test_a_story_changes_what_helps_and_shows_both_sides(
+  tmp_path, capsys, monkeypatch
+) -> None:
+  monkeypatch.setattr(opening, "_LEAST_GAIN", 1.0)  # All models are poor.
   with planted.experiment(tmp_path / "run") as opened:
     data, weights = opened.dataset, planted.weights(opened)
   full = weights.sum(axis=1)
@@ -138,6 +142,10 @@ def test_a_story_changes_what_helps_and_shows_both_sides(tmp_path, capsys) -> No
       data.class_names[c]
       for c in (data.test_labels[target], 1 - data.test_labels[target])
     )
+    pictured = tmp_path / "run" / f"explain_{target}.png"
+    assert f"{pictured}\nnext: python -m experiments" in text
+    assert ("look first whether the target's own label" in text) == is_wrong
+    assert "warning: these models are poor" in text
     assert f"target {target} ({own}, {name}): models on all data predict" in text
     assert text.count(f"{other if is_wrong else own} (2 of 2)") == 1
     margins = {o["change"]: o["margin"][0] for o in summary["outcomes"]}

@@ -16,6 +16,7 @@ from experiments.config import settings as settings_lib
 from experiments.runtime import base_models
 from experiments.runtime import methods as methods_lib
 from experiments.runtime.run import Run
+from jaxdm.report import opening
 from jaxdm.storage import checksummed_json
 
 METHODS = "datamodel,influence,random,pixels"
@@ -45,7 +46,8 @@ def expected_margin(opened: Run, row: dict[str, str]) -> float:
   return planted.expected_margins(opened, mask, labels)[0, target]
 
 
-def test_repairs_make_planted_targets_right(tmp_path, capsys) -> None:
+def test_repairs_make_planted_targets_right(tmp_path, capsys, monkeypatch) -> None:
+  monkeypatch.setattr(opening, "_LEAST_GAIN", 1.0)  # All models are poor.
   with planted.experiment(tmp_path / "run", methods=METHODS) as opened:
     full_t = prepare(opened)
     found = repair.main(opened)
@@ -82,7 +84,14 @@ def test_repairs_make_planted_targets_right(tmp_path, capsys) -> None:
     }
     assert shares["influence"] > shares["random"]
     assert (tmp_path / "run" / "repair.png").stat().st_size > 1000
-    text = capsys.readouterr().out
+    text, folder = capsys.readouterr().out, tmp_path / "run"
+    assert f"written: {folder / 'repair.csv'}, {folder / 'repair.png'}\n" in text
+    # There is no search for removals yet, without which there is no report.
+    assert f"next: python -m experiments.pipeline --workdir={folder} shows" in text
+    told_first, _, after = text.partition("targets repaired by removal")
+    assert "look first whether the target's own label is right" in told_first
+    assert after.count("correct ones should not be removed") == 1
+    assert "these models are poor" in text.partition("targets repaired by removal")[0]
     assert "targets repaired by removal" in text and "targets repaired by relabel" in text
     best = [r for r in rows if r["method"] == "datamodel" and r["censored"] == "False"]
     assert all(

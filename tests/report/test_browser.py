@@ -162,7 +162,7 @@ def test_names_of_people_are_no_part_of_the_page() -> None:
   )
   section = page.Section(page.TARGETS, HOSTILE, [HOSTILE])
   shown = browser.make_browser(*made)
-  text = page.page(HOSTILE, [section], opening=[HOSTILE], browser=shown)
+  text = page.page(HOSTILE, [section], opening=[HOSTILE], warning=HOSTILE, browser=shown)
   found = _Scripts()
   found.feed(text)
   assert "img" not in found.tags

@@ -1,10 +1,11 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jaxdm.report import words
-from jaxdm.report.opening import opening
+from jaxdm.report.opening import constant_accuracy, opening, warning
 
 METHOD = {
   "targets": 24,
@@ -40,7 +41,7 @@ def text_of(**changes: Any) -> str:
       summary[group][field] = value
     else:
       summary[group] = value
-  return " ".join(opening(summary))
+  return " ".join([warning(summary), *opening(summary)])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,11 @@ def test_the_opening_follows_the_results(changes, said, not_said) -> None:
   text = text_of(**changes)
   assert said in text
   assert not_said not in text
+
+
+def test_a_constant_answer_is_right_as_often_as_the_largest_class() -> None:
+  labels = np.array([2, 0, 2, 1, 2])
+  assert constant_accuracy(labels) == max((labels == c).mean() for c in range(3)) == 0.6
 
 
 def test_methods_are_told_apart_only_where_they_differ_clearly() -> None:
