@@ -64,7 +64,8 @@ VERDICT_FIELDS = {
   "test, or `largest` where the first model there was hopeless",
   "mean_margin": "mean margin of the models trained after that change, in logits; those "
   "of a verification are new, with seeds that the search has not used",
-  "margin_low": "lower bound of the expected margin",
+  "margin_low": "lower bound of the expected margin; -inf if there is one model, which "
+  "gives no bound (margin_high is inf then)",
   "margin_high": "upper bound of the expected margin; a change is verified if it is at "
   "most 0, a repair if margin_low is at least 0",
   "accuracy": "share of the models of the verification that are right about the target",

@@ -108,7 +108,9 @@ def test_commands_exist() -> None:
       file = ROOT / f"{module.replace('.', '/')}.py"
       assert "__main__" in file.read_text(encoding="utf-8"), (path.name, module)
       unknown = [
-        n for n in {*names} - {"help"} if not re.search(rf"-(\[no\])?{n}`", page)
+        n
+        for n in {*names} - {"help", "helpfull"}
+        if not re.search(rf"-(\[no\])?{n}`", page)
       ]
       assert unknown == [], (path.name, module)
 
