@@ -207,6 +207,8 @@ def open_any() -> Run | margin_files.Files:
   files = margin_files.open_files()
   held_out = files.experiment.collect.num_held_out
   imported_models.check_held_out(held_out, len(files.margins_mt))
+  if text := imported_models.note_held_out(held_out, len(files.margins_mt)):
+    print(text)
   return files
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.bench import machine_load
 from experiments.config.path_flags import define_path
 from jaxdm.errors import UserError
 
@@ -68,7 +69,12 @@ def forget_peak() -> int:
 
 
 def check() -> None:
-  """Raises UserError, before anything is measured, if --json cannot be written."""
+  """Raises UserError, before anything is measured, if --json cannot be written.
+
+  Also says so if the machine is busy.
+  """
+  if text := machine_load.note():
+    print(text)
   if not JSON.value:
     return
   try:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
-from experiments.bench import cost
+from experiments.bench import cost, machine_load
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
@@ -175,6 +175,8 @@ def main(argv: list[str]) -> None:
   if BENCH.value is None:
     logging.set_verbosity(logging.WARNING)
     devices.check()
+    if text := machine_load.note():
+      print(text)
     bench = measure(experiment, size, experiment_flags.speed())
   else:
     bench = _read(BENCH.value)

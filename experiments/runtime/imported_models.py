@@ -117,6 +117,17 @@ def check_held_out(held_out: int, models: int) -> None:
     )
 
 
+def note_held_out(held_out: int, models: int) -> str:
+  """A warning if more than a third of the models judge the fit; else empty."""
+  if 3 * held_out <= models:
+    return ""
+  return (
+    f"warning: {held_out:,} of {models:,} models judge the fit, and only "
+    f"{models - held_out:,} are fitted to; --num_held_out={max(2, models // 5)} holds "
+    "out fewer"
+  )
+
+
 def adapt(
   experiment: settings_lib.Experiment, models: Collection, dataset: Dataset
 ) -> settings_lib.Experiment:
