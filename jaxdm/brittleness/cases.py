@@ -177,7 +177,8 @@ def check_scores(
   """
   expected = (len(target_labels), len(labels))
   if tuple(scores_tn.shape) != expected:
-    raise ValueError(f"scores of {method} must be [t, n] = {expected}")
+    shape = tuple(scores_tn.shape)
+    raise ValueError(f"scores of {method} must be [t, n] = {expected}, got {shape}")
   check_sign(method, scores_tn, np.asarray(labels), np.asarray(target_labels))
   wrong = [int(t) for t in targets if not 0 <= t < len(target_labels)]
   if wrong:

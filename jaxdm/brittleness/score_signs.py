@@ -44,8 +44,9 @@ def check_sign(
   t = excess / np.sqrt(max(variance, 1e-300))
   if scipy.special.stdtr(freedom, t) < _WRONG_SIGN:
     raise ValueError(
-      f"scores of {method} have the wrong sign: the examples that support a target most "
-      "must have the highest ones, and those of its own class have lower ones than others"
+      f"scores of {method} have the wrong sign: on average, examples of a target's own "
+      "class have lower ones than others; negate them, so that the examples that support "
+      "a target most have the highest ones"
     )
 
 
