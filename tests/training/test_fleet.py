@@ -227,8 +227,9 @@ def test_steps_are_reported_as_parts_of_models(
   told: list[float] = []
 
   def build(seconds: float) -> fleet.Fleet:
-    progress = checkpoint.Progress(tmp_path, seconds, report=told.append)
-    return fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), progress=progress)
+    checkpoints = checkpoint.Checkpoints(tmp_path, seconds, report=told.append)
+    speed = fleet.Speed(chunk=2)
+    return fleet.Fleet(tiny_config, images, 2, speed, checkpoints=checkpoints)
 
   def train(models: fleet.Fleet, moments: list[float]) -> None:
     count = len(labels)
