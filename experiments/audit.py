@@ -136,33 +136,26 @@ def write_table(
   tables.write_rows(path, (*header, *ends, "stand_in"), rows)
 
 
-def _suspicious(result: Audit) -> np.ndarray:
-  """Examples whose label quality and its interval are below 0.5, the lowest first."""
-  doubted = result.suspicious
-  return doubted[result.label_quality.high[doubted] < 0.5]
-
-
 def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]:
   """The numbers of audit.json."""
-  doubted = result.suspicious
   memorisation = result.memorisation
   return {
     "examples": len(result.labels),
     "models": len(predictions.margins_mn),
     "mean_consistency": float(np.nanmean(result.consistency.value)),
     "mean_memorisation": float(np.nanmean(memorisation.value)),
-    "other_label_suggested": len(doubted),
-    "suspicious": len(_suspicious(result)),
+    "other_label_suggested": len(result.doubtful),
+    "suspicious": len(result.suspicious),
     "memorised": int((memorisation.low > MEMORISED).sum()),
   }
 
 
 def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   """The most suspicious labels, and how many there are."""
-  found = _suspicious(result)
+  found = result.suspicious
   print(
     f"suspicious labels: {len(found)}, whose label quality and its interval are below "
-    f"0.5; models suggest another label for {len(result.suspicious)} examples"
+    f"0.5; models suggest another label for {len(result.doubtful)} examples"
   )
   if not found.size:
     return

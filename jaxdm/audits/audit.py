@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdm.audits import estimates, tallies
 from jaxdm.audits.estimates import Estimate
-from jaxdm.datamodels.inputs import some
+from jaxdm.datamodels.inputs import as_bool, some
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
@@ -32,7 +32,7 @@ class Audit:
   >>> found = jaxdm.audit(masks, margins, labels=[0, 0, 1, 1])
   >>> found.memorisation.value
   array([1., 0., 0., 0.])
-  >>> found.suspicious
+  >>> found.doubtful
   array([0])
 
   Intervals have 95 % confidence for each number by itself. Where nothing is known, values
@@ -67,13 +67,18 @@ class Audit:
   opposition: Estimate | None = None
 
   @property
-  def suspicious(self) -> np.ndarray:
+  def doubtful(self) -> np.ndarray:
     """Examples that have another suggested label, as int[...], the worst label first."""
     order = np.argsort(self.label_quality.value, kind="stable")
-    is_suspicious = np.isfinite(self.label_quality.value) & (
+    is_doubtful = np.isfinite(self.label_quality.value) & (
       self.suggested_labels != self.labels
     )
-    return order[is_suspicious[order]]
+    return order[is_doubtful[order]]
+
+  @property
+  def suspicious(self) -> np.ndarray:
+    """Doubtful ones whose label quality is below 0.5 with its whole interval."""
+    return self.doubtful[self.label_quality.high[self.doubtful] < 0.5]
 
 
 def audit(
@@ -93,7 +98,7 @@ def audit(
   >>> margins[:, 3] -= 5  # Nobody believes this label,
   >>> margins[:, 4] -= np.where(masks[:, 4], 0, 4)  # and this one by heart only.
   >>> found = jaxdm.audit(masks, margins, labels)
-  >>> found.suspicious, found.suggested_labels
+  >>> found.doubtful, found.suggested_labels
   (array([3, 4]), array([0, 1, 0, 0, 1, 1]))
   >>> found.memorisation.value.argmax()
   np.int64(4)
@@ -174,9 +179,10 @@ def audit(
 def _check_inputs(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.ndarray]:
   """Masks, margins and labels that match."""
   if not isinstance(masks, PackedMasks):
-    masks = np.asarray(masks)
-    if masks.ndim != 2 or not np.isin(masks[:1], (0, 1)).all():
-      raise UserError("masks", f"must be bool [m, n], got {masks.dtype}{masks.shape}")
+    try:
+      masks = as_bool(matrices.as_matrix("masks", masks))
+    except ValueError as error:
+      raise UserError("masks", str(error).removeprefix("masks ")) from error
   margins = _check_matrix("margins", margins, masks.shape)
   if margins is None:
     raise UserError("margins", "must be float [m, n], of the training examples; got None")

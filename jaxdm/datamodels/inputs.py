@@ -90,7 +90,7 @@ def check_models(
   if m != len(margins):
     raise ValueError(f"masks have {m} rows, margins {len(margins)}")
   rows, weights_m = matrices.as_weights(sample_weight, m)
-  masks = _as_bool(masks)
+  masks = as_bool(masks)
   margins = matrices.take_rows(margins, rows)
   models, targets = margins_lib.usable(margins)
   bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
@@ -109,8 +109,8 @@ def _as_margins(margins_mt: Any) -> Margins:
   return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix[:])
 
 
-def _as_bool(masks_mn: design.Matrix) -> design.Matrix:
-  """Masks of bool as they are; others checked, and packed."""
+def as_bool(masks_mn: design.Matrix) -> design.Matrix:
+  """Masks of bool as they are; others packed. Raises ValueError on other numbers."""
   if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
     return masks_mn
 

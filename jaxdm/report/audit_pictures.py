@@ -35,15 +35,15 @@ def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, Pictur
   """
   names = [data.class_names[label] for label in found.labels]
   quality, memorisation = found.label_quality.value, found.memorisation.value
-  suspicious = found.suspicious[:_SHOWN]
+  doubtful = found.doubtful[:_SHOWN]
   memorised = _largest(memorisation)
   pictures = {
     "audit_suspicious.png": _picture(
       data,
-      suspicious,
+      doubtful,
       [
         f"{names[i]}: {data.class_names[found.suggested_labels[i]]}?\n{quality[i]:.2f}"
-        for i in suspicious
+        for i in doubtful
       ],
       "Most suspicious labels: label, suggested label, label quality",
     ),
