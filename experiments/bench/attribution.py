@@ -34,6 +34,7 @@ from etils import epath
 from experiments import leaderboard
 from experiments.bench import measure
 from experiments.config import experiment_flags
+from experiments.config.number_lists import whole_numbers
 from experiments.config.path_flags import define_path
 from experiments.runtime import program
 from jaxdm import devices
@@ -240,13 +241,6 @@ def _shape(problem: Problem) -> tuple[int, int]:
   return len(problem.target_labels), len(problem.labels)
 
 
-def _counts() -> list[int]:
-  """What --score_models asks for, ascending."""
-  if not all(text.isdecimal() and int(text) > 0 for text in COUNTS.value):
-    raise UserError("score_models", f"must be positive numbers, got {COUNTS.value}")
-  return sorted({int(text) for text in COUNTS.value})
-
-
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
@@ -254,7 +248,8 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sides, counts = measure.select_sides(list(SIDES)), _counts()
+  sides = measure.select_sides(list(SIDES))
+  counts = sorted(set(whole_numbers("score_models", COUNTS.value, "positive numbers")))
   problem = load_problem(leaderboard.PROBLEM.value)
   folder = pathlib.Path(FOLDER.value or f"runs/attribution/{problem.name}")
   if measure.CHILD.value:

@@ -24,6 +24,7 @@ from absl import flags, logging
 from experiments.bench import cost, machine_load
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
+from experiments.config.number_lists import whole_numbers
 from experiments.config.path_flags import define_path
 from experiments.runtime import help as help_page
 from experiments.runtime import program
@@ -163,8 +164,7 @@ def main(argv: list[str]) -> None:
   """Prints the plan."""
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
-  if not all(count.isdecimal() and int(count) for count in DEVICES.value):
-    raise UserError("devices", f"must be whole numbers >= 1, got {DEVICES.value}")
+  counts = whole_numbers("devices", DEVICES.value, "whole numbers >= 1")
   preset = experiment_flags.preset({})
   experiment = experiment_flags.experiment({})
   where = {
@@ -190,7 +190,7 @@ def main(argv: list[str]) -> None:
     f"  store: {estimate.store_bytes / 1e9:,.2f} GB; scores: "
     f"{estimate.scores_bytes / 1e9:,.2f} GB"
   )
-  for count in map(int, DEVICES.value):
+  for count in counts:
     hours = estimate.device_hours / count
     days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
     print(f"  {count} device{'s' * (count > 1)}: {hours:,.2f} hours{days}")

@@ -25,6 +25,7 @@ from absl import flags
 
 from experiments import brittleness, fit_datamodels
 from experiments.config import settings as settings_lib
+from experiments.config.number_lists import whole_numbers
 from experiments.runtime import (
   base_models,
   launcher,
@@ -200,8 +201,8 @@ def _sizes_and_ways(experiment: settings_lib.Experiment) -> tuple[list[int], lis
   share = min(fit.validation_share, 1 - fit.validation_share)
   least = min(most, max(10, 2 * fit.folds, math.ceil(2 / share)))
   texts = SIZES.value or [str(max(least, most // 2**i)) for i in range(5)]
-  if not all(text.isdecimal() and 10 <= int(text) <= most for text in texts):
-    raise UserError("sizes", f"must be numbers from 10 to num_models={most}, got {texts}")
+  allowed = f"numbers from 10 to num_models={most}"
+  sizes = whole_numbers("sizes", texts, allowed, least=10, most=most)
   ways = SELECTION.value or ["published", *experiment.prior.priors.split(",")]
   unknown = set(ways) - set(WAYS)
   if unknown:
@@ -210,7 +211,7 @@ def _sizes_and_ways(experiment: settings_lib.Experiment) -> tuple[list[int], lis
   unknown = set(REMOVALS.value) - fits - set(settings_lib.METHODS)
   if unknown:
     raise UserError("removals", f"must be way@models or methods, got {sorted(unknown)}")
-  return sorted({int(text) for text in texts}), ways
+  return sorted(set(sizes)), ways
 
 
 def main(run: Run) -> dict[str, Any]:

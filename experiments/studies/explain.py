@@ -21,6 +21,7 @@ import scipy.special
 import scipy.stats
 from absl import flags
 
+from experiments.config.number_lists import whole_numbers
 from experiments.runtime import base_models, launcher, methods, stages
 from experiments.runtime.run import Run
 from jaxdm import prng, training_sets
@@ -140,9 +141,7 @@ def _sizes(data: Dataset, target: int, classes: set[int]) -> list[int]:
     )
   default = {max(1, size // 20), min(max(2, size // 10), size - 1)}
   texts = KS.value or [str(k) for k in sorted(default)]
-  if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
-    raise UserError("ks", f"must be numbers in [1, {size}), got {','.join(texts)}")
-  return [int(text) for text in texts]
+  return whole_numbers("ks", texts, f"numbers in [1, {size})", most=size - 1)
 
 
 def changes_of(

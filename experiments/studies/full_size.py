@@ -24,6 +24,7 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.config import experiment_flags, settings
+from experiments.config.number_lists import whole_numbers
 from experiments.runtime import checks, data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from jaxdm import devices, margins, prng
@@ -177,17 +178,6 @@ def _rankings(
   }
 
 
-def _sizes(texts: Sequence[str], name: str) -> list[int]:
-  """Numbers of images.
-
-  Raises:
-    UserError: on anything else.
-  """
-  if not all(text.isdecimal() and int(text) > 0 for text in texts):
-    raise UserError(name, f"must be numbers of images, got {','.join(texts)}")
-  return [int(text) for text in texts]
-
-
 def _dataset(experiment: settings.Experiment, largest: int) -> Dataset:
   """The data that the flags name, of which each class has more than `largest` images."""
   where = {
@@ -251,8 +241,8 @@ def main(argv: list[str]) -> None:
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   measure.check()
-  sizes = _sizes(SIZES.value, "remove")
-  relabelled = _sizes(RELABELLED.value, "relabel")
+  sizes = whole_numbers("remove", SIZES.value, "numbers of images")
+  relabelled = whole_numbers("relabel", RELABELLED.value, "numbers of images")
   experiment = experiment_flags.experiment({})
   seed, base = experiment.collect.seed, experiment.collect.num_base
   dataset = _dataset(experiment, max(sizes + relabelled))

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
+from experiments.config import number_lists
 from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import noisy_labels
@@ -79,19 +80,6 @@ def cleanlab_doubt(labels: np.ndarray, probabilities_nk: np.ndarray) -> np.ndarr
   return is_issue + (1 - quality) / 2
 
 
-def _rates() -> list[float]:
-  """What --noise_rates asks for."""
-  try:
-    rates = [float(text) for text in RATES.value]
-  except ValueError:
-    rates = [-1.0]
-  if not rates or not all(0 < rate < 0.5 for rate in rates):
-    raise UserError(
-      "noise_rates", f"must be numbers in (0, 0.5), got {','.join(RATES.value)}"
-    )
-  return rates
-
-
 def fleet_of(run: Run) -> Fleet:
   """What trains networks; raises UserError where a function of the user does."""
   if run.networks is None:
@@ -136,7 +124,7 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
     doubts["cleanlab, folds"] = cleanlab_doubt(noisy, of_folds)
   doubts["loss"] = -np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(axis=0)
   doubts["self-influence"] = noisy_labels.self_influence(fleet, noisy, seed)
-  sure = result.suspicious[result.label_quality.high[result.suspicious] < 0.5]
+  sure = result.suspicious
   mended = noisy.copy()
   mended[sure] = result.suggested_labels[sure]
   accuracies = {
@@ -202,11 +190,12 @@ def table(cases: list[dict[str, Any]]) -> str:
 def main(run: Run) -> dict[str, Any]:
   """Studies all cases, and prints the table."""
   fleet_of(run)
+  rates = number_lists.shares("noise_rates", RATES.value, below=0.5)
   kinds = ["symmetric", "confused"][: 1 + (run.dataset.num_classes > 2)]
   cases = [
     Case(kind, rate, seed)
     for kind in kinds
-    for rate in _rates()
+    for rate in rates
     for seed in range(SEEDS.value)
   ]
   sizes = {"noise_models": MODELS.value, "noise_fresh_models": FRESH.value}
@@ -230,7 +219,7 @@ def main(run: Run) -> dict[str, Any]:
     atomic_io.write_json(run.workdir.path / f"{STAGE}.json", results)
     return {"cases": len(results)}
 
-  options = {"noise_rates": _rates(), "noise_seeds": SEEDS.value}
+  options = {"noise_rates": rates, "noise_seeds": SEEDS.value}
   # One group, so that nothing here is taken for a setting of the workdir's models.
   record = {STAGE: {"depends_on": identity.digest(depends_on), **sizes, **options}}
   return stages.run(run.workdir, STAGE, record, work)

@@ -20,12 +20,12 @@ import scipy.stats
 from absl import flags
 
 from experiments import audit as audit_launcher
+from experiments.config import number_lists
 from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import label_errors, noisy_labels
 from jaxdm import prng
 from jaxdm.audits import estimates
-from jaxdm.errors import UserError
 from jaxdm.report import tables
 from jaxdm.storage import identity
 
@@ -108,19 +108,6 @@ def direct(run: Run, examples: np.ndarray) -> estimates.Estimate:
   return estimates.difference(inside, mean(np.array(without).T))
 
 
-def _shares() -> list[float]:
-  """What --memorised_shares asks for."""
-  try:
-    shares = [float(text) for text in SHARES.value]
-  except ValueError:
-    shares = [-1.0]
-  if not shares or not all(0 < share < 1 for share in shares):
-    raise UserError(
-      "memorised_shares", f"must be numbers in (0, 1), got {','.join(SHARES.value)}"
-    )
-  return shares
-
-
 def _text(interval: tuple[float, float, float]) -> str:
   """An estimate and its interval, in per cent."""
   return "{:.2%} [{:.2%}, {:.2%}]".format(*interval)
@@ -154,7 +141,7 @@ def main(run: Run) -> dict[str, Any]:
   rows = tables.read_rows(run.workdir.path / "audit.csv")
   memorisation_n = np.array([float(row["memorisation"]) for row in rows])
   ranking = np.argsort(-np.nan_to_num(memorisation_n, nan=-1), kind="stable")
-  shares = _shares()
+  shares = number_lists.shares("memorised_shares", SHARES.value, below=1)
 
   def work() -> dict[str, Any]:
     shares_right = utility(run, ranking, shares)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
+from experiments.config.number_lists import whole_numbers
 from experiments.runtime import base_models, launcher, methods, stages
 from experiments.runtime.run import Run
 from jaxdm import prng
@@ -74,11 +75,8 @@ def _sizes(data: Dataset, targets: np.ndarray, max_share: float) -> list[int]:
       "stays; here is a target whose class has one",
     )
   texts = SIZES.value or [str(max(1, most // 2)), str(most)]
-  if not all(text.isdecimal() and 0 < int(text) < size for text in texts):
-    raise UserError(
-      "curve_sizes", f"must be numbers in [1, {size}), got {','.join(texts)}"
-    )
-  return sorted({int(text) for text in texts})
+  allowed = f"numbers in [1, {size})"
+  return sorted(set(whole_numbers("curve_sizes", texts, allowed, most=size - 1)))
 
 
 def train(run: Run, targets: np.ndarray, sizes: list[int]) -> list[Row]:
