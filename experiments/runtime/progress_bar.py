@@ -16,6 +16,7 @@ from jaxdm import devices
 from jaxdm import progress as progress_lib
 
 _LOG_SECONDS = 10.0
+_FEW = 100  # Units of which tenths are shown.
 _COMPILED = 2  # First parts of training, in which programs are compiled.
 
 
@@ -116,7 +117,9 @@ class _Bar:
     """Units to show: less than all until all are stored."""
     if not self._ahead or self._done >= self._total:
       return self._done
-    return max(self._done, min(round(self._done + self._ahead, 1), self._total - 0.1))
+    if self._total < _FEW:
+      return max(self._done, min(round(self._done + self._ahead, 1), self._total - 0.1))
+    return max(self._done, min(round(self._done + self._ahead), self._total - 1))
 
   def _show(self) -> None:
     """Draws and logs."""
