@@ -267,7 +267,7 @@ def write_run_report(run: Run) -> dict[str, Any]:
     "relabelled": results.label_flips + results.repairs.get("relabel", []),
   }
   text = page.page(
-    "What these predictions hang on",
+    "What these predictions depend on",
     sections.of_experiment(summary, drawn | results.study_pictures),
     opening=opening(summary),
     warning=warning(summary),

@@ -26,7 +26,7 @@ def of_experiment(
   found = [
     Section(
       "shares",
-      "How few training images hold a prediction up",
+      "How few training images make a prediction wrong",
       pictures=[
         Picture(
           pictures["brittleness.png"],
@@ -230,7 +230,7 @@ def _audit(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Secti
 
 
 def _wrong(summary: dict[str, Any]) -> Section:
-  """The targets that are not searched, since nothing holds them up."""
+  """The targets that are not searched, since models get them wrong without a change."""
   name, heading = "wrong", "Targets that models on all data get wrong"
   wrong = summary["wrong_targets"]
   if not wrong:
