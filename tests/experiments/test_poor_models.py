@@ -24,11 +24,12 @@ def test_the_accuracy_is_said_when_the_models_are_trained(
   tmp_path, capsys, monkeypatch
 ) -> None:
   monkeypatch.setattr(opening, "_LEAST_GAIN", 1.0)  # All models are poor.
-  with planted.experiment(tmp_path / "run") as opened:
+  # Undone before what `planted` patches, of which it would else be the last word.
+  with planted.experiment(tmp_path / "run") as opened, monkeypatch.context() as patch:
     share = (base_models.load(opened).margins_rt > 0).mean()
-    monkeypatch.setattr(base_models, "exist", lambda _: False)
-    monkeypatch.setattr(base_models, "train_all", base_models.load)
-    monkeypatch.setattr(train_subsets, "lacking", lambda _: 0)
+    patch.setattr(base_models, "exist", lambda _: False)
+    patch.setattr(base_models, "train_all", base_models.load)
+    patch.setattr(train_subsets, "lacking", lambda _: 0)
     train_subsets.main(opened)
   text = capsys.readouterr().out
   assert f"classify {100 * share:.1f} % of the targets correctly" in text
