@@ -124,7 +124,7 @@ def load_results(run: Run, has_repairs: bool) -> Results:
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
-  audit = _audit(workdir)
+  audit = _audit(run)
   targets = tables.read_rows(folder / "targets.csv")
   return Results(
     data=run.dataset,
@@ -161,10 +161,11 @@ def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   return found, captions
 
 
-def _audit(workdir: Workdir) -> dict[str, Any]:
-  """What the audit of the training set has found; nothing if there is none."""
-  path = workdir.path / "audit.json"
-  is_there = stages.is_finished(workdir, "audit") and path.exists()
+def _audit(run: Run) -> dict[str, Any]:
+  """What the audit has found of what is there now; nothing if there is none."""
+  path = run.workdir.path / "audit.json"
+  inputs = run.inputs("train_subsets", "fit_datamodels")
+  is_there = stages.is_current(run.workdir, "audit", inputs) and path.exists()
   return dict(json.loads(path.read_text())) if is_there else {}
 
 

@@ -11,7 +11,15 @@ from absl.testing import flagsaver
 from support import planted
 from support.programs import TOY, contents, start
 
-from experiments import audit, fit_datamodels, pipeline, report, train_subsets
+from experiments import (
+  audit,
+  brittleness,
+  fit_datamodels,
+  label_flip,
+  pipeline,
+  report,
+  train_subsets,
+)
 from experiments.ops import bank as bank_launcher
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
@@ -175,3 +183,8 @@ def test_the_pipeline_audits_and_the_report_shows_it(tmp_path) -> None:
   assert json.loads((folder / "summary.json").read_text())["audit"]["examples"] == 48
   assert "audit_memorised.png" in page
   start(report.PROGRAM, folder, toy={}, out=str(tmp_path / "out"))
+  stages = (train_subsets, fit_datamodels, brittleness, label_flip, report)
+  for program in stages:
+    start(program.PROGRAM, folder, toy={}, num_models="48")
+  page = (folder / "report.html").read_text()
+  assert "What the models say of the training examples" not in page  # Of other fits.
