@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 import scipy.special
 from sklearn import metrics
-from support.programs import start
+from support.programs import TOY_OF_STUDIES, start
 
 from experiments.studies import label_errors, noisy_labels
 
 TINY = {
+  **TOY_OF_STUDIES,
   "classes": "",
   "train_per_class": "15",
   "test_per_class": "10",
-  "downscale": "4",
-  "network": "linear",
-  "epochs": "4",
-  "batch_size": "8",
-  "chunk": "8",
-  "peak_learning_rate": "0.5",
-  "gradient_dim": "64",
   "noise_models": "30",
   "noise_fresh_models": "6",
   "noise_seeds": "1",

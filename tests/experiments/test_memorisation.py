@@ -4,21 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from support.programs import start
+from support.programs import TOY_OF_STUDIES, start
 
 from experiments import audit, train_subsets
 from experiments.studies import memorisation
 
 TINY = {
+  **TOY_OF_STUDIES,
   "train_per_class": "20",
   "test_per_class": "10",
-  "downscale": "4",
-  "network": "linear",
-  "epochs": "4",
-  "batch_size": "8",
-  "chunk": "8",
-  "peak_learning_rate": "0.5",
-  "gradient_dim": "64",
   "num_models": "40",
   "num_held_out": "8",
   "num_base": "2",

@@ -40,6 +40,17 @@ TOY = {
   "moments": "2",
 }
 
+# Linear models on few pixels, for studies that train many.
+TOY_OF_STUDIES = {
+  "downscale": "4",
+  "network": "linear",
+  "epochs": "4",
+  "batch_size": "8",
+  "chunk": "8",
+  "peak_learning_rate": "0.5",
+  "gradient_dim": "64",
+}
+
 # What `experiments.ops.drill` runs in other processes.
 TOY_OF_DRILL = {
   **{name: str(value) for name, value in toy_runs.TOY.items()},

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from support.counting_fleet import CountingFleet
 
 from jaxdm.storage.store import Store
 from jaxdm.training import fleet
@@ -11,16 +12,6 @@ from jaxdm.training.collection import Collection, Subsets, lacking
 from jaxdm.training.trainer import Trainer
 
 HALVES, MODELS = Subsets(alpha=0.5), 7
-
-
-class CountingFleet(fleet.Fleet):
-  """Counts the models that it trains."""
-
-  trained = 0
-
-  def train(self, sets, keys):
-    self.trained += len(sets.counts)
-    return super().train(sets, keys)
 
 
 @pytest.fixture

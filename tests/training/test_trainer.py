@@ -4,22 +4,13 @@ from concurrent import futures
 import jax
 import numpy as np
 import pytest
+from support.counting_fleet import CountingFleet
 
 from jaxdm import devices, prng, training_sets
 from jaxdm.storage import bank, checkpoint
 from jaxdm.training import fleet
 from jaxdm.training.collection import Collection, Subsets, missing
 from jaxdm.training.trainer import Trainer
-
-
-class CountingFleet(fleet.Fleet):
-  """Counts the models that it trains."""
-
-  trained = 0
-
-  def train(self, sets, keys):
-    self.trained += len(sets.counts)
-    return super().train(sets, keys)
 
 
 @pytest.fixture
