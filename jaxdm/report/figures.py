@@ -113,7 +113,7 @@ def cumulative_share(
     method, over the sizes that were searched, with 95 % intervals over targets at some of
     them. Curves end at half of a class, beyond which every way of choosing flips targets.
   """
-  fig = mpl_figure.Figure(figsize=(11, 4.4), layout="constrained")
+  fig = mpl_figure.Figure(figsize=(11, 4.9), layout="constrained")
   left, right = fig.subplots(1, 2, sharey=True)
   largest = max(v.largest for g in [*groups.values(), *flips.values()] for v in g)
   largest = min(largest, class_size // 2)
@@ -138,7 +138,14 @@ def cumulative_share(
       "top", functions=(_times(100 / class_size), _times(class_size / 100))
     )
     top.set_xlabel(f"per cent of {of}")
-    axes.legend(frameon=False, fontsize="small")
+    # Below the axes, where no curve is.
+    axes.legend(
+      frameon=False,
+      fontsize="small",
+      ncols=3,
+      loc="upper center",
+      bbox_to_anchor=(0.5, -0.14),
+    )
   left.set_ylabel(f"share of targets {what} (verified)")
   return fig
 
