@@ -62,7 +62,7 @@ def run(name: str, values: dict[str, str], before: str = "") -> dict[str, Any]:
     *notebook.cells,
     nbformat.v4.new_code_cell(last),
   ]
-  where = {"metadata": {"path": str(ROOT)}}
+  where = {"metadata": {"path": str(ROOT / "colabs")}}  # As in Jupyter.
   NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
   outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
   assert sum("image/png" in out.get("data", {}) for out in outputs) >= 3
@@ -91,6 +91,19 @@ def test_outputs_are_stripped_and_ids_are_stable(path) -> None:
     assert cell["metadata"] == {}
 
 
+@pytest.mark.parametrize("start", ["colabs", "."])
+def test_the_first_cell_goes_to_the_checkout(start, tmp_path, monkeypatch) -> None:
+  checkout = tmp_path / "jaxdm"  # The name that `git clone` gives it.
+  for folder in ("jaxdm", "colabs"):
+    (checkout / folder).mkdir(parents=True)
+  for path in NOTEBOOKS:
+    cells = nbformat.read(path, as_version=4).cells
+    code = next(cell.source for cell in cells if cell.cell_type == "code")
+    monkeypatch.chdir(checkout / start)
+    exec(re.sub(r"(?m)^  [%!].*$", "  pass", code), {})
+    assert pathlib.Path.cwd() == checkout, path.name
+
+
 @all_notebooks
 def test_the_first_cells_are_a_badge_an_installation_and_one_switch(path) -> None:
   cells = nbformat.read(path, as_version=4).cells
@@ -101,7 +114,7 @@ def test_the_first_cells_are_a_badge_an_installation_and_one_switch(path) -> Non
   code = [cell.source for cell in cells if cell.cell_type == "code"]
   assert re.search(rf'%pip install -q "jaxdm\[run,data.*\] @ git\+{url()}"', code[0])
   assert 'if "google.colab" in sys.modules:' in code[0]
-  assert 'elif os.path.isdir("../jaxdm"):\n  os.chdir("..")' in code[0]
+  assert 'elif os.path.basename(os.getcwd()) == "colabs":\n  os.chdir("..")' in code[0]
   assert code[1] == "REAL = False"
   assert len(re.findall(r"\bREAL *=", "\n".join(code))) == 1
   assert any(re.search(r"\bREAL\b", text) for text in code[2:])
