@@ -44,7 +44,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness.repairs import CHANGES, Change, find_repairs
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.report import columns, page, pictures, tables, words
+from jaxdm.report import csv_columns, page, pictures, tables, words
 from jaxdm.storage import atomic_io
 
 STAGE = "repair"
@@ -134,7 +134,7 @@ def _report(
     for verdict in verdicts
   ]
   table = folder / f"{STAGE}.csv"
-  tables.write_rows(table, ("change", *columns.VERDICT_HEADER), rows)
+  tables.write_rows(table, ("change", *csv_columns.VERDICT_HEADER), rows)
   base_models.print_if_poor(base_margins_rt, data.test_labels)
   by_change = {
     change: removals.summarise_search(

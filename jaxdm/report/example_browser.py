@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdm.audits.audit import MEMORISED
-from jaxdm.report import columns
+from jaxdm.report import csv_columns
 
 _MOST_EXAMPLES = 1000
 _TARGETS = 8
@@ -39,7 +39,7 @@ def describe_examples(
   return {
     "total": len(rows),
     "memorised": MEMORISED,
-    "numbers": [[name, columns.COLUMNS["audit"][name]] for name in _NUMBERS],
+    "numbers": [[name, csv_columns.COLUMNS["audit"][name]] for name in _NUMBERS],
     "shown": [
       _describe(rows[example], example, weights_tn[targets, example], targets)
       for example in most_extreme(rows)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxdm.report import columns, tables, words
+from jaxdm.report import csv_columns, tables, words
 from jaxdm.report.page import TARGETS, Picture, Section, Table
 
 STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
@@ -56,7 +56,7 @@ def of_experiment(
     *_repairs(summary, pictures),
     *_audit(summary, pictures),
     _wrong(summary),
-    _columns((*columns.PIPELINE, *(n for n in ("repair", "audit") if n in summary))),
+    _columns((*csv_columns.PIPELINE, *(n for n in ("repair", "audit") if n in summary))),
     settings(summary["settings"]),
     runs(summary["provenance"]),
   ]
@@ -266,7 +266,7 @@ def _columns(names: Sequence[str]) -> Section:
   made = [
     Table(
       ("column", "meaning"),
-      list(columns.COLUMNS.get(name, {}).items()),
+      list(csv_columns.COLUMNS.get(name, {}).items()),
       f"{name}.csv",
       is_text=True,
     )

@@ -14,7 +14,7 @@ from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.report import columns
+from jaxdm.report import csv_columns
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
 
@@ -38,7 +38,7 @@ def write_rows(
   path: epath.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
   """Writes a table, whole or not at all, and beside it what its columns mean."""
-  if text_of := columns.dictionary(path.stem, header):
+  if text_of := csv_columns.dictionary(path.stem, header):
     with atomic_io.writing(path.with_suffix(".columns.md"), "w") as file:
       file.write(text_of)
   with atomic_io.writing(path, "w") as file:
@@ -84,19 +84,19 @@ def write_verdicts(
     dataset: the examples and targets.
   """
   rows = [verdict_row(verdict, base_margins_rt, dataset) for verdict in verdicts]
-  write_rows(path, columns.VERDICT_HEADER, rows)
+  write_rows(path, csv_columns.VERDICT_HEADER, rows)
 
 
 def verdict_row(
   verdict: verdicts_lib.Verdict, base_margins_rt: np.ndarray, dataset: Dataset
 ) -> tuple[Any, ...]:
-  """A verdict's cells, under `columns.VERDICT_HEADER`.
+  """A verdict's cells, under `csv_columns.VERDICT_HEADER`.
 
   Its `examples` are the ranking, of which the first `k_tried` were changed. Those are
   `changed`, with `changed_classes` and `changed_sources`, JSON lists.
   """
   base_r = base_margins_rt[:, verdict.target]
-  return columns.verdict_cells(columns.VerdictRow(verdict, base_r, dataset))
+  return csv_columns.verdict_cells(csv_columns.VerdictRow(verdict, base_r, dataset))
 
 
 def write_targets(
@@ -133,7 +133,7 @@ def read_verdicts(
     float | None: lambda text: float(text) if text else None,
   }
   annotations = verdicts_lib.Verdict.__annotations__
-  kinds = {name: annotations[name] for name in columns.VERDICT_FIELDS}
+  kinds = {name: annotations[name] for name in csv_columns.VERDICT_FIELDS}
   verdicts = []
   for row in read_rows(path):
     try:

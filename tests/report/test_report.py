@@ -246,7 +246,8 @@ matplotlib.use("svg")
 matplotlib.rcParams["savefig.facecolor"] = "red"
 before = dict(matplotlib.rcParams)
 import numpy as np
-from jaxdm.report import columns, figures, image_figures, page, pictures, sections, tables
+from jaxdm.report import csv_columns, figures, image_figures, page, pictures
+from jaxdm.report import sections, tables
 from experiments.studies import efficiency, explain, removal_curves
 fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
 content = page.png(fig)

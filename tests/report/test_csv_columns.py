@@ -7,7 +7,7 @@ from support.pages import planted
 
 from experiments.studies import efficiency, moments, removal_curves
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.report import columns, tables
+from jaxdm.report import csv_columns, tables
 
 
 def described(path: epath.Path) -> None:
@@ -28,7 +28,7 @@ def test_the_tables_of_the_library_are_described(tmp_path) -> None:
     tables.write_verdicts(
       folder / f"{name}.csv", made.searches["removed"], made.base_margins_rt, made.data
     )
-  for name in columns.PIPELINE:
+  for name in csv_columns.PIPELINE:
     described(folder / f"{name}.csv")
 
 
@@ -49,8 +49,8 @@ def test_the_tables_of_studies_are_described(tmp_path, name, header) -> None:
 
 def test_verdicts_begin_with_their_own_fields() -> None:
   fields = [name for name in Verdict._fields if name != "examples"]
-  assert list(columns.VERDICT_FIELDS) == fields
-  assert columns.VERDICT_HEADER[: len(fields)] == tuple(fields)
+  assert list(csv_columns.VERDICT_FIELDS) == fields
+  assert csv_columns.VERDICT_HEADER[: len(fields)] == tuple(fields)
 
 
 def test_tables_without_a_description_have_no_dictionary(tmp_path) -> None:
@@ -61,6 +61,6 @@ def test_tables_without_a_description_have_no_dictionary(tmp_path) -> None:
 @pytest.mark.slow
 def test_all_tables_of_a_run_are_described(finished) -> None:
   paths = [*finished.glob("*.csv")]
-  assert {path.stem for path in paths} == set(columns.PIPELINE)
+  assert {path.stem for path in paths} == set(csv_columns.PIPELINE)
   for path in paths:
     described(epath.Path(path))
