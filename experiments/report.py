@@ -7,13 +7,13 @@ read.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from experiments import fit_datamodels, repair
+from experiments import fit_datamodels, label_flip, repair
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
@@ -41,7 +41,7 @@ from jaxdm.storage import atomic_io
 OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
 )
-_SEARCHES = ("brittleness", "label_flip")
+_SEARCHES = ("brittleness", label_flip.STAGE)
 _SETTINGS = (
   "data",
   "collect",
@@ -71,7 +71,7 @@ class Results(NamedTuple):
     held_out_masks: of the held-out models.
     held_out_margins_mt: theirs.
     removals: verdicts.
-    label_flips: verdicts.
+    label_flips: verdicts; empty if they were not searched.
     study_pictures: PNG files of the studies, by name.
     study_captions: by name of the picture.
     repairs: verdicts on what makes wrong targets right, by change; empty if they were
@@ -98,28 +98,32 @@ class Results(NamedTuple):
   audit_rows: list[dict[str, str]]
 
 
-def check_stages(run: Run) -> bool:
+def check_stages(run: Run) -> list[str]:
   """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
 
-  A search whose budget ran out is drawn as far as it has come.
+  A search whose budget ran out is drawn as far as it has come. Label flips need not have
+  been searched, and repairs that are not of what is there now are left out.
 
   Returns:
-    Whether repairs of what is there now were searched, too.
+    The stages to draw.
   """
-  for stage in sections.STAGES:
+  flips, inputs = label_flip.STAGE, run.inputs("train_subsets", "fit_datamodels")
+  drawn = [*sections.STAGES, *[flips] * stages.is_begun(run.workdir, flips)]
+  for stage in drawn:
     stages.summary_of(run.workdir, stage, partial=stage in _SEARCHES)
-  inputs = run.inputs("train_subsets", "fit_datamodels")
-  for stage in _SEARCHES:
-    stages.check_inputs(run.workdir, stage, inputs, partial=True)
-  return stages.is_current(run.workdir, repair.STAGE, inputs)
+  for stage in drawn:
+    if stage in _SEARCHES:
+      stages.check_inputs(run.workdir, stage, inputs, partial=True)
+  has_repairs = stages.is_current(run.workdir, repair.STAGE, inputs)
+  return [*drawn, *[repair.STAGE] * has_repairs]
 
 
-def load_results(run: Run, has_repairs: bool) -> Results:
+def load_results(run: Run, drawn: Sequence[str]) -> Results:
   """Reads everything that a report shows of finished stages.
 
   Args:
     run: the experiment.
-    has_repairs: see `check_stages`.
+    drawn: the stages, of `check_stages`.
   """
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
@@ -129,10 +133,7 @@ def load_results(run: Run, has_repairs: bool) -> Results:
   return Results(
     data=run.dataset,
     settings=run.settings(*_SETTINGS),
-    summaries={
-      stage: stages.summary_of(workdir, stage, partial=True)
-      for stage in (*sections.STAGES, *[repair.STAGE] * has_repairs)
-    },
+    summaries={stage: stages.summary_of(workdir, stage, partial=True) for stage in drawn},
     provenance=_provenance(workdir),
     wrong_targets=[row for row in targets if row["right"] == "False"],
     base_margins_rt=base_models.load(run).margins_rt,
@@ -140,10 +141,12 @@ def load_results(run: Run, has_repairs: bool) -> Results:
     held_out_masks=masks,
     held_out_margins_mt=margins_mt,
     removals=tables.read_verdicts(folder / "brittleness.csv"),
-    label_flips=tables.read_verdicts(folder / "label_flip.csv"),
+    label_flips=(
+      tables.read_verdicts(folder / "label_flip.csv") if label_flip.STAGE in drawn else []
+    ),
     study_pictures=study_pictures,
     study_captions=study_captions | audit.get("captions", {}),
-    repairs=repair.read_verdicts(workdir) if has_repairs else {},
+    repairs=repair.read_verdicts(workdir) if repair.STAGE in drawn else {},
     audit=audit,
     audit_rows=tables.read_rows(folder / "audit.csv") if audit else [],
   )
@@ -243,8 +246,8 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
 
 def write_run_report(run: Run) -> dict[str, Any]:
   """Writes every figure, the summary and the page of an experiment."""
-  has_repairs = check_stages(run)
-  out, results = _output_folder(run.workdir), load_results(run, has_repairs)
+  drawn_stages = check_stages(run)
+  out, results = _output_folder(run.workdir), load_results(run, drawn_stages)
   held_out = results.held_out_masks, results.held_out_margins_mt
   base_margins_rt, removals = results.base_margins_rt, results.removals
   stories, captions = pictures.stories(results.data, base_margins_rt, removals)
@@ -282,14 +285,13 @@ def write_run_report(run: Run) -> dict[str, Any]:
 
 def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
   """Everything that the page says, for summary.json."""
-  removals = results.removals
-  found = {v.target for v in removals}
-  lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in sorted(found)]
+  found = {"brittleness": results.removals, label_flip.STAGE: results.label_flips}
+  targets = sorted({v.target for v in results.removals})
+  lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in targets]
   searches = {
-    "brittleness": {"comparisons": [c._asdict() for c in compare_methods(removals)]},
-    "label_flip": {
-      "comparisons": [c._asdict() for c in compare_methods(results.label_flips)]
-    },
+    stage: {"comparisons": [c._asdict() for c in compare_methods(verdicts)]}
+    for stage, verdicts in found.items()
+    if verdicts
   }
   return {
     **results.provenance,

@@ -69,6 +69,11 @@ def is_finished(workdir: Workdir, stage: str) -> bool:
   return bool(_record(workdir, stage).get("complete"))
 
 
+def is_begun(workdir: Workdir, stage: str) -> bool:
+  """Whether a stage has been started, whatever became of it."""
+  return bool(_record(workdir, stage))
+
+
 def check_inputs(
   workdir: Workdir, stage: str, inputs: Mapping[str, str], *, partial: bool = False
 ) -> None:

@@ -109,12 +109,14 @@ def cumulative_share(
     what: what the changes do to the targets.
 
   Returns:
-    A figure with removals on the left and label flips on the right; one step curve a
-    method, over the sizes that were searched, with 95 % intervals over targets at some of
-    them. Curves end at half of a class, beyond which every way of choosing flips targets.
+    A figure with removals on the left and label flips, if there are any, on the right;
+    one step curve a method, over the sizes that were searched, with 95 % intervals over
+    targets at some of them. Curves end at half of a class, beyond which every way of
+    choosing flips targets.
   """
-  fig = mpl_figure.Figure(figsize=(11, 4.9), layout="constrained")
-  left, right = fig.subplots(1, 2, sharey=True)
+  changes = ("removed", "changed") if flips else ("removed",)
+  fig = mpl_figure.Figure(figsize=(5.5 * len(changes), 4.9), layout="constrained")
+  panels = fig.subplots(1, len(changes), sharey=True, squeeze=False)[0]
   largest = max(v.largest for g in [*groups.values(), *flips.values()] for v in g)
   largest = min(largest, class_size // 2)
 
@@ -127,10 +129,9 @@ def cumulative_share(
     ]
 
   removals = curves(groups, "removed", "-")
-  _draw_shares(left, removals, largest)
-  flipped = curves(flips, "relabelled", "--")
-  _draw_shares(right, [*removals[:1], *flipped], largest)
-  for axes, change in ((left, "removed"), (right, "changed")):
+  shown = [removals, [*removals[:1], *curves(flips, "relabelled", "--")]]
+  for axes, change, drawn in zip(panels, changes, shown[: len(changes)], strict=True):
+    _draw_shares(axes, drawn, largest)
     axes.set(
       xlabel=f"training examples {change}, at most", xlim=(0, largest + 1), ylim=(0, 1)
     )
@@ -146,7 +147,7 @@ def cumulative_share(
       loc="upper center",
       bbox_to_anchor=(0.5, -0.14),
     )
-  left.set_ylabel(f"share of targets {what} (verified)")
+  panels[0].set_ylabel(f"share of targets {what} (verified)")
   return fig
 
 

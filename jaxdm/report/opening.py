@@ -112,10 +112,11 @@ def _searches(summary: words.Summary) -> str:
   """How many targets fall, and the median target in images."""
   parts = []
   for stage, change in (("brittleness", "removing"), ("label_flip", "relabelling")):
-    methods = summary[stage]["methods"]
-    name = words.story_method(methods)
-    parts.append(_search(methods[name], name, change))
-  return f"{parts[0]} {parts[1]} {_VERIFIED}"
+    if stage in summary:
+      methods = summary[stage]["methods"]
+      name = words.story_method(methods)
+      parts.append(_search(methods[name], name, change))
+  return " ".join([*parts, _VERIFIED])
 
 
 _VERIFIED = (

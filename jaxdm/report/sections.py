@@ -7,8 +7,11 @@ from typing import Any
 from jaxdm.report import csv_columns, tables, words
 from jaxdm.report.page import TARGETS, Picture, Section, Table
 
-STAGES = ("train_subsets", "fit_datamodels", "brittleness", "label_flip")
+# Those that a page cannot do without.
+STAGES = ("train_subsets", "fit_datamodels", "brittleness")
 
+# Tables of stages that need not have been run.
+_OPTIONAL = ("label_flip", "repair", "audit")
 _WRONG = 50
 
 
@@ -42,9 +45,7 @@ def of_experiment(
       summary["brittleness"],
       words.columns(summary, "brittleness"),
     ),
-    _search(
-      "flips", "Label flips", summary["label_flip"], words.columns(summary, "label_flip")
-    ),
+    *_flips(summary),
     Section(
       "stories",
       f"Targets that the fewest removals flip, chosen by {method}",
@@ -56,7 +57,7 @@ def of_experiment(
     *_repairs(summary, pictures),
     *_audit(summary, pictures),
     _wrong(summary),
-    _columns((*csv_columns.PIPELINE, *(n for n in ("repair", "audit") if n in summary))),
+    _columns(_described_tables(summary)),
     settings(summary["settings"]),
     runs(summary["provenance"]),
   ]
@@ -85,6 +86,20 @@ def of_fit(summary: dict[str, Any], picture: bytes, missing: str) -> list[Sectio
     settings(summary["settings"]),
     runs(summary["provenance"]),
   ]
+
+
+def _described_tables(summary: dict[str, Any]) -> list[str]:
+  """The names of the tables that were written."""
+  names = dict.fromkeys((*csv_columns.PIPELINE, *_OPTIONAL))
+  return [name for name in names if name not in _OPTIONAL or name in summary]
+
+
+def _flips(summary: dict[str, Any]) -> list[Section]:
+  """The section on label flips, if they were searched."""
+  stage = "label_flip"
+  if stage not in summary:
+    return []
+  return [_search("flips", "Label flips", summary[stage], words.columns(summary, stage))]
 
 
 def _search(name: str, heading: str, found: Mapping[str, Any], caption: str) -> Section:

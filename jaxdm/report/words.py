@@ -53,11 +53,16 @@ def shares(summary: Summary) -> str:
   """What the curves of flipped targets show."""
   settings = summary["settings"]
   search, methods = settings["search"], summary["brittleness"]["methods"]
+  dashed = ""
+  if "label_flip" in summary:
+    dashed = (
+      f" Dashed, beside the removals by {next(iter(methods))}: images kept under "
+      f"{new_labels(settings)}."
+    )
   return (
     f"Share of targets ({searched_targets(summary)}) that a change of at most so many "
     "training images makes wrong. Bars: 95 % intervals over targets. Solid: images "
-    f"removed. Dashed, beside the removals by {next(iter(methods))}: images kept under "
-    f"{new_labels(settings)}. Every step is verified on up to "
+    f"removed.{dashed} Every step is verified on up to "
     f"{search['verify_seeds']} models with new seeds, at "
     f"{percent(search['confidence'])} confidence; a target that no tried change flips "
     "stays in the denominator."

@@ -193,6 +193,28 @@ def test_finished_stages_are_not_done_again(finished_copy) -> None:
   assert contents(finished_copy)["brittleness.csv"] == before["brittleness.csv"]
 
 
+@pytest.mark.slow
+def test_label_flips_can_be_left_out_and_added_later(finished_copy) -> None:
+  def report_of() -> tuple[dict, str]:
+    summary = json.loads((finished_copy / "summary.json").read_text())
+    return summary, (finished_copy / "report.html").read_text()
+
+  before, _ = report_of()
+  (finished_copy / "stages" / "label_flip.json").unlink()
+  (finished_copy / "label_flip.csv").unlink()
+  start(pipeline.PROGRAM, finished_copy, label_flip="false")
+  assert not (finished_copy / "stages" / "label_flip.json").exists()
+  summary, page = report_of()
+  assert set(before) - set(summary) == {"label_flip"}
+  assert 'id="removals"' in page
+  assert not any(word in page for word in ('id="flips"', "relabelling", "Dashed"))
+  start(label_flip.PROGRAM, finished_copy)
+  start(report.PROGRAM, finished_copy, toy={})
+  summary, page = report_of()
+  assert summary["label_flip"]["methods"] == before["label_flip"]["methods"]
+  assert all(word in page for word in ('id="flips"', "relabelling", "Dashed"))
+
+
 def flipped_again(folder: pathlib.Path) -> bytes:
   """The table of label flips of a finished workdir, made once more."""
   (folder / "stages" / "label_flip.json").unlink()
