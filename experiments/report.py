@@ -6,6 +6,7 @@ They are written to the workdir, or to another folder (--out); then the workdir 
 read.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,19 +43,6 @@ OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
 )
 _SEARCHES = ("brittleness", label_flip.STAGE)
-_SETTINGS = (
-  "data",
-  "collect",
-  "retrain",
-  "network",
-  "train",
-  "gradient",
-  "prior",
-  "fit",
-  "search",
-  "compare",
-  "flip",
-)
 
 
 class Results(NamedTuple):
@@ -98,6 +86,26 @@ class Results(NamedTuple):
   audit_rows: list[dict[str, str]]
 
 
+class FitResults(NamedTuple):
+  """Everything that a report shows of datamodels of files, without images.
+
+  Attributes:
+    settings: of the fit, and numbers of held-out models, by group.
+    fit: its summary.
+    provenance: what made it, for summary and page.
+    models: the datamodels.
+    held_out: masks and margins of the held-out models.
+    missing: what is not there, and how to go on.
+  """
+
+  settings: dict[str, Any]
+  fit: dict[str, Any]
+  provenance: dict[str, Any]
+  models: Datamodels
+  held_out: tuple[training_sets.PackedMasks, np.ndarray]
+  missing: str
+
+
 def check_stages(run: Run) -> list[str]:
   """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
 
@@ -132,7 +140,7 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
   targets = tables.read_rows(folder / "targets.csv")
   return Results(
     data=run.dataset,
-    settings=run.settings(*_SETTINGS),
+    settings=run.settings(*(f.name for f in dataclasses.fields(run.experiment))),
     summaries={stage: stages.summary_of(workdir, stage, partial=True) for stage in drawn},
     provenance=_provenance(workdir),
     wrong_targets=[row for row in targets if row["right"] == "False"],
@@ -213,8 +221,8 @@ def _write(
   print(f"Open {out / 'report.html'} in a browser")
 
 
-def write_files_report(files: margin_files.Files) -> dict[str, Any]:
-  """Writes what there is to say without images."""
+def load_fit_results(files: margin_files.Files) -> FitResults:
+  """Reads what there is to show without images."""
   workdir, stage = files.workdir, fit_datamodels.STAGE
   fit = stages.summary_of(workdir, stage)
   settings = stages.settings_of(workdir, stage)
@@ -227,27 +235,35 @@ def write_files_report(files: margin_files.Files) -> dict[str, Any]:
   masks, margins_mt = files.held_out
   subsets = len(np.unique(masks.bits, axis=0))
   held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
-  models = fit_datamodels.load(workdir)
-  picture = page.png(pictures.predictions(models, masks, margins_mt))
-  summary = {
-    **_provenance(workdir),
-    "settings": settings | {"collect": held_out},
-    stage: fit,
-  }
-  missing = (
-    "Removals and label flips, for which models must be retrained on the images: "
-    f"{imported_models.how_to_go_on(workdir)}."
+  return FitResults(
+    settings=settings | {"collect": held_out},
+    fit=fit,
+    provenance=_provenance(workdir),
+    models=fit_datamodels.load(workdir),
+    held_out=files.held_out,
+    missing=(
+      "Removals and label flips, for which models must be retrained on the images: "
+      f"{imported_models.how_to_go_on(workdir)}."
+    ),
   )
+
+
+def write_fit_report(out: epath.Path, results: FitResults) -> dict[str, Any]:
+  """Writes what there is to say without images."""
+  picture = page.png(pictures.predictions(results.models, *results.held_out))
+  summary = {
+    **results.provenance,
+    "settings": results.settings,
+    fit_datamodels.STAGE: results.fit,
+  }
   title = "How well training sets predict margins"
-  text = page.page(title, sections.of_fit(summary, picture, missing))
-  _write(_output_folder(workdir), summary, text, {"datamodels.png": picture})
+  text = page.page(title, sections.of_fit(summary, picture, results.missing))
+  _write(out, summary, text, {"datamodels.png": picture})
   return summary
 
 
-def write_run_report(run: Run) -> dict[str, Any]:
+def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
   """Writes every figure, the summary and the page of an experiment."""
-  drawn_stages = check_stages(run)
-  out, results = _output_folder(run.workdir), load_results(run, drawn_stages)
   held_out = results.held_out_masks, results.held_out_margins_mt
   base_margins_rt, removals = results.base_margins_rt, results.removals
   stories, captions = pictures.stories(results.data, base_margins_rt, removals)
@@ -311,8 +327,11 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
 def main(source: Run | margin_files.Files) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
   if isinstance(source, margin_files.Files):
-    return write_files_report(source)
-  return write_run_report(source)
+    fit_results = load_fit_results(source)
+    return write_fit_report(_output_folder(source.workdir), fit_results)
+  drawn = check_stages(source)
+  out = _output_folder(source.workdir)
+  return write_report(out, load_results(source, drawn))
 
 
 def open_any() -> Run | margin_files.Files:
