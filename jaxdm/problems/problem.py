@@ -212,7 +212,8 @@ def load_problem(name: str) -> Problem:
 
   Args:
     name: 'fashion' (the embedded images), 'cifar10-two' (airplanes and ships of
-      CIFAR-10, without the images), or the path of a file NAME.npz.
+      CIFAR-10, without the images), 'cifar10-dog-frog' (dogs and frogs), or the path of
+      a file NAME.npz.
 
   Returns:
     Problem.

@@ -206,6 +206,21 @@ COLUMNS: dict[str, dict[str, str]] = {
     "damping": "of the influence functions",
     "lds": _LDS["lds"],
   },
+  "planted_repairs": {
+    "rate": "share of the labels that are wrong",
+    "seed": "of the choice of the wrong labels, and of the models",
+    "change": "removal or relabel",
+    "method": "that chose the examples",
+    "targets": "that were searched, of those that models on all data get wrong",
+    "repaired": "targets with a verified repair",
+    "named": "examples in all repairs together; one counts once for each repair",
+    "named_errors": "of these, with planted errors",
+    "by_chance": "share of planted errors among examples with other labels than the "
+    "target's, as a mean over repaired targets",
+    "repairs_with_errors": "repairs that name one planted error or more",
+    "found": "planted errors that at least one repair names",
+    "planted": "all of them",
+  },
 }
 # Tables that the stages of the pipeline write.
 PIPELINE = ("examples", "targets", "brittleness", "label_flip")

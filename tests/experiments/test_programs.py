@@ -23,6 +23,7 @@ ALONE = (
   "studies.label_errors",
   "studies.memorisation",
   "studies.moments",
+  "studies.planted_repairs",
   "report",
 )
 JOB = (

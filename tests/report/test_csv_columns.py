@@ -5,7 +5,7 @@ import pytest
 from etils import epath
 from support.pages import planted
 
-from experiments.studies import efficiency, moments, removal_curves
+from experiments.studies import efficiency, moments, planted_repairs, removal_curves
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.report import csv_columns, tables
 
@@ -37,6 +37,7 @@ def test_the_tables_of_the_library_are_described(tmp_path) -> None:
   [
     ("efficiency", efficiency.Point._fields),
     ("moments", moments.Point._fields),
+    ("planted_repairs", planted_repairs.Row._fields),
     ("removal_curves", (*removal_curves.Row._fields, "target_source")),
     ("explain_7", ("change", "place", "index", "class", "source")),
   ],
