@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from experiments import fit_datamodels, label_flip, repair
+from experiments import brittleness, fit_datamodels, label_flip, repair
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
   base_models,
@@ -42,7 +42,8 @@ from jaxdm.storage import atomic_io
 OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
 )
-_SEARCHES = ("brittleness", label_flip.STAGE)
+# Stages that need not have been run.
+_OPTIONAL = (label_flip.STAGE, repair.STAGE)
 
 
 class Results(NamedTuple):
@@ -109,21 +110,25 @@ class FitResults(NamedTuple):
 def check_stages(run: Run) -> list[str]:
   """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
 
-  A search whose budget ran out is drawn as far as it has come. Label flips need not have
-  been searched, and repairs that are not of what is there now are left out.
+  A search whose budget ran out is drawn as far as it has come. Label flips and repairs
+  need not have been searched. They are left out, with a line that says so, where they
+  were begun and not finished, or belong to other models.
 
   Returns:
     The stages to draw.
   """
-  flips, inputs = label_flip.STAGE, run.inputs("train_subsets", "fit_datamodels")
-  drawn = [*sections.STAGES, *[flips] * stages.is_begun(run.workdir, flips)]
-  for stage in drawn:
-    stages.summary_of(run.workdir, stage, partial=stage in _SEARCHES)
-  for stage in drawn:
-    if stage in _SEARCHES:
-      stages.check_inputs(run.workdir, stage, inputs, partial=True)
-  has_repairs = stages.is_current(run.workdir, repair.STAGE, inputs)
-  return [*drawn, *[repair.STAGE] * has_repairs]
+  workdir, inputs = run.workdir, run.inputs("train_subsets", "fit_datamodels")
+  for stage in sections.STAGES:
+    stages.summary_of(workdir, stage, partial=stage == brittleness.STAGE)
+  stages.check_inputs(workdir, brittleness.STAGE, inputs, partial=True)
+  begun = [stage for stage in _OPTIONAL if stages.is_begun(workdir, stage)]
+  current = [stage for stage in begun if stages.is_current(workdir, stage, inputs)]
+  for stage in (stage for stage in begun if stage not in current):
+    print(
+      f"{stage} is not in the report: it was not finished, or read other models or "
+      f"datamodels; python -m experiments.{stage} --workdir={workdir.path} adds it"
+    )
+  return [*sections.STAGES, *current]
 
 
 def load_results(run: Run, drawn: Sequence[str]) -> Results:
@@ -301,7 +306,7 @@ def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
 
 def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
   """Everything that the page says, for summary.json."""
-  found = {"brittleness": results.removals, label_flip.STAGE: results.label_flips}
+  found = {brittleness.STAGE: results.removals, label_flip.STAGE: results.label_flips}
   targets = sorted({v.target for v in results.removals})
   lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in targets]
   searches = {

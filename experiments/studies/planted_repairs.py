@@ -5,11 +5,11 @@
 changes the labels of some training examples to any other class, and then does what
 `experiments.train_subsets`, `fit_datamodels` and `repair` do, on targets with right
 labels: each set of errors has a workdir of its own in WORKDIR/planted_repairs. The table
-says, by method and change, which share of the examples that repairs name have planted
-errors, beside their share among the examples from which a repair can choose errors that
-oppose the target, those that do not have its label; how many repairs name one or more;
-and which share of all planted errors some repair names. Settings of the experiment are
-flags, as for `experiments.pipeline`. A study that was killed goes on where it stopped.
+says, by method and change: which share of the examples that repairs name have planted
+errors; that share among all examples without the target's label, to compare; how many
+repairs name a planted error; and how many of the planted errors some repair names.
+Settings of the experiment are flags, as for `experiments.pipeline`. A study that was
+killed goes on where it stopped.
 """
 
 import dataclasses
@@ -37,23 +37,7 @@ STAGE = "planted_repairs"
 
 
 class Row(NamedTuple):
-  """What the repairs of one method name, in one set of errors.
-
-  Attributes:
-    rate: share of the labels that are wrong.
-    seed: of their choice.
-    change: 'removal' or 'relabel'.
-    method: whose repairs they are.
-    targets: that were searched.
-    repaired: of these.
-    named: examples in all repairs together; one counts once for each repair.
-    named_errors: of these, with planted errors.
-    by_chance: mean share of planted errors among the examples with other labels than the
-      target's, over repaired targets.
-    repairs_with_errors: repairs that name one planted error or more.
-    found: planted errors that at least one repair names.
-    planted: all of them.
-  """
+  """What the repairs of one method name, in one set of errors; see `csv_columns`."""
 
   rate: float
   seed: int

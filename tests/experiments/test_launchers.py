@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from etils import epath
 from support.programs import TOY, contents, start
 
 from experiments import (
@@ -34,6 +35,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm.brittleness import label_flips as label_flip_lib
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
+from jaxdm.storage import checksummed_json
 from jaxdm.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -191,6 +193,24 @@ def test_finished_stages_are_not_done_again(finished_copy) -> None:
   # Flags that are not given take what the workdir holds, not the preset.
   start(report.PROGRAM, finished_copy, toy={})
   assert contents(finished_copy)["brittleness.csv"] == before["brittleness.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["inputs", "summary"])
+def test_old_or_unfinished_label_flips_are_left_out(
+  finished_copy, change, capsys
+) -> None:
+  path = epath.Path(finished_copy / "stages" / "label_flip.json")
+  record = checksummed_json.read(path)
+  if change == "inputs":
+    record["inputs"]["models"] = "others"
+  else:  # As a process that was killed leaves it.
+    del record["summary"]
+    record["complete"] = False
+  checksummed_json.write(path, record)
+  start(report.PROGRAM, finished_copy, toy={})
+  assert "label_flip is not in the report: it was not" in capsys.readouterr().out
+  assert 'id="flips"' not in (finished_copy / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ def test_examples_of_third_classes_come_last() -> None:
 
 @pytest.mark.slow
 def test_the_report_shows_repairs_and_other_searches_keep_their_targets(
-  finished_copy,
+  finished_copy, capsys
 ) -> None:
   before = json.loads((finished_copy / "summary.json").read_text())
   start(repair.PROGRAM, finished_copy, toy={})
@@ -193,5 +193,7 @@ def test_the_report_shows_repairs_and_other_searches_keep_their_targets(
   stale = checksummed_json.read(record)
   stale["inputs"]["models"] = "others"
   checksummed_json.write(record, stale)
+  capsys.readouterr()
   start(report.PROGRAM, finished_copy, toy={})
+  assert "repair is not in the report: it was not finished, or" in capsys.readouterr().out
   assert "make wrong predictions right" not in (finished_copy / "report.html").read_text()
