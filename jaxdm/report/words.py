@@ -153,18 +153,19 @@ def _all(names: Sequence[str]) -> str:
 
 def browser(summary: Summary) -> str:
   """What the browser of targets shows."""
-  repairs = ""
+  changes = ""
+  if "label_flip" in summary:
+    changes = f" Relabelled images have {new_labels(summary['settings'])}."
   if "repair" in summary:
-    repairs = (
+    changes += (
       " Targets that models get wrong have the changes that make them right; relabelled "
       "images have the label of the target's class there."
     )
   return (
     "Choose a target to see its margins over the models on all data, the training images "
     "that support it or oppose it, and what each search found. A weight is what "
-    "the image adds to the predicted margin. Relabelled images have "
-    f"{new_labels(summary['settings'])}.{repairs} The arrow keys move through the list, "
-    "and a click on a column's name sorts by it."
+    f"the image adds to the predicted margin.{changes} The arrow keys move through the "
+    "list, and a click on a column's name sorts by it."
   )
 
 
