@@ -47,6 +47,7 @@ def repaired(target: int, examples: tuple[int, ...], k: int) -> Verdict:
 
 VERDICTS = [
   repaired(0, (3, 5, 4), 2),
+  repaired(0, (4, 5), 1),
   repaired(1, (0, 1), 1),
   repaired(1, (1, 2), -1),
 ]
@@ -57,16 +58,16 @@ def test_named_errors_are_counted() -> None:
   is_error = np.array([False, True, False, True, True, False])
   found = planted_repairs.count(VERDICTS, is_error, labels, target_labels)
   assert found == {
-    "targets": 3,
-    "repaired": 2,
-    "named": 3,  # Examples 3 and 5 for target 0, and 0 for target 1.
-    "named_errors": 1,
-    "by_chance": pytest.approx((2 / 3 + 1 / 3) / 2),
-    "repairs_with_errors": 1,
-    "found": 1,
+    "targets": 4,
+    "repaired": 3,
+    "named": 4,  # Examples 3 and 5, and 4, for target 0, and 0 for target 1.
+    "named_errors": 2,
+    "by_chance": pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3),
+    "repairs_with_errors": 2,
+    "found": 2,
     "planted": 3,
   }
-  nothing = planted_repairs.count(VERDICTS[2:], is_error, labels, target_labels)
+  nothing = planted_repairs.count(VERDICTS[-1:], is_error, labels, target_labels)
   assert nothing["repaired"] == nothing["named"] == nothing["found"] == 0
   assert np.isnan(nothing["by_chance"])
 
