@@ -117,9 +117,10 @@ def check_stages(run: Run) -> list[str]:
   Returns:
     The stages to draw.
   """
-  workdir, inputs = run.workdir, run.inputs("train_subsets", "fit_datamodels")
-  for stage in sections.STAGES:
+  workdir = run.workdir
+  for stage in sections.STAGES:  # First: the error names the stage that is missing.
     stages.summary_of(workdir, stage, partial=stage == brittleness.STAGE)
+  inputs = run.inputs("train_subsets", "fit_datamodels")
   stages.check_inputs(workdir, brittleness.STAGE, inputs, partial=True)
   begun = [stage for stage in _OPTIONAL if stages.is_begun(workdir, stage)]
   current = [stage for stage in begun if stages.is_current(workdir, stage, inputs)]
