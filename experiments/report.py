@@ -133,12 +133,7 @@ def check_stages(run: Run) -> list[str]:
 
 
 def load_results(run: Run, drawn: Sequence[str]) -> Results:
-  """Reads everything that a report shows of finished stages.
-
-  Args:
-    run: the experiment.
-    drawn: the stages, of `check_stages`.
-  """
+  """Reads everything that a report shows of the stages that `check_stages` returns."""
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
