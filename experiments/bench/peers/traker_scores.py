@@ -11,7 +11,7 @@ from trak import TRAKer
 
 from experiments.bench.peers.torch_models import Examples
 
-_BATCH = 100
+_BATCH = 1000  # Each batch draws the matrix of projection anew.
 
 
 def scores(
