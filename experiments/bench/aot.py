@@ -91,7 +91,9 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
     "step": lambda: _step(fleet, inputs, sets, keys, state),
     "begin": lower_for_devices(fleet_programs.begin, inputs, keys),
     "advance": lower_for_devices(
-      fleet_programs.advance, (inputs, (k, k)), (state, sets, keys)
+      fleet_programs.advance,
+      (inputs, (k, k)),
+      (state, sets, keys, shape_of(jnp.bool_, rows)),
     ),
     "predict": lower_for_devices(
       fleet_programs.predict, shape_of(jnp.uint8, t, *shape), variables

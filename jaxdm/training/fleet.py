@@ -122,12 +122,13 @@ class Fleet:
     n, rows = len(self.values), self.rows
     sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
-    batch, keys = devices.shard_rows((sets, keys))
+    is_wanted = np.ones(rows, bool)
+    batch, keys, is_wanted = devices.shard_rows((sets, keys, is_wanted))
     state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
 
     def seconds_of(steps: int) -> float:
       start = time.perf_counter()
-      jax.block_until_ready(self._advance((batch, keys), state, 0, steps))
+      jax.block_until_ready(self._advance((batch, keys, is_wanted), state, 0, steps))
       return time.perf_counter() - start
 
     seconds_of(1)  # Compiles.
@@ -267,12 +268,13 @@ class Fleet:
     Yields:
       At each of them, what `train` would return.
     """
-    fill = self.rows - len(sets.counts)
-    rows = np.concatenate([np.arange(len(sets.counts)), np.zeros(fill, int)])
-    batch, keys = devices.shard_rows((sets.rows(rows), keys[rows]))
+    places = np.arange(self.rows)
+    is_wanted = places < len(sets.counts)
+    rows = np.where(is_wanted, places, 0)
+    batch, keys, is_wanted = devices.shard_rows((sets.rows(rows), keys[rows], is_wanted))
     state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
     num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
-    advance = functools.partial(self._advance, (batch, keys))
+    advance = functools.partial(self._advance, (batch, keys, is_wanted))
     for until in moments:
       last = math.floor(share_of(until, num_steps))
       if self._checkpoints:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxdm import devices, numerics
@@ -24,7 +25,9 @@ class Programs(NamedTuple):
 
   Attributes:
     begin: shared inputs; keys.
-    advance: shared inputs and steps; states, training sets and keys.
+    advance: shared inputs and steps; states, training sets, keys, and whether the model
+      is wanted: a row that only fills a call is not trained where a device trains one
+      model at a time.
     variables: shared inputs; states and training sets.
     predict: shared inputs to predict; variables.
     logits: the same, without features, which need much memory for many inputs.
@@ -63,8 +66,10 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
     return train.begin(recipe, inputs, key)
 
   def advance_row(shared: Any, row: Any) -> train.State:
-    (inputs, steps), (state, training_set, key) = shared, row
-    return train.advance(recipe, inputs, training_set, key, state, steps)
+    (inputs, (first, stop)), (state, training_set, key, is_wanted) = shared, row
+    if width == 1:  # Side by side, all models take the same steps.
+      stop = jnp.where(is_wanted, stop, first)
+    return train.advance(recipe, inputs, training_set, key, state, (first, stop))
 
   def variables_row(inputs: Inputs, row: Any) -> Variables:
     state, training_set = row

@@ -54,6 +54,19 @@ def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:
   np.testing.assert_array_equal(some, forwards[order])
 
 
+def test_rows_that_only_fill_a_call_are_not_trained(tiny_config, tiny_images) -> None:
+  images, sets, keys = problem(tiny_images)
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=3))
+  one = sets.rows(np.arange(1)), keys[:1]
+  begun, trained = models.train(*one, until=0.0), models.train(*one)
+  for before, after in zip(
+    *map(jax.tree.leaves, (begun["params"], trained["params"])), strict=True
+  ):
+    before, after = np.asarray(before), np.asarray(after)
+    assert not np.array_equal(before[0], after[0])
+    np.testing.assert_array_equal(before[1:], after[1:])
+
+
 @pytest.mark.slow
 @pytest.mark.device
 @pytest.mark.parametrize(
