@@ -53,7 +53,7 @@ FOLDER = define_path(
   "bench_dir", None, "Folder of finished sides; default: runs/attribution/PROBLEM."
 )
 _OURS = {"influence": 12, "influence-end": 1}  # Moments of training.
-_TRAK_DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_TRAK_DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
 # Options that a tuned side tries.
 _TUNING: Mapping[str, list[dict[str, Any]]] = {
   "traker": [
@@ -142,11 +142,11 @@ def peer_side(
   problem: Problem, side: str, path: pathlib.Path, counts: list[int]
 ) -> tuple[dict[str, Any], float, Iterator[Any]]:
   """The options that were chosen, CPU seconds of the choice; see `our_side`."""
-  name, _, tuned = side.partition("-")
+  name = side.removesuffix("-tuned")
   score = peer_score(name, problem, path)
   options: dict[str, Any] = {}
   seconds = 0.0
-  if tuned:
+  if name != side:
     options, seconds = measure_seconds(lambda: tune(problem, name, score))
   points = (
     (count, *measure_seconds(functools.partial(score, count, **options)))
@@ -262,6 +262,8 @@ def main(argv: list[str]) -> None:
   results = []
   for side in sides:
     depends_on = {"problem": problem.digest, "models": counts, "side": side}
+    if (name := side.removesuffix("-tuned")) != side:
+      depends_on["options"] = _TUNING[name]
     path = epath.Path(folder / f"{side}.json")
     child = functools.partial(measure.run_child, "experiments.bench.attribution", side)
     start = time.perf_counter()
