@@ -97,7 +97,7 @@ def base_costs(
     moments: of the training of each, at which gradients are computed; 0: at none.
     examples: whose gradients these are.
     model_seconds: of one model.
-    rows: models of a call, which takes as long with fewer.
+    rows: models of a call, which can take as long with fewer.
   """
   seconds = -(-models // rows) * rows * model_seconds
   text = f"{models:,} models on all examples take about {duration(seconds)}"

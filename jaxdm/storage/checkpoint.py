@@ -104,8 +104,8 @@ class Checkpoints:
       folder: for the states.
       seconds: of computation that may be lost.
       clock: tells the time, in seconds.
-      observe: called with a number of steps and the seconds that they took; not for the
-        first steps, whose seconds include their compilation.
+      observe: called with a number of steps and the seconds that they take where their
+        load is 1; not for the first steps, whose seconds include their compilation.
       report: called with units of work that some steps have done, as they are done; see
         `run`.
     """
@@ -125,6 +125,7 @@ class Checkpoints:
     advance: Callable[[Any, int, int], Any],
     *,
     units_per_step: float = 0.0,
+    load: float = 1.0,
   ) -> Any:
     """Takes the steps that are left; writes the state on the way if they take long.
 
@@ -137,6 +138,7 @@ class Checkpoints:
       last: the number of the step to stop at.
       advance: takes a state and the first step and the one to stop at; returns a state.
       units_per_step: what a step is of the units that are reported.
+      load: the work of a step, as a share of the most that a step can be.
 
     Returns:
       The state before step `last`.
@@ -148,10 +150,10 @@ class Checkpoints:
     state = last_state
     self._report((step - first) * units_per_step)
     while step < last:
-      stop, before = min(step + self._part_steps(), last), self._clock()
+      stop, before = min(step + self._part_steps(load), last), self._clock()
       state = jax.block_until_ready(advance(state, step, stop))
       self._report((stop - step) * units_per_step)
-      self._time_part(stop - step, self._clock() - before)
+      self._time_part(stop - step, (self._clock() - before) / load)
       step = stop
       unsaved = self._unsaved_seconds + self._clock() - since
       if unsaved > (_DUE if step < last else _FINISHED) * self.seconds:
@@ -202,13 +204,14 @@ class Checkpoints:
     arrays = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     save(self._folder / name, {**arrays, "step": np.asarray(step)}, overwrite=True)
 
-  def _part_steps(self) -> int:
+  def _part_steps(self, load: float) -> int:
     """Steps that take at most their share of the seconds; few while none was timed."""
-    fit = _PART * self.seconds / self._step_seconds if self._step_seconds else np.inf
+    step_seconds = load * self._step_seconds
+    fit = _PART * self.seconds / step_seconds if step_seconds else np.inf
     return int(max(1, min(fit, _GROWTH * self._timed_steps)))
 
   def _time_part(self, steps: int, seconds: float) -> None:
-    """Records how long some steps took."""
+    """Records how long some steps take where their load is 1."""
     if self._is_compiled:
       self._step_seconds = seconds / steps
       self._timed_steps = max(self._timed_steps, steps)

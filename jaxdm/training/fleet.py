@@ -279,8 +279,10 @@ class Fleet:
       last = math.floor(share_of(until, num_steps))
       if self._checkpoints:
         name = self._name(sets, keys, until)
+        units = len(sets.counts) / num_steps
+        load = self.runner.load(len(sets.counts), self.rows)
         state = self._checkpoints.run(
-          name, state, first, last, advance, units_per_step=len(sets.counts) / num_steps
+          name, state, first, last, advance, units_per_step=units, load=load
         )
       else:
         state = advance(state, first, last)

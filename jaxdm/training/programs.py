@@ -118,6 +118,12 @@ class Runner:
     self.may_narrow = True
     self._finished: set[Program] = set()
 
+  def load(self, num_models: int, rows: int) -> float:
+    """What training so many models takes, as a share of what all rows of a call take."""
+    on_a_device = rows // devices.count()
+    is_full = num_models >= on_a_device or self._width > 1
+    return 1.0 if is_full else num_models / on_a_device
+
   @numerics.pinned()
   def run(self, program_of: Callable[[Programs], Program], shared: Any, rows: Any) -> Any:
     """Runs a program; where the memory does not suffice, with half as many side by side.

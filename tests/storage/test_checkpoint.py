@@ -99,6 +99,26 @@ def test_long_ones_are_stored_before_others_are_computed(tmp_path) -> None:
   assert not machine.checkpoints.has_much_to_store()
 
 
+def test_parts_of_full_calls_and_of_calls_of_few_models_take_as_long(tmp_path) -> None:
+  observed: list[float] = []
+  machine = Machine(tmp_path, 1.0)
+  machine.checkpoints = checkpoint.Checkpoints(
+    tmp_path, SECONDS, lambda: machine.now, lambda n, taken: observed.append(taken / n)
+  )
+  for i, load in enumerate((0.1, 1.0, 0.1)):
+    times, machine._step_seconds = [machine.now], load
+
+    def advance(state, first: int, stop: int, times=times):
+      state = machine._advance(state, first, stop)
+      times.append(machine.now)
+      return state
+
+    state = jax.numpy.zeros(())
+    machine.checkpoints.run(str(i), state, 0, 4000, advance, load=load)
+    assert max(np.diff(times)) == pytest.approx(0.2 * SECONDS)
+  assert observed == pytest.approx([1.0] * len(observed))
+
+
 def test_steps_that_become_slow_are_noticed(tmp_path) -> None:
   machine = Machine(tmp_path, 0.01)
   machine.run([("quick", 5000)])

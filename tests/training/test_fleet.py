@@ -65,6 +65,10 @@ def test_rows_that_only_fill_a_call_are_not_trained(tiny_config, tiny_images) ->
     before, after = np.asarray(before), np.asarray(after)
     assert not np.array_equal(before[0], after[0])
     np.testing.assert_array_equal(before[1:], after[1:])
+  assert models.runner.load(1, models.rows) == pytest.approx(1 / 3)
+  assert models.runner.load(models.rows, models.rows) == 1
+  side_by_side = fleet.Fleet(tiny_config, images, 2, fleet.Speed(vmap_width=3, chunk=3))
+  assert side_by_side.runner.load(1, side_by_side.rows) == 1
 
 
 @pytest.mark.slow
