@@ -87,15 +87,19 @@ class _Bar:
   def __init__(self, name: str, unit: str, log: "Log | None"):
     """Shows the bar."""
     seconds = 1.0 if sys.stderr.isatty() else 15.0  # Fewer lines in a log file.
-    self._bar = tqdm.tqdm(desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True)
+    self._bar = tqdm.tqdm(
+      desc=name, unit=unit, mininterval=seconds, dynamic_ncols=True, smoothing=0
+    )
+    self._begun = self._bar.start_t
     self._log, self._adds = log, 0
-    self._done, self._total, self._ahead = 0, 0, 0.0
+    self._done, self._total, self._ahead, self._former = 0, 0, 0.0, 0
 
   def update(self, done: int, total: int) -> None:
     """Shows what is finished and stored."""
     self._bar.total = self._total = total
     if self._bar.n == 0 and done:
-      self._bar.initial = done  # What a former run did says nothing of this one's speed.
+      # What a former run did says nothing of this one's speed.
+      self._bar.initial = self._former = done
     self._ahead = max(self._ahead - (done - self._done), 0.0)
     self._done = done
     self._show()
@@ -124,7 +128,11 @@ class _Bar:
   def _show(self) -> None:
     """Draws and logs."""
     self._bar.n = shown = self._shown()
-    self._bar.close() if self._done >= self._total else self._bar.update(0)
+    if self._done < self._total:
+      self._bar.update(0)
+    else:  # The last line is of all that was done, with compilation.
+      self._bar.start_t, self._bar.initial = self._begun, self._former
+      self._bar.close()
     if self._log:
       self._log(shown, self._total)
 

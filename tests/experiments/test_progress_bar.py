@@ -55,6 +55,17 @@ def test_a_bar_moves_before_models_are_finished(tmp_path, clock, capsys) -> None
   assert float(done) >= 7.0 and left == pytest.approx(2 * (20 - float(done)), abs=2)
 
 
+def test_the_last_line_is_of_all_the_time_with_compilation(clock, capsys) -> None:
+  parts = progress_bar.Parts()
+  update = progress_bar.make("models", parts=parts)
+  update(0, 16)
+  for _ in range(2):
+    clock.now += 20
+    parts.add(8.0)
+  update(16, 16)
+  assert "16/16 [00:40<00:00,  2.50s/model]" in capsys.readouterr().err
+
+
 def test_a_bar_never_goes_back_and_ends_when_all_is_stored(monkeypatch) -> None:
   shown, parts = [], progress_bar.Parts()
   monkeypatch.setattr(
