@@ -41,7 +41,7 @@ from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 from jaxdm.audits import stand_ins
-from jaxdm.audits.audit import MEMORISED, Audit, audit
+from jaxdm.audits.audit import MEMORISED, SUSPICIOUS, Audit, audit
 from jaxdm.report import audit_pictures, tables
 from jaxdm.storage import atomic_io, identity
 from jaxdm.storage import store as store_lib
@@ -154,8 +154,9 @@ def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   """The most suspicious labels, and how many there are."""
   found = result.suspicious
   print(
-    f"suspicious labels: {len(found)}, whose label quality and its interval are below "
-    f"0.5; models suggest another label for {len(result.doubtful)} examples"
+    f"suspicious labels: {len(found)}, which (with 95 % confidence) fewer than "
+    f"{SUSPICIOUS:.0%} of the models without the example choose; models suggest another "
+    f"label for {len(result.doubtful)} examples"
   )
   if not found.size:
     return

@@ -14,10 +14,10 @@ changes the labels of some training examples, symmetric (to any other class) and
 
 It prints the average precision and the AUROC of each, as means over seeds, and the
 accuracy on the test examples of models trained on the labels with errors, on those that
-the audit suggests where it is sure (label quality and interval below 0.5), and on the
-right ones. Settings of the experiment are flags, as for `experiments.pipeline`. The study
-goes on where it was stopped; a change of its flags adds what is missing. Without the
-package cleanlab (extra bench), its rows are left out.
+the audit suggests for suspicious ones (`Audit.suspicious`), and on the right ones.
+Settings of the experiment are flags, as for `experiments.pipeline`. The study goes on
+where it was stopped; a change of its flags adds what is missing. Without the package
+cleanlab (extra bench), its rows are left out.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import noisy_labels
 from jaxdm import training_sets
-from jaxdm.audits.audit import audit
+from jaxdm.audits.audit import SUSPICIOUS, audit
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, identity
 from jaxdm.training.fleet import Fleet
@@ -202,6 +202,7 @@ def main(run: Run) -> dict[str, Any]:
   settings = run.settings("data", "network", "train", "gradient")
   depends_on = {**settings, "sizes": sizes, "alpha": run.experiment.collect.alpha}
   depends_on["seed"] = run.experiment.collect.seed
+  depends_on["suspicious"] = SUSPICIOUS
   depends_on["cleanlab"] = bool(importlib.util.find_spec("cleanlab"))
 
   def work() -> dict[str, Any]:

@@ -19,6 +19,8 @@ from jaxdm.training_sets import PackedMasks
 
 # Of memorised examples, as in the article of Feldman and Zhang.
 MEMORISED = 0.25
+# Labels that fewer models choose are suspicious.
+SUSPICIOUS = 0.2
 _TARGETS = 256  # Rows of scores that are read together.
 
 
@@ -77,8 +79,12 @@ class Audit:
 
   @property
   def suspicious(self) -> np.ndarray:
-    """Doubtful ones whose label quality is below 0.5 with its whole interval."""
-    return self.doubtful[self.label_quality.high[self.doubtful] < 0.5]
+    """Doubtful ones whose consistency is below 0.2 with its whole interval.
+
+    Label quality orders labels, but no value of it divides them: where models learn all
+    labels by heart, half of it is 1 for every example.
+    """
+    return self.doubtful[self.consistency.high[self.doubtful] < SUSPICIOUS]
 
 
 def audit(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.audits.audit import MEMORISED
+from jaxdm.audits.audit import MEMORISED, SUSPICIOUS
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
@@ -248,7 +248,8 @@ def audit(found: Mapping[str, Any]) -> str:
     "subsets, of which some were trained on it. Models that were not chose the label of "
     f"{consistency} of the examples on average. They choose another class for "
     f"{found['other_label_suggested']} of {found['examples']:,} examples; for "
-    f"{found['suspicious']} of these the label quality and its interval are below 0.5. "
+    f"{found['suspicious']} of these, with 95 % confidence, fewer than {SUSPICIOUS:.0%} "
+    "choose the label. "
     f"{found['memorised']} examples are memorised: with 95 % confidence, models trained "
     f"on them are right more often than others, by at least {MEMORISED}. Label quality "
     "is the mean probability of the label, half of it over models that were trained on "

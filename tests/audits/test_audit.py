@@ -88,7 +88,7 @@ def test_every_number_is_that_of_a_loop() -> None:
     assert votes[suggested] == max(votes.values())
     assert suggested == label or votes[suggested] > votes[label]
   order = [i for i in np.argsort(found.label_quality.value) if i in found.doubtful]
-  below = {i for i in order if found.label_quality.high[i] < 0.5}
+  below = {i for i in order if found.consistency.high[i] < 0.2}
   assert set(found.suspicious.tolist()) == below
   assert found.doubtful.tolist() == order
   wrong = np.flatnonzero(found.suggested_labels != labels)

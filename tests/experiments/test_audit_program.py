@@ -75,7 +75,7 @@ def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
   doubted = [row for row in rows if row["suggested_label"] != row["label"]]
   summary = json.loads((folder / "audit.json").read_text())
   assert summary["other_label_suggested"] == len(doubted) > 0
-  sure = [row for row in doubted if float(row["label_quality_high"]) < 0.5]
+  sure = [row for row in doubted if float(row["consistency_high"]) < 0.2]
   assert 0 < summary["suspicious"] == len(sure) < len(doubted)
   assert f"suspicious labels: {len(sure)}," in text
   listed = [line.split()[0] for line in text.splitlines() if "fashion:train[" in line]
