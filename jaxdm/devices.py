@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdm import memory
@@ -94,6 +95,17 @@ def _mesh(lanes: int | None) -> Mesh:
 def count() -> int:
   """Local devices; what is spread must have a multiple of so many rows."""
   return len(local())
+
+
+def deal(rows: int) -> np.ndarray:
+  """Rows for pieces of work that are dealt to the devices in turn, int[rows].
+
+  Where pieces take only the first places, all devices have about as many.
+
+  Args:
+    rows: a multiple of `count()`, as `shard_rows` splits.
+  """
+  return np.arange(rows).reshape(count(), -1).T.ravel()
 
 
 def describe() -> str:

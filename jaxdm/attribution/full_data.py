@@ -88,14 +88,14 @@ def snapshots(
       gradients: list[gradient.Gradients | None] = [None] * size
       if moment in moments:
         of_call = fleet.gradients(variables, values, all_labels, call_keys)
-        gradients = [gradients_of(of_call, i, t) for i in range(size)]
+        gradients = [gradients_of(of_call, row, t) for row in fleet.places[:size]]
         del of_call
       outputs: list[ModelOutputs | None] = [None] * size
       if moment == 1:
         predictions = fleet.predict(variables, values)
         outputs = [
-          ModelOutputs(*_outputs_of(predictions, i, t), trainer.target_labels, labels)
-          for i in range(size)
+          ModelOutputs(*_outputs_of(predictions, row, t), trainer.target_labels, labels)
+          for row in fleet.places[:size]
         ]
       rate = float(fleet.recipe.learning_rate(np.array(moment)))
       yield [Snapshot(moment, rate, *of) for of in zip(gradients, outputs, strict=True)]
@@ -103,10 +103,10 @@ def snapshots(
 
 
 def _outputs_of(
-  predictions: tuple[jax.Array, jax.Array], i: int, num_targets: int
+  predictions: tuple[jax.Array, jax.Array], row: int, num_targets: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Model i's part of `Fleet.predict`: logits and features of targets, and features."""
-  logits_bk, features_bf = (np.asarray(devices.row(part, i)) for part in predictions)
+  """A model's part of `Fleet.predict`: logits and features of targets, and features."""
+  logits_bk, features_bf = (np.asarray(devices.row(part, row)) for part in predictions)
   t = num_targets
   return logits_bk[:t], features_bf[:t], features_bf[t:]
 
@@ -118,9 +118,9 @@ def keys(trainer: Trainer, start: int, size: int) -> Array:
 
 
 def gradients_of(
-  outputs: tuple[jax.Array, jax.Array], i: int, num_targets: int
+  outputs: tuple[jax.Array, jax.Array], row: int, num_targets: int
 ) -> gradient.Gradients:
-  """Model i's part of `Fleet.gradients`, for targets and then training examples."""
-  odds_b, gradients_bd = (devices.row(output, i) for output in outputs)
+  """A model's part of `Fleet.gradients`, for targets and then training examples."""
+  odds_b, gradients_bd = (devices.row(output, row) for output in outputs)
   t = num_targets
   return gradient.Gradients(gradients_bd[t:], gradients_bd[:t], odds_b[t:])

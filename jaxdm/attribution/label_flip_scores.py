@@ -92,13 +92,14 @@ def sum_scores(
   through = fleet.train_through(sets, keys, stops)
   for moment, variables in zip(stops, through, strict=True):
     outputs = fleet.gradients(variables, values, all_labels, keys)
-    gradients = [full_data.gradients_of(outputs, i, len(targets)) for i in range(size)]
+    rows = fleet.places[:size]
+    gradients = [full_data.gradients_of(outputs, row, len(targets)) for row in rows]
     unit = {i: float(_unit(at, damping)) for i, at in enumerate(gradients)}
     unit = {i: value for i, value in unit.items() if np.isfinite(value)}
     for block, fresh in _blocks(n):
       logits = fleet.class_gradients(variables, fleet.values[block], keys)
       for i in unit:
-        of_model = devices.row(logits, i)
+        of_model = devices.row(logits, rows[i])
         part = scores_of_model(gradients[i], of_model, labels[block], damping) / unit[i]
         total[:, block[:fresh]] += np.asarray(part)[:, :fresh]
     terms += len(unit)

@@ -5,7 +5,7 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -124,7 +124,7 @@ class Fleet:
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
     is_wanted = np.ones(rows, bool)
     batch, keys, is_wanted = devices.shard_rows((sets, keys, is_wanted))
-    state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
+    state = self.runner.run(lambda of: of.begin, self._inputs, keys)
 
     def seconds_of(steps: int) -> float:
       start = time.perf_counter()
@@ -176,6 +176,11 @@ class Fleet:
     return self._speed.models_per_call(width, convolves=convolves) * devices.count()
 
   @functools.cached_property
+  def places(self) -> np.ndarray:
+    """int[rows], the row of each model of a call in what `train` and others return."""
+    return devices.deal(self.rows)
+
+  @functools.cached_property
   def _inputs(self) -> Inputs:
     """The training inputs, on every device."""
     inputs: Inputs = devices.replicate(Inputs.of(self.values))
@@ -189,15 +194,6 @@ class Fleet:
   def _compile(self, width: int) -> programs.Programs:
     """The programs, with so many models of a device side by side."""
     return programs.make_programs(self.recipe, width, self._gradient_dim)
-
-  def _run(
-    self,
-    program_of: Callable[[programs.Programs], programs.Program],
-    shared: Any,
-    rows: Any,
-  ) -> Any:
-    """Runs a program; see `programs.Runner`."""
-    return self.runner.run(program_of, shared, rows)
 
   def train_models(
     self,
@@ -220,20 +216,18 @@ class Fleet:
     Yields:
       The outputs of each call, in order.
     """
-    values = devices.replicate(values)
-    training = devices.replicate(self.values) if predict_training else None
+    inputs = [devices.replicate(values)]
+    if predict_training:
+      inputs.append(devices.replicate(self.values))
     ahead: Outputs | None = None
     for sets, keys in calls:
       variables = self.train(sets, keys)
-      (logits, features), of_training = self.predict(variables, values), None
-      if predict_training:
-        of_training = self._run(
-          lambda all_programs: all_programs.logits, training, variables
-        )
-      jax.tree.map(lambda array: array.copy_to_host_async(), (logits, of_training))
+      logits = [self.runner.run(lambda of: of.logits, part, variables) for part in inputs]
+      for array in logits:
+        array.copy_to_host_async()
       if ahead is not None:
         yield ahead
-      ahead = Outputs(len(sets.counts), logits, features, of_training)
+      ahead = Outputs(self.places[: len(sets.counts)], *logits)
       if self._checkpoints and self._checkpoints.has_much_to_store():
         yield ahead
         ahead = None
@@ -243,7 +237,7 @@ class Fleet:
   def train(
     self, sets: training_sets.TrainingSets, keys: Array, *, until: float = 1.0
   ) -> Variables:
-    """Trains at most `rows` models; variables stay on the devices, padded to `rows`.
+    """Trains at most `rows` models; variables stay on the devices, in `places`.
 
     Args:
       sets: their training sets.
@@ -268,11 +262,10 @@ class Fleet:
     Yields:
       At each of them, what `train` would return.
     """
-    places = np.arange(self.rows)
-    is_wanted = places < len(sets.counts)
-    rows = np.where(is_wanted, places, 0)
+    models = self._models(len(sets.counts))
+    rows, is_wanted = models.clip(0), models >= 0
     batch, keys, is_wanted = devices.shard_rows((sets.rows(rows), keys[rows], is_wanted))
-    state = self._run(lambda all_programs: all_programs.begin, self._inputs, keys)
+    state = self.runner.run(lambda of: of.begin, self._inputs, keys)
     num_steps, first = self._lax_recipe.num_steps(sets.counts).max(), 0
     advance = functools.partial(self._advance, (batch, keys, is_wanted))
     for until in moments:
@@ -286,15 +279,13 @@ class Fleet:
         )
       else:
         state = advance(state, first, last)
-      yield self._run(
-        lambda all_programs: all_programs.variables, self._inputs, (state, batch)
-      )
+      yield self.runner.run(lambda of: of.variables, self._inputs, (state, batch))
       first = last
 
   def _advance(self, rows: Any, state: State, first: int, stop: int) -> Any:
     """The models after some steps."""
     shared = self._inputs, (np.int32(first), np.int32(stop))
-    return self._run(lambda all_programs: all_programs.advance, shared, (state, *rows))
+    return self.runner.run(lambda of: of.advance, shared, (state, *rows))
 
   def _name(self, sets: training_sets.TrainingSets, keys: Array, until: float) -> str:
     """Names the models of a call by all that they depend on.
@@ -310,10 +301,8 @@ class Fleet:
       self._checkpoints.settle()
 
   def predict(self, variables: Variables, values: np.ndarray) -> Any:
-    """Logits [rows, t, k] and features [rows, t, f] of inputs, on device."""
-    return self._run(
-      lambda all_programs: all_programs.predict, devices.replicate(values), variables
-    )
+    """Logits [rows, t, k] and features [rows, t, f] of inputs, on device, in `places`."""
+    return self.runner.run(lambda of: of.predict, devices.replicate(values), variables)
 
   def gradients(
     self, variables: Variables, values: np.ndarray, labels: np.ndarray, keys: Array
@@ -327,11 +316,8 @@ class Fleet:
       keys: of the models; each has its own projection.
     """
     examples = devices.replicate((values, np.asarray(labels, np.int32)))
-    return self._run(
-      lambda all_programs: all_programs.gradients,
-      examples,
-      (variables, self._fill_keys(keys)),
-    )
+    rows = variables, self._fill_keys(keys)
+    return self.runner.run(lambda of: of.gradients, examples, rows)
 
   def class_gradients(
     self, variables: Variables, values: np.ndarray, keys: Array
@@ -342,8 +328,14 @@ class Fleet:
     """
     shared = devices.replicate(values)
     rows = variables, self._fill_keys(keys)
-    return self._run(lambda all_programs: all_programs.class_gradients, shared, rows)
+    return self.runner.run(lambda of: of.class_gradients, shared, rows)
 
   def _fill_keys(self, keys: Array) -> Array:
-    """Keys of `rows` models, on the devices."""
-    return devices.shard_rows(keys[np.resize(np.arange(len(keys)), self.rows)])
+    """Keys of `rows` models, on the devices, in `places`."""
+    return devices.shard_rows(keys[self._models(self.rows) % len(keys)])
+
+  def _models(self, count: int) -> np.ndarray:
+    """int[rows], the model of each row; -1: the row only fills the call."""
+    models = np.full(self.rows, -1)
+    models[self.places[:count]] = np.arange(count)
+    return models

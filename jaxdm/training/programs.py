@@ -120,9 +120,8 @@ class Runner:
 
   def load(self, num_models: int, rows: int) -> float:
     """What training so many models takes, as a share of what all rows of a call take."""
-    on_a_device = rows // devices.count()
-    is_full = num_models >= on_a_device or self._width > 1
-    return 1.0 if is_full else num_models / on_a_device
+    most = -(-num_models // devices.count())  # On a device.
+    return 1.0 if self._width > 1 else most * devices.count() / rows
 
   @numerics.pinned()
   def run(self, program_of: Callable[[Programs], Program], shared: Any, rows: Any) -> Any:

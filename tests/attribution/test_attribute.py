@@ -42,7 +42,7 @@ def states(trainer) -> dict:
   for moment in MOMENTS:
     variables = fleet.train(sets, keys, until=moment)
     found[moment] = []
-    for i in range(MODELS):
+    for i in fleet.places[:MODELS]:
       mine = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], variables)
       rows = jax.jacobian(odds)(mine["params"], mine)
       phi = jax.vmap(lambda row: ravel_pytree(row)[0])(rows)

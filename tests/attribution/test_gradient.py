@@ -61,7 +61,7 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
     )
 
   values, jacobian = jax.jit(output), jax.jit(jax.jacobian(output))
-  for i in range(3):
+  for i in models.places[:3]:
     mine = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], variables)
     np.testing.assert_allclose(odds[i], values(mine["params"], mine), atol=1e-4)
     rows = jacobian(mine["params"], mine)
@@ -83,6 +83,23 @@ def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) ->
   alone, _ = train_alone(row, keys[0], steps)
   for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(alone), strict=True):
     np.testing.assert_allclose(a[0], b, atol=1e-5)
+
+
+def test_projections_belong_to_models_and_not_to_rows(tiny_config, tiny_images) -> None:
+  images, labels = tiny_images
+  sets = training_sets.from_masks(np.ones((3, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
+  found = []
+  for chunk in (2, 4):
+    models = fleet.Fleet(
+      tiny_config, images, 2, fleet.Speed(chunk=chunk), gradient_dim=16
+    )
+    variables, rows = models.train(sets, keys), models.places[:3]
+    _, of_labels = models.gradients(variables, images, labels, keys)
+    of_classes = models.class_gradients(variables, images[:4], keys)
+    found.append([np.asarray(of)[rows] for of in (of_labels, of_classes)])
+  for one, two in zip(*found, strict=True):
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4 * np.abs(one).max())
 
 
 def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> None:

@@ -30,7 +30,7 @@ def fleet_logits(config, images, sets, keys, speed) -> np.ndarray:
   parts = [np.arange(i, min(i + models.rows, len(sets.counts))) for i in starts]
   chunks = ((sets.rows(rows), keys[rows]) for rows in parts)
   outputs = models.train_models(chunks, images)
-  return np.concatenate([np.asarray(o.logits)[: o.num_models] for o in outputs])
+  return np.concatenate([o.on_host().logits for o in outputs])
 
 
 @pytest.mark.device
@@ -54,6 +54,14 @@ def test_neighbours_and_place_change_no_bit(tiny_config, tiny_images) -> None:
   np.testing.assert_array_equal(some, forwards[order])
 
 
+def test_the_first_models_are_spread_over_all_devices() -> None:
+  rows = devices.deal(5 * devices.count())
+  assert sorted(rows) == list(range(len(rows)))
+  for m in range(1, len(rows) + 1):
+    on_each = np.bincount(rows[:m] // 5, minlength=devices.count())
+    assert on_each.max() - on_each.min() <= 1
+
+
 def test_rows_that_only_fill_a_call_are_not_trained(tiny_config, tiny_images) -> None:
   images, sets, keys = problem(tiny_images)
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=3))
@@ -63,8 +71,9 @@ def test_rows_that_only_fill_a_call_are_not_trained(tiny_config, tiny_images) ->
     *map(jax.tree.leaves, (begun["params"], trained["params"])), strict=True
   ):
     before, after = np.asarray(before), np.asarray(after)
-    assert not np.array_equal(before[0], after[0])
-    np.testing.assert_array_equal(before[1:], after[1:])
+    row, *others = models.places
+    assert not np.array_equal(before[row], after[row])
+    np.testing.assert_array_equal(before[others], after[others])
   assert models.runner.load(1, models.rows) == pytest.approx(1 / 3)
   assert models.runner.load(models.rows, models.rows) == 1
   side_by_side = fleet.Fleet(tiny_config, images, 2, fleet.Speed(vmap_width=3, chunk=3))

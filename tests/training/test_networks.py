@@ -67,7 +67,8 @@ def trained(values, labels, network, masks=None, config=CONFIG, **speed):
   masks = np.ones((3, len(labels)), bool) if masks is None else masks
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(len(masks))])
   variables = models.train(training_sets.from_masks(masks, labels), keys)
-  return [np.asarray(out)[: len(masks)] for out in models.predict(variables, values)]
+  rows = models.places[: len(masks)]
+  return [np.asarray(out)[rows] for out in models.predict(variables, values)]
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_auto_measures_once_and_changes_rounding_alone(
     models = fleet.Fleet(short, images, 2, speed, tuning_folder=tmp_path / "job")
     keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(models.rows)])
     parts = models.train_models([(sets, keys)], images)
-    return models, np.concatenate([np.asarray(p.logits)[: p.num_models] for p in parts])
+    return models, np.concatenate([p.on_host().logits for p in parts])
 
   with caplog.at_level(logging.INFO, logger="jaxdm"):
     auto, logits = trained(speed)

@@ -48,8 +48,8 @@ def weights_on_all_data(trainer: Trainer, count: int) -> list[Weights]:
     sets = training_sets.from_masks(np.ones((size, len(labels)), bool), labels)
     keys = full_data.keys(trainer, start, size)
     [variables] = fleet.train_through(sets, keys, [1.0])
-    for i in range(size):
-      one = jax.tree.map(lambda leaf, i=i: np.asarray(devices.row(leaf, i)), variables)
+    for row in fleet.places[:size]:
+      one = jax.tree.map(lambda leaf, i=row: np.asarray(devices.row(leaf, i)), variables)
       weights.append(traverse_util.flatten_dict(one, sep="/"))
   fleet.settle()
   return weights
