@@ -35,8 +35,8 @@ def exemplar_scores(
     target_labels: int[t].
 
   Returns:
-    float32[t, n]; 0 for targets of a class without examples. They say nothing of examples
-    of other classes than the target's.
+    float32[t, n]. The classifier says nothing of examples of other classes: they have the
+    lowest score of the target's class. 0 for targets of a class without examples.
 
   Raises:
     UserError: without scikit-learn.
@@ -52,7 +52,8 @@ def exemplar_scores(
   for target, (features_f, label) in enumerate(
     zip(targets_tf, target_labels, strict=True)
   ):
-    negative_uf = train_nf[np.asarray(labels) == label]
+    is_negative_n = np.asarray(labels) == label
+    negative_uf = train_nf[is_negative_n]
     if not len(negative_uf):
       continue
     svm = LinearSVC(
@@ -64,5 +65,8 @@ def exemplar_scores(
       random_state=0,
     )
     svm.fit(np.vstack([features_f, negative_uf]), np.arange(1 + len(negative_uf)) == 0)
-    scores_tn[target] = svm.decision_function(train_nf)
+    decision_n = svm.decision_function(train_nf)
+    scores_tn[target] = np.where(
+      is_negative_n, decision_n, decision_n[is_negative_n].min()
+    )
   return scores_tn

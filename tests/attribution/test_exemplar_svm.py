@@ -8,6 +8,7 @@ import scipy.optimize
 
 import jaxdm
 from jaxdm.attribution.exemplar_svm import exemplar_scores
+from jaxdm.brittleness.score_signs import check_sign
 
 
 def by_optimiser(train_nf, target_f, is_negative_n):
@@ -34,8 +35,19 @@ def test_scores_minimise_the_published_objective() -> None:
   assert found.dtype == np.float32
   for row, target, label in zip(found[:3], targets, target_labels, strict=False):
     expected = by_optimiser(train, target, labels == label)
+    expected[labels != label] = expected[labels == label].min()
     np.testing.assert_allclose(row, expected, atol=2e-4)
   np.testing.assert_array_equal(found[3], 0)  # Of a class without examples.
+
+
+def test_other_classes_do_not_make_searches_refuse_the_scores() -> None:
+  # Far beyond the targets: to the classifier, they look more like one than its own class.
+  labels = target_labels = np.repeat([0, 1], 20)
+  noise = np.random.default_rng(0).normal(size=(2, 40, 1))
+  x, targets = np.array([0.0, 9.0])[labels, None], np.array([2.0, 7.0])[labels, None]
+  x, targets = x + 0.1 * noise[0], targets + 0.1 * noise[1]
+  scores = exemplar_scores(x, targets, labels, target_labels)
+  check_sign("svm", scores, labels, target_labels)
 
 
 def test_the_method_uses_what_the_network_calls_features() -> None:
@@ -53,6 +65,7 @@ def test_the_method_uses_what_the_network_calls_features() -> None:
   train, targets = (vectors[:20] - mean) / std, (vectors[20:] - mean) / std
   for row, target, label in zip(found, targets, labels[20:], strict=True):
     expected = by_optimiser(train, target, labels[:20] == label)
+    expected[labels[:20] != label] = expected[labels[:20] == label].min()
     np.testing.assert_allclose(row, expected, atol=2e-4)
 
 
