@@ -15,7 +15,6 @@ scores.
 import datetime
 import pathlib
 import shlex
-import sys
 from typing import Any
 
 import numpy as np
@@ -149,12 +148,23 @@ def row_of(problem: Problem, name: str, scores_tn: np.ndarray) -> dict[str, Any]
     "removals": verify(problem, name, scores_tn) if VERIFY.value else None,
     "seed": problem.about["seed"],
     "made_by": identity.made_by(),
-    "command": shlex.join(["python", "-m", "experiments.leaderboard", *sys.argv[1:]]),
+    "command": _command(problem, name),
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
   if old and old["removals"] and not VERIFY.value:
     row |= {key: old[key] for key in ("removals", "command", "date", "made_by")}
   return row
+
+
+def _command(problem: Problem, name: str) -> str:
+  """What made a row, without the folders of the machine that did."""
+  parts = ["python", "-m", "experiments.leaderboard", f"--problem={problem.name}"]
+  parts.append(f"--scores={name}={name}.npy")
+  if VERIFY.value:
+    parts.append("--verify")
+  if experiment_flags.DATA_DIR.value:
+    parts.append("--data_dir=DATA_DIR")
+  return shlex.join(parts)
 
 
 def _path(problem: Problem, name: str) -> epath.Path:

@@ -52,6 +52,8 @@ def test_a_row_has_the_lds_of_the_held_out_models(problem, scores, tmp_path) -> 
   assert row["lds"]["low"] < np.mean(lds) < row["lds"]["high"] < row["ceiling"]["low"]
   assert row["problem_digest"] == problem.digest and row["note"] == "covariances"
   assert row["removals"] is None and "jax" in row["made_by"]
+  command = "python -m experiments.leaderboard --problem=fashion --scores=mine=mine.npy"
+  assert row["command"] == command  # Without folders of this machine.
 
 
 @pytest.mark.parametrize(
