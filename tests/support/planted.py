@@ -99,9 +99,8 @@ def _train_models(
     margins_mt = expected_margins(opened, masks_mn, labels_mn) + noise_mt
     logits[:, np.arange(NUM_TARGETS), opened.dataset.test_labels] = margins_mt
     yield Outputs(
-      m,
+      np.arange(m),
       jax.numpy.asarray(logits),
-      None,
       _training_logits(opened, masks_mn, noise_mn) if predict_training else None,
     )
 

@@ -86,13 +86,14 @@ def test_a_request_may_repeat_itself_and_nothing_may_be_left_to_do(lab) -> None:
 
 def test_diverged_models_are_counted_and_stored_as_nan(lab, monkeypatch) -> None:
   models, build, labels = lab
-  predict = fleet.Fleet.predict
+  train_models = fleet.Fleet.train_models
 
-  def broken(self, variables, pixels):
-    logits, features = predict(self, variables, pixels)
-    return logits.at[1, 3].set(np.inf), features
+  def broken(self, calls, values, **options):
+    for outputs in train_models(self, calls, values, **options):
+      row = outputs.places[1]
+      yield outputs._replace(logits=outputs.logits.at[row, 3].set(np.inf))
 
-  monkeypatch.setattr(fleet.Fleet, "predict", broken)
+  monkeypatch.setattr(fleet.Fleet, "train_models", broken)
   masks = np.ones((models.rows, 24), bool)
   seeds = prng.model_seeds("subset", models.rows)
   trainer = build()
