@@ -42,7 +42,7 @@ from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 from jaxdm.audits import stand_ins
 from jaxdm.audits.audit import MEMORISED, SUSPICIOUS, Audit, audit
-from jaxdm.report import audit_pictures, tables
+from jaxdm.report import audit_pictures, tables, words
 from jaxdm.storage import atomic_io, identity
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import lacking
@@ -155,8 +155,8 @@ def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   found = result.suspicious
   print(
     f"suspicious labels: {len(found)}, which (with 95 % confidence) fewer than "
-    f"{SUSPICIOUS:.0%} of the models without the example choose; models suggest another "
-    f"label for {len(result.doubtful)} examples"
+    f"{words.percent(SUSPICIOUS)} of the models without the example choose; models "
+    f"suggest another label for {len(result.doubtful)} examples"
   )
   if not found.size:
     return

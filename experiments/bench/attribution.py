@@ -127,7 +127,15 @@ def peer_score(side: str, problem: Problem, path: pathlib.Path) -> Callable[...,
   return lambda count, **options: module.scores(nets[:count], train, targets, **options)
 
 
-def tune(problem: Problem, side: str, score: Callable[..., Any]) -> dict[str, Any]:
+def options_to_try(side: str) -> list[dict[str, Any]]:
+  """Those of a tuned side; none for other sides."""
+  name = side.removesuffix("-tuned")
+  return _TUNING[name] if name != side else []
+
+
+def tune(
+  problem: Problem, tried: list[dict[str, Any]], score: Callable[..., Any]
+) -> dict[str, Any]:
   """The options with the best LDS of one model's scores on models not held out."""
   validation = problem.masks[:_TUNING_MODELS], problem.margins[:_TUNING_MODELS]
 
@@ -135,19 +143,18 @@ def tune(problem: Problem, side: str, score: Callable[..., Any]) -> dict[str, An
     scores_tn = np.nan_to_num(score(1, **options))
     return evaluate_scores(scores_tn, *validation).lds.estimate
 
-  return max(_TUNING[side], key=lds)
+  return max(tried, key=lds)
 
 
 def peer_side(
   problem: Problem, side: str, path: pathlib.Path, counts: list[int]
 ) -> tuple[dict[str, Any], float, Iterator[Any]]:
   """The options that were chosen, CPU seconds of the choice; see `our_side`."""
-  name = side.removesuffix("-tuned")
-  score = peer_score(name, problem, path)
+  score = peer_score(side.removesuffix("-tuned"), problem, path)
   options: dict[str, Any] = {}
   seconds = 0.0
-  if name != side:
-    options, seconds = measure_seconds(lambda: tune(problem, name, score))
+  if tried := options_to_try(side):
+    options, seconds = measure_seconds(lambda: tune(problem, tried, score))
   points = (
     (count, *measure_seconds(functools.partial(score, count, **options)))
     for count in counts
@@ -262,8 +269,8 @@ def main(argv: list[str]) -> None:
   results = []
   for side in sides:
     depends_on = {"problem": problem.digest, "models": counts, "side": side}
-    if (name := side.removesuffix("-tuned")) != side:
-      depends_on["options"] = _TUNING[name]
+    if tried := options_to_try(side):
+      depends_on["options"] = tried
     path = epath.Path(folder / f"{side}.json")
     child = functools.partial(measure.run_child, "experiments.bench.attribution", side)
     start = time.perf_counter()

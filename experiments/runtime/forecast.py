@@ -88,7 +88,7 @@ def costs(num_models: int, missing: int, processes: int, model_seconds: float) -
 
 
 def base_costs(
-  models: int, moments: int, examples: int, model_seconds: float, rows: int
+  models: int, moments: int, examples: int, model_seconds: float, unit: int
 ) -> str:
   """How long the models on all examples take.
 
@@ -97,9 +97,9 @@ def base_costs(
     moments: of the training of each, at which gradients are computed; 0: at none.
     examples: whose gradients these are.
     model_seconds: of one model.
-    rows: models of a call, which can take as long with fewer.
+    unit: models that take as long as one.
   """
-  seconds = -(-models // rows) * rows * model_seconds
+  seconds = -(-models // unit) * unit * model_seconds
   text = f"{models:,} models on all examples take about {duration(seconds)}"
   if not moments:
     return text
@@ -136,4 +136,4 @@ def duration(seconds: float) -> str:
   for unit, size in (("days", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
     if seconds >= size:
       return f"{2 * seconds / size:.1f} {unit}"
-  return f"{seconds:.0f} s"
+  return "1 s" if 0 < seconds < 1 else f"{seconds:.0f} s"

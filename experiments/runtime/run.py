@@ -111,7 +111,7 @@ class Run:
     Nothing is said where training is a function of the user, whose steps are not known.
 
     Args:
-      text: of the seconds of a model, and the number of models of a call.
+      text: of the seconds of a model, and how many models take as long as one.
       num_examples: that such a model is trained on.
     """
     if self.networks is None:
@@ -120,7 +120,8 @@ class Run:
 
     def of_steps(step_seconds: float) -> str:
       steps = int(fleet.recipe.num_steps(num_examples))
-      return text(steps * step_seconds / fleet.rows, fleet.rows)
+      unit = fleet.runner.unit(fleet.rows)
+      return text(steps * step_seconds / fleet.rows, unit)
 
     self.timer.announce(of_steps)
 

@@ -120,8 +120,12 @@ class Runner:
 
   def load(self, num_models: int, rows: int) -> float:
     """What training so many models takes, as a share of what all rows of a call take."""
-    most = -(-num_models // devices.count())  # On a device.
-    return 1.0 if self._width > 1 else most * devices.count() / rows
+    unit = self.unit(rows)
+    return -(-num_models // unit) * unit / rows
+
+  def unit(self, rows: int) -> int:
+    """Models that take as long as one; more take a multiple of their time."""
+    return rows if self._width > 1 else devices.count()
 
   @numerics.pinned()
   def run(self, program_of: Callable[[Programs], Program], shared: Any, rows: Any) -> Any:

@@ -95,6 +95,15 @@ def test_every_number_is_that_of_a_loop() -> None:
   assert sorted(found.doubtful.tolist()) == wrong.tolist()
 
 
+def test_labels_that_are_learned_by_heart_can_be_suspicious() -> None:
+  masks = np.random.default_rng(0).random((200, 40)) < 0.5
+  margins = np.where(masks, 20.0, 5.0)  # Who saw an example is sure of its label.
+  margins[:, :3] = np.where(masks[:, :3], 20.0, -5.0)
+  found = jaxdm.audit(masks, margins, np.arange(40) % 2)
+  assert found.label_quality.value.min() >= 0.5
+  assert sorted(found.suspicious.tolist()) == [0, 1, 2]
+
+
 def assert_same(one: jaxdm.Audit, two: jaxdm.Audit, atol: float = 1e-12) -> None:
   for name in ESTIMATES:
     for left, right in zip(getattr(one, name), getattr(two, name), strict=True):

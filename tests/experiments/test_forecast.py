@@ -57,7 +57,14 @@ def test_costs_are_of_the_missing_models_and_of_other_numbers() -> None:
 
 @pytest.mark.parametrize(
   "seconds,text",
-  [(0.4, "0 s"), (119, "119 s"), (150, "2.5 min"), (7200, "2.0 h"), (432000, "5.0 days")],
+  [
+    (0, "0 s"),
+    (0.4, "1 s"),
+    (119, "119 s"),
+    (150, "2.5 min"),
+    (7200, "2.0 h"),
+    (432000, "5.0 days"),
+  ],
 )
 def test_times_have_the_unit_that_suits_them(seconds, text) -> None:
   assert forecast.duration(seconds) == text

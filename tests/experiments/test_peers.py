@@ -79,7 +79,7 @@ def test_a_tuned_side_takes_the_best_options_on_models_not_held_out(problem) -> 
     assert count == 1
     return good if regularization == 0.01 else np.where(bad > 1, np.nan, bad)
 
-  chosen = attribution.tune(problem, "dattri", score)
+  chosen = attribution.tune(problem, attribution.options_to_try("dattri-tuned"), score)
   assert chosen == {"regularization": 0.01, "proj_dim": 2048}
 
 
