@@ -40,7 +40,8 @@ class Snapshot(NamedTuple):
   Attributes:
     moment: the share of training that is done, in (0, 1].
     learning_rate: at this moment.
-    gradients: of the examples' log-odds; None where they were not requested.
+    gradients: of the examples' log-odds, in the fewest numbers; None where they were not
+      requested.
     outputs: of the trained model; None before the end of training.
   """
 
@@ -51,7 +52,7 @@ class Snapshot(NamedTuple):
 
   def converged(self) -> bool:
     """Whether all numbers of the model are finite so far."""
-    arrays = [*(self.gradients or ()), *(self.outputs or ())]
+    arrays = jax.tree.leaves((self.gradients, self.outputs))
     return all(bool(jnp.isfinite(array).all()) for array in arrays)
 
 
@@ -88,7 +89,8 @@ def snapshots(
       gradients: list[gradient.Gradients | None] = [None] * size
       if moment in moments:
         of_call = fleet.gradients(variables, values, all_labels, call_keys)
-        gradients = [gradients_of(of_call, row, t) for row in fleet.places[:size]]
+        of_models = (gradients_of(of_call, row, t) for row in fleet.places[:size])
+        gradients = [gradient.in_examples(model) for model in of_models]
         del of_call
       outputs: list[ModelOutputs | None] = [None] * size
       if moment == 1:

@@ -25,11 +25,33 @@ class Gradients(NamedTuple):
     train_nd: float32, gradients of the training examples' log-odds.
     target_td: float32, of the targets'.
     odds_n: float32, the training examples' log-odds.
+    gram_nn: None, or float32, the products of the examples' gradients: the gradients are
+      then sums over examples (see `in_examples`).
   """
 
   train_nd: Array
   target_td: Array
   odds_n: Array
+  gram_nn: Array | None = None
+
+
+@numerics.pinned()
+@jax.jit
+def in_examples(model: Gradients) -> Gradients:
+  """The same in fewer numbers where there are fewer examples than dimensions.
+
+  All scores are sums over examples of their products with a target. So a row of the
+  examples can be the factors of these sums, here a unit vector each, and that of a target
+  its products with the examples. Linear systems then need no products over dimensions.
+  """
+  n, d = model.train_nd.shape
+  if n >= d or model.gram_nn is not None:
+    return model
+  gram_nn, target_tn = (
+    jnp.dot(rows, model.train_nd.T, precision="highest")
+    for rows in (model.train_nd, model.target_td)
+  )
+  return Gradients(jnp.eye(n, dtype=gram_nn.dtype), target_tn, model.odds_n, gram_nn)
 
 
 @numerics.pinned()
@@ -83,7 +105,7 @@ def trak(model: Gradients, damping: Array | float) -> Array:
     damping: c in units of the examples' mean squared gradient. The paper has none,
       which needs more examples than dimensions.
   """
-  return solve(model.train_nd, model.train_nd, damping).T
+  return solve(model, jnp.ones_like(model.odds_n), model.train_nd, damping).T
 
 
 @numerics.pinned()
@@ -100,34 +122,49 @@ def influence(model: Gradients, damping: Array | float) -> Array:
     model: the model.
     damping: c in units of the mean over examples of p (1 - p) |phi|^2.
   """
-  solution = solve(newton_rows(model), model.train_nd, damping)
+  solution = solve(model, newton_weights(model), model.train_nd, damping)
   return (solution * jax.nn.sigmoid(-model.odds_n)).T
 
 
-def newton_rows(model: Gradients) -> Array:
-  """Rows whose products make the Gauss-Newton matrix, sqrt(p (1 - p)) phi."""
+def newton_weights(model: Gradients) -> jax.Array:
+  """sqrt(p (1 - p)) of the examples, float32[n]: the squares weight the Hessian."""
   wrong_n = jax.nn.sigmoid(-model.odds_n)
-  return model.train_nd * jnp.sqrt(wrong_n * (1 - wrong_n))[:, None]
+  return jnp.sqrt(wrong_n * (1 - wrong_n))
 
 
-def solve(rows_nd: Array, left_nd: Array, damping: Array | float) -> jax.Array:
-  """(rows' rows + damping * mean |row|^2 I)^-1 left', as [d, n].
+def solve(
+  model: Gradients, weights_n: Array, left_cd: Array, damping: Array | float
+) -> jax.Array:
+  """(R'R + damping * mean |row|^2 I)^-1 left', as [d, c], of the rows R = w phi.
 
   With more dimensions than rows, by the identity of Woodbury, (R'R + c I)^-1 =
   (I - R' (R R' + c I)^-1 R) / c, so that the system has the smaller of both sizes.
+
+  Args:
+    model: has the gradients phi.
+    weights_n: w of each example.
+    left_cd: gradients, or sums over examples if those of the model are.
+    damping: c, see above.
   """
-  n, d = rows_nd.shape
-  sides = (rows_nd, rows_nd.T) if n < d else (rows_nd.T, rows_nd)
-  gram = jnp.dot(*sides, precision="highest")
+  n, d = model.train_nd.shape
+  rows_nd = model.train_nd * weights_n[:, None]
+  if model.gram_nn is not None:
+    gram = model.gram_nn * weights_n[:, None] * weights_n
+    products = jnp.dot(model.gram_nn, left_cd.T, precision="highest")
+    products = products * weights_n[:, None]
+  elif n < d:
+    gram = jnp.dot(rows_nd, rows_nd.T, precision="highest")
+    products = jnp.dot(rows_nd, left_cd.T, precision="highest")
+  else:
+    gram = jnp.dot(rows_nd.T, rows_nd, precision="highest")
+    products = jnp.asarray(left_cd.T)
   mean = jnp.maximum(jnp.trace(gram) / n, _TINY)
   # Scaled so that very sure models, whose p (1 - p) vanish, lose no digits.
   factor = jax.scipy.linalg.cho_factor(
     gram / mean + damping * jnp.eye(len(gram), dtype=gram.dtype)
   )
-  if n >= d:
-    return jax.scipy.linalg.cho_solve(factor, left_nd.T) / mean
-  unit_nd = rows_nd / jnp.sqrt(mean)
-  products = jnp.dot(unit_nd, left_nd.T, precision="highest")
-  solution = jax.scipy.linalg.cho_solve(factor, products)
-  projection = jnp.dot(unit_nd.T, solution, precision="highest")
-  return (jnp.asarray(left_nd).T - projection) / damping / mean
+  solution = jax.scipy.linalg.cho_solve(factor, products / mean)
+  if n >= d and model.gram_nn is None:
+    return solution
+  projection = jnp.dot(rows_nd.T, solution, precision="highest")
+  return (jnp.asarray(left_cd).T - projection) / damping / mean

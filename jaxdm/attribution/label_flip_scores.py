@@ -1,5 +1,6 @@
 """Scores of label flips: what a new label does to targets, by influence functions."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,33 +33,47 @@ class ScoreSum(NamedTuple):
 
 @numerics.pinned()
 @jax.jit
-def scores_of_model(
-  model: gradient.Gradients,
-  logits_bkd: Array,
-  labels_b: Array,
-  damping: Array | float,
+def scores_of_changes(
+  model: gradient.Gradients, change_cd: Array, damping: Array | float
 ) -> Array:
-  """What changing an example's label takes from a target's log-odds, to first order.
+  """What changing one example's label takes from a target's log-odds, to first order.
 
   The cross-entropies of two labels differ by the difference of their logits, so that a
   change from y to c has the gradient of z_y - z_c where leaving the example out has
-  (1 - p) phi: see `gradient.influence`, whose Hessian this shares.
+  (1 - p) phi: see `gradient.influence`, which has the same Hessian.
 
   Args:
     model: the model.
-    logits_bkd: float32, gradients of some training examples' logits.
-    labels_b: int32, the labels that they have.
+    change_cd: float32, a row for each change: gradients of z_y - z_c of its example.
     damping: as for `gradient.influence`.
 
   Returns:
-    float32[t, b, k], in logits; 0 for the label that an example has.
+    float32[t, c], in logits.
   """
+  weights_n = gradient.newton_weights(model)
+  solution = gradient.solve(model, weights_n, change_cd, damping)
+  return jnp.dot(model.target_td, solution, precision="highest")
+
+
+@numerics.pinned()
+@jax.jit
+def changes(logits_bkd: Array, labels_b: Array) -> Array:
+  """Gradients of z_y - z_c for each other label c, float32[b * (k - 1), d].
+
+  Args:
+    logits_bkd: float32, gradients of some training examples' logits.
+    labels_b: int32, the labels y that they have.
+  """
+  k, d = logits_bkd.shape[1:]
   own_bd = jnp.take_along_axis(logits_bkd, labels_b[:, None, None], axis=1)
-  change = own_bd - logits_bkd
-  rows_nd, change_cd = gradient.newton_rows(model), change.reshape(-1, change.shape[-1])
-  solution = gradient.solve(rows_nd, change_cd, damping)
-  scores_tb = jnp.dot(model.target_td, solution, precision="highest")
-  return scores_tb.reshape(-1, *change.shape[:2])
+  others_bj = _other_labels(labels_b, k)
+  other_bjd = jnp.take_along_axis(logits_bkd, others_bj[..., None], axis=1)
+  return jnp.reshape(own_bd - other_bjd, (-1, d))
+
+
+def _other_labels(labels_b: Array, k: int) -> Array:
+  """int32[b, k - 1], ascending."""
+  return jnp.arange(k - 1) + (jnp.arange(k - 1) >= labels_b[:, None])
 
 
 def sum_scores(
@@ -77,36 +92,27 @@ def sum_scores(
     targets: int[u].
     start: number of the first model.
     size: how many are trained together.
-    damping: see `scores_of_model`.
+    damping: see `scores_of_changes`.
     moments: at how many moments of training, evenly spread.
   """
   fleet, labels = trainer.fleet, trainer.labels
   n = len(labels)
-  keys = full_data.keys(trainer, start, size)
+  keys, places = full_data.keys(trainer, start, size), fleet.places[:size]
   sets = training_sets.from_masks(np.ones((size, n), bool), labels)
   values = np.concatenate([trainer.target_values[targets], fleet.values])
   all_labels = np.concatenate([trainer.target_labels[targets], labels])
   total = np.zeros((len(targets), n, fleet.num_classes), np.float32)
-  terms, units = 0, []
+  terms, units = 0, np.zeros(0)
   stops = full_data.even_moments(moments)
-  through = fleet.train_through(sets, keys, stops)
-  for moment, variables in zip(stops, through, strict=True):
+  for variables in fleet.train_through(sets, keys, stops):
     outputs = fleet.gradients(variables, values, all_labels, keys)
-    rows = fleet.places[:size]
-    gradients = [full_data.gradients_of(outputs, row, len(targets)) for row in rows]
-    unit = {i: float(_unit(at, damping)) for i, at in enumerate(gradients)}
-    unit = {i: value for i, value in unit.items() if np.isfinite(value)}
-    for block, fresh in _blocks(n):
-      logits = fleet.class_gradients(variables, fleet.values[block], keys)
-      for i in unit:
-        of_model = devices.row(logits, rows[i])
-        part = scores_of_model(gradients[i], of_model, labels[block], damping) / unit[i]
-        total[:, block[:fresh]] += np.asarray(part)[:, :fresh]
-    terms += len(unit)
-    if moment == 1:
-      units = list(unit.values())
-    del outputs, gradients  # Before the next are computed.
-  return ScoreSum(total, np.array(terms), np.array(units))
+    models = [full_data.gradients_of(outputs, row, len(targets)) for row in places]
+    if fleet.num_classes == 2:  # Changes are then multiples of examples' gradients.
+      models = [gradient.in_examples(model) for model in models]
+    units = _add_scores(total, trainer, variables, keys, models, damping)
+    terms += len(units)
+    del outputs, models  # Before the next are computed.
+  return ScoreSum(total, np.array(terms), units)
 
 
 def mean_scores(sums: list[ScoreSum]) -> np.ndarray:
@@ -116,12 +122,63 @@ def mean_scores(sums: list[ScoreSum]) -> np.ndarray:
   return (total * unit / sum(int(one.terms) for one in sums)).astype(np.float32)
 
 
+def _add_scores(
+  total_unk: np.ndarray,
+  trainer: Trainer,
+  variables: Any,
+  keys: Array,
+  models: Sequence[gradient.Gradients],
+  damping: float,
+) -> np.ndarray:
+  """Adds the scores of models at one moment, each divided by its unit.
+
+  Returns:
+    float64[r], units of the models whose gradients are finite; only these are added.
+  """
+  fleet, u = trainer.fleet, len(total_unk)
+  others_nj = np.asarray(_other_labels(trainer.labels, fleet.num_classes))
+
+  units_r = np.array([float(_unit(one, damping)) for one in models])
+  finite = np.flatnonzero(np.isfinite(units_r)).tolist()
+  for block, fresh in _blocks(len(trainer.labels)):
+    changes_of = _changes_of_models(trainer, variables, keys, models, block)
+    some, others_bj = block[:fresh, None], others_nj[block[:fresh]]
+    for i in finite:
+      scores_uc = scores_of_changes(models[i], changes_of(i), damping) / units_r[i]
+      scores_ubj = np.asarray(scores_uc).reshape(u, len(block), -1)
+      total_unk[:, some, others_bj] += scores_ubj[:, :fresh]
+  return units_r[finite]
+
+
 def _unit(at: gradient.Gradients, damping: float) -> jax.Array:
   """Root mean square of a model's influence functions."""
   return gradient.root_mean_square(gradient.influence(at, damping), at.target_td)
 
 
-def _blocks(n: int) -> list[tuple[Any, int]]:
+def _changes_of_models(
+  trainer: Trainer,
+  variables: Any,
+  keys: Array,
+  models: Sequence[gradient.Gradients],
+  block: np.ndarray,
+) -> Callable[[int], Array]:
+  """The `changes` of the examples of a block, as a function of the model's number.
+
+  Args:
+    trainer: whose examples they are.
+    variables: of the models.
+    keys: theirs.
+    models: the gradients of their log-odds.
+    block: int[b], examples.
+  """
+  fleet = trainer.fleet
+  if fleet.num_classes == 2:  # The log-odds are the difference of both logits.
+    return lambda i: models[i].train_nd[block]
+  logits = fleet.class_gradients(variables, fleet.values[block], keys)
+  return lambda i: changes(devices.row(logits, fleet.places[i]), trainer.labels[block])
+
+
+def _blocks(n: int) -> list[tuple[np.ndarray, int]]:
   """Blocks of examples of one size, and how many of each are in no block before it."""
   size = min(_BLOCK_EXAMPLES, n)
   # The last block is filled up, so that nothing is compiled for its size.

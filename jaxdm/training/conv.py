@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdm.training import cpu_conv
-from jaxdm.training.im2col import Padding, check_padding, im2col
+from jaxdm.training.im2col import Padding, check_padding, im2col, kernel_products
 from jaxdm.typing import Array
 
 Backend = Literal["cpu", "im2col", "lax"]
@@ -70,36 +70,10 @@ def _direct_backward(
   @kernel_gradient.def_vmap
   def many(_: int, batched: Sequence[bool], images: Array, cotangent: Array) -> Any:
     axes = tuple(0 if is_batched else None for is_batched in batched)
-    one = functools.partial(_kernel_products, kernel.shape[:2], *how)
+    one = functools.partial(kernel_products, kernel.shape[:2], *how)
     return jax.vmap(one, axes)(images, cotangent), True
 
   return image_grad, kernel_gradient(images, cotangent)
-
-
-def _kernel_products(
-  window: Sizes,
-  strides: Sizes,
-  padding: Padding,
-  precision: Any,
-  images: Array,
-  cotangent: Array,
-) -> Array:
-  """The gradient with respect to the kernel, a matrix product for each of its taps."""
-  (kh, kw), (out_h, out_w) = window, cotangent.shape[1:3]
-  images = jnp.pad(images, [(0, 0), *padding, (0, 0)])
-  rows = [
-    lax.slice_in_dim(images, i, i + strides[0] * (out_h - 1) + 1, strides[0], 1)
-    for i in range(kh)
-  ]
-  places = [
-    lax.slice_in_dim(row, j, j + strides[1] * (out_w - 1) + 1, strides[1], 2)
-    for row in rows
-    for j in range(kw)
-  ]
-  products = [
-    jnp.einsum("bhwc,bhwo->co", place, cotangent, precision=precision) for place in places
-  ]
-  return jnp.stack(products).reshape(kh, kw, *products[0].shape)
 
 
 _direct.defvjp(_direct_forward, _direct_backward)

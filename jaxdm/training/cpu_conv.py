@@ -16,7 +16,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdm.training import winograd
-from jaxdm.training.im2col import Padding, check_padding, im2col, joins_rows, spread_taps
+from jaxdm.training.im2col import (
+  Padding,
+  check_padding,
+  im2col,
+  joins_rows,
+  kernel_products,
+  spread_taps,
+)
 from jaxdm.typing import Array
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -48,27 +55,35 @@ def cpu(
 ) -> Array:
   """XLA's convolution or Winograd's, or `im2col` where images or kernels are small.
 
-  Mapped over models or examples by `jax.vmap`, it is `im2col`. The arguments, the result
-  and the errors are those of `im2col`.
+  Mapped over models by `jax.vmap`, it is `im2col`. Mapped over examples under one model,
+  they are its images; the kernel's gradient of each is then a product for each tap. The
+  arguments, the result and the errors are those of `im2col`.
   """
   pads = check_padding(images, kernel, strides, padding)
   how = _How(tuple(strides), pads, precision)
-  images, kernel = jnp.asarray(images), jnp.asarray(kernel)
+  return _conv(jnp.asarray(images), jnp.asarray(kernel), how)
+
+
+def _unfolds(images: Any, kernel: Any) -> bool:
+  """Whether `im2col` is faster."""
   few = joins_rows(images, kernel) and kernel.shape[2] * kernel.shape[3] < _FEW
   small = images.shape[1] <= kernel.shape[0] or images.shape[2] <= kernel.shape[1]
-  if few or small or images.dtype not in (jnp.float32, jnp.float64):
-    return im2col(images, kernel, *how)
-  return _conv(images, kernel, how)
+  return few or small or images.dtype not in (jnp.float32, jnp.float64)
 
 
-def _unless_mapped(fn: Callable[..., Array], mapped: Callable[..., Array]) -> Any:
-  """A function of arrays that is replaced by another one under `jax.vmap`."""
+def _of_kernel(fn: Callable[..., Array], of_models: Callable[..., Array]) -> Any:
+  """A function of a kernel and images, which is another one if the kernel is mapped.
+
+  Where only the images are, they are those of one call.
+  """
   compute = jax.custom_batching.custom_vmap(fn)
 
   @compute.def_vmap
-  def many(_: int, batched: Sequence[bool], *arrays: Array) -> Any:
-    axes = tuple(0 if is_batched else None for is_batched in batched)
-    return jax.vmap(mapped, axes)(*arrays), True
+  def many(size: int, mapped: Sequence[bool], kernel: Array, images: Array) -> Any:
+    if mapped[0]:
+      return jax.vmap(of_models, (0, 0 if mapped[1] else None))(kernel, images), True
+    outputs = fn(kernel, images.reshape(-1, *images.shape[2:]))
+    return outputs.reshape(size, -1, *outputs.shape[1:]), True
 
   return compute
 
@@ -76,8 +91,8 @@ def _unless_mapped(fn: Callable[..., Array], mapped: Callable[..., Array]) -> An
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(images: jax.Array, kernel: jax.Array, how: _How) -> jax.Array:
   """The convolution."""
-  one = functools.partial(_outputs, how)
-  output: jax.Array = _unless_mapped(one, lambda x, k: im2col(x, k, *how))(images, kernel)
+  one, of_models = (functools.partial(fn, how) for fn in (_outputs, _unfolded))
+  output: jax.Array = _of_kernel(one, of_models)(kernel, images)
   return output
 
 
@@ -91,26 +106,49 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
   """Gradients with respect to images and kernel."""
   images, kernel = residuals
+  one, of_models = (
+    functools.partial(fn, how, images.shape[1:])
+    for fn in (_image_gradient, _unfolded_image_gradient)
+  )
+  image_grad = _of_kernel(one, of_models)(kernel, cotangent)
+  return image_grad, _of_images(how, kernel.shape)(images, cotangent)
 
-  def mapped_images(kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
-    (grad,) = jax.linear_transpose(lambda x: im2col(x, kernel, *how), images)(cotangent)
-    return jnp.asarray(grad)
 
-  def mapped_kernel(images: jax.Array, cotangent: jax.Array) -> jax.Array:
-    (grad,) = jax.linear_transpose(lambda k: im2col(images, k, *how), kernel)(cotangent)
-    return jnp.asarray(grad)
+def _of_images(how: _How, shape: tuple[int, ...]) -> Any:
+  """The gradient of a kernel of this shape, of images and cotangent or many of both."""
+  compute = jax.custom_batching.custom_vmap(
+    functools.partial(_kernel_gradient, how, shape)
+  )
 
-  one = functools.partial(_image_gradient, how, images.shape)
-  image_grad = _unless_mapped(one, mapped_images)(kernel, cotangent)
-  one = functools.partial(_kernel_gradient, how, kernel.shape)
-  return image_grad, _unless_mapped(one, mapped_kernel)(images, cotangent)
+  @compute.def_vmap
+  def many(_: int, mapped: Sequence[bool], images: Array, cotangent: Array) -> Any:
+    num_images = images.shape[mapped[0]]
+    # The gradient of one image by `im2col` holds more numbers where rows are joined.
+    one: Any = functools.partial(_unfolded_kernel_gradient, how, shape)
+    if num_images == 1:
+      one = functools.partial(kernel_products, shape[:2], *how)
+    axes = tuple(0 if is_mapped else None for is_mapped in mapped)
+    return jax.vmap(one, axes)(images, cotangent), True
+
+  return compute
 
 
 _conv.defvjp(_forward, _backward)
 
 
-def _outputs(how: _How, images: jax.Array, kernel: jax.Array) -> jax.Array:
+def _outputs(how: _How, kernel: jax.Array, images: jax.Array) -> Array:
   """The convolution of one model."""
+  compute = _unfolded if _unfolds(images, kernel) else _direct
+  return compute(how, kernel, images)
+
+
+def _unfolded(how: _How, kernel: Array, images: Array) -> Array:
+  """The same by `im2col`."""
+  return im2col(images, kernel, *how)
+
+
+def _direct(how: _How, kernel: jax.Array, images: jax.Array) -> jax.Array:
+  """The same by XLA or Winograd."""
   strides, pads, precision = how
   if strides == (1, 1) and winograd.is_faster(images, kernel, pads):
     block = _block(images)
@@ -133,6 +171,25 @@ def _outputs(how: _How, images: jax.Array, kernel: jax.Array) -> jax.Array:
 def _image_gradient(
   how: _How, shape: tuple[int, ...], kernel: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
+  """The gradient with respect to images of this shape [h, w, c]."""
+  images = jax.ShapeDtypeStruct((len(cotangent), *shape), cotangent.dtype)
+  unfolds = _unfolds(images, kernel)
+  compute = _unfolded_image_gradient if unfolds else _direct_image_gradient
+  return compute(how, shape, kernel, cotangent)
+
+
+def _unfolded_image_gradient(
+  how: _How, shape: tuple[int, ...], kernel: Array, cotangent: jax.Array
+) -> jax.Array:
+  """The same by `im2col`."""
+  images = jax.ShapeDtypeStruct((len(cotangent), *shape), cotangent.dtype)
+  (grad,) = jax.linear_transpose(lambda x: im2col(x, kernel, *how), images)(cotangent)
+  return jnp.asarray(grad)
+
+
+def _direct_image_gradient(
+  how: _How, shape: tuple[int, ...], kernel: jax.Array, cotangent: jax.Array
+) -> jax.Array:
   """One convolution of the cotangent, whose channels hold all phases of the strides.
 
   Along an axis, the gradient at place stride * i + a is the sum over offsets d of
@@ -140,7 +197,7 @@ def _image_gradient(
   """
   pads, counts = [], []
   for axis in (0, 1):
-    stride, (low, _), size = how.strides[axis], how.pads[axis], shape[1 + axis]
+    stride, (low, _), size = how.strides[axis], how.pads[axis], shape[axis]
     taps, at = kernel.shape[2 * axis], 2 * axis
     most, least = (stride - 1 + low) // stride, -((taps - 1 - low) // stride)
     offsets, count = most - least + 1, -(-size // stride)
@@ -155,17 +212,36 @@ def _image_gradient(
   # [offsets, a] of height, the same of width, c, o; offsets descend.
   taps_kernel = lax.rev(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
   taps_kernel = taps_kernel.reshape(*taps_kernel.shape[:3], -1)
-  phases = _outputs(_How((1, 1), tuple(pads), how.precision), cotangent, taps_kernel)
+  phases = _direct(_How((1, 1), tuple(pads), how.precision), taps_kernel, cotangent)
   (rows, columns), (down, along) = counts, how.strides
   if (down, along) == (1, 1):
     return phases
-  phases = phases.reshape(-1, rows, columns, down, along, shape[3])
+  phases = phases.reshape(-1, rows, columns, down, along, shape[2])
   gradient = phases.transpose(0, 1, 3, 2, 4, 5)
-  gradient = gradient.reshape(-1, rows * down, columns * along, shape[3])
-  return gradient[:, : shape[1], : shape[2]]
+  gradient = gradient.reshape(-1, rows * down, columns * along, shape[2])
+  return gradient[:, : shape[0], : shape[1]]
 
 
 def _kernel_gradient(
+  how: _How, shape: tuple[int, ...], images: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+  """The gradient with respect to a kernel of this shape."""
+  kernel = jax.ShapeDtypeStruct(shape, images.dtype)
+  unfolds = _unfolds(images, kernel)
+  compute = _unfolded_kernel_gradient if unfolds else _direct_kernel_gradient
+  return compute(how, shape, images, cotangent)
+
+
+def _unfolded_kernel_gradient(
+  how: _How, shape: tuple[int, ...], images: jax.Array, cotangent: Array
+) -> jax.Array:
+  """The same by `im2col`."""
+  kernel = jax.ShapeDtypeStruct(shape, images.dtype)
+  (grad,) = jax.linear_transpose(lambda k: im2col(images, k, *how), kernel)(cotangent)
+  return jnp.asarray(grad)
+
+
+def _direct_kernel_gradient(
   how: _How, shape: tuple[int, ...], images: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
   """Convolutions of images [c, h, w, b] by cotangents [h', w', b, o], over blocks."""

@@ -113,6 +113,44 @@ def joins_rows(images: Array, kernel: Array) -> bool:
   return width <= 2 * kernel.shape[1] or width * channels <= 64
 
 
+def kernel_products(
+  window: Sequence[int],
+  strides: Sequence[int],
+  padding: Padding,
+  precision: Any,
+  images: Array,
+  cotangent: Array,
+) -> Array:
+  """The gradient with respect to the kernel, a matrix product for each of its taps.
+
+  Args:
+    window: height and width of the kernel.
+    strides: of height and width.
+    padding: as of `check_padding`.
+    precision: as for `lax.dot_general`.
+    images: [b, h, w, c].
+    cotangent: [b, h', w', o], of the convolution.
+
+  Returns:
+    [kh, kw, c, o].
+  """
+  (kh, kw), (out_h, out_w) = window, cotangent.shape[1:3]
+  images = jnp.pad(images, [(0, 0), *padding, (0, 0)])
+  rows = [
+    lax.slice_in_dim(images, i, i + strides[0] * (out_h - 1) + 1, strides[0], 1)
+    for i in range(kh)
+  ]
+  places = [
+    lax.slice_in_dim(row, j, j + strides[1] * (out_w - 1) + 1, strides[1], 2)
+    for row in rows
+    for j in range(kw)
+  ]
+  products = [
+    jnp.einsum("bhwc,bhwo->co", place, cotangent, precision=precision) for place in places
+  ]
+  return jnp.stack(products).reshape(kh, kw, *products[0].shape)
+
+
 def _unfold(
   images: Array, axes: Sequence[tuple[int, int, int, int, tuple[int, int]]]
 ) -> Array:

@@ -4,6 +4,7 @@ TracIn, TRAK and influence functions are made of these (see `attribution.gradien
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jaxdm.typing import Array
 
 # Examples at a time: on CPU those whose gradients stay in the cache; elsewhere as many as
 # have this many numbers together.
-_CPU_EXAMPLES = 32
+_CPU_EXAMPLES = 16
 _NUMBERS = 2**28
 
 
@@ -49,26 +50,36 @@ class Projection(NamedTuple):
   """A random map that keeps inner products in expectation.
 
   Every entry gets a random sign and is added to one of a few sums, as many to each (a
-  count sketch: Charikar, Chen and Farach-Colton, 2002). It needs no matrix.
+  count sketch: Charikar, Chen and Farach-Colton, 2002). It needs no matrix. The sums are
+  not drawn at random, because random access to the gradients takes longer than to compute
+  them. Every l-th entry belongs to the same sum. A prime l keeps entries apart whose
+  distance is a multiple of a layer's channels; those are alike.
 
   Attributes:
-    places_p: int32, a permutation of the entries.
     signs_p: float32, 1 or -1.
   """
 
-  places_p: Array
   signs_p: Array
 
   @classmethod
   def of(cls, key: Array, size: int) -> "Projection":
     """The projection of vectors with so many entries."""
-    places = jax.random.permutation(prng.key_for(key, "places"), size)
-    return cls(places, jax.random.rademacher(prng.key_for(key, "signs"), (size,), float))
+    return cls(jax.random.rademacher(prng.key_for(key, "signs"), (size,), float))
 
   def __call__(self, vector_p: Array, dim: int) -> jax.Array:
-    """float32[dim]."""
-    entries = self.signs_p * jnp.asarray(vector_p)[self.places_p]
-    return jnp.pad(entries, (0, -entries.size % dim)).reshape(-1, dim).sum(axis=0)
+    """float32[dim]; of a vector that is no longer, its own entries with their signs."""
+    entries = self.signs_p * jnp.asarray(vector_p)
+    sums = dim if entries.size <= dim else _largest_prime(dim)
+    sums_l = jnp.pad(entries, (0, -entries.size % sums)).reshape(-1, sums).sum(axis=0)
+    return jnp.pad(sums_l, (0, dim - sums))
+
+
+def _largest_prime(most: int) -> int:
+  """The largest prime up to a number; 1 if there is none."""
+  candidates = range(most, 1, -1)
+  is_prime = (all(n % q for q in range(2, math.isqrt(n) + 1)) for n in candidates)
+  primes = (n for n, prime in zip(candidates, is_prime, strict=True) if prime)
+  return next(primes, 1)
 
 
 def per_example(

@@ -92,12 +92,22 @@ def test_scores_are_the_mean_over_moments_and_models(
 @pytest.mark.parametrize("n, d", [(12, 90), (90, 12), (30, 30)])
 def test_more_dimensions_than_examples_change_no_formula(n, d, damping) -> None:
   rng = np.random.default_rng(0)
-  rows = rng.normal(size=(n, d)) * rng.lognormal(size=(n, 1))
-  left = rng.normal(size=(7, d))
-  found = gradient.solve(jnp.float32(rows), jnp.float32(left), damping)
+  phi, weights = rng.normal(size=(n, d)), rng.lognormal(size=n)
+  left, targets = rng.normal(size=(7, d)), rng.normal(size=(5, d))
+  model = gradient.Gradients(*map(jnp.float32, (phi, targets, np.zeros(n))))
+  found = gradient.solve(model, jnp.float32(weights), jnp.float32(left), damping)
+  rows = phi * weights[:, None]
   matrix = rows.T @ rows + damping * (rows**2).sum() / n * np.eye(d)
   expected = np.linalg.solve(matrix, left.T)
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.std())
+
+  fewer, factors = gradient.in_examples(model), rng.normal(size=(7, n))
+  sums = jnp.float32(factors if n < d else factors @ phi)
+  assert fewer.train_nd.shape[1] == sums.shape[1] == min(n, d)
+  found = gradient.solve(fewer, jnp.float32(weights), sums, damping)
+  expected = targets @ np.linalg.solve(matrix, (factors @ phi).T)
+  scores = np.asarray(fewer.target_td) @ np.asarray(found)
+  np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4 * expected.std())
 
 
 def test_relabel_scores_are_means_over_moments_too(trainer, states) -> None:
@@ -122,6 +132,44 @@ def test_relabel_scores_are_means_over_moments_too(trainer, states) -> None:
   np.testing.assert_array_equal(scores[:, rows, trainer.labels], 0)
   others = scores[:, rows, 1 - trainer.labels]
   np.testing.assert_allclose(others, expected, rtol=3e-3, atol=3e-4 * expected.std())
+
+
+def test_relabel_scores_among_three_classes_are_their_formula() -> None:
+  """The gradient of z_y - z_c for each other label, of a model at the end of training."""
+  dataset = jaxdm.load_dataset("fashion").take(["T-shirt", "shirt", "coat"], 6, 3)
+  config = jaxdm.TrainConfig(epochs=6, batch_size=6, peak_learning_rate=0.05)
+  trainer = jaxdm.Trainer(dataset.downscaled(4), config, network="linear")
+  fleet, labels, targets = trainer.fleet, trainer.labels, np.array([2, 7])
+  n = len(labels)
+  part = sum_scores(trainer, targets, 0, 1, damping=DAMPING, moments=1)
+  found = mean_scores([part])
+
+  sets = training_sets.from_masks(np.ones((1, n), bool), labels)
+  variables = fleet.train(sets, full_data.keys(trainer, 0, 1))
+  mine = jax.tree.map(lambda x: np.asarray(x)[fleet.places[0]], variables)
+  values = np.concatenate([trainer.target_values[targets], fleet.values])
+  both = np.concatenate([trainer.target_labels[targets], labels])
+
+  def logits_of(params):
+    return train.predict(fleet.recipe, mine | {"params": params}, values)[0]
+
+  logits_bk = np.asarray(logits_of(mine["params"]), float)
+  tree = jax.jacobian(logits_of)(mine["params"])
+  leaves = [np.asarray(x, float).reshape(n + 2, 3, -1) for x in jax.tree.leaves(tree)]
+  rows_bkp = np.concatenate(leaves, axis=2)
+  p_bk = np.exp(logits_bk) / np.exp(logits_bk).sum(axis=1, keepdims=True)
+  own = np.eye(3)[both]
+  # The derivative of log p_y - log(1 - p_y) by the logits.
+  doubt = 1 - (own * p_bk).sum(axis=1, keepdims=True)
+  phi_bp = np.einsum("bk,bkp->bp", own - (1 - own) * p_bk / doubt, rows_bkp)
+  phi_np, wrong_n = phi_bp[2:], doubt[2:, 0]
+  hessian = np.einsum("np,n,nq->pq", phi_np, wrong_n * (1 - wrong_n), phi_np)
+  hessian += DAMPING * np.trace(hessian) / n * np.eye(len(hessian))
+  for i, label in enumerate(labels):
+    change_kp = rows_bkp[2 + i, label] - rows_bkp[2 + i]
+    expected = phi_bp[:2] @ np.linalg.solve(hessian, change_kp.T)
+    np.testing.assert_allclose(found[:, i], expected, rtol=3e-3, atol=3e-3)
+    assert not found[:, i, label].any()
 
 
 def test_a_model_whose_gradients_overflow_is_left_out_there(trainer, monkeypatch) -> None:

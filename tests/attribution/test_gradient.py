@@ -11,7 +11,7 @@ from sklearn import linear_model
 
 from jaxdm import prng, training_sets
 from jaxdm.attribution import gradient
-from jaxdm.attribution.label_flip_scores import scores_of_model
+from jaxdm.attribution.label_flip_scores import changes, scores_of_changes
 from jaxdm.brittleness import label_flips
 from jaxdm.storage import checkpoint
 from jaxdm.training import fleet, output_gradients, train
@@ -250,10 +250,8 @@ def test_relabelling_is_refitting_with_the_other_label_to_first_order() -> None:
   # Logits w'x of the class +1 and 0 of the class -1.
   logits_nkd = jnp.asarray(np.stack([0 * x, x], axis=1), jnp.float32)
   labels = jnp.asarray(signs > 0, jnp.int32)
-  model = gradient.Gradients(*as_float)
-  scores_nk = np.asarray(scores_of_model(model, logits_nkd, labels, strength / scale)[0])
-  np.testing.assert_array_equal(scores_nk[np.arange(n), labels], 0)
-  scores = scores_nk[np.arange(n), 1 - labels]
+  model, rows = gradient.Gradients(*as_float), changes(logits_nkd, labels)
+  scores = np.asarray(scores_of_changes(model, rows, strength / scale)[0])
   assert np.corrcoef(scores, exact_n)[0, 1] > 0.98
   assert 0.7 < (scores @ exact_n) / (exact_n @ exact_n) < 1.3
 
@@ -277,7 +275,13 @@ def test_relabelling_among_three_classes_ranks_as_refitting_does() -> None:
   p = 1 / (1 + np.exp(-whole))
   scale = np.mean(p * (1 - p) * (phi_nd**2).sum(axis=1))
   model = gradient.Gradients(*(jnp.asarray(a) for a in (phi_nd, phi_nd[:4], whole)))
-  found_tnk = np.asarray(scores_of_model(model, logits_nkd, labels, strength / scale))
+  rows = changes(logits_nkd, labels)
+  assert rows.shape == (2 * n, 3 * 4)
+  scores_tc = np.asarray(scores_of_changes(model, rows, strength / scale))
+  found_tnk = np.zeros((4, n, k))
+  for i, label in enumerate(labels):
+    others = [c for c in range(k) if c != label]
+    found_tnk[:, i, others] = scores_tc[:, 2 * i : 2 * i + 2]
   exact_tnk = np.zeros((4, n, k))
   for i in range(n):
     for c in set(range(k)) - {int(labels[i])}:
