@@ -1,13 +1,14 @@
 """How good datamodels are by the number of models they cost, fitted in many ways.
 
-  python -m experiments.studies.efficiency --workdir=runs/fashion \\
-      --removals=none@150,influence
+  python -m experiments.studies.efficiency --workdir=runs/fashion --save=published@1200
+  python -m experiments.brittleness --workdir=runs/fashion \\
+      --scores=published=runs/fashion/efficiency.scores/published@1200.npy
 
 Fits the first so many models of a finished train_subsets in every way of --ways, judges
 each on the held-out models (LDS with 95 % intervals), says how many models each needs
-for what the published method reaches with more, and draws efficiency.png. --removals
-then has some of these fits choose images, which is the other test: the share of targets
-flipped, verified by retraining. Beside a numbered fit, --methods=... may be named there.
+for what the published method reaches with more, and draws efficiency.png. --save writes
+the weights of some fits as scores, which experiments.brittleness puts to the other test:
+the share of targets flipped, verified by retraining.
 
 The published method is 'published': a lasso without a prior, penalties chosen on one
 split. 'none' is the same with the preset's folds. 'ridge' and 'components' (ridge on
@@ -22,14 +23,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from etils import epath
 
-from experiments import brittleness, fit_datamodels
+from experiments import fit_datamodels
 from experiments.config import settings as settings_lib
 from experiments.config.number_lists import whole_numbers
 from experiments.runtime import (
   base_models,
   launcher,
-  methods,
   stages,
   subset_models,
 )
@@ -37,7 +38,6 @@ from experiments.runtime.own_training import needs_networks
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
-from jaxdm.brittleness.removals import find_removals
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
@@ -45,7 +45,6 @@ from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import predictions
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
 from jaxdm.report import figures, page, tables
 from jaxdm.storage import atomic_io, cache, identity
 
@@ -63,9 +62,10 @@ SELECTION = flags.DEFINE_list(
   "Ways of fitting; default: published and the experiment's priors. All: "
   + ", ".join(WAYS),
 )
-REMOVALS = flags.DEFINE_list(
-  "removals", [], "What to put to the removal test: way@models, or one of --methods."
+SAVED = flags.DEFINE_list(
+  "save", [], "Fits whose weights are written to WORKDIR/efficiency.scores: way@models."
 )
+_SCORES = "efficiency.scores"
 
 
 class Problem(NamedTuple):
@@ -208,14 +208,14 @@ def _sizes_and_ways(experiment: settings_lib.Experiment) -> tuple[list[int], lis
   if unknown:
     raise UserError("ways", f"must be some of {', '.join(WAYS)}, got {sorted(unknown)}")
   fits = {f"{way}@{size}" for way in ways for size in texts}
-  unknown = set(REMOVALS.value) - fits - set(settings_lib.METHODS)
+  unknown = set(SAVED.value) - fits
   if unknown:
-    raise UserError("removals", f"must be way@models or methods, got {sorted(unknown)}")
+    raise UserError("save", f"must be fits that are made, got {sorted(unknown)}")
   return sorted(set(sizes)), ways
 
 
 def main(run: Run) -> dict[str, Any]:
-  """Fits, judges, removes; a killed run continues with the next fit."""
+  """Fits and judges; a killed run continues with the next fit."""
   settings, inputs = run.settings(*GROUPS), run.inputs("train_subsets")
   sizes, ways = _sizes_and_ways(run.experiment)
   _check_scores(ways, base_models.score_names(run))
@@ -223,20 +223,14 @@ def main(run: Run) -> dict[str, Any]:
   depends_on = settings | {"base_models": inputs["base_models"]}
 
   def work() -> dict[str, Any]:
-    points, fits = _fit_all(run, sizes, ways, depends_on)
+    points = _fit_all(run, sizes, ways, depends_on)
     _write(run.workdir, points)
-    summary: dict[str, Any] = {"times_fewer_models": savings(points)}
-    if REMOVALS.value:
-      summary["removals"] = _removals(run, fits)
-      summary[stages.UNFINISHED] = summary["removals"][stages.UNFINISHED]
-    return summary
+    return {"times_fewer_models": savings(points)}
 
-  flags_given = {"sizes": sizes, "ways": ways, "removals": REMOVALS.value}
-  search = run.settings("search") if REMOVALS.value else {}
-  if "datamodel" in REMOVALS.value:
-    inputs |= stages.outputs_of(run.workdir, fit_datamodels.STAGE)
-  settings = settings | search | {"efficiency": flags_given}
-  return stages.run(run.workdir, STAGE, settings, work, inputs)
+  flags_given = {"sizes": sizes, "ways": ways, "save": SAVED.value}
+  return stages.run(
+    run.workdir, STAGE, settings | {"efficiency": flags_given}, work, inputs
+  )
 
 
 def _check_scores(ways: list[str], names: Sequence[str]) -> None:
@@ -252,12 +246,11 @@ def _check_scores(ways: list[str], names: Sequence[str]) -> None:
 
 def _fit_all(
   run: Run, sizes: list[int], ways: list[str], depends_on: Mapping[str, Any]
-) -> tuple[list[Point], dict[str, np.ndarray]]:
-  """Every fit, judged; and the weights of those that are put to the removal test."""
+) -> list[Point]:
+  """Every fit, judged; and writes the weights of some."""
   scores = base_models.load(run).scores
   masks, margins_mt = subset_models.load_converged(run.subsets.fitted_rows())
   held_out = subset_models.join(run.subsets.held_out_rows())
-  fits: dict[str, np.ndarray] = {}
   # Not relabel, which scores another change.
   names = [name for name in scores if name in settings_lib.METHODS]
   points = [evaluate(name, 0, scores[name], held_out) for name in names]
@@ -269,32 +262,19 @@ def _fit_all(
     )
     cache, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
     arrays = cache(name, functools.partial(weights, way, problem))
-    if name in REMOVALS.value:  # The others would fill the memory.
-      fits[name] = arrays["weights"]
+    if name in SAVED.value:
+      with atomic_io.writing(_scores_path(run.workdir, name)) as file:
+        np.save(file, arrays["weights"])
     points.append(evaluate(way, size, arrays["weights"], held_out))
     bar(i + 1, total)
-  return points, fits
+  return points
 
 
-def _removals(run: Run, fits: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Searches with the fits and methods of --removals, and writes the table."""
-  stage, data, search = f"{STAGE}_removals", run.dataset, run.experiment.search
-  names = tuple(set(REMOVALS.value) & set(settings_lib.METHODS))
-  known: dict[str, design.Matrix] = {**fits, **methods.scores(run, names)}
-  base_margins_rt = base_models.load(run).margins_rt
-  verdicts = find_removals(
-    {name: known[name] for name in REMOVALS.value},
-    run.trainer,
-    data.train_labels,
-    data.test_labels,
-    base_models.choose_targets(base_margins_rt, search, run.experiment.compare),
-    search,
-    base_margins=base_margins_rt,
-    budget=brittleness.BUDGET.value,
-    progress=run.bar(stage),
-  )
-  table = run.workdir.path / f"{stage}.csv"
-  return brittleness.report_search(table, verdicts, data, base_margins_rt)
+def _scores_path(workdir: Workdir, name: str) -> epath.Path:
+  """The file of a fit that is saved."""
+  folder = workdir.path / _SCORES
+  atomic_io.make_folder(folder)
+  return folder / f"{name}.npy"
 
 
 def _parts(
@@ -317,7 +297,7 @@ def _write(workdir: Workdir, points: list[Point]) -> None:
     file.write(picture)
 
 
-PROGRAM = launcher.Program(main, flag_modules=(brittleness,))
+PROGRAM = launcher.Program(main)
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
+import pathlib
+from typing import Any
 
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 from support.programs import start
 
+import jaxdm
 from experiments.config import presets
+from experiments.runtime import launcher, subset_models
 from experiments.studies import efficiency
 from jaxdm.datamodels import path
 from jaxdm.datamodels.config import FitConfig
@@ -57,27 +62,41 @@ def test_default_sizes_can_be_split(models, folds, share) -> None:
     efficiency._sizes_and_ways(experiment)
 
 
+def held_out_of(folder: pathlib.Path) -> tuple[Any, np.ndarray]:
+  """Masks and margins that judge fits of a workdir."""
+  with flagsaver.as_parsed(workdir=str(folder)):
+    return subset_models.join(launcher.open_run().subsets.held_out_rows())
+
+
 @pytest.mark.slow
-def test_every_way_is_fitted_judged_and_put_to_the_removal_test(
+def test_every_way_is_fitted_and_judged_and_some_are_saved_as_scores(
   finished_copy, monkeypatch
 ) -> None:
   flags = {
     "sizes": "20,40",
     "ways": ",".join(efficiency.WAYS),
-    "removals": "published@20,influence@40,random",
+    "save": "published@20,influence@40",
   }
   start(efficiency.PROGRAM, finished_copy, **flags)
   record = json.loads((finished_copy / "stages/efficiency.json").read_text())["summary"]
-  assert set(record["removals"]["methods"]) == {"published@20", "influence@40", "random"}
   assert set(record["times_fewer_models"]) == {*efficiency.WAYS}
   lines = (finished_copy / "efficiency.csv").read_text().splitlines()
   assert len(lines) == 1 + 6 + 2 * len(efficiency.WAYS)
   ways = [line.split(",")[0] for line in lines if line.split(",")[1] == "20"]
   assert ways == [*efficiency.WAYS]
   assert (finished_copy / "efficiency.png").stat().st_size > 1000
+  folder = finished_copy / "efficiency.scores"
+  saved = {path.stem: np.load(path) for path in folder.iterdir()}
+  assert set(saved) == {"published@20", "influence@40"}
+  held_out = held_out_of(finished_copy)
+  for name, weights_tn in saved.items():
+    way, models = name.split("@")
+    [line] = [line for line in lines if line.startswith(f"{way},{models},")]
+    lds = jaxdm.evaluate_scores(weights_tn, *held_out).lds.estimate
+    assert float(line.split(",")[2]) == pytest.approx(lds, abs=1e-5)
   # Another study of these fits makes none again.
   monkeypatch.setattr(efficiency, "weights", lambda *_: pytest.fail("fitted again"))
-  start(efficiency.PROGRAM, finished_copy, **flags | {"ways": "none", "removals": ""})
+  start(efficiency.PROGRAM, finished_copy, **flags | {"ways": "none", "save": ""})
   lines = (finished_copy / "efficiency.csv").read_text().splitlines()
   assert [line.split(",")[0] for line in lines[-2:]] == ["none", "none"]
 
@@ -89,7 +108,7 @@ def test_every_way_is_fitted_judged_and_put_to_the_removal_test(
     ("sizes", "20,many", "--sizes must be numbers from 10 to num_models=40"),
     ("sizes", "41", "--sizes must be numbers from 10 to num_models=40"),
     ("ways", "best", r"--ways must be some of published, .*got \['best'\]"),
-    ("removals", "none@40,none@41", r"--removals must be .*got \['none@41'\]"),
+    ("save", "none@40,none@41", r"--save must be .*got \['none@41'\]"),
   ],
 )
 def test_bad_flags_are_named(finished, flag, value, message) -> None:

@@ -765,10 +765,14 @@ TABLE: dict[str, Callable[[], Entry]] = {
     reads_fit=False,
     sizes=["12", "13"],
     ways=["none", "published"],
-    removals=["", "random"],
   ),
-  "record of efficiency with removals": stage_record(
-    efficiency.main, "search", removals=["datamodel"], sizes=["12"]
+  "record of efficiency with saved fits": stage_record(
+    efficiency.main,
+    "fit",
+    reads_fit=False,
+    sizes=["12"],
+    ways=["none,published"],
+    save=["none@12", "published@12"],
   ),
 }
 REFUSED = (store.StoreError, WorkdirError, ValueError)
