@@ -43,6 +43,23 @@ def test_projections_keep_inner_products_in_expectation() -> None:
   np.testing.assert_allclose(whole @ whole, a @ a, rtol=1e-5)
 
 
+def test_projections_keep_entries_of_one_channel_apart() -> None:
+  """Gradients of few channels of many have as small errors as those of all."""
+  rng = np.random.default_rng(0)
+  a, b = np.zeros((2, 32 * 200), np.float32)
+  a[::32], b[::32] = rng.normal(size=(2, 200))
+
+  @jax.vmap
+  def product(key):
+    projection = output_gradients.Projection.of(key, len(a))
+    return projection(a, 64) @ projection(b, 64)
+
+  found = product(jax.random.split(jax.random.key(0), 1000))
+  error = np.linalg.norm(a) * np.linalg.norm(b) / 64**0.5
+  np.testing.assert_allclose(found.mean(), a @ b, atol=4 * error / 1000**0.5)
+  assert found.std() < 1.2 * error
+
+
 def test_a_fleets_gradients_are_those_of_each_model_alone(
   tiny_config, tiny_images
 ) -> None:
