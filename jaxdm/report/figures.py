@@ -14,6 +14,8 @@ from jaxdm.report import colours
 
 # A curve shows about so many intervals.
 _INTERVALS = 5
+# Of a name beside a level line, in units of LDS.
+_LABEL_HEIGHT = 0.03
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -162,14 +164,15 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
   curves: dict[str, list[Mapping[str, Any]]] = {}
   for point in points:
     curves.setdefault(point["way"] if point["models"] else "", []).append(point)
-  for level in curves.pop("", []):
-    axes.axhline(level["lds"], color=colours.LEVEL_LINE, linestyle=":", linewidth=1)
+  for group in _near(curves.pop("", [])):
+    for level in group:
+      axes.axhline(level["lds"], color=colours.LEVEL_LINE, linestyle=":", linewidth=1)
     axes.annotate(
-      f"{level['way']}, no models on subsets",
-      (0.01, level["lds"]),
+      ", ".join(level["way"] for level in group) + ": no models on subsets",
+      (0.01, group[-1]["lds"]),
       xycoords=("axes fraction", "data"),
       fontsize="x-small",
-      va="bottom",
+      va="top",
     )
   colour_map = matplotlib.colormaps[colours.CURVE_MAP]
   axes.set_prop_cycle(color=colour_map.colors)  # type: ignore[attr-defined]
@@ -181,9 +184,21 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
     (line,) = axes.plot(models, lds, marker="o", markersize=3, label=way)
     axes.fill_between(models, low, high, alpha=0.12, color=line.get_color())
   axes.set(xscale="log", xlabel="models on random subsets", ylabel="LDS, held-out models")
+  axes.margins(y=0.1)
   axes.grid(alpha=0.3)
   axes.legend(frameon=False, fontsize="small")
   return fig
+
+
+def _near(levels: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+  """Levels by descending LDS, in groups whose names would lie on each other."""
+  groups: list[list[Mapping[str, Any]]] = []
+  for level in sorted(levels, key=lambda level: -level["lds"]):
+    if groups and groups[-1][0]["lds"] - level["lds"] < _LABEL_HEIGHT:
+      groups[-1].append(level)
+    else:
+      groups.append([level])
+  return groups
 
 
 def predicted_against_true(
