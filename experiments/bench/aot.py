@@ -85,6 +85,7 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
       devices.abstract(shared, by_row=False), devices.abstract(per_row, by_row=True)
     )
 
+  is_wanted = shape_of(jnp.bool_, rows)
   gram = design.Gram(shape_of(jnp.float32, n, n))
   weights = shape_of(jnp.float32, _LASSO_TARGETS, n)
   return {
@@ -93,12 +94,14 @@ def programs(fleet: Fleet, size: cost.Size) -> dict[str, Callable[[], Any]]:
     "advance": lower_for_devices(
       fleet_programs.advance,
       (inputs, (k, k)),
-      (state, sets, keys, shape_of(jnp.bool_, rows)),
+      (state, sets, keys, is_wanted),
     ),
     "predict": lower_for_devices(
       fleet_programs.predict, shape_of(jnp.uint8, t, *shape), variables
     ),
-    "gradients": lower_for_devices(fleet_programs.gradients, examples, (variables, keys)),
+    "gradients": lower_for_devices(
+      fleet_programs.gradients, examples, (variables, keys, is_wanted)
+    ),
     "lasso": lower_for_devices(devices.shard_map(design.times_gram), gram, weights),
   }
 

@@ -313,10 +313,10 @@ class Fleet:
       variables: of `train`.
       values: uint8[b, h, w, c] or float32[b, d].
       labels: int[b].
-      keys: of the models; each has its own projection.
+      keys: of the models; each has its own projection. Rows of no model may be 0.
     """
     examples = devices.replicate((values, np.asarray(labels, np.int32)))
-    rows = variables, self._fill_keys(keys)
+    rows = variables, *self._keys_of_rows(keys)
     return self.runner.run(lambda of: of.gradients, examples, rows)
 
   def class_gradients(
@@ -327,12 +327,14 @@ class Fleet:
     The arguments, and so the projections, are those of `gradients`.
     """
     shared = devices.replicate(values)
-    rows = variables, self._fill_keys(keys)
+    rows = variables, *self._keys_of_rows(keys)
     return self.runner.run(lambda of: of.class_gradients, shared, rows)
 
-  def _fill_keys(self, keys: Array) -> Array:
-    """Keys of `rows` models, on the devices, in `places`."""
-    return devices.shard_rows(keys[self._models(self.rows) % len(keys)])
+  def _keys_of_rows(self, keys: Array) -> tuple[Array, Array]:
+    """The keys of all rows, and which rows have one of these models, on the devices."""
+    models = self._models(len(keys))
+    rows: tuple[Array, Array] = devices.shard_rows((keys[models.clip(0)], models >= 0))
+    return rows
 
   def _models(self, count: int) -> np.ndarray:
     """int[rows], the model of each row; -1: the row only fills the call."""

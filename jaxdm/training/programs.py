@@ -31,8 +31,9 @@ class Programs(NamedTuple):
     variables: shared inputs; states and training sets.
     predict: shared inputs to predict; variables.
     logits: the same, without features, which need much memory for many inputs.
-    gradients: shared examples and labels; variables and keys.
-    class_gradients: shared examples; variables and keys.
+    gradients: shared examples and labels; variables, keys, and whether the model is
+      wanted: those of others are 0 where a device has one model at a time.
+    class_gradients: shared examples; the same.
   """
 
   begin: Program
@@ -81,17 +82,32 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
   def logits_row(values: Array, variables: Variables) -> Array:
     return train.predict(recipe, variables, values)[0]
 
-  def gradients_row(examples: Any, row: Any) -> Any:
-    (values, labels), (variables, key) = examples, row
-    return output_gradients.per_example(
-      recipe, variables, values, labels, key, dim=gradient_dim, models=width
-    )
+  def if_wanted(is_wanted: Array, fn: Callable[[], Any]) -> Any:
+    if width > 1:  # Side by side, all models are computed.
+      return fn()
+    shapes = jax.eval_shape(fn)
+    zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return lax.cond(is_wanted, fn, zeros)
 
-  def class_gradients_row(values: Array, row: Any) -> Array:
-    variables, key = row
-    return output_gradients.per_class(
-      recipe, variables, values, key, dim=gradient_dim, models=width
+  def gradients_row(examples: Any, row: Any) -> Any:
+    variables, key, is_wanted = row
+    of_model = functools.partial(
+      output_gradients.per_example,
+      *(recipe, variables, *examples, key),
+      dim=gradient_dim,
+      models=width,
     )
+    return if_wanted(is_wanted, of_model)
+
+  def class_gradients_row(values: Array, row: Any) -> Any:
+    variables, key, is_wanted = row
+    of_model = functools.partial(
+      output_gradients.per_class,
+      *(recipe, variables, values, key),
+      dim=gradient_dim,
+      models=width,
+    )
+    return if_wanted(is_wanted, of_model)
 
   of_models = begin_row, advance_row, variables_row, predict_row, logits_row
   of_examples = gradients_row, class_gradients_row

@@ -119,6 +119,22 @@ def test_projections_belong_to_models_and_not_to_rows(tiny_config, tiny_images) 
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4 * np.abs(one).max())
 
 
+def test_gradients_of_rows_without_a_model_are_not_computed(
+  tiny_config, tiny_images
+) -> None:
+  images, labels = tiny_images
+  sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
+  keys = prng.keys_for(0, [prng.Seed("m", 0)])
+  models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=3), gradient_dim=16)
+  variables, [row] = models.train(sets, keys), models.places[:1]
+  for found in (
+    models.gradients(variables, images, labels, keys)[1],
+    models.class_gradients(variables, images, keys),
+  ):
+    has_numbers = np.abs(np.asarray(found)).max(axis=(1, *range(2, found.ndim))) > 0
+    assert has_numbers.tolist() == [i == row for i in range(models.rows)]
+
+
 def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> None:
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
