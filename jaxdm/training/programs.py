@@ -82,36 +82,48 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
   def logits_row(values: Array, variables: Variables) -> Array:
     return train.predict(recipe, variables, values)[0]
 
-  def if_wanted(is_wanted: Array, fn: Callable[[], Any]) -> Any:
-    if width > 1:  # Side by side, all models are computed.
-      return fn()
-    shapes = jax.eval_shape(fn)
-    zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return lax.cond(is_wanted, fn, zeros)
+  def on_wanted_rows(fn: Any) -> Any:
+    """The same for rows of (variables, key), and which of them, the first, are wanted."""
+
+    def mapped(shared: Any, rows: Any) -> Any:
+      *args, is_wanted = rows
+      one = functools.partial(fn, shared)
+      if width > 1:  # Side by side, all models are computed.
+        return lax.map(one, tuple(args), batch_size=width)
+      return _map_first(one, tuple(args), is_wanted.sum())
+
+    return devices.shard_map(mapped)
 
   def gradients_row(examples: Any, row: Any) -> Any:
-    variables, key, is_wanted = row
-    of_model = functools.partial(
-      output_gradients.per_example,
-      *(recipe, variables, *examples, key),
-      dim=gradient_dim,
-      models=width,
+    (values, labels), (variables, key) = examples, row
+    return output_gradients.per_example(
+      recipe, variables, values, labels, key, dim=gradient_dim, models=width
     )
-    return if_wanted(is_wanted, of_model)
 
-  def class_gradients_row(values: Array, row: Any) -> Any:
-    variables, key, is_wanted = row
-    of_model = functools.partial(
-      output_gradients.per_class,
-      *(recipe, variables, values, key),
-      dim=gradient_dim,
-      models=width,
+  def class_gradients_row(values: Array, row: Any) -> Array:
+    variables, key = row
+    return output_gradients.per_class(
+      recipe, variables, values, key, dim=gradient_dim, models=width
     )
-    return if_wanted(is_wanted, of_model)
 
   of_models = begin_row, advance_row, variables_row, predict_row, logits_row
   of_examples = gradients_row, class_gradients_row
-  return Programs(*map(on_one_device, (*of_models, *of_examples)))
+  return Programs(*map(on_one_device, of_models), *map(on_wanted_rows, of_examples))
+
+
+def _map_first(fn: Callable[[Any], Any], rows: Any, count: Array) -> Any:
+  """`lax.map` over the first rows; what belongs to others is 0."""
+  num_rows = len(jax.tree.leaves(rows)[0])
+
+  def row(i: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[i], rows)
+
+  def add(i: Array, found: Any) -> Any:
+    return jax.tree.map(lambda all_rows, one: all_rows.at[i].set(one), found, fn(row(i)))
+
+  shapes = jax.eval_shape(lambda: fn(row(0)))
+  empty = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), shapes)
+  return lax.fori_loop(0, count, add, empty)
 
 
 class Runner:
