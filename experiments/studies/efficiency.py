@@ -65,7 +65,6 @@ SELECTION = flags.DEFINE_list(
 SAVED = flags.DEFINE_list(
   "save", [], "Fits whose weights are written to WORKDIR/efficiency.scores: way@models."
 )
-_SCORES = "efficiency.scores"
 
 
 class Problem(NamedTuple):
@@ -272,7 +271,7 @@ def _fit_all(
 
 def _scores_path(workdir: Workdir, name: str) -> epath.Path:
   """The file of a fit that is saved."""
-  folder = workdir.path / _SCORES
+  folder = workdir.path / "efficiency.scores"
   atomic_io.make_folder(folder)
   return folder / f"{name}.npy"
 

@@ -25,8 +25,8 @@ class Gradients(NamedTuple):
     train_nd: float32, gradients of the training examples' log-odds.
     target_td: float32, of the targets'.
     odds_n: float32, the training examples' log-odds.
-    gram_nn: None, or float32, the products of the examples' gradients: the gradients are
-      then sums over examples (see `in_examples`).
+    gram_nn: None, or float32, the products of the examples' gradients, if train_nd and
+      target_td are coordinates as of `in_examples`.
   """
 
   train_nd: Array
@@ -38,11 +38,13 @@ class Gradients(NamedTuple):
 @numerics.pinned()
 @jax.jit
 def in_examples(model: Gradients) -> Gradients:
-  """The same in fewer numbers where there are fewer examples than dimensions.
+  """The same in coordinates of the examples where these are fewer than the dimensions.
 
-  All scores are sums over examples of their products with a target. So a row of the
-  examples can be the factors of these sums, here a unit vector each, and that of a target
-  its products with the examples. Linear systems then need no products over dimensions.
+  What scores have in place of an example's gradient is always a sum of factors times the
+  examples' gradients, and a score is its product with a target's gradient. Here, the
+  factors are the coordinates of an example, at first a unit vector; those of a target are
+  its products with all examples. Scores are the same, and the linear systems of all
+  methods share the products over dimensions.
   """
   n, d = model.train_nd.shape
   if n >= d or model.gram_nn is not None:
@@ -147,24 +149,33 @@ def solve(
     damping: c, see above.
   """
   n, d = model.train_nd.shape
-  rows_nd = model.train_nd * weights_n[:, None]
-  if model.gram_nn is not None:
-    gram = model.gram_nn * weights_n[:, None] * weights_n
-    products = jnp.dot(model.gram_nn, left_cd.T, precision="highest")
-    products = products * weights_n[:, None]
-  elif n < d:
-    gram = jnp.dot(rows_nd, rows_nd.T, precision="highest")
-    products = jnp.dot(rows_nd, left_cd.T, precision="highest")
+  rows_nd, left_dc = model.train_nd * weights_n[:, None], jnp.asarray(left_cd).T
+  if model.gram_nn is None and n >= d:
+    gram_dd = jnp.dot(rows_nd.T, rows_nd, precision="highest")
+    return _solve_damped(gram_dd, left_dc, n, damping)
+  if model.gram_nn is None:
+    gram_nn = jnp.dot(rows_nd, rows_nd.T, precision="highest")
+    products_nc = jnp.dot(rows_nd, left_dc, precision="highest")
   else:
-    gram = jnp.dot(rows_nd.T, rows_nd, precision="highest")
-    products = jnp.asarray(left_cd.T)
-  mean = jnp.maximum(jnp.trace(gram) / n, _TINY)
+    weighted_nn = jnp.asarray(weights_n)[:, None] * model.gram_nn
+    gram_nn = weighted_nn * weights_n
+    products_nc = jnp.dot(weighted_nn, left_dc, precision="highest")
+  factors_nc = _solve_damped(gram_nn, products_nc, n, damping)
+  projection_dc = jnp.dot(rows_nd.T, factors_nc, precision="highest")
+  return (left_dc - projection_dc) / damping / _mean(gram_nn, n)
+
+
+def _solve_damped(
+  gram: jax.Array, right: jax.Array, n: int, damping: Array | float
+) -> jax.Array:
+  """(gram + damping * mean I)^-1 right."""
+  mean = _mean(gram, n)
   # Scaled so that very sure models, whose p (1 - p) vanish, lose no digits.
-  factor = jax.scipy.linalg.cho_factor(
-    gram / mean + damping * jnp.eye(len(gram), dtype=gram.dtype)
-  )
-  solution = jax.scipy.linalg.cho_solve(factor, products / mean)
-  if n >= d and model.gram_nn is None:
-    return solution
-  projection = jnp.dot(rows_nd.T, solution, precision="highest")
-  return (jnp.asarray(left_cd).T - projection) / damping / mean
+  matrix = gram / mean + damping * jnp.eye(len(gram), dtype=gram.dtype)
+  factor = jax.scipy.linalg.cho_factor(matrix)
+  return jax.scipy.linalg.cho_solve(factor, right / mean)
+
+
+def _mean(gram: jax.Array, n: int) -> jax.Array:
+  """Mean squared norm of the n rows whose products a Gram matrix holds."""
+  return jnp.maximum(jnp.trace(gram) / n, _TINY)

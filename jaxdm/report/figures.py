@@ -14,8 +14,8 @@ from jaxdm.report import colours
 
 # A curve shows about so many intervals.
 _INTERVALS = 5
-# Of a name beside a level line, in units of LDS.
-_LABEL_HEIGHT = 0.03
+# Of a name below a level line, as a share of the range of the axis.
+_NAME_HEIGHT = 0.05
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -164,7 +164,9 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
   curves: dict[str, list[Mapping[str, Any]]] = {}
   for point in points:
     curves.setdefault(point["way"] if point["models"] else "", []).append(point)
-  for group in _near(curves.pop("", [])):
+  ends = [point[name] for point in points for name in ("low", "high")]
+  height = _NAME_HEIGHT * (max(ends, default=0) - min(ends, default=0))
+  for group in _near(curves.pop("", []), height):
     for level in group:
       axes.axhline(level["lds"], color=colours.LEVEL_LINE, linestyle=":", linewidth=1)
     axes.annotate(
@@ -190,11 +192,13 @@ def efficiency(points: Sequence[Mapping[str, Any]]) -> mpl_figure.Figure:
   return fig
 
 
-def _near(levels: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-  """Levels by descending LDS, in groups whose names would lie on each other."""
+def _near(
+  levels: Sequence[Mapping[str, Any]], height: float
+) -> list[list[Mapping[str, Any]]]:
+  """Levels by descending LDS, in groups whose names of this height would overlap."""
   groups: list[list[Mapping[str, Any]]] = []
   for level in sorted(levels, key=lambda level: -level["lds"]):
-    if groups and groups[-1][0]["lds"] - level["lds"] < _LABEL_HEIGHT:
+    if groups and groups[-1][0]["lds"] - level["lds"] < height:
       groups[-1].append(level)
     else:
       groups.append([level])

@@ -1,4 +1,4 @@
-"""Convolution as one matrix product over unfolded patches."""
+"""Convolution as one matrix product over unfolded patches; kernel gradients as many."""
 
 from collections.abc import Sequence
 from typing import Any

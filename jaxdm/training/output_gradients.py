@@ -5,7 +5,6 @@ TracIn, TRAK and influence functions are made of these (see `attribution.gradien
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,40 +45,31 @@ def log_odds(logits_k: Array, label: Array) -> Array:
   return logits_k[label] - jax.nn.logsumexp(others)
 
 
-class Projection(NamedTuple):
-  """A random map that keeps inner products in expectation.
+def random_signs(key: Array, size: int) -> jax.Array:
+  """1 or -1 for each entry of a vector that `project` takes, float32[size]."""
+  return jax.random.rademacher(prng.key_for(key, "signs"), (size,), float)
 
-  Every entry gets a random sign and is added to one of a few sums, as many to each (a
-  count sketch: Charikar, Chen and Farach-Colton, 2002). It needs no matrix. The sums are
-  not drawn at random, because random access to the gradients takes longer than to compute
-  them. Every l-th entry belongs to the same sum. A prime l keeps entries apart whose
-  distance is a multiple of a layer's channels; those are alike.
 
-  Attributes:
-    signs_p: float32, 1 or -1.
+def project(vector_p: Array, signs_p: Array, dim: int) -> jax.Array:
+  """Sums of the entries times their signs, float32[dim].
+
+  A random map that keeps inner products in expectation and needs no matrix (a count
+  sketch: Charikar, Chen and Farach-Colton, 2002). Which entries are added up is not drawn
+  at random, because random access to gradients takes longer than to compute them: every
+  l-th entry belongs to the same sum. A prime l separates entries whose distance is a
+  multiple of a layer's channels, which are alike. Of a vector with at most `dim` entries,
+  each is a sum of its own.
   """
-
-  signs_p: Array
-
-  @classmethod
-  def of(cls, key: Array, size: int) -> "Projection":
-    """The projection of vectors with so many entries."""
-    return cls(jax.random.rademacher(prng.key_for(key, "signs"), (size,), float))
-
-  def __call__(self, vector_p: Array, dim: int) -> jax.Array:
-    """float32[dim]; of a vector that is no longer, its own entries with their signs."""
-    entries = self.signs_p * jnp.asarray(vector_p)
-    sums = dim if entries.size <= dim else _largest_prime(dim)
-    sums_l = jnp.pad(entries, (0, -entries.size % sums)).reshape(-1, sums).sum(axis=0)
-    return jnp.pad(sums_l, (0, dim - sums))
+  entries = signs_p * jnp.asarray(vector_p)
+  sums = dim if entries.size <= dim else _largest_prime(dim)
+  sums_l = jnp.pad(entries, (0, -entries.size % sums)).reshape(-1, sums).sum(axis=0)
+  return jnp.pad(sums_l, (0, dim - sums))
 
 
 def _largest_prime(most: int) -> int:
   """The largest prime up to a number; 1 if there is none."""
-  candidates = range(most, 1, -1)
-  is_prime = (all(n % q for q in range(2, math.isqrt(n) + 1)) for n in candidates)
-  primes = (n for n, prime in zip(candidates, is_prime, strict=True) if prime)
-  return next(primes, 1)
+  numbers = range(most, 1, -1)
+  return next((n for n in numbers if all(n % q for q in range(2, math.isqrt(n) + 1))), 1)
 
 
 def per_example(
@@ -109,7 +99,7 @@ def per_example(
   params = variables["params"]
   # Made once: within the loop below it would be made again for every block.
   size = ravel_pytree(params)[0].size
-  projection = Projection.of(key, size)
+  signs_p = random_signs(key, size)
   logits_of = functools.partial(_logits, recipe, variables)
 
   def output(params: object, image: Array, label: Array) -> Array:
@@ -117,7 +107,7 @@ def per_example(
 
   def one(example: tuple[Array, Array]) -> tuple[Array, Array]:
     value, gradient = jax.value_and_grad(output)(params, *example)
-    return value, projection(ravel_pytree(gradient)[0], dim)
+    return value, project(ravel_pytree(gradient)[0], signs_p, dim)
 
   examples = jnp.asarray(values), labels_b
   return lax.map(one, examples, batch_size=examples_at_a_time(models * size))
@@ -138,13 +128,13 @@ def per_class(
   """
   params = variables["params"]
   size = ravel_pytree(params)[0].size
-  projection = Projection.of(key, size)
+  signs_p = random_signs(key, size)
 
   def one(image: Array) -> Array:
     logits_of = functools.partial(_logits, recipe, variables, image=image)
     logits_k, pullback = jax.vjp(logits_of, params)
     rows = jax.vmap(pullback)(jnp.eye(len(logits_k)))[0]
-    return jax.vmap(lambda row: projection(ravel_pytree(row)[0], dim))(rows)
+    return jax.vmap(lambda row: project(ravel_pytree(row)[0], signs_p, dim))(rows)
 
   logits_of_one = functools.partial(_logits, recipe, variables, params)
   numbers = models * size * jax.eval_shape(logits_of_one, values[0]).size

@@ -32,14 +32,16 @@ def test_projections_keep_inner_products_in_expectation() -> None:
 
   @jax.vmap
   def product(key):
-    projection = output_gradients.Projection.of(key, 100)
-    return projection(a, 16) @ projection(b, 16)
+    signs = output_gradients.random_signs(key, 100)
+    one, two = (output_gradients.project(x, signs, 16) for x in (a, b))
+    return one @ two
 
   found = product(jax.random.split(jax.random.key(0), 4000))
   error = (a @ a) ** 0.5 * (b @ b) ** 0.5 / 16**0.5
   np.testing.assert_allclose(found.mean(), a @ b, atol=4 * error / 4000**0.5)
   np.testing.assert_allclose(found.std(), error, rtol=0.15)
-  whole = output_gradients.Projection.of(jax.random.key(1), 100)(a, 128)
+  signs = output_gradients.random_signs(jax.random.key(1), 100)
+  whole = output_gradients.project(a, signs, 128)
   np.testing.assert_allclose(whole @ whole, a @ a, rtol=1e-5)
 
 
@@ -51,8 +53,9 @@ def test_projections_keep_entries_of_one_channel_apart() -> None:
 
   @jax.vmap
   def product(key):
-    projection = output_gradients.Projection.of(key, len(a))
-    return projection(a, 64) @ projection(b, 64)
+    signs = output_gradients.random_signs(key, len(a))
+    one, two = (output_gradients.project(x, signs, 64) for x in (a, b))
+    return one @ two
 
   found = product(jax.random.split(jax.random.key(0), 1000))
   error = np.linalg.norm(a) * np.linalg.norm(b) / 64**0.5
@@ -383,3 +386,12 @@ def test_very_sure_models_make_no_nan(method) -> None:
   assert np.isfinite(method(model._replace(odds_n=model.odds_n + 60), 0.5)).all()
   nothing = model._replace(train_nd=0 * model.train_nd)
   np.testing.assert_array_equal(method(nothing, 0.5), 0)
+
+  rng = np.random.default_rng(0)
+  arrays = rng.normal(size=(12, 90)), rng.normal(size=(5, 90)), np.full(12, 60.0)
+  few = gradient.Gradients(*map(jnp.float32, arrays))
+  scores_of = [
+    np.asarray(gradient.scores(method(one, 0.5), one.target_td))
+    for one in (few, gradient.in_examples(few))
+  ]
+  np.testing.assert_allclose(*scores_of, rtol=1e-3, atol=1e-4 * scores_of[0].std())
