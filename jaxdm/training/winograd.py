@@ -9,35 +9,40 @@ as long as that saves.
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxdm.training.im2col import Padding
 from jaxdm.typing import Array
 
-# Measured on one core of an AMD EPYC (JAX 0.10.2, 2026-11-27) in blocks of images that
-# stay in the cache: 0.8 to 0.9 of the time of XLA's convolution at 8x8 and 16x16 with 32
-# to 64 channels, 1.6 of it at 4x4. Its form of the kernel's gradient takes 1.2 to 1.4.
-_LEAST_SIZE = 8
+# Measured on one core of an AMD EPYC (JAX 0.10.2, 2026-11-28) in blocks of images that
+# stay in the cache: 0.6 to 0.8 of the time of XLA's convolution from 8x8 with 32 channels
+# and 4x4 with 64 on, about as long with fewer. Its form of the kernel's gradient takes
+# 1.2 to 1.4 of it.
+_LEAST_SIZE = 4
 _LEAST_CHANNELS = 32
-_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+_LEAST_ROW = 256
 
 
 def is_faster(images: Array, kernel: Array, pads: Padding) -> bool:
   """Whether `same` computes this convolution, and faster than XLA does."""
   height, width, channels = images.shape[1:]
   fits = kernel.shape[:2] == (3, 3) and tuple(pads) == ((1, 1), (1, 1))
-  large = min(height, width) >= _LEAST_SIZE
-  large = large and min(channels, kernel.shape[3]) >= _LEAST_CHANNELS
-  return fits and large and height % 2 == 0 and width % 2 == 0
+  fits = fits and height % 2 == 0 and width % 2 == 0
+  size, channels = min(height, width), min(channels, kernel.shape[3])
+  large = size >= _LEAST_SIZE and channels >= _LEAST_CHANNELS
+  return fits and large and size * channels >= _LEAST_ROW
 
 
-def same(images: Array, kernel: Array, precision: Any = None) -> Array:
-  """The convolution of [b, h, w, c], of even sizes, padded by 1, by [3, 3, c, o]."""
+def taps(kernel: Array) -> Array:
+  """[16, c, o]: what the products are with, of a kernel [3, 3, c, o]."""
+  rows = _taps([kernel[i] for i in range(3)])
+  return _flat([_taps([row[j] for j in range(3)]) for row in rows])
+
+
+def same(images: Array, taps_gco: Array, precision: Any = None) -> Array:
+  """The convolution of [b, h, w, c], of even sizes, padded by 1, by a kernel's `taps`."""
   batch, height, width, _ = images.shape
-  matrix = _KERNEL.astype(kernel.dtype)
-  taps = jnp.einsum("ia,jb,abco->ijco", matrix, matrix, kernel, precision="highest")
-  taps = taps.reshape(16, *kernel.shape[2:])
-  products = jnp.einsum("gtc,gco->gto", _squares(images), taps, precision=precision)
+  squares = _squares(images)
+  products = jnp.einsum("gtc,gco->gto", squares, taps_gco, precision=precision)
   products = products.reshape(4, 4, batch, height // 2, width // 2, -1)
   columns = [_outputs(list(products[:, j])) for j in range(4)]
   outputs = [
@@ -56,8 +61,14 @@ def _squares(images: Array) -> Array:
 
 
 def _flat(rows: list[list[Array]]) -> Array:
-  """[16, t, channels] of 4x4 arrays [b, h / 2, w / 2, channels]."""
+  """[16, t, channels] of 4x4 arrays [..., channels]."""
   return jnp.stack([x.reshape(-1, x.shape[-1]) for row in rows for x in row])
+
+
+def _taps(at: list[Array]) -> list[Array]:
+  """Four combinations of three neighbouring taps."""
+  mean, half = (at[0] + at[2]) / 2, at[1] / 2
+  return [at[0], mean + half, mean - half, at[2]]
 
 
 def _inputs(at: list[Array]) -> list[Array]:
