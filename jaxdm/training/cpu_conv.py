@@ -37,8 +37,8 @@ _FEW_INPUTS = 8
 # 16x16 with 32 channels take 3.6 ms instead of 4.7.
 _BLOCK_BYTES = 2**18
 _FEW_BYTES = 2**16  # Of arrays that are not worth a loop.
-# Of an x86 core's first cache: addresses at this distance share its lines, so many of them
-# at a time. A transposition of more images of such a size takes twice as long.
+# Of an x86 core's first cache: addresses at this distance share its lines, of which there
+# are so many. To transpose more images of such a size at a time takes twice as long.
 _LINES_BYTES, _WAYS = 4096, 8
 
 
@@ -155,7 +155,7 @@ def _direct(how: _How, kernel: jax.Array, images: jax.Array) -> jax.Array:
   """The same by XLA or Winograd."""
   strides, pads, precision = how
   if strides == (1, 1) and winograd.is_faster(images, kernel, pads):
-    block, taps = _block(images), winograd.taps(kernel)
+    block, taps = _block(images, len(images)), winograd.taps(kernel)
 
     def of_block(start: jax.Array) -> Array:
       part = lax.dynamic_slice_in_dim(images, start, block)
@@ -295,7 +295,7 @@ def _sum_over_blocks(
   return total
 
 
-def _block(images: jax.Array, most: int | None = None) -> int:
+def _block(images: jax.Array, most: int) -> int:
   """How many images make a block: a divisor of their number, all if none is near.
 
   Many bytes are two blocks at least: a loop reads its operands from memory, while XLA
@@ -303,6 +303,6 @@ def _block(images: jax.Array, most: int | None = None) -> int:
   """
   size, count = images[0].size * images.dtype.itemsize, len(images)
   half = count if count * size <= _FEW_BYTES else max(1, count // 2)
-  most = min(half, max(1, _BLOCK_BYTES // max(1, size)), most or count)
+  most = min(half, most, max(1, _BLOCK_BYTES // max(1, size)))
   block = max(n for n in range(1, most + 1) if count % n == 0)
   return block if 4 * block >= most else count
