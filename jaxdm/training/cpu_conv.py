@@ -36,10 +36,13 @@ _FEW_INPUTS = 8
 # Images of a block of a sum over images, which stays in the cache: kernel gradients at
 # 16x16 with 32 channels take 3.6 ms instead of 4.7.
 _BLOCK_BYTES = 2**18
-_FEW_BYTES = 2**16  # Of arrays that are not worth a loop.
-# Of an x86 core's first cache: addresses at this distance share its lines, of which there
-# are so many. To transpose more images of such a size at a time takes twice as long.
-_LINES_BYTES, _WAYS = 4096, 8
+# XLA computes images again inside of their transposition, but not those that a loop takes
+# parts of. So more bytes are two blocks at least; of fewer, a loop takes longer.
+_LOOP_BYTES = 2**17
+# The first cache of an x86 core has eight lines for addresses that differ by multiples of
+# 4,096 bytes. A transposition of more images of such a size at a time takes five times as
+# long (8x8 with 16 channels).
+_ALIAS_BYTES, _ALIAS_IMAGES = 4096, 8
 
 
 class _How(NamedTuple):
@@ -155,11 +158,13 @@ def _direct(how: _How, kernel: jax.Array, images: jax.Array) -> jax.Array:
   """The same by XLA or Winograd."""
   strides, pads, precision = how
   if strides == (1, 1) and winograd.is_faster(images, kernel, pads):
-    block, taps = _block(images, len(images)), winograd.taps(kernel)
+    # Two blocks at least: XLA would compute the outputs of one again in every reader.
+    block = _block(images, len(images) // 2)
+    matrices = winograd.transform_kernel(kernel)
 
     def of_block(start: jax.Array) -> Array:
       part = lax.dynamic_slice_in_dim(images, start, block)
-      return winograd.same(part, taps, precision)
+      return winograd.same(part, matrices, precision)
 
     of_blocks = lax.map(of_block, jnp.arange(0, len(images), block))
     return of_blocks.reshape(-1, *of_blocks.shape[2:])
@@ -281,8 +286,12 @@ def _sum_over_blocks(
   cotangent: jax.Array,
 ) -> jax.Array:
   """The sum of a function of images and cotangents over blocks of them."""
-  shares_lines = images[0].size * images.dtype.itemsize % _LINES_BYTES == 0
-  block = _block(images, _WAYS if shares_lines else len(images))
+  most, image_bytes = len(images), images[0].size * images.dtype.itemsize
+  if most * image_bytes > _LOOP_BYTES:
+    most //= 2
+  if image_bytes % _ALIAS_BYTES == 0:
+    most = min(most, _ALIAS_IMAGES)
+  block = _block(images, most)
   if block == len(images):
     return of_block(images, cotangent)
 
@@ -296,13 +305,11 @@ def _sum_over_blocks(
 
 
 def _block(images: jax.Array, most: int) -> int:
-  """How many images make a block: a divisor of their number, all if none is near.
+  """How many images make a block, at most so many: a divisor of their number.
 
-  Many bytes are two blocks at least: a loop reads its operands from memory, while XLA
-  would compute them again inside of transpositions, which takes four times as long.
+  All of them if no divisor is near.
   """
-  size, count = images[0].size * images.dtype.itemsize, len(images)
-  half = count if count * size <= _FEW_BYTES else max(1, count // 2)
-  most = min(half, most, max(1, _BLOCK_BYTES // max(1, size)))
-  block = max(n for n in range(1, most + 1) if count % n == 0)
-  return block if 4 * block >= most else count
+  size = images[0].size * images.dtype.itemsize
+  most = max(1, min(most, _BLOCK_BYTES // max(1, size)))
+  block = max(n for n in range(1, most + 1) if len(images) % n == 0)
+  return block if 4 * block >= most else len(images)

@@ -33,7 +33,7 @@ def max_pool(y: Array) -> Array:
 
 
 def _forward(y: Array) -> tuple[Array, Any]:
-  """The maxima, and what the backward pass needs: y on CPU, elsewhere where they are."""
+  """The maxima, and what the backward pass needs: on accelerators, only their places."""
 
   def without_places(y: Array) -> tuple[Array, Array]:
     top = _maxima(y)
@@ -54,11 +54,13 @@ def _with_places(y: Array) -> tuple[Array, Array]:
 
 def _backward(residuals: Any, cotangent: Array) -> tuple[Array]:
   """The gradient with respect to y."""
-  gradient = lax.platform_dependent(cotangent, *residuals, cpu=_compare, default=_scatter)
+  gradient = lax.platform_dependent(
+    cotangent, *residuals, cpu=_at_maxima, default=_at_places
+  )
   return (gradient,)
 
 
-def _compare(cotangent: Array, y: Array, top: Array, _: Array) -> Array:
+def _at_maxima(cotangent: Array, y: Array, top: Array, _: Array) -> Array:
   """An array like y with gradients of maxima, in equal parts, where y has them."""
   batch, height, width, channels = top.shape
   even = y[:, : 2 * height, : 2 * width]
@@ -71,7 +73,7 @@ def _compare(cotangent: Array, y: Array, top: Array, _: Array) -> Array:
   return jnp.pad(gradient, edges)
 
 
-def _scatter(cotangent: Array, y: Array, _: Array, places: Array) -> Array:
+def _at_places(cotangent: Array, y: Array, _: Array, places: Array) -> Array:
   """An array like y with gradients of maxima, in equal parts, where `places` has them."""
   count = jnp.maximum(lax.population_count(places), 1)
   share = cotangent.astype(jnp.float32) / count.astype(jnp.float32)

@@ -14,12 +14,11 @@ from jaxdm.training.im2col import Padding
 from jaxdm.typing import Array
 
 # Measured on one core of an AMD EPYC (JAX 0.10.2, 2026-11-28) in blocks of images that
-# stay in the cache: 0.6 to 0.8 of the time of XLA's convolution from 8x8 with 32 channels
-# and 4x4 with 64 on, about as long with fewer. Its form of the kernel's gradient takes
-# 1.2 to 1.4 of it.
-_LEAST_SIZE = 4
+# stay in the cache: 0.55 to 0.85 of the time of XLA's convolution from 8x8 with 32
+# channels and 4x4 with 64 on, 1.0 to 1.2 of it with 16. Its form of the kernel's gradient
+# takes 1.2 to 1.4 of it.
 _LEAST_CHANNELS = 32
-_LEAST_ROW = 256
+_LEAST_PRODUCT = 256  # Of a side and the channels.
 
 
 def is_faster(images: Array, kernel: Array, pads: Padding) -> bool:
@@ -27,22 +26,30 @@ def is_faster(images: Array, kernel: Array, pads: Padding) -> bool:
   height, width, channels = images.shape[1:]
   fits = kernel.shape[:2] == (3, 3) and tuple(pads) == ((1, 1), (1, 1))
   fits = fits and height % 2 == 0 and width % 2 == 0
-  size, channels = min(height, width), min(channels, kernel.shape[3])
-  large = size >= _LEAST_SIZE and channels >= _LEAST_CHANNELS
-  return fits and large and size * channels >= _LEAST_ROW
+  side, channels = min(height, width), min(channels, kernel.shape[3])
+  return fits and channels >= _LEAST_CHANNELS and side * channels >= _LEAST_PRODUCT
 
 
-def taps(kernel: Array) -> Array:
-  """[16, c, o]: what the products are with, of a kernel [3, 3, c, o]."""
+def transform_kernel(kernel: Array) -> Array:
+  """The matrices [16, c, o] by which `same` multiplies, of a kernel [3, 3, c, o]."""
   rows = _taps([kernel[i] for i in range(3)])
   return _flat([_taps([row[j] for j in range(3)]) for row in rows])
 
 
-def same(images: Array, taps_gco: Array, precision: Any = None) -> Array:
-  """The convolution of [b, h, w, c], of even sizes, padded by 1, by a kernel's `taps`."""
+def same(images: Array, matrices_gco: Array, precision: Any = None) -> Array:
+  """The convolution of [b, h, w, c], of even sizes, padded by 1, by a kernel.
+
+  Args:
+    images: float.
+    matrices_gco: of the kernel, by `transform_kernel`.
+    precision: as for `lax.dot_general`.
+
+  Returns:
+    [b, h, w, o].
+  """
   batch, height, width, _ = images.shape
   squares = _squares(images)
-  products = jnp.einsum("gtc,gco->gto", squares, taps_gco, precision=precision)
+  products = jnp.einsum("gtc,gco->gto", squares, matrices_gco, precision=precision)
   products = products.reshape(4, 4, batch, height // 2, width // 2, -1)
   columns = [_outputs(list(products[:, j])) for j in range(4)]
   outputs = [

@@ -13,7 +13,7 @@ CASES = {
   "winograd": (3, 8, 3, 1, (1, 1), 32, 36),
   "winograd in blocks": (12, 16, 3, 1, (1, 1), 32, 32),
   "winograd of small images": (6, 4, 3, 1, (1, 1), 64, 72),
-  "kernel gradient in two blocks": (6, 8, 5, 2, (2, 2), 64, 16),
+  "eight images at a time": (16, 8, 5, 2, (2, 2), 16, 32),
   "plain, kernel gradient in blocks": (12, 16, 3, 1, (1, 1), 32, 16),
   "a prime number of images": (13, 16, 3, 1, (1, 1), 32, 32),
   "strides": (3, 16, 5, 2, (2, 2), 16, 32),

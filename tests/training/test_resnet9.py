@@ -117,8 +117,9 @@ def test_pooling_equals_flaxs(size, dtype, platform) -> None:
 
 
 def test_equal_maxima_share_the_gradient(platform) -> None:
-  y = jnp.asarray([[2.0, 2.0, 1.0, 5.0], [2.0, 2.0, 5.0, 1.0]]).reshape(1, 2, 4, 1)
+  rows = [[2.0, 2.0, 1.0, 5.0, 3.0, 3.0], [2.0, 2.0, 5.0, 1.0, 3.0, 0.0]]
+  y = jnp.asarray(rows).reshape(1, 2, 6, 1)
   pullback = jax.jit(jax.vjp(pooling.max_pool, y)[1])
-  [found] = pullback(jnp.asarray([8.0, 4.0]).reshape(1, 1, 2, 1))
-  expected = [[2.0, 2.0, 0.0, 2.0], [2.0, 2.0, 2.0, 0.0]]
+  [found] = pullback(jnp.asarray([8.0, 4.0, 9.0]).reshape(1, 1, 3, 1))
+  expected = [[2.0, 2.0, 0.0, 2.0, 3.0, 3.0], [2.0, 2.0, 2.0, 0.0, 3.0, 0.0]]
   np.testing.assert_array_equal(found[0, :, :, 0], expected)
