@@ -15,8 +15,6 @@ _SIMULATIONS = 200_000
 # The first look is after 3 models, and each one has a quarter more than the one before.
 _LEAST_MODELS = 3
 _GROWTH = 1.25
-# The test ends where the mean is more than half a standard error above 0.
-_HOPELESS = 0.5
 # Only twenty of the simulations fall below this level.
 _LEAST_LEVEL = 1e-4
 MOST_SKEWNESS = 1.0
@@ -33,8 +31,9 @@ class SequentialTest:
   At each look Student's t is compared with its quantile at a level that grows in
   proportion to the number of models. If the true mean is 0, the probability of passing at
   any look is 1 - confidence in total. The scale of the levels is simulated, which is
-  possible because t does not depend on the scale of the margins. A mean clearly above 0
-  ends the test too, which only lowers that probability.
+  possible because t does not depend on the scale of the margins. A mean above 0 ends the
+  test too: it seldom passes later. The simulation counts on that (a binding futility
+  bound), so models must not be added to a test that has ended.
 
   Margins with a long right tail pass too often at levels for normal margins: few models
   seldom show the tail, and the rest have a mean below 0 and a small variance. Up to 16
@@ -91,8 +90,7 @@ class SequentialTest:
     mean, _, high = self.bounds(margins)
     if high <= 0:
       return True
-    error = margins.std(ddof=1) / np.sqrt(count)
-    return False if count == self.most or mean > _HOPELESS * error else None
+    return False if count == self.most or mean > 0 else None
 
 
 @functools.cache
@@ -106,12 +104,13 @@ def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> 
   else:
     values = rng.standard_normal(shape)
   totals, squares = values.cumsum(axis=1), (values**2).cumsum(axis=1)
-  least = np.ones(_SIMULATIONS)
+  least, open_tests = np.ones(_SIMULATIONS), np.ones(_SIMULATIONS, bool)
   for count in looks:
     mean = totals[:, count - 1] / count
     variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
     level = scipy.special.stdtr(count - 1, mean / np.sqrt(variance / count))
-    np.minimum(least, level * looks[-1] / count, out=least)
+    np.minimum(least, level * looks[-1] / count, out=least, where=open_tests)
+    open_tests &= mean <= 0
   error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
   return float(np.quantile(least, 1 - confidence - 2 * error))
 
