@@ -224,9 +224,8 @@ def test_a_mean_above_zero_ends_the_test_and_the_level_counts_on_it() -> None:
   rows = np.random.default_rng(0).normal(size=(20_000, 16))
   results = [run(TEST, row) for row in rows]
   for row, (passed, used) in zip(rows, results, strict=True):
-    above = [look for look in TEST.looks if row[:look].mean() > 0]
-    assert passed is (used not in above and used < 16) or used == 16
-    assert used <= min(above, default=16)
+    end = min((n for n in TEST.looks if row[:n].mean() > 0), default=16)
+    assert used <= end if passed else used == end
   # Tests at these levels that went on would pass more often than they may.
   endless = [any(TEST.bounds(row[:n])[2] <= 0 for n in TEST.looks) for row in rows]
   assert 0.045 < np.mean([passed for passed, _ in results]) < 0.053 < np.mean(endless)
