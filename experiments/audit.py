@@ -2,19 +2,20 @@
 
   python -m experiments.audit --workdir=runs/fashion
 
-needs a workdir whose models have predicted their training examples. One that was begun
-without them gets them, for which its models on random subsets are trained again, by
+The workdir's models must have predicted their training examples. In a workdir that was
+begun without `--audit`, this trains its models on random subsets again and stores these
+predictions:
 
   python -m experiments.train_subsets --workdir=runs/fashion --audit
 
 The results are in the workdir:
 
-  audit.csv    a row an example: its label quality (low: the label is suspicious), the
+  audit.csv    a row an example: its label quality (low: the label looks wrong), the
                label that models without it suggest, its consistency (how often these are
                right), memorisation (how much more often models trained on it are right),
                and how much it supports and opposes the targets by the datamodels, if
                they are fitted; each with a 95 % interval
-  audit.json   a summary, and the pairs of examples that stand in for each other
+  audit.json   a summary, and pairs of examples of which one can replace the other
   audit_*.png  pictures, which the next report shows
 
 Models that others trained are audited from files, with the labels and masks in .npy files

@@ -1,10 +1,10 @@
-"""Fits one sparse linear datamodel per target to the models of train_subsets.
+"""Fits one linear datamodel per target to the models of train_subsets.
 
   python -m experiments.fit_datamodels --workdir=runs/fashion
 
-or to models that others trained, whose masks and margins are .npy files as those of the
-public CIFAR-10 bank are, or have been stored by `experiments.ops.bank --do=import`
-(the last --num_held_out rows judge the fit):
+It also fits models that others trained. Their masks and margins are .npy files, as those
+of the public CIFAR-10 bank are, or were stored by `experiments.ops.bank --do=import` (the
+last --num_held_out rows judge the fit):
 
   python -m experiments.fit_datamodels --workdir=runs/bank \\
       --masks=train_masks.npy --margins=test_margins.npy --targets=0:1000

@@ -1,4 +1,4 @@
-"""Judges scores of training examples, by whichever method, on a problem that ships.
+"""Judges scores of training examples, by whichever method, on an included problem.
 
   python -m experiments.leaderboard --problem=fashion --scores=mine=mine.npy
   python -m experiments.leaderboard --problem=fashion --scores=mine=mine.npy --verify
@@ -6,7 +6,7 @@
 
 The first command takes seconds and trains nothing: it prints the LDS on held-out models
 beside the noise ceiling. The second also removes the examples with the highest scores and
-trains some hundred models without them (`fashion`: a minute or two on two CPU cores); if
+trains some hundred models without them (`fashion`: about half a minute of CPU time); if
 it is killed, the same command continues. Both write a row to docs/leaderboard; the last
 one makes the page docs/leaderboard.md of all rows. docs/taking_part.md says how to make
 scores.
@@ -35,7 +35,7 @@ from jaxdm.problems.problem import Problem, load_problem
 from jaxdm.storage import atomic_io, checksummed_json, identity
 
 PROBLEM = flags.DEFINE_string(
-  "problem", "fashion", "Name of a problem that ships, or the path of a file NAME.npz."
+  "problem", "fashion", "Name of an included problem, or the path of a file NAME.npz."
 )
 VERIFY = flags.DEFINE_bool(
   "verify", False, "Also remove examples and verify the removals by retraining."

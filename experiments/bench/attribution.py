@@ -2,7 +2,7 @@
 
   python -m experiments.bench.attribution --json=bench_attribution.json   (extra `bench`)
 
-Models are trained on all data of a problem that ships, and PyTorch networks hold their
+Models are trained on all data of an included problem, and PyTorch networks hold their
 weights. Each side scores all training examples for all targets, in a process of its own,
 with 1, 4, 16 and 32 of the models. The scores are judged on the problem's held-out
 models. A tuned side first chooses its options: those with the best LDS of one model's

@@ -143,4 +143,6 @@ def _default(name: str, flag: Any) -> str:
       config = getattr(experiment, group.name)
       if hasattr(config, name) and getattr(config, name) not in (None, ""):
         return f" [fashion: {getattr(config, name)}]"
-  return "" if value in (None, False, []) else f" [{value}]"
+  if value in (None, False, []):
+    return ""
+  return f" [{','.join(map(str, value)) if isinstance(value, list) else value}]"

@@ -17,9 +17,11 @@ _HEAD = (
   "problem, the versions and the command.",
   "**LDS** is the rank correlation of predicted and true margins over held-out models; "
   "the noise ceiling is an upper bound of it. **flipped** is the share of the searched "
-  "targets that models get wrong after a verified removal, **median k** the median "
-  "number of removed examples, and **models** the number of models trained for the "
-  "search. "
+  "targets that models get wrong after a verified removal of at most the share of a class "
+  "that the section names, **median k** the median number of removed examples, and "
+  "**models** the number of models trained for the search. A row is judged by the search "
+  "of its date; [Results](results.md) were partly searched later, so that they differ a "
+  "little. Compare rows of one table. "
   "Intervals are 95 % intervals. [Statistics](statistics.md) describes them.",
 )
 _COLUMNS = ("method", "LDS", "flipped", "median k", "models", "judged on", "scores")
@@ -74,9 +76,10 @@ def _about(problem: Problem, row: Row) -> str:
   )
   return (
     f"Classes: {classes}. {n:,} training examples, {len(problem.target_labels):,} "
-    f"targets, of which {len(problem.targets)} are searched for removals; {m:,} models "
+    f"targets, of which {len(problem.targets)} are searched for removals of at most "
+    f"{100 * problem.search.max_share:g} % of a class; {m:,} models "
     f"on random subsets, two models on each of {s:,} held-out subsets.{ceiling} The "
-    f"models were trained on {problem.about['finished'][:10]}; the digest of the problem "
+    f"workdir was finished on {problem.about['finished'][:10]}; the digest of the problem "
     f"is {problem.digest}."
   )
 

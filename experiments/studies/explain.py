@@ -1,4 +1,4 @@
-"""One target's story: what its prediction hangs on, shown by retraining.
+"""What one target's prediction depends on, shown by retraining.
 
   python -m experiments.studies.explain --workdir=runs/fashion --target=7
 

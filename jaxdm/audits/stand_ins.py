@@ -1,4 +1,4 @@
-"""Pairs of training examples that stand in for each other, such as near-duplicates."""
+"""Pairs of training examples of which one can replace the other: near-duplicates."""
 
 from typing import Any, NamedTuple
 

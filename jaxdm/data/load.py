@@ -11,7 +11,7 @@ _EMBEDDED = pathlib.Path(__file__).parent / "embedded" / "fashion.npz"
 
 
 def load_fashion() -> Dataset:
-  """The part of Fashion-MNIST that ships inside the package, 28x28 grey images."""
+  """The part of Fashion-MNIST that is included in the package, 28x28 grey images."""
   with np.load(_EMBEDDED, allow_pickle=False) as arrays:
     parts = {name: arrays[name] for name in ARRAY_NAMES}
     class_names = tuple(str(name) for name in arrays["class_names"])

@@ -31,7 +31,7 @@ def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, Pictur
   Args:
     data: the examples.
     found: the audit of them.
-    pairs: that stand in for each other.
+    pairs: of which one can replace the other.
   """
   names = [data.class_names[label] for label in found.labels]
   quality, memorisation = found.label_quality.value, found.memorisation.value
@@ -57,8 +57,8 @@ def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, Pictur
       data,
       np.array([i for pair in pairs for i in pair[:2]], int)[:_SHOWN],
       [f"{names[i]}\n{pair.effect:+.1f}" for pair in pairs for i in pair[:2]][:_SHOWN],
-      "Pairs that stand in for each other: logits that each adds to the other's margin "
-      "where that is left out",
+      "Pairs of which one can replace the other: logits that each adds to the margin of "
+      "the other, where that is left out",
     ),
   }
   if found.opposition is not None:

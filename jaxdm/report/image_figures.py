@@ -22,7 +22,7 @@ def explanation(
   margins: np.ndarray,
   columns: int = _COLUMNS,
 ) -> mpl_figure.Figure:
-  """A target, the training images it hangs on, and what changing them does.
+  """A target, the training images it depends on, and what changing them does.
 
   Args:
     target_image: uint8[h, w, c].

@@ -1,4 +1,4 @@
-"""Pairs of examples that stand in for each other."""
+"""Pairs of examples of which one can replace the other."""
 
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import re
+import textwrap
 import urllib.parse
 from collections.abc import Iterator
 
@@ -67,6 +68,24 @@ def test_the_readme_fits_on_some_screens() -> None:
   assert len(lines) <= 150
   wrapped = [line for line in lines if not re.match(r"\||!|<|python3|\[", line)]
   assert max(map(len, wrapped)) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_tables_are_complete(page) -> None:
+  for table in re.findall(r"(?m)(?:^\|.*\n)+", prose(page)):
+    rows = [re.split(r"(?<!\\)\|", row)[1:-1] for row in table.splitlines()]
+    assert len({len(row) for row in rows}) == 1, table[:200]
+    is_rule = [all(re.fullmatch(r" *:?-{3,}:? *", c) for c in row) for row in rows]
+    assert is_rule == [False, True] + [False] * (len(rows) - 2), table[:200]
+  # A row that lost its beginning.
+  assert re.findall(r"(?m)^[^|\n].*\|$", prose(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_examples_are_python(page) -> None:
+  text = page.read_text(encoding="utf-8")
+  for code in re.findall(r"(?ms)^ *```python\n(.*?)^ *```$", text):
+    ast.parse(textwrap.dedent(code))
 
 
 def test_pictures_are_shown_and_small() -> None:

@@ -1,4 +1,4 @@
-"""The LDS of scores on a problem that ships, by other packages' own code.
+"""The LDS of scores on an included problem, by other packages' own code.
 
 Each function also shows the form in which the package takes our masks and margins.
 """
