@@ -17,8 +17,8 @@ _HEAD = (
   "problem, the versions and the command.",
   "**LDS** is the rank correlation of predicted and true margins over held-out models; "
   "the noise ceiling is an upper bound of it. **flipped** is the share of the searched "
-  "targets that models get wrong after a verified removal of at most the share of a class "
-  "that the section names, **median k** the median number of removed examples, and "
+  "targets that models get wrong after a verified removal of at most the share of a "
+  "class that the section names, **median k** the median number of removed examples, and "
   "**models** the number of models trained for the search. A row is judged by the search "
   "of its date; [Results](results.md) were partly searched later, so that they differ a "
   "little. Compare rows of one table. "
@@ -79,8 +79,8 @@ def _about(problem: Problem, row: Row) -> str:
     f"targets, of which {len(problem.targets)} are searched for removals of at most "
     f"{100 * problem.search.max_share:g} % of a class; {m:,} models "
     f"on random subsets, two models on each of {s:,} held-out subsets.{ceiling} The "
-    f"workdir was finished on {problem.about['finished'][:10]}; the digest of the problem "
-    f"is {problem.digest}."
+    f"workdir was finished on {problem.about['finished'][:10]}; the digest of the "
+    f"problem is {problem.digest}."
   )
 
 
