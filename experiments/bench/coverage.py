@@ -190,6 +190,11 @@ def _mixture(rng: np.random.Generator, shape: Any, part: float, apart: float) ->
   return rng.normal(size=shape) + apart * (rng.random(shape) < part) - apart * part
 
 
+def _two_peaks(rng: np.random.Generator, shape: Any, spread: float) -> Any:
+  """-1 or 1, as likely, plus normal noise of this standard deviation."""
+  return rng.choice([-1.0, 1.0], shape) + spread * rng.normal(size=shape)
+
+
 def centred_margins(name: str, shape: tuple[int, int], seed: int) -> np.ndarray:
   """Margins with mean 0 by the name of their distribution; a minus mirrors them."""
   rng = np.random.default_rng(seed)
@@ -198,6 +203,11 @@ def centred_margins(name: str, shape: tuple[int, int], seed: int) -> np.ndarray:
     "normal": lambda: rng.normal(size=shape),
     "uniform": lambda: rng.uniform(-1, 1, shape),
     "t5": lambda: rng.standard_t(5, shape),
+    "two values": lambda: _two_peaks(rng, shape, 0.0),
+    "two peaks, 0.1": lambda: _two_peaks(rng, shape, 0.1),
+    "two peaks, 0.3": lambda: _two_peaks(rng, shape, 0.3),
+    "two peaks, 0.5": lambda: _two_peaks(rng, shape, 0.5),
+    "5 votes": lambda: 2.0 * rng.binomial(5, 0.5, shape) - 5,
     "gamma, skewness 0.5": lambda: rng.gamma(16, size=shape) - 16,
     "gamma, skewness 1": lambda: rng.gamma(4, size=shape) - 4,
     "lognormal, skewness 1": lambda: (
@@ -214,6 +224,11 @@ SKEWNESS = {
   "normal": 0.0,
   "uniform": 0.0,
   "t5": 0.0,
+  "two values": 0.0,
+  "two peaks, 0.1": 0.0,
+  "two peaks, 0.3": 0.0,
+  "two peaks, 0.5": 0.0,
+  "5 votes": 0.0,
   "gamma, skewness 0.5": 0.5,
   "-gamma, skewness 0.5": -0.5,
   "gamma, skewness 1": 1.0,

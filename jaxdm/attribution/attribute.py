@@ -45,7 +45,7 @@ def attribution_scores(
     damping: added to TRAK's and influence functions' matrices, as a multiple of an
       average example's part in them.
     moments: at how many moments of training, evenly spread, TRAK and influence functions
-      are computed; 1: at the end of training only.
+      are computed; 1: at the end of training only. There are no more than steps.
     progress: called with (models done, models in all).
 
   Returns:
@@ -106,6 +106,7 @@ def add_full_data_scores(
   Raises:
     UserError: if fewer than 2 models converge.
   """
+  moments = min(moments, full_data.most_moments(trainer))
   sums = {name: _Sum(METHODS[name], x, moments) for name, x in totals_tn.items()}
   all_moments = {x for one in sums.values() if one.method.gradients for x in one.moments}
   logits, doubt_n, done = [], np.zeros(len(trainer.labels)), 0

@@ -61,6 +61,11 @@ def even_moments(count: int) -> tuple[float, ...]:
   return tuple(i / count for i in range(1, count + 1))
 
 
+def most_moments(trainer: Trainer) -> int:
+  """Steps of training on all data; at more moments, some states would count twice."""
+  return int(trainer.fleet.recipe.num_steps(np.array(len(trainer.labels))))
+
+
 def snapshots(
   trainer: Trainer, num_models: int, moments: Collection[float]
 ) -> Iterator[list[Snapshot]]:

@@ -73,7 +73,7 @@ def root_mean_square(rows_nd: Array, target_td: Array) -> jax.Array:
   rows_nd, target_td = (
     x / size for x, size in zip((rows_nd, target_td), sizes, strict=True)
   )
-  if n < d:
+  if n <= d:
     total = (scores(rows_nd, target_td) ** 2).sum()
   else:  # |T R'|^2 = tr(T'T R'R), without the scores themselves.
     grams = [jnp.dot(x.T, x, precision="highest") for x in (rows_nd, target_td)]

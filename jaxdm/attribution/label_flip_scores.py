@@ -22,8 +22,8 @@ class ScoreSum(NamedTuple):
     scores: float32[u, n, k], where a model's influence functions at one moment have a
       root mean square of 1.
     terms: the number of summands: models at moments, without those that diverged.
-    units: float64[r], the root mean squares at the end of training, in logits, one for
-      each model that converged.
+    units: float64[r], the root mean squares at the end of training over these targets,
+      in logits, one for each model that converged.
   """
 
   scores: np.ndarray
@@ -103,7 +103,7 @@ def sum_scores(
   all_labels = np.concatenate([trainer.target_labels[targets], labels])
   total = np.zeros((len(targets), n, fleet.num_classes), np.float32)
   terms, units = 0, np.zeros(0)
-  stops = full_data.even_moments(moments)
+  stops = full_data.even_moments(min(moments, full_data.most_moments(trainer)))
   for variables in fleet.train_through(sets, keys, stops):
     outputs = fleet.gradients(variables, values, all_labels, keys)
     models = [full_data.gradients_of(outputs, row, len(targets)) for row in places]

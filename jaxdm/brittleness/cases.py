@@ -8,6 +8,7 @@ import numpy as np
 from jaxdm import prng
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.score_signs import check_sign
+from jaxdm.errors import UserError
 from jaxdm.lasso import design
 from jaxdm.rounding import share_of
 
@@ -61,10 +62,13 @@ def surrogate_sizes(predicted_margins: np.ndarray, num_sizes: int) -> np.ndarray
 def right_targets(base_margins_rt: np.ndarray) -> np.ndarray:
   """Targets with a positive mean margin, right in half of the models, as bool[t].
 
-  Of negated margins: the targets that models get wrong.
+  Of negated margins: the targets that models get wrong. Margins that are not finite, of
+  models that diverged, do not count; a target without any other is not right.
   """
-  often = (base_margins_rt > 0).mean(axis=0) >= 0.5
-  return (base_margins_rt.mean(axis=0) > 0) & often
+  finite_rt = np.isfinite(base_margins_rt)
+  known_rt = np.where(finite_rt, base_margins_rt, 0)
+  often = 2 * (known_rt > 0).sum(axis=0) >= finite_rt.sum(axis=0)
+  return (known_rt.sum(axis=0) > 0) & often
 
 
 def sample_targets(
@@ -116,22 +120,34 @@ def make_cases(
     Cases whose rankings have at most `largest_change` examples.
 
   Raises:
+    UserError: on a target with no example to choose from.
     ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
       of range.
   """
   check_scores(method, scores_tn, targets, labels, target_labels)
   cases = []
-  rows_un = scores_tn[np.asarray(targets, int)]
-  for target, scores_n in zip(targets, rows_un, strict=True):
+  for target, scores_n in zip(targets, rows_of(scores_tn, targets), strict=True):
     candidates = np.arange(len(labels))
     if same_class:
       candidates = candidates[np.asarray(labels) == target_labels[target]]
     most = largest_change(labels, target_labels[target], config.max_share)
     margin = None if predicted_full_t is None else predicted_full_t[target]
+    if not candidates.size:
+      raise UserError(
+        "targets",
+        f": no training example has the label of target {target}, "
+        f"{target_labels[target]}, which {method} chooses from",
+      )
     ranking = rank_highest(scores_n, candidates, most)
     sizes = sizes_of(scores_n[ranking], config, margin)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases
+
+
+def rows_of(scores_tn: design.Matrix, targets: np.ndarray) -> np.ndarray:
+  """The scores of some targets as float[u, n]: unsigned integers cannot be negated."""
+  rows_un = np.asarray(scores_tn[np.asarray(targets, int)])
+  return rows_un.astype(np.result_type(rows_un.dtype, np.float32))
 
 
 def rank_highest(scores_n: np.ndarray, candidates: np.ndarray, most: int) -> np.ndarray:

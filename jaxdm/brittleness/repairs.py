@@ -17,6 +17,7 @@ from jaxdm.brittleness.cases import (
   check_scores,
   largest_change,
   rank_highest,
+  rows_of,
   sizes_of,
 )
 from jaxdm.brittleness.config import SearchConfig
@@ -84,7 +85,7 @@ def repair_cases(
   for name, scores_tn, full_t in search_inputs.named_scores(scores, len(labels)):
     check_scores(name, scores_tn, targets, labels, inputs.target_labels)
     opposes = registry.all_classes(name)
-    for target, scores_n in zip(targets, scores_tn[targets], strict=True):
+    for target, scores_n in zip(targets, rows_of(scores_tn, targets), strict=True):
       own = inputs.target_labels[target]
       is_candidate = np.full(len(labels), True) if opposes else labels != own
       if change == "relabel":

@@ -15,6 +15,11 @@ _SIMULATIONS = 200_000
 # The first look is after 3 models, and each one has a quarter more than the one before.
 _LEAST_MODELS = 3
 _GROWTH = 1.25
+# Margins of two values, or with two peaks, are all below 0 by chance in one of 8 cases
+# with 3 models, and in one of 32 with 5.
+_LEAST_TO_PASS = 5
+# The spread of equal margins says nothing; 8 are all below 0 in one of 256 cases.
+_LEAST_IF_EQUAL = 8
 # Only twenty of the simulations fall below this level.
 _LEAST_LEVEL = 1e-4
 MOST_SKEWNESS = 1.0
@@ -33,7 +38,8 @@ class SequentialTest:
   any look is 1 - confidence in total. The scale of the levels is simulated, which is
   possible because t does not depend on the scale of the margins. A mean above 0 ends the
   test too: it seldom passes later. The simulation counts on that (a binding futility
-  bound), so models must not be added to a test that has ended.
+  bound), so models must not be added to a test that has ended. Nothing passes with fewer
+  than 5 models, and equal margins not with fewer than 8, if there may be so many.
 
   Margins with a long right tail pass too often at levels for normal margins: few models
   seldom show the tail, and the rest have a mean below 0 and a small variance. Up to 16
@@ -88,7 +94,8 @@ class SequentialTest:
     if not np.isfinite(margins).all():
       return False
     mean, _, high = self.bounds(margins)
-    if high <= 0:
+    least = _LEAST_IF_EQUAL if np.ptp(margins) == 0 else _LEAST_TO_PASS
+    if high <= 0 and count >= min(least, self.most):
       return True
     return False if count == self.most or mean > 0 else None
 
@@ -109,7 +116,8 @@ def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> 
     mean = totals[:, count - 1] / count
     variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
     level = scipy.special.stdtr(count - 1, mean / np.sqrt(variance / count))
-    np.minimum(least, level * looks[-1] / count, out=least, where=open_tests)
+    if count >= min(_LEAST_TO_PASS, looks[-1]):
+      np.minimum(least, level * looks[-1] / count, out=least, where=open_tests)
     open_tests &= mean <= 0
   error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
   return float(np.quantile(least, 1 - confidence - 2 * error))
@@ -120,7 +128,8 @@ class Skewness(NamedTuple):
 
   Attributes:
     estimate_t: float; NaN where it is unknown.
-    error_t: float, standard deviation of the skewness around the estimate.
+    error_t: float, standard deviation of the skewness around the estimate, that of the
+      mean over targets included.
   """
 
   estimate_t: np.ndarray
@@ -168,7 +177,10 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   weight_t = variance / (variance + noise_t)
   mean = sample_t.mean()
   skewness.estimate_t[enough] = mean + weight_t * (sample_t - mean)
-  skewness.error_t[enough] = np.sqrt(weight_t * noise_t)
+  error_of_mean = np.sqrt((variance + noise_t.mean()) / len(r))
+  skewness.error_t[enough] = np.hypot(
+    np.sqrt(weight_t * noise_t), (1 - weight_t) * error_of_mean
+  )
   return skewness
 
 

@@ -35,6 +35,8 @@ class Outcomes:
     self._scales = np.zeros(2)
     if prior.offset is None:
       return
+    one_1n = np.ones((1, self._shape[1]), np.float32)
+    self._sizes_m = predictions(masks_mn, one_1n)[:, 0].astype(np.float64)
     # Two numbers for all targets, by least squares: they cost no degree of freedom.
     aligned, power = np.zeros(2), np.zeros(2)
     root_m = None if weights_m is None else np.sqrt(weights_m)
@@ -57,9 +59,10 @@ class Outcomes:
     return offset_tn - mean_t1, np.broadcast_to(mean_t1, offset_tn.shape)
 
   def _guesses(self, part: slice) -> list[np.ndarray]:
-    """What both predict, as float64[m, t]."""
-    offsets = self._offsets(part)
-    return [predictions(self._masks, one).astype(np.float64) for one in offsets]
+    """What both predict, as float64[m, t]; the mean exactly equal for equal sizes."""
+    apart_tn, mean_tn = self._offsets(part)
+    guess_mt = predictions(self._masks, apart_tn).astype(np.float64)
+    return [guess_mt, np.outer(self._sizes_m, mean_tn[:, 0].astype(np.float64))]
 
   def factors(self, part: slice) -> np.ndarray | None:
     """Penalty factors; None: 1."""

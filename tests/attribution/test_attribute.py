@@ -193,6 +193,24 @@ def test_a_model_whose_gradients_overflow_is_left_out_there(trainer, monkeypatch
     assert 0.5 < alike < 0.9999
 
 
+def test_root_mean_squares_do_not_cancel_where_examples_are_alike() -> None:
+  """As many dimensions as examples, each with a large common part that cancels."""
+  rng = np.random.default_rng(0)
+  rows = rng.normal(size=(300, 300))
+  rows -= rows.mean(axis=1, keepdims=True)
+  targets = 1e4 + rng.normal(size=(40, 300))
+  expected = np.sqrt(np.mean((targets @ rows.T) ** 2))
+  found = gradient.root_mean_square(jnp.float32(rows), jnp.float32(targets))
+  np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+def test_there_are_no_more_moments_than_steps(trainer) -> None:
+  steps = full_data.most_moments(trainer)
+  at_each = jaxdm.attribution_scores(trainer, ["influence"], 2, moments=steps)
+  more = jaxdm.attribution_scores(trainer, ["influence"], 2, moments=3 * steps)
+  np.testing.assert_array_equal(more["influence"], at_each["influence"])
+
+
 @pytest.mark.parametrize("n", [40, 5])
 @pytest.mark.parametrize("scale", [1e-25, 5e-20, 1.0, 1e12])
 def test_root_mean_squares_are_those_of_all_scores(scale, n) -> None:

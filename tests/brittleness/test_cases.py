@@ -21,6 +21,33 @@ def test_surrogate_sizes_are_the_fewest_removals_at_or_below_each_level(
     assert found.tolist() == sorted(expected)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u4", "i2", "?", ">f4", "f2", "f8"])
+def test_scores_of_any_real_type_rank_alike(dtype) -> None:
+  scores = np.array([[0, 5, 0, 3, 1, 2], [1, 0, 0, 0, 0, 1]]).astype(dtype)
+  labels, config = np.array([0, 1] * 3), SearchConfig(max_share=0.99)
+  found = cases.make_cases(
+    "m", scores, [0, 1], labels, np.array([0, 1]), config=config, same_class=False
+  )
+  for case, row in zip(found, scores.tolist(), strict=True):
+    by_score = sorted(range(6), key=lambda i, row=row: (-float(row[i]), i))
+    assert case.ranking.tolist() == by_score[:2]
+
+
+def test_a_class_without_examples_offers_nothing_to_choose() -> None:
+  given = np.zeros((1, 4)), np.array([0]), np.array([0, 0, 2, 2]), np.array([1])
+  with pytest.raises(ValueError, match="no training example has the label of target 0"):
+    cases.make_cases("m", *given, config=SearchConfig(), same_class=True)
+
+
+def test_models_that_diverged_say_nothing_of_which_targets_are_right() -> None:
+  margins = np.array(
+    [[1, -1, np.nan, 2], [np.nan] * 4, [3, -1, np.nan, -1], [1, 2, 3, -9]]
+  )
+  assert cases.right_targets(margins).tolist() == [True, False, True, False]
+  assert cases.right_targets(-margins).tolist() == [False, False, False, True]
+  assert not cases.right_targets(np.full((2, 3), np.nan)).any()
+
+
 def test_targets_are_numbered_from_0() -> None:
   given = np.zeros((2, 4)), np.array([0, -1, 2]), np.zeros(4, int), np.zeros(2, int)
   with pytest.raises(ValueError, match=r"must be in \[0, 2\), got \[-1, 2\]"):

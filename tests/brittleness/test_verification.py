@@ -157,10 +157,24 @@ def test_estimates_keep_the_share_of_their_variance_that_is_no_noise() -> None:
   found, error = verification.estimate_skewness(margins)
   expected = samples.mean() + weights * (samples - samples.mean())
   np.testing.assert_allclose(found, expected, atol=0.02)
-  np.testing.assert_allclose(error, np.sqrt(weights * noise), rtol=0.03)
+  of_mean = (spread + noise.mean()) / 60
+  expected = np.sqrt(weights * noise + (1 - weights) ** 2 * of_mean)
+  np.testing.assert_allclose(error, expected, rtol=0.03)
   np.testing.assert_array_equal(
     verification.estimate_skewness(0 * margins[:, :3]).estimate_t, 0
   )
+
+
+@pytest.mark.parametrize("targets", [1, 4, 30])
+def test_an_error_of_the_skewness_is_as_large_as_the_estimates_are_wrong(targets) -> None:
+  """Normal margins of 16 models, whose skewness is 0."""
+  rng = np.random.default_rng(0)
+  found = [
+    verification.estimate_skewness(rng.normal(size=(16, targets))) for _ in range(600)
+  ]
+  wrong = np.sqrt(np.mean([one.estimate_t**2 for one in found]))
+  stated = np.sqrt(np.mean([one.error_t**2 for one in found]))
+  assert 0.85 < stated / wrong < 1.35
 
 
 def test_a_search_allows_for_the_skewness_that_it_is_told() -> None:
@@ -232,10 +246,31 @@ def test_a_mean_above_zero_ends_the_test_and_the_level_counts_on_it() -> None:
 
 
 def test_clear_cases_end_at_once_and_nan_never_passes() -> None:
-  assert run(TEST, np.linspace(-9, -8.9, 16)) == (True, 3)
+  assert run(TEST, np.linspace(-9, -8.9, 16)) == (True, 5)
   assert run(TEST, np.linspace(1, 2, 16)) == (False, 3)
   assert TEST.passed(np.array([-9, np.nan, -9.0])) is False
-  assert TEST.passed(np.zeros(3)) is True  # A mean of 0 is at most 0.
+
+
+def test_equal_margins_pass_late_and_so_does_a_mean_of_zero() -> None:
+  """Of a deterministic training, or of votes whose spread is not seen yet."""
+  for value in (-1.0, 0.0):
+    assert run(TEST, np.full(16, value)) == (True, 8)
+    few = verification.SequentialTest(most=2, confidence=0.95)
+    assert run(few, np.full(2, value)) == (True, 2)
+  assert run(TEST, np.full(16, 0.1)) == (False, 3)
+
+
+@pytest.mark.parametrize("most", [8, 16])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.3])
+def test_margins_with_two_peaks_pass_hardly_more_often_than_the_level(
+  spread, most
+) -> None:
+  """Half of the models right and half wrong, by the same amount: the mean is 0."""
+  test = verification.SequentialTest(most=most, confidence=0.95, skewness=0)
+  rng, runs = np.random.default_rng(1), 4000
+  rows = rng.choice([-1.0, 1.0], (runs, most)) + spread * rng.normal(size=(runs, most))
+  false = np.mean([run(test, row)[0] for row in rows])
+  assert 0.02 < false < 0.065 + 3 * np.sqrt(0.065 * 0.935 / runs)
 
 
 def test_bounds_are_student_t_and_decide() -> None:

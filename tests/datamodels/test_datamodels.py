@@ -3,6 +3,7 @@ import pytest
 from sklearn import linear_model
 from support.planted_weights import RNG, WEIGHTS, models
 
+import jaxdm
 from jaxdm import prng, training_sets
 from jaxdm.datamodels import model, path, priors
 from jaxdm.datamodels.config import FitConfig
@@ -306,3 +307,15 @@ def test_masks_that_are_there_several_times_are_multiplied_once(monkeypatch) -> 
   models = Datamodels(weights, zeros_t + 2, *[zeros_t] * 4)
   np.testing.assert_allclose(models.predict(packed), expected + 2, rtol=1e-5, atol=1e-5)
   assert multiplied == [6, 6]
+
+
+def test_the_mean_of_an_offset_counts_for_nothing_where_subsets_have_one_size() -> None:
+  """Scores with a large common part, whose predictions differ by rounding alone."""
+  rng = np.random.default_rng(0)
+  masks = jaxdm.random_subsets(400, 2000, 0.5, 0)
+  weights = 0.05 * rng.normal(size=(5, 2000))
+  margins = masks @ weights.T + 0.1 * rng.normal(size=(400, 5))
+  offset = (weights / weights.std() + 300).astype(np.float32)
+  fit = jaxdm.fit_datamodels(masks, margins, candidates={"": priors.Prior(offset=offset)})
+  # How large the sum of all weights is, such subsets do not tell.
+  np.testing.assert_allclose(fit.predict(np.ones(2000, bool)), weights.sum(1), atol=10)
