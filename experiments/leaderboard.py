@@ -169,7 +169,7 @@ def _command(problem: Problem, name: str) -> str:
 
 def _path(problem: Problem, name: str) -> epath.Path:
   """Of a row."""
-  return epath.Path(ROWS.value) / f"{problem.name}.{name}.json"
+  return atomic_io.as_path(ROWS.value) / f"{problem.name}.{name}.json"
 
 
 @program.one_line_errors()
@@ -178,7 +178,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
-  folder = epath.Path(ROWS.value)
+  folder = atomic_io.as_path(ROWS.value)
   if score_files.SCORES.value or not WRITE.value:
     problem = load_problem(PROBLEM.value)
     devices.check()

@@ -197,7 +197,7 @@ def _output_folder(workdir: Workdir) -> epath.Path:
     UserError: if it cannot be written.
   """
   setting = "out" if OUT.value else "workdir"
-  folder = epath.Path(OUT.value) if OUT.value else workdir.path
+  folder = atomic_io.as_path(OUT.value) if OUT.value else workdir.path
   try:
     atomic_io.check_writable(folder / "figures")
   except OSError as error:

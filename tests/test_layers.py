@@ -88,3 +88,15 @@ def test_the_library_names_no_flag_or_launcher() -> None:
     if "\n" not in node.value and re.search(r"--[a-z]|python -m experiments", node.value)
   ]
   assert wrong == []
+
+
+def test_paths_become_epaths_in_one_place() -> None:
+  """Which expands a home directory."""
+  folders = (ROOT / "jaxdm", ROOT / "experiments")
+  found = {
+    path.relative_to(ROOT).as_posix()
+    for folder in folders
+    for path in folder.rglob("*.py")
+    if re.search(r"epath\.Path\(", path.read_text(encoding="utf-8"))
+  }
+  assert found == {"jaxdm/storage/atomic_io.py"}

@@ -43,7 +43,7 @@ from jaxdm.attribution.registry import METHODS
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.errors import UserError
 from jaxdm.problems.problem import Problem, load_problem
-from jaxdm.storage import checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.training.trainer import Trainer
 
 COUNTS = flags.DEFINE_list(
@@ -271,7 +271,7 @@ def main(argv: list[str]) -> None:
     depends_on = {"problem": problem.digest, "models": counts, "side": side}
     if tried := options_to_try(side):
       depends_on["options"] = tried
-    path = epath.Path(folder / f"{side}.json")
+    path = atomic_io.as_path(folder / f"{side}.json")
     child = functools.partial(measure.run_child, "experiments.bench.attribution", side)
     start = time.perf_counter()
     if result := read_or_run(path, depends_on, child):

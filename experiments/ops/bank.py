@@ -289,9 +289,9 @@ def main(source: Source) -> None:
   elif isinstance(source, ImportedWorkdir):
     raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
-    merge(source, epath.Path(OTHER.value))
+    merge(source, atomic_io.as_path(OTHER.value))
   else:
-    export(source, epath.Path(OTHER.value))
+    export(source, atomic_io.as_path(OTHER.value))
 
 
 PROGRAM = launcher.Program(main, open_any, _hold, flag_modules=(margin_files,))

@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
-from etils import epath
-
 from experiments.runtime.places import Places
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, maintenance
@@ -40,7 +38,7 @@ class Workdir:
     """
     if not path:
       raise WorkdirError("workdir", "is needed: a folder for the experiment's results")
-    self.path = epath.Path(path)
+    self.path = atomic_io.as_path(path)
     self.stages = self.path / "stages"
     try:
       with contextlib.suppress(FileNotFoundError):
@@ -57,9 +55,11 @@ class Workdir:
     self.places = Places(self.path)
     stored = self.places.stored().get("bank_dir")
     stored = stored or os.path.abspath(self.path / "bank")
-    self.bank = epath.Path(self.places.find(bank_dir=bank_dir)["bank_dir"] or stored)
+    self.bank = atomic_io.as_path(
+      self.places.find(bank_dir=bank_dir)["bank_dir"] or stored
+    )
     if os.fspath(self.bank) != stored and atomic_io.find(
-      epath.Path(stored), "*/manifest.json"
+      atomic_io.as_path(stored), "*/manifest.json"
     ):
       raise WorkdirError(
         "bank_dir", f": the stores of --workdir={path} are in {stored}, not in {bank_dir}"

@@ -14,4 +14,6 @@ Place: TypeAlias = epath.Path | pathlib.Path
 def place(path: str | os.PathLike[str]) -> Place:
   """A path from the root, with `~` looked up; of epath only where it is in a bucket."""
   text = os.path.expanduser(os.fspath(path))
-  return epath.Path(text) if atomic_io.is_remote(text) else pathlib.Path(text).absolute()
+  if atomic_io.is_remote(text):
+    return atomic_io.as_path(text)
+  return pathlib.Path(text).absolute()

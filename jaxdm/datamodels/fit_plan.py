@@ -53,7 +53,7 @@ def agree(
   """
   if folder is None:
     return make()
-  path = epath.Path(folder) / _FILE
+  path = atomic_io.as_path(folder) / _FILE
   # In this order, since other processes write the plan first.
   has_parts = (path.parent / cache_lib.MANIFEST).exists()
   if not path.exists():

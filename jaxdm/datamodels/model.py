@@ -11,6 +11,7 @@ from etils import epath
 from jaxdm import numerics, training_sets
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.quality import Quality
+from jaxdm.errors import UserError
 from jaxdm.lasso import design, matrices, tiling
 from jaxdm.lasso.result import Status
 from jaxdm.storage import checkpoint
@@ -102,15 +103,32 @@ class Datamodels:
   def save(self, path: str | epath.PathLike, *, overwrite: bool = False) -> None:
     """Writes an Orbax checkpoint, whole or not at all.
 
+    Args:
+      path: of its folder; it may be in a bucket.
+      overwrite: replace a checkpoint, or an empty folder.
+
     Raises:
-      ValueError: if there is one already and `overwrite` is not set.
+      UserError: if there is something already and `overwrite` is not set, or it is
+        neither a checkpoint nor an empty folder.
     """
     checkpoint.save(path, dataclasses.asdict(self), overwrite=overwrite)
 
   @classmethod
   def load(cls, path: str | epath.PathLike) -> "Datamodels":
-    """Reads what `save` wrote, on any number of devices."""
-    return cls(**checkpoint.load(path))
+    """Reads what `save` wrote, on any number of devices.
+
+    Raises:
+      FileNotFoundError: if there is nothing.
+      UserError: if it is something else, or damaged.
+    """
+    arrays, names = checkpoint.load(path), [f.name for f in dataclasses.fields(cls)]
+    if arrays.keys() != set(names):
+      raise UserError(
+        None,
+        f"{path} is no checkpoint of datamodels: it must hold {', '.join(names)}, and "
+        f"holds {', '.join(sorted(arrays))}",
+      )
+    return cls(**arrays)
 
 
 @numerics.pinned()

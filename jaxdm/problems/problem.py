@@ -12,7 +12,6 @@ import zipfile
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.verdicts import Verdict
@@ -180,7 +179,7 @@ class Problem:
       parts[name] = np.packbits(parts[name], axis=1)
     for name, value in (("text", text), ("digest", self.digest)):
       parts[name] = np.frombuffer(value.encode(), np.uint8)
-    with atomic_io.writing(epath.Path(path)) as file:
+    with atomic_io.writing(atomic_io.as_path(path)) as file:
       np.savez_compressed(file, **parts)
 
   def _parts(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm.storage import checksummed_json
+from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.storage import identity as identity_lib
 from jaxdm.storage.checksummed_json import StoreError
 
@@ -43,7 +43,7 @@ def create(
   Raises:
     OSError: if the disk has no room for all of them.
   """
-  root = epath.Path(folder)
+  root = atomic_io.as_path(folder)
   root.mkdir(parents=True, exist_ok=True)
   (root / RECORD).unlink(missing_ok=True)
   return {
@@ -75,7 +75,7 @@ def finish(
     arrays: all of them, filled.
     identity: what they depend on; JSON values.
   """
-  root, about = epath.Path(folder), {}
+  root, about = atomic_io.as_path(folder), {}
   for name, array in arrays.items():
     array.flush()
     path = root / f"{name}.npy"
@@ -105,7 +105,7 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
   Raises:
     StoreError: if the record is damaged.
   """
-  root = epath.Path(folder)
+  root = atomic_io.as_path(folder)
   if not (root / RECORD).exists():
     return False
   try:
@@ -132,7 +132,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       StoreError: if the record is missing or damaged.
       OtherArraysError: if it names another identity.
     """
-    self._folder = epath.Path(folder)
+    self._folder = atomic_io.as_path(folder)
     if not (self._folder / RECORD).exists():
       raise StoreError(
         None, f"{self._folder} holds no finished arrays: it lacks {RECORD}"

@@ -153,6 +153,18 @@ def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
   return sorted(epath.Path(path) for path in paths)
 
 
+def as_path(path: str | epath.PathLike) -> epath.Path:
+  """A path that a user gives, with `~` expanded to a home directory.
+
+  All paths become an `epath.Path` here. A second call changes nothing: the folder ./~x,
+  which `epath.Path` writes as ~x, becomes an absolute path.
+  """
+  if os.fspath(path).startswith("~"):
+    path = os.path.expanduser(path)
+  found = epath.Path(path)
+  return found.absolute() if os.fspath(found).startswith("~") else found
+
+
 def plain_path(folder: epath.Path) -> str:
   """An absolute path of a local folder that TensorStore and Orbax take for what it is.
 

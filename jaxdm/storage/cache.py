@@ -55,7 +55,7 @@ class Cache:
     Warns:
       UserWarning: if other software, or another kind of device, began the folder.
     """
-    self._folder = None if folder is None else epath.Path(folder)
+    self._folder = None if folder is None else atomic_io.as_path(folder)
     if self._folder is None:
       return
     atomic_io.make_folder(self._folder)

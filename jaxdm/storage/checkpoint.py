@@ -12,7 +12,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io
+
+# Files that Orbax puts into every checkpoint.
+_MARKERS = {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}
 
 
 def save(
@@ -23,12 +27,17 @@ def save(
   Every process of a job writes for itself.
 
   Raises:
-    ValueError: if there is one already and `overwrite` is not set.
+    UserError: if there is something already and `overwrite` is not set, or it is neither
+      a checkpoint nor an empty folder.
     OSError: if the disk fails or is full.
   """
+  place = _place(path)
+  if place.exists():
+    _check_replaceable(path, place, overwrite)
+    _remove(place)
   try:
     with _checkpointer() as checkpointer:
-      checkpointer.save(_place(path), arrays, force=overwrite)
+      checkpointer.save(place, arrays)
   except ValueError as error:  # TensorStore's, whatever has failed.
     if not (code := re.search(r"os_error_code='(\d+)'", str(error))):
       raise
@@ -41,23 +50,69 @@ def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
 
   Raises:
     FileNotFoundError: if there is none.
+    UserError: if it is something else, or damaged.
   """
   place = _place(path)
   if not place.exists():
     raise FileNotFoundError(f"no checkpoint at {path}")
-  with _checkpointer() as checkpointer:
-    meta = dict(checkpointer.metadata(place).item_metadata)
-    template = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in meta.items()}
-    tree = checkpointer.restore(place, template)
+  try:
+    with _checkpointer() as checkpointer:
+      meta = dict(checkpointer.metadata(place).item_metadata)
+      template = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in meta.items()}
+      tree = checkpointer.restore(place, template)
+  except PermissionError:
+    raise
+  except Exception as error:  # Orbax and TensorStore raise many kinds.
+    why = "it is damaged" if _is_checkpoint(place) else "it is no checkpoint"
+    raise UserError(None, f"{path} cannot be read: {why}; save it again") from error
   return {name: np.asarray(value) for name, value in tree.items()}
+
+
+def _check_replaceable(
+  path: str | epath.PathLike, place: epath.Path, overwrite: bool
+) -> None:
+  """Raises UserError unless what is there may be overwritten, and can be."""
+  if not overwrite:
+    raise UserError(
+      None, f"{path} exists already; name another folder, or set overwrite=True"
+    )
+  if not place.is_dir():
+    raise UserError(
+      None, f"{path} is a file and cannot be overwritten; name a folder to save to"
+    )
+  names = sorted(child.name for child in place.iterdir())
+  if names and not _is_checkpoint(place):
+    raise UserError(
+      None,
+      f"{path} is not overwritten: it is no checkpoint, but a folder that holds "
+      f"{', '.join(names[:5])}; name another folder, or remove it",
+    )
+
+
+def _is_checkpoint(place: epath.Path) -> bool:
+  """Whether a folder is a checkpoint, also one that lacks some files."""
+  return any((place / marker).exists() for marker in _MARKERS)
+
+
+def _remove(place: epath.Path) -> None:
+  """Removes a checkpoint, the markers last: a killed removal can be continued."""
+  for child in place.iterdir():
+    if child.is_dir():
+      child.rmtree()
+    elif child.name not in _MARKERS:
+      child.unlink()
+  if atomic_io.is_remote(place):
+    place.rmtree()
+  else:
+    atomic_io.remove_folder(place)
 
 
 def _place(path: str | epath.PathLike) -> epath.Path:
   """An absolute path as Orbax takes it."""
-  place = epath.Path(path).absolute()
+  place = atomic_io.as_path(path).absolute()
   if atomic_io.is_remote(place):
     return place
-  return epath.Path(atomic_io.plain_path(place.parent)) / place.name
+  return atomic_io.as_path(atomic_io.plain_path(place.parent)) / place.name
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
@@ -109,7 +164,7 @@ class Checkpoints:
       report: called with units of work that some steps have done, as they are done; see
         `run`.
     """
-    self._folder, self.seconds, self._clock = epath.Path(folder), seconds, clock
+    self._folder, self.seconds, self._clock = atomic_io.as_path(folder), seconds, clock
     self._observe, self._report = observe, report
     self._names: list[str] = []
     self._unsaved_seconds = 0.0  # Of finished computations, which nothing on disk holds.

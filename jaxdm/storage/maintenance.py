@@ -31,7 +31,7 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
 
   Needs nothing but the folder. Chunks without a marker are left out.
   """
-  root = epath.Path(path)
+  root = atomic_io.as_path(path)
   try:
     metadata = checksummed_json.read(root / "manifest.json")["metadata"]
   except (StoreError, KeyError) as error:
@@ -69,7 +69,7 @@ class Summary(NamedTuple):
 
 def summary(path: str | epath.PathLike) -> Summary:
   """Reads the manifest and all markers, and no array."""
-  root = epath.Path(path)
+  root = atomic_io.as_path(path)
   first = checksummed_json.read(root / "manifest.json")["made_by"]
   made_by: list[dict[str, str]] = [first]
   rows, totals, markers = 0, dict[str, int](), store_layout.markers(root)
@@ -87,7 +87,7 @@ def summary(path: str | epath.PathLike) -> Summary:
 
 def reopen(path: str | epath.PathLike) -> store.Store:
   """A store that exists, with the settings that it was made with, to read from."""
-  root = epath.Path(path)
+  root = atomic_io.as_path(path)
   manifest = checksummed_json.read(root / "manifest.json")
   columns = {
     name: zarr_arrays.ArraySpec(*c) for name, c in manifest.pop("columns").items()
@@ -102,7 +102,7 @@ def forget(path: str | epath.PathLike, damage: Damage) -> None:
 
   A store's own description is written again when the store is opened next.
   """
-  root = epath.Path(path)
+  root = atomic_io.as_path(path)
   if damage.chunk is not None:
     for marker in store_layout.markers(root, damage.chunk):
       marker.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def sweep(path: str | epath.PathLike) -> None:
 
   No process may be writing to it.
   """
-  root = epath.Path(path)
+  root = atomic_io.as_path(path)
   if atomic_io.is_remote(root):
     return  # There is nothing half-written in a bucket.
   for places in ("*", "*/*", "*/c/*/*"):
@@ -137,7 +137,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     StoreError: if the stores differ in more than who made them, naming it, or what
       would be copied is damaged.
   """
-  mine, theirs = epath.Path(path), epath.Path(other)
+  mine, theirs = atomic_io.as_path(path), atomic_io.as_path(other)
   manifests = [checksummed_json.read(root / "manifest.json") for root in (mine, theirs)]
   for root, manifest in zip((mine, theirs), manifests, strict=True):
     store_layout.check_format(root, manifest)

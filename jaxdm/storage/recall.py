@@ -8,8 +8,8 @@ from etils import epath
 
 from jaxdm import prng
 from jaxdm import progress as progress_lib
+from jaxdm.storage import atomic_io, identity, polling, store_layout
 from jaxdm.storage import bank as bank_lib
-from jaxdm.storage import identity, polling, store_layout
 from jaxdm.training_sets import ModelSpecs
 
 
@@ -147,7 +147,7 @@ def remember(
   labels, target_labels = np.asarray(labels), np.asarray(target_labels)
   num_classes = int(max(labels.max(), target_labels.max())) + 1
   store = bank_lib.open_store(
-    epath.Path(folder),
+    atomic_io.as_path(folder),
     num_targets=len(target_labels),
     num_train=len(labels),
     settings={

@@ -69,7 +69,7 @@ class Store:
       StoreError: if the store was made with other settings, naming them, or by a version
         with another format, or its description is damaged.
     """
-    self.path = epath.Path(path)
+    self.path = atomic_io.as_path(path)
     self.columns = dict(columns)
     self._provenance = provenance
     self._has_compared_makers = False

@@ -15,6 +15,7 @@ from etils import epath
 
 from jaxdm import progress as progress_lib
 from jaxdm.storage import (
+  atomic_io,
   bank,
   identity,
   polling,
@@ -69,7 +70,7 @@ class BaseTrainer(abc.ABC):
     """Sets the attributes; opens no store yet."""
     polling.check_share(share)
     self._share, self.seed = share, seed
-    self._folder = None if folder is None else epath.Path(folder)
+    self._folder = None if folder is None else atomic_io.as_path(folder)
     self.num_classes, self.values = num_classes, values
     self.labels = np.asarray(labels, np.int32)
     self.target_values = target_values

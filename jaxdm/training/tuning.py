@@ -217,9 +217,9 @@ def remember(
     folder: of the processes of one job; None: only the cache.
   """
   name = f"{identity.digest(depends_on)}.json"
-  places = [epath.Path(cache_folder())]
+  places = [atomic_io.as_path(cache_folder())]
   if folder is not None:
-    places.insert(0, epath.Path(folder))
+    places.insert(0, atomic_io.as_path(folder))
   choice = next((c for place in places if (c := _read(place / name))), None) or choose()
   for place in reversed(places):
     try:

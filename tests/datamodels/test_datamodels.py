@@ -9,7 +9,9 @@ from jaxdm.datamodels import model, path, priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels, predictions, predictions_by_subset
+from jaxdm.errors import UserError
 from jaxdm.lasso import matrices
+from jaxdm.storage import checkpoint
 
 
 def test_planted_weights_come_back_in_the_zero_one_basis() -> None:
@@ -319,3 +321,40 @@ def test_the_mean_of_an_offset_counts_for_nothing_where_subsets_have_one_size() 
   fit = jaxdm.fit_datamodels(masks, margins, candidates={"": priors.Prior(offset=offset)})
   # How large the sum of all weights is, such subsets do not tell.
   np.testing.assert_allclose(fit.predict(np.ones(2000, bool)), weights.sum(1), atol=10)
+
+
+def test_only_checkpoints_and_empty_folders_are_overwritten(tmp_path) -> None:
+  fit = fit_datamodels(*models(100))
+  folder = tmp_path / "mine"
+  folder.mkdir()
+  fit.save(folder, overwrite=True)
+  for name in ("_METADATA", "manifest.ocdbt"):  # As a killed removal leaves it.
+    (folder / name).unlink()
+  fit.save(folder, overwrite=True)
+  np.testing.assert_array_equal(Datamodels.load(folder).weights_tn, fit.weights_tn)
+  (tmp_path / "notes").mkdir()
+  for file in (tmp_path / "notes" / "a.txt", tmp_path / "b.txt"):
+    file.write_text("mine")
+  with pytest.raises(UserError, match="notes is not overwritten.*holds a.txt"):
+    fit.save(tmp_path / "notes", overwrite=True)
+  with pytest.raises(UserError, match="b.txt is a file and cannot be overwritten"):
+    fit.save(tmp_path / "b.txt", overwrite=True)
+  with pytest.raises(UserError, match="notes exists already"):
+    fit.save(tmp_path / "notes")
+  for file in (tmp_path / "notes" / "a.txt", tmp_path / "b.txt"):
+    assert file.read_text() == "mine"
+
+
+def test_what_is_no_checkpoint_of_datamodels_is_named(tmp_path) -> None:
+  empty, other, damaged = (tmp_path / name for name in ("empty", "other", "damaged"))
+  empty.mkdir()
+  with pytest.raises(UserError, match="empty cannot be read: it is no checkpoint"):
+    Datamodels.load(empty)
+  checkpoint.save(other, {"x": np.zeros(3)})
+  with pytest.raises(UserError, match=r"no checkpoint of datamodels.*holds x$"):
+    Datamodels.load(other)
+  checkpoint.save(damaged, {"x": np.zeros(3)})
+  for file in damaged.glob("**/d/*"):
+    file.write_bytes(b"damaged")
+  with pytest.raises(UserError, match="damaged cannot be read: it is damaged"):
+    Datamodels.load(damaged)

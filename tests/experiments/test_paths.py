@@ -399,3 +399,19 @@ def test_logs_that_are_no_text_are_left_out(tmp_path) -> None:
   (tmp_path / "logs").mkdir()
   (tmp_path / "logs" / "host-0-of-1.jsonl").write_bytes(b'{"done": 3}\n\xff\xfe\n')
   assert status.last_lines(epath.Path(tmp_path)) == [{"done": 3}]
+
+
+def test_home_directories_are_expanded(tmp_path, monkeypatch) -> None:
+  home, here = tmp_path / "home", tmp_path / "here"
+  here.mkdir()
+  monkeypatch.chdir(here)
+  monkeypatch.setenv("HOME", str(home))
+  checkpoint.save("~/fit", {"x": np.zeros(3)})
+  assert checkpoint.load("~/fit").keys() == {"x"}
+  cache.Cache("~/cache", {})
+  open_store("~/store")
+  assert sorted(os.listdir(home)) == ["cache", "fit", "store"] and not os.listdir(here)
+  for path in ("./~", "~no-such-user/x", "a", here / "b", "gs://bucket/~"):
+    once = atomic_io.as_path(path)
+    assert os.path.abspath(once) == os.path.abspath(path)
+    assert atomic_io.as_path(once) == once and not os.fspath(once).startswith("~")
