@@ -7,7 +7,7 @@ trains them all.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,99 @@ class ModelSpecs(NamedTuple):
   def rows(self, selection: slice | np.ndarray) -> "ModelSpecs":
     """Some of the models."""
     return ModelSpecs(*(part[selection] for part in self))
+
+
+def model_specs(
+  masks: Any, labels: Any, seeds: Any, *, num_train: int, num_classes: int
+) -> ModelSpecs:
+  """What models are requested to be trained on, checked.
+
+  Args:
+    masks: bool[m, n], `PackedMasks`, or numbers that are 0 or 1.
+    labels: int[m, n] or int[n], in [0, k).
+    seeds: int[m], in [0, 2**32).
+    num_train: n.
+    num_classes: k.
+
+  Returns:
+    The same as arrays; neither bool masks nor labels for all models are copied.
+
+  Raises:
+    ValueError: on arrays of another shape or kind, or with other values.
+  """
+  masks_mn = _as_masks(masks, num_train)
+  shape = masks_mn.shape
+  labels_mn = _as_integers("labels", labels)
+  if labels_mn.shape not in (shape, (1, num_train), (num_train,)):
+    raise ValueError(
+      f"labels must be int[m, n] = {list(shape)} as the masks, or int[n] = "
+      f"[{num_train}], got {list(labels_mn.shape)}"
+    )
+  if labels_mn.ndim == 2 and not labels_mn.strides[0]:
+    labels_mn = labels_mn[:1]  # All rows are the same one.
+  _check_range("labels", labels_mn, num_classes, str(num_classes))
+  seeds_m = _as_integers("seeds", seeds)
+  if seeds_m.shape != shape[:1]:
+    raise ValueError(
+      f"seeds must be int[m], one a mask, [{shape[0]}], got {list(seeds_m.shape)}"
+    )
+  _check_range("seeds", seeds_m, 2**32, "2**32")
+  labels_mn = np.broadcast_to(labels_mn.astype(np.int32, copy=False), shape)
+  return ModelSpecs(masks_mn, labels_mn, seeds_m)
+
+
+def _as_masks(masks: Any, num_train: int) -> np.ndarray:
+  """Masks bool[m, n]; ValueError on anything that does not stand for such."""
+  values = _as_array("masks", masks[:] if isinstance(masks, PackedMasks) else masks)
+  if values.ndim != 2 or values.shape[1] != num_train:
+    advice = ""
+    if values.shape == (num_train,):
+      advice = "; one mask is masks[None]"
+    elif values.ndim == 1:
+      advice = "; of indices, removal_masks and mask[indices] = True make masks"
+    raise ValueError(
+      f"masks must be bool[m, n] with n = {num_train} training examples, got "
+      f"{values.dtype}{list(values.shape)}{advice}"
+    )
+  if values.dtype == bool:
+    return values
+  if values.dtype.kind not in "iuf":
+    raise ValueError(f"masks must be bool, or numbers 0 and 1, got {values.dtype}")
+  masks_mn = values.astype(bool)
+  wrong = np.flatnonzero((masks_mn != values).any(axis=1))
+  if wrong.size:
+    row = values[wrong[0]]
+    value = row[row != masks_mn[wrong[0]]][0]
+    raise ValueError(
+      f"masks must be bool, or numbers 0 and 1, got {value} in row {wrong[0]}"
+    )
+  return masks_mn
+
+
+def _as_integers(name: str, values: Any) -> np.ndarray:
+  """An array of integers, which an empty one is, too."""
+  array = _as_array(name, values)
+  if array.dtype.kind not in "biu" and array.size:
+    advice = {"f": ".astype(int) makes them of whole numbers"}.get(array.dtype.kind)
+    advice = advice or "numpy.unique(..., return_inverse=True) makes them of names"
+    raise ValueError(f"{name} must be integers, got {array.dtype}; {advice}")
+  return array
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+  """What NumPy makes of it; ValueError where that is no array."""
+  try:
+    return np.asarray(values)
+  except ValueError as error:  # Rows of several lengths.
+    raise ValueError(f"{name} must be an array: {error}") from error
+
+
+def _check_range(name: str, values: np.ndarray, end: int, end_text: str) -> None:
+  """Raises ValueError unless all values are in [0, end)."""
+  low, high = int(values.min(initial=0)), int(values.max(initial=0))
+  if low < 0 or high >= end:
+    wrong = low if low < 0 else high
+    raise ValueError(f"{name} must be in [0, {end_text}), got {wrong}")
 
 
 class PackedMasks:

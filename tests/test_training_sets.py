@@ -81,3 +81,57 @@ def test_fingerprints_tell_sets_and_labels_apart() -> None:
   a, b, c, d = training_sets.fingerprints(masks, labels)
   assert a == b  # They differ only in the label of an example that is left out.
   assert len({a, c, d}) == 3
+
+
+MASKS = np.arange(12).reshape(3, 4) % 5 > 0
+LABELS, SEEDS = np.array([0, 1, 2, 1]), np.arange(3)
+
+
+def specs(masks=MASKS, labels=LABELS, seeds=SEEDS) -> training_sets.ModelSpecs:
+  return training_sets.model_specs(masks, labels, seeds, num_train=4, num_classes=3)
+
+
+def test_all_forms_of_the_same_models_are_accepted() -> None:
+  labels_mn = np.tile(LABELS, (3, 1)).astype(np.int32)
+  for masks in (MASKS, MASKS.tolist(), MASKS.astype("f4"), MASKS.astype("u1")):
+    for labels in (LABELS, LABELS.tolist(), labels_mn, labels_mn[:1], labels_mn == 1):
+      found = specs(masks, labels, range(3))
+      np.testing.assert_array_equal(found.masks_mn, MASKS)
+      np.testing.assert_array_equal(found.labels_mn, np.broadcast_to(labels, (3, 4)))
+      np.testing.assert_array_equal(found.seeds, SEEDS)
+      assert found.masks_mn.dtype == bool and found.labels_mn.dtype == np.int32
+  packed = training_sets.PackedMasks(np.packbits(MASKS, axis=1), 4)
+  np.testing.assert_array_equal(specs(packed).masks_mn, MASKS)
+  assert len(specs(np.zeros((0, 4), bool), LABELS, []).seeds) == 0
+  found = specs(MASKS, labels_mn)
+  assert np.shares_memory(found.masks_mn, MASKS)
+  assert np.shares_memory(found.labels_mn, labels_mn)
+
+
+@pytest.mark.parametrize(
+  "changed,message",
+  [
+    ({"masks": MASKS * 2.0 - 1}, r"masks .*numbers 0 and 1, got -1.0 in row 0"),
+    ({"masks": np.where(MASKS, 1, np.nan)}, "masks .*0 and 1, got nan in row 0"),
+    ({"masks": MASKS.astype(str)}, "masks must be bool, or numbers 0 and 1, got <U5"),
+    ({"masks": MASKS[0]}, r"masks must be bool\[m, n\] with n = 4 .*masks\[None\]"),
+    ({"masks": [0, 3]}, r"masks .*got int64\[2\]; of indices"),
+    ({"masks": [[0, 3], [1]]}, "masks must be an array"),
+    ({"masks": MASKS[:, :3]}, r"masks .* n = 4 training examples, got bool\[3, 3\]"),
+    ({"labels": LABELS[:3]}, r"labels must be int\[m, n\] = \[3, 4\].*, got \[3\]"),
+    ({"labels": np.tile(LABELS, (2, 1))}, r"labels must be .*, got \[2, 4\]"),
+    ({"labels": LABELS + 1}, r"labels must be in \[0, 3\), got 3"),
+    ({"labels": LABELS - 1}, r"labels must be in \[0, 3\), got -1"),
+    ({"labels": LABELS * 0.9}, "labels must be integers, got float64"),
+    ({"labels": LABELS * np.nan}, "labels must be integers, got float64"),
+    ({"labels": list("abca")}, r"labels must be integers, got <U1; numpy.unique"),
+    ({"seeds": SEEDS[:2]}, r"seeds must be int\[m\], one a mask, \[3\], got \[2\]"),
+    ({"seeds": 0}, r"seeds must be int\[m\], one a mask, \[3\], got \[\]"),
+    ({"seeds": SEEDS + 0.5}, "seeds must be integers, got float64"),
+    ({"seeds": SEEDS - 1}, r"seeds must be in \[0, 2\*\*32\), got -1"),
+    ({"seeds": SEEDS + 2**32}, r"seeds must be in \[0, 2\*\*32\), got 4294967298"),
+  ],
+)
+def test_what_is_no_request_for_models_is_named(changed, message) -> None:
+  with pytest.raises(ValueError, match=f"^{message}"):
+    specs(**changed)

@@ -175,6 +175,16 @@ class Bank:
     """The store's folder."""
     return self._store.path
 
+  @property
+  def num_train(self) -> int:
+    """The number of training examples, n."""
+    return int(self._store.settings["num_train"])
+
+  @property
+  def most_classes(self) -> int:
+    """The number of classes whose labels the store's type can hold."""
+    return int(np.iinfo(self._store.columns["labels"].dtype).max) + 1
+
   def refresh(self) -> None:
     """Reads which models any process has stored since the last call."""
     for chunk, rows in self._store.chunks().items():

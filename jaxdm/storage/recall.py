@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import prng
+from jaxdm import prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.storage import atomic_io, identity, polling, store_layout
 from jaxdm.storage import bank as bank_lib
@@ -86,10 +86,19 @@ class CachedRetrain:
     *,
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> np.ndarray:
-    """Margins float32[m, t]; the function trains only models that the folder lacks."""
-    masks = np.asarray(masks, bool)
-    labels = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
-    models = ModelSpecs(masks, labels, np.asarray(seeds))
+    """Margins float32[m, t]; the function trains only models that the folder lacks.
+
+    Raises:
+      ValueError: on masks, labels or seeds of another shape or kind, or with other
+        values, than `training_sets.model_specs` takes.
+    """
+    models = training_sets.model_specs(
+      masks,
+      labels,
+      seeds,
+      num_train=self._bank.num_train,
+      num_classes=self._bank.most_classes,
+    )
     return recall(self._bank, models, self._train, progress=progress)
 
   def _train(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from jaxdm import progress as progress_lib
+from jaxdm import training_sets
 from jaxdm.storage import (
   atomic_io,
   bank,
@@ -194,18 +195,25 @@ class BaseTrainer(abc.ABC):
 
     Args:
       masks: bool[m, n], which examples each model is trained on.
-      labels: int[m, n] or int[n], the labels to train with.
-      seeds: int[m]; whatever the set, the same seed means the same initialisation and
-        the same stream of shuffles.
+      labels: int[m, n] or int[n], the labels to train with, in [0, k).
+      seeds: int[m], in [0, 2**32); whatever the set, the same seed means the same
+        initialisation and the same stream of shuffles.
       progress: called with (models done, models in all), the first time with what the
         folder already holds.
 
     Returns:
       float32[m, t], in logits; rows of a diverged model are not finite.
+
+    Raises:
+      ValueError: on arrays of another shape or kind, or with other values.
     """
-    masks = np.asarray(masks, bool)
-    labels_mn = np.broadcast_to(np.asarray(labels, np.int32), masks.shape)
-    models = ModelSpecs(masks, labels_mn, np.asarray(seeds))
+    models = training_sets.model_specs(
+      masks,
+      labels,
+      seeds,
+      num_train=len(self.labels),
+      num_classes=self.num_classes,
+    )
     rows = self.rows
     if self._folder is not None:
       return recall.recall(
@@ -216,13 +224,14 @@ class BaseTrainer(abc.ABC):
         share=self._share,
         progress=progress,
       )
-    margins = np.empty((len(masks), len(self.target_labels)), np.float32)
-    starts = range(0, len(masks), rows)
-    progress(0, len(masks))
+    count = len(models.seeds)
+    margins = np.empty((count, len(self.target_labels)), np.float32)
+    starts = range(0, count, rows)
+    progress(0, count)
     parts = (models.rows(slice(start, start + rows)) for start in starts)
     for start, margins_mt in zip(starts, self.train_parts(parts), strict=True):
       margins[start : start + rows] = margins_mt
-      progress(start + len(margins_mt), len(masks))
+      progress(start + len(margins_mt), count)
     return margins
 
   def _mark_diverged(self, margins_mt: np.ndarray) -> np.ndarray:

@@ -133,3 +133,17 @@ def test_margins_of_some_targets_cannot_be_remembered(tmp_path) -> None:
     keep(np.ones((2, 4), bool), np.arange(4), [0, 1])
   with pytest.raises(jaxdm.UserError, match="target_labels"):
     jaxdm.remember(print, np.arange(4), [0, 1, 1], folder=tmp_path, depends_on=1)
+
+
+def test_requests_are_checked_before_a_function_gets_them(tmp_path) -> None:
+  calls = []
+  keep = jaxdm.remember(calls.append, [0, 1], [0], folder=tmp_path, depends_on=1)
+  ones = np.ones((2, 2), bool)
+  for wrong in (
+    (ones, [0, 1], [0]),
+    (-ones.astype(int), [0, 1], [0, 1]),
+    (ones, [0, 256], [0, 1]),
+  ):
+    with pytest.raises(ValueError, match="must be"):
+      keep(*wrong)
+  assert not calls

@@ -171,3 +171,14 @@ def test_without_a_folder_nothing_is_stored_and_shares_are_checked() -> None:
   for share in ((2, 2), (-1, 3), (0.0, 2)):
     with pytest.raises(ValueError, match="share must be"):
       trainer(Fleet(), share=share)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_requests_that_name_no_models_train_none(stored, tmp_path) -> None:
+  masks, labels, seeds = requested()
+  fleet = Fleet()
+  made = trainer(fleet, tmp_path if stored else None)
+  for wrong in ((masks, labels, seeds[:9]), (masks, labels + 2, seeds)):
+    with pytest.raises(ValueError, match="must be"):
+      made(*wrong)
+  assert not fleet.trained
