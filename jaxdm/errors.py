@@ -1,4 +1,6 @@
-"""The one type of error that a user can mend."""
+"""The one type of error that a user can mend, and a check that many settings share."""
+
+from typing import Any
 
 
 class UserError(ValueError):
@@ -34,3 +36,14 @@ class UserError(ValueError):
     if setting is None:
       return text
     return f"{setting}{text}" if text.startswith(("=", ":", ",")) else f"{setting} {text}"
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+  """A whole number as int; raises UserError on anything else, or if it is too small."""
+  try:
+    count = int(value)
+  except (TypeError, ValueError, OverflowError):
+    count = least - 1
+  if count < least or count != value:
+    raise UserError(name, f"must be an integer >= {least}, got {value!r}")
+  return count

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from jaxdm.attribution import registry
+from jaxdm.attribution import gradient, registry
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels.config import FitConfig
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 from jaxdm.training.config import TrainConfig
 
 
@@ -130,7 +130,7 @@ class GradientConfig:
 
   Attributes:
     damping: Damping of the matrices of TRAK and of influence functions, as a multiple
-      of the average contribution of one example.
+      of the average contribution of one example; in [1e-4, 1e10].
     gradient_dim: Number of dimensions to which the gradient of each example is
       projected.
     moments: Number of moments of training, evenly spread, at which TRAK, influence
@@ -142,12 +142,9 @@ class GradientConfig:
   moments: int = 12
 
   def __post_init__(self) -> None:
-    if not self.damping > 0:
-      raise UserError("damping", f"must be positive, got {self.damping}")
-    if self.gradient_dim < 1:
-      raise UserError("gradient_dim", f"must be >= 1, got {self.gradient_dim}")
-    if self.moments < 1:
-      raise UserError("moments", f"must be >= 1, got {self.moments}")
+    gradient.check_damping(self.damping)
+    check_count("gradient_dim", self.gradient_dim)
+    check_count("moments", self.moments)
 
 
 PRIORS = (

@@ -17,7 +17,7 @@ from absl import flags
 from experiments.runtime import launcher, stages, subset_models
 from experiments.runtime.run import Run
 from jaxdm import progress as progress_lib
-from jaxdm.attribution import full_data
+from jaxdm.attribution import full_data, gradient
 from jaxdm.attribution.registry import METHODS
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.errors import UserError
@@ -94,6 +94,8 @@ def main(run: Run) -> dict[str, Any]:
     if not all(_is_positive(text, whole=flag is COUNTS) for text in flag.value):
       raise UserError(flag.name, f"must be positive numbers, got {flag.value}")
   counts, dampings = [int(x) for x in COUNTS.value], [float(x) for x in DAMPINGS.value]
+  for damping in dampings:
+    gradient.check_damping(damping)
   most, dim = MOST_MODELS.value, run.experiment.gradient.gradient_dim
 
   def work() -> dict[str, Any]:

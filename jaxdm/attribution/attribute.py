@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from jaxdm import progress as progress_lib
-from jaxdm.attribution import full_data
+from jaxdm.attribution import full_data, gradient
 from jaxdm.attribution.registry import METHODS, Method
 from jaxdm.attribution.scores import add_scores
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 from jaxdm.lasso import tiling
 from jaxdm.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ def attribution_scores(
       and 'random' (see `attribution.registry`).
     num_models: models on all data whose scores are averaged, at least 2.
     damping: added to TRAK's and influence functions' matrices, as a multiple of an
-      average example's part in them.
+      average example's part in them; in [1e-4, 1e10].
     moments: at how many moments of training, evenly spread, TRAK and influence functions
       are computed; 1: at the end of training only. There are no more than steps.
     progress: called with (models done, models in all).
@@ -53,13 +53,12 @@ def attribution_scores(
     functions are in logits, all others in units of their own.
 
   Raises:
-    UserError: on a method that is not known or makes no scores by itself, a damping that
-      is not positive, less than one moment, or if fewer than 2 models converge.
+    UserError: on a method that is not known or makes no scores by itself, a damping out
+      of its range, less than one moment or two models, or if fewer than 2 models
+      converge.
   """
-  if not damping > 0:
-    raise UserError("damping", f"must be positive, got {damping}")
-  if moments < 1:
-    raise UserError("moments", f"must be >= 1, got {moments}")
+  gradient.check_damping(damping)
+  moments = check_count("moments", moments)
   names = [name for name, one in METHODS.items() if one.terms or one.rows]
   wrong = [name for name in methods if name not in names]
   if wrong or len(set(methods)) < len(methods):
@@ -67,6 +66,7 @@ def attribution_scores(
   shape = len(trainer.target_labels), len(trainer.labels)
   totals = {name: np.zeros(shape, np.float32) for name in methods if METHODS[name].terms}
   if totals:
+    num_models = check_count("num_models", num_models, 2)
     add_full_data_scores(
       trainer, totals, num_models, damping=damping, moments=moments, progress=progress
     )
@@ -167,7 +167,8 @@ class _Sum:
     """
     if not self._units:
       raise UserError(
-        "peak_learning_rate", "is too large: the gradients of all models overflow"
+        "peak_learning_rate",
+        "is too large: the gradients of all models overflow; or damping is too small",
       )
     factor_n = np.full(len(doubt_n), np.mean(self._units) / self._terms, np.float32)
     if self.method.by_doubt:

@@ -13,9 +13,27 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 
 from jaxdm import numerics
+from jaxdm.errors import UserError
 from jaxdm.typing import Array
 
 _TINY = jnp.finfo(jnp.float32).tiny
+
+
+# Of the damping that float32 can solve with. Of 300 gradients in 1,000 dimensions, random
+# ones and ones whose spectrum decays, scores have errors of at most 2 % of the largest
+# score at 1e-3, 10 % at 1e-4, 100 % at 1e-5, and no values at all at 1e-6. Above 1e30,
+# they underflow; the rest of that range is for the scale of the gradients.
+LEAST_DAMPING, MOST_DAMPING = 1e-4, 1e10
+
+
+def check_damping(damping: float) -> None:
+  """Raises UserError on a damping that float32 cannot solve with."""
+  if not LEAST_DAMPING <= damping <= MOST_DAMPING:
+    raise UserError(
+      "damping",
+      f"must be in [{LEAST_DAMPING:g}, {MOST_DAMPING:g}], got {damping:g}; with less, "
+      "rounding errors exceed the scores, and with more, scores underflow",
+    )
 
 
 class Gradients(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxdm import numerics
+from jaxdm.errors import check_count
 from jaxdm.lasso import design, matrices, solver_plan
 from jaxdm.lasso.result import LassoFit
 from jaxdm.lasso.solver import Solver
@@ -99,7 +100,7 @@ def fit_lasso(
   lam_t = penalties(lam, t)
   if not tol > 0:
     raise ValueError(f"tol must be positive, got {tol}")
-  limit = solver_plan.check_count("max_steps", max_steps, 0)
+  limit = check_count("max_steps", max_steps, 0)
   rows, weights_m = matrices.as_weights(sample_weight, m)
   masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)
   plan = solver_plan.choose(

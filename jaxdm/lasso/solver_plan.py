@@ -5,10 +5,10 @@ that whoever continues a computation must follow the plan that it was begun with
 """
 
 import warnings
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from jaxdm import devices
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 from jaxdm.lasso.design import Form
 from jaxdm.lasso.matrices import BLOCK_BYTES
 
@@ -35,17 +35,6 @@ class Plan(NamedTuple):
 
   def __str__(self) -> str:
     return f"{self.form}, {self.tile} targets at a time in {self.lanes} lanes"
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-  """A whole number as int; raises ValueError on anything else, or if it is too small."""
-  try:
-    count = int(value)
-  except (TypeError, ValueError, OverflowError):
-    count = least - 1
-  if count < least or count != value:
-    raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-  return count
 
 
 def choose(

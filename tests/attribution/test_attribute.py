@@ -224,10 +224,31 @@ def test_root_mean_squares_are_those_of_all_scores(scale, n) -> None:
 @pytest.mark.parametrize(
   "wrong, message",
   [
-    ({"moments": 0}, "^moments must be >= 1, got 0"),
-    ({"damping": 0.0}, "^damping must be positive, got 0.0"),
+    ({"moments": 0}, "^moments must be an integer >= 1, got 0"),
+    ({"moments": 1.5}, "^moments must be an integer >= 1, got 1.5"),
+    ({"damping": 0.0}, r"^damping must be in \[0.0001, 1e\+10\], got 0; with less"),
+    ({"damping": 1e-300}, r"^damping must be .*, got 1e-300"),
+    ({"damping": 1e300}, r"^damping must be .*, got 1e\+300"),
+    ({"damping": np.inf}, r"^damping must be .*, got inf"),
+    ({"damping": np.nan}, r"^damping must be .*, got nan"),
+    ({"num_models": 1}, "^num_models must be an integer >= 2, got 1"),
+    ({"num_models": -3}, "^num_models must be an integer >= 2, got -3"),
+    ({"num_models": 2.5}, "^num_models must be an integer >= 2, got 2.5"),
   ],
 )
 def test_settings_that_cannot_work_are_refused(trainer, wrong, message) -> None:
   with pytest.raises(jaxdm.UserError, match=message):
-    jaxdm.attribution_scores(trainer, ["influence"], 2, **wrong)
+    jaxdm.attribution_scores(trainer, ["influence"], **{"num_models": 2} | wrong)
+
+
+@pytest.mark.parametrize("damping", [gradient.LEAST_DAMPING, gradient.MOST_DAMPING])
+def test_scores_are_right_at_the_ends_of_the_range_of_damping(damping) -> None:
+  rng = np.random.default_rng(0)
+  n, d = 300, 1000
+  phi, targets = rng.normal(size=(n, d)), rng.normal(size=(5, d))
+  model = gradient.Gradients(*map(jnp.float32, (phi, targets, np.zeros(n))))
+  at = gradient.in_examples(model)
+  found = gradient.scores(gradient.trak(at, damping), at.target_td)
+  mean = (phi**2).sum() / n
+  factors = np.linalg.solve(phi @ phi.T + damping * mean * np.eye(n), phi @ targets.T)
+  np.testing.assert_allclose(found, factors.T, rtol=0, atol=5e-3 * np.abs(factors).max())

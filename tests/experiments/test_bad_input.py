@@ -105,8 +105,13 @@ TABLE = [
   # Fitting.
   (fit_datamodels, {"priors": "twos"}, "--priors must be some of none, class, similar"),
   (fit_datamodels, {"priors": "none,none"}, "--priors must be some of none, class"),
-  (fit_datamodels, {"damping": "0"}, "--damping must be positive, got 0"),
-  (fit_datamodels, {"gradient_dim": "0"}, "--gradient_dim must be >= 1, got 0"),
+  (fit_datamodels, {"damping": "0"}, "--damping must be in [0.0001, 1e+10], got 0"),
+  (fit_datamodels, {"moments": "0"}, "--moments must be an integer >= 1, got 0"),
+  (
+    fit_datamodels,
+    {"gradient_dim": "0"},
+    "--gradient_dim must be an integer >= 1, got 0",
+  ),
   (fit_datamodels, {"lambda_min_ratio": "1"}, "--lambda_min_ratio must be in (0, 1)"),
   (fit_datamodels, {"num_lambdas": "0"}, "--num_lambdas must be >= 1, got 0"),
   (fit_datamodels, {"validation_share": "1"}, "--validation_share must be in (0, 1)"),
