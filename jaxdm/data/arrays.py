@@ -10,6 +10,10 @@ from jaxdm.data.dataset import ARRAY_NAMES, DataError, Dataset, read_from
 from jaxdm.data.place import Place, place
 
 _CHANNELS = (1, 3, 4)  # Of images as they are mostly stored.
+# The least standard deviation of a feature that varies, as a share of its mean.
+_LEAST_SPREAD = 1e-12
+# Rounding errors of a feature, as a share of its standard deviation.
+_MOST_ERROR = 0.01
 
 
 @read_from("arrays")
@@ -20,7 +24,8 @@ def load_arrays(path: str | os.PathLike[str]) -> Dataset:
     path: an archive of train_images, train_labels, test_images, test_labels and,
       if wanted, class_names. Images are [number, height, width(, channels)], uint8
       or float in [0, 1], of any number of channels. Feature vectors, such as the
-      embeddings of a large network, are float [number, features] under the same names.
+      embeddings of a large network, are float [number, features] under the same names,
+      and become float32.
       Labels are integers or text (`labels.number_labels`).
 
   Raises:
@@ -41,11 +46,16 @@ def load_arrays(path: str | os.PathLike[str]) -> Dataset:
   labels = labels_lib.number_labels(
     name, arrays["train_labels"], arrays["test_labels"], names
   )
+  inputs = {
+    split: _as_inputs(arrays[f"{split}_images"], f"{name}: {split}_images")
+    for split in ("train", "test")
+  }
+  _check_spread(arrays["train_images"], f"{name}: train_images")
   return Dataset(
     name=name,
-    train_images=_as_uint8(arrays["train_images"], f"{name}: train_images"),
+    train_images=inputs["train"],
     train_labels=labels.train,
-    test_images=_as_uint8(arrays["test_images"], f"{name}: test_images"),
+    test_images=inputs["test"],
     test_labels=labels.test,
     class_names=labels.class_names,
     train_sources=_rows("train_images", len(labels.train)),
@@ -99,13 +109,67 @@ def _rows(key: str, count: int) -> tuple[str, ...]:
   return tuple(f"{key}[{row}]" for row in range(count))
 
 
-def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
+def _as_inputs(values: np.ndarray, name: str) -> np.ndarray:
   """Checked images, uint8[number, height, width, channels], or float32 features."""
+  if values.ndim == 2:
+    return _as_float32(values, name)
+  if values.ndim in (3, 4):
+    return _as_uint8(values, name)
+  advice = f"; one feature is {name.split()[-1]}[:, None]" if values.ndim == 1 else ""
+  raise DataError(
+    None,
+    f"{name} must be images [number, height, width(, channels)] or feature vectors "
+    f"[number, features], got {values.dtype}{list(values.shape)}{advice}",
+  )
+
+
+def _as_float32(vectors: np.ndarray, name: str) -> np.ndarray:
+  """Checked feature vectors; NaN and infinity are left for `Dataset` to name."""
+  key = name.split()[-1]
+  if not np.issubdtype(vectors.dtype, np.floating):
+    advice = f"; give {key}.astype(np.float32)" if vectors.dtype.kind in "biu" else ""
+    raise DataError(
+      None, f"{name} of feature vectors must be float, got {vectors.dtype}{advice}"
+    )
+  most = np.finfo(np.float32).max
+  large = np.flatnonzero(((np.abs(vectors) > most) & np.isfinite(vectors)).any(axis=1))
+  if large.size:
+    raise DataError(
+      None,
+      f"{name} has features above {most:.3g}, the largest number of float32, first in "
+      f"vector {large[0]}; divide them by a constant",
+    )
+  return vectors.astype(np.float32)
+
+
+def _check_spread(vectors: np.ndarray, name: str) -> None:
+  """Raises DataError on features whose differences are lost in float32.
+
+  Models get features less their means. Large numbers with small differences, such as
+  times in seconds since 1970, have to be brought near 0 before they become float32.
+  """
+  if vectors.ndim != 2 or vectors.dtype.itemsize <= np.dtype(np.float32).itemsize:
+    return
+  with np.errstate(invalid="ignore"):  # Of infinity.
+    mean_d, std_d = vectors.mean(axis=0), vectors.std(axis=0)
+    error_d = (vectors - vectors.astype(np.float32)).std(axis=0)
+  # Features that vary by rounding errors of their own computation are constants.
+  varies_d = std_d > _LEAST_SPREAD * np.abs(mean_d)
+  wrong = np.flatnonzero(varies_d & (error_d > _MOST_ERROR * std_d))
+  if wrong.size:
+    first, key = wrong[0], name.split()[-1]
+    raise DataError(
+      None,
+      f"{name} has features whose differences float32 cannot hold, first feature "
+      f"{first}: mean {mean_d[first]:.6g}, standard deviation {std_d[first]:.3g}; "
+      f"subtract {key}.mean(axis=0) from the features of both splits",
+    )
+
+
+def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
+  """Checked images, uint8[number, height, width, channels]."""
   if images.ndim == 3:
     images = images[..., None]
-  if images.ndim == 2 and np.issubdtype(images.dtype, np.floating):
-    with np.errstate(over="ignore"):
-      return images.astype(np.float32)
   if images.dtype == np.uint8:
     return images
   if not np.issubdtype(images.dtype, np.floating):

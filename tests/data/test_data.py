@@ -165,13 +165,43 @@ def with_nan() -> np.ndarray:
       {"test_images": np.zeros((6, 5, 4, 3), np.uint8)},
       r"train images are \[6, 4, 3\] but",
     ),
-    ({"train_images": np.zeros((12, 24), np.uint8)}, r"uint8\[number, height"),
+    *(
+      ({"train_images": np.zeros((12, 24), dtype)}, r"give train_images.astype\(np.float")
+      for dtype in (np.uint8, np.int64, bool)
+    ),
+    ({"train_images": np.zeros((12, 24), "U1")}, "vectors must be float, got <U1$"),
+    ({"train_images": np.full((12, 2), 1e300)}, "features above 3.4e.38, .* vector 0; d"),
+    ({"train_images": np.zeros(12)}, r"got float64\[12\]; one feature is .*\[:, None\]"),
+    ({"train_images": np.zeros((12, 1, 1, 1, 1))}, r"vectors .*, got float64\[12, .*\]$"),
+    (
+      {"train_images": 1.7e9 + np.arange(24.0).reshape(12, 2)},
+      r"first feature 0: mean 1.7e\+09, standard deviation 6.9; subtract train_images.me",
+    ),
     ({"train_images": np.array([{}] * 12)}, "train_images cannot be read: Object"),
   ],
 )
 def test_bad_arrays_are_named(tmp_path, changes, message) -> None:
   with pytest.raises(DataError, match=message):
     load(tmp_path, **changes)
+
+
+def test_feature_vectors_become_float32(tmp_path) -> None:
+  rng = np.random.default_rng(0)
+  vectors = rng.normal(size=(12, 5))
+  vectors[:, 1] = 1.7e9 + 1e7 * vectors[:, 1]  # Times within a year.
+  vectors[:, 2] = 0.1 * 3 + 1e-17 * np.arange(12)  # A constant, to rounding.
+  vectors[:, 3] = 1e-30 * vectors[:, 3]
+  vectors[:, 4] = np.arange(12) == 3
+  for dtype in (np.float64, np.float32, np.float16, np.longdouble):
+    with np.errstate(over="ignore"):
+      values = vectors.astype(dtype)
+    values[~np.isfinite(values)] = 0
+    found = load(tmp_path, train_images=values, test_images=values[:6])
+    np.testing.assert_array_equal(found.train_images, values.astype(np.float32))
+  # Of float32, all is as it is.
+  near = (1.7e9 + np.arange(24.0).reshape(12, 2)).astype(np.float32)
+  found = load(tmp_path, train_images=near, test_images=near[:6])
+  np.testing.assert_array_equal(found.train_images, near)
 
 
 def test_unreadable_files_are_named(tmp_path) -> None:
