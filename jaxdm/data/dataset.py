@@ -62,33 +62,11 @@ class Dataset:
   test_sources: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    _check_text(f"{self.name}: class_names", self.class_names)
+    _check_class_names(f"{self.name}: class_names", self.class_names)
     for split in ("train", "test"):
-      labels = getattr(self, f"{split}_labels")
-      if not getattr(self, f"{split}_sources"):
-        sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
-        object.__setattr__(self, f"{split}_sources", sources)
-      _check_text(f"{self.name}: {split}_sources", getattr(self, f"{split}_sources"))
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
-      kinds = {4: np.dtype(np.uint8), 2: np.dtype(np.float32)}
-      if images.dtype != kinds.get(images.ndim):
-        raise DataError(
-          None,
-          f"{self.name}: {split}_images must be uint8[number, height, width, "
-          "channels], or float32[number, features], got "
-          f"{images.dtype}{list(images.shape)}",
-        )
-      if images.ndim == 2 and not np.isfinite(images).all():
-        row = np.flatnonzero(~np.isfinite(images).all(axis=1))[0]
-        raise DataError(
-          None,
-          f"{self.name}: {split}_images has features that are not finite, first in "
-          f"vector {row}",
-        )
-      if 0 in images.shape[1:]:
-        raise DataError(
-          None, f"{self.name}: {split}_images must have pixels, got {list(images.shape)}"
-        )
+      _check_inputs(f"{self.name}: {split}_images", images)
+      _check_labels(f"{self.name}: {split}_labels", labels, len(self.class_names))
       if len(images) != len(labels):
         raise DataError(
           None,
@@ -96,11 +74,16 @@ class Dataset:
         )
       if not len(labels):
         raise DataError(None, f"{self.name}: {split} split is empty")
-      if labels.min() < 0 or labels.max() >= len(self.class_names):
+      if not getattr(self, f"{split}_sources"):
+        sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
+        object.__setattr__(self, f"{split}_sources", sources)
+      sources = getattr(self, f"{split}_sources")
+      _check_text(f"{self.name}: {split}_sources", sources)
+      if len(sources) != len(labels):
         raise DataError(
           None,
-          f"{self.name}: {split}_labels must be in [0, {len(self.class_names)}), "
-          f"got {labels.min()} to {labels.max()}",
+          f"{self.name}: {split}_sources must be one an example, {len(labels)}, or none, "
+          f"got {len(sources)}",
         )
     if self.train_images.shape[1:] != self.test_images.shape[1:]:
       raise DataError(
@@ -189,8 +172,62 @@ class Dataset:
     )
 
 
+def _check_class_names(name: str, names: Sequence[str]) -> None:
+  """Raises DataError on names that are no text, or equal."""
+  _check_text(name, names)
+  if len(set(names)) < len(names):
+    twice = sorted({text for text in names if names.count(text) > 1})
+    raise DataError(
+      None, f"{name} must differ from each other, got {', '.join(twice)} twice"
+    )
+
+
+def _check_inputs(name: str, images: np.ndarray) -> None:
+  """Raises DataError on what are neither images nor feature vectors."""
+  if not hasattr(images, "dtype"):
+    raise DataError(None, f"{name} must be an array, got {type(images).__name__}")
+  kinds = {4: np.dtype(np.uint8), 2: np.dtype(np.float32)}
+  if images.dtype != kinds.get(images.ndim):
+    raise DataError(
+      None,
+      f"{name} must be uint8[number, height, width, channels], or float32[number, "
+      f"features], got {images.dtype}{list(images.shape)}",
+    )
+  if images.ndim == 2 and not np.isfinite(images).all():
+    row = np.flatnonzero(~np.isfinite(images).all(axis=1))[0]
+    raise DataError(
+      None, f"{name} has features that are not finite, first in vector {row}"
+    )
+  if 0 in images.shape[1:]:
+    raise DataError(None, f"{name} must have pixels, got {list(images.shape)}")
+
+
+def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+  """Raises DataError on labels that are no class numbers."""
+  if not hasattr(labels, "dtype") or labels.ndim != 1:
+    shape = list(np.shape(labels))
+    raise DataError(
+      None,
+      f"{name} must be an array int32[number], got {type(labels).__name__} {shape}",
+    )
+  if labels.dtype.kind not in "biu":
+    raise DataError(
+      None,
+      f"{name} must be integers, got {labels.dtype}; names become numbers by "
+      "numpy.unique(..., return_inverse=True)",
+    )
+  if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+    raise DataError(
+      None,
+      f"{name} must be in [0, {num_classes}), got {labels.min()} to {labels.max()}",
+    )
+
+
 def _check_text(name: str, texts: Sequence[str]) -> None:
-  """Raises DataError on text that cannot be written, which has a lone surrogate."""
+  """Raises DataError on what is no text, or cannot be written: a lone surrogate."""
+  wrong_type = next((text for text in texts if not isinstance(text, str)), None)
+  if wrong_type is not None:
+    raise DataError(None, f"{name} must be text, got {wrong_type!r}")
   try:
     "".join(texts).encode()
   except UnicodeEncodeError as error:

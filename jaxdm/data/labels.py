@@ -70,20 +70,14 @@ def text_of(name: str, array: np.ndarray) -> tuple[str, ...]:
   """Names as text, from an array of text, bytes in UTF-8, or integers.
 
   Raises:
-    DataError: on another kind or shape, bytes that are not UTF-8, or equal names.
+    DataError: on another kind or shape, or bytes that are not UTF-8.
   """
   array = np.asarray(array)
   if array.ndim != 1 or array.dtype.kind not in "USiu":
     raise DataError(
       None, f"{name} must be text [k], got {array.dtype}{list(array.shape)}"
     )
-  names = tuple(str(value) for value in _decode(name, array).tolist())
-  if len(set(names)) < len(names):
-    twice = sorted({text for text in names if names.count(text) > 1})
-    raise DataError(
-      None, f"{name} must differ from each other, got {', '.join(twice)} twice"
-    )
-  return names
+  return tuple(str(value) for value in _decode(name, array).tolist())
 
 
 def _check(name: str, labels: np.ndarray) -> np.ndarray:

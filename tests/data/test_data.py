@@ -204,6 +204,35 @@ def test_feature_vectors_become_float32(tmp_path) -> None:
   np.testing.assert_array_equal(found.train_images, near)
 
 
+VECTORS, NUMBERS = np.zeros((4, 3), np.float32), np.array([0, 1, 1, 0])
+
+
+@pytest.mark.parametrize(
+  "changed, message",
+  [
+    ({"train_labels": NUMBERS * np.nan}, "train_labels must be integers, got float64"),
+    ({"test_labels": NUMBERS + 0.5}, "test_labels must be integers, got float64"),
+    ({"train_labels": NUMBERS[:, None]}, r"train_labels must be .*, got ndarray \[4, 1"),
+    ({"train_labels": [0, 1, 1, 0]}, r"train_labels must be an array int32.*, got list"),
+    ({"train_labels": NUMBERS + 1}, r"train_labels must be in \[0, 2\), got 1 to 2"),
+    ({"train_images": VECTORS.tolist()}, "train_images must be an array, got list"),
+    ({"class_names": ("a", "a")}, "class_names must differ from each other, got a twice"),
+    ({"class_names": (0, 1)}, "class_names must be text, got 0"),
+    (
+      {"test_sources": ("a", "b")},
+      "test_sources must be one an example, 4, or none, got",
+    ),
+  ],
+)
+def test_what_is_no_dataset_is_named(changed, message) -> None:
+  split = {"train_images": VECTORS, "train_labels": NUMBERS}
+  other = {"test_images": VECTORS, "test_labels": NUMBERS}
+  fields = {"name": "mine", "class_names": ("a", "b")} | split | other
+  Dataset(**fields)
+  with pytest.raises(DataError, match=f"^mine: {message}"):
+    Dataset(**fields | changed)
+
+
 def test_unreadable_files_are_named(tmp_path) -> None:
   (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
   np.savez(tmp_path / "y.npz", train_images=np.zeros(3))
