@@ -81,6 +81,12 @@ def stream_of(seed: int) -> Seed:
   return Seed("model", int(seed))
 
 
+def check_seed(seed: int) -> None:
+  """Raises ValueError if a root seed is not in [0, 2**32)."""
+  if not 0 <= seed < 2**32:
+    raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+
+
 def root_key(seed: int) -> Array:
   """The key of a seed: `jax.random.key(seed)` as it is where no JAX option is changed.
 
@@ -90,8 +96,7 @@ def root_key(seed: int) -> Array:
   Raises:
     ValueError: if the seed is not in [0, 2**32).
   """
-  if not 0 <= seed < 2**32:
-    raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+  check_seed(seed)
   data = jnp.asarray([0, seed], jnp.uint32)
   return jax.random.wrap_key_data(data, impl="threefry2x32")
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdm import prng
+from jaxdm.errors import check_count
 from jaxdm.rounding import share_of
 from jaxdm.storage import identity
 
@@ -222,9 +223,19 @@ def random_subsets(
     bool[m, n].
 
   Raises:
-    ValueError: on another alpha.
+    ValueError: on another alpha, one with which subsets are empty or the whole training
+      set, another seed, or a negative number of models.
   """
-  return random_masks(seed, num_train, alpha, np.arange(num_models))
+  count = check_count("num_models", num_models, 0)
+  num_train = check_count("num_train", num_train, 2)
+  prng.check_seed(seed)
+  size = subset_size(num_train, alpha)
+  if not 0 < size < num_train:
+    raise ValueError(
+      f"alpha must give subsets of 1 to {num_train - 1} of the {num_train} examples, got "
+      f"{alpha}, which gives subsets of {size}"
+    )
+  return random_masks(seed, num_train, alpha, np.arange(count))
 
 
 def random_masks(

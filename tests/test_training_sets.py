@@ -135,3 +135,21 @@ def test_all_forms_of_the_same_models_are_accepted() -> None:
 def test_what_is_no_request_for_models_is_named(changed, message) -> None:
   with pytest.raises(ValueError, match=f"^{message}"):
     specs(**changed)
+
+
+@pytest.mark.parametrize(
+  "changed,message",
+  [
+    ({"alpha": 0.01}, "alpha must give subsets of 1 to 5 of the 6 .* subsets of 0"),
+    ({"alpha": 0.99}, "alpha must give subsets of 1 to 5 of the 6 .* subsets of 6"),
+    ({"seed": 2**32}, r"seed must be in \[0, 2\*\*32\), got 4294967296"),
+    ({"num_models": -1}, "num_models must be an integer >= 0, got -1"),
+    ({"num_models": 1.5}, "num_models must be an integer >= 0, got 1.5"),
+    ({"num_train": 1}, "num_train must be an integer >= 2, got 1"),
+  ],
+)
+def test_what_gives_no_random_subsets_is_named(changed, message) -> None:
+  given = {"num_models": 2, "num_train": 6, "alpha": 0.5, "seed": 0}
+  assert training_sets.random_subsets(**given).sum() == 6
+  with pytest.raises(ValueError, match=f"^{message}"):
+    training_sets.random_subsets(**given | changed)

@@ -189,6 +189,11 @@ def _check_inputs(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.n
       masks = as_bool(matrices.as_matrix("masks", masks))
     except ValueError as error:
       raise UserError("masks", str(error).removeprefix("masks ")) from error
+  if not min(masks.shape):
+    raise UserError(
+      "masks",
+      f"must have models and training examples, [m, n], got {list(masks.shape)}",
+    )
   margins = _check_matrix("margins", margins, masks.shape)
   if margins is None:
     raise UserError("margins", "must be float [m, n], of the training examples; got None")
@@ -221,9 +226,27 @@ def _check_matrix(name: str, values: Any, shape: tuple[int, int]) -> Any:
 
 
 def _largest(predicted: Any) -> int:
-  """The largest class, some models at a time."""
-  blocks = (predicted[i : i + _TARGETS] for i in range(0, len(predicted), _TARGETS))
-  return max(int(block.max(initial=0)) for block in blocks)
+  """The largest class, some models at a time; UserError on what is no class."""
+  largest = 0
+  for start in range(0, len(predicted), _TARGETS):
+    block_un = np.asarray(predicted[start : start + _TARGETS])
+    wrong = np.flatnonzero(~_are_whole(block_un).all(axis=1))
+    if wrong.size:
+      row = block_un[wrong[0]]
+      raise UserError(
+        "predicted",
+        "must be integers, the classes that models choose, got "
+        f"{row[~_are_whole(row)][0]} of model {start + wrong[0]}",
+      )
+    largest = max(largest, int(block_un.max(initial=0)))
+  return largest
+
+
+def _are_whole(values: np.ndarray) -> np.ndarray:
+  """Which values are whole numbers."""
+  if values.dtype.kind != "f":
+    return np.ones(values.shape, bool)
+  return np.isfinite(values) & (values == np.floor(values))
 
 
 def _suggest_labels(votes_nk: np.ndarray | None, labels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import warnings
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
 from jaxdm.data.load import load_dataset
+from jaxdm.data.place import Place, place
 from jaxdm.errors import UserError
 from jaxdm.margins import correct_class_margins
 from jaxdm.storage import atomic_io, identity
@@ -27,6 +29,11 @@ from jaxdm.training.trainer import Trainer
 _FOLDER = pathlib.Path(__file__).parent
 _SUFFIX = ".npz"
 _MASKS = ("masks", "held_out_masks")
+# What NumPy and the fields of a problem raise on a damaged file.
+_DAMAGE = (
+  *(EOFError, KeyError, OSError, TypeError, ValueError),
+  *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,12 +203,13 @@ def problem_names() -> list[str]:
   return sorted(path.stem for path in _FOLDER.glob(f"*{_SUFFIX}"))
 
 
-def problem_path(name: str) -> pathlib.Path:
+def problem_path(name: str | os.PathLike[str]) -> Place:
   """The file of a problem of the package, or the path itself if it ends in .npz."""
-  return pathlib.Path(name) if name.endswith(_SUFFIX) else _FOLDER / f"{name}{_SUFFIX}"
+  text = os.fspath(name)
+  return place(text) if text.endswith(_SUFFIX) else _FOLDER / f"{text}{_SUFFIX}"
 
 
-def load_problem(name: str) -> Problem:
+def load_problem(name: str | os.PathLike[str]) -> Problem:
   """Loads trained models and targets, on which scores of any method can be judged.
 
   >>> import jaxdm
@@ -223,9 +231,9 @@ def load_problem(name: str) -> Problem:
   path = problem_path(name)
   if not path.exists():
     names = ", ".join(problem_names())
-    raise UserError("problem", f"must be {names} or a file NAME.npz, got {name!r}")
+    raise UserError("problem", f"must be {names} or a file NAME.npz, got {str(name)!r}")
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
       parts: dict[str, Any] = {key: file[key] for key in file.files}
     digest, text = (bytes(parts.pop(key)).decode() for key in ("digest", "text"))
     parts |= json.loads(text)
@@ -239,6 +247,6 @@ def load_problem(name: str) -> Problem:
     problem = Problem(**parts)
     if problem.digest != digest:
       raise ValueError("it has changed since it was written")
-  except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+  except _DAMAGE as error:
     raise UserError("problem", f"={name}: {path} is damaged: {error}") from error
   return problem

@@ -109,7 +109,8 @@ def test_a_file_comes_back_as_it_was_written(fashion, tmp_path) -> None:
   for path in paths:
     changed.write(path)
   assert paths[0].read_bytes() == paths[1].read_bytes()
-  again = jaxdm.load_problem(str(paths[0]))
+  again = jaxdm.load_problem(paths[0])
+  assert jaxdm.load_problem(str(paths[0])).digest == again.digest
   assert again.digest == changed.digest and again.verdicts == changed.verdicts
   for field in dataclasses.fields(again):
     one, other = (getattr(p, field.name) for p in (again, changed))
@@ -131,5 +132,8 @@ def test_a_changed_file_is_refused(fashion, tmp_path) -> None:
   pathlib.Path(bad).write_bytes(good.read_bytes()[:-100])
   with pytest.raises(jaxdm.UserError, match="bad.npz is damaged"):
     jaxdm.load_problem(str(bad))
+  bad.write_bytes(b"")
+  with pytest.raises(jaxdm.UserError, match="bad.npz is damaged"):
+    jaxdm.load_problem(bad)
   with pytest.raises(jaxdm.UserError, match=r"problem must be .*fashion.*, got 'no'"):
     jaxdm.load_problem("no")
