@@ -269,10 +269,20 @@ def removal_masks(num_train: int, examples: list[np.ndarray]) -> np.ndarray:
 def relabel(
   labels: np.ndarray, examples: list[np.ndarray], new_labels: list[np.ndarray]
 ) -> np.ndarray:
-  """Copies of the labels, each with some of them changed, int[m, n] of their type."""
+  """Copies of the labels, each with some of them changed, int[m, n] of their type.
+
+  Raises:
+    ValueError: on a new label that the type of the labels cannot hold.
+  """
   labels_mn = np.tile(np.asarray(labels), (len(examples), 1))
   for row, (indices, values) in enumerate(zip(examples, new_labels, strict=True)):
     labels_mn[row, indices] = values
+    wrong = np.asarray(values)[labels_mn[row, indices] != values]
+    if wrong.size:
+      raise ValueError(
+        f"labels are of dtype {labels_mn.dtype}, which cannot hold the new label "
+        f"{wrong[0]}; give labels of a larger type, such as labels.astype(int)"
+      )
   return labels_mn
 
 

@@ -13,6 +13,7 @@ from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.errors import UserError
+from jaxdm.lasso import matrices
 
 
 def runner_up_class(base_logits_rtk: np.ndarray, target_labels: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ def find_label_flips(
     labels: int[n], of the training examples.
     target_labels: int[t].
     new_labels: int[t], one new label a target, or int[t, n], one for every target and
-      example.
+      example: among the classes of `labels` and `target_labels`.
     targets: see `find_removals`.
     config: see `find_removals`.
     base_margins: see `find_removals`.
@@ -153,36 +154,53 @@ def find_label_flips(
     One Verdict a method and target; `k` counts relabelled examples.
 
   Raises:
-    ValueError: see `find_removals`; and on a new label that an example has already.
+    ValueError: see `find_removals`; and on new labels that are not classes, or that an
+      example has already.
   """
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
   target_ids = search_inputs.choose_targets(inputs, targets, config)
-  new_labels = new_labels if hasattr(new_labels, "shape") else np.asarray(new_labels)
-  _check_new_labels(new_labels, inputs, target_ids)
+  new_labels = _as_new_labels(new_labels, inputs, target_ids)
   cases = search_inputs.cases_of(scores, inputs, target_ids, config, same_class=True)
   edit = relabel_first(inputs.labels, new_labels)
   train = TrainChanges(retrain, edit, len(inputs.target_labels))
   return search(cases, train, config, inputs.base, budget=budget, progress=progress)
 
 
-def _check_new_labels(
+def _as_new_labels(
   new_labels: Any, inputs: search_inputs.SearchInputs, targets: np.ndarray
-) -> None:
-  """Raises ValueError where a target's class would keep its label."""
+) -> matrices.Matrix:
+  """New labels of one axis or two, checked where the search of some targets needs them.
+
+  Raises:
+    ValueError: on another shape, numbers that are not classes, or the label that an
+      example of a target's class has.
+  """
+  values = matrices.as_real("new_labels", new_labels)
   t, n = len(inputs.target_labels), len(inputs.labels)
-  if tuple(new_labels.shape) not in ((t,), (t, n)):
+  if tuple(values.shape) not in ((t,), (t, n)):
     raise ValueError(
-      f"new_labels must be [t] = [{t}] or [t, n] = [{t}, {n}], got "
-      f"{list(new_labels.shape)}"
+      f"new_labels must be [t] = [{t}] or [t, n] = [{t}, {n}], got {list(values.shape)}"
     )
+  if values.dtype.kind == "b":
+    raise ValueError("new_labels must be integers, got bool; give class numbers")
+  largest = max(int(inputs.labels.max()), int(inputs.target_labels.max()))
+  largest = min(largest, int(np.iinfo(inputs.labels.dtype).max))
   for target in targets:
     own = inputs.target_labels[target]
-    [new_label] = new_labels[np.array([target])]
+    [new_label] = np.asarray(values[np.array([target])])
     of_class = np.broadcast_to(new_label, (n,))[inputs.labels == own]
+    are_whole = np.trunc(of_class) == of_class
+    wrong = of_class[~(are_whole & (of_class >= 0) & (of_class <= largest))]
+    if wrong.size:
+      raise ValueError(
+        f"new_labels of target {target} must be integers in [0, {largest}], the range of "
+        f"labels and target_labels, got {wrong[0]}"
+      )
     if (of_class == own).any():
       raise ValueError(
         f"new_labels of target {target} must differ from its class, {own}, for examples "
         "of that class"
       )
+  return values

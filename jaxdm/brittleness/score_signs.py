@@ -68,7 +68,7 @@ def _class_means(
   sums_kn = np.zeros((len(classes), num_train))
   for start in range(0, num_targets, _TILE_TARGETS):
     part = slice(start, start + _TILE_TARGETS)
-    tile_un = scores_tn[part]
+    tile_un = np.asarray(scores_tn[part])
     if np.isnan(tile_un).any():
       raise ValueError(f"scores of {method} contain NaN")
     for i, k in enumerate(classes):

@@ -192,6 +192,9 @@ def named_scores(
   Args:
     scores: see `find_removals`.
     num_train: n.
+
+  Raises:
+    ValueError: if there are no methods, or scores are not real numbers.
   """
   by_name = scores if isinstance(scores, Mapping) else {"scores": scores}
   if not by_name:
@@ -199,8 +202,6 @@ def named_scores(
   for name, one in by_name.items():
     if isinstance(one, Datamodels):
       yield name, one.weights_tn, one.predict(np.ones(num_train, bool))
-    elif hasattr(one, "shape"):
-      yield name, one, None
     else:
       yield name, matrices.as_real(f"scores of {name}", one), None
 

@@ -169,7 +169,7 @@ def _as_array(name: str, values: Any) -> np.ndarray:
   try:
     array = np.asarray(values)
     return array.astype(np.float64) if array.dtype.kind in "OV" else array
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, RuntimeError) as error:  # The last is PyTorch's.
     raise ValueError(f"{name} must hold real numbers: {error}") from error
 
 
