@@ -65,8 +65,8 @@ def find_removals(
     retrain: trains models (see `retraining.Retrain`).
     labels: int[n], of the training examples.
     target_labels: int[t].
-    targets: indices of the targets to search; None: `config.num_targets` of them, drawn
-      from those that models on all data get right.
+    targets: indices of the targets to search, or bool[t], which selects them; None:
+      `config.num_targets` of them, drawn from those that models on all data get right.
     config: settings of the search and of the verification.
     base_margins: real[r, t], margins of models trained on all data, 8 or more where the
       skewness of margins is to be known; None: 16 are trained.

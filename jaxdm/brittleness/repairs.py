@@ -146,8 +146,8 @@ def find_repairs(
     retrain: see `find_removals`.
     labels: int[n], of the training examples, of two classes or more.
     target_labels: int[t], the classes that are right.
-    targets: indices of the targets to repair; None: `config.num_targets` of them, drawn
-      from those that models on all data get wrong.
+    targets: indices of the targets to repair, or bool[t], which selects them; None:
+      `config.num_targets` of them, drawn from those that models on all data get wrong.
     config: see `find_removals`; `max_share` is a share of the target's class.
     change: 'removal': the examples are left out. 'relabel': they stay, with the label of
       the target's class; they are chosen from the other classes.

@@ -87,7 +87,7 @@ def choose_targets(
 
   Raises:
     UserError: if models on all data get no target right, or a requested one wrong.
-    ValueError: on a target out of range.
+    ValueError: on targets that are not indices in range, or bool[t].
   """
   return _choose(
     inputs.base_margins_rt,
@@ -105,7 +105,7 @@ def choose_wrong_targets(
 
   Raises:
     UserError: if models on all data get no target wrong, or a requested one right.
-    ValueError: on a target out of range.
+    ValueError: on targets that are not indices in range, or bool[t].
   """
   return _choose(
     -inputs.base_margins_rt,
@@ -128,7 +128,7 @@ def _choose(
 
   Args:
     margins_rt: of models on all data, or negated.
-    targets: the requested ones; None: a sample.
+    targets: indices of the requested ones, or bool[t]; None: a sample.
     config: of the sample.
     none: the end of the error if no target has a positive margin.
     others: the end of the error if some requested targets have none.
@@ -138,15 +138,32 @@ def _choose(
     if not sample.size:
       raise UserError(None, f"models on all data get {none}")
     return sample
-  indices, count = np.unique(np.asarray(targets, int)), margins_rt.shape[1]
-  outside = indices[(indices < 0) | (indices >= count)]
-  if outside.size:
-    raise ValueError(f"targets must be in [0, {count}), got {outside.tolist()}")
+  indices = _as_indices(targets, margins_rt.shape[1])
   unfit = indices[~right_targets(margins_rt)[indices]]
   if unfit.size:
     text = others.format(unfit.tolist())
     raise UserError("targets", f": models on all data get {text}")
   return indices
+
+
+def _as_indices(targets: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+  """Which of so many targets are requested, int[u], ascending.
+
+  Raises:
+    ValueError: on anything but integers in [0, count), or bool[count].
+  """
+  values = np.asarray(targets)
+  if values.dtype == bool and values.shape == (count,):
+    return np.flatnonzero(values)
+  if values.ndim > 1 or (values.size and values.dtype.kind not in "iu"):
+    raise ValueError(
+      f"targets must be indices, integers in [0, {count}), or bool [{count}], which "
+      f"selects; got {values.dtype} {list(values.shape)}"
+    )
+  outside = np.unique(values[(values < 0) | (values >= count)])
+  if outside.size:
+    raise ValueError(f"targets must be in [0, {count}), got {outside.tolist()}")
+  return np.unique(values).astype(int)
 
 
 def cases_of(

@@ -75,8 +75,14 @@ def test_targets_that_are_named_are_searched_once_and_must_be_right() -> None:
 
   assert chosen([3, 0, 3]) == [0, 3] and chosen(np.array([1])) == [1]
   assert len(chosen(None)) == 2 and set(chosen(None)) < {0, 1, 3}
+  assert chosen(np.array([3, 0], np.uint8)) == [0, 3] and chosen([]) == []
+  assert chosen([True, False, False, True]) == [0, 3]
+  assert chosen(np.array([False, True, False, False])) == [1]
   with pytest.raises(ValueError, match=r"\[0, 4\), got \[-1, 4\]"):
     chosen([4, 0, -1])
+  for wrong in ([2.7], [1.0], ["1"], [True, False], [[0, 1]], np.eye(2) > 0):
+    with pytest.raises(ValueError, match=r"targets must be indices, .* or bool \[4\]"):
+      chosen(wrong)
   with pytest.raises(ValueError, match=r"models on all data get \[2\] wrong"):
     chosen([2, 3])
 
