@@ -139,8 +139,7 @@ def main(run: Run) -> dict[str, Any]:
   base_margins_rt = base_models.load(run).margins_rt
   data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base_margins_rt, search, compare)
-  shape = len(data.test_labels), len(data.train_labels)
-  others = score_files.load(run.workdir.places, shape)
+  others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:
     announce(run, STAGE, len(others), len(targets))

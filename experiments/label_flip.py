@@ -34,7 +34,7 @@ def main(run: Run) -> dict[str, Any]:
   search, compare = run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base.margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
-  others = score_files.load(run.workdir.places, shape)
+  others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:
     extra = len(others) + (run.networks is not None)

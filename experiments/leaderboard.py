@@ -25,7 +25,6 @@ from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
 from experiments.runtime import leaderboard_page, program, progress_bar, score_files
 from jaxdm import devices
-from jaxdm.brittleness.cases import make_cases
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.summary import summarise
 from jaxdm.datamodels.evaluate import evaluate_scores
@@ -60,26 +59,14 @@ def named_scores(problem: Problem) -> dict[str, np.ndarray]:
   Raises:
     UserError: on files that do not hold scores of the problem, or of the wrong sign.
   """
-  shape = len(problem.target_labels), len(problem.labels)
   scores = {}
   for text in score_files.SCORES.value or ():
     name, equals, path = text.partition("=")
     name, path = (name, path) if equals else (pathlib.Path(text).stem, text)
     if not name or not path or name in scores or pathlib.Path(name).name != name:
       raise UserError("scores", f"must be NAME=FILE.npy with other names, got {text!r}")
-    scores[name] = np.asarray(score_files.read(name, path, shape))
-    try:
-      make_cases(
-        name,
-        scores[name],
-        problem.targets,
-        problem.labels,
-        problem.target_labels,
-        config=problem.search,
-        same_class=False,
-      )
-    except ValueError as error:
-      raise UserError("scores", f": {error}") from error
+    labels = problem.labels, problem.target_labels
+    scores[name] = np.asarray(score_files.read(name, path, *labels))
   if not scores:
     raise UserError("scores", "is needed: NAME=FILE.npy")
   return scores

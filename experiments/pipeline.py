@@ -48,8 +48,7 @@ def main(run: Run) -> None:
 
 def _announce_searches(run: Run) -> None:
   """Adds what the searches may cost to what is said after the first steps of training."""
-  shape = len(run.dataset.test_labels), len(run.dataset.train_labels)
-  others = len(score_files.load(run.workdir.places, shape))
+  others = len(score_files.load(run.workdir.places, run.dataset))
   brittleness.announce(run, brittleness.STAGE, others)
   if not LABEL_FLIP.value:
     return
@@ -58,7 +57,7 @@ def _announce_searches(run: Run) -> None:
     f"{label_flip.STAGE} first trains the models on all examples again, with gradients, "
     "for relabel scores, which are not timed yet"
   )
-  run.announce(lambda *_: again, shape[1])
+  run.announce(lambda *_: again, len(run.dataset.train_labels))
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, score_files))

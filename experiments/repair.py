@@ -60,9 +60,7 @@ def main(run: Run) -> dict[str, Any]:
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, _compare(run)
   targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)
-  others = score_files.load(
-    run.workdir.places, (len(data.test_labels), len(data.train_labels))
-  )
+  others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:
     print(base_models.LABEL_FIRST)

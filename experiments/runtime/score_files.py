@@ -7,6 +7,8 @@ from absl import flags
 
 from experiments.runtime.places import Places
 from jaxdm.attribution.registry import METHODS
+from jaxdm.brittleness.score_signs import check_sign
+from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import identity
 
@@ -21,12 +23,12 @@ SCORES = flags.DEFINE_multi_string(
 _PREFIX = "scores "  # Of their names among the places.
 
 
-def load(places: Places, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+def load(places: Places, data: Dataset) -> dict[str, np.ndarray]:
   """The scores in files, by name, mapped into memory.
 
   Args:
     places: of a workdir.
-    shape: (t, n), of each file.
+    data: the training examples and targets that they are for.
 
   Raises:
     UserError: on a name that is taken, or a file that does not hold such scores.
@@ -42,7 +44,8 @@ def load(places: Places, shape: tuple[int, int]) -> dict[str, np.ndarray]:
       raise UserError("scores", f": the name {name} is given twice")
     paths_given[name] = path
   paths = places.find_all(_PREFIX, paths_given)
-  return {name: read(name, path, shape) for name, path in paths.items()}
+  labels = data.train_labels, data.test_labels
+  return {name: read(name, path, *labels) for name, path in paths.items()}
 
 
 def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -51,17 +54,24 @@ def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   return {"scores": digests} if digests else {}
 
 
-def read(name: str, path: str, shape: tuple[int, int]) -> np.ndarray:
+def read(
+  name: str, path: str, labels: np.ndarray, target_labels: np.ndarray
+) -> np.ndarray:
   """The scores in one file, mapped into memory; never a pickle.
+
+  All of them are read once, some targets at a time, to check them.
 
   Args:
     name: of the method.
     path: of the file.
-    shape: (t, n).
+    labels: int[n], of the training examples.
+    target_labels: int[t].
 
   Raises:
-    UserError: if the file does not hold such scores.
+    UserError: if the file does not hold scores for these examples and targets, or they
+      are not finite or of the wrong sign.
   """
+  shape = len(target_labels), len(labels)
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except Exception as error:  # NumPy parses the header as Python, and so fails.
@@ -78,4 +88,8 @@ def read(name: str, path: str, shape: tuple[int, int]) -> np.ndarray:
     )
   if array.dtype.kind not in "fiu":
     raise UserError("scores", f": {name}={path} must hold numbers, got {array.dtype}")
+  try:
+    check_sign(name, array, labels, target_labels)
+  except UserError as error:
+    raise UserError("scores", f": {name}={path}: {error}") from error
   return array

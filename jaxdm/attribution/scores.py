@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdm.errors import UserError
 from jaxdm.typing import Array
 
 _TILE_TARGETS = 1024
+# Sums of larger ones over examples or targets may overflow. Not a Python float, which
+# comparisons would round to the type of the scores.
+_LARGEST = np.float64(1e300)
 
 
 class ScoreRows:
@@ -48,6 +52,28 @@ class Term(NamedTuple):
   train_rows: Array
   target_rows: Array
   unit: Array | float = 1.0
+
+
+def check_finite(scores_un: np.ndarray, first: int = 0, method: str = "") -> None:
+  """Checks that scores are finite numbers, so that they can be compared and summed.
+
+  Args:
+    scores_un: real, of some targets.
+    first: the number of the first of these targets, for the error.
+    method: names the scores in the error.
+
+  Raises:
+    UserError: on scores that are not finite, or above 1e300 in size.
+  """
+  if not scores_un.size or -_LARGEST <= scores_un.min() <= scores_un.max() <= _LARGEST:
+    return
+  [target, example] = np.argwhere(~(np.abs(scores_un) <= _LARGEST))[0]
+  raise UserError(
+    "scores",
+    f"{f'of {method} ' if method else ''}must be finite, and at most {_LARGEST:g} in "
+    f"size, got {scores_un[target, example]} for target {first + target} and training "
+    f"example {example}; give another number there, such as the target's mean score",
+  )
 
 
 def add_scores(total_tn: np.ndarray, terms: Sequence[Term]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm.attribution.scores import check_finite
 from jaxdm.audits import estimates, tallies
 from jaxdm.audits.estimates import Estimate
 from jaxdm.datamodels.inputs import as_bool, some
@@ -276,8 +277,7 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
   sums, t = np.zeros((2, 4, n)), matrix.shape[0]
   for start in range(0, t, _TARGETS):
     block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
-    if not np.isfinite(block_un).all():
-      raise UserError("scores", "must be finite")
+    check_finite(block_un, start)
     for side, part_un in zip(sums, (block_un, -block_un), strict=True):
       side += [(np.maximum(part_un, 0) ** power).sum(axis=0) for power in (1, 2, 3, 4)]
   return estimates.total(t, sums[0]), estimates.total(t, sums[1])

@@ -120,9 +120,9 @@ def make_cases(
     Cases whose rankings have at most `largest_change` examples.
 
   Raises:
-    UserError: on a target with no example to choose from.
-    ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
-      of range.
+    UserError: on scores that are not finite or of the wrong sign; a target with no
+      example to choose from.
+    ValueError: on scores of another shape; a target out of range.
   """
   check_scores(method, scores_tn, targets, labels, target_labels)
   cases = []
@@ -188,8 +188,8 @@ def check_scores(
     target_labels: int[t].
 
   Raises:
-    ValueError: on scores of another shape, of the wrong sign, or with NaN; a target out
-      of range.
+    UserError: on scores that are not finite or of the wrong sign.
+    ValueError: on scores of another shape; a target out of range.
   """
   expected = (len(target_labels), len(labels))
   if tuple(scores_tn.shape) != expected:

@@ -78,9 +78,9 @@ def find_removals(
     One Verdict a method and target.
 
   Raises:
-    UserError: if models on all data get the asked targets wrong.
-    ValueError: on scores of another shape or of the wrong sign, or margins that are not
-      as `retrain` promises.
+    UserError: if models on all data get the asked targets wrong; on scores that are not
+      finite or of the wrong sign.
+    ValueError: on scores of another shape, or margins that are not as `retrain` promises.
   """
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress

@@ -1,5 +1,7 @@
 """Which scores are called wrong, against SciPy and known answers."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -7,6 +9,7 @@ import scipy.stats
 
 from jaxdm.brittleness import cases
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.errors import UserError
 
 
 @pytest.mark.parametrize("more,refused", [(0.8, True), (1.25, False)])
@@ -73,5 +76,21 @@ def test_scores_without_noise_have_a_sign_too() -> None:
   options = {"config": SearchConfig(), "same_class": False}
   for scores in (own, 0 * own):
     assert len(cases.make_cases("m", scores, targets, labels, targets, **options)) == 6
-  with pytest.raises(ValueError, match="wrong sign"):
-    cases.make_cases("m", -own, targets, labels, targets, **options)
+  for unit in (1, 1e-300, 1e299):
+    with pytest.raises(UserError, match="^scores of m have the wrong sign: .*negate"):
+      cases.make_cases("m", -own * unit, targets, labels, targets, **options)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e301])
+def test_scores_that_are_not_finite_are_named(value, dtype) -> None:
+  with np.errstate(over="ignore"):
+    value = dtype(value)
+  scores = np.zeros((6, 6), dtype)
+  scores[4, 2] = value
+  given = np.arange(6), np.arange(6) % 2, np.arange(6) % 2
+  text = re.escape(f"got {value} for target 4 and training example 2; give")
+  with pytest.raises(UserError, match=f"scores of m must be .*{text}") as caught:
+    cases.make_cases("m", scores, *given, config=SearchConfig(), same_class=False)
+  assert caught.value.setting == "scores"

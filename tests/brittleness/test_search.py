@@ -293,7 +293,7 @@ def test_bad_scores_and_settings_are_named() -> None:
   }
   with pytest.raises(ValueError, match=r"\[t, n\] = \(1, 4\)"):
     make_cases("m", np.zeros((4, 1)), **kwargs)
-  with pytest.raises(ValueError, match="NaN"):
+  with pytest.raises(ValueError, match="m must be finite"):
     make_cases("m", np.full((1, 4), np.nan), **kwargs)
   with pytest.raises(ValueError, match=r"targets must be in \[0, 1\), got \[3\]"):
     make_cases("m", np.zeros((1, 4)), **kwargs | {"targets": np.array([3])})
@@ -366,7 +366,7 @@ def test_scores_are_read_a_tile_of_targets_at_a_time(monkeypatch) -> None:
   for target, example in ((0, 39), (22, 0), (14, 7)):
     bad = scores.copy()
     bad[target, example] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="m must be finite"):
       make_cases("m", ReadByTarget(bad), **kwargs)
 
 

@@ -22,6 +22,8 @@ TOY_OF_VECTORS = {
   if name not in ("train_per_class", "test_per_class", "width", "priors")
 } | {"epochs": "20", "batch_size": "12", "methods": "datamodel,influence,pixels,random"}
 
+LABELS = np.arange(48) % 2
+
 
 def head(num_classes: int) -> nn.Module:
   """A factory for --network."""
@@ -159,6 +161,14 @@ def test_what_does_not_fit_vectors_is_refused(vectors, tmp_path, given, message)
     ("a=none.npy", "--scores: a=.*none.npy is not a whole .npy file"),
     ("a=small.npy", r"must be \[targets, training examples\] = \[16, 48\], got \[3, 4\]"),
     ("a=text.npy", "must hold numbers"),
+    *(
+      (f"a={name}.npy", f"^error: --scores: a=.*{name}.npy: scores of a {message}")
+      for name, message in (
+        ("opposite", "have the wrong sign: .*; negate them"),
+        ("nan", "must be finite, .* got nan for target 9 and training example 3; give"),
+        ("inf", "must be finite, .* got inf for target 9 and training example 3; give"),
+      )
+    ),
   ],
 )
 def test_files_that_hold_no_scores_are_refused(
@@ -167,6 +177,11 @@ def test_files_that_hold_no_scores_are_refused(
   folder, _ = done
   np.save(tmp_path / "small.npy", np.zeros((3, 4)))
   np.save(tmp_path / "text.npy", np.full((16, 48), "a"))
+  np.save(tmp_path / "opposite.npy", -1.0 * (np.arange(16)[:, None] % 2 == LABELS))
+  for value in (np.nan, np.inf):
+    scores_tn = np.zeros((16, 48), np.float32)
+    scores_tn[9, 3] = value
+    np.save(tmp_path / f"{value}.npy", scores_tn)
   monkeypatch.chdir(tmp_path)
   with pytest.raises(SystemExit, match=message):
     start(brittleness.PROGRAM, folder, toy={}, chunk="4", scores=[scores])

@@ -61,8 +61,8 @@ def test_a_row_has_the_lds_of_the_held_out_models(problem, scores, tmp_path) -> 
   [
     (lambda x: x.T, r"--scores: mine=.* = \[120, 200\], got \[200, 120\]; transpose it"),
     (lambda x: x[:, :-1], r"--scores: mine=.* = \[120, 200\], got \[120, 199\]$"),
-    (lambda x: -x, "--scores: scores of mine have the wrong sign"),
-    (lambda x: x * np.nan, "--scores: scores of mine contain NaN"),
+    (lambda x: -x, "--scores: mine=.*mine.npy: scores of mine have the wrong sign"),
+    (lambda x: x * np.nan, "--scores: mine=.*mine.npy: scores of mine must be finite"),
     (lambda x: np.argsort(x).astype("U9"), "--scores: mine=.* must hold numbers"),
   ],
 )

@@ -110,7 +110,7 @@ def test_methods_are_told_apart_and_datamodels_are_scores() -> None:
   "change,message",
   [
     ({"scores": WEIGHTS[:, :-1]}, r"must be \[t, n\]"),
-    ({"scores": np.full((3, 30), np.nan)}, "NaN"),
+    ({"scores": np.full((3, 30), np.nan)}, "must be finite"),
     ({"scores": {}}, "at least one"),
     ({"labels": LABELS.astype(str)}, "vector of integers"),
     ({"labels": LABELS - 1}, "must be >= 0"),
