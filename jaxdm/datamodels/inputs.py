@@ -9,11 +9,15 @@ from jaxdm import margins as margins_lib
 from jaxdm import training_sets
 from jaxdm.datamodels import posterior
 from jaxdm.datamodels.priors import Prior
+from jaxdm.errors import UserError
 from jaxdm.lasso import design, matrices
 from jaxdm.margins import Margins
 from jaxdm.storage import polling, store
 
 _AT_ONCE = 2**28
+_BLOCK_ROWS = 4096
+# Weights are float32: of margins far beyond these they would be infinite, or 0.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 def some(numbers: np.ndarray) -> str:
@@ -78,7 +82,8 @@ def check_models(
   Models are masks of bool, margins, and weights as `matrices.as_weights`.
 
   Raises:
-    ValueError: on what cannot be fitted.
+    UserError: on margins in a unit in which float32 cannot hold weights.
+    ValueError: on what else cannot be fitted.
   """
   masks = matrices.as_matrix("masks", masks_mn)
   margins = _as_margins(margins_mt)
@@ -98,7 +103,27 @@ def check_models(
     raise ValueError(f"margins of {bad.size} models are not finite: rows {some(bad)}")
   lacks_margins_t = np.ones(margins.shape[1], bool)
   lacks_margins_t[targets] = False
+  _check_scale(margins, targets)
   return matrices.take_rows(masks, rows), margins, weights_m, lacks_margins_t
+
+
+def _check_scale(margins_mt: Margins, targets: np.ndarray) -> None:
+  """Raises UserError unless float32 can hold what is fitted to the margins of targets."""
+  low_u, high_u = np.full(len(targets), np.inf), np.full(len(targets), -np.inf)
+  for start in range(0, len(margins_mt), _BLOCK_ROWS):
+    part_mu = margins_mt[start : start + _BLOCK_ROWS][:, targets].astype(np.float64)
+    low_u = np.minimum(low_u, part_mu.min(axis=0))
+    high_u = np.maximum(high_u, part_mu.max(axis=0))
+  size_u, range_u = np.maximum(-low_u, high_u), high_u / 2 - low_u / 2
+  wrong = (size_u > _LARGEST) | ((range_u > 0) & (range_u < _SMALLEST))
+  if wrong.any():
+    first = int(np.argmax(wrong))
+    raise UserError(
+      "margins",
+      f"must be at most {_LARGEST:g} in size and differ by {_SMALLEST:g} or more, since "
+      f"weights are float32; those of target {targets[first]} are from {low_u[first]:g} "
+      f"to {high_u[first]:g}: divide them by their standard deviation",
+    )
 
 
 def _as_margins(margins_mt: Any) -> Margins:

@@ -220,6 +220,15 @@ WRONG_OF_DATAMODELS = [
   ({"margins": OUTCOMES[:59, 0]}, "masks have 60 rows, margins 59"),
   ({"margins": [["a"]] * 60}, "margins must hold real numbers, got dtype <U1"),
   ({"margins": [np.nan] * 60}, "margins of 60 models are not finite: rows 0, 1"),
+  (
+    {"margins": OUTCOMES * 1e45},
+    "margins must be at most 1e+30 in size and differ by 1e",
+  ),
+  (
+    {"margins": OUTCOMES * 1e-60},
+    "margins must be at most 1e+30 in size and differ by 1",
+  ),
+  ({"margins": OUTCOMES * [1, 1e-60, 1]}, "margins must be at most 1e+30 in size and di"),
   ({"candidates": [priors.Prior()]}, "candidates must map names to Prior, got list"),
   ({"candidates": {"x": 0}}, "candidates must map names to Prior, got int as 'x'"),
   (
@@ -244,6 +253,15 @@ def test_what_fit_datamodels_cannot_use_is_refused_in_one_line(given, message) -
   with pytest.raises(ValueError) as caught:
     jaxdm.fit_datamodels(masks, margins, **arguments)
   assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", [2.0**90, 2.0**-90])
+def test_margins_in_units_that_float32_holds_give_weights_in_these_units(unit) -> None:
+  expected = jaxdm.fit_datamodels(MASKS, OUTCOMES, config=CONFIG).weights_tn
+  found = jaxdm.fit_datamodels(MASKS, OUTCOMES * unit, config=CONFIG).weights_tn
+  np.testing.assert_allclose(found / unit, expected, rtol=1e-6)
+  constant = np.concatenate([OUTCOMES, 0 * OUTCOMES[:, :1] + 1e-60], axis=1)
+  assert (jaxdm.fit_datamodels(MASKS, constant, config=CONFIG).weights_tn[3] == 0).all()
 
 
 def test_predictions_of_other_masks_are_refused_in_one_line() -> None:
