@@ -1,10 +1,25 @@
 """The settings of a search."""
 
 import dataclasses
-from typing import Literal
+import math
+import numbers
+from typing import Any, Literal, get_args
 
 from jaxdm.brittleness.verification import MOST_SKEWNESS, SequentialTest
 from jaxdm.errors import UserError
+
+SizeLaw = Literal["grid", "surrogate"]
+# The levels of a test are simulated for as many models as may verify one size.
+_MOST_VERIFY_SEEDS = 1000
+# The smallest and largest value of every setting that is an integer, in words too.
+_INTEGERS: dict[str, tuple[int, float, str]] = {
+  "num_sizes": (1, math.inf, ">= 1"),
+  "search_models": (1, math.inf, ">= 1"),
+  "verify_seeds": (2, _MOST_VERIFY_SEEDS, f"in [2, {_MOST_VERIFY_SEEDS}]"),
+  "max_verifications": (1, math.inf, ">= 1"),
+  "num_targets": (1, math.inf, ">= 1"),
+  "seed": (0, 2**32 - 1, "in [0, 2**32)"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +39,9 @@ class SearchConfig:
     num_sizes: Number of sizes to try.
     search_models: Largest number of models that are trained to choose the first size to
       verify, for each target and method.
-    verify_seeds: Largest number of new models that are trained to verify one size.
-      Verification stops earlier if the result is clear (`verification.SequentialTest`).
+    verify_seeds: Largest number of new models that are trained to verify one size, up to
+      1000. Verification stops earlier if the result is clear
+      (`verification.SequentialTest`).
     max_verifications: Largest number of sizes to verify for each target and method. Each
       size is smaller than the one before, and chosen from the margins of all models
       trained so far.
@@ -37,7 +53,7 @@ class SearchConfig:
   """
 
   max_share: float = 0.25
-  size_law: Literal["grid", "surrogate"] = "grid"
+  size_law: SizeLaw = "grid"
   num_sizes: int = 40
   search_models: int = 8
   verify_seeds: int = 16
@@ -47,13 +63,19 @@ class SearchConfig:
   seed: int = 0
 
   def __post_init__(self) -> None:
+    for name in ("max_share", "confidence"):
+      if not _is_a(numbers.Real, getattr(self, name)):
+        raise UserError(name, f"must be a number, got {getattr(self, name)!r}")
     if not 0 < self.max_share < 1:
       raise UserError("max_share", f"must be in (0, 1), got {self.max_share}")
-    least = {"num_sizes": 1, "search_models": 1, "verify_seeds": 2}
-    least |= {"max_verifications": 1, "num_targets": 1}
-    for name, low in least.items():
-      if getattr(self, name) < low:
-        raise UserError(name, f"must be >= {low}, got {getattr(self, name)}")
+    if self.size_law not in get_args(SizeLaw):
+      raise UserError("size_law", f"must be grid or surrogate, got {self.size_law!r}")
+    for name, (low, high, accepted) in _INTEGERS.items():
+      value = getattr(self, name)
+      if not _is_a(numbers.Integral, value):
+        raise UserError(name, f"must be an integer {accepted}, got {value!r}")
+      if not low <= value <= high:
+        raise UserError(name, f"must be {accepted}, got {value}")
     _ = self.test()  # Checks the confidence.
 
   @property
@@ -66,3 +88,8 @@ class SearchConfig:
     return SequentialTest(
       most=self.verify_seeds, confidence=self.confidence, skewness=skewness
     )
+
+
+def _is_a(kind: type[Any], value: object) -> bool:
+  """Whether a value is a number of a kind; bool is none."""
+  return isinstance(value, kind) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from jaxdm import prng
 from jaxdm.errors import UserError
 
 _SIMULATIONS = 200_000
+_BLOCK_NUMBERS = 2**21  # That are simulated at a time.
 # The first look is after 3 models, and each one has a quarter more than the one before.
 _LEAST_MODELS = 3
 _GROWTH = 1.25
@@ -104,14 +105,25 @@ class SequentialTest:
 def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> float:
   """The level at the last look, so that all looks together have 1 - confidence."""
   rng = prng.generator_for(0, "sequential-test")
-  shape = _SIMULATIONS, looks[-1]
-  if skewness:
-    gamma = 4 / skewness**2
-    values = rng.standard_gamma(gamma, shape) - gamma
-  else:
-    values = rng.standard_normal(shape)
-  totals, squares = values.cumsum(axis=1), (values**2).cumsum(axis=1)
-  least, open_tests = np.ones(_SIMULATIONS), np.ones(_SIMULATIONS, bool)
+  size = max(1, _BLOCK_NUMBERS // looks[-1])
+  parts = []
+  for start in range(0, _SIMULATIONS, size):
+    # A generator draws the same numbers in parts as at once.
+    shape = min(size, _SIMULATIONS - start), looks[-1]
+    if skewness:
+      gamma = 4 / skewness**2
+      values_sm = rng.standard_gamma(gamma, shape) - gamma
+    else:
+      values_sm = rng.standard_normal(shape)
+    parts.append(_least_levels(values_sm, looks))
+  error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
+  return float(np.quantile(np.concatenate(parts), 1 - confidence - 2 * error))
+
+
+def _least_levels(values_sm: np.ndarray, looks: tuple[int, ...]) -> np.ndarray:
+  """The levels at the last look at which simulated margins would just pass, float[s]."""
+  totals, squares = values_sm.cumsum(axis=1), (values_sm**2).cumsum(axis=1)
+  least, open_tests = np.ones(len(values_sm)), np.ones(len(values_sm), bool)
   for count in looks:
     mean = totals[:, count - 1] / count
     variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
@@ -119,8 +131,7 @@ def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> 
     if count >= min(_LEAST_TO_PASS, looks[-1]):
       np.minimum(least, level * looks[-1] / count, out=least, where=open_tests)
     open_tests &= mean <= 0
-  error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
-  return float(np.quantile(least, 1 - confidence - 2 * error))
+  return least
 
 
 class Skewness(NamedTuple):

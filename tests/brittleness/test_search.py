@@ -17,6 +17,7 @@ from jaxdm.brittleness.cases import (
 )
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.search import search
+from jaxdm.errors import UserError
 
 
 def test_without_noise_the_smallest_size_of_the_grid_is_found() -> None:
@@ -306,6 +307,35 @@ def test_bad_scores_and_settings_are_named() -> None:
   ]:
     with pytest.raises(ValueError, match=field):
       SearchConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+  "field,value,message",
+  [
+    ("size_law", "grd", "must be grid or surrogate, got 'grd'"),
+    ("size_law", None, "must be grid or surrogate, got None"),
+    ("seed", -1, "must be in [0, 2**32), got -1"),
+    ("seed", 0.5, "must be an integer in [0, 2**32), got 0.5"),
+    ("num_sizes", 2.5, "must be an integer >= 1, got 2.5"),
+    ("num_sizes", True, "must be an integer >= 1, got True"),
+    ("search_models", "8", "must be an integer >= 1, got '8'"),
+    ("max_verifications", None, "must be an integer >= 1, got None"),
+    ("num_targets", np.nan, "must be an integer >= 1, got nan"),
+    ("verify_seeds", 1001, "must be in [2, 1000], got 1001"),
+    ("max_share", "0.1", "must be a number, got '0.1'"),
+    ("max_share", np.nan, "must be in (0, 1), got nan"),
+    ("confidence", "0.95", "must be a number, got '0.95'"),
+  ],
+)
+def test_settings_say_at_once_what_they_accept(field, value, message) -> None:
+  with pytest.raises(UserError) as caught:
+    SearchConfig(**{field: value})
+  assert caught.value.setting == field and str(caught.value) == f"{field} {message}"
+
+
+def test_numbers_of_numpy_are_settings_too() -> None:
+  given = SearchConfig(max_share=np.float32(0.5), num_sizes=np.int64(7), seed=np.uint8(3))
+  assert given == SearchConfig(max_share=0.5, num_sizes=7, seed=3)
 
 
 def test_scores_of_the_wrong_sign_are_noticed_and_noise_is_not() -> None:

@@ -1,5 +1,7 @@
 """The sequential test on simulated margins, where the truth is known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -243,6 +245,51 @@ def test_a_mean_above_zero_ends_the_test_and_the_level_counts_on_it() -> None:
   # Tests at these levels that went on would pass more often than they may.
   endless = [any(TEST.bounds(row[:n])[2] <= 0 for n in TEST.looks) for row in rows]
   assert 0.045 < np.mean([passed for passed, _ in results]) < 0.053 < np.mean(endless)
+
+
+def level_at_once(test: verification.SequentialTest) -> float:
+  """The level at the last look, of all simulated margins in memory at the same time."""
+  rng, most = prng.generator_for(0, "sequential-test"), test.most
+  if test.skewness:
+    gamma = 4 / test.skewness**2
+    values = rng.standard_gamma(gamma, (200_000, most)) - gamma
+  else:
+    values = rng.standard_normal((200_000, most))
+  totals, squares = values.cumsum(axis=1), (values**2).cumsum(axis=1)
+  least, open_tests = np.ones(200_000), np.ones(200_000, bool)
+  for count in test.looks:
+    mean = totals[:, count - 1] / count
+    variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
+    level = scipy.stats.t.cdf(mean / np.sqrt(variance / count), count - 1)
+    if count >= min(5, most):
+      least = np.where(open_tests, np.minimum(least, level * most / count), least)
+    open_tests &= mean <= 0
+  error = np.sqrt(test.confidence * (1 - test.confidence) / 200_000)
+  return float(np.quantile(least, 1 - test.confidence - 2 * error))
+
+
+@pytest.mark.parametrize("most,skewness", [(2, 0), (16, 0), (16, 1), (37, 0.5), (64, 0)])
+def test_a_level_does_not_depend_on_how_many_are_simulated_at_a_time(
+  most, skewness, monkeypatch
+) -> None:
+  test = verification.SequentialTest(most=most, confidence=0.95, skewness=skewness)
+  monkeypatch.setattr(verification, "_BLOCK_NUMBERS", 2**21)
+  verification._level_scale.cache_clear()
+  found = test.level(most)
+  monkeypatch.setattr(verification, "_BLOCK_NUMBERS", 9_999 * most)
+  verification._level_scale.cache_clear()
+  assert test.level(most) == found == level_at_once(test)
+
+
+@pytest.mark.slow
+def test_levels_for_a_thousand_models_take_little_memory() -> None:
+  verification._level_scale.cache_clear()
+  tracemalloc.start()
+  test = verification.SequentialTest(most=1000, confidence=0.95, skewness=0)
+  level = test.level(1000)
+  _, peak_bytes = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert 0.05 < level < 0.5 and peak_bytes < 2**28
 
 
 def test_clear_cases_end_at_once_and_nan_never_passes() -> None:

@@ -123,7 +123,7 @@ TABLE = [
   (brittleness, {"methods": ""}, "--methods must be some of datamodel, influence"),
   (brittleness, {"confidence": "0.4"}, "--confidence must be in (0.5, 0.9999], got 0.4"),
   (brittleness, {"confidence": "1"}, "--confidence must be in (0.5, 0.9999], got 1.0"),
-  (brittleness, {"verify_seeds": "1"}, "--verify_seeds must be >= 2, got 1"),
+  (brittleness, {"verify_seeds": "1"}, "--verify_seeds must be in [2, 1000], got 1"),
   (brittleness, {"search_models": "0"}, "--search_models must be >= 1, got 0"),
   (brittleness, {"max_share": "0"}, "--max_share must be in (0, 1), got 0"),
   (brittleness, {"max_share": "1"}, "--max_share must be in (0, 1), got 1.0"),
