@@ -10,6 +10,7 @@ FLOORS = (
   {
     "typing",
     "errors",
+    "labels",
     "intervals",
     "numerics",
     "memory",

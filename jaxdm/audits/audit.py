@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm import labels as labels_lib
 from jaxdm.attribution.scores import check_finite
 from jaxdm.audits import estimates, tallies
 from jaxdm.audits.estimates import Estimate
@@ -159,7 +160,9 @@ def audit(
   predicted = _check_matrix("predicted", predicted, margins.shape)
   classes = 1 + int(labels.max(initial=0))
   if predicted is not None:
-    classes = max(classes, 1 + _largest(predicted))
+    largest = _largest(predicted)
+    labels_lib.check_classes("predicted", largest, len(labels))
+    classes = max(classes, 1 + largest)
   tally = tallies.count(masks, margins, labels, predicted, max(classes, 2))
   if not tally.num_models:
     raise UserError("margins", "are not finite for any model")
@@ -198,13 +201,12 @@ def _check_inputs(masks: Any, margins: Any, labels: Any) -> tuple[Any, Any, np.n
   margins = _check_matrix("margins", margins, masks.shape)
   if margins is None:
     raise UserError("margins", "must be float [m, n], of the training examples; got None")
-  labels = np.asarray(labels)
-  if labels.dtype.kind not in "iu" or labels.shape != (masks.shape[1],):
+  labels = labels_lib.as_labels("labels", labels)
+  if len(labels) != masks.shape[1]:
     raise UserError(
-      "labels",
-      f"must be {masks.shape[1]} integers, one an example, got "
-      f"{labels.dtype}{list(labels.shape)}",
+      "labels", f"must be {masks.shape[1]} integers, one an example, got {len(labels)}"
     )
+  labels_lib.check_classes("labels", int(labels.max()), len(labels))
   return masks, margins, labels.astype(np.int64)
 
 

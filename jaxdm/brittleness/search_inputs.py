@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdm import labels as labels_lib
 from jaxdm import prng
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
@@ -51,12 +52,11 @@ def make_inputs(
   """Checks labels, and trains models on all data where no margins of such are given.
 
   Raises:
-    ValueError: on labels that are no integers >= 0, or margins of another shape.
+    UserError: on labels that are not class numbers.
+    ValueError: on margins of another shape.
   """
-  labels, target_labels = (
-    _as_labels(name, values)
-    for name, values in (("labels", labels), ("target_labels", target_labels))
-  )
+  labels = _as_labels("labels", labels, np.size(labels))
+  target_labels = _as_labels("target_labels", target_labels, len(labels))
   n, t = len(labels), len(target_labels)
   if base_margins is not None:
     base_rt = np.asarray(base_margins)
@@ -223,14 +223,10 @@ def named_scores(
       yield name, matrices.as_real(f"scores of {name}", one), None
 
 
-def _as_labels(name: str, values: Any) -> np.ndarray:
-  """Labels as an array; ValueError on anything but a vector of integers >= 0."""
-  labels = np.asarray(values)
-  if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
-    raise ValueError(
-      f"{name} must be a vector of integers, got {labels.dtype} {list(labels.shape)}; "
-      "numpy.unique(..., return_inverse=True) makes them of names"
-    )
-  if labels.min() < 0:
-    raise ValueError(f"{name} must be >= 0, got {labels.min()}")
-  return labels
+def _as_labels(name: str, values: Any, num_train: int) -> np.ndarray:
+  """Labels as an array; UserError on anything but a vector of class numbers."""
+  array = labels_lib.as_labels(name, values)
+  if array.min() < 0:
+    raise UserError(name, f"must be >= 0, got {array.min()}")
+  labels_lib.check_classes(name, int(array.max()), num_train)
+  return array

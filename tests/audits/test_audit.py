@@ -197,7 +197,9 @@ def test_what_cannot_be_said_is_named_and_the_rest_goes_on() -> None:
     ({"masks": np.full((60, 40), 0.5)}, "masks", "must be 0 or 1"),
     ({"masks": np.eye(60, 40) * (1 + np.arange(60)[:, None])}, "masks", "in rows 1, 2"),
     ({"labels": np.ones(39, int)}, "labels", "must be 40 integers"),
-    ({"labels": np.ones(40)}, "labels", "must be 40 integers"),
+    ({"labels": np.ones(40)}, "labels", "must be a vector of integers, got float64 .40."),
+    ({"labels": np.arange(40) + 2**41}, "labels", "below 65536, got .*numpy.unique"),
+    ({"predicted": np.full((60, 40), 2**41)}, "predicted", "must be class numbers"),
     ({"predicted": np.ones((60, 4), int)}, "predicted", "as the masks"),
     (
       {"predicted": np.where(np.eye(60, 40, -2), np.nan, 1)},

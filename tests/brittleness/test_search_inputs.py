@@ -7,6 +7,7 @@ from jaxdm import prng, progress
 from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels.model import Datamodels
+from jaxdm.errors import UserError
 
 LABELS, TARGET_LABELS = np.array([0, 1, 1, 0, 2]), np.array([1, 0, 2, 1])
 
@@ -64,6 +65,17 @@ def test_labels_are_integers_from_0() -> None:
       made(labels=wrong, base=np.ones((2, 4)))
   with pytest.raises(ValueError, match="labels must be >= 0, got -1"):
     made(labels=LABELS - 1, base=np.ones((2, 4)))
+  moderate = LABELS * 32_767  # The largest is 65,534.
+  assert (made(labels=moderate, base=np.ones((2, 4))).labels == moderate).all()
+  many = np.arange(70_000)  # As many classes as examples.
+  assert len(made(labels=many, base=np.ones((2, 4))).labels) == 70_000
+  for wrong in (2**40, 2**16):
+    text = rf"^labels must be class numbers .* below 65536, got {wrong}; numpy.unique\("
+    with pytest.raises(UserError, match=text):
+      made(labels=np.append(LABELS[:4], wrong), base=np.ones((2, 4)))
+  with pytest.raises(UserError, match="^target_labels must be class numbers"):
+    targets = [2**40, 0, 0, 0]
+    search_inputs.make_inputs(None, LABELS, targets, np.ones((2, 4)), progress.silent)
 
 
 def test_targets_that_are_named_are_searched_once_and_must_be_right() -> None:
