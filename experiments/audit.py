@@ -205,10 +205,15 @@ def write_audit(source: Run | TrainingPredictions) -> dict[str, Any]:
       "captions": {name: picture.caption for name, picture in pictures.items()},
     }
     atomic_io.write_json(folder / "audit.json", summary | more)
-    return summary
+    return summary | {stages.FILES: list(pictures)}
 
   return stages.run(
-    predictions.workdir, STAGE, predictions.settings, work, predictions.inputs
+    predictions.workdir,
+    STAGE,
+    predictions.settings,
+    work,
+    predictions.inputs,
+    files=(*tables.files_of(STAGE), f"{STAGE}.json"),
   )
 
 

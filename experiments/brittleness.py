@@ -162,7 +162,8 @@ def main(run: Run) -> dict[str, Any]:
     return report_search(table, verdicts, data, base_margins_rt, qualities)
 
   settings = run.settings(*GROUPS) | score_files.settings(others)
-  return stages.run(run.workdir, STAGE, settings, work, inputs)
+  files = tables.files_of(STAGE)
+  return stages.run(run.workdir, STAGE, settings, work, inputs, files=files)
 
 
 PROGRAM = launcher.Program(main, hold="job", flag_modules=(score_files,))

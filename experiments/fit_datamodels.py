@@ -53,7 +53,7 @@ def load(workdir: Workdir) -> Datamodels:
     WorkdirError: if the stage is not finished, or what it wrote has changed.
   """
   expected = stages.outputs_of(workdir, STAGE)[_OUTPUT]
-  path, models, why = workdir.path / "datamodels", None, "its digest is another one"
+  path, models, why = workdir.path / _OUTPUT, None, "its digest is another one"
   try:
     models = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
@@ -61,9 +61,8 @@ def load(workdir: Workdir) -> Datamodels:
   if models is None or identity.digest(models) != expected:
     raise WorkdirError(
       None,
-      f"{path} is not what {STAGE} wrote ({why}); remove "
-      f"{workdir.stages / STAGE}.json, and run python -m experiments.{STAGE} "
-      f"--workdir={workdir.path} again",
+      f"{path} is not what {STAGE} wrote ({why}); remove it, and run python -m "
+      f"experiments.{STAGE} --workdir={workdir.path} again",
     )
   return models
 
@@ -126,7 +125,7 @@ def _save(workdir: Workdir, models: Datamodels) -> None:
   """Writes datamodels that have been judged, in the place of those before."""
   index, count = processes.share()
   if index == 0:
-    models.save(workdir.path / "datamodels", overwrite=True)
+    models.save(workdir.path / _OUTPUT, overwrite=True)
   if count == 1:  # Others may still be reading them.
     atomic_io.remove_folder(workdir.path / _PARTS)
 
@@ -168,7 +167,7 @@ def fit_files(files: margin_files.Files) -> dict[str, Any]:
     _save(files.workdir, models)
     return summary
 
-  return stages.run(files.workdir, STAGE, settings, work)
+  return stages.run(files.workdir, STAGE, settings, work, files=(_OUTPUT,))
 
 
 def fit_run(run: Run) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def fit_run(run: Run) -> dict[str, Any]:
     _save(run.workdir, models)
     return summary
 
-  return stages.run(run.workdir, STAGE, settings, work, inputs)
+  return stages.run(run.workdir, STAGE, settings, work, inputs, files=(_OUTPUT,))
 
 
 def main(source: Run | margin_files.Files) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from experiments.runtime import (
 )
 from experiments.runtime.run import Run
 from jaxdm.brittleness import label_flips
+from jaxdm.report import tables
 
 STAGE = "label_flip"
 GROUPS = ("search", "compare", "flip")
@@ -61,7 +62,8 @@ def main(run: Run) -> dict[str, Any]:
     return removals.report_search(table, verdicts, data, base.margins_rt)
 
   settings = run.settings(*GROUPS) | score_files.settings(others)
-  return stages.run(run.workdir, STAGE, settings, work, inputs)
+  files = tables.files_of(STAGE)
+  return stages.run(run.workdir, STAGE, settings, work, inputs, files=files)
 
 
 def _new_labels(

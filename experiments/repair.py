@@ -93,7 +93,8 @@ def main(run: Run) -> dict[str, Any]:
   # A group of its own: the targets are not those of the other searches.
   settings = run.settings("search")["search"] | dataclasses.asdict(compare)
   depends_on = {STAGE: settings} | score_files.settings(others)
-  summary = stages.run(run.workdir, STAGE, depends_on, work, inputs)
+  files = *tables.files_of(STAGE), f"{STAGE}.png"
+  summary = stages.run(run.workdir, STAGE, depends_on, work, inputs, files=files)
   stages.say_written(run.workdir, (f"{STAGE}.csv", f"{STAGE}.png"), to_report=True)
   return summary
 

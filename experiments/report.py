@@ -122,14 +122,21 @@ def check_stages(run: Run) -> list[str]:
     stages.summary_of(workdir, stage, partial=stage == brittleness.STAGE)
   inputs = run.inputs("train_subsets", "fit_datamodels")
   stages.check_inputs(workdir, brittleness.STAGE, inputs, partial=True)
-  begun = [stage for stage in _OPTIONAL if stages.is_begun(workdir, stage)]
-  current = [stage for stage in begun if stages.is_current(workdir, stage, inputs)]
-  for stage in (stage for stage in begun if stage not in current):
+  optional = [stage for stage in _OPTIONAL if _is_drawn(workdir, stage, inputs)]
+  return [*sections.STAGES, *optional]
+
+
+def _is_drawn(workdir: Workdir, stage: str, inputs: Mapping[str, str]) -> bool:
+  """Whether a stage that need not have been run is current; says so if it was begun."""
+  if stages.is_current(workdir, stage, inputs):
+    return True
+  if stages.is_begun(workdir, stage):
     print(
-      f"{stage} is not in the report: it was not finished, or read other models or "
-      f"datamodels; python -m experiments.{stage} --workdir={workdir.path} adds it"
+      f"{stage} is not in the report: it was not finished, a file that it wrote is "
+      "missing, or it read other models or datamodels; "
+      f"python -m experiments.{stage} --workdir={workdir.path} adds it"
     )
-  return [*sections.STAGES, *current]
+  return False
 
 
 def load_results(run: Run, drawn: Sequence[str]) -> Results:
@@ -177,7 +184,7 @@ def _audit(run: Run) -> dict[str, Any]:
   """What the audit has found of what is there now; nothing if there is none."""
   path = run.workdir.path / "audit.json"
   inputs = run.inputs("train_subsets", "fit_datamodels")
-  is_there = stages.is_current(run.workdir, "audit", inputs) and path.exists()
+  is_there = _is_drawn(run.workdir, "audit", inputs) and path.exists()
   return dict(json.loads(path.read_text())) if is_there else {}
 
 

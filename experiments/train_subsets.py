@@ -102,6 +102,10 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     atomic_io.remove_folder(run.workdir.path / "checkpoints")
     return _summary(run)
 
+  def lacks() -> str:
+    count = lacking(run)
+    return f"{count} models are missing" if count else ""
+
   settings = run.settings(*GROUPS)
   inputs = {
     "models": identity.digest(run.trainer.identity()),
@@ -113,6 +117,8 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     settings,
     work,
     inputs,
+    files=(*tables.files_of("examples"), *tables.files_of("targets")),
+    lacks=lacks,
     left_something=lambda: workdir_models.exist(run.workdir),
   )
 

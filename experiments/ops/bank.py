@@ -39,9 +39,10 @@ from experiments.runtime import (
   stages,
 )
 from experiments.runtime.run import Run
-from experiments.runtime.workdir import Workdir, WorkdirError
+from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, maintenance
+from jaxdm.storage.store import Store
 from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
 
@@ -102,11 +103,7 @@ def problems(source: Source) -> Iterator[tuple[epath.Path, maintenance.Damage]]:
 
 def _trained(workdir: Workdir) -> bool:
   """Whether the workdir's models are recorded as complete."""
-  try:
-    stages.summary_of(workdir, train_subsets.STAGE)
-  except WorkdirError:
-    return False
-  return True
+  return stages.is_recorded(workdir, train_subsets.STAGE)
 
 
 def _wrong_masks(
@@ -225,8 +222,8 @@ def take_in(files: margin_files.Files) -> None:
 
   digest = files.settings["files"]["digest"]
 
-  def work() -> dict[str, Any]:
-    store = bank.open_store(
+  def open_store() -> Store:
+    return bank.open_store(
       imported_models.path(files.workdir),
       num_targets=t,
       num_train=n,
@@ -234,6 +231,13 @@ def take_in(files: margin_files.Files) -> None:
       rows_per_chunk=_IMPORTED_ROWS,
       dtype=dtype,
     )
+
+  def lacks() -> str:
+    count = sum(map(len, missing(open_store(), m)))
+    return f"{count} of {m} models are missing" if count else ""
+
+  def work() -> dict[str, Any]:
+    store = open_store()
     bar = progress_bar.make("models imported", folder=files.workdir.path)
     for chunk in missing(store, m):
       rows = slice(chunk.start, chunk.stop)
@@ -244,7 +248,7 @@ def take_in(files: margin_files.Files) -> None:
     return about | {"alpha": float(held / (m * n)), "digest": digest}
 
   settings = {"imported": files.settings["files"]}
-  stages.run(files.workdir, imported_models.STAGE, settings, work)
+  stages.run(files.workdir, imported_models.STAGE, settings, work, lacks=lacks)
 
 
 def _stores(workdir: Workdir) -> list[epath.Path]:

@@ -14,6 +14,9 @@ from jaxdm.storage import atomic_io, checksummed_json
 UNFINISHED = "unfinished"
 # Names the digests of what a stage leaves for others, in its summary.
 OUTPUTS = "outputs"
+# Names files that a stage has written beside those that `run` is told of, in its summary;
+# of all of them, in its record.
+FILES = "files"
 _FORMAT = 2
 # Of a picture; too long for a line.
 _CAPTION = "caption"
@@ -43,13 +46,16 @@ def summary_of(
     partial: one that has ended before it was finished will do.
 
   Raises:
-    WorkdirError: if it is not finished.
+    WorkdirError: if it is not finished, or a file that it wrote is no longer there.
   """
   record = _record(workdir, stage)
-  if not record.get("complete") and not (partial and "summary" in record):
+  lacking = _missing(workdir, record.get(FILES, ()))
+  is_done = record.get("complete") or (partial and "summary" in record)
+  if not is_done or lacking:
+    what = f"{', '.join(lacking)} of {stage}" if is_done else f"a finished {stage}"
     raise WorkdirError(
       "workdir",
-      f"={workdir.path} lacks a finished {stage}; "
+      f"={workdir.path} lacks {what}; "
       f"run python -m experiments.{launcher or stage} --workdir={workdir.path} first",
     )
   return record["summary"]
@@ -65,7 +71,13 @@ def outputs_of(workdir: Workdir, stage: str) -> dict[str, str]:
 
 
 def is_finished(workdir: Workdir, stage: str) -> bool:
-  """Whether a stage has been done to its end."""
+  """Whether a stage has been done to its end, and the files that it wrote are there."""
+  record = _record(workdir, stage)
+  return bool(record.get("complete")) and not _missing(workdir, record.get(FILES, ()))
+
+
+def is_recorded(workdir: Workdir, stage: str) -> bool:
+  """Whether a stage has been done to its end, whatever became of its files."""
   return bool(_record(workdir, stage).get("complete"))
 
 
@@ -120,12 +132,15 @@ def run(
   work: Callable[[], dict[str, Any]],
   inputs: Mapping[str, str] = {},
   *,
+  files: Sequence[str] = (),
+  lacks: Callable[[], str] = str,
   left_something: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
   """Runs a stage unless it is finished, records it, and prints its summary.
 
-  One that is finished is done again if settings or what it reads have changed. One that
-  fails has not happened: the workdir is what it was, and so are its settings.
+  One that is finished is done again if settings or what it reads have changed, or
+  something that it has made is no longer there. One that fails has not happened: the
+  workdir is what it was, and so are its settings.
 
   Args:
     workdir: for the record.
@@ -133,6 +148,8 @@ def run(
     settings: all settings that its result depends on, by group; JSON values.
     work: does it, continuing what a killed run left; returns a summary.
     inputs: digests of what it reads, by name (see `Run.inputs`).
+    files: names, in the workdir, of the files and folders that it writes.
+    lacks: says what else that it has made is missing; empty if nothing is.
     left_something: whether a stage that fails has made what others must agree with.
 
   Returns:
@@ -140,13 +157,18 @@ def run(
   """
   before = _record(workdir, stage)
   depends_on = {"settings": dict(settings), "inputs": dict(inputs)}
-  changed = _changes(before, depends_on) if before else []
-  if before.get("complete") and not changed:
-    return _print_summary(stage, before["summary"])
   if before.get("complete"):
-    print(f"{stage}: done again with what is there, since: {'; '.join(changed)}")
+    workdir.check_bank_exists()
+    names = [*dict.fromkeys([*files, *before.get(FILES, ())])]
+    why = _changes(before, depends_on)
+    why += [f"{name} is missing" for name in _missing(workdir, names)]
+    if not why and (text := lacks()):
+      why = [text]
+    if not why:
+      return _print_summary(stage, before["summary"])
+    print(f"{stage}: done again with what is there, since: {'; '.join(why)}")
   if processes.is_follower():
-    return _follow(workdir, stage, depends_on, work)
+    return _follow(workdir, stage, depends_on, work, files)
   workdir.check_bank()
   path, paths = _file(workdir, stage), workdir.places.stored()
   workdir.places.save()
@@ -167,7 +189,8 @@ def run(
   starts = provenance.of_stage(workdir.path, stage, _result(depends_on))
   summary["seconds"] = starts.seconds
   complete = not summary.get(UNFINISHED)
-  record |= {"complete": complete, "summary": summary}
+  names = [*files, *summary.pop(FILES, ())]
+  record |= {"complete": complete, "summary": summary, FILES: names}
   checksummed_json.write(path, record | starts._asdict())
   return _print_summary(stage, summary)
 
@@ -177,14 +200,16 @@ def _follow(
   stage: str,
   depends_on: Mapping[str, Any],
   work: Callable[[], dict[str, Any]],
+  files: Sequence[str],
 ) -> dict[str, Any]:
-  """Runs a stage whose record another process of the job keeps."""
+  """Runs a stage whose record, and files, another process of the job writes."""
   with provenance.Start(workdir.path, stage, _result(depends_on)):
     summary = work()
 
   def is_recorded() -> bool:
     record = _record(workdir, stage)
-    return bool(record.get("complete")) and not _changes(record, depends_on)
+    is_current = record.get("complete") and not _changes(record, depends_on)
+    return bool(is_current) and not _missing(workdir, files)
 
   if not summary.get(UNFINISHED):
     processes.wait_until(is_recorded, f"the record of {stage}")
@@ -252,6 +277,18 @@ def _record(workdir: Workdir, stage: str) -> dict[str, Any]:
       "than this one reads; go on with that version, or name a new --workdir",
     )
   return record
+
+
+def _missing(workdir: Workdir, names: Sequence[str]) -> list[str]:
+  """Those of a workdir's files that are not there or empty, as folders may be."""
+  return [name for name in names if not _holds_something(workdir.path / name)]
+
+
+def _holds_something(path: epath.Path) -> bool:
+  """Whether a file has a byte, or a folder a file."""
+  if path.is_dir():
+    return any(path.iterdir())
+  return path.exists() and path.stat().length > 0
 
 
 def _restore(path: epath.Path, record: Mapping[str, Any]) -> None:

@@ -67,15 +67,36 @@ class Workdir:
 
   def check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
-    has_stages = bool(atomic_io.find(self.stages, "*.json"))
+    self.check_bank_exists()
     try:
-      if has_stages and not atomic_io.is_remote(self.bank) and not self.bank.exists():
-        raise OSError("the stores of this workdir were there, and are not now")
       atomic_io.check_writable(self.bank)
     except Exception as error:  # Buckets raise many kinds.
-      own = os.fspath(self.bank) == os.path.abspath(self.path / "bank")
-      setting, mark = ("workdir", ": ") if own else ("bank_dir", "=")
-      raise WorkdirError(setting, f"{mark}{self.bank} cannot be used: {error}") from error
+      raise self._bank_error(f"cannot be used: {error}") from error
+
+  def check_bank_exists(self) -> None:
+    """Raises WorkdirError if stores are elsewhere, and that folder is gone.
+
+    It may be on a disk that is not mounted. A folder inside the workdir that is gone was
+    removed, and its models are missing ones.
+    """
+    has_stages = bool(atomic_io.find(self.stages, "*.json"))
+    is_inside = self._owns_bank() and not os.path.islink(self.bank)
+    if is_inside or not has_stages or atomic_io.is_remote(self.bank):
+      return
+    if not self.bank.exists():
+      raise self._bank_error(
+        f"is not there, and the stores of {self.path} were; mount its disk, or make it "
+        "an empty folder, and the same command trains the models again"
+      )
+
+  def _bank_error(self, text: str) -> WorkdirError:
+    """An error that names the folder of the stores, and no flag that nobody gave."""
+    setting, mark = ("workdir", ": ") if self._owns_bank() else ("bank_dir", "=")
+    return WorkdirError(setting, f"{mark}{self.bank} {text}")
+
+  def _owns_bank(self) -> bool:
+    """Whether the stores are in the workdir itself."""
+    return os.fspath(self.bank) == os.path.abspath(self.path / "bank")
 
   @contextlib.contextmanager
   def lock(self, index: int = 0, count: int = 1) -> Iterator[None]:

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from etils import epath
 
 from experiments import fit_datamodels
 from experiments.config import settings as settings_lib
@@ -227,8 +226,14 @@ def main(run: Run) -> dict[str, Any]:
     return {"times_fewer_models": savings(points)}
 
   flags_given = {"sizes": sizes, "ways": ways, "save": SAVED.value}
+  saved = map(_scores_file, SAVED.value)
   return stages.run(
-    run.workdir, STAGE, settings | {"efficiency": flags_given}, work, inputs
+    run.workdir,
+    STAGE,
+    settings | {"efficiency": flags_given},
+    work,
+    inputs,
+    files=(*tables.files_of(STAGE), f"{STAGE}.png", *saved),
   )
 
 
@@ -262,18 +267,18 @@ def _fit_all(
     cache, name = _parts(run.workdir, problem, depends_on), f"{way}@{size}"
     arrays = cache(name, functools.partial(weights, way, problem))
     if name in SAVED.value:
-      with atomic_io.writing(_scores_path(run.workdir, name)) as file:
+      path = run.workdir.path / _scores_file(name)
+      atomic_io.make_folder(path.parent)
+      with atomic_io.writing(path) as file:
         np.save(file, arrays["weights"])
     points.append(evaluate(way, size, arrays["weights"], held_out))
     bar(i + 1, total)
   return points
 
 
-def _scores_path(workdir: Workdir, name: str) -> epath.Path:
-  """The file of a fit that is saved."""
-  folder = workdir.path / "efficiency.scores"
-  atomic_io.make_folder(folder)
-  return folder / f"{name}.npy"
+def _scores_file(name: str) -> str:
+  """The file of a fit that is saved, in the workdir."""
+  return f"efficiency.scores/{name}.npy"
 
 
 def _parts(

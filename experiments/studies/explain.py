@@ -339,7 +339,8 @@ def main(run: Run) -> dict[str, Any]:
   settings = {"target": target, "ks": ks, "explain_models": MODELS.value}
   if is_wrong:  # Of targets that are right, what earlier versions wrote still holds.
     settings["repairs"] = True
-  summary = stages.run(run.workdir, stage, {"explain": settings}, work, inputs)
+  files, group = (*tables.files_of(stage), f"{stage}.png"), {"explain": settings}
+  summary = stages.run(run.workdir, stage, group, work, inputs, files=files)
   stages.say_written(run.workdir, (f"{stage}.csv", f"{stage}.png"), to_report=True)
   return summary
 

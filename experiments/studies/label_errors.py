@@ -223,7 +223,7 @@ def main(run: Run) -> dict[str, Any]:
   options = {"noise_rates": rates, "noise_seeds": SEEDS.value}
   # One group, so that nothing here is taken for a setting of the workdir's models.
   record = {STAGE: {"depends_on": identity.digest(depends_on), **sizes, **options}}
-  return stages.run(run.workdir, STAGE, record, work)
+  return stages.run(run.workdir, STAGE, record, work, files=(f"{STAGE}.json",))
 
 
 PROGRAM = launcher.Program(main)

@@ -123,7 +123,8 @@ def main(run: Run) -> dict[str, Any]:
       "gradient_dim": dim,
     }
   }
-  return stages.run(run.workdir, STAGE, settings, work, run.inputs("train_subsets"))
+  inputs, files = run.inputs("train_subsets"), tables.files_of(STAGE)
+  return stages.run(run.workdir, STAGE, settings, work, inputs, files=files)
 
 
 def _is_positive(text: str, *, whole: bool) -> bool:

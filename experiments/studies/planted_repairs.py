@@ -154,7 +154,8 @@ def main(run: Run) -> dict[str, Any]:
   # One group, so that nothing here is taken for a setting of the workdir's models.
   settings = run.settings(*dict.fromkeys(groups))
   options = {"rates": rates, "seeds": SEEDS.value, "settings": settings}
-  return stages.run(run.workdir, STAGE, {STAGE: options}, work)
+  files = tables.files_of(STAGE)
+  return stages.run(run.workdir, STAGE, {STAGE: options}, work, files=files)
 
 
 PROGRAM = launcher.Program(main)

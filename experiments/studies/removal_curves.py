@@ -167,7 +167,8 @@ def main(run: Run) -> dict[str, Any]:
   groups = run.settings("search", "compare").values()
   settings = {key: value for group in groups for key, value in group.items()}
   settings |= {"curve_sizes": sizes, "curve_models": MODELS.value}
-  return stages.run(run.workdir, STAGE, {STAGE: settings}, work, inputs)
+  files = tables.files_of(STAGE)
+  return stages.run(run.workdir, STAGE, {STAGE: settings}, work, inputs, files=files)
 
 
 PROGRAM = launcher.Program(main, hold="job")

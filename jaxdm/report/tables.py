@@ -46,6 +46,12 @@ def write_rows(
       file.write(_line(cells))
 
 
+def files_of(table: str) -> tuple[str, ...]:
+  """The names of the files that `write_rows` writes of the table with this name."""
+  names = f"{table}.csv", f"{table}.columns.md"
+  return names if csv_columns.dictionary(table, ()) else names[:1]
+
+
 def _line(cells: Sequence[Any]) -> str:
   """A line of a table; cells that hold line ends of any kind are quoted."""
   buffer = io.StringIO()

@@ -177,7 +177,7 @@ def test_a_place_for_stores_that_cannot_be_used_is_not_remembered(tmp_path) -> N
   start(launcher.Program(stage), tmp_path / "run", bank_dir=str(other))
   assert other.exists() and not (tmp_path / "run" / "bank").exists()
   other.rmdir()
-  with pytest.raises(SystemExit, match="bank cannot be used: the stores .* are not now"):
+  with pytest.raises(SystemExit, match="bank is not there, and the stores .* were"):
     start(
       launcher.Program(lambda opened: stages.run(opened.workdir, "next", {}, dict)),
       tmp_path / "run",

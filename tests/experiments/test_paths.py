@@ -172,10 +172,13 @@ def test_a_flag_that_nobody_gave_is_not_named(tmp_path) -> None:
   with first.lock():
     stages.run(first, "stage", {}, dict)
   (tmp_path / "run" / "bank").rmdir()
+  (tmp_path / "run" / "bank").symlink_to(tmp_path / "unmounted")
   again = Workdir(str(tmp_path / "run"))
   with pytest.raises(WorkdirError) as caught, again.lock():
     stages.run(again, "next", {}, dict)
-  assert re.match("workdir: .*/run/bank cannot be used: the stores .*", str(caught.value))
+  assert re.match(
+    "workdir: .*/run/bank is not there, and the stores .*", str(caught.value)
+  )
   assert "bank_dir" not in str(caught.value)
 
 

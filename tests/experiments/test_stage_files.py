@@ -1,0 +1,154 @@
+"""A stage counts as finished only while what it has made is there."""
+
+import pathlib
+import shutil
+
+import pytest
+from absl.testing import flagsaver
+from support.programs import contents, start
+
+from experiments import brittleness, pipeline, report, train_subsets
+from experiments.ops import status
+from experiments.runtime import stages
+from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm.report import tables
+from jaxdm.storage import atomic_io
+
+# Of the report, which is no stage, and of all stages.
+_OTHERS = {".lock", "places.json", "report.html", "summary.json"}
+# What stages know how to look for, without a list of files.
+_MODELS = {"bank", "base_models"}
+# What speeds up the next run, or tells of earlier ones.
+_ASIDE = {"figures", "logs", "relabel.parts", "stages", "starts", "tuning"}
+
+
+def _write(workdir: Workdir, *names: str) -> None:
+  for name in names:
+    path = workdir.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("text")
+
+
+def _run(workdir: Workdir, calls: list[str], **given) -> None:
+  def work():
+    calls.append("work")
+    _write(workdir, "table.csv", "folder/part", "picture.png")
+    return {stages.FILES: ["picture.png"]}
+
+  with workdir.lock():
+    stages.run(workdir, "stage", {}, work, files=("table.csv", "folder"), **given)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "folder", "folder/part", "picture.png"])
+def test_a_stage_whose_file_is_missing_is_done_again(tmp_path, name, capsys) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  _run(workdir, calls)
+  _run(workdir, calls)
+  assert calls == ["work"] and stages.is_finished(workdir, "stage")
+  path = pathlib.Path(workdir.path / name)
+  shutil.rmtree(path) if path.is_dir() else path.unlink()
+  assert not stages.is_finished(workdir, "stage")
+  lost = name.partition("/")[0]
+  with pytest.raises(WorkdirError, match=f"lacks {lost} of stage; run .*experiments.st"):
+    stages.summary_of(workdir, "stage")
+  _run(workdir, calls)
+  assert len(calls) == 2 and path.exists() and stages.is_finished(workdir, "stage")
+  assert f"done again with what is there, since: {lost} is missing" in (
+    capsys.readouterr().out
+  )
+
+
+def test_an_empty_file_is_a_missing_one(tmp_path) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  _run(workdir, calls)
+  (workdir.path / "table.csv").write_text("")
+  _run(workdir, calls)
+  assert len(calls) == 2
+
+
+def test_a_record_of_an_earlier_version_says_nothing_of_files(tmp_path) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  with workdir.lock():
+    stages.run(workdir, "stage", {}, dict)
+  assert stages.is_finished(workdir, "stage")
+  _run(workdir, calls)  # It says now which files it writes; they are not there.
+  assert calls == ["work"]
+
+
+def test_what_a_stage_lacks_beside_files_is_made_again(tmp_path, capsys) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  _run(workdir, calls)
+  _run(workdir, calls, lacks=lambda: "3 models are missing")
+  assert len(calls) == 2
+  assert "since: 3 models are missing" in capsys.readouterr().out
+
+
+def test_stores_elsewhere_that_are_gone_are_no_missing_models(tmp_path) -> None:
+  bank, calls = tmp_path / "disk" / "bank", list[str]()
+  workdir = Workdir(str(tmp_path / "run"), str(bank))
+  _run(workdir, calls)
+  bank.rename(tmp_path / "unmounted")
+  with pytest.raises(WorkdirError, match="bank is not there.*; mount its disk, or make"):
+    _run(workdir, calls, lacks=lambda: pytest.fail("looked for models"))
+  bank.mkdir()
+  _run(workdir, calls, lacks=lambda: "3 models are missing")
+  assert len(calls) == 2
+
+
+def test_every_file_of_a_workdir_is_that_of_a_stage(finished) -> None:
+  workdir = Workdir(str(finished))
+  records = [
+    workdir.stages / f"{stage}.json" for stage in stages.starts_by_stage(workdir)
+  ]
+  listed = {
+    name for path in records for name in stages.checksummed_json.read(path)[stages.FILES]
+  }
+  found = {path.name for path in finished.iterdir()}
+  assert found - _OTHERS - _MODELS - _ASIDE == listed
+
+
+def _results(folder: pathlib.Path) -> dict[str, bytes]:
+  """What stages have made, without the times at which they did."""
+  kept = ("bank/", "base_models/", *(f"{t}." for t in ("targets", "brittleness")))
+  names = ("done/", "manifest.json", "record.json")  # Who made them, of these.
+  return {
+    name: content
+    for name, content in contents(folder).items()
+    if name.startswith(kept) and not any(part in name for part in names)
+  }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("lost", "program"),
+  [
+    ("bank/subsets", train_subsets.PROGRAM),
+    ("bank/subsets/done/00000000000001-16.json", train_subsets.PROGRAM),
+    ("base_models/close.npy", train_subsets.PROGRAM),
+    ("targets.csv", train_subsets.PROGRAM),
+    ("brittleness.csv", brittleness.PROGRAM),
+    ("brittleness.columns.md", brittleness.PROGRAM),
+  ],
+)
+def test_what_is_lost_is_made_again_as_it_was(finished_copy, lost, program) -> None:
+  before, path = _results(finished_copy), finished_copy / lost
+  shutil.rmtree(path) if path.is_dir() else path.unlink()
+  start(program, finished_copy)
+  assert _results(finished_copy) == before
+  start(report.PROGRAM, finished_copy)
+
+
+@pytest.mark.slow
+def test_the_pipeline_makes_again_all_that_is_lost(finished_copy, capsys) -> None:
+  before = _results(finished_copy)
+  for name in ("brittleness.csv", "label_flip.csv", "targets.csv"):
+    (finished_copy / name).unlink()
+  shutil.rmtree(finished_copy / "datamodels")
+  with pytest.raises(SystemExit, match="lacks targets.csv of train_subsets; run"):
+    start(report.PROGRAM, finished_copy)
+  with flagsaver.as_parsed(workdir=str(finished_copy)):
+    status.PROGRAM.start(["prog"])
+  assert capsys.readouterr().out.count("not finished") == 4
+  start(pipeline.PROGRAM, finished_copy)
+  assert _results(finished_copy) == before
+  assert tables.read_verdicts(atomic_io.epath.Path(finished_copy / "label_flip.csv"))
