@@ -30,7 +30,7 @@ from experiments.runtime import (
   subset_models,
 )
 from experiments.runtime.run import Run
-from experiments.runtime.workdir import Workdir, WorkdirError
+from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
@@ -38,7 +38,8 @@ from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
-from jaxdm.storage import atomic_io, cache, identity
+from jaxdm.storage import atomic_io, cache, identity, tensorstore_errors
+from jaxdm.storage.checksummed_json import DamageError
 
 STAGE = "fit_datamodels"
 GROUPS = ("prior", "fit")
@@ -50,20 +51,17 @@ def load(workdir: Workdir) -> Datamodels:
   """The datamodels that this stage wrote.
 
   Raises:
-    WorkdirError: if the stage is not finished, or what it wrote has changed.
+    WorkdirError: if the stage is not finished.
+    DamageError: if what it wrote has changed.
   """
   expected = stages.outputs_of(workdir, STAGE)[_OUTPUT]
   path, models, why = workdir.path / _OUTPUT, None, "its digest is another one"
   try:
     models = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
-    why = str(error)
+    why = tensorstore_errors.reason(error)
   if models is None or identity.digest(models) != expected:
-    raise WorkdirError(
-      None,
-      f"{path} is not what {STAGE} wrote ({why}); remove it, and run python -m "
-      f"experiments.{STAGE} --workdir={workdir.path} again",
-    )
+    raise DamageError(path, f"is not what {STAGE} wrote: {why}")
   return models
 
 

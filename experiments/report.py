@@ -7,7 +7,6 @@ read.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +36,7 @@ from jaxdm.errors import UserError
 from jaxdm.report import page, pictures, sections, tables
 from jaxdm.report.browser import make_browser
 from jaxdm.report.opening import constant_accuracy, opening, warning
-from jaxdm.storage import atomic_io
+from jaxdm.storage import atomic_io, checksummed_json
 
 OUT = define_path(
   "out", None, "Folder for figures, summary.json and report.html; default: the workdir."
@@ -185,7 +184,7 @@ def _audit(run: Run) -> dict[str, Any]:
   path = run.workdir.path / "audit.json"
   inputs = run.inputs("train_subsets", "fit_datamodels")
   is_there = _is_drawn(run.workdir, "audit", inputs) and path.exists()
-  return dict(json.loads(path.read_text())) if is_there else {}
+  return dict(checksummed_json.read_without_digest(path)) if is_there else {}
 
 
 def _provenance(workdir: Workdir) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def raises(error: BaseException):
     (WorkdirError("workdir", "=x"), "error: --workdir=x"),
     (OSError(errno.EACCES, "Permission denied", "/x"), "error: [Errno 13] Permission"),
     (OSError(errno.EROFS, "Read-only file system", "/x"), "error: [Errno 30] Read-only"),
-    (OSError(errno.ENOSPC, "No space left"), "error: --workdir's disk is full; make"),
+    (OSError(errno.ENOSPC, "No space left"), "error: a file cannot be written: the disk"),
+    (OSError(errno.EFBIG, "", "/x"), "error: /x cannot be written: it would be larger"),
+    (OSError(errno.EDQUOT, "", "/x"), "error: /x cannot be written: the quota of"),
   ],
 )
 def test_what_a_user_can_mend_is_one_line(tmp_path, error, line) -> None:
@@ -168,6 +170,7 @@ def users_errors() -> Iterator[tuple[str, ast.Call]]:
   for _ in range(3):  # A subclass may stand before its base.
     kinds |= {c.name for c in classes if kinds & {name_of(base) for base in c.bases}}
   assert {"StoreError", "OtherArraysError", "DataError", "WorkdirError"} < kinds
+  kinds.remove("DamageError")  # Of a file, never of a setting.
   for path, tree in trees.items():
     for node in ast.walk(tree):
       if isinstance(node, ast.Call) and name_of(node.func) in kinds:

@@ -23,7 +23,8 @@ from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.report import opening
-from jaxdm.storage import array_folder, checksummed_json
+from jaxdm.storage import array_folder
+from jaxdm.storage.checksummed_json import DamageError
 
 _LOGITS = "logits"
 _MARGINS = "margins"  # In place of logits, of a function of the user.
@@ -55,15 +56,11 @@ def load(run: Run) -> BaseModels:
   """What `train_all` wrote; the logits are checked, scores are opened later.
 
   Raises:
-    ValueError: if the folder is missing or damaged, holds other models or is of an
-      earlier version.
+    DamageError: if the folder is missing or damaged, or of an earlier version.
+    UserError: if it holds other models.
   """
-  again = (
-    f"python -m experiments.ops.bank --do=repair --workdir={run.workdir.path} removes "
-    "it, and experiments.train_subsets trains these models again"
-  )
   if _old_file(run.workdir).exists() and not _folder(run.workdir).exists():
-    raise UserError(None, f"{_old_file(run.workdir)} is of an earlier version; {again}")
+    raise DamageError(_old_file(run.workdir), "is of an earlier version")
   try:
     arrays = array_folder.ArrayFolder(_folder(run.workdir), identity_of(run))
     outputs = arrays.read_verified(_outputs_name(run))
@@ -73,8 +70,9 @@ def load(run: Run) -> BaseModels:
       f"{error}; run python -m experiments.train_subsets "
       f"--workdir={run.workdir.path}, with the same settings, first",
     ) from error
-  except (checksummed_json.StoreError, KeyError) as error:
-    raise UserError(None, f"{error}; {again}") from error
+  except KeyError as error:
+    record = _folder(run.workdir) / array_folder.RECORD
+    raise DamageError(record, f"is damaged: it lacks {error}") from error
   if run.networks is None:
     return BaseModels(outputs, None, {})
   base_margins = margins.correct_class_margins(outputs, run.dataset.test_labels)

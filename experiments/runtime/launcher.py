@@ -12,6 +12,7 @@ from absl import flags, logging
 from experiments.config import experiment_flags
 from experiments.runtime import (
   checks,
+  damage,
   data_source,
   imported_models,
   own_training,
@@ -106,7 +107,7 @@ class Program(NamedTuple):
       sys.exit(f"error: --{unused[0]} has no effect in this program; see --help")
     hold = self.hold() if callable(self.hold) else self.hold
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
-    with program.one_line_errors():
+    with program.one_line_errors(), damage.with_remedies():
       if argv[1:]:
         raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
       if hold == "job":

@@ -5,6 +5,7 @@ import errno
 import functools
 import importlib.metadata
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,6 +28,12 @@ _OF_THE_MACHINE = {
   errno.EPERM,
   errno.EROFS,
   errno.ESTALE,
+}
+# Those of writing that say nothing of the disk, in words, with what to do.
+_NO_ROOM = {
+  errno.ENOSPC: "the disk is full; make room",
+  errno.EDQUOT: "the quota of the disk is used up; make room, or have it raised",
+  errno.EFBIG: "it would be larger than the disk, or ulimit -f, allows; raise that limit",
 }
 
 
@@ -71,8 +78,10 @@ def one_line_errors() -> Iterator[None]:
 
 def _message(error: Exception) -> str:
   """One line, which begins with the flag if the setting at fault is one."""
-  if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-    return "--workdir's disk is full; make room, and the same command continues"
+  if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    where = "a file" if error.filename is None else os.fsdecode(error.filename)
+    why = _NO_ROOM[error.errno]
+    return f"{where} cannot be written: {why}, and the same command continues"
   message = " ".join(str(error).split())
   setting = error.setting if isinstance(error, UserError) else None
   return f"--{message}" if setting and setting in flags.FLAGS else message

@@ -21,7 +21,6 @@ cleanlab (extra bench), its rows are left out.
 """
 
 import importlib.util
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +33,7 @@ from experiments.studies import noisy_labels
 from jaxdm import training_sets
 from jaxdm.audits.audit import SUSPICIOUS, audit
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, identity
+from jaxdm.storage import atomic_io, checksummed_json, identity
 from jaxdm.training.fleet import Fleet
 
 RATES = flags.DEFINE_list(
@@ -215,7 +214,7 @@ def main(run: Run) -> dict[str, Any]:
           confused_k = _confused_classes(run)
         atomic_io.make_folder(path.parent)
         atomic_io.write_json(path, study_case(run, case, confused_k))
-      results.append(json.loads(path.read_text()))
+      results.append(checksummed_json.read_without_digest(path))
     print(table(results))
     atomic_io.write_json(run.workdir.path / f"{STAGE}.json", results)
     return {"cases": len(results)}

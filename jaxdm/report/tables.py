@@ -13,10 +13,10 @@ from jaxdm.brittleness import summary as summary_lib
 from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.data.dataset import Dataset
-from jaxdm.errors import UserError
 from jaxdm.report import csv_columns
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
+from jaxdm.storage.checksummed_json import DamageError
 
 _OF_EXAMPLES = ("labels", "sources")
 
@@ -25,13 +25,16 @@ def read_rows(path: epath.Path) -> list[dict[str, str]]:
   """The rows of a table by the names of its columns.
 
   Raises:
-    UserError: if it is not there or no table.
+    DamageError: if it is not there or no table.
+    OSError: if it cannot be read.
   """
   try:
     with open(path, encoding="utf-8", newline="") as file:
       return list(csv.DictReader(file))
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(None, f"{path} cannot be read: {error}") from error
+  except (FileNotFoundError, IsADirectoryError) as error:
+    raise DamageError(path, "is missing") from error
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise DamageError(path, f"is damaged: {error}") from error
 
 
 def write_rows(
@@ -132,7 +135,7 @@ def read_verdicts(
   """Verdicts that `write_verdicts` wrote.
 
   Raises:
-    UserError: if the file is not there, or not as `write_verdicts` writes it.
+    DamageError: if the file is not there, or not as `write_verdicts` writes it.
   """
   parse: dict[Any, Any] = {
     bool: lambda text: text == "True",
@@ -151,7 +154,7 @@ def read_verdicts(
       examples = tuple(map(int, row["examples"].split()))
       verdicts.append(verdicts_lib.Verdict(**fields, examples=examples))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise UserError(None, f"{path} is not as it was written: {error!r}") from error
+      raise DamageError(path, f"is not as it was written: {error!r}") from error
   return verdicts
 
 

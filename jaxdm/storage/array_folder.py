@@ -19,7 +19,7 @@ from etils import epath
 
 from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.storage import identity as identity_lib
-from jaxdm.storage.checksummed_json import StoreError
+from jaxdm.storage.checksummed_json import DamageError, StoreError
 
 RECORD = "record.json"
 
@@ -58,7 +58,7 @@ def _zeros(path: str, shape: tuple[int, ...]) -> np.memmap:
   """
   array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
   if hasattr(os, "posix_fallocate"):
-    with open(path, "r+b") as file:
+    with atomic_io.naming(path), open(path, "r+b") as file:
       os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
   return array
 
@@ -129,14 +129,12 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       identity: what the arrays must depend on; JSON values.
 
     Raises:
-      StoreError: if the record is missing or damaged.
+      DamageError: if the record is missing or damaged.
       OtherArraysError: if it names another identity.
     """
     self._folder = atomic_io.as_path(folder)
     if not (self._folder / RECORD).exists():
-      raise StoreError(
-        None, f"{self._folder} holds no finished arrays: it lacks {RECORD}"
-      )
+      raise DamageError(self._folder / RECORD, "is missing: no array is finished")
     record = checksummed_json.read(self._folder / RECORD)
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
     requested = json.loads(json.dumps(identity))
@@ -150,18 +148,18 @@ class ArrayFolder(Mapping[str, np.ndarray]):
 
     Raises:
       KeyError: if there is none of that name.
-      StoreError: if its file is missing or has another type, shape or size.
+      DamageError: if its file is missing or has another type, shape or size.
     """
     expected, path = self._arrays[name], self._folder / f"{name}.npy"
     try:
       array = np.load(os.fspath(path), mmap_mode="r")
     except Exception as error:  # NumPy raises many kinds on a damaged header.
-      raise StoreError(None, f"{path} is damaged: {error}") from error
+      raise DamageError(path, f"is damaged: {error}") from error
     actual = {**_header(array), "bytes": os.path.getsize(path)}
     expected = {key: expected[key] for key in ("dtype", "shape")}
     expected["bytes"] = array.offset + array.nbytes
     if wrong := checksummed_json.differences(expected, actual):
-      raise StoreError(None, f"{path} is damaged: {'; '.join(wrong)}")
+      raise DamageError(path, f"is damaged: {'; '.join(wrong)}")
     return np.asarray(array)
 
   def __iter__(self) -> Iterator[str]:
@@ -178,11 +176,11 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     """One array, after its bytes have been compared with the record.
 
     Raises:
-      StoreError: if they differ.
+      DamageError: if they differ.
     """
     array, path = self[name], self._folder / f"{name}.npy"
     if checksummed_json.file_digest(path) != self._arrays[name]["digest"]:
-      raise StoreError(None, f"{path} is damaged: its digest is not the recorded one")
+      raise DamageError(path, "is damaged: its digest is not the recorded one")
     return array
 
 

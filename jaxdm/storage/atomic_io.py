@@ -39,7 +39,7 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
     return
   partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
   try:
-    with open(partial, mode, **as_text) as file:
+    with naming(path), open(partial, mode, **as_text) as file:
       yield file
       file.flush()
       os.fsync(file.fileno())
@@ -48,6 +48,17 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
     partial.unlink(missing_ok=True)
     raise
   _sync(path.parent)  # Else a later file may outlive a crash that this one does not.
+
+
+@contextlib.contextmanager
+def naming(path: str | epath.PathLike) -> Iterator[None]:
+  """Adds the path to an error of writing that names no file, as of a full disk."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is None and error.errno is not None:
+      error.filename = os.fspath(path)
+    raise
 
 
 def make_folder(path: epath.Path) -> None:

@@ -1,7 +1,5 @@
 """Arrays on disk through Orbax: the one place that knows its API."""
 
-import os
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -13,7 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io
+from jaxdm.storage import atomic_io, tensorstore_errors
 
 # Files that Orbax puts into every checkpoint.
 _MARKERS = {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}
@@ -38,11 +36,10 @@ def save(
   try:
     with _checkpointer() as checkpointer:
       checkpointer.save(place, arrays)
-  except ValueError as error:  # TensorStore's, whatever has failed.
-    if not (code := re.search(r"os_error_code='(\d+)'", str(error))):
+  except ValueError as error:
+    if (found := tensorstore_errors.system_error(error, path)) is None:
       raise
-    number = int(code[1])
-    raise OSError(number, os.strerror(number), os.fspath(path)) from error
+    raise found from error
 
 
 def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,28 @@ _DIGEST = "seal"  # The key in files; existing files stay readable.
 
 class StoreError(UserError):
   """A store that does not match, cannot be read or cannot be written."""
+
+
+class DamageError(StoreError):
+  """A file that is missing, or not what was written.
+
+  Attributes:
+    path: of the file.
+  """
+
+  def __init__(self, path: str | epath.PathLike, fault: str):
+    """Takes the message in two parts.
+
+    Args:
+      path: see above. The message begins with it.
+      fault: the rest, as in "is missing".
+    """
+    super().__init__(None, f"{os.fspath(path)} {fault}")
+    self.path, self._fault = epath.Path(path), fault
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    """Copies and pickles are made of both parts."""
+    return type(self), (self.path, self._fault)
 
 
 def digest(content: bytes) -> str:
@@ -51,16 +74,44 @@ def read(path: epath.Path) -> dict[str, Any]:
   """What `write` wrote, without the digest.
 
   Raises:
-    StoreError: if any byte has changed, or the file cannot be read.
+    DamageError: if any byte has changed, or there is no file.
+    StoreError: if the file cannot be read.
   """
+  text = _read_text(path)
   try:
-    text = path.read_text()
     value = json.loads(text)
     if json.dumps(value, indent=1) != text or value.pop(_DIGEST) != _digest_of(value):
       raise ValueError("it has changed since it was written")
-  except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-    raise StoreError(None, f"{path} is damaged: {error}") from error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise DamageError(path, f"is damaged: {error}") from error
   return value
+
+
+def read_without_digest(path: epath.Path) -> Any:
+  """The value in a JSON file that `atomic_io.write_json` wrote.
+
+  Raises:
+    DamageError: if it is no JSON, or there is no file.
+    StoreError: if the file cannot be read.
+  """
+  try:
+    return json.loads(_read_text(path))
+  except ValueError as error:
+    if isinstance(error, StoreError):
+      raise
+    raise DamageError(path, f"is damaged: {error}") from error
+
+
+def _read_text(path: epath.Path) -> str:
+  """A file's text; see `read`."""
+  try:
+    return path.read_text()
+  except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    raise DamageError(path, "is missing") from error
+  except UnicodeDecodeError as error:
+    raise DamageError(path, f"is damaged: {error}") from error
+  except OSError as error:
+    raise StoreError(None, f"{path} cannot be read: {error}") from error
 
 
 def _digest_of(value: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from jaxdm.storage import (
   checksummed_json,
   identity,
   store_layout,
+  tensorstore_errors,
   zarr_arrays,
 )
 from jaxdm.storage.checksummed_json import StoreError
@@ -161,14 +162,15 @@ class Store:
     """Some rows and columns of one array.
 
     Raises:
-      StoreError: if what is read is damaged.
+      DamageError: if what is read is damaged.
+      OSError: if it cannot be read.
     """
     try:
       some = self._arrays[name][rows, columns]
       # A slice of TensorStore's starts where it was cut.
       return np.asarray(some.read().result())
     except ValueError as error:
-      raise StoreError(None, f"{self.path} is damaged: {error}") from error
+      raise tensorstore_errors.of_reading(error, self.path / name) from error
 
   def chunks_at(self, chunk: int) -> list[int]:
     """The rows that a chunk's markers name; none if the chunk is not complete."""

@@ -46,7 +46,9 @@ def parse_marker(name: str) -> tuple[int, int]:
   try:
     return int(chunk), int(rows)
   except ValueError as error:
-    raise StoreError(None, f"done/{name} is no marker of a chunk") from error
+    raise StoreError(
+      None, f"done/{name} in a store is no marker of a chunk; remove this file"
+    ) from error
 
 
 def markers(store: epath.Path, chunk: int | None = None) -> list[epath.Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
-from jaxdm.storage import atomic_io
+from jaxdm.storage import atomic_io, tensorstore_errors
 from jaxdm.storage.checksummed_json import StoreError
 
 # An array has room for so many; those that are not written take no space.
@@ -44,13 +44,14 @@ def open_array(
   """Opens or creates an array on disk.
 
   Raises:
-    StoreError: if its description is damaged.
+    DamageError: if its description is damaged.
+    OSError: if it cannot be read or written.
   """
   spec = {**_spec(array_spec, rows_per_chunk), "kvstore": _kvstore(folder)}
   try:
     return ts.open(spec, open=True, create=True).result()
   except ValueError as error:
-    raise StoreError(None, f"{folder} cannot be opened: {error}") from error
+    raise tensorstore_errors.of_reading(error, folder / "zarr.json") from error
 
 
 def encode_chunk(

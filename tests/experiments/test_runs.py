@@ -390,8 +390,11 @@ def test_a_full_disk_ends_a_run_that_can_be_continued(trained, tmp_path) -> None
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert 1 <= len(done.stdout.splitlines()[0].split()) < 3  # Of three chunks.
-  message = "error: --workdir's disk is full; make room, and the same command continues"
-  assert done.stderr.count(message) == 1 and "Traceback" not in done.stderr
+  message = (
+    "cannot be written: the disk is full; make room, and the same command continues"
+  )
+  assert done.stderr.count(message) == 1 and done.stderr.count(f"error: {disk}/run/") == 1
+  assert "Traceback" not in done.stderr
   for path in (out / "bank").iterdir():
     maintenance.sweep(path)
   assert toy_runs.store_files(out) == toy_runs.store_files(trained)

@@ -119,7 +119,9 @@ def test_tables_that_cannot_be_read_are_named(tmp_path, damage) -> None:
     path.write_bytes(b"\xff\x00" + text.encode())
   elif damage == "folder":
     path.mkdir()
-  with pytest.raises(UserError, match="found.csv (cannot be read|is not as it was)"):
+  with pytest.raises(
+    UserError, match="found.csv (is missing|is damaged|is not as it was)"
+  ):
     tables.read_verdicts(path)
 
 
