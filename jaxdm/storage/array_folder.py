@@ -5,10 +5,12 @@ On disk:
   record.json   what the arrays depend on; type, shape and digest of each; written last
   NAME.npy      as NumPy writes it
 
-A folder without a record holds nothing: its writer was killed. Opening an array checks
-its file's type, shape and size; `damage` compares every byte with the record.
+A folder without a record holds nothing: its writer was killed. Opening an array compares
+its file's type, shape and size with the record, and the first time in a process every
+byte, too; `damage` compares every byte always.
 """
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -115,6 +117,13 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
   return all((root / f"{name}.npy").exists() for name in arrays)
 
 
+@functools.lru_cache(maxsize=1024)
+def _digest_once(path: str, size: int, modified_ns: int, inode: int) -> str:
+  """The digest of a file, read in parts; once for as long as it is not written to."""
+  del size, modified_ns, inode  # They tell a file from what it was before.
+  return checksummed_json.file_digest(epath.Path(path))
+
+
 class ArrayFolder(Mapping[str, np.ndarray]):
   """The arrays of a folder by name; each is opened when it is indexed.
 
@@ -144,12 +153,20 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       )
 
   def __getitem__(self, name: str) -> np.ndarray:
-    """One array.
+    """One array, whose bytes are compared with the record once in a process.
 
     Raises:
       KeyError: if there is none of that name.
-      DamageError: if its file is missing or has another type, shape or size.
+      DamageError: if its file is missing or not what was written.
     """
+    array, path = self._open(name), os.fspath(self._folder / f"{name}.npy")
+    about = os.stat(path)
+    digest = _digest_once(path, about.st_size, about.st_mtime_ns, about.st_ino)
+    self._check_digest(name, digest)
+    return array
+
+  def _open(self, name: str) -> np.ndarray:
+    """One array, if its file has the type, shape and size of the record."""
     expected, path = self._arrays[name], self._folder / f"{name}.npy"
     try:
       array = np.load(os.fspath(path), mmap_mode="r")
@@ -173,15 +190,20 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     return dict(self._arrays)
 
   def read_verified(self, name: str) -> np.ndarray:
-    """One array, after its bytes have been compared with the record.
+    """One array, after its bytes have been compared with the record now.
 
     Raises:
       DamageError: if they differ.
     """
-    array, path = self[name], self._folder / f"{name}.npy"
-    if checksummed_json.file_digest(path) != self._arrays[name]["digest"]:
-      raise DamageError(path, "is damaged: its digest is not the recorded one")
+    array, path = self._open(name), self._folder / f"{name}.npy"
+    self._check_digest(name, checksummed_json.file_digest(path))
     return array
+
+  def _check_digest(self, name: str, digest: str) -> None:
+    """Raises DamageError if a file's digest is not the recorded one."""
+    if digest != self._arrays[name]["digest"]:
+      path = self._folder / f"{name}.npy"
+      raise DamageError(path, "is damaged: its digest is not the recorded one")
 
 
 def damage(

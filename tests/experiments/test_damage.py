@@ -144,6 +144,19 @@ def test_a_record_that_is_removed_is_made_again(finished_copy, stage) -> None:
 
 
 @pytest.mark.slow
+def test_changed_scores_of_models_on_all_data_are_not_used(finished_copy) -> None:
+  path = finished_copy / "base_models" / "close.npy"
+  whole = path.read_bytes()
+  np.save(path, -np.load(path))
+  with pytest.raises(SystemExit, match="close.npy is damaged: its digest.*--do=repair"):
+    start(brittleness.PROGRAM, finished_copy, methods="close")
+  start(bank.PROGRAM, finished_copy, do="repair")
+  start(train_subsets.PROGRAM, finished_copy)
+  assert path.read_bytes() == whole
+  start(brittleness.PROGRAM, finished_copy, methods="close")
+
+
+@pytest.mark.slow
 def test_damaged_datamodels_are_made_again(finished_copy) -> None:
   for path in (finished_copy / "datamodels" / "d").iterdir():
     _halve(path)

@@ -87,6 +87,29 @@ def test_type_shape_and_size_are_checked_when_an_array_is_opened(folder, kind) -
   assert file == "a.npy"
 
 
+def test_changed_bytes_are_found_when_an_array_is_opened(folder) -> None:
+  found = array_folder.ArrayFolder(folder, IDENTITY)
+  np.testing.assert_array_equal(found["a"], ARRAYS["a"])
+  np.save(folder / "a.npy", -ARRAYS["a"])
+  for arrays in (found, array_folder.ArrayFolder(folder, IDENTITY)):
+    with pytest.raises(checksummed_json.DamageError, match="a.npy is damaged: its dig"):
+      arrays["a"]
+  np.save(folder / "a.npy", ARRAYS["a"])
+  np.testing.assert_array_equal(found["a"], ARRAYS["a"])
+
+
+def test_a_file_is_read_whole_once_in_a_process(folder, monkeypatch) -> None:
+  paths, digest_of = [], checksummed_json.file_digest
+  monkeypatch.setattr(
+    checksummed_json, "file_digest", lambda path: paths.append(path) or digest_of(path)
+  )
+  array_folder._digest_once.cache_clear()
+  for _ in range(3):
+    arrays = array_folder.ArrayFolder(folder, IDENTITY)
+    assert [arrays["a"].sum(), arrays["b"].sum()] == [a.sum() for a in ARRAYS.values()]
+  assert sorted(path.name for path in paths) == ["a.npy", "b.npy"]
+
+
 def test_every_changed_byte_is_found_and_its_file_named(folder) -> None:
   assert list(array_folder.damage(folder, IDENTITY)) == []
   for name in ("a.npy", "b.npy", "record.json"):
