@@ -21,17 +21,22 @@ class Places:
     """
     self._file = folder / _FILE
     self._given: dict[str, str] = {}
+    self._left_out: set[str] = set()
 
   def find(self, **given: str | None) -> dict[str, str | None]:
     """Paths by name.
 
     Args:
       **given: a path, or None: the one that an earlier run was given. A path is
-        remembered when a stage runs (`save`).
+        remembered when a stage runs, or is found finished (`save`).
     """
     self._given |= _absolute(given)
-    paths = self.stored() | self._given
+    paths = self._all()
     return {name: paths.get(name) for name in given}
+
+  def leave_out(self, name: str) -> None:
+    """Does without the path of an earlier run, which is forgotten when a stage runs."""
+    self._left_out.add(name)
 
   def find_all(self, prefix: str, given: Mapping[str, str]) -> dict[str, str]:
     """All paths whose names have a prefix; see `find`.
@@ -44,12 +49,17 @@ class Places:
       Paths by name, those of earlier runs included.
     """
     self.find(**{prefix + name: path for name, path in given.items()})
-    paths = self.stored() | self._given
+    paths = self._all()
     return {
       name.removeprefix(prefix): path
       for name, path in paths.items()
       if name.startswith(prefix)
     }
+
+  def _all(self) -> dict[str, str]:
+    """Paths by name, of all runs."""
+    paths = self.stored() | self._given
+    return {name: path for name, path in paths.items() if name not in self._left_out}
 
   def stored(self) -> dict[str, str]:
     """The paths that earlier runs were given."""
@@ -57,9 +67,9 @@ class Places:
 
   def save(self) -> None:
     """Remembers the paths that this run was given."""
-    before = self.stored()
-    if before | self._given != before:
-      self._write(before | self._given)
+    paths = self._all()
+    if paths != self.stored():
+      self._write(paths)
 
   def restore(self, paths: Mapping[str, str]) -> None:
     """Remembers these paths and no others, as before a stage that failed."""

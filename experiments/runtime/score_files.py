@@ -1,5 +1,6 @@
 """Scores of training examples that another package has made, beside our own."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ SCORES = flags.DEFINE_multi_string(
   "NAME=FILE.npy: scores from another program, float [targets, training examples]. A "
   "high score means that the example supports the target. The scores are evaluated, "
   "searched and reported under this name. You can give this option several times, and "
-  "need to give it only once per workdir.",
+  "need to give it only once per workdir. NAME= leaves out scores of an earlier command.",
 )
 _PREFIX = "scores "  # Of their names among the places.
 
@@ -36,22 +37,37 @@ def load(places: Places, data: Dataset) -> dict[str, np.ndarray]:
   paths_given = {}
   for text in SCORES.value or ():
     name, equals, path = text.partition("=")
-    if not equals or not name or not path:
+    if not equals or not name:
       raise UserError("scores", f"must be NAME=FILE.npy, got {text!r}")
     if name in METHODS:
       raise UserError("scores", f": the name {name} is that of a method of jaxdm")
     if name in paths_given:
       raise UserError("scores", f": the name {name} is given twice")
     paths_given[name] = path
+  for name in [name for name, path in paths_given.items() if not path]:
+    places.leave_out(_PREFIX + name)
+    del paths_given[name]
   paths = places.find_all(_PREFIX, paths_given)
+  for name in paths.keys() - paths_given.keys():
+    _check_exists(name, paths[name])
   labels = data.train_labels, data.test_labels
   return {name: read(name, path, *labels) for name, path in paths.items()}
 
 
+def _check_exists(name: str, path: str) -> None:
+  """Raises UserError if a file that an earlier command named is not there."""
+  if not os.path.exists(path):
+    raise UserError(
+      "scores",
+      f": {name}={path}, which an earlier command named, is not there; give "
+      f"--scores={name}=FILE.npy again with its new place, or --scores={name}= to go on "
+      "without these scores",
+    )
+
+
 def settings(scores: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   """What a stage depends on that uses the scores, as a group of settings."""
-  digests = {name: identity.digest(one) for name, one in scores.items()}
-  return {"scores": digests} if digests else {}
+  return {"scores": {name: identity.digest(one) for name, one in scores.items()}}
 
 
 def read(

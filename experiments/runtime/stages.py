@@ -165,6 +165,8 @@ def run(
     if not why and (text := lacks()):
       why = [text]
     if not why:
+      if not processes.is_follower():
+        workdir.places.save()  # What it reads may have moved.
       return _print_summary(stage, before["summary"])
     print(f"{stage}: done again with what is there, since: {'; '.join(why)}")
   if processes.is_follower():
@@ -319,6 +321,7 @@ def _result(record: Mapping[str, Any]) -> dict[str, Any]:
   settings = {
     group: {k: v for k, v in values.items() if k not in settings_lib.GROWING}
     for group, values in record["settings"].items()
+    if values  # Of no scores; earlier records lack the group.
   }
   settings.pop("audit", None)  # All of it may be added later.
   return {"settings": settings, "inputs": record["inputs"]}

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from absl.testing import flagsaver
 from flax import linen as nn
 from support.programs import TOY, start
 
-from experiments import brittleness, pipeline, train_subsets
+from experiments import brittleness, label_flip, pipeline, train_subsets
 from experiments.runtime import launcher, subset_models
 from experiments.runtime.run import Run
 
@@ -116,6 +117,35 @@ def test_files_are_remembered_and_a_changed_one_is_searched_again(
   finally:
     path.write_bytes(before)
     start(brittleness.PROGRAM, folder, toy={}, chunk="4")
+
+
+def test_scores_whose_file_has_moved_are_named_again_or_left_out(
+  done, tmp_path, capsys
+) -> None:
+  folder = tmp_path / "run"
+  shutil.copytree(done[0], folder)
+  path, moved = done[0].parent / "theirs.npy", tmp_path / "moved.npy"
+  before = (folder / "brittleness.csv").read_bytes()
+  shutil.move(path, moved)
+  try:
+    with pytest.raises(SystemExit, match="theirs=.*is not there; give --scores=theirs="):
+      start(brittleness.PROGRAM, folder, toy={}, chunk="4")
+    start(brittleness.PROGRAM, folder, toy={}, chunk="4", scores=[f"theirs={moved}"])
+    assert "done again" not in capsys.readouterr().out
+    assert (folder / "brittleness.csv").read_bytes() == before
+    start(label_flip.PROGRAM, folder, toy={}, chunk="4")  # The new place is remembered.
+    assert "done again" not in capsys.readouterr().out
+    start(brittleness.PROGRAM, folder, toy={}, chunk="4", scores=["theirs="])
+    assert "since: theirs: stored" in capsys.readouterr().out
+    assert {row["method"] for row in rows(folder, "brittleness")} > {"others"}
+    for stage in (brittleness, label_flip):  # They are forgotten.
+      start(stage.PROGRAM, folder, toy={}, chunk="4")
+      assert not [row for row in rows(folder, stage.STAGE) if row["method"] == "theirs"]
+    capsys.readouterr()
+    start(label_flip.PROGRAM, folder, toy={}, chunk="4")
+    assert "done again" not in capsys.readouterr().out
+  finally:
+    shutil.move(moved, path)
 
 
 @pytest.mark.parametrize("network", ["mlp", f"{__name__}:head"])
