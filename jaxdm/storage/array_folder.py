@@ -121,7 +121,7 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
 def _digest_once(path: str, size: int, modified_ns: int, inode: int) -> str:
   """The digest of a file, read in parts; once for as long as it is not written to."""
   del size, modified_ns, inode  # They tell a file from what it was before.
-  return checksummed_json.file_digest(epath.Path(path))
+  return checksummed_json.file_digest(atomic_io.as_path(path))
 
 
 class ArrayFolder(Mapping[str, np.ndarray]):

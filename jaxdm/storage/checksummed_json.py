@@ -34,7 +34,7 @@ class DamageError(StoreError):
       fault: the rest, as in "is missing".
     """
     super().__init__(None, f"{os.fspath(path)} {fault}")
-    self.path, self._fault = epath.Path(path), fault
+    self.path, self._fault = atomic_io.as_path(path), fault
 
   def __reduce__(self) -> tuple[Any, ...]:
     """Copies and pickles are made of both parts."""

@@ -15,10 +15,10 @@ def test_made_up_margins_have_mean_0_and_the_skewness_of_their_names() -> None:
 
 
 def test_tests_are_counted() -> None:
-  test = verification.SequentialTest(most=4, confidence=0.9, skewness=0)
-  passing, failing = np.linspace(-9, -8.9, 4), np.linspace(1, 2, 4)
+  test = verification.SequentialTest(most=8, confidence=0.9, skewness=0)
+  passing, failing = np.linspace(-9, -8.9, 8), np.linspace(1, 2, 8)
   found = coverage.passes(test, np.array([passing, failing, failing, failing]))
-  assert found == (0.25, 3.0)
+  assert found == (0.25, (5 + 3 * 3) / 4)
 
 
 def test_the_full_size_is_timed(capsys) -> None:

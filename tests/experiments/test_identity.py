@@ -52,6 +52,7 @@ from jaxdm.storage import (
   store_layout,
   zarr_arrays,
 )
+from jaxdm.storage.checksummed_json import DamageError
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
 from jaxdm.training.config import TrainConfig
@@ -706,7 +707,7 @@ def stage_record(
     models = np.full((2, T), margin), np.ones((2, T, 2)), scores_of(problem)
     run = stages.run
 
-    def counted(workdir, stage, settings, work, inputs={}) -> Any:  # noqa: B006
+    def counted(workdir, stage, settings, work, inputs={}, files=()) -> Any:  # noqa: B006
       return run(workdir, stage, settings, lambda: worked.append(stage) or {}, inputs)
 
     with pytest.MonkeyPatch.context() as patch, flagsaver.as_parsed(**given):
@@ -814,7 +815,7 @@ def test_datamodels_that_were_changed_are_refused(tmp_path) -> None:
     [other] = with_one_changed(array, (-1,) * array.ndim)
     changed = dataclasses.replace(models, **{name: other})
     changed.save(tmp_path / "datamodels", overwrite=True)
-    with pytest.raises(WorkdirError, match="is not what fit_datamodels wrote"):
+    with pytest.raises(DamageError, match="is not what fit_datamodels wrote"):
       fit_datamodels.load(found)
 
 
