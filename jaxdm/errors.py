@@ -1,5 +1,6 @@
 """The one type of error that a user can mend, and a check that many settings share."""
 
+import operator
 from typing import Any
 
 
@@ -38,12 +39,13 @@ class UserError(ValueError):
     return f"{setting}{text}" if text.startswith(("=", ":", ",")) else f"{setting} {text}"
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-  """A whole number as int; raises UserError on anything else, or if it is too small."""
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+  """An integer in [least, most] as int; raises UserError on anything else."""
   try:
-    count = int(value)
-  except (TypeError, ValueError, OverflowError):
-    count = least - 1
-  if count < least or count != value:
-    raise UserError(name, f"must be an integer >= {least}, got {value!r}")
+    count = None if isinstance(value, bool) else operator.index(value)
+  except TypeError:
+    count = None
+  if count is None or count < least or (most is not None and count > most):
+    accepted = f">= {least}" if most is None else f"in [{least}, {most}]"
+    raise UserError(name, f"must be an integer {accepted}, got {value!r}")
   return count

@@ -220,15 +220,11 @@ def centred_margins(name: str, shape: tuple[int, int], seed: int) -> np.ndarray:
   return np.asarray(sign * draw_of[name.removeprefix("-")]())
 
 
-SKEWNESS = {
-  "normal": 0.0,
-  "uniform": 0.0,
-  "t5": 0.0,
-  "two values": 0.0,
-  "two peaks, 0.1": 0.0,
-  "two peaks, 0.3": 0.0,
-  "two peaks, 0.5": 0.0,
-  "5 votes": 0.0,
+_SYMMETRIC = (
+  *("normal", "uniform", "t5", "two values"),
+  *("two peaks, 0.1", "two peaks, 0.3", "two peaks, 0.5", "5 votes"),
+)
+SKEWNESS = dict.fromkeys(_SYMMETRIC, 0.0) | {
   "gamma, skewness 0.5": 0.5,
   "-gamma, skewness 0.5": -0.5,
   "gamma, skewness 1": 1.0,

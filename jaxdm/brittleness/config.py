@@ -1,25 +1,15 @@
 """The settings of a search."""
 
 import dataclasses
-import math
 import numbers
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from jaxdm.brittleness.verification import MOST_SKEWNESS, SequentialTest
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 
 SizeLaw = Literal["grid", "surrogate"]
 # The levels of a test are simulated for as many models as may verify one size.
 _MOST_VERIFY_SEEDS = 1000
-# The smallest and largest value of every setting that is an integer, in words too.
-_INTEGERS: dict[str, tuple[int, float, str]] = {
-  "num_sizes": (1, math.inf, ">= 1"),
-  "search_models": (1, math.inf, ">= 1"),
-  "verify_seeds": (2, _MOST_VERIFY_SEEDS, f"in [2, {_MOST_VERIFY_SEEDS}]"),
-  "max_verifications": (1, math.inf, ">= 1"),
-  "num_targets": (1, math.inf, ">= 1"),
-  "seed": (0, 2**32 - 1, "in [0, 2**32)"),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,18 +54,16 @@ class SearchConfig:
 
   def __post_init__(self) -> None:
     for name in ("max_share", "confidence"):
-      if not _is_a(numbers.Real, getattr(self, name)):
+      if not isinstance(getattr(self, name), numbers.Real):
         raise UserError(name, f"must be a number, got {getattr(self, name)!r}")
     if not 0 < self.max_share < 1:
       raise UserError("max_share", f"must be in (0, 1), got {self.max_share}")
     if self.size_law not in get_args(SizeLaw):
       raise UserError("size_law", f"must be grid or surrogate, got {self.size_law!r}")
-    for name, (low, high, accepted) in _INTEGERS.items():
-      value = getattr(self, name)
-      if not _is_a(numbers.Integral, value):
-        raise UserError(name, f"must be an integer {accepted}, got {value!r}")
-      if not low <= value <= high:
-        raise UserError(name, f"must be {accepted}, got {value}")
+    for name in ("num_sizes", "search_models", "max_verifications", "num_targets"):
+      check_count(name, getattr(self, name))
+    check_count("verify_seeds", self.verify_seeds, 2, _MOST_VERIFY_SEEDS)
+    check_count("seed", self.seed, 0, 2**32 - 1)
     _ = self.test()  # Checks the confidence.
 
   @property
@@ -88,8 +76,3 @@ class SearchConfig:
     return SequentialTest(
       most=self.verify_seeds, confidence=self.confidence, skewness=skewness
     )
-
-
-def _is_a(kind: type[Any], value: object) -> bool:
-  """Whether a value is a number of a kind; bool is none."""
-  return isinstance(value, kind) and not isinstance(value, bool)

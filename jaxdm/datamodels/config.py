@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,7 @@ class FitConfig:
 
   def __post_init__(self) -> None:
     for name in ("num_lambdas", "folds", "patience", "max_steps"):
-      if getattr(self, name) < 1:
-        raise UserError(name, f"must be >= 1, got {getattr(self, name)}")
+      check_count(name, getattr(self, name))
     for name in ("lambda_min_ratio", "validation_share"):
       if not 0 < getattr(self, name) < 1:
         raise UserError(name, f"must be in (0, 1), got {getattr(self, name)}")

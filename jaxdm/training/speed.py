@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 
 # Models that a device trains per call, of networks with convolutions and of others.
 _MODELS_PER_CALL = {True: 8, False: 128}
@@ -44,8 +44,8 @@ class Speed:
   def __post_init__(self) -> None:
     for name in ("vmap_width", "chunk"):
       value = getattr(self, name)
-      if value not in (None, "auto") and value < 1:
-        raise UserError(name, f"must be >= 1, got {value}")
+      if value not in (None, "auto"):
+        check_count(name, value)
     if not self.checkpoint_seconds >= 0:
       raise UserError(
         "checkpoint_seconds", f"must be >= 0, got {self.checkpoint_seconds}"

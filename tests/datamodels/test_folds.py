@@ -62,7 +62,7 @@ def test_two_models_at_least_are_fitted_to_and_two_are_checked_on(
 @pytest.mark.parametrize("field", ["num_lambdas", "folds", "patience", "max_steps"])
 def test_counts_begin_at_one(field) -> None:
   assert getattr(FitConfig(**{field: 1}), field) == 1
-  with pytest.raises(ValueError, match=f"{field} must be >= 1, got 0"):
+  with pytest.raises(ValueError, match=f"{field} must be an integer >= 1, got 0"):
     FitConfig(**{field: 0})
 
 
