@@ -18,7 +18,7 @@ class Comparison(NamedTuple):
     second: the other one.
     wins: targets on which the first needs fewer.
     losses: targets on which the second needs fewer.
-    p: of the sign test, both sides, with Holm's correction for all pairs of methods.
+    p: of the sign test, both sides, with Holm's correction for all pairs compared.
   """
 
   first: str
@@ -28,8 +28,10 @@ class Comparison(NamedTuple):
   p: float
 
 
-def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
-  """Compares each pair of methods by sign tests over the targets of both.
+def compare_methods(
+  verdicts: Sequence[Verdict], pairs: Sequence[tuple[str, str]] | None = None
+) -> list[Comparison]:
+  """Compares pairs of methods by sign tests over the targets of both.
 
   A method wins a target if its verified k is smaller, or if it has one and the other is
   censored. Targets with the same k, or censored for both, say nothing, and searches
@@ -38,6 +40,8 @@ def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
 
   Args:
     verdicts: of all methods.
+    pairs: the methods to compare, chosen before the results were seen; None: each with
+      each.
 
   Returns:
     One comparison a pair, the smallest p first.
@@ -47,7 +51,7 @@ def compare_methods(verdicts: Sequence[Verdict]) -> list[Comparison]:
     for method, group in by_method(verdicts).items()
   }
   comparisons = []
-  for pair in itertools.combinations(k_of, 2):
+  for pair in itertools.combinations(k_of, 2) if pairs is None else pairs:
     one, other = (k_of[method] for method in pair)
     both = one.keys() & other.keys()
     wins = sum(one[target] < other[target] for target in both)

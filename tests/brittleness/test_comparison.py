@@ -26,6 +26,16 @@ def test_the_better_method_is_the_first_and_p_is_of_fair_coins() -> None:
   assert found.p == pytest.approx(as_extreme / 2**10)
 
 
+def test_fewer_pairs_are_corrected_less() -> None:
+  sizes = {"a": [1] * 9, "b": [2] * 9, "c": [3] * 8 + [1]}
+  verdicts = [verdict(t, name, k) for name, ks in sizes.items() for t, k in enumerate(ks)]
+  [alone] = compare_methods(verdicts, [("b", "a")])
+  assert (alone.first, alone.second, alone.wins, alone.losses) == ("a", "b", 9, 0)
+  assert alone.p == pytest.approx(2 / 2**9)
+  in_all = {(c.first, c.second): c.p for c in compare_methods(verdicts)}
+  assert len(in_all) == 3 and in_all["a", "b"] == pytest.approx(3 * 2 / 2**9)
+
+
 def test_searches_that_are_not_finished_do_not_count() -> None:
   found = compare_methods(
     [verdict(0, "a", 1), verdict(0, "b", -1, finished=False), verdict(1, "b", 2)]

@@ -60,6 +60,7 @@ OTHERS = {
   "bench.searches": "--searches",
   "bench.aot": "--target",
   "leaderboard": "--verify",
+  "studies.compare_methods": "--pairs",
 }
 
 # Module, arguments, and what its one line on stderr says.
@@ -98,6 +99,8 @@ ONE_LINE = [
   ("bench.plan", "--bench=NONE", "--bench=NONE cannot be read"),
   ("bench.trainer", "--rows=w9", "--rows must be some of"),
   ("leaderboard", "", "--scores is needed"),
+  ("studies.compare_methods", "", "--tables is needed"),
+  ("studies.compare_methods", "--tables=NONE", "NONE is missing"),
   ("leaderboard", "--problem=no", "--problem must be "),
   ("ops.drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
 ]
