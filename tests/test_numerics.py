@@ -8,7 +8,7 @@ import pytest
 
 from jaxdm import devices, fit_lasso, margins, numerics, prng, training_sets
 from jaxdm.attribution import gradient
-from jaxdm.attribution.label_flip_scores import changes, scores_of_changes
+from jaxdm.attribution.label_flip_scores import changes
 from jaxdm.attribution.similarity import closeness, similarity
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
@@ -50,7 +50,8 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
     "features": features,
     "gradients": rows,
     "margins": margins_mt,
-    "relabel": scores_of_changes(one, changes(devices.row(classes, 0), labels), 0.5),
+    "changes": changes(devices.row(classes, 0), labels),
+    "newton targets": gradient.newton_targets(one, 0.5),
     "influence": gradient.influence(one, 0.5),
     "trak": gradient.trak(one, 0.5),
     "similar": similarity(features[0], features[0]),

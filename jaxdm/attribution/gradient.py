@@ -146,6 +146,22 @@ def influence(model: Gradients, damping: Array | float) -> Array:
   return (solution * jax.nn.sigmoid(-model.odds_n)).T
 
 
+@numerics.pinned()
+@jax.jit
+def newton_targets(model: Gradients, damping: Array | float) -> Array:
+  """The targets' rows in place of the inverse Hessian, float32[t, d].
+
+  Their products (`scores`) with any rows of examples, (H + c I)^-1 being symmetric, are
+  those of the targets with `solve` of these rows: with the rows of `tracin`, they are
+  influence functions. For few targets and many rows, this solves fewer systems.
+
+  Args:
+    model: the model.
+    damping: as for `influence`.
+  """
+  return _solve_targets(model, newton_weights(model), damping).T
+
+
 def newton_weights(model: Gradients) -> jax.Array:
   """sqrt(p (1 - p)) of the examples, float32[n]: the squares weight the Hessian."""
   wrong_n = jax.nn.sigmoid(-model.odds_n)
@@ -181,6 +197,21 @@ def solve(
   factors_nc = _solve_damped(gram_nn, products_nc, n, damping)
   projection_dc = jnp.dot(rows_nd.T, factors_nc, precision="highest")
   return (left_dc - projection_dc) / damping / _mean(gram_nn, n)
+
+
+def _solve_targets(
+  model: Gradients, weights_n: Array, damping: Array | float
+) -> jax.Array:
+  """[d, t], whose products with `left_cd` are those of the targets with `solve`."""
+  if model.gram_nn is None:
+    return solve(model, weights_n, model.target_td, damping)
+  # The transpose of `solve`: of sums over examples, products with all examples.
+  n, weights_n1 = len(model.train_nd), jnp.asarray(weights_n)[:, None]
+  gram_nn, target_nt = weights_n1 * model.gram_nn * weights_n, model.target_td.T
+  factors_nt = _solve_damped(gram_nn, weights_n1 * target_nt, n, damping)
+  weighted_nt = weights_n1 * factors_nt
+  projection_nt = jnp.dot(model.gram_nn, weighted_nt, precision="highest")
+  return jnp.subtract(target_nt, projection_nt) / damping / _mean(gram_nn, n)
 
 
 def _solve_damped(

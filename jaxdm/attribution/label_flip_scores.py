@@ -33,32 +33,13 @@ class ScoreSum(NamedTuple):
 
 @numerics.pinned()
 @jax.jit
-def scores_of_changes(
-  model: gradient.Gradients, change_cd: Array, damping: Array | float
-) -> Array:
-  """What changing one example's label takes from a target's log-odds, to first order.
-
-  The cross-entropies of two labels differ by the difference of their logits, so that a
-  change from y to c has the gradient of z_y - z_c where leaving the example out has
-  (1 - p) phi: see `gradient.influence`, which has the same Hessian.
-
-  Args:
-    model: the model.
-    change_cd: float32, a row for each change: gradients of z_y - z_c of its example.
-    damping: as for `gradient.influence`.
-
-  Returns:
-    float32[t, c], in logits.
-  """
-  weights_n = gradient.newton_weights(model)
-  solution = gradient.solve(model, weights_n, change_cd, damping)
-  return jnp.dot(model.target_td, solution, precision="highest")
-
-
-@numerics.pinned()
-@jax.jit
 def changes(logits_bkd: Array, labels_b: Array) -> Array:
   """Gradients of z_y - z_c for each other label c, float32[b * (k - 1), d].
+
+  The cross-entropies of two labels differ by the difference of their logits, so that a
+  change from y to c has this gradient where leaving the example out has (1 - p) phi.
+  What it takes from targets' log-odds, to first order and in logits, are the products
+  with `gradient.newton_targets`.
 
   Args:
     logits_bkd: float32, gradients of some training examples' logits.
@@ -92,7 +73,7 @@ def sum_scores(
     targets: int[u].
     start: number of the first model.
     size: how many are trained together.
-    damping: see `scores_of_changes`.
+    damping: as for `gradient.influence`.
     moments: at how many moments of training, evenly spread.
   """
   fleet, labels = trainer.fleet, trainer.labels
@@ -138,21 +119,22 @@ def _add_scores(
   fleet, u = trainer.fleet, len(total_unk)
   others_nj = np.asarray(_other_labels(trainer.labels, fleet.num_classes))
 
-  units_r = np.array([float(_unit(one, damping)) for one in models])
+  targets = [gradient.newton_targets(model, damping) for model in models]
+  units_r = np.array([float(x) for x in map(_unit, models, targets)])
   finite = np.flatnonzero(np.isfinite(units_r)).tolist()
   for block, fresh in _blocks(len(trainer.labels)):
     changes_of = _changes_of_models(trainer, variables, keys, models, block)
     some, others_bj = block[:fresh, None], others_nj[block[:fresh]]
     for i in finite:
-      scores_uc = scores_of_changes(models[i], changes_of(i), damping) / units_r[i]
+      scores_uc = gradient.scores(changes_of(i), targets[i]) / units_r[i]
       scores_ubj = np.asarray(scores_uc).reshape(u, len(block), -1)
       total_unk[:, some, others_bj] += scores_ubj[:, :fresh]
   return units_r[finite]
 
 
-def _unit(at: gradient.Gradients, damping: float) -> jax.Array:
-  """Root mean square of a model's influence functions."""
-  return gradient.root_mean_square(gradient.influence(at, damping), at.target_td)
+def _unit(model: gradient.Gradients, newton_td: Array) -> jax.Array:
+  """Root mean square of a model's influence functions on its targets."""
+  return gradient.root_mean_square(gradient.tracin(model), newton_td)
 
 
 def _changes_of_models(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 from jax.flatten_util import ravel_pytree
 
 import jaxdm
@@ -108,6 +109,23 @@ def test_more_dimensions_than_examples_change_no_formula(n, d, damping) -> None:
   expected = targets @ np.linalg.solve(matrix, (factors @ phi).T)
   scores = np.asarray(fewer.target_td) @ np.asarray(found)
   np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4 * expected.std())
+
+
+@pytest.mark.parametrize("damping", [gradient.LEAST_DAMPING, 0.01, 0.2, 5.0])
+@pytest.mark.parametrize("n, d", [(12, 90), (90, 12), (30, 30)])
+def test_scores_may_be_solved_for_the_targets(n, d, damping) -> None:
+  rng = np.random.default_rng(0)
+  phi, odds, changes = rng.normal(size=(n, d)), rng.normal(size=n), np.eye(n)[:7] * 3
+  targets = rng.normal(size=(5, d))
+  model = gradient.Gradients(*map(jnp.float32, (phi, targets, odds)))
+  rows = phi * np.sqrt(scipy.special.expit(odds) * scipy.special.expit(-odds))[:, None]
+  matrix = rows.T @ rows + damping * (rows**2).sum() / n * np.eye(d)
+  expected = targets @ np.linalg.solve(matrix, (changes @ phi).T)
+  for one in (model, gradient.in_examples(model)):
+    in_examples = one.gram_nn is not None
+    left = jnp.float32(changes if in_examples else changes @ phi)
+    found = gradient.scores(left, gradient.newton_targets(one, damping))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3 * expected.std())
 
 
 def test_relabel_scores_are_means_over_moments_too(trainer, states) -> None:

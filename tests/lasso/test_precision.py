@@ -13,7 +13,6 @@ import pytest
 from jax import lax
 
 from jaxdm.attribution import gradient
-from jaxdm.attribution.label_flip_scores import scores_of_changes
 from jaxdm.datamodels import path
 from jaxdm.lasso import certificate, design, fista
 
@@ -86,5 +85,4 @@ def test_scores_of_gradients() -> None:
   check(gradient.scores, rows, model.target_td)
   check(lambda model: gradient.influence(model, 0.5), model)
   check(lambda model: gradient.trak(model, 0.5), model)
-  changes = np.ones((3, N), np.float32)
-  check(lambda model: scores_of_changes(model, changes, 0.5), model)
+  check(lambda model: gradient.newton_targets(model, 0.5), model)
