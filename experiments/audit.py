@@ -41,10 +41,11 @@ from experiments.runtime import (
 from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
+from jaxdm import identity
 from jaxdm.audits import stand_ins
 from jaxdm.audits.audit import MEMORISED, SUSPICIOUS, Audit, audit
 from jaxdm.report import audit_pictures, tables, words
-from jaxdm.storage import atomic_io, identity
+from jaxdm.storage import atomic_io
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import lacking
 

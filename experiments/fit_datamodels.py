@@ -31,14 +31,14 @@ from experiments.runtime import (
 )
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
-from jaxdm import training_sets
+from jaxdm import identity, training_sets
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
-from jaxdm.storage import atomic_io, cache, identity, tensorstore_errors
+from jaxdm.storage import atomic_io, cache, tensorstore_errors
 from jaxdm.storage.checksummed_json import DamageError
 
 STAGE = "fit_datamodels"

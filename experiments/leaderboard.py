@@ -24,14 +24,14 @@ from etils import epath
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
 from experiments.runtime import leaderboard_page, program, progress_bar, score_files
-from jaxdm import devices
+from jaxdm import devices, identity
 from jaxdm.brittleness.removals import find_removals
 from jaxdm.brittleness.summary import summarise
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
 from jaxdm.problems.problem import Problem, load_problem
-from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json
 
 PROBLEM = flags.DEFINE_string(
   "problem", "fashion", "Name of an included problem, or the path of a file NAME.npz."

@@ -25,10 +25,10 @@ from experiments.runtime import (
 )
 from experiments.runtime.run import Run
 from experiments.runtime.subset_models import SubsetModels
-from jaxdm import training_sets
+from jaxdm import identity, training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
-from jaxdm.storage import atomic_io, identity
+from jaxdm.storage import atomic_io
 from jaxdm.training.collection import Collection, missing
 from jaxdm.training.collection import lacking as lacking_models
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import prng
+from jaxdm import identity, prng
 from jaxdm.errors import check_count
 from jaxdm.rounding import share_of
-from jaxdm.storage import identity
 
 
 class TrainingSets(NamedTuple):

@@ -37,13 +37,13 @@ from experiments.config import experiment_flags
 from experiments.config.number_lists import whole_numbers
 from experiments.config.path_flags import define_path
 from experiments.runtime import program
-from jaxdm import devices
+from jaxdm import devices, identity
 from jaxdm.attribution import full_data
 from jaxdm.attribution.registry import METHODS
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.errors import UserError
 from jaxdm.problems.problem import Problem, load_problem
-from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.training.trainer import Trainer
 
 COUNTS = flags.DEFINE_list(

@@ -30,7 +30,8 @@ def expected_bytes(case: Case) -> int:
 
 def _jaxdm(case: Case, tol: float) -> tuple[np.ndarray, int]:
   """All targets in tiles; the tolerance is the gap itself."""
-  from jaxdm.lasso import solver, tiling
+  from jaxdm import tiling
+  from jaxdm.lasso import solver
 
   (m, n), t = case.masks.shape, case.outcomes.shape[1]
   plan = _plan(case)

@@ -10,12 +10,12 @@ from experiments import fit_datamodels, train_subsets
 from experiments.runtime import base_models, stages
 from experiments.runtime.run import Run
 from experiments.runtime.workdir_models import BASE_MODELS
+from jaxdm import identity, tiling
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.lasso import tiling
-from jaxdm.storage import array_folder, atomic_io, bank, identity
+from jaxdm.storage import array_folder, atomic_io, bank
 from jaxdm.training.collection import Collection, missing
 
 _TILE_TARGETS = 1024

@@ -10,12 +10,11 @@ from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
 from experiments.runtime import imported_models, launcher, margin_files, stages
 from experiments.runtime.workdir import Workdir
-from jaxdm import training_sets
+from jaxdm import identity, training_sets
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
 from jaxdm.storage import bank as bank_lib
-from jaxdm.storage import identity
 
 TRAIN_MARGINS = define_path(
   "train_margins",

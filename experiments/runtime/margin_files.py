@@ -18,12 +18,12 @@ from experiments.config import settings as settings_lib
 from experiments.config.path_flags import define_path
 from experiments.runtime import imported_models, launcher, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm import identity, training_sets
 from jaxdm import margins as margins_lib
-from jaxdm import training_sets
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
-from jaxdm.storage import bank, identity, store
+from jaxdm.storage import bank, store
 
 MASKS = define_path(
   "masks",

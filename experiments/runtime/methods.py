@@ -7,6 +7,7 @@ import numpy as np
 from experiments import fit_datamodels
 from experiments.runtime import base_models
 from experiments.runtime.run import Run
+from jaxdm import matrices
 from jaxdm.attribution.registry import METHODS, all_classes
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.attribution.similarity import pixel_rows
@@ -14,12 +15,11 @@ from jaxdm.brittleness import label_flips
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
 
 
 def scores(
   run: Run, names: tuple[str, ...], models: Datamodels | None = None
-) -> dict[str, design.Matrix]:
+) -> dict[str, matrices.Matrix]:
   """How much each example supports each target, float32[t, n] a method.
 
   Only the datamodels' weights stay in memory. Scores of models on all data are read, and
@@ -34,7 +34,7 @@ def scores(
     UserError: on a method whose scores were not asked for when models were trained.
   """
   stored = base_models.load(run).scores
-  scores_of: dict[str, design.Matrix] = {}
+  scores_of: dict[str, matrices.Matrix] = {}
   for name in names:
     if name == "datamodel":
       models = models or fit_datamodels.load(run.workdir)
@@ -73,8 +73,8 @@ def rival_classes(run: Run, base_logits_rtk: np.ndarray | None) -> np.ndarray:
 
 
 def for_repairs(
-  scores_of: Mapping[str, design.Matrix], data: Dataset, rival_t: np.ndarray
-) -> dict[str, design.Matrix]:
+  scores_of: Mapping[str, matrices.Matrix], data: Dataset, rival_t: np.ndarray
+) -> dict[str, matrices.Matrix]:
   """Scores by name; those that say nothing of opposition rank the rival classes first.
 
   Args:
@@ -89,8 +89,8 @@ def for_repairs(
 
 
 def of_class(
-  scores_tn: design.Matrix, data: Dataset, class_t: np.ndarray
-) -> design.Matrix:
+  scores_tn: matrices.Matrix, data: Dataset, class_t: np.ndarray
+) -> matrices.Matrix:
   """Scores in which examples of third classes have each target's lowest score.
 
   Args:

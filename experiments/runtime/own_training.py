@@ -14,13 +14,13 @@ import numpy as np
 from etils import epath
 
 from experiments.config import settings as settings_lib
-from jaxdm import prng
+from jaxdm import identity, prng
 from jaxdm import progress as progress_lib
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.retraining import Retrain, margins_of
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.storage import identity, recall
+from jaxdm.storage import recall
 from jaxdm.training.base_trainer import BaseTrainer
 from jaxdm.training.collection import Collection, Predictions, Subsets, lacking, write
 from jaxdm.training_sets import ModelSpecs

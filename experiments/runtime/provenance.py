@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from experiments.runtime import processes
-from jaxdm import devices
-from jaxdm.storage import atomic_io, checksummed_json, identity, maintenance
+from jaxdm import devices, identity
+from jaxdm.storage import atomic_io, checksummed_json, maintenance
 
 _FOLDER = "starts"
 _WRITE_SECONDS = 10.0

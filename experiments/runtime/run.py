@@ -9,10 +9,10 @@ from experiments.runtime import forecast, processes, progress_bar, stages
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
+from jaxdm import identity, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm import training_sets
 from jaxdm.data.dataset import Dataset
-from jaxdm.storage import checkpoint, identity
+from jaxdm.storage import checkpoint
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection
 from jaxdm.training.config import TrainConfig

@@ -7,11 +7,11 @@ import numpy as np
 from absl import flags
 
 from experiments.runtime.places import Places
+from jaxdm import identity
 from jaxdm.attribution.registry import METHODS
 from jaxdm.brittleness.score_signs import check_sign
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.storage import identity
 
 SCORES = flags.DEFINE_multi_string(
   "scores",

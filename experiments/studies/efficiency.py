@@ -36,7 +36,7 @@ from experiments.runtime import (
 from experiments.runtime.own_training import needs_networks
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
-from jaxdm import training_sets
+from jaxdm import identity, training_sets
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
@@ -45,7 +45,7 @@ from jaxdm.datamodels.fit import fit_datamodels as fit_models
 from jaxdm.datamodels.model import predictions
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
-from jaxdm.storage import atomic_io, cache, identity
+from jaxdm.storage import atomic_io, cache
 
 STAGE = "efficiency"
 GROUPS = ("fit",)

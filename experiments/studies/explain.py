@@ -24,7 +24,7 @@ from absl import flags
 from experiments.config.number_lists import whole_numbers
 from experiments.runtime import base_models, launcher, methods, stages
 from experiments.runtime.run import Run
-from jaxdm import prng, training_sets
+from jaxdm import matrices, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.brittleness import verification
 from jaxdm.brittleness.config import SearchConfig
@@ -33,7 +33,6 @@ from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
 from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
 from jaxdm.report import image_figures, page, tables, words
 from jaxdm.storage import atomic_io
 from jaxdm.training.base_trainer import BaseTrainer
@@ -146,7 +145,7 @@ def _sizes(data: Dataset, target: int, classes: set[int]) -> list[int]:
 
 def changes_of(
   inputs: SearchInputs,
-  scores: Mapping[str, design.Matrix],
+  scores: Mapping[str, matrices.Matrix],
   target: int,
   ks: Sequence[int],
   *,

@@ -30,10 +30,10 @@ from experiments.config import number_lists
 from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import noisy_labels
-from jaxdm import training_sets
+from jaxdm import identity, training_sets
 from jaxdm.audits.audit import SUSPICIOUS, audit
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.training.fleet import Fleet
 
 RATES = flags.DEFINE_list(

@@ -24,10 +24,9 @@ from experiments.config import number_lists
 from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import label_errors, noisy_labels
-from jaxdm import prng
+from jaxdm import identity, prng
 from jaxdm.audits import estimates
 from jaxdm.report import tables
-from jaxdm.storage import identity
 
 SHARES = flags.DEFINE_list(
   "memorised_shares", ["0.01", "0.02", "0.05", "0.1"], "Shares of examples to remove."

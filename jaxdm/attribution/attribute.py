@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from jaxdm import progress as progress_lib
+from jaxdm import tiling
 from jaxdm.attribution import full_data, gradient
 from jaxdm.attribution.registry import METHODS, Method
 from jaxdm.attribution.scores import add_scores
 from jaxdm.errors import UserError, check_count
-from jaxdm.lasso import tiling
 from jaxdm.training.trainer import Trainer
 
 _TILE_TARGETS = 1024

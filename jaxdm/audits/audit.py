@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from jaxdm import labels as labels_lib
+from jaxdm import matrices
 from jaxdm.attribution.scores import check_finite
 from jaxdm.audits import estimates, tallies
 from jaxdm.audits.estimates import Estimate
 from jaxdm.datamodels.inputs import as_bool, some
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices
 from jaxdm.storage.store import MatrixView
 from jaxdm.training_sets import PackedMasks
 

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import prng
+from jaxdm import matrices, prng
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.score_signs import check_sign
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
 from jaxdm.rounding import share_of
 
 
@@ -92,7 +91,7 @@ def sample_targets(
 
 def make_cases(
   method: str,
-  scores_tn: design.Matrix,
+  scores_tn: matrices.Matrix,
   targets: np.ndarray,
   labels: np.ndarray,
   target_labels: np.ndarray,
@@ -144,7 +143,7 @@ def make_cases(
   return cases
 
 
-def rows_of(scores_tn: design.Matrix, targets: np.ndarray) -> np.ndarray:
+def rows_of(scores_tn: matrices.Matrix, targets: np.ndarray) -> np.ndarray:
   """The scores of some targets as float[u, n]: unsigned integers cannot be negated."""
   rows_un = np.asarray(scores_tn[np.asarray(targets, int)])
   return rows_un.astype(np.result_type(rows_un.dtype, np.float32))
@@ -173,7 +172,7 @@ def sizes_of(
 
 def check_scores(
   method: str,
-  scores_tn: design.Matrix,
+  scores_tn: matrices.Matrix,
   targets: np.ndarray,
   labels: np.ndarray,
   target_labels: np.ndarray,

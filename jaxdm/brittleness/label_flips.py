@@ -5,15 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm import matrices, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm import training_sets
 from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices
 
 
 def runner_up_class(base_logits_rtk: np.ndarray, target_labels: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.special
 
+from jaxdm import matrices
 from jaxdm.attribution.scores import check_finite
 from jaxdm.errors import UserError
-from jaxdm.lasso import design
 
 _TILE_TARGETS = 1024
 # The chance of calling scores without information wrong.
@@ -15,7 +15,7 @@ _WRONG_SIGN = 1e-6
 
 
 def check_sign(
-  method: str, scores_tn: design.Matrix, labels: np.ndarray, target_labels: np.ndarray
+  method: str, scores_tn: matrices.Matrix, labels: np.ndarray, target_labels: np.ndarray
 ) -> None:
   """Checks that scores are finite, and not clearly lower for targets' own classes.
 
@@ -68,7 +68,7 @@ def check_sign(
 
 def _class_means(
   method: str,
-  scores_tn: design.Matrix,
+  scores_tn: matrices.Matrix,
   classes: Sequence[int],
   labels: np.ndarray,
   target_labels: np.ndarray,

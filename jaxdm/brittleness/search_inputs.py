@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdm import labels as labels_lib
-from jaxdm import prng
+from jaxdm import matrices, prng
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
 from jaxdm.brittleness import margin_curve
@@ -16,7 +16,6 @@ from jaxdm.brittleness.margin_curve import BaseMargins
 from jaxdm.brittleness.retraining import Retrain, margins_of, targets_of
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices
 
 # Trained on all data where a caller has no margins of such models: enough to see which
 # targets are right, and how skewed their margins are.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm import identity
 from jaxdm.errors import UserError
-from jaxdm.storage import identity
 
 ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 

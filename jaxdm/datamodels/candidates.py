@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from jaxdm import matrices
 from jaxdm.datamodels import path, posterior
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.outcomes import Outcomes
 from jaxdm.datamodels.priors import Prior
-from jaxdm.lasso import design
 from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
@@ -34,7 +34,7 @@ class FitData(NamedTuple):
     solver: of the lassos of all models.
   """
 
-  masks_mn: design.Matrix
+  masks_mn: matrices.Matrix
   margins_mt: Margins
   weights_m: np.ndarray | None
   lacks_margins_t: np.ndarray
@@ -120,7 +120,7 @@ class _Posterior:
     self,
     data: FitData,
     outcomes: Outcomes,
-    scores_sn: design.Matrix,
+    scores_sn: matrices.Matrix,
     config: FitConfig,
   ):
     self._data, self._outcomes, self._scores = data, outcomes, scores_sn

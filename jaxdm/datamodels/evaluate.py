@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm import matrices
 from jaxdm.attribution.scores import check_finite
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import predictions_by_subset
 from jaxdm.datamodels.quality import Quality
-from jaxdm.lasso import matrices
 
 # Rows of scores within these powers of two are taken as they are.
 _MOST_BITS = 64

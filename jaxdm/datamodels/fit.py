@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import numerics
+from jaxdm import identity, matrices, numerics, tiling
 from jaxdm import progress as progress_lib
 from jaxdm.datamodels import inputs, path
 from jaxdm.datamodels.candidates import Candidate, FitData, TileFunction, of_prior
@@ -17,12 +17,11 @@ from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit_plan import FitPlan, Parts, agree
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.priors import Prior
-from jaxdm.lasso import design, matrices, solver_plan, tiling
+from jaxdm.lasso import design, solver_plan
 from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
 from jaxdm.margins import Margins
 from jaxdm.storage import cache as cache_lib
-from jaxdm.storage import identity
 
 
 @numerics.pinned()
@@ -170,7 +169,7 @@ def _report_lacking(report: Callable[[str], Any], targets: np.ndarray) -> None:
 
 
 def _settings(
-  masks_mn: design.Matrix,
+  masks_mn: matrices.Matrix,
   margins_mt: Margins,
   weights_m: np.ndarray | None,
   config: FitConfig,

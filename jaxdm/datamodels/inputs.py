@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxdm import margins as margins_lib
-from jaxdm import training_sets
+from jaxdm import matrices, training_sets
 from jaxdm.datamodels import posterior
 from jaxdm.datamodels.priors import Prior
 from jaxdm.errors import UserError
-from jaxdm.lasso import design, matrices
 from jaxdm.margins import Margins
 from jaxdm.storage import polling, store
 
@@ -76,7 +75,7 @@ def check_covariances(
 
 def check_models(
   masks_mn: Any, margins_mt: Any, sample_weight: Any
-) -> tuple[design.Matrix, Margins, np.ndarray | None, np.ndarray]:
+) -> tuple[matrices.Matrix, Margins, np.ndarray | None, np.ndarray]:
   """Models that count, and bool[t], which targets have no margins.
 
   Models are masks of bool, margins, and weights as `matrices.as_weights`.
@@ -134,7 +133,7 @@ def _as_margins(margins_mt: Any) -> Margins:
   return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix[:])
 
 
-def as_bool(masks_mn: design.Matrix) -> design.Matrix:
+def as_bool(masks_mn: matrices.Matrix) -> matrices.Matrix:
   """Masks of bool as they are; others packed. Raises ValueError on other numbers."""
   if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
     return masks_mn

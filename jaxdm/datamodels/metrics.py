@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import margins, training_sets
+from jaxdm import margins, matrices, training_sets
 from jaxdm.datamodels import jackknife, spearman
 from jaxdm.datamodels.jackknife import Interval
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices
 
 _TILE_NUMBERS = 2**19
 _ROUNDING = 1e-12

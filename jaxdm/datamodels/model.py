@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import numerics, training_sets
+from jaxdm import matrices, numerics, tiling, training_sets
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
-from jaxdm.lasso import design, matrices, tiling
 from jaxdm.lasso.result import Status
 from jaxdm.storage import checkpoint
 from jaxdm.typing import Array
@@ -132,7 +131,7 @@ class Datamodels:
 
 
 @numerics.pinned()
-def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarray:
+def predictions(masks_mn: matrices.Matrix, weights_tn: matrices.Matrix) -> np.ndarray:
   """Masks times weights, as float32[m, t].
 
   Weights are read once, a tile of targets at a time; masks a block of rows at a time.
@@ -156,7 +155,7 @@ def predictions(masks_mn: design.Matrix, weights_tn: design.Matrix) -> np.ndarra
 
 
 def predictions_by_subset(
-  masks_mn: design.Matrix, weights_tn: design.Matrix
+  masks_mn: matrices.Matrix, weights_tn: matrices.Matrix
 ) -> np.ndarray:
   """The same as `predictions`; models on the same subset cost one product together."""
   masks_mn = matrices.as_real("masks", masks_mn)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxdm import matrices
 from jaxdm.datamodels.model import predictions
 from jaxdm.datamodels.priors import Prior
-from jaxdm.lasso import design, matrices
 from jaxdm.margins import Margins
 
 # Of sums of squares that should be 0.
@@ -22,7 +22,7 @@ class Outcomes:
 
   def __init__(
     self,
-    masks_mn: design.Matrix,
+    masks_mn: matrices.Matrix,
     margins_mt: Margins,
     weights_m: np.ndarray | None,
     lacks_margins_t: np.ndarray,

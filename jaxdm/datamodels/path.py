@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm import devices, prng
+from jaxdm import devices, matrices, prng
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
-from jaxdm.lasso import design, matrices, outcomes
+from jaxdm.lasso import design, outcomes
 from jaxdm.lasso import solver as solver_lib
 from jaxdm.rounding import share_of
 from jaxdm.typing import Array

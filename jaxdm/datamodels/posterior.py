@@ -17,9 +17,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import scipy.linalg
 
-from jaxdm import memory
+from jaxdm import matrices, memory, tiling
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices, tiling
 
 # Penalties, as multiples of the mean eigenvalue: from hardly any to almost the prior.
 SMALLEST, LARGEST = 0.03, 1000.0

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdm import identity, matrices, tiling
 from jaxdm.datamodels import posterior
-from jaxdm.lasso import matrices, tiling
-from jaxdm.storage import identity
 
 _LEAST = 0.05
 _TILE = 256  # A part of the digest: another size has other digests.

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdm import matrices
 from jaxdm.lasso import design, fista
-from jaxdm.lasso.matrices import part_of
+from jaxdm.matrices import part_of
 from jaxdm.typing import Array
 
 # Of sums of products whose terms are near 1.
@@ -30,7 +31,7 @@ class Certificate(NamedTuple):
 
 
 def certify(
-  design_mn: design.Matrix,
+  design_mn: matrices.Matrix,
   rows_m: np.ndarray,
   columns: design.ColumnScales,
   problem: fista.Problem,

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxdm import devices, prng
-from jaxdm.lasso.matrices import (
+from jaxdm.matrices import (
   ColumnScales,
   Matrix,
   centred_blocks,

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm import numerics
+from jaxdm import matrices, numerics
 from jaxdm.errors import check_count
-from jaxdm.lasso import design, matrices, solver_plan
+from jaxdm.lasso import design, solver_plan
 from jaxdm.lasso.result import LassoFit
 from jaxdm.lasso.solver import Solver
-from jaxdm.lasso.tiling import Factors, factors_of, tiles
+from jaxdm.tiling import Factors, factors_of, tiles
 
 
 def penalties(lam: Any, t: int) -> np.ndarray:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdm.lasso import fista, matrices
+from jaxdm import matrices
+from jaxdm.lasso import fista
 from jaxdm.lasso.result import Status
 
 

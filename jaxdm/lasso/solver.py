@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdm import devices
-from jaxdm.lasso import certificate, design, fista, matrices, solver_plan, stopping
+from jaxdm import devices, matrices
+from jaxdm.lasso import certificate, design, fista, solver_plan, stopping
 from jaxdm.lasso.outcomes import Tile, standardise
 from jaxdm.lasso.result import LassoFit, Status
 from jaxdm.typing import Array
@@ -26,7 +26,7 @@ class Solver:
 
   def __init__(
     self,
-    design_mn: design.Matrix,
+    design_mn: matrices.Matrix,
     rows_m: np.ndarray,
     plan: solver_plan.Plan,
     weights_m: np.ndarray | None = None,

@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 from jaxdm import devices
 from jaxdm.errors import UserError, check_count
 from jaxdm.lasso.design import Form
-from jaxdm.lasso.matrices import BLOCK_BYTES
+from jaxdm.matrices import BLOCK_BYTES
 
 # Numbers of four bytes a target and column: iterates, their successors, float64 checks.
 _TARGET_NUMBERS = 24

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdm import identity
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
@@ -21,7 +22,7 @@ from jaxdm.data.load import load_dataset
 from jaxdm.data.place import Place, place
 from jaxdm.errors import UserError
 from jaxdm.margins import correct_class_margins
-from jaxdm.storage import atomic_io, identity
+from jaxdm.storage import atomic_io
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.speed import Speed
 from jaxdm.training.trainer import Trainer

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxdm import identity as identity_lib
 from jaxdm.storage import atomic_io, checksummed_json
-from jaxdm.storage import identity as identity_lib
 from jaxdm.storage.checksummed_json import DamageError, StoreError
 
 RECORD = "record.json"

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import prng, training_sets
-from jaxdm.storage import identity, store_layout, zarr_arrays
+from jaxdm import identity, prng, training_sets
 from jaxdm.storage import store as store_lib
+from jaxdm.storage import store_layout, zarr_arrays
 
 _READ_BYTES = 2**27
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxdm import identity
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, checksummed_json, identity, polling
+from jaxdm.storage import atomic_io, checksummed_json, polling
 
 MANIFEST = "manifest.json"
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import prng, training_sets
+from jaxdm import identity, prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm.storage import atomic_io, identity, polling, store_layout
+from jaxdm.storage import atomic_io, polling, store_layout
 from jaxdm.storage import bank as bank_lib
 from jaxdm.training_sets import ModelSpecs
 

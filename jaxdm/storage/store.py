@@ -22,10 +22,10 @@ import numpy as np
 import tensorstore as ts
 from etils import epath
 
+from jaxdm import identity
 from jaxdm.storage import (
   atomic_io,
   checksummed_json,
-  identity,
   store_layout,
   tensorstore_errors,
   zarr_arrays,

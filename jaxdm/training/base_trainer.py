@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxdm import identity, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm import training_sets
 from jaxdm.storage import (
   atomic_io,
   bank,
-  identity,
   polling,
   recall,
   store_layout,

@@ -13,10 +13,10 @@ import numpy as np
 from etils import epath
 from flax import linen as nn
 
-from jaxdm import devices, prng, training_sets
+from jaxdm import devices, identity, prng, training_sets
 from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
-from jaxdm.storage import checkpoint, identity
+from jaxdm.storage import checkpoint
 from jaxdm.training import conv, programs, tuning
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.config import TrainConfig

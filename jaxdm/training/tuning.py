@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from jaxdm import devices
+from jaxdm import devices, identity
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, checksummed_json, identity
+from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.training import conv
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.recipe import Recipe

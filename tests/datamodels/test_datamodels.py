@@ -4,13 +4,12 @@ from sklearn import linear_model
 from support.planted_weights import RNG, WEIGHTS, models
 
 import jaxdm
-from jaxdm import prng, training_sets
+from jaxdm import matrices, prng, training_sets
 from jaxdm.datamodels import model, path, priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels, predictions, predictions_by_subset
 from jaxdm.errors import UserError
-from jaxdm.lasso import matrices
 from jaxdm.storage import checkpoint
 
 

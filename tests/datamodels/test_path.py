@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxdm import devices
+from jaxdm import devices, matrices
 from jaxdm.datamodels import path
 from jaxdm.datamodels.config import FitConfig
-from jaxdm.lasso import matrices
 from jaxdm.lasso.solver import Solver
 from jaxdm.lasso.solver_plan import Plan
 

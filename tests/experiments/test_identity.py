@@ -34,7 +34,7 @@ from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from experiments.runtime.workdir_models import BASE_MODELS
 from experiments.studies import efficiency, explain, removal_curves
-from jaxdm import prng, training_sets
+from jaxdm import identity, prng, training_sets
 from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.data.dataset import Dataset
@@ -46,7 +46,6 @@ from jaxdm.datamodels.model import Datamodels
 from jaxdm.storage import (
   array_folder,
   bank,
-  identity,
   maintenance,
   store,
   store_layout,

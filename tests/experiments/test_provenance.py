@@ -15,8 +15,8 @@ from etils import epath
 from experiments.ops import bank, status
 from experiments.runtime import launcher, processes, provenance, stages
 from experiments.runtime.workdir import Workdir
-from jaxdm import devices
-from jaxdm.storage import identity, store, zarr_arrays
+from jaxdm import devices, identity
+from jaxdm.storage import store, zarr_arrays
 
 SETTINGS = {"group": {"size": 3}}
 

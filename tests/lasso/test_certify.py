@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from support import duality
 
-from jaxdm.lasso import certificate, fista, matrices
+from jaxdm import matrices
+from jaxdm.lasso import certificate, fista
 
 ROWS, COLUMNS, TARGETS = 50, 6, 3
 CONSTANT, FREE = 4, [1, 3]

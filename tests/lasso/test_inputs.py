@@ -9,11 +9,10 @@ import pytest
 import scipy.sparse
 
 import jaxdm
-from jaxdm import training_sets
+from jaxdm import tiling, training_sets
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
-from jaxdm.lasso import tiling
 
 M, N, T = 60, 9, 3
 RNG = np.random.default_rng(0)

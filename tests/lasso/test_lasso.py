@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from sklearn import linear_model
 
-from jaxdm import devices, training_sets
-from jaxdm.lasso import design, matrices, solver_plan
+from jaxdm import devices, matrices, training_sets
+from jaxdm.lasso import design, solver_plan
 from jaxdm.lasso.fit import fit_lasso
 from jaxdm.lasso.result import LassoFit, Status
 

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 
 import jaxdm
+from jaxdm import identity
 from jaxdm.problems.problem import problem_names, problem_path
-from jaxdm.storage import identity
 
 MOST_BYTES = 4e6
 REPLAYED = 10

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.lasso import matrices
+from jaxdm import matrices
 
 # A number, real[n], real[t, n], or a function of a slice of targets; None: nothing.
 Factors = Any
