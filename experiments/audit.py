@@ -31,6 +31,7 @@ import numpy as np
 from etils import epath
 
 from experiments import fit_datamodels
+from experiments.report_page import words
 from experiments.runtime import (
   audit_files,
   base_models,
@@ -44,7 +45,7 @@ from experiments.runtime.workdir import WorkdirError
 from jaxdm import identity
 from jaxdm.audits import stand_ins
 from jaxdm.audits.audit import MEMORISED, SUSPICIOUS, Audit, audit
-from jaxdm.report import audit_pictures, tables, words
+from jaxdm.report import audit_pictures, tables
 from jaxdm.storage import atomic_io
 from jaxdm.storage import store as store_lib
 from jaxdm.training.collection import lacking

@@ -15,6 +15,7 @@ from absl import flags
 from etils import epath
 
 from experiments import fit_datamodels
+from experiments.report_page import words
 from experiments.runtime import (
   base_models,
   forecast,
@@ -32,7 +33,7 @@ from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.evaluate import evaluate_scores
-from jaxdm.report import tables, words
+from jaxdm.report import tables
 
 BUDGET = flags.DEFINE_integer(
   "budget_models",

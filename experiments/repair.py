@@ -31,6 +31,7 @@ import numpy as np
 from experiments import brittleness as removals
 from experiments.config import experiment_flags
 from experiments.config.settings import CompareConfig
+from experiments.report_page import pictures, words
 from experiments.runtime import (
   base_models,
   launcher,
@@ -44,7 +45,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness.repairs import CHANGES, Change, find_repairs
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.report import csv_columns, page, pictures, tables, words
+from jaxdm.report import csv_columns, page, tables
 from jaxdm.storage import atomic_io
 
 STAGE = "repair"

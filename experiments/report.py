@@ -15,6 +15,8 @@ from etils import epath
 
 from experiments import brittleness, fit_datamodels, label_flip, repair
 from experiments.config.path_flags import define_path
+from experiments.report_page import pictures, sections
+from experiments.report_page.opening import constant_accuracy, opening, warning
 from experiments.runtime import (
   base_models,
   imported_models,
@@ -33,9 +35,8 @@ from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import page, pictures, sections, tables
+from jaxdm.report import page, tables
 from jaxdm.report.browser import make_browser
-from jaxdm.report.opening import constant_accuracy, opening, warning
 from jaxdm.storage import atomic_io, checksummed_json
 
 OUT = define_path(

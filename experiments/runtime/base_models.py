@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from experiments.config.settings import CompareConfig
+from experiments.report_page import opening
 from experiments.runtime.own_training import full_data_margins
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
@@ -22,7 +23,6 @@ from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
-from jaxdm.report import opening
 from jaxdm.storage import array_folder
 from jaxdm.storage.checksummed_json import DamageError
 

@@ -22,6 +22,7 @@ import scipy.stats
 from absl import flags
 
 from experiments.config.number_lists import whole_numbers
+from experiments.report_page import words
 from experiments.runtime import base_models, launcher, methods, stages
 from experiments.runtime.run import Run
 from jaxdm import matrices, prng, training_sets
@@ -33,7 +34,7 @@ from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
 from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.report import image_figures, page, tables, words
+from jaxdm.report import image_figures, page, tables
 from jaxdm.storage import atomic_io
 from jaxdm.training.base_trainer import BaseTrainer
 

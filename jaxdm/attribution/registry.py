@@ -36,8 +36,8 @@ class Method(NamedTuple):
     gradients: whether `terms` needs the gradients of the examples.
     by_doubt: whether the mean is multiplied by each example's mean 1 - p at the end.
     rows: scores that need no models, of the trainer whose data they are of.
-    on_request: whether a workdir has its scores only if `--methods` names it, since they
-      take long where there are many targets.
+    on_request: whether its scores are computed only if it is asked for by name, since
+      they take long where there are many targets.
   """
 
   source: str

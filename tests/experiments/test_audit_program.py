@@ -21,9 +21,9 @@ from experiments import (
   train_subsets,
 )
 from experiments.ops import bank as bank_launcher
+from experiments.report_page import opening
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
-from jaxdm.report import opening
 
 
 def run(folder: pathlib.Path, *stages, **changes: str | None) -> Run:

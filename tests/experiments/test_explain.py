@@ -13,10 +13,10 @@ from support import planted
 from support.programs import TOY, start
 
 from experiments import fit_datamodels, train_subsets
+from experiments.report_page import opening
 from experiments.runtime import launcher
 from experiments.studies import explain
 from jaxdm.errors import UserError
-from jaxdm.report import opening
 
 
 def test_outcomes_have_exact_and_student_t_intervals() -> None:

@@ -5,8 +5,9 @@ import pytest
 from support import planted
 
 from experiments import train_subsets
+from experiments.report_page import opening
 from experiments.runtime import base_models
-from jaxdm.report import opening, page
+from jaxdm.report import page
 
 
 @pytest.mark.parametrize("right,is_poor", [(11, True), (18, False)])

@@ -13,10 +13,10 @@ from support.programs import start
 import jaxdm
 from experiments import fit_datamodels, repair, report, train_subsets
 from experiments.config import settings as settings_lib
+from experiments.report_page import opening
 from experiments.runtime import base_models
 from experiments.runtime import methods as methods_lib
 from experiments.runtime.run import Run
-from jaxdm.report import opening
 from jaxdm.storage import checksummed_json
 
 METHODS = "datamodel,influence,random,pixels"

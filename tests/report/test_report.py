@@ -11,11 +11,12 @@ from etils import epath
 from matplotlib import figure as figure_lib
 from support.tables import dataset, read_twice
 
+from experiments.report_page import pictures, sections, words
 from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, image_figures, page, pictures, sections, tables, words
+from jaxdm.report import figures, image_figures, page, tables
 
 
 def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
@@ -248,8 +249,10 @@ matplotlib.use("svg")
 matplotlib.rcParams["savefig.facecolor"] = "red"
 before = dict(matplotlib.rcParams)
 import numpy as np
-from jaxdm.report import csv_columns, figures, image_figures, page, pictures
-from jaxdm.report import sections, tables
+from jaxdm.report import csv_columns, figures, image_figures, page
+from experiments.report_page import pictures
+from jaxdm.report import tables
+from experiments.report_page import sections
 from experiments.studies import efficiency, explain, removal_curves
 fig = figures.predicted_against_true(np.eye(3), np.eye(3), np.array([0.1, 0.2, 0.3]))
 content = page.png(fig)

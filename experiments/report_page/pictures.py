@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.report_page import words
 from jaxdm import training_sets
 from jaxdm.brittleness.summary import by_method
 from jaxdm.brittleness.verdicts import Verdict
@@ -12,7 +13,7 @@ from jaxdm.data import names
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.report import figures, image_figures, page, words
+from jaxdm.report import figures, image_figures, page
 
 _STORIES = 4
 

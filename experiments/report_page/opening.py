@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.report import words
+from experiments.report_page import words
 
 # Models on all data that are less than this much better than a constant answer are poor.
 _LEAST_GAIN = 0.15

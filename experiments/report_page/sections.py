@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxdm.report import csv_columns, tables, words
+from experiments.report_page import words
+from jaxdm.report import csv_columns, tables
 from jaxdm.report.page import TARGETS, Picture, Section, Table
 
 # Those that a page cannot do without.

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdm.report import words
-from jaxdm.report.opening import constant_accuracy, opening, warning
+from experiments.report_page import words
+from experiments.report_page.opening import constant_accuracy, opening, warning
 
 METHOD = {
   "targets": 24,

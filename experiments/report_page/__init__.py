@@ -1,0 +1,1 @@
+"""The pages of an experiment: their sentences, sections and pictures."""
