@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from experiments import fit_datamodels
 from experiments.report_page import words
 from experiments.runtime import (
   audit_files,
   base_models,
+  datamodels,
   launcher,
   margin_files,
   stages,
@@ -86,9 +86,9 @@ def predictions_of(run: Run) -> TrainingPredictions:
     classes = store_lib.MatrixView(training, "classes", rows)
   settings, scores = run.settings(STAGE), None
   inputs = {"predictions": identity.digest(training.identity(rows))}
-  if stages.is_finished(run.workdir, fit_datamodels.STAGE):
-    inputs |= run.inputs("train_subsets", fit_datamodels.STAGE)
-    scores = fit_datamodels.load(run.workdir).weights_tn
+  if stages.is_finished(run.workdir, datamodels.STAGE):
+    inputs |= run.inputs("train_subsets", datamodels.STAGE)
+    scores = datamodels.load(run.workdir).weights_tn
   else:
     print("no support and opposition: there are no datamodels; run fit_datamodels first")
   return TrainingPredictions(

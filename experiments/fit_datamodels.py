@@ -13,13 +13,13 @@ With --distributed every process of a job fits some of the targets.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from experiments.runtime import (
   base_models,
+  datamodels,
   first_look,
   imported_models,
   launcher,
@@ -38,52 +38,11 @@ from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
-from jaxdm.storage import atomic_io, cache, tensorstore_errors
-from jaxdm.storage.checksummed_json import DamageError
+from jaxdm.storage import atomic_io, cache
 
-STAGE = "fit_datamodels"
+STAGE = datamodels.STAGE
 GROUPS = ("prior", "fit")
-_OUTPUT = "datamodels"
 _PARTS = "datamodels.parts"
-
-
-def load(workdir: Workdir) -> Datamodels:
-  """The datamodels that this stage wrote.
-
-  Raises:
-    WorkdirError: if the stage is not finished.
-    DamageError: if what it wrote has changed.
-  """
-  expected = stages.outputs_of(workdir, STAGE)[_OUTPUT]
-  path, models, why = workdir.path / _OUTPUT, None, "its digest is another one"
-  try:
-    models = Datamodels.load(path)
-  except Exception as error:  # Orbax raises many kinds.
-    why = tensorstore_errors.reason(error)
-  if models is None or identity.digest(models) != expected:
-    raise DamageError(path, f"is not what {STAGE} wrote: {why}")
-  return models
-
-
-def prior_of(
-  name: str,
-  labels: np.ndarray,
-  target_labels: np.ndarray,
-  scores: Mapping[str, np.ndarray],
-) -> priors.Prior:
-  """One of `settings_lib.PRIORS`; reads what it needs a tile of targets at a time."""
-  if name == "none":
-    return priors.Prior()
-  if name == "class":
-    return priors.Prior(lambda part: priors.by_class(labels, target_labels[part]))
-  if name == "similar":
-    return priors.Prior(lambda part: priors.by_similarity(scores["similar"][part]))
-  method, _, more = name.partition("+")
-  offset = scores[method]
-  if more == "covariance":
-    return priors.Prior(offset=offset, covariance_scores=offset)
-  by_size = (lambda part: priors.by_size(offset[part])) if more == "size" else None
-  return priors.Prior(by_size, offset)
 
 
 def _fit(
@@ -115,7 +74,7 @@ def _fit(
     "mean_nonzero_weights": float((models.weights_tn != 0).sum(axis=1).mean()),
     "largest_relative_gap": float(gaps.max()),
     "unconverged_targets": int((~(gaps <= config.tol)).sum()),
-    stages.OUTPUTS: {_OUTPUT: identity.digest(models)},
+    stages.OUTPUTS: {datamodels.OUTPUT: identity.digest(models)},
   }
 
 
@@ -123,7 +82,7 @@ def _save(workdir: Workdir, models: Datamodels) -> None:
   """Writes datamodels that have been judged, in the place of those before."""
   index, count = processes.share()
   if index == 0:
-    models.save(workdir.path / _OUTPUT, overwrite=True)
+    models.save(workdir.path / datamodels.OUTPUT, overwrite=True)
   if count == 1:  # Others may still be reading them.
     atomic_io.remove_folder(workdir.path / _PARTS)
 
@@ -165,7 +124,7 @@ def fit_files(files: margin_files.Files) -> dict[str, Any]:
     _save(files.workdir, models)
     return summary
 
-  return stages.run(files.workdir, STAGE, settings, work, files=(_OUTPUT,))
+  return stages.run(files.workdir, STAGE, settings, work, files=(datamodels.OUTPUT,))
 
 
 def fit_run(run: Run) -> dict[str, Any]:
@@ -181,7 +140,10 @@ def fit_run(run: Run) -> dict[str, Any]:
       cache.name_of([settings, inputs]),
       run.experiment.fit,
       *subset_models.load_converged(run.subsets.fitted_rows()),
-      {name: prior_of(name, labels, target_labels, base.scores) for name in names},
+      {
+        name: datamodels.prior_of(name, labels, target_labels, base.scores)
+        for name in names
+      },
     )
     summary |= _evaluate(models, *subset_models.join(run.subsets.held_out_rows()))
     full = models.predict(np.ones((1, len(labels)), bool))[0]
@@ -189,7 +151,9 @@ def fit_run(run: Run) -> dict[str, Any]:
     _save(run.workdir, models)
     return summary
 
-  return stages.run(run.workdir, STAGE, settings, work, inputs, files=(_OUTPUT,))
+  return stages.run(
+    run.workdir, STAGE, settings, work, inputs, files=(datamodels.OUTPUT,)
+  )
 
 
 def main(source: Run | margin_files.Files) -> dict[str, Any]:

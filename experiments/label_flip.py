@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import brittleness as removals
 from experiments.runtime import (
   base_models,
   launcher,
   methods,
   relabel,
   score_files,
+  searches,
   stages,
 )
 from experiments.runtime.run import Run
@@ -39,7 +39,7 @@ def main(run: Run) -> dict[str, Any]:
 
   def work() -> dict[str, Any]:
     extra = len(others) + (run.networks is not None)
-    removals.announce(run, STAGE, extra, len(targets))
+    searches.announce(run, STAGE, extra, len(targets))
     relabel_unk = relabel.scores(run, targets) if run.networks else None
     new_un = _new_labels(run, base.logits_rtk, targets, relabel_unk)
     scores = methods.scores(run, compare.names) | others
@@ -55,11 +55,11 @@ def main(run: Run) -> dict[str, Any]:
       targets,
       search,
       base_margins=base.margins_rt,
-      budget=removals.BUDGET.value,
+      budget=searches.BUDGET.value,
       progress=run.bar(STAGE),
     )
     table = run.workdir.path / f"{STAGE}.csv"
-    return removals.report_search(table, verdicts, data, base.margins_rt)
+    return searches.report_search(table, verdicts, data, base.margins_rt)
 
   settings = run.settings(*GROUPS) | score_files.settings(others)
   files = tables.files_of(STAGE)
@@ -85,7 +85,7 @@ def _new_labels(
   return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, score_files))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

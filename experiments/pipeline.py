@@ -20,7 +20,7 @@ from experiments import (
   report,
   train_subsets,
 )
-from experiments.runtime import launcher, processes, score_files
+from experiments.runtime import launcher, processes, score_files, searches
 from experiments.runtime.run import Run
 from jaxdm.datamodels import path
 
@@ -49,10 +49,10 @@ def main(run: Run) -> None:
 def _announce_searches(run: Run) -> None:
   """Adds what the searches may cost to what is said after the first steps of training."""
   others = len(score_files.load(run.workdir.places, run.dataset))
-  brittleness.announce(run, brittleness.STAGE, others)
+  searches.announce(run, brittleness.STAGE, others)
   if not LABEL_FLIP.value:
     return
-  brittleness.announce(run, label_flip.STAGE, others + 1)  # The method relabel.
+  searches.announce(run, label_flip.STAGE, others + 1)  # The method relabel.
   again = (
     f"{label_flip.STAGE} first trains the models on all examples again, with gradients, "
     "for relabel scores, which are not timed yet"

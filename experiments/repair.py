@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import brittleness as removals
 from experiments.config import experiment_flags
 from experiments.config.settings import CompareConfig
 from experiments.report_page import pictures, words
@@ -38,6 +37,7 @@ from experiments.runtime import (
   methods,
   relabel,
   score_files,
+  searches,
   stages,
 )
 from experiments.runtime.run import Run
@@ -72,11 +72,11 @@ def main(run: Run) -> dict[str, Any]:
     for change in CHANGES:
       with_relabel = change == "relabel" and run.networks is not None
       extra = len(others) + with_relabel
-      removals.announce(run, f"{STAGE} by {change}", extra, len(targets))
+      searches.announce(run, f"{STAGE} by {change}", extra, len(targets))
       if with_relabel:
         scores["relabel"] = _relabel_scores(run, targets)
       used = sum(v.models_used for verdicts in verdicts_of.values() for v in verdicts)
-      budget = removals.BUDGET.value
+      budget = searches.BUDGET.value
       verdicts_of[change] = find_repairs(
         scores,
         run.trainer,
@@ -137,7 +137,7 @@ def _report(
   tables.write_rows(table, ("change", *csv_columns.VERDICT_HEADER), rows)
   base_models.print_if_poor(base_margins_rt, data.test_labels)
   by_change = {
-    change: removals.summarise_search(
+    change: searches.summarise_search(
       table.name, f"{STAGE}: targets repaired by {change}", verdicts, data
     )
     for change, verdicts in verdicts_of.items()
@@ -159,7 +159,7 @@ def _report(
   }
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(removals, score_files))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from experiments import brittleness, fit_datamodels, label_flip, repair
+from experiments import brittleness, label_flip, repair
 from experiments.config.path_flags import define_path
 from experiments.report_page import pictures, sections
 from experiments.report_page.opening import constant_accuracy, opening, warning
 from experiments.runtime import (
   base_models,
+  datamodels,
   imported_models,
   launcher,
   margin_files,
@@ -153,7 +154,7 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
     provenance=_provenance(workdir),
     wrong_targets=[row for row in targets if row["right"] == "False"],
     base_margins_rt=base_models.load(run).margins_rt,
-    models=fit_datamodels.load(workdir),
+    models=datamodels.load(workdir),
     held_out_masks=masks,
     held_out_margins_mt=margins_mt,
     removals=tables.read_verdicts(folder / "brittleness.csv"),
@@ -231,7 +232,7 @@ def _write(
 
 def load_fit_results(files: margin_files.Files) -> FitResults:
   """Reads what there is to show without images."""
-  workdir, stage = files.workdir, fit_datamodels.STAGE
+  workdir, stage = files.workdir, datamodels.STAGE
   fit = stages.summary_of(workdir, stage)
   settings = stages.settings_of(workdir, stage)
   if settings.get("files") != files.settings["files"]:
@@ -247,7 +248,7 @@ def load_fit_results(files: margin_files.Files) -> FitResults:
     settings=settings | {"collect": held_out},
     fit=fit,
     provenance=_provenance(workdir),
-    models=fit_datamodels.load(workdir),
+    models=datamodels.load(workdir),
     held_out=files.held_out,
     missing=(
       "Removals and label flips, for which models must be retrained on the images: "
@@ -262,7 +263,7 @@ def write_fit_report(out: epath.Path, results: FitResults) -> dict[str, Any]:
   summary = {
     **results.provenance,
     "settings": results.settings,
-    fit_datamodels.STAGE: results.fit,
+    datamodels.STAGE: results.fit,
   }
   title = "How well training sets predict margins"
   text = page.page(title, sections.of_fit(summary, picture, results.missing))

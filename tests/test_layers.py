@@ -73,6 +73,18 @@ def test_rooms_form_no_cycle() -> None:
   graphlib.TopologicalSorter(rooms_below).prepare()  # CycleError names the rooms.
 
 
+def test_what_programs_share_imports_no_program() -> None:
+  programs = {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")}
+  wrong = [
+    (str(path), parts)
+    for folder in ("config", "report_page", "runtime")
+    for path in (ROOT / "experiments" / folder).rglob("*.py")
+    for parts in imports(path)
+    if parts[0] == "experiments" and parts[1] in programs
+  ]
+  assert wrong == []
+
+
 def test_no_test_imports_another() -> None:
   wrong = [
     str(path)

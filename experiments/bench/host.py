@@ -26,13 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags, logging
 
-from experiments import brittleness, fit_datamodels, label_flip, report
+from experiments import brittleness, label_flip, report
 from experiments.bench import cost, measure, random_workdir
 from experiments.config import experiment_flags
 from experiments.runtime import (
   base_models,
+  datamodels,
   methods,
   program,
+  searches,
   subset_models,
 )
 from experiments.runtime import help as help_page
@@ -139,7 +141,7 @@ def _targets(run: Run) -> np.ndarray:
 
 def _datamodels(run: Run) -> Work:
   """All datamodels."""
-  return lambda: fit_datamodels.load(run.workdir)
+  return lambda: datamodels.load(run.workdir)
 
 
 def _predict(run: Run) -> Work:
@@ -180,7 +182,7 @@ def _searches(run: Run) -> Work:
     targets, base = _targets(run), base_models.load(run)
     path = run.workdir.path / "targets.csv"
     tables.write_targets(path, base.margins_rt, run.dataset)
-    models = fit_datamodels.load(run.workdir)
+    models = datamodels.load(run.workdir)
     scores = methods.scores(run, _names(run), models)
     scores_by_name = {k: models if k == "datamodel" else v for k, v in scores.items()}
     t, n = len(run.dataset.test_labels), len(run.dataset.train_labels)
@@ -202,7 +204,7 @@ def _searches(run: Run) -> Work:
     )
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
       table = run.workdir.path / f"{stage.STAGE}.csv"
-      summary = brittleness.report_search(table, verdicts, run.dataset, base.margins_rt)
+      summary = searches.report_search(table, verdicts, run.dataset, base.margins_rt)
       random_workdir.record(run, stage.STAGE, stage.GROUPS, summary)
 
   return work

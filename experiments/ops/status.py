@@ -17,8 +17,14 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from experiments import fit_datamodels
-from experiments.runtime import first_look, forecast, launcher, preemption, stages
+from experiments.runtime import (
+  datamodels,
+  first_look,
+  forecast,
+  launcher,
+  preemption,
+  stages,
+)
 from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, maintenance
@@ -76,8 +82,8 @@ def process_lines(folder: epath.Path) -> Iterator[str]:
 
 def quality_line(workdir: Workdir) -> str:
   """The LDS of the datamodels or, before there are any, what the models so far allow."""
-  if stages.is_finished(workdir, fit_datamodels.STAGE):
-    lds = stages.summary_of(workdir, fit_datamodels.STAGE)["lds"]
+  if stages.is_finished(workdir, datamodels.STAGE):
+    lds = stages.summary_of(workdir, datamodels.STAGE)["lds"]
     return "LDS {estimate:.3f} [{low:.3f}, {high:.3f}]".format(**lds)
   for path in (workdir.bank / name for name in _SUBSETS):
     if (path / "manifest.json").exists():

@@ -5,10 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments import fit_datamodels
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
-from experiments.runtime import imported_models, launcher, margin_files, stages
+from experiments.runtime import (
+  datamodels,
+  imported_models,
+  launcher,
+  margin_files,
+  stages,
+)
 from experiments.runtime.workdir import Workdir
 from jaxdm import identity, training_sets
 from jaxdm.data.dataset import Dataset
@@ -120,9 +125,9 @@ def open_predictions() -> TrainingPredictions:
   labels = _labels(paths["train_labels"], data, masks.shape[1])
   digest = identity.digest([masks, margins_mn, labels, classes_mn])
   inputs, scores = {}, None
-  if stages.is_finished(workdir, fit_datamodels.STAGE):
-    inputs = stages.outputs_of(workdir, fit_datamodels.STAGE)
-    scores = fit_datamodels.load(workdir).weights_tn
+  if stages.is_finished(workdir, datamodels.STAGE):
+    inputs = stages.outputs_of(workdir, datamodels.STAGE)
+    scores = datamodels.load(workdir).weights_tn
     if scores.shape[1] != len(labels):
       raise UserError(
         "workdir",

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import fit_datamodels
-from experiments.runtime import base_models
+from experiments.runtime import base_models, datamodels
 from experiments.runtime.run import Run
 from jaxdm import matrices
 from jaxdm.attribution.registry import METHODS, all_classes
@@ -37,7 +36,7 @@ def scores(
   scores_of: dict[str, matrices.Matrix] = {}
   for name in names:
     if name == "datamodel":
-      models = models or fit_datamodels.load(run.workdir)
+      models = models or datamodels.load(run.workdir)
       scores_of[name] = models.weights_tn
     elif name == "pixels":  # At their native size.
       images = run.dataset.train_images, run.dataset.test_images
@@ -68,7 +67,7 @@ def rival_classes(run: Run, base_logits_rtk: np.ndarray | None) -> np.ndarray:
   data = run.dataset
   if base_logits_rtk is not None:
     return label_flips.runner_up_class(base_logits_rtk, data.test_labels)
-  weights_tn = fit_datamodels.load(run.workdir).weights_tn
+  weights_tn = datamodels.load(run.workdir).weights_tn
   return label_flips.competing_class(weights_tn, data.train_labels, data.test_labels)
 
 

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import fit_datamodels
 from experiments.config import settings as settings_lib
 from experiments.config.number_lists import whole_numbers
 from experiments.runtime import (
   base_models,
+  datamodels,
   launcher,
   stages,
   subset_models,
@@ -41,7 +41,7 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.evaluate import evaluate_scores
-from jaxdm.datamodels.fit import fit_datamodels as fit_models
+from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import predictions
 from jaxdm.errors import UserError
 from jaxdm.report import figures, page, tables
@@ -89,7 +89,7 @@ class Point(NamedTuple):
 def lasso(problem: Problem, prior: priors.Prior, **changes: Any) -> np.ndarray:
   """Weights of a lasso."""
   config = dataclasses.replace(problem.config, **changes)
-  fit = fit_models(
+  fit = fit_datamodels(
     problem.masks, problem.margins_mt, config=config, candidates={"": prior}
   )
   return fit.weights_tn
@@ -147,7 +147,7 @@ def _weights(way: str, problem: Problem) -> np.ndarray:
     first = lasso(problem, priors.Prior())
     return lasso(problem, priors.Prior(priors.by_size(first)))
   labels = problem.data.train_labels, problem.data.test_labels
-  return lasso(problem, fit_datamodels.prior_of(way, *labels, problem.scores))
+  return lasso(problem, datamodels.prior_of(way, *labels, problem.scores))
 
 
 def evaluate(

@@ -22,6 +22,7 @@ from experiments import (
 )
 from experiments.ops import bank as bank_launcher
 from experiments.report_page import opening
+from experiments.runtime import datamodels
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 
@@ -70,7 +71,7 @@ def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
     low, high = column(f"{name}_low"), column(f"{name}_high")
     assert np.mean((low <= truth) & (truth <= high)) > 0.85
   assert (column("models_in") + column("models_out") == 174).all()
-  weights = fit_datamodels.load(opened.workdir).weights_tn
+  weights = datamodels.load(opened.workdir).weights_tn
   np.testing.assert_allclose(column("support"), weights.clip(0).sum(axis=0), rtol=1e-4)
   doubted = [row for row in rows if row["suggested_label"] != row["label"]]
   summary = json.loads((folder / "audit.json").read_text())

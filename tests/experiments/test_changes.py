@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 from support import planted
 
 from experiments import brittleness, fit_datamodels, label_flip, train_subsets
+from experiments.runtime import datamodels
 from experiments.runtime.run import Run
 from experiments.studies import explain, removal_curves
 from jaxdm import prng
@@ -123,7 +124,7 @@ def test_every_model_changes_the_first_examples_of_a_ranking(done, stage) -> Non
 def test_rankings_put_the_highest_scores_first(done) -> None:
   opened, _ = done
   scores = {
-    "datamodel": fit_datamodels.load(opened.workdir).weights_tn,
+    "datamodel": datamodels.load(opened.workdir).weights_tn,
     "influence": planted.weights(opened),
     "relabel": planted.weights(opened),
   }

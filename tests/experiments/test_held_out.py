@@ -10,7 +10,7 @@ from support import planted
 from support.planted import NOISE, NUM_HELD_OUT, NUM_MODELS, NUM_TRAIN, REPEATS
 
 from experiments import fit_datamodels, train_subsets
-from experiments.runtime import stages, subset_models
+from experiments.runtime import datamodels, stages, subset_models
 from experiments.runtime.run import Run
 from experiments.studies import efficiency
 from jaxdm.datamodels.evaluate import evaluate_scores
@@ -107,7 +107,7 @@ def test_scores_are_judged_by_the_stored_held_out_models(opened, held_out) -> No
 
 def test_the_fits_summary_is_about_the_stored_held_out_models(opened, held_out) -> None:
   summary = stages.summary_of(opened.workdir, "fit_datamodels")
-  weights_tn = fit_datamodels.load(opened.workdir).weights_tn
+  weights_tn = datamodels.load(opened.workdir).weights_tn
   assert weights_tn.any(axis=1).all()
   assert summary["lds"]["estimate"] == pytest.approx(lds(weights_tn, held_out), abs=1e-6)
   assert summary["models_fitted_to"] == NUM_MODELS
@@ -127,7 +127,7 @@ def test_held_out_rows_of_files_do_not_change_the_fit(tmp_path) -> None:
     with flagsaver.as_parsed(**given):
       fit_datamodels.PROGRAM.start(["prog"])
       opened = fit_datamodels.open_any()
-    weights_tn = fit_datamodels.load(opened.workdir).weights_tn
+    weights_tn = datamodels.load(opened.workdir).weights_tn
     summary = stages.summary_of(opened.workdir, "fit_datamodels")
     guess_mt = masks[60:].astype(np.float64) @ weights_tn.T.astype(np.float64)
     pairs = zip(guess_mt.T, held_out.T, strict=True)

@@ -29,7 +29,7 @@ from experiments import (
 )
 from experiments.config import presets
 from experiments.config import settings as settings_lib
-from experiments.runtime import base_models, relabel, stages, subset_models
+from experiments.runtime import base_models, datamodels, relabel, stages, subset_models
 from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from experiments.runtime.workdir_models import BASE_MODELS
@@ -808,14 +808,14 @@ def test_datamodels_that_were_changed_are_refused(tmp_path) -> None:
   (tmp_path / "stages").mkdir()
   finished(found, fit_datamodels.STAGE, {"datamodels": identity.digest(models)})
   models.save(tmp_path / "datamodels")
-  np.testing.assert_array_equal(fit_datamodels.load(found).weights_tn, numbers)
+  np.testing.assert_array_equal(datamodels.load(found).weights_tn, numbers)
   for name in [field.name for field in dataclasses.fields(models)]:
     array = getattr(models, name)
     [other] = with_one_changed(array, (-1,) * array.ndim)
     changed = dataclasses.replace(models, **{name: other})
     changed.save(tmp_path / "datamodels", overwrite=True)
     with pytest.raises(DamageError, match="is not what fit_datamodels wrote"):
-      fit_datamodels.load(found)
+      datamodels.load(found)
 
 
 def test_masks_of_fits_and_judgements_are_those_that_were_stored(
