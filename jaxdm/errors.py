@@ -1,6 +1,9 @@
-"""The one type of error that a user can mend, and a check that many settings share."""
+"""The one type of error that a user can mend, and checks that many settings share."""
 
+import math
+import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -49,3 +52,60 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     accepted = f">= {least}" if most is None else f"in [{least}, {most}]"
     raise UserError(name, f"must be an integer {accepted}, got {value!r}")
   return count
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+  """An integer in [0, 2**32) as int; raises UserError on anything else."""
+  try:
+    return check_count(name, value, 0, 2**32 - 1)
+  except UserError:
+    raise UserError(name, f"must be an integer in [0, 2**32), got {value!r}") from None
+
+
+def check_number(
+  name: str,
+  value: Any,
+  *,
+  above: float | None = None,
+  least: float | None = None,
+  below: float | None = None,
+) -> float:
+  """A finite real number in a range as float; raises UserError on anything else.
+
+  Args:
+    name: of the setting.
+    value: of the setting.
+    above: the value must be larger.
+    least: the value must not be smaller. At most one of this and `above` is given.
+    below: the value must be smaller. It is given only together with one of these.
+  """
+  if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    raise UserError(name, f"must be a number, got {value!r}")
+  number = float(value)
+  if not all(
+    (
+      math.isfinite(number),
+      above is None or number > above,
+      least is None or number >= least,
+      below is None or number < below,
+    )
+  ):
+    raise UserError(name, f"must be {_range_text(above, least, below)}, got {value!r}")
+  return number
+
+
+def _range_text(above: float | None, least: float | None, below: float | None) -> str:
+  """The range of a finite number in words."""
+  if below is not None:
+    start = f"({above:g}" if least is None else f"[{least:g}"
+    return f"in {start}, {below:g})"
+  if above is not None:
+    return "positive" if above == 0 else f"> {above:g}"
+  return "a finite number" if least is None else f">= {least:g}"
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+  """Raises UserError on a value that is none of the choices."""
+  if not isinstance(value, str) or value not in choices:
+    *before, last = choices
+    raise UserError(name, f"must be {', '.join(before)} or {last}, got {value!r}")

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxdm import numerics
+from jaxdm.errors import check_seed
 from jaxdm.typing import Array
 
 _SWAP_ROUNDS = 32
@@ -71,20 +72,12 @@ def stream_of(seed: int) -> Seed:
   """The stream that the seed of a model stands for.
 
   Raises:
-    ValueError: if the seed is not in [0, 2**32).
+    UserError: if the seed is not in [0, 2**32).
   """
-  if not 0 <= seed < 2**32:
-    raise ValueError(f"seeds of models must be in [0, 2**32), got {seed}")
-  family, number = divmod(int(seed), SEEDS_A_FAMILY)
+  family, number = divmod(check_seed(seed, "seeds"), SEEDS_A_FAMILY)
   if family < len(_FAMILIES):
     return Seed(_FAMILIES[family], number)
   return Seed("model", int(seed))
-
-
-def check_seed(seed: int) -> None:
-  """Raises ValueError if a root seed is not in [0, 2**32)."""
-  if not 0 <= seed < 2**32:
-    raise ValueError(f"seed must be in [0, 2**32), got {seed}")
 
 
 def root_key(seed: int) -> Array:
@@ -94,9 +87,9 @@ def root_key(seed: int) -> Array:
   do not change it.
 
   Raises:
-    ValueError: if the seed is not in [0, 2**32).
+    UserError: if the seed is not in [0, 2**32).
   """
-  check_seed(seed)
+  seed = check_seed(seed)
   data = jnp.asarray([0, seed], jnp.uint32)
   return jax.random.wrap_key_data(data, impl="threefry2x32")
 

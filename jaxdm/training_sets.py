@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdm import identity, prng
-from jaxdm.errors import check_count
+from jaxdm.errors import check_count, check_number, check_seed
 from jaxdm.rounding import share_of
 
 
@@ -197,8 +197,7 @@ def from_masks(masks: np.ndarray, labels: np.ndarray) -> TrainingSets:
 
 def subset_size(num_train: int, alpha: float) -> int:
   """Examples in an alpha-subset: alpha * n to the nearest integer."""
-  if not 0 < alpha < 1:
-    raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+  check_number("alpha", alpha, above=0, below=1)
   return round(share_of(alpha, num_train))
 
 
@@ -227,7 +226,7 @@ def random_subsets(
   """
   count = check_count("num_models", num_models, 0)
   num_train = check_count("num_train", num_train, 2)
-  prng.check_seed(seed)
+  check_seed(seed)
   size = subset_size(num_train, alpha)
   if not 0 < size < num_train:
     raise ValueError(

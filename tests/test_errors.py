@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
+import jaxdm
+from experiments.config import settings
 from experiments.runtime import launcher, program
 from experiments.runtime.workdir import WorkdirError
 from jaxdm.data.dataset import DataError
@@ -233,6 +235,41 @@ def test_what_programs_and_configs_refuse_is_a_users_error() -> None:
     and ("experiments" in path.relative_to(ROOT).parts or function == "__post_init__")
   ]
   assert wrong == [], "raise jaxdm.errors.UserError there"
+
+
+WRONG_SETTINGS = [
+  *(
+    (jaxdm.TrainConfig, name, value, "must be an integer")
+    for name in ("width", "batch_size", "epoch_examples", "translate_pixels")
+    for value in (1.5, -1, "8", True, None, np.nan)
+  ),
+  *(
+    (jaxdm.TrainConfig, name, value, "must be")
+    for name in ("epochs", "peak_learning_rate", "momentum", "peak_at", "weight_decay")
+    for value in (-0.1, "0.5", True, None, np.nan, np.inf)
+  ),
+  (jaxdm.TrainConfig, "compute_dtype", "float64", "must be float32 or bfloat16, got"),
+  (jaxdm.TrainConfig, "compute_dtype", None, "must be float32 or bfloat16, got None"),
+  *(
+    (jaxdm.FitConfig, "seed", seed, "must be an integer in") for seed in (-1, 0.5, 2**32)
+  ),
+  *((jaxdm.FitConfig, "tol", tol, "must be") for tol in (0, "1", np.inf)),
+  (jaxdm.Speed, "chunk", "auto", "must be an integer >= 1, got 'auto'"),
+  (jaxdm.Speed, "vmap_width", "all", "must be an integer >= 1, got 'all'"),
+  (jaxdm.Speed, "conv_backend", "foo", "must be auto, cpu, im2col or lax, got 'foo'"),
+  (jaxdm.Speed, "checkpoint_seconds", "60", "must be a number, got '60'"),
+  (jaxdm.SearchConfig, "size_law", "x", "must be grid or surrogate, got 'x'"),
+  (settings.CollectConfig, "num_models", 2.5, "must be an integer >= 2, got 2.5"),
+  (settings.CollectConfig, "margin_dtype", "int8", "must be float32 or float16, got"),
+  (settings.DataConfig, "downscale", 0, "must be an integer >= 1, got 0"),
+]
+
+
+@pytest.mark.parametrize("config, name, value, message", WRONG_SETTINGS)
+def test_configs_check_every_setting(config, name, value, message) -> None:
+  with pytest.raises(jaxdm.UserError, match=f"^{name} {re.escape(message)}") as raised:
+    config(**{name: value})
+  assert raised.value.setting == name
 
 
 def test_text_is_written_and_read_as_utf8() -> None:

@@ -84,5 +84,5 @@ def test_every_purpose_has_ten_million_seeds_of_its_own() -> None:
   for seed in (7 * 10**7, 2**32 - 1):
     assert prng.stream_of(seed) == ("model", seed)
   for seed in (-1, 2**32):
-    with pytest.raises(ValueError, match=r"must be in \[0, 2\*\*32\), got"):
+    with pytest.raises(ValueError, match=r"must be .*in \[0, 2\*\*32\), got"):
       prng.stream_of(seed)

@@ -128,8 +128,8 @@ def test_all_forms_of_the_same_models_are_accepted() -> None:
     ({"seeds": SEEDS[:2]}, r"seeds must be int\[m\], one a mask, \[3\], got \[2\]"),
     ({"seeds": 0}, r"seeds must be int\[m\], one a mask, \[3\], got \[\]"),
     ({"seeds": SEEDS + 0.5}, "seeds must be integers, got float64"),
-    ({"seeds": SEEDS - 1}, r"seeds must be in \[0, 2\*\*32\), got -1"),
-    ({"seeds": SEEDS + 2**32}, r"seeds must be in \[0, 2\*\*32\), got 4294967298"),
+    ({"seeds": SEEDS - 1}, r"seeds must be .*in \[0, 2\*\*32\), got -1"),
+    ({"seeds": SEEDS + 2**32}, r"seeds must be .*in \[0, 2\*\*32\), got 4294967298"),
   ],
 )
 def test_what_is_no_request_for_models_is_named(changed, message) -> None:
@@ -142,7 +142,7 @@ def test_what_is_no_request_for_models_is_named(changed, message) -> None:
   [
     ({"alpha": 0.01}, "alpha must give subsets of 1 to 5 of the 6 .* subsets of 0"),
     ({"alpha": 0.99}, "alpha must give subsets of 1 to 5 of the 6 .* subsets of 6"),
-    ({"seed": 2**32}, r"seed must be in \[0, 2\*\*32\), got 4294967296"),
+    ({"seed": 2**32}, r"seed must be .*in \[0, 2\*\*32\), got 4294967296"),
     ({"num_models": -1}, "num_models must be an integer >= 0, got -1"),
     ({"num_models": 1.5}, "num_models must be an integer >= 0, got 1.5"),
     ({"num_train": 1}, "num_train must be an integer >= 2, got 1"),

@@ -1,15 +1,17 @@
 """The settings of an experiment; their docstrings are the help of the flags."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from jaxdm.attribution import gradient, registry
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.datamodels.config import FitConfig
-from jaxdm.errors import UserError, check_count
+from jaxdm.errors import UserError, check_choice, check_count, check_number, check_seed
 from jaxdm.training.config import TrainConfig
+
+MarginDtype = Literal["float32", "float16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,11 @@ class DataConfig:
   test_per_class: int = 0
   downscale: int = 1
   background: str = "white"
+
+  def __post_init__(self) -> None:
+    for name in ("train_per_class", "test_per_class"):
+      check_count(name, getattr(self, name), 0)
+    check_count("downscale", self.downscale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,22 +79,19 @@ class CollectConfig:
   held_out_seeds: int = 2
   num_base: int = 16
   equal_steps: bool = False
-  margin_dtype: Literal["float32", "float16"] = "float32"
+  margin_dtype: MarginDtype = "float32"
   keep_logits: bool = False
   seed: int = 0
 
   def __post_init__(self) -> None:
-    if not 0 < self.alpha < 1:
-      raise UserError("alpha", f"must be in (0, 1), got {self.alpha}")
+    check_number("alpha", self.alpha, above=0, below=1)
     for name in ("num_models", "num_held_out", "num_base"):
-      if getattr(self, name) < 2:
-        raise UserError(name, f"must be at least 2, got {getattr(self, name)}")
-    if self.held_out_from is not None and self.held_out_from < 0:
-      raise UserError("held_out_from", f"must be >= 0, got {self.held_out_from}")
-    if self.held_out_seeds < 1:
-      raise UserError("held_out_seeds", f"must be >= 1, got {self.held_out_seeds}")
-    if not 0 <= self.seed < 2**32:
-      raise UserError("seed", f"must be in [0, 2**32), got {self.seed}")
+      check_count(name, getattr(self, name), 2)
+    if self.held_out_from is not None:
+      check_count("held_out_from", self.held_out_from, 0)
+    check_count("held_out_seeds", self.held_out_seeds)
+    check_choice("margin_dtype", self.margin_dtype, get_args(MarginDtype))
+    check_seed(self.seed)
 
   @property
   def held_out_numbers(self) -> np.ndarray:

@@ -1,11 +1,10 @@
 """The settings of a search."""
 
 import dataclasses
-import numbers
 from typing import Literal, get_args
 
 from jaxdm.brittleness.verification import MOST_SKEWNESS, SequentialTest
-from jaxdm.errors import UserError, check_count
+from jaxdm.errors import check_choice, check_count, check_number, check_seed
 
 SizeLaw = Literal["grid", "surrogate"]
 # The levels of a test are simulated for as many models as may verify one size.
@@ -53,18 +52,14 @@ class SearchConfig:
   seed: int = 0
 
   def __post_init__(self) -> None:
-    for name in ("max_share", "confidence"):
-      if not isinstance(getattr(self, name), numbers.Real):
-        raise UserError(name, f"must be a number, got {getattr(self, name)!r}")
-    if not 0 < self.max_share < 1:
-      raise UserError("max_share", f"must be in (0, 1), got {self.max_share}")
-    if self.size_law not in get_args(SizeLaw):
-      raise UserError("size_law", f"must be grid or surrogate, got {self.size_law!r}")
+    check_number("max_share", self.max_share, above=0, below=1)
+    check_number("confidence", self.confidence)  # Its range: `test` below.
+    check_choice("size_law", self.size_law, get_args(SizeLaw))
     for name in ("num_sizes", "search_models", "max_verifications", "num_targets"):
       check_count(name, getattr(self, name))
     check_count("verify_seeds", self.verify_seeds, 2, _MOST_VERIFY_SEEDS)
-    check_count("seed", self.seed, 0, 2**32 - 1)
-    _ = self.test()  # Checks the confidence.
+    check_seed(self.seed)
+    _ = self.test()  # Checks the range of the confidence.
 
   @property
   def most_models(self) -> int:

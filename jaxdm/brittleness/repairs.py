@@ -26,7 +26,7 @@ from jaxdm.brittleness.removals import without_first
 from jaxdm.brittleness.retraining import Changes, Retrain, TrainChanges
 from jaxdm.brittleness.search import MarginsOfChanges, search
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_choice
 
 Change = Literal["removal", "relabel"]
 CHANGES: tuple[Change, ...] = get_args(Change)
@@ -162,8 +162,7 @@ def find_repairs(
     UserError: if models on all data get no target wrong, or the asked ones right.
     ValueError: see `find_removals`; and on a change of another name.
   """
-  if change not in CHANGES:
-    raise ValueError(f"change must be 'removal' or 'relabel', got {change!r}")
+  check_choice("change", change, CHANGES)
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )

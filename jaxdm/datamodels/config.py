@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxdm.errors import UserError, check_count
+from jaxdm.errors import check_count, check_number, check_seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,7 @@ class FitConfig:
     for name in ("num_lambdas", "folds", "patience", "max_steps"):
       check_count(name, getattr(self, name))
     for name in ("lambda_min_ratio", "validation_share"):
-      if not 0 < getattr(self, name) < 1:
-        raise UserError(name, f"must be in (0, 1), got {getattr(self, name)}")
+      check_number(name, getattr(self, name), above=0, below=1)
     for name in ("tol", "path_tol"):
-      if not getattr(self, name) > 0:
-        raise UserError(name, f"must be positive, got {getattr(self, name)}")
+      check_number(name, getattr(self, name), above=0)
+    check_seed(self.seed)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxdm import matrices, numerics
-from jaxdm.errors import check_count
+from jaxdm.errors import check_count, check_number
 from jaxdm.lasso import design, solver_plan
 from jaxdm.lasso.result import LassoFit
 from jaxdm.lasso.solver import Solver
@@ -98,8 +98,7 @@ def fit_lasso(
   if min(m, n, t) < 1:
     raise ValueError(f"masks and outcomes must not be empty, got {(m, n)}, {(m, t)}")
   lam_t = penalties(lam, t)
-  if not tol > 0:
-    raise ValueError(f"tol must be positive, got {tol}")
+  tol = check_number("tol", tol, above=0)
   limit = check_count("max_steps", max_steps, 0)
   rows, weights_m = matrices.as_weights(sample_weight, m)
   masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)

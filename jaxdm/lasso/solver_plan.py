@@ -8,7 +8,7 @@ import warnings
 from typing import NamedTuple, get_args
 
 from jaxdm import devices
-from jaxdm.errors import UserError, check_count
+from jaxdm.errors import UserError, check_choice, check_count
 from jaxdm.lasso.design import Form
 from jaxdm.matrices import BLOCK_BYTES
 
@@ -67,12 +67,12 @@ def choose(
     A plan with a lane for each local device.
 
   Raises:
-    ValueError: if no form fits beside a single target, `form` is 'bits' and X real, or
-      form or tile is none.
+    ValueError: if no form fits beside a single target, `form` is 'bits' and X real,
+      `form` is another text, or `tile` is not a positive integer.
   """
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
-  if form not in (None, *get_args(Form)):
-    raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
+  if form is not None:
+    check_choice("form", form, get_args(Form))
   tile = None if tile is None else check_count("tile", tile)
   if form == "bits" and not is_bool:
     raise ValueError("form bits needs a bool design")

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxdm.errors import UserError
+from jaxdm.errors import check_choice, check_count, check_number
 from jaxdm.rounding import share_of
 
 
@@ -64,22 +64,18 @@ class TrainConfig:
   compute_dtype: str = "float32"
 
   def __post_init__(self) -> None:
-    for name in ("width", "epochs", "batch_size", "peak_learning_rate"):
-      if not 0 < getattr(self, name) < float("inf"):
-        raise UserError(name, f"must be positive, got {getattr(self, name)}")
+    for name in ("width", "batch_size"):
+      check_count(name, getattr(self, name))
+    for name in ("epoch_examples", "translate_pixels", "cutout_pixels"):
+      check_count(name, getattr(self, name), 0)
+    for name in ("epochs", "peak_learning_rate"):
+      check_number(name, getattr(self, name), above=0)
+    for name in ("muon_rate", "weight_decay"):
+      check_number(name, getattr(self, name), least=0)
     for name in ("momentum", "label_smoothing"):
-      if not 0 <= getattr(self, name) < 1:
-        raise UserError(name, f"must be in [0, 1), got {getattr(self, name)}")
-    if not 0 < self.peak_at < 1:
-      raise UserError("peak_at", f"must be in (0, 1), got {self.peak_at}")
-    least_0 = "epoch_examples", "muon_rate", "weight_decay"
-    for name in (*least_0, "translate_pixels", "cutout_pixels"):
-      if not getattr(self, name) >= 0:
-        raise UserError(name, f"must be >= 0, got {getattr(self, name)}")
-    if self.compute_dtype not in ("float32", "bfloat16"):
-      raise UserError(
-        "compute_dtype", f"must be float32 or bfloat16, got {self.compute_dtype!r}"
-      )
+      check_number(name, getattr(self, name), least=0, below=1)
+    check_number("peak_at", self.peak_at, above=0, below=1)
+    check_choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
 
   def num_steps(self, count: Any) -> Any:
     """Steps that a model on `count` examples takes; accepts arrays."""

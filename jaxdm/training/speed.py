@@ -1,10 +1,11 @@
 """Settings of speed: how many models are trained at a time, and how."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
-from jaxdm.errors import UserError, check_count
+from jaxdm.errors import check_choice, check_count, check_number
 
+ConvBackend = Literal["auto", "cpu", "im2col", "lax"]
 # Models that a device trains per call, of networks with convolutions and of others.
 _MODELS_PER_CALL = {True: 8, False: 128}
 
@@ -39,17 +40,16 @@ class Speed:
   vmap_width: int | Literal["auto"] | None = None
   chunk: int | None = None
   checkpoint_seconds: float = 300.0
-  conv_backend: Literal["auto", "cpu", "im2col", "lax"] | None = None
+  conv_backend: ConvBackend | None = None
 
   def __post_init__(self) -> None:
-    for name in ("vmap_width", "chunk"):
-      value = getattr(self, name)
-      if value not in (None, "auto"):
-        check_count(name, value)
-    if not self.checkpoint_seconds >= 0:
-      raise UserError(
-        "checkpoint_seconds", f"must be >= 0, got {self.checkpoint_seconds}"
-      )
+    if self.vmap_width not in (None, "auto"):
+      check_count("vmap_width", self.vmap_width)
+    if self.chunk is not None:
+      check_count("chunk", self.chunk)
+    check_number("checkpoint_seconds", self.checkpoint_seconds, least=0)
+    if self.conv_backend is not None:
+      check_choice("conv_backend", self.conv_backend, get_args(ConvBackend))
 
   def models_per_call(self, width: int, *, convolves: bool) -> int:
     """Models that a device trains per call, `width` of them side by side."""

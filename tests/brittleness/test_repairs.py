@@ -250,7 +250,7 @@ def test_ties_and_diverged_models_are_no_repair() -> None:
       r"get \[0\] right; find_removals is for those",
     ),
     ({"targets": [2]}, r"must be in \[0, 2\), got \[2\]"),
-    ({"change": "edit"}, "change must be 'removal' or 'relabel', got 'edit'"),
+    ({"change": "edit"}, "change must be removal or relabel, got 'edit'"),
     ({"labels": np.zeros(N, int)}, "two classes or more"),
     ({"scores": np.full((2, N), np.nan)}, "scores must be finite"),
     ({"scores": np.zeros((2, 3))}, r"must be \[t, n\]"),

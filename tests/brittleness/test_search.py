@@ -314,8 +314,8 @@ def test_bad_scores_and_settings_are_named() -> None:
   [
     ("size_law", "grd", "must be grid or surrogate, got 'grd'"),
     ("size_law", None, "must be grid or surrogate, got None"),
-    ("seed", -1, "must be an integer in [0, 4294967295], got -1"),
-    ("seed", 0.5, "must be an integer in [0, 4294967295], got 0.5"),
+    ("seed", -1, "must be an integer in [0, 2**32), got -1"),
+    ("seed", 0.5, "must be an integer in [0, 2**32), got 0.5"),
     ("num_sizes", 2.5, "must be an integer >= 1, got 2.5"),
     ("num_sizes", True, "must be an integer >= 1, got True"),
     ("search_models", "8", "must be an integer >= 1, got '8'"),

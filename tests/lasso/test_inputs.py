@@ -172,7 +172,7 @@ WRONG = [
   ({"tile": 1.5}, "tile must be an integer >= 1, got 1.5"),
   ({"tile": np.nan}, "tile must be an integer >= 1, got nan"),
   ({"tile": "all"}, "tile must be an integer >= 1, got 'all'"),
-  ({"form": "row"}, "form must be one of gram, rows, bits, got 'row'"),
+  ({"form": "row"}, "form must be gram, rows or bits, got 'row'"),
   ({"max_steps": -1}, "max_steps must be an integer >= 0, got -1"),
   ({"max_steps": 1.5}, "max_steps must be an integer >= 0, got 1.5"),
   ({"tol": np.nan}, "tol must be positive, got nan"),
