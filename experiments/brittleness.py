@@ -30,7 +30,7 @@ GROUPS = ("search", "compare")
 
 def main(run: Run) -> dict[str, Any]:
   """Searches and verifies removals."""
-  inputs = run.inputs("train_subsets", "fit_datamodels")
+  inputs = searches.inputs(run)
   base_margins_rt = base_models.load(run).margins_rt
   data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base_margins_rt, search, compare)

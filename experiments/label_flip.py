@@ -30,7 +30,7 @@ GROUPS = ("search", "compare", "flip")
 
 def main(run: Run) -> dict[str, Any]:
   """Searches and verifies label flips."""
-  inputs = run.inputs("train_subsets", "fit_datamodels")
+  inputs = searches.inputs(run)
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, run.experiment.compare
   targets = base_models.choose_targets(base.margins_rt, search, compare)

@@ -57,7 +57,7 @@ _NO_ADVICE = (
 
 def main(run: Run) -> dict[str, Any]:
   """Searches and verifies repairs."""
-  inputs = run.inputs("train_subsets", "fit_datamodels")
+  inputs = searches.inputs(run)
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, _compare(run)
   targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)

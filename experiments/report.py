@@ -23,6 +23,7 @@ from experiments.runtime import (
   imported_models,
   launcher,
   margin_files,
+  searches,
   stages,
   subset_models,
 )
@@ -121,20 +122,22 @@ def check_stages(run: Run) -> list[str]:
   workdir = run.workdir
   for stage in sections.STAGES:  # First: the error names the stage that is missing.
     stages.summary_of(workdir, stage, partial=stage == brittleness.STAGE)
-  inputs = run.inputs("train_subsets", "fit_datamodels")
-  stages.check_inputs(workdir, brittleness.STAGE, inputs, partial=True)
-  optional = [stage for stage in _OPTIONAL if _is_drawn(workdir, stage, inputs)]
+  inputs = searches.inputs(run)
+  stages.check_inputs(workdir, brittleness.STAGE, inputs, partial=True, reads_all=True)
+  optional = [s for s in _OPTIONAL if _is_drawn(workdir, s, inputs, reads_all=True)]
   return [*sections.STAGES, *optional]
 
 
-def _is_drawn(workdir: Workdir, stage: str, inputs: Mapping[str, str]) -> bool:
+def _is_drawn(
+  workdir: Workdir, stage: str, inputs: Mapping[str, str], *, reads_all: bool = False
+) -> bool:
   """Whether a stage that need not have been run is current; says so if it was begun."""
-  if stages.is_current(workdir, stage, inputs):
+  if stages.is_current(workdir, stage, inputs, reads_all=reads_all):
     return True
   if stages.is_begun(workdir, stage):
     print(
       f"{stage} is not in the report: it was not finished, a file that it wrote is "
-      "missing, or it read other models or datamodels; "
+      "missing, it read other models or datamodels, or an earlier version verified it; "
       f"python -m experiments.{stage} --workdir={workdir.path} adds it"
     )
   return False
@@ -291,7 +294,7 @@ def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
     **repaired,
   }
   summary = _summary(results, captions | about)
-  searches = {
+  changes = {
     "removed": removals + results.repairs.get("removal", []),
     "relabelled": results.label_flips + results.repairs.get("relabel", []),
   }
@@ -301,7 +304,7 @@ def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
     opening=opening(summary),
     warning=warning(summary),
     browser=make_browser(
-      results.data, base_margins_rt, results.models, searches, results.audit_rows
+      results.data, base_margins_rt, results.models, changes, results.audit_rows
     ),
   )
   _write(out, summary, text, drawn)
@@ -313,7 +316,7 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
   found = {brittleness.STAGE: results.removals, label_flip.STAGE: results.label_flips}
   targets = sorted({v.target for v in results.removals})
   lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in targets]
-  searches = {
+  comparisons_of = {
     stage: {"comparisons": [c._asdict() for c in compare_methods(verdicts)]}
     for stage, verdicts in found.items()
     if verdicts
@@ -326,7 +329,7 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
     "constant_accuracy": constant_accuracy(results.data.test_labels),
     "hardly_right": sum(low <= 0 for low in lows),
     **{
-      stage: summary | searches.get(stage, {})
+      stage: summary | comparisons_of.get(stage, {})
       for stage, summary in results.summaries.items()
     },
     **({"audit": results.audit} if results.audit else {}),

@@ -20,6 +20,7 @@ import scipy.stats
 from absl import flags
 
 from experiments.bench import measure
+from experiments.bench.centred_margins import SKEWNESS, centred_margins
 from experiments.runtime import program
 from jaxdm.brittleness import verification
 from jaxdm.datamodels import metrics
@@ -31,6 +32,8 @@ SIMULATIONS = flags.DEFINE_integer(
 RUNS = flags.DEFINE_integer(
   "runs", 20_000, "Tests for each level of the second table.", 1
 )
+CONFIDENCE = flags.DEFINE_float("level_confidence", 0.95, "Of the second table.")
+MOST = flags.DEFINE_integer("level_models", 16, "Of a test of the second table.", 2)
 SUBSETS = flags.DEFINE_list("subsets", ["100", "200"], "Held-out subsets, trained twice.")
 FULL_MODELS = flags.DEFINE_integer("full_models", 20_000, "Models at full size.", 4)
 FULL_TARGETS = flags.DEFINE_integer("full_targets", 10_000, "Targets at full size.", 1)
@@ -185,59 +188,6 @@ def print_intervals() -> list[dict[str, Any]]:
   return results
 
 
-def _mixture(rng: np.random.Generator, shape: Any, part: float, apart: float) -> Any:
-  """Two normal distributions, of which a part lies so many deviations to the right."""
-  return rng.normal(size=shape) + apart * (rng.random(shape) < part) - apart * part
-
-
-def _two_peaks(rng: np.random.Generator, shape: Any, spread: float) -> Any:
-  """-1 or 1, as likely, plus normal noise of this standard deviation."""
-  return rng.choice([-1.0, 1.0], shape) + spread * rng.normal(size=shape)
-
-
-def centred_margins(name: str, shape: tuple[int, int], seed: int) -> np.ndarray:
-  """Margins with mean 0 by the name of their distribution; a minus mirrors them."""
-  rng = np.random.default_rng(seed)
-  spread = 0.3143  # A lognormal distribution of skewness 1.
-  draw_of = {
-    "normal": lambda: rng.normal(size=shape),
-    "uniform": lambda: rng.uniform(-1, 1, shape),
-    "t5": lambda: rng.standard_t(5, shape),
-    "two values": lambda: _two_peaks(rng, shape, 0.0),
-    "two peaks, 0.1": lambda: _two_peaks(rng, shape, 0.1),
-    "two peaks, 0.3": lambda: _two_peaks(rng, shape, 0.3),
-    "two peaks, 0.5": lambda: _two_peaks(rng, shape, 0.5),
-    "5 votes": lambda: 2.0 * rng.binomial(5, 0.5, shape) - 5,
-    "gamma, skewness 0.5": lambda: rng.gamma(16, size=shape) - 16,
-    "gamma, skewness 1": lambda: rng.gamma(4, size=shape) - 4,
-    "lognormal, skewness 1": lambda: (
-      np.exp(spread * rng.normal(size=shape)) - np.exp(spread**2 / 2)
-    ),
-    "mixture, skewness 0.65": lambda: _mixture(rng, shape, 0.2, 2.9),
-    "mixture, skewness 1": lambda: _mixture(rng, shape, 0.1, 3.5),
-  }
-  sign = -1 if name.startswith("-") else 1
-  return np.asarray(sign * draw_of[name.removeprefix("-")]())
-
-
-_SYMMETRIC = (
-  *("normal", "uniform", "t5", "two values"),
-  *("two peaks, 0.1", "two peaks, 0.3", "two peaks, 0.5", "5 votes"),
-)
-SKEWNESS = dict.fromkeys(_SYMMETRIC, 0.0) | {
-  "gamma, skewness 0.5": 0.5,
-  "-gamma, skewness 0.5": -0.5,
-  "gamma, skewness 1": 1.0,
-  "-gamma, skewness 1": -1.0,
-  "lognormal, skewness 1": 1.0,
-  "-lognormal, skewness 1": -1.0,
-  "mixture, skewness 0.65": 0.65,
-  "-mixture, skewness 0.65": -0.65,
-  "mixture, skewness 1": 1.0,
-  "-mixture, skewness 1": -1.0,
-}
-
-
 def passes(test: verification.SequentialTest, rows: np.ndarray) -> tuple[float, float]:
   """Share of rows of margins that pass, and the mean number of models."""
   passed, used = 0, 0
@@ -271,19 +221,24 @@ def skewness_bounds(name: str, share: float, models: int = 32) -> np.ndarray:
 def print_levels() -> dict[str, Any]:
   """Prints and returns the second table."""
   tests = {
-    bound: verification.SequentialTest(most=16, confidence=0.95, skewness=bound)
+    bound: verification.SequentialTest(
+      most=MOST.value, confidence=CONFIDENCE.value, skewness=bound
+    )
     for bound in (0.0, 0.25, 0.5, 0.75, 1.0)
   }
   results: dict[str, Any] = {"level": {}, "power": {}}
-  shape = RUNS.value, 16
-  print("margins of mean 0 that pass at a confidence of 95 %, in %; skewness known,")
+  shape = RUNS.value, MOST.value
+  print(
+    f"margins of mean 0 that pass at a confidence of {CONFIDENCE.value:.6g}, in %, of"
+  )
+  print(f"at most {MOST.value} models; skewness known,")
   print("estimated from 32 models of each target (a share of the targets are of this")
   print(
     "kind, the others normal), unknown, or taken for 0, as in a test for normal margins"
   )
   shares = {"all": 1.0, "half": 0.5, "a fifth": 0.2}
   header = ["known", *(f"est., {text}" for text in shares), "unknown", "taken for 0"]
-  print(f"{'':<26}" + "".join(f"{cell:>15}" for cell in header))
+  print(f"{'':<34}" + "".join(f"{cell:>15}" for cell in header))
   for i, (name, skewness) in enumerate(SKEWNESS.items()):
     rows = centred_margins(name, shape, i)
     rate = {bound: passes(test, rows)[0] for bound, test in tests.items()}
@@ -292,11 +247,11 @@ def print_levels() -> dict[str, Any]:
       bounds = skewness_bounds(name, share)
       rates.append(float(np.mean([rate[bound] for bound in bounds])))
     rates += [rate[1.0], rate[0.0]]
-    print(f"{name:<26}" + "".join(f"{cell:>15.1%}" for cell in rates), flush=True)
+    print(f"{name:<34}" + "".join(f"{cell:>15.1%}" for cell in rates), flush=True)
     results["level"][name] = rates
   print("normal margins: power, and mean number of models, by the skewness allowed for")
   print(f"{'mean / deviation':<18}" + "".join(f"{bound:>16g}" for bound in tests))
-  unit = centred_margins("normal", (-(-RUNS.value // 4), 16), len(SKEWNESS))
+  unit = centred_margins("normal", (-(-RUNS.value // 4), MOST.value), len(SKEWNESS))
   for mean in (0.0, -0.3, -0.5, -0.7, -1.0, -1.5, -2.5, -4.0):
     powers = [passes(test, unit + mean) for test in tests.values()]
     cells = [f"{power:.3f}, {models:5.2f}" for power, models in powers]

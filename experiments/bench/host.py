@@ -205,7 +205,8 @@ def _searches(run: Run) -> Work:
     for stage, verdicts in ((brittleness, removed), (label_flip, flipped)):
       table = run.workdir.path / f"{stage.STAGE}.csv"
       summary = searches.report_search(table, verdicts, run.dataset, base.margins_rt)
-      random_workdir.record(run, stage.STAGE, stage.GROUPS, summary)
+      inputs = searches.inputs(run)
+      random_workdir.record(run, stage.STAGE, stage.GROUPS, summary, inputs)
 
   return work
 

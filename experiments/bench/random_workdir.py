@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,14 @@ def _write_all(run: Run) -> dict[str, Any]:
 
 
 def record(
-  run: Run, stage: str, groups: tuple[str, ...], summary: dict[str, Any]
+  run: Run,
+  stage: str,
+  groups: tuple[str, ...],
+  summary: dict[str, Any],
+  inputs: Mapping[str, str] = {},
 ) -> None:
   """Records a stage as finished."""
-  stages.run(run.workdir, stage, run.settings(*groups), lambda: dict(summary))
+  stages.run(run.workdir, stage, run.settings(*groups), lambda: dict(summary), inputs)
 
 
 def _write_models(run: Run, collection: Collection, rng: np.random.Generator) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 from absl import flags
 
-from experiments.runtime import base_models, launcher, stages, subset_models
+from experiments.runtime import base_models, launcher, searches, stages, subset_models
 from experiments.runtime.run import Run, train_config
 from jaxdm import prng
 from jaxdm.brittleness.verdicts import Verdict
@@ -72,7 +72,8 @@ def _base_logits(run: Run) -> np.ndarray:
 
 def _verdicts(run: Run) -> tuple[Verdict, ...]:
   """The removals, each with the examples that the search could remove."""
-  stages.summary_of(run.workdir, _SEARCH)
+  stages.summary_of(run.workdir, _SEARCH)  # First: its error names the search.
+  stages.check_inputs(run.workdir, _SEARCH, searches.inputs(run), reads_all=True)
   verdicts = tables.read_verdicts(run.workdir.path / f"{_SEARCH}.csv")
   return tuple(one._replace(examples=one.examples[: one.largest]) for one in verdicts)
 

@@ -10,6 +10,7 @@ from etils import epath
 from experiments.report_page import words
 from experiments.runtime import base_models, forecast, stages
 from experiments.runtime.run import Run
+from jaxdm.brittleness import verification
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.brittleness.summary import summarise
 from jaxdm.brittleness.verdicts import Verdict
@@ -25,6 +26,12 @@ BUDGET = flags.DEFINE_integer(
   lower_bound=1,
 )
 _MOST_LINES = 5  # Of the targets that the fewest changes flip.
+
+
+def inputs(run: Run) -> dict[str, str]:
+  """What a search depends on beside settings: models, datamodels, rules of its test."""
+  rules = {"verification rules": str(verification.RULES_VERSION)}
+  return run.inputs("train_subsets", "fit_datamodels") | rules
 
 
 def report_search(

@@ -87,21 +87,27 @@ def is_begun(workdir: Workdir, stage: str) -> bool:
 
 
 def check_inputs(
-  workdir: Workdir, stage: str, inputs: Mapping[str, str], *, partial: bool = False
+  workdir: Workdir,
+  stage: str,
+  inputs: Mapping[str, str],
+  *,
+  partial: bool = False,
+  reads_all: bool = False,
 ) -> None:
   """Raises WorkdirError unless a stage is finished and has read what is there now.
 
   Args:
     workdir: that has its record.
     stage: its name.
-    inputs: digests of what is there, by name; those that the stage has not read do
-      not count.
+    inputs: digests of what is there, by name.
     partial: one that has ended before it was finished will do.
+    reads_all: whether the stage must have read all of them; else those that it has not
+      read do not count.
   """
   summary_of(workdir, stage, partial=partial)
   recorded = _record(workdir, stage)["inputs"]
-  both = recorded.keys() & inputs.keys()
-  wrong = [name for name in sorted(both) if recorded[name] != inputs[name]]
+  names = inputs.keys() if reads_all else recorded.keys() & inputs.keys()
+  wrong = [name for name in sorted(names) if recorded.get(name) != inputs[name]]
   if wrong:
     raise WorkdirError(
       "workdir",
@@ -110,16 +116,19 @@ def check_inputs(
     )
 
 
-def is_current(workdir: Workdir, stage: str, inputs: Mapping[str, str]) -> bool:
+def is_current(
+  workdir: Workdir, stage: str, inputs: Mapping[str, str], *, reads_all: bool = False
+) -> bool:
   """Whether a stage has a summary, if only a partial one, and has read what is there now.
 
   Args:
     workdir: that may have its record.
     stage: its name.
     inputs: see `check_inputs`.
+    reads_all: see `check_inputs`.
   """
   try:
-    check_inputs(workdir, stage, inputs, partial=True)
+    check_inputs(workdir, stage, inputs, partial=True, reads_all=reads_all)
   except WorkdirError:
     return False
   return True

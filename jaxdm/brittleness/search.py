@@ -120,12 +120,12 @@ class _Search:
   def models_expected(self) -> int:
     """An estimate of how many models this case will still request."""
     config, state = self._config, self._state
-    verification = config.verify_seeds // 2
+    verification = max(config.verify_seeds // 2, self._test.least_to_pass)
     if isinstance(state, _Verifying):
       return max(2 * verification - len(state.margins), len(self.request()[1]))
     if not state.done:  # Most cases end after the first model.
       return 1 + verification
-    return (config.search_models - state.done + 1) // 2 + 2 * verification
+    return (config.search_models - state.done + 1) // 2 + 5 * verification // 2
 
   def observe(self, index: int, margins: np.ndarray) -> None:
     """Takes the margins of the last request."""

@@ -11,13 +11,15 @@ import scipy.special
 from jaxdm import prng
 from jaxdm.errors import UserError
 
+# Of the rules by which margins pass. It changes with them, so that stored results of
+# earlier rules are recognised.
+RULES_VERSION = 3
+
 _SIMULATIONS = 200_000
 _BLOCK_NUMBERS = 2**21  # That are simulated at a time.
 # The first look is after 3 models, and each one has a quarter more than the one before.
 _LEAST_MODELS = 3
 _GROWTH = 1.25
-# Margins of two values, or with two peaks, are all below 0 by chance in one of 8 cases
-# with 3 models, and in one of 32 with 5.
 _LEAST_TO_PASS = 5
 # The spread of equal margins says nothing; 8 are all below 0 in one of 256 cases.
 _LEAST_IF_EQUAL = 8
@@ -39,8 +41,12 @@ class SequentialTest:
   any look is 1 - confidence in total. The scale of the levels is simulated, which is
   possible because t does not depend on the scale of the margins. A mean above 0 ends the
   test too: it seldom passes later. The simulation counts on that (a binding futility
-  bound), so models must not be added to a test that has ended. Nothing passes with fewer
-  than 5 models, and equal margins not with fewer than 8, if there may be so many.
+  bound), so models must not be added to a test that has ended.
+
+  Student's t knows nothing of distributions with two peaks, such as those of trainings
+  that succeed or fail: few models may all lie in the lower peak. Nothing passes with so
+  few that this is likely (`least_to_pass`), and equal margins not with fewer than 8. If
+  `most` is smaller, a test may pass with `most` models, and such margins pass more often.
 
   Margins with a long right tail pass too often at levels for normal margins: few models
   seldom show the tail, and the rest have a mean below 0 and a small variance. Up to 16
@@ -70,6 +76,16 @@ class SequentialTest:
       )
 
   @property
+  def least_to_pass(self) -> int:
+    """The smallest number of models with which margins that differ may pass.
+
+    Margins with mean 0 that have two narrow peaks and this skewness s lie in the lower
+    one with the probability q = (1 + s / sqrt(4 + s^2)) / 2. For all models, that is at
+    most 1 - confidence.
+    """
+    return min(_least_to_pass(self.confidence, self._simulated_skewness), self.most)
+
+  @property
   def looks(self) -> tuple[int, ...]:
     """Numbers of models after which the test may end."""
     counts = [min(_LEAST_MODELS, self.most)]
@@ -79,9 +95,13 @@ class SequentialTest:
 
   def level(self, models: int) -> float:
     """The test's one-sided level at a look."""
-    steps = math.ceil(self.skewness * _SKEWNESS_STEPS)
-    scale = _level_scale(self.looks, self.confidence, steps / _SKEWNESS_STEPS)
+    scale = _level_scale(self.looks, self.confidence, self._simulated_skewness)
     return scale * models / self.most
+
+  @property
+  def _simulated_skewness(self) -> float:
+    """The skewness, rounded up to a step."""
+    return math.ceil(self.skewness * _SKEWNESS_STEPS) / _SKEWNESS_STEPS
 
   def bounds(self, margins: np.ndarray) -> tuple[float, float, float]:
     """Mean and one-sided bounds at the level for so many models."""
@@ -95,15 +115,25 @@ class SequentialTest:
     if not np.isfinite(margins).all():
       return False
     mean, _, high = self.bounds(margins)
-    least = _LEAST_IF_EQUAL if np.ptp(margins) == 0 else _LEAST_TO_PASS
-    if high <= 0 and count >= min(least, self.most):
+    least = self.least_to_pass
+    if np.ptp(margins) == 0:
+      least = min(max(least, _LEAST_IF_EQUAL), self.most)
+    if high <= 0 and count >= least:
       return True
     return False if count == self.most or mean > 0 else None
+
+
+def _least_to_pass(confidence: float, skewness: float) -> int:
+  """See `SequentialTest.least_to_pass`."""
+  lower_peak = (1 + skewness / math.sqrt(4 + skewness**2)) / 2
+  count = math.ceil(math.log(1 - confidence) / math.log(lower_peak))
+  return max(count, _LEAST_TO_PASS)
 
 
 @functools.cache
 def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> float:
   """The level at the last look, so that all looks together have 1 - confidence."""
+  least_to_pass = min(_least_to_pass(confidence, skewness), looks[-1])
   rng = prng.generator_for(0, "sequential-test")
   size = max(1, _BLOCK_NUMBERS // looks[-1])
   parts = []
@@ -115,12 +145,14 @@ def _level_scale(looks: tuple[int, ...], confidence: float, skewness: float) -> 
       values_sm = rng.standard_gamma(gamma, shape) - gamma
     else:
       values_sm = rng.standard_normal(shape)
-    parts.append(_least_levels(values_sm, looks))
+    parts.append(_least_levels(values_sm, looks, least_to_pass))
   error = np.sqrt(confidence * (1 - confidence) / _SIMULATIONS)
   return float(np.quantile(np.concatenate(parts), 1 - confidence - 2 * error))
 
 
-def _least_levels(values_sm: np.ndarray, looks: tuple[int, ...]) -> np.ndarray:
+def _least_levels(
+  values_sm: np.ndarray, looks: tuple[int, ...], least_to_pass: int
+) -> np.ndarray:
   """The levels at the last look at which simulated margins would just pass, float[s]."""
   totals, squares = values_sm.cumsum(axis=1), (values_sm**2).cumsum(axis=1)
   least, open_tests = np.ones(len(values_sm)), np.ones(len(values_sm), bool)
@@ -128,7 +160,7 @@ def _least_levels(values_sm: np.ndarray, looks: tuple[int, ...]) -> np.ndarray:
     mean = totals[:, count - 1] / count
     variance = (squares[:, count - 1] - count * mean**2) / (count - 1)
     level = scipy.special.stdtr(count - 1, mean / np.sqrt(variance / count))
-    if count >= min(_LEAST_TO_PASS, looks[-1]):
+    if count >= least_to_pass:
       np.minimum(least, level * looks[-1] / count, out=least, where=open_tests)
     open_tests &= mean <= 0
   return least

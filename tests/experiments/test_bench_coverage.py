@@ -2,13 +2,13 @@ import numpy as np
 import scipy.stats
 from absl.testing import flagsaver
 
-from experiments.bench import coverage
+from experiments.bench import centred_margins, coverage
 from jaxdm.brittleness import verification
 
 
 def test_made_up_margins_have_mean_0_and_the_skewness_of_their_names() -> None:
-  for i, (name, skewness) in enumerate(coverage.SKEWNESS.items()):
-    margins = coverage.centred_margins(name, (20_000, 16), i).ravel()
+  for i, (name, skewness) in enumerate(centred_margins.SKEWNESS.items()):
+    margins = centred_margins.centred_margins(name, (20_000, 16), i).ravel()
     error = margins.std() / np.sqrt(margins.size)
     assert abs(margins.mean()) < 4 * error, name
     np.testing.assert_allclose(scipy.stats.skew(margins), skewness, atol=0.08)

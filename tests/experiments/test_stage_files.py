@@ -12,7 +12,7 @@ from experiments.ops import status
 from experiments.runtime import stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.report import tables
-from jaxdm.storage import atomic_io
+from jaxdm.storage import atomic_io, checksummed_json
 
 # Of the report, which is no stage, and of all stages.
 _OTHERS = {".lock", "places.json", "report.html", "summary.json"}
@@ -145,10 +145,30 @@ def test_the_pipeline_makes_again_all_that_is_lost(finished_copy, capsys) -> Non
     (finished_copy / name).unlink()
   shutil.rmtree(finished_copy / "datamodels")
   with pytest.raises(SystemExit, match="lacks targets.csv of train_subsets; run"):
-    start(report.PROGRAM, finished_copy)
+    start(report.PROGRAM, finished_copy, toy={})
   with flagsaver.as_parsed(workdir=str(finished_copy)):
     status.PROGRAM.start(["prog"])
   assert capsys.readouterr().out.count("not finished") == 4
   start(pipeline.PROGRAM, finished_copy)
   assert _results(finished_copy) == before
   assert tables.read_verdicts(atomic_io.epath.Path(finished_copy / "label_flip.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [None, "2"])
+def test_what_earlier_rules_verified_is_verified_again(
+  finished_copy, capsys, rules
+) -> None:
+  path = atomic_io.as_path(finished_copy / "stages" / "brittleness.json")
+  record = checksummed_json.read(path)
+  record["inputs"].pop("verification rules")
+  if rules:
+    record["inputs"]["verification rules"] = rules
+  checksummed_json.write(path, record)
+  with pytest.raises(SystemExit, match="holds other verification rules than brittleness"):
+    start(report.PROGRAM, finished_copy, toy={})
+  capsys.readouterr()
+  start(brittleness.PROGRAM, finished_copy, toy={})
+  printed = capsys.readouterr()
+  assert "new verification rules" in printed.out + printed.err
+  start(report.PROGRAM, finished_copy, toy={})
