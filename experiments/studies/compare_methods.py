@@ -5,12 +5,17 @@
       --pairs=influence:published,datamodel:influence
 
 It reads the tables that `brittleness`, `label_flip` or `repair` wrote, and counts for
-each pair of methods the targets on which one needs fewer examples than the other. A
-target of another table is another target. p is that of a sign test, with Holm's
-correction over the pairs. The report has the same comparisons of one workdir, of each
+each pair of methods the targets on which one needs fewer examples than the other. An
+image that is a target in several tables, such as those of several seeds, counts once:
+for the method that needs fewer examples in more of them. p is that of a sign test, with
+Holm's correction over the pairs. Methods in tables of repairs are named CHANGE/METHOD,
+such as removal/influence. The report has the same comparisons of one workdir, of each
 method with each; fewer pairs, which are chosen before the results are seen, are corrected
 less.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from absl import flags
 
@@ -29,14 +34,40 @@ PAIRS = flags.DEFINE_list(
 )
 
 
-def pooled(paths: list[str]) -> list[Verdict]:
-  """The verdicts of several tables, with another number for each target of each."""
-  found: list[Verdict] = []
-  for path in paths:
-    verdicts = tables.read_verdicts(atomic_io.as_path(path))
-    first = 1 + max((verdict.target for verdict in found), default=-1)
-    found += [one._replace(target=first + one.target) for one in verdicts]
-  return found
+class Pool(NamedTuple):
+  """The verdicts of several tables.
+
+  Attributes:
+    verdicts: each target of each table has a number of its own.
+    image_of: which image of the dataset a target is, by its number.
+  """
+
+  verdicts: list[Verdict]
+  image_of: dict[int, str]
+
+
+def pool(paths: Sequence[str]) -> Pool:
+  """Reads tables; methods of repairs are named CHANGE/METHOD.
+
+  Raises:
+    UserError: on a table that is named twice, or has two rows for one search.
+  """
+  verdicts: list[Verdict] = []
+  image_of: dict[int, str] = {}
+  files = [atomic_io.as_path(path) for path in paths]
+  for place, path in enumerate(files):
+    if path.resolve() in [other.resolve() for other in files[:place]]:
+      raise UserError("tables", f": {path} is named twice")
+    first = 1 + max(image_of, default=-1)
+    found = []
+    for row, one in zip(tables.read_rows(path), tables.read_verdicts(path), strict=True):
+      method = f"{row['change']}/{one.method}" if "change" in row else one.method
+      found.append(one._replace(target=first + one.target, method=method))
+      image_of[first + one.target] = row["target_source"]
+    if len({(one.target, one.method) for one in found}) < len(found):
+      raise UserError("tables", f": {path} has several rows of one target and method")
+    verdicts += found
+  return Pool(verdicts, image_of)
 
 
 def _pairs(methods: set[str]) -> list[tuple[str, str]] | None:
@@ -58,12 +89,12 @@ def main(argv: list[str]) -> None:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
   if not TABLES.value:
     raise UserError("tables", "is needed: FILE.csv, or several with commas between them")
-  verdicts = pooled(TABLES.value)
-  found = compare_methods(verdicts, _pairs({verdict.method for verdict in verdicts}))
-  columns = "fewer examples", "than", "on targets", "more on", "p"
-  print("{:<16}{:<16}{:>12}{:>10}{:>10}".format(*columns))
-  for one in found:
-    print(f"{one.first:<16}{one.second:<16}{one.wins:>12}{one.losses:>10}{one.p:>10.2g}")
+  verdicts, image_of = pool(TABLES.value)
+  pairs = _pairs({verdict.method for verdict in verdicts})
+  columns = "fewer examples", "than", "on images", "more on", "p"
+  print("{:<24}{:<24}{:>12}{:>10}{:>10}".format(*columns))
+  for c in compare_methods(verdicts, pairs, image_of.__getitem__):
+    print(f"{c.first:<24}{c.second:<24}{c.wins:>12}{c.losses:>10}{c.p:>10.2g}")
 
 
 if __name__ == "__main__":

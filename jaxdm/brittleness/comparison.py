@@ -1,7 +1,8 @@
 """Which methods need fewer examples than others: paired tests over targets."""
 
+import collections
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import scipy.stats
@@ -16,8 +17,8 @@ class Comparison(NamedTuple):
   Attributes:
     first: the method that needs fewer examples on more of the targets.
     second: the other one.
-    wins: targets on which the first needs fewer.
-    losses: targets on which the second needs fewer.
+    wins: targets, or groups of them, on which the first needs fewer.
+    losses: those on which the second needs fewer.
     p: of the sign test, both sides, with Holm's correction for all pairs compared.
   """
 
@@ -29,19 +30,24 @@ class Comparison(NamedTuple):
 
 
 def compare_methods(
-  verdicts: Sequence[Verdict], pairs: Sequence[tuple[str, str]] | None = None
+  verdicts: Sequence[Verdict],
+  pairs: Sequence[tuple[str, str]] | None = None,
+  group_of: Callable[[int], Hashable] = lambda target: target,
 ) -> list[Comparison]:
   """Compares pairs of methods by sign tests over the targets of both.
 
   A method wins a target if its verified k is smaller, or if it has one and the other is
   censored. Targets with the same k, or censored for both, say nothing, and searches
   that are not finished do not count. The test is exact, and assumes only that targets
-  are drawn independently of each other.
+  are drawn independently of each other. Targets that are not, such as one image in
+  searches with several seeds, form a group, which counts once: for the method that wins
+  more of its targets.
 
   Args:
     verdicts: of all methods.
     pairs: the methods to compare, chosen before the results were seen; None: each with
       each.
+    group_of: the group of a target; by default each is a group of its own.
 
   Returns:
     One comparison a pair, the smallest p first.
@@ -54,8 +60,12 @@ def compare_methods(
   for pair in itertools.combinations(k_of, 2) if pairs is None else pairs:
     one, other = (k_of[method] for method in pair)
     both = one.keys() & other.keys()
-    wins = sum(one[target] < other[target] for target in both)
-    losses = sum(one[target] > other[target] for target in both)
+    leads: dict[Hashable, int] = collections.defaultdict(int)
+    for target in both:
+      fewer, more = one[target] < other[target], one[target] > other[target]
+      leads[group_of(target)] += int(fewer) - int(more)
+    wins = sum(lead > 0 for lead in leads.values())
+    losses = sum(lead < 0 for lead in leads.values())
     p = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     if losses > wins:
       pair, wins, losses = pair[::-1], losses, wins

@@ -1,5 +1,7 @@
 """Comparisons over the tables of several workdirs."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -8,6 +10,7 @@ from support.pages import verdict
 
 import jaxdm
 from experiments.studies import compare_methods
+from jaxdm.brittleness import comparison
 from jaxdm.report import tables
 
 
@@ -24,14 +27,58 @@ def paths(tmp_path) -> list[str]:
   return found
 
 
-def test_targets_of_another_table_are_other_targets(paths, capsys) -> None:
-  for chosen, wins in ((paths, 4), (paths[:1] * 2, 8), (paths[1:], 0)):
-    with flagsaver.flagsaver(tables=chosen, pairs=["b:a"]):
-      compare_methods.main([""])
-    [_, line] = capsys.readouterr().out.splitlines()
+def _line(capsys, chosen: list[str], pair: str) -> list[str]:
+  with flagsaver.flagsaver(tables=chosen, pairs=[pair]):
+    compare_methods.main([""])
+  [_, line] = capsys.readouterr().out.splitlines()
+  return line.split()
+
+
+def test_an_image_counts_once(paths, capsys) -> None:
+  """In both tables "a" is ahead on all images of the first one, the second has ties."""
+  for chosen, wins in ((paths, 4), (paths[:1], 4), (paths[1:], 0)):
+    line = _line(capsys, chosen, "b:a")
     p = 2 / 2**wins if wins else 1
-    assert sorted(line.split()[:2]) == ["a", "b"]
-    assert line.split()[2:] == [str(wins), "0", f"{p:.2g}"]
+    assert sorted(line[:2]) == ["a", "b"]
+    assert line[2:] == [str(wins), "0", f"{p:.2g}"]
+
+
+def test_an_image_counts_for_the_method_that_is_ahead_in_more_tables() -> None:
+  sizes = {("x", 0): (1, 2), ("x", 1): (1, 2), ("x", 2): (3, 2), ("y", 0): (2, 1)}
+  sizes |= {("z", 0): (1, 2), ("z", 1): (2, 1)}
+  images = [image for image, _ in sizes]
+  verdicts = [
+    verdict(t, name, k)
+    for t, both in enumerate(sizes.values())
+    for name, k in zip("ab", both, strict=True)
+  ]
+  [one] = comparison.compare_methods(verdicts, [("a", "b")], images.__getitem__)
+  assert (one.wins, one.losses, one.p) == (1, 1, 1)  # x and y; z is even.
+  [each] = comparison.compare_methods(verdicts, [("a", "b")])
+  assert (each.wins, each.losses) == (3, 3)
+
+
+def test_removals_and_label_changes_of_repairs_are_other_methods(paths, capsys) -> None:
+  path = pathlib.Path(paths[0])
+  header, *rows = path.read_text().splitlines()
+  changes = [f"removal,{row}" for row in rows] + [f"relabel,{row}" for row in rows]
+  path.write_text("\n".join([f"change,{header}", *changes, ""]))
+  assert _line(capsys, paths[:1], "relabel/b:removal/a")[2:4] == ["4", "0"]
+
+
+def test_nothing_counts_twice(paths) -> None:
+  row = pathlib.Path(paths[1]).read_text().splitlines()[1]
+  with open(paths[1], "a") as file:
+    file.write(f"{row}\n")
+  for chosen, message in (
+    ([paths[0], paths[0].replace("0.csv", "./0.csv")], "is named twice"),
+    (paths, "1.csv has several rows of one target and method"),
+  ):
+    with (
+      flagsaver.flagsaver(tables=chosen, pairs=["a:b"]),
+      pytest.raises(SystemExit, match=message),
+    ):
+      compare_methods.main([""])
 
 
 @pytest.mark.parametrize("pair", ["a:c", "a", "a:a"])
