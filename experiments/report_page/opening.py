@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report_page import words
+from jaxdm.report import tables
 
 # Models on all data that are less than this much better than a constant answer are poor.
 _LEAST_GAIN = 0.15
@@ -128,11 +129,13 @@ _VERIFIED = (
 def _search(found: Mapping[str, Any], method: str, change: str) -> str:
   """One method's result."""
   count = round(found["share_flipped"] * found["targets"])
-  median, largest = found["median_k"][0], found["largest_k_tried"]
-  middle = f"{median:g}" if median is not None else f"more than {largest}"
+  middle = tables.median_texts(found)[0].replace("> ", "more than ")
+  least, end = "", f"the median target needs {middle}"
+  if found["unfinished"]:
+    least, end = "at least ", f"{found['unfinished']} searches are not finished"
   return (
-    f"In the order of the method {method}, {change} at most {largest} training images "
-    f"flips {count} of {found['targets']} targets; the median target needs {middle}."
+    f"In the order of the method {method}, {change} at most {found['largest_k_tried']} "
+    f"training images flips {least}{count} of {found['targets']} targets; {end}."
   )
 
 

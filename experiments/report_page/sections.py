@@ -119,16 +119,14 @@ def _search(name: str, heading: str, found: Mapping[str, Any], caption: str) -> 
   rows = []
   for method, s in methods.items():
     shares = [f"{share:.2f}" for share in tables.shares(s)]
-    beyond = f"> {s['largest_k_tried']}"
-    median, low, high = (beyond if k is None else f"{k:g}" for k in s["median_k"])
-    interval = median if median == low == high else f"{median} [{low}, {high}]"
-    row = [method, *shares, f"{s['share_flipped']:.2f}"]
-    row += [f"{tables.by_accuracy(s):.2f}", interval, f"{s['models_used']:,}"]
+    row = [method, *shares, f"{s['share_flipped']:.2f}", f"{tables.by_accuracy(s):.2f}"]
+    row += [tables.median_cell(s), f"{s['models_used']:,}"]
     rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))
   texts = []
   if left := sum(s["unfinished"] for s in methods.values()):
     texts.append(
-      f"The budget of retrained models ran out: {left} searches are not finished."
+      f"The budget of retrained models ran out: {left} searches are not finished. They "
+      "count as not flipped unless they have a claim, so that shares are lower bounds."
     )
   if unchecked := tables.unchecked(methods):
     texts.append(f"{unchecked}.")

@@ -6,6 +6,7 @@ from typing import Any
 from etils import epath
 
 from jaxdm.problems.problem import Problem, load_problem, problem_names
+from jaxdm.report import tables
 from jaxdm.storage import checksummed_json
 
 Row = dict[str, Any]
@@ -90,10 +91,7 @@ def _cells(row: Row) -> list[str]:
   flipped, median, models = ["not verified", "", ""]
   if removals:
     flipped = f"{removals['share_flipped']:.2f}".removeprefix("0")
-    low_high = removals["median_k"]
-    most = removals["largest_k_tried"]
-    k, low, high = (f"> {most}" if v is None else f"{v:g}" for v in low_high)
-    median = k if low == high else f"{k} [{low}, {high}]"
+    median = tables.median_cell(removals)
     models = f"{removals['models_used']:,}"
   lds = _interval(row["lds"])
   return [row["method"], lds, flipped, median, models, row["date"], row["note"]]

@@ -7,6 +7,9 @@ import numpy as np
 
 from jaxdm import intervals
 
+# With fewer, intervals of sums over targets cover far less than 95 %.
+_LEAST_TARGETS = 5
+
 
 class Estimate(NamedTuple):
   """An estimate for each example, with its 95 % confidence interval.
@@ -86,14 +89,15 @@ def difference(one: Estimate, two: Estimate) -> Estimate:
 def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
   """Sums over targets, which are a sample of those that might have been drawn.
 
-  The interval is that of `intervals.skewed`.
+  The interval is that of `intervals.skewed`. It is unbounded with fewer than 5 targets,
+  and where all terms are equal, such as all 0: other targets may have others.
 
   Args:
     count: t, targets.
     powers_n: float64[n] each, sums over targets of the terms' powers 1 to 4.
   """
   first = powers_n[0]
-  if count < 3:
+  if count < _LEAST_TARGETS:
     return Estimate(first, np.full_like(first, -np.inf), np.full_like(first, np.inf))
   one, two, three, four = (power / count for power in powers_n)
   variance = np.maximum(two - one**2, 0)
@@ -103,9 +107,10 @@ def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
   variance = np.where(varies, variance, 1)
   skewness = np.where(varies, third / variance**1.5, 0)
   tails = np.where(varies, fourth / variance**2 - 1, 2)  # 2 for normal terms.
-  error = np.where(varies, np.sqrt(variance / (count - 1)) * count, 0)
+  error = np.sqrt(variance / (count - 1)) * count
   low, high = intervals.skewed(first, error, count, skewness, tails)
-  return Estimate(first, np.minimum(low, first), np.maximum(high, first))
+  low, high = np.minimum(low, first), np.maximum(high, first)
+  return Estimate(first, np.where(varies, low, -np.inf), np.where(varies, high, np.inf))
 
 
 def average(one: Estimate, two: Estimate) -> Estimate:

@@ -12,6 +12,8 @@ from jaxdm.errors import UserError
 _TILE_TARGETS = 1024
 # The chance of calling scores without information wrong.
 _WRONG_SIGN = 1e-6
+# Of means of float32 scores, in their own units.
+_ROUNDING = 1e-6
 
 
 def check_sign(
@@ -43,13 +45,14 @@ def check_sign(
   # The unit of the scores is a power of two, so that no square overflows or vanishes.
   size = max(np.abs(means_tk).max(), np.abs(means_kn).max())
   means_tk, means_kn = (np.ldexp(x, -np.frexp(size)[1]) for x in (means_tk, means_kn))
-  excess, variance, spread = 0.0, 0.0, 0.0
+  excess, variance, spread, rounding = 0.0, 0.0, 0.0, 0.0
   for i, k in enumerate(classes):
     of_k = means_tk[target_labels == k]
     excess_t = of_k[:, i] - np.delete(of_k, i, axis=1).mean(axis=1)
     of_examples = means_kn[:, labels == k]
     excess_n = of_examples[i] - np.delete(of_examples, i, axis=0).mean(axis=0)
     excess += excess_t.mean()
+    rounding += _ROUNDING * np.abs(of_k).max()
     for values in (excess_t, excess_n):
       if len(values) > 1:
         part = values.var(ddof=1) / len(values)
@@ -57,7 +60,8 @@ def check_sign(
         spread += part**2 / (len(values) - 1)
   freedom = variance**2 / spread if spread else 1e9
   t = excess / np.sqrt(max(variance, 1e-300))
-  if scipy.special.stdtr(freedom, t) < _WRONG_SIGN:
+  # Scores that are the same for all targets have an excess of 0, but for rounding.
+  if excess < -rounding and scipy.special.stdtr(freedom, t) < _WRONG_SIGN:
     raise UserError(
       "scores",
       f"of {method} have the wrong sign: on average, examples of a target's own class "

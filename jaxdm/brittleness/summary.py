@@ -32,7 +32,7 @@ def summarise(
   ...   largest_margin=-2.0, models_used=20, finished=True)
   >>> found = jaxdm.summarise([verdict])["mine"]
   >>> found["share_flipped"], found["median_k"]
-  (1.0, [3.0, 3.0, 3.0])
+  (1.0, [3.0, 1.0, None])
 
   Args:
     verdicts: of all methods, as `find_removals`, `find_label_flips` or `find_repairs`
@@ -45,8 +45,12 @@ def summarise(
     classes), share_flipped, share_flipped_within (by the change's share of the target's
     class), share_mostly_wrong (the share that is flipped and that at most half of the
     models of the verification get right; of repairs share_mostly_right: at least half get
-    it right), median_k with its 95 % interval (None where censored), largest_k_tried,
-    models_used, unfinished, claims_at_unchecked_skewness (claims about targets for which
+    it right), median_k with its 95 % interval (each None where censored; None instead of
+    all three if unfinished searches could change one), censored_above (the smallest of
+    the largest sizes at which searches ended without a claim; censored numbers are
+    above it), largest_k_tried, models_used, unfinished (searches whose budget ran out;
+    they count as not flipped unless they have a claim, so that the shares are lower
+    bounds), claims_at_unchecked_skewness (claims about targets for which
     `Verdict.level_checked` is False).
   """
   summary = {}
@@ -59,7 +63,8 @@ def summarise(
       "share_flipped": float(np.mean(np.isfinite(k))),
       **_by_class(group, k, class_sizes_t),
       **_by_accuracy(group),
-      "median_k": [k if np.isfinite(k) else None for k in median],
+      "median_k": median and [k if np.isfinite(k) else None for k in median],
+      "censored_above": min((v.largest for v in group if v.censored), default=largest),
       "largest_k_tried": largest,
       "models_used": sum(v.models_used for v in group),
       "unfinished": sum(not v.finished for v in group),

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
-from jaxdm import intervals, prng
+from jaxdm import intervals
 from jaxdm.brittleness.verification import MOST_SKEWNESS
-
-_BOOTSTRAPS = 2000
 
 
 class Verdict(NamedTuple):
@@ -99,16 +98,30 @@ def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
   return np.stack([count_s / count, *intervals.binomial(count_s, count)])
 
 
-def median_k(verdicts: Sequence[Verdict], *, seed: int = 0) -> tuple[float, float, float]:
-  """Median k and its 95 % bootstrap interval over targets; infinite where censored."""
-  k = np.array([v.changes_needed for v in verdicts])
-  # The lower of two middle values: a mean with infinity would say nothing.
-  medians = np.quantile(k[_draw(len(k), seed)], 0.5, axis=1, method="lower")
-  low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
-  return float(np.quantile(k, 0.5, method="lower")), float(low), float(high)
+def median_k(verdicts: Sequence[Verdict]) -> tuple[float, float, float] | None:
+  """Median k, and its 95 % interval over targets.
+
+  The ends are order statistics: the interval covers the median of the population that
+  the targets are drawn from with at least 95 %, whatever its distribution.
+
+  Args:
+    verdicts: of one method.
+
+  Returns:
+    The median (the lower of two middle values), the lower end (1 if there are fewer than
+    6 targets) and the upper end. Infinite: more than the search could change. None: the
+    budget ran out, and further models could change one of them.
+  """
+  largest_k = np.sort([v.changes_needed for v in verdicts])
+  smallest_k = np.sort([v.changes_needed if v.finished else 1 for v in verdicts])
+  values = _median_and_interval(largest_k)
+  return values if values == _median_and_interval(smallest_k) else None
 
 
-def _draw(count: int, seed: int) -> np.ndarray:
-  """Resamples of so many targets, as int[b, count]."""
-  rng = prng.generator_for(seed, "targets-bootstrap")
-  return rng.integers(count, size=(_BOOTSTRAPS, count))
+def _median_and_interval(sorted_k: np.ndarray) -> tuple[float, float, float]:
+  """The median of numbers, and the order statistics that are its interval's ends."""
+  count = len(sorted_k)
+  # At least so many of the numbers are below the population's median.
+  rank = int(scipy.stats.binom.ppf(0.025, count, 0.5))
+  low, high = (sorted_k[rank - 1], sorted_k[count - rank]) if rank else (1.0, np.inf)
+  return float(sorted_k[(count - 1) // 2]), float(low), float(high)

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,10 +164,8 @@ def text(summary: dict[str, Any], title: str = "share of targets flipped by") ->
   header += ["LDS"] if any("lds" in s for s in summary.values()) else []
   lines = [f"{title:<36}" + "".join(f"{h:>16}" for h in header)]
   for method, s in summary.items():
-    median = s["median_k"][0]
-    k = f"> {s['largest_k_tried']}" if median is None else f"{median:g}"
     cells = [f"{share:.2f}" for share in (*shares(s), s["share_flipped"])]
-    cells += [f"{by_accuracy(s):.2f}", k, f"{s['models_used']:,}"]
+    cells += [f"{by_accuracy(s):.2f}", median_texts(s)[0], f"{s['models_used']:,}"]
     cells += [f"{s['lds']['estimate']:.3f}"] if "lds" in s else []
     lines.append(f"{method:<36}" + "".join(f"{cell:>16}" for cell in cells))
   if ceiling := ceiling_of(summary):
@@ -175,6 +173,21 @@ def text(summary: dict[str, Any], title: str = "share of targets flipped by") ->
     lines.append(f"noise ceiling, an upper bound of the LDS: {ends}")
   lines += [note] if (note := unchecked(summary)) else []
   return "\n".join(lines)
+
+
+def median_texts(of_method: Mapping[str, Any]) -> tuple[str, str, str]:
+  """The median k and its interval's ends; '?' if unfinished searches may change it."""
+  if of_method["median_k"] is None:
+    return "?", "?", "?"
+  above = of_method["censored_above"]
+  k, low, high = (f"> {above}" if v is None else f"{v:g}" for v in of_method["median_k"])
+  return k, low, high
+
+
+def median_cell(of_method: Mapping[str, Any]) -> str:
+  """The median k and its interval, as 'k [low, high]'; shorter if all are the same."""
+  k, low, high = median_texts(of_method)
+  return k if k == low == high else f"{k} [{low}, {high}]"
 
 
 def by_accuracy(of_method: dict[str, Any]) -> float:

@@ -1,6 +1,7 @@
-"""What verdicts say together, against other formulas and against all resamples."""
+"""What verdicts say together, against other formulas and simulations."""
 
 import numpy as np
+import pytest
 import scipy.stats
 from support import pages
 
@@ -14,7 +15,7 @@ def test_levels_were_checked_at_a_skewness_of_up_to_1() -> None:
 
 def test_medians_and_shares_have_intervals() -> None:
   found = [pages.verdict(0, "m", k) for k in (3, 5, -1, 4, 4, 8, 5, -1, 2)]
-  median, low, high = verdicts.median_k(found)
+  median, low, high = values(found)
   assert median == 5 and 2 <= low < 5 < high
   share, low, high = verdicts.share_flipped(found, np.array([2, 5, 100]))
   np.testing.assert_allclose(share, [1 / 9, 6 / 9, 7 / 9])
@@ -29,15 +30,45 @@ def test_medians_and_shares_have_intervals() -> None:
   for count, found in zip((0, 9), ends, strict=True):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(found, [count / 9, exact.low, exact.high], atol=1e-9)
-  assert verdicts.median_k([pages.verdict(0, "m", -1)] * 3) == (np.inf,) * 3
-  assert verdicts.median_k([pages.verdict(0, "m", k) for k in (2, 2, 7, -1)])[0] == 2
+  assert values([pages.verdict(0, "m", -1)] * 3) == (np.inf, 1, np.inf)
+  assert values([pages.verdict(0, "m", k) for k in (2, 2, 7, -1)])[0] == 2
 
 
-def test_the_interval_of_a_median_is_that_of_all_resamples() -> None:
-  """The median of 101 drawn from 1 to 101 is at most j if 51 or more of them are."""
-  numbers = np.arange(1, 102)
-  at_most = scipy.stats.binom(101, numbers / 101).sf(50)
-  exact = [numbers[at_most >= share][0] for share in (0.025, 0.975)]
-  median, *ends = verdicts.median_k([pages.verdict(0, "m", int(k)) for k in numbers])
-  assert median == 51
-  np.testing.assert_allclose(ends, exact, atol=1)
+@pytest.mark.parametrize("count", [1, 3, 5, 6, 8, 24, 64, 120])
+def test_the_interval_of_a_median_covers_it(count) -> None:
+  rng, runs = np.random.default_rng(0), 400
+  covered = 0
+  for _ in range(runs):
+    # The median of the population is 10: half of it is at most 10, and half at least.
+    numbers = np.where(
+      rng.random(count) < 0.5, rng.integers(1, 11, count), rng.integers(10, 30, count)
+    )
+    group = [pages.verdict(t, "m", int(k)) for t, k in enumerate(numbers)]
+    median, low, high = values(group)
+    assert low <= median <= high
+    covered += low <= 10 <= high
+  assert covered > 0.95 * runs - 3 * np.sqrt(0.05 * runs)
+  assert (low, high) == (1, np.inf) or count > 5
+
+
+def test_ends_of_an_interval_are_those_of_tables() -> None:
+  """Of the nonparametric interval of a median: ranks 7 and 18 of 24, 24 and 41 of 64."""
+  for count, ends in {6: (1, 6), 24: (7, 18), 64: (24, 41)}.items():
+    group = [pages.verdict(t, "m", t + 1) for t in range(count)]
+    assert values(group)[1:] == ends
+
+
+def test_a_median_that_unfinished_searches_may_change_is_unknown() -> None:
+  group = [pages.verdict(t, "m", 9) for t in range(30)]
+  open_search = pages.verdict(30, "m", -1)._replace(finished=False)
+  claimed = pages.verdict(31, "m", 20)._replace(finished=False)
+  assert values([*group, open_search, claimed])[0] == 9
+  assert verdicts.median_k([open_search] * 6) is None
+  assert verdicts.median_k([claimed] * 6) is None
+
+
+def values(group: list[verdicts.Verdict]) -> tuple[float, float, float]:
+  """A median that is known."""
+  known = verdicts.median_k(group)
+  assert known is not None
+  return known

@@ -100,7 +100,7 @@ def test_names_and_problems_are_checked(scores, tmp_path) -> None:
 def test_rows_keep_their_removals_and_become_a_page(scores, tmp_path) -> None:
   run({"mine": scores, "random": np.random.default_rng(0).random((120, 200))}, tmp_path)
   path = tmp_path / "rows" / "fashion.mine.json"
-  removals = {"share_flipped": 0.375, "largest_k_tried": 25, "models_used": 1501}
+  removals = {"share_flipped": 0.375, "censored_above": 25, "models_used": 1501}
   row = checksummed_json.read(path) | {
     "removals": removals | {"median_k": [None, 7, None]}
   }

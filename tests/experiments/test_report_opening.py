@@ -11,7 +11,9 @@ METHOD = {
   "targets": 24,
   "share_flipped": 9 / 24,
   "median_k": [None, 12.0, None],
+  "censored_above": 25,
   "largest_k_tried": 25,
+  "unfinished": 0,
 }
 SUMMARY: dict[str, Any] = {
   "train_subsets": {

@@ -175,7 +175,7 @@ def test_the_summary_keeps_censored_targets_in() -> None:
   assert summary["datamodel"]["share_flipped"] == 0.5
   within = summary["datamodel"]["share_flipped_within"]
   assert within == {"1%": 0, "2%": 0, "5%": 0, "10%": 0.5, "20%": 0.5}
-  assert summary["datamodel"]["median_k"] == [3.0, 3.0, None]
+  assert summary["datamodel"]["median_k"] == [3.0, 1.0, None]
   assert summary["random"]["share_flipped"] == 0.0
   # Right in a quarter of the models; of random's that is not proved.
   assert summary["datamodel"]["share_mostly_wrong"] == 0.5
