@@ -105,7 +105,7 @@ def _range_text(above: float | None, least: float | None, below: float | None) -
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-  """Raises UserError on a value that is none of the choices."""
+  """Raises UserError on a value that is not one of the choices."""
   if not isinstance(value, str) or value not in choices:
     *before, last = choices
     raise UserError(name, f"must be {', '.join(before)} or {last}, got {value!r}")

@@ -67,7 +67,7 @@ def _read(name: str, path: Place) -> dict[str, np.ndarray]:
   """The arrays of an archive.
 
   Raises:
-    DataError: if it is none, lacks one, or one holds Python objects.
+    DataError: if it is not such a file, lacks an array, or one holds Python objects.
   """
   try:
     with path.open("rb") as file, np.lib.npyio.NpzFile(file) as archive:

@@ -113,7 +113,7 @@ class Dataset:
     train_per_class: int | None,
     test_per_class: int | None,
   ) -> "Dataset":
-    """The first examples of some classes, in the order they stand; None = all.
+    """The first examples of some classes, in the order they stand; None: all.
 
     Raises:
       DataError: on an unknown class, or more examples asked than there are.
@@ -135,8 +135,8 @@ class Dataset:
         lacking = names[[len(r) for r in rows].index(0)]
         raise DataError(
           setting,
-          f"must be 0, for all, where a class has no {split} examples, "
-          f"as {lacking} of {self.name}; or leave it out of classes",
+          f"must not be given where a class has no {split} examples, "
+          f"as {lacking} of {self.name}; or leave the class out of classes",
         )
       if per_class is not None and not 1 <= per_class <= fewest:
         raise DataError(

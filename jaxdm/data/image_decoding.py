@@ -33,7 +33,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
   """Red, green and blue of a colour such as 'white', '#808080' or 'rgb(0, 0, 0)'.
 
   Raises:
-    DataError: if it is none that Pillow knows.
+    DataError: if Pillow does not know the colour.
   """
   try:
     red, green, blue = PIL.ImageColor.getrgb(text)[:3]

@@ -41,7 +41,8 @@ class Datamodels:
     lambdas_t: float32, the penalty chosen for each target; of a prior with covariance
       scores a multiple of the mean eigenvalue (see `posterior`), infinite where the
       weights are the prior's.
-    gap_t: float32, relative duality gap reached.
+    gap_t: float32, relative duality gap reached by a lasso; 0 for a posterior mean, which
+      is computed in closed form.
     status_t: int8 of `result.Status`; NONFINITE for targets without margins: their
       weights are 0; their intercepts, lambdas and gaps are NaN.
     choice_t: int32, which candidate prior was chosen.

@@ -110,7 +110,7 @@ class Trainer(BaseTrainer):
         others to store the rest.
 
     Raises:
-      ValueError: if `share` is none.
+      ValueError: if `share` is not (i, N) with 0 <= i < N.
     """
     trainer = cls.__new__(cls)
     trainer._set(fleet, folder, labels, target_values, target_labels, seed, share)

@@ -100,7 +100,7 @@ def test_a_class_without_targets_is_named_where_some_of_each_are_asked_for(
 ) -> None:
   lacking = load(tmp_path, test_labels=np.array([0, 2] * 3))
   assert len(lacking.take(None, 1, None).test_labels) == 6
-  message = "test_per_class must be 0, for all, where a class has no test .*, as 1 of"
+  message = "test_per_class must not be given where a class has no test .*, as 1 of"
   with pytest.raises(DataError, match=message):
     lacking.take(None, None, 1)
 
