@@ -70,9 +70,6 @@ _DAMPING = 0.2  # Of ours, the default.
 _TUNING_MODELS = 200
 _WEIGHTS = "weights.npz"
 
-# From a number of models to scores float[t, n].
-Score = Callable[[int], np.ndarray]
-
 
 def cpu_seconds() -> float:
   """Seconds of this process on all cores."""

@@ -106,8 +106,8 @@ class CollectConfig:
     return np.setdiff1d(numbers, self.held_out_numbers)[: self.num_models]
 
 
-# Fields of CollectConfig that may change while models are there: those that they ask for
-# beside them are trained.
+# Fields of CollectConfig and AuditConfig that may change while there are models: further
+# ones are trained for them.
 GROWING = (
   *("num_models", "num_held_out", "held_out_from", "held_out_seeds", "num_base"),
   "audit",

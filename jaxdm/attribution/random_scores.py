@@ -9,14 +9,14 @@ from jaxdm.attribution.scores import ScoreRows
 _FLOATS_A_STEP = 8
 
 
-def random(num_targets: int, num_train: int, *, seed: int) -> np.ndarray:
-  """Scores without information, as float32[t, n]."""
-  rng = prng.generator_for(seed, "random-scores")
-  return rng.random((num_targets, num_train), np.float32)
-
-
 def random_rows(num_targets: int, num_train: int, *, seed: int) -> ScoreRows:
-  """The scores of `random`, computed a row at a time."""
+  """Uniform random numbers in [0, 1), of which any row is computed by itself.
+
+  Args:
+    num_targets: t.
+    num_train: n, examples.
+    seed: in [0, 2**32).
+  """
 
   def rows_of(targets: np.ndarray) -> np.ndarray:
     scores_un = np.empty((len(targets), num_train), np.float32)

@@ -84,25 +84,6 @@ def _by_accuracy(group: Sequence[verdicts_lib.Verdict]) -> dict[str, float]:
   return {"share_mostly_wrong": float(np.mean(wrong))}
 
 
-def recall_and_precision(
-  verdicts: Sequence[verdicts_lib.Verdict], examples: np.ndarray
-) -> tuple[float, float]:
-  """How far verified changes and some examples, such as wrong labels, are the same.
-
-  Args:
-    verdicts: whose changed examples count together, those of censored ones not.
-    examples: int, indices of training examples.
-
-  Returns:
-    The share of the examples that are changed (recall), and the share of the changed
-    ones that are among the examples (precision; NaN if nothing is changed).
-  """
-  changed = {i for v in verdicts if not v.censored for i in v.examples[: v.k]}
-  named_examples = set(np.asarray(examples).tolist())
-  both = len(changed & named_examples)
-  return both / len(named_examples), both / len(changed) if changed else np.nan
-
-
 def _by_class(
   group: Sequence[verdicts_lib.Verdict],
   k: np.ndarray,

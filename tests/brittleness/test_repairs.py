@@ -9,7 +9,6 @@ from sklearn.linear_model import RidgeClassifier
 
 import jaxdm
 from jaxdm import prng
-from jaxdm.brittleness.summary import recall_and_precision
 
 # Two clouds; some labels of the second are wrong.
 N = 14
@@ -88,17 +87,7 @@ def test_repairs_name_the_labels_that_are_wrong() -> None:
     scores_of("relabel"), retrain, LABELS, TARGET_LABELS, config=CONFIG, change="relabel"
   )
   named = {i for i in PLANTED if i in found[0].examples[: found[0].k]}
-  recall, precision = recall_and_precision(found, PLANTED)
-  assert named and (recall, precision) == (len(named) / 3, len(named) / found[0].k)
-
-  # All verdicts count together, without what was not verified.
-  def verdict(examples, k):
-    return found[0]._replace(k=k, censored=k < 0, examples=examples)
-
-  some = [verdict((3, 1, 9), 2), verdict((3, 7), 1), verdict((7, 11), -1)]
-  assert recall_and_precision(some, PLANTED) == (1 / 3, 1 / 2)
-  recall, precision = recall_and_precision(some[2:], PLANTED)
-  assert recall == 0 and np.isnan(precision)
+  assert len(named) == found[0].k > 0
 
 
 class Noisy:
