@@ -30,6 +30,7 @@ from etils import epath
 from experiments import train_subsets
 from experiments.config.path_flags import define_path
 from experiments.runtime import (
+  bank_folder,
   base_models,
   imported_models,
   launcher,
@@ -253,7 +254,7 @@ def take_in(files: margin_files.Files) -> None:
 
 def _stores(workdir: Workdir) -> list[epath.Path]:
   """Folders of stores."""
-  folders = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
+  folders = bank_folder.stores(workdir.bank)
   if not folders:
     raise UserError("workdir", f"={workdir.path} holds no models yet")
   return folders

@@ -18,6 +18,7 @@ from absl import flags
 from etils import epath
 
 from experiments.runtime import (
+  bank_folder,
   datamodels,
   first_look,
   forecast,
@@ -97,7 +98,9 @@ def lines_of(workdir: Workdir) -> Iterator[str]:
   """The stages, the stores, the processes, and what several versions made."""
   yield from stage_lines(workdir)
   yield f"\n{'store':<24}{'models':>12}{'diverged':>10}"
-  for path in [p.parent for p in atomic_io.find(workdir.bank, "*/manifest.json")]:
+  for path in bank_folder.stores(workdir.bank):
+    if not (path / "manifest.json").exists():
+      continue
     summary = maintenance.summary(path)
     yield f"{path.name:<24}{summary.rows:>12,}{summary.totals.get('diverged', 0):>10,}"
   yield ""

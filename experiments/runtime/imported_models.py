@@ -14,7 +14,7 @@ from etils import epath
 
 from experiments.config import experiment_flags
 from experiments.config import settings as settings_lib
-from experiments.runtime import stages
+from experiments.runtime import bank_folder, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
@@ -23,7 +23,7 @@ from jaxdm.training.collection import Collection, Subsets, missing
 
 STAGE = "import"
 # Of the store, in the bank.
-NAME = "imported"
+NAME = bank_folder.IMPORTED
 # Settings of models that are there already.
 _FIXED = (
   "alpha",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from experiments.runtime import processes
+from experiments.runtime import bank_folder, processes
 from jaxdm import devices, identity
 from jaxdm.storage import atomic_io, checksummed_json, maintenance
 
@@ -161,8 +161,9 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
     stages: what made each stage, by name.
   """
   makers = {}
-  for path in [path.parent for path in atomic_io.find(bank, "*/manifest.json")]:
-    makers[f"the store {path.name}"] = maintenance.summary(path).made_by
+  for path in bank_folder.stores(bank):
+    if (path / "manifest.json").exists():
+      makers[f"the store {path.name}"] = maintenance.summary(path).made_by
   for stage, provenance in stages.items():
     makers[f"the stage {stage}"] = provenance.made_by
   # Stages that are each of one make may still differ from each other.

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
+from experiments.runtime import bank_folder
 from experiments.runtime.places import Places
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, maintenance
@@ -64,14 +65,26 @@ class Workdir:
       raise WorkdirError(
         "bank_dir", f": the stores of --workdir={path} are in {stored}, not in {bank_dir}"
       )
+    if not atomic_io.is_remote(self.bank):  # Of buckets nothing is asked before a write.
+      self._check_bank_is_not_foreign()
 
   def check_bank(self) -> None:
     """Raises WorkdirError if stores cannot be written where they are to be."""
     self.check_bank_exists()
     try:
+      self._check_bank_is_not_foreign()
       atomic_io.check_writable(self.bank)
+    except WorkdirError:
+      raise
     except Exception as error:  # Buckets raise many kinds.
       raise self._bank_error(f"cannot be used: {error}") from error
+
+  def _check_bank_is_not_foreign(self) -> None:
+    """Raises WorkdirError if the folder of the stores holds only other things."""
+    if bank_folder.is_foreign(self.bank):
+      raise self._bank_error(
+        "is not empty and holds no store of models; name a new folder by --bank_dir"
+      )
 
   def check_bank_exists(self) -> None:
     """Raises WorkdirError if stores are elsewhere, and that folder is gone.

@@ -6,9 +6,9 @@ from typing import Any
 from etils import epath
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import imported_models, stages
+from experiments.runtime import bank_folder, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
-from jaxdm.storage import array_folder, atomic_io, checksummed_json, store_layout
+from jaxdm.storage import array_folder, checksummed_json, maintenance, store_layout
 
 # In the workdir, logits and scores of the models on all data.
 BASE_MODELS = "base_models"
@@ -24,16 +24,18 @@ def exist(workdir: Workdir) -> bool:
 
 
 def forget_empty_stores(workdir: Workdir) -> None:
-  """Removes stores of one's own that hold no model; nobody may be writing to them."""
+  """Removes stores of one's own that hold no model; nobody may be writing to them.
+
+  Folders with anything in them that no store has stay.
+  """
   for path in _own_stores(workdir):
-    if not store_layout.markers(path):
-      path.rmtree()
+    maintenance.remove_empty(path)
 
 
 def _own_stores(workdir: Workdir) -> list[epath.Path]:
   """Folders of models that were trained for this workdir."""
-  folders = [path for path in atomic_io.find(workdir.bank, "*") if path.is_dir()]
-  return [path for path in folders if path.name != imported_models.NAME]
+  paths = bank_folder.stores(workdir.bank)
+  return [path for path in paths if path.name != bank_folder.IMPORTED]
 
 
 def check(workdir: Workdir, settings: Mapping[str, Mapping[str, Any]]) -> None:

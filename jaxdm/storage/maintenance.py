@@ -3,12 +3,20 @@
 All of it works on the folder alone, without the settings that it was made with.
 """
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from etils import epath
 
-from jaxdm.storage import atomic_io, checksummed_json, store, store_layout, zarr_arrays
+from jaxdm.storage import (
+  atomic_io,
+  checksummed_json,
+  removal,
+  store,
+  store_layout,
+  zarr_arrays,
+)
 from jaxdm.storage.checksummed_json import StoreError
 
 
@@ -120,6 +128,40 @@ def sweep(path: str | epath.PathLike) -> None:
   for places in ("*", "*/*", "*/c/*/*"):
     for partial in atomic_io.find(root, f"{places}.partial"):
       partial.unlink(missing_ok=True)
+
+
+def remove_empty(path: str | epath.PathLike) -> bool:
+  """Removes a store that holds no chunk, if all of the folder is a store's.
+
+  A folder is a store if its manifest is undamaged and names its arrays. One without a
+  manifest, which a killed process has begun, may hold descriptions of arrays and no
+  numbers.
+
+  Args:
+    path: of a folder that may be a store; no process may be writing to it.
+
+  Returns:
+    Whether it is gone; it stays if it holds a chunk or any path that no store has, or
+    is a symbolic link.
+  """
+  root = atomic_io.as_path(path)
+  columns = _columns(root)
+  if columns is None and not store_layout.marker_folder(root).is_dir():
+    return False
+  if os.path.islink(root):
+    return False
+  is_own = store_layout.own_paths(columns)
+  if removal.foreign_paths(root, is_own) or store_layout.markers(root):
+    return False
+  return removal.remove_own(root, is_own)
+
+
+def _columns(root: epath.Path) -> list[str] | None:
+  """The arrays that a store's manifest names; None if there is no manifest of a store."""
+  try:
+    return list(checksummed_json.read(root / "manifest.json")["columns"])
+  except (StoreError, KeyError):
+    return None
 
 
 def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int, int]:

@@ -6,12 +6,13 @@ done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
 
-from jaxdm.storage import atomic_io
+from jaxdm.storage import atomic_io, removal
 from jaxdm.storage.checksummed_json import StoreError
 
 FORMAT = 3
@@ -64,6 +65,20 @@ def marker_names(store: epath.Path, chunk: int | None = None) -> list[str]:
   # Ten times as fast as a glob where there are thousands.
   names = os.listdir(folder)
   return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
+
+
+def own_paths(columns: Collection[str] | None) -> removal.IsOwn:
+  """The paths that a store without markers can hold.
+
+  Args:
+    columns: its arrays; None: unknown, in a folder without a manifest, where an array is
+      a folder with nothing but a description.
+  """
+  if columns is None:
+    return removal.matching("done/", r"\w+/", r"\w+/zarr\.json")
+  array = f"(?:{'|'.join(map(re.escape, columns))})"
+  chunks = rf"{array}/(?:zarr\.json|c/|c/\d+/|c/\d+/\d+)?"
+  return removal.matching(r"manifest\.json", "done/", chunks)
 
 
 def _prefix(chunk: int | None) -> str:

@@ -1,0 +1,34 @@
+"""The folder of a workdir's stores, which may hold other things that must stay."""
+
+import re
+
+from etils import epath
+
+from jaxdm.storage import atomic_io, store_layout
+
+# Of the store of models that others trained.
+IMPORTED = "imported"
+# Of all stores that programs make.
+_NAMES = re.compile(rf"subsets(-training)?|held-out-\d+-\d+|changes|{IMPORTED}")
+# Nobody has put these into a folder: disks have them, and other processes.
+_UNINTENDED = re.compile(r"lost\+found|\.DS_Store|\.[0-9a-f]{12}\.trial")
+
+
+def stores(bank: epath.Path) -> list[epath.Path]:
+  """The folders with the names of stores, in order; all others are left alone."""
+  paths = atomic_io.find(bank, "*")
+  return [path for path in paths if _NAMES.fullmatch(path.name) and path.is_dir()]
+
+
+def is_foreign(bank: epath.Path) -> bool:
+  """Whether a folder holds something, and no store or beginning of one."""
+  names = [path.name for path in atomic_io.find(bank, "*")]
+  if all(_UNINTENDED.fullmatch(name) for name in names):
+    return False
+  return not any(map(_is_store, stores(bank)))
+
+
+def _is_store(path: epath.Path) -> bool:
+  """Whether a folder can be a store, also one that a killed process has begun."""
+  is_begun = store_layout.marker_folder(path).exists()
+  return is_begun or (path / "manifest.json").exists() or not any(path.iterdir())
