@@ -28,6 +28,7 @@ from experiments.runtime import (
   progress_bar,
   stages,
   subset_models,
+  unfinished,
 )
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
@@ -38,7 +39,7 @@ from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso.result import Status
 from jaxdm.margins import Margins
-from jaxdm.storage import atomic_io, cache
+from jaxdm.storage import cache
 
 STAGE = datamodels.STAGE
 GROUPS = ("prior", "fit")
@@ -84,7 +85,7 @@ def _save(workdir: Workdir, models: Datamodels) -> None:
   if index == 0:
     models.save(workdir.path / datamodels.OUTPUT, overwrite=True)
   if count == 1:  # Others may still be reading them.
-    atomic_io.remove_folder(workdir.path / _PARTS)
+    unfinished.remove_parts(workdir, _PARTS)
 
 
 def _evaluate(

@@ -21,6 +21,7 @@ from experiments.runtime import (
   processes,
   progress_bar,
   stages,
+  unfinished,
   workdir_models,
 )
 from experiments.runtime.run import Run
@@ -28,7 +29,6 @@ from experiments.runtime.subset_models import SubsetModels
 from jaxdm import identity, training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
-from jaxdm.storage import atomic_io
 from jaxdm.training.collection import Collection, missing
 from jaxdm.training.collection import lacking as lacking_models
 
@@ -99,7 +99,7 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
       )
       return {stages.UNFINISHED: num_missing}
     # Of hosts that did not come back.
-    atomic_io.remove_folder(run.workdir.path / "checkpoints")
+    unfinished.remove_checkpoints(run.workdir)
     return _summary(run)
 
   def lacks() -> str:

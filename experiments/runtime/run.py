@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import forecast, processes, progress_bar, stages
+from experiments.runtime import forecast, processes, progress_bar, stages, unfinished
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
@@ -204,7 +204,7 @@ def _checkpoints(
 ) -> checkpoint.Checkpoints | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
-  folder = workdir.path / "checkpoints" / f"host-{index}-of-{count}"
+  folder = unfinished.checkpoint_folder(workdir, index, count)
   if not seconds:
     return None
   return checkpoint.Checkpoints(folder, seconds, observe=timer.observe, report=parts.add)

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -96,16 +95,6 @@ def check_writable(folder: epath.Path) -> None:
   trial = folder / f".{uuid.uuid4().hex[:12]}.trial"
   trial.write_bytes(b"")
   trial.unlink()
-
-
-def remove_folder(path: epath.Path) -> None:
-  """Removes a folder with all that is in it, also one that is a symbolic link."""
-  local = pathlib.Path(os.fspath(path))
-  if local.is_symlink():
-    shutil.rmtree(local.resolve(), ignore_errors=True)
-    local.unlink()
-  elif local.exists():
-    shutil.rmtree(local)
 
 
 def write_new(path: epath.Path, content: bytes) -> None:

@@ -1,5 +1,7 @@
 """Arrays on disk through Orbax: the one place that knows its API."""
 
+import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -11,10 +13,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, tensorstore_errors
+from jaxdm.storage import atomic_io, removal, tensorstore_errors
 
 # Files that Orbax puts into every checkpoint.
 _MARKERS = {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}
+# All that Orbax puts into one. A removal ends with a marker, so that it can be continued.
+_is_own = removal.matching(
+  *map(re.escape, _MARKERS),
+  r"_sharding|commit_success\.txt",
+  r"(?:d|array_metadatas|descriptor|ocdbt\.process_\d+)/.*",
+)
 
 
 def save(
@@ -32,7 +40,7 @@ def save(
   place = _place(path)
   if place.exists():
     _check_replaceable(path, place, overwrite)
-    _remove(place)
+    removal.remove_own(place, _is_own)
   try:
     with _checkpointer() as checkpointer:
       checkpointer.save(place, arrays)
@@ -84,6 +92,12 @@ def _check_replaceable(
       f"{path} is not overwritten: it is no checkpoint, but a folder that holds "
       f"{', '.join(names[:5])}; name another folder, or remove it",
     )
+  if others := removal.foreign_paths(place, _is_own):
+    raise UserError(
+      None,
+      f"{path} is not overwritten: it holds {others[0]} beside a checkpoint; name "
+      "another folder, or move this away",
+    )
 
 
 def _is_checkpoint(place: epath.Path) -> bool:
@@ -91,24 +105,13 @@ def _is_checkpoint(place: epath.Path) -> bool:
   return any((place / marker).exists() for marker in _MARKERS)
 
 
-def _remove(place: epath.Path) -> None:
-  """Removes a checkpoint, the markers last: a killed removal can be continued."""
-  for child in place.iterdir():
-    if child.is_dir():
-      child.rmtree()
-    elif child.name not in _MARKERS:
-      child.unlink()
-  if atomic_io.is_remote(place):
-    place.rmtree()
-  else:
-    atomic_io.remove_folder(place)
-
-
 def _place(path: str | epath.PathLike) -> epath.Path:
-  """An absolute path as Orbax takes it."""
+  """An absolute path as Orbax takes it; of a symbolic link, the folder it leads to."""
   place = atomic_io.as_path(path).absolute()
   if atomic_io.is_remote(place):
     return place
+  if os.path.islink(place):
+    place = atomic_io.as_path(os.path.realpath(place))
   return atomic_io.as_path(atomic_io.plain_path(place.parent)) / place.name
 
 
@@ -223,7 +226,7 @@ class Checkpoints:
   def settle(self) -> None:
     """Removes the states of finished computations, once their results are stored."""
     for name in self._names:
-      (self._folder / name).rmtree(missing_ok=True)
+      removal.remove_own(self._folder / name, _is_own)
     self._names.clear()
     self._unsaved_seconds = 0.0
 

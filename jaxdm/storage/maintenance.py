@@ -4,6 +4,7 @@ All of it works on the folder alone, without the settings that it was made with.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from jaxdm.storage import (
   zarr_arrays,
 )
 from jaxdm.storage.checksummed_json import StoreError
+
+# As `atomic_io.writing` names incomplete files.
+_PARTIAL = re.compile(r".+\.[0-9a-f]{12}\.partial", re.S)
 
 
 class Damage(NamedTuple):
@@ -126,8 +130,9 @@ def sweep(path: str | epath.PathLike) -> None:
   if atomic_io.is_remote(root):
     return  # There is nothing half-written in a bucket.
   for places in ("*", "*/*", "*/c/*/*"):
-    for partial in atomic_io.find(root, f"{places}.partial"):
-      partial.unlink(missing_ok=True)
+    for path in atomic_io.find(root, f"{places}.partial"):
+      if _PARTIAL.fullmatch(path.name):  # Other programs have such names, too.
+        path.unlink(missing_ok=True)
 
 
 def remove_empty(path: str | epath.PathLike) -> bool:

@@ -3,12 +3,14 @@
 import os
 import pathlib
 
+import numpy as np
 import pytest
 from support import programs
 
-from experiments.runtime import stages, workdir_models
+from experiments.runtime import stages, unfinished, workdir_models
 from experiments.runtime.workdir import Workdir, WorkdirError
-from jaxdm.storage import bank
+from jaxdm.errors import UserError
+from jaxdm.storage import bank, checkpoint
 
 
 def make_store(path: pathlib.Path) -> None:
@@ -89,3 +91,79 @@ def test_stores_on_another_disk_end_no_run(tmp_path) -> None:
 def test_a_new_disk_is_a_place_for_stores(tmp_path, name) -> None:
   (tmp_path / "disk" / name).mkdir(parents=True)
   begin(tmp_path / "run", bank_dir=str(tmp_path / "disk"))
+
+
+STATE = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_states_go_and_what_lies_beside_them_stays(tmp_path, is_linked) -> None:
+  """A folder of states may be a link to a disk that others use as well."""
+  workdir, scratch = Workdir(str(tmp_path / "run")), tmp_path / "scratch"
+  (tmp_path / "run").mkdir()
+  if is_linked:
+    scratch.mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(scratch)
+  for index in range(2):
+    folder = unfinished.checkpoint_folder(workdir, index, 2)
+    checkpoint.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
+    assert (folder / STATE).exists()
+  folder = tmp_path / "run" / "checkpoints"
+  mine = [folder / name for name in ("thesis", "host-0-of-2/note", f"{STATE}/a", "x/b")]
+  for path in mine:
+    write(path)
+  (folder / "host-1-of-2" / "link").symlink_to(tmp_path)
+  unfinished.remove_checkpoints(workdir)
+  found = {path for path in folder.rglob("*") if path.is_file()}
+  assert found == set(mine) and folder.is_symlink() == is_linked
+  assert (folder / "host-1-of-2" / "link").is_symlink()
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_without_anything_else_no_state_leaves_a_folder(tmp_path, is_linked) -> None:
+  workdir, scratch = Workdir(str(tmp_path / "run")), tmp_path / "scratch"
+  (tmp_path / "run").mkdir()
+  if is_linked:
+    scratch.mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(scratch)
+  folder = unfinished.checkpoint_folder(workdir, 0, 1)
+  checkpoint.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
+  unfinished.remove_checkpoints(workdir)
+  assert (tmp_path / "run" / "checkpoints").exists() == is_linked
+  assert not is_linked or not os.listdir(scratch)
+
+
+def test_parts_go_and_what_lies_beside_them_stays(tmp_path) -> None:
+  workdir = Workdir(str(tmp_path / "run"))
+  (tmp_path / "disk").mkdir()
+  workdir.path.mkdir()
+  (tmp_path / "run" / "some.parts").symlink_to(tmp_path / "disk")
+  own = [f"{STATE[:16]}/{name}" for name in ("plan.json", "manifest.json", "0-1.npz")]
+  for name in [*own, "thesis", "x/plan.json", f"{STATE[:15]}0/note"]:
+    write(tmp_path / "run" / "some.parts" / name)
+  unfinished.remove_parts(workdir, "some.parts")
+  assert programs.contents(tmp_path / "disk").keys() == {
+    "thesis",
+    "x/plan.json",
+    f"{STATE[:15]}0/note",
+  }
+
+
+def test_a_linked_checkpoint_is_replaced_where_it_is(tmp_path) -> None:
+  (tmp_path / "disk").mkdir()
+  write(tmp_path / "disk" / "thesis")
+  (tmp_path / "fit").symlink_to(tmp_path / "disk" / "fit")
+  for value in range(2):
+    checkpoint.save(tmp_path / "fit", {"x": np.full(3, value)}, overwrite=True)
+  assert (checkpoint.load(tmp_path / "fit")["x"] == 1).all()
+  assert (tmp_path / "fit").is_symlink()
+  assert sorted(os.listdir(tmp_path / "disk")) == ["fit", "thesis"]
+
+
+def test_a_checkpoint_with_other_files_is_not_overwritten(tmp_path) -> None:
+  checkpoint.save(tmp_path / "fit", {"x": np.zeros(3)})
+  write(tmp_path / "fit" / "notes" / "thesis")
+  with pytest.raises(UserError, match="holds notes/thesis beside a checkpoint"):
+    checkpoint.save(tmp_path / "fit", {"x": np.ones(3)}, overwrite=True)
+  assert (tmp_path / "fit" / "notes" / "thesis").exists()
+  assert (checkpoint.load(tmp_path / "fit")["x"] == 0).all()

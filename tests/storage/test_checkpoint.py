@@ -18,11 +18,11 @@ def _quick_disk(monkeypatch) -> None:
   """Writes files without waiting for the disk."""
 
   def save(path, arrays, *, overwrite: bool) -> None:
-    path.mkdir(parents=True, exist_ok=overwrite)
-    np.savez(path / "state.npz", **arrays)
+    (path / "d").mkdir(parents=True, exist_ok=overwrite)
+    np.savez(path / "d" / "state.npz", **arrays)
 
   def load(path) -> dict[str, np.ndarray]:
-    with np.load(path / "state.npz") as arrays:
+    with np.load(path / "d" / "state.npz") as arrays:
       return dict(arrays)
 
   monkeypatch.setattr(checkpoint, "save", save)

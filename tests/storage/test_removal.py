@@ -1,11 +1,14 @@
 import os
 import pathlib
+import re
 
 import pytest
 from etils import epath
 
 from jaxdm.storage import maintenance, removal, zarr_arrays
 from jaxdm.storage import store as store_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def own(path: str) -> bool:
@@ -94,8 +97,26 @@ def test_a_folder_that_is_no_store_stays(tmp_path, manifest) -> None:
   assert not maintenance.remove_empty(tmp_path / "s") and mine.exists()
 
 
+def test_only_our_incomplete_files_are_swept_away(tmp_path) -> None:
+  ours = write(tmp_path / "x" / "a.json.0123456789ab.partial")
+  mine = write(tmp_path / "x" / "thesis.partial")
+  maintenance.sweep(tmp_path)
+  assert mine.exists() and not ours.exists()
+
+
 def test_a_link_to_a_store_stays(tmp_path) -> None:
   make_store(tmp_path / "disk" / "s")
   (tmp_path / "s").symlink_to(tmp_path / "disk" / "s")
   assert not maintenance.remove_empty(tmp_path / "s")
   assert (tmp_path / "s" / "manifest.json").exists()
+
+
+def test_only_one_module_removes_folders() -> None:
+  calls = re.compile(r"\b(rmtree|removedirs)\(")
+  paths = [*(ROOT / "jaxdm").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
+  callers = {
+    str(path.relative_to(ROOT))
+    for path in paths
+    if calls.search(path.read_text(encoding="utf-8"))
+  }
+  assert callers == {"jaxdm/storage/removal.py"}
