@@ -10,7 +10,6 @@ its file's type, shape and size with the record, and the first time in a process
 byte, too; `damage` compares every byte always.
 """
 
-import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -117,13 +116,6 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
   return all((root / f"{name}.npy").exists() for name in arrays)
 
 
-@functools.lru_cache(maxsize=1024)
-def _digest_once(path: str, size: int, modified_ns: int, inode: int) -> str:
-  """The digest of a file, read in parts; once for as long as it is not written to."""
-  del size, modified_ns, inode  # They tell a file from what it was before.
-  return checksummed_json.file_digest(atomic_io.as_path(path))
-
-
 class ArrayFolder(Mapping[str, np.ndarray]):
   """The arrays of a folder by name; each is opened when it is indexed.
 
@@ -159,10 +151,8 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       KeyError: if there is none of that name.
       DamageError: if its file is missing or not what was written.
     """
-    array, path = self._open(name), os.fspath(self._folder / f"{name}.npy")
-    about = os.stat(path)
-    digest = _digest_once(path, about.st_size, about.st_mtime_ns, about.st_ino)
-    self._check_digest(name, digest)
+    array, path = self._open(name), self._folder / f"{name}.npy"
+    self._check_digest(name, checksummed_json.file_digest_once(path))
     return array
 
   def _open(self, name: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """JSON files that carry a digest of their own content, so that no byte changes unseen."""
 
+import functools
 import hashlib
 import json
 import os
@@ -53,6 +54,25 @@ def file_digest(path: epath.Path) -> str:
     while content := file.read(_PART_BYTES):
       hasher.update(content)
   return hasher.hexdigest()
+
+
+def file_digest_once(path: epath.Path) -> str:
+  """`file_digest`, once in a process for as long as the file is not written to.
+
+  In a bucket, where no inode tells one file from another, it is read each time.
+  """
+  if atomic_io.is_remote(path):
+    return file_digest(path)
+  about = os.stat(path)
+  key = os.fspath(path), about.st_size, about.st_mtime_ns, about.st_ino
+  return _digest_once(*key)
+
+
+@functools.lru_cache(maxsize=2**18)
+def _digest_once(path: str, size: int, modified_ns: int, inode: int) -> str:
+  """The digest of a file, read in parts."""
+  del size, modified_ns, inode  # They tell a file from what it was before.
+  return file_digest(atomic_io.as_path(path))
 
 
 def write(path: epath.Path, value: Mapping[str, Any], *, new: bool = False) -> None:

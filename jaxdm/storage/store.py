@@ -26,6 +26,7 @@ from jaxdm import identity
 from jaxdm.storage import (
   atomic_io,
   checksummed_json,
+  chunk_check,
   store_layout,
   tensorstore_errors,
   zarr_arrays,
@@ -89,6 +90,7 @@ class Store:
     if wrong := checksummed_json.differences(stored, requested):
       raise StoreError(None, f"{self.path} holds other models: {'; '.join(wrong)}")
     self.settings = requested
+    self._check = chunk_check.ChunkCheck(self.path, self.rows_per_chunk)
     self._arrays = {name: self._open(name) for name in columns}
 
   @property
@@ -117,8 +119,7 @@ class Store:
 
   def chunks(self) -> dict[int, int]:
     """The rows in each complete chunk, by chunk; files are listed, and none is read."""
-    names = store_layout.marker_names(self.path)
-    return dict(sorted(map(store_layout.parse_marker, names)))
+    return store_layout.chunks(self.path)
 
   def write(
     self, chunk: int, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any] = {}
@@ -146,6 +147,7 @@ class Store:
         name, self.columns[name], self.rows_per_chunk, chunk, array
       ).items()
     }
+    self._check.forget(chunk)
     if self.chunks_at(chunk) != [rows]:  # Markers of other files.
       self.forget(chunk)
     for file, content in files.items():
@@ -161,10 +163,15 @@ class Store:
   ) -> np.ndarray:
     """Some rows and columns of one array.
 
+    The file of each chunk is compared with the chunk's marker the first time that this
+    process reads some of it.
+
     Raises:
-      DamageError: if what is read is damaged.
+      DamageError: if what is read is damaged, or not what its marker says.
+      StoreError: if the store lacks a row.
       OSError: if it cannot be read.
     """
+    self._check.check(name, rows)
     try:
       some = self._arrays[name][rows, columns]
       # A slice of TensorStore's starts where it was cut.
@@ -190,7 +197,7 @@ class Store:
     Returns:
       The settings, the rows, and the digests of the files of each chunk that holds some
       of them, as its marker has them. They change with every number in a chunk. A file
-      that is changed without its marker is damage, which `maintenance.damage` finds.
+      that is not the one of its marker is damage: `read` refuses it.
     """
     chunks = self.chunks()
     needed_chunks = np.unique(np.asarray(rows) // self.rows_per_chunk).tolist()
@@ -225,6 +232,7 @@ class Store:
 
   def forget(self, chunk: int) -> None:
     """Removes the markers of a chunk, which then counts as missing."""
+    self._check.forget(chunk)
     for name in store_layout.marker_names(self.path, chunk):
       (store_layout.marker_folder(self.path) / name).unlink(missing_ok=True)
 

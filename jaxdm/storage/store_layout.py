@@ -57,6 +57,11 @@ def markers(store: epath.Path, chunk: int | None = None) -> list[epath.Path]:
   return atomic_io.find(marker_folder(store), f"{_prefix(chunk)}*.json")
 
 
+def chunks(store: epath.Path) -> dict[int, int]:
+  """The rows in each complete chunk, by chunk; files are listed, and none is read."""
+  return dict(sorted(map(parse_marker, marker_names(store))))
+
+
 def marker_names(store: epath.Path, chunk: int | None = None) -> list[str]:
   """The names of `markers`, in any order."""
   folder, prefix = marker_folder(store), _prefix(chunk)

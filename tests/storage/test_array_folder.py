@@ -103,7 +103,7 @@ def test_a_file_is_read_whole_once_in_a_process(folder, monkeypatch) -> None:
   monkeypatch.setattr(
     checksummed_json, "file_digest", lambda path: paths.append(path) or digest_of(path)
   )
-  array_folder._digest_once.cache_clear()
+  checksummed_json._digest_once.cache_clear()
   for _ in range(3):
     arrays = array_folder.ArrayFolder(folder, IDENTITY)
     assert [arrays["a"].sum(), arrays["b"].sum()] == [a.sum() for a in ARRAYS.values()]
