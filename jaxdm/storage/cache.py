@@ -15,6 +15,8 @@ from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json, polling
 
 MANIFEST = "manifest.json"
+# The array of a part that says which part it is, of what; earlier versions lack it.
+_IDENTITY = "part_identity"
 
 
 def read(path: epath.Path) -> dict[str, np.ndarray]:
@@ -51,7 +53,8 @@ class Cache:
         stand there as `identity.digest`.
 
     Raises:
-      ValueError: if the folder holds arrays that depend on other settings, naming them.
+      ValueError: if the folder holds arrays that depend on other settings, naming them,
+        or arrays that may do so, without a manifest.
 
     Warns:
       UserWarning: if other software, or another kind of device, began the folder.
@@ -61,8 +64,9 @@ class Cache:
       return
     atomic_io.make_folder(self._folder)
     requested, mine = json.loads(json.dumps(settings)), identity.made_by()
-    manifest = self._folder / MANIFEST
+    manifest, self._settings = self._folder / MANIFEST, requested
     if not manifest.exists():
+      self._check_orphans()
       checksummed_json.write(manifest, {"settings": requested, "made_by": mine}, new=True)
     try:
       content = checksummed_json.read(manifest)
@@ -82,6 +86,18 @@ class Cache:
         stacklevel=2,
       )
 
+  def _check_orphans(self) -> None:
+    """Raises ValueError if parts without a manifest may be of other settings."""
+    assert self._folder is not None
+    for path in atomic_io.find(self._folder, "*.npz"):
+      part_identity = read(path).get(_IDENTITY)
+      if part_identity is None or str(part_identity) != self._identity(path.stem):
+        raise UserError(
+          None,
+          f"{self._folder} holds parts that may be of another fit, and no {MANIFEST} "
+          "that says of which one; remove it",
+        )
+
   def __call__(
     self, name: str, make: Callable[[], dict[str, np.ndarray]]
   ) -> dict[str, np.ndarray]:
@@ -91,6 +107,7 @@ class Cache:
     path = self._path(name)
     if not path.exists():
       arrays = make()
+      arrays = {**arrays, _IDENTITY: np.array(self._identity(name))}
       with atomic_io.writing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return self.wait_for(name)
@@ -100,9 +117,20 @@ class Cache:
     path = self._path(name)
     polling.until(path.exists, str(path))
     try:
-      return read(path)
+      arrays = read(path)
     except ValueError as error:
       raise UserError(None, f"{error}; remove it, and it is made again") from error
+    expected = self._identity(name)
+    if str(arrays.pop(_IDENTITY, expected)) != expected:
+      raise UserError(
+        None,
+        f"{path} is another part, or of another fit; remove it, and it is made again",
+      )
+    return arrays
+
+  def _identity(self, name: str) -> str:
+    """A digest of what a part depends on, and of its name."""
+    return identity.digest({"settings": self._settings, "name": name})
 
   def _path(self, name: str) -> epath.Path:
     """Where the arrays of that name are kept."""

@@ -23,14 +23,16 @@ class ChunkCheck:
   its size and its time of change are the same.
   """
 
-  def __init__(self, path: epath.Path, rows_per_chunk: int):
+  def __init__(self, path: epath.Path, rows_per_chunk: int, identity: str):
     """Reads nothing yet.
 
     Args:
       path: the store's folder.
       rows_per_chunk: of the store.
+      identity: `store_layout.identity_digest` of the store.
     """
     self._path, self._rows_per_chunk = path, rows_per_chunk
+    self._identity = identity
     self._checked_rows: dict[tuple[str, int], int] = {}
 
   def check(self, name: str, rows: np.ndarray | slice) -> None:
@@ -71,23 +73,19 @@ class ChunkCheck:
         row = chunk * self._rows_per_chunk + stored.get(chunk, 0)
         raise StoreError(None, f"{self._path} lacks row {row}, which was to be read")
 
-    def compare(chunk: int) -> None:
-      _compare_files(self._path, name, chunk, stored[chunk])
+    def compare_chunk(chunk: int) -> None:
+      marker = store_layout.marker_path(self._path, chunk, stored[chunk])
+      files = store_layout.read_marker(marker, self._identity)["files"]
+      for file, digest in files.items():
+        if file.startswith(f"{name}/"):
+          _compare_file(self._path / file, digest)
 
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-      list(pool.map(compare, needed))
+      list(pool.map(compare_chunk, needed))
     self._checked_rows |= {(name, chunk): stored[chunk] for chunk in needed}
 
 
-def _compare_files(root: epath.Path, name: str, chunk: int, rows: int) -> None:
-  """Raises DamageError unless a chunk's files of one array are what its marker says."""
-  marker = store_layout.marker_path(root, chunk, rows)
-  for file, digest in checksummed_json.read(marker)["files"].items():
-    if file.startswith(f"{name}/"):
-      compare(root / file, digest)
-
-
-def compare(path: epath.Path, digest: str) -> None:
+def _compare_file(path: epath.Path, digest: str) -> None:
   """Raises DamageError unless a file has a digest; it is hashed once in a process."""
   try:
     actual = checksummed_json.file_digest_once(path)

@@ -6,7 +6,7 @@ All of it works on the folder alone, without the settings that it was made with.
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -45,16 +45,17 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
   """
   root = atomic_io.as_path(path)
   try:
-    metadata = checksummed_json.read(root / "manifest.json")["metadata"]
+    manifest = checksummed_json.read(root / "manifest.json")
+    metadata, identity = manifest["metadata"], store_layout.identity_digest(manifest)
   except (StoreError, KeyError) as error:
     yield Damage(None, "manifest.json", str(error))
-    metadata = {}
+    metadata, identity = {}, None
   for name, digest in metadata.items():
     yield from _compare(None, root, f"{name}/zarr.json", digest)
   for marker in store_layout.markers(root):
     chunk, _ = store_layout.parse_marker(marker.name)
     try:
-      files = checksummed_json.read(marker)["files"]
+      files = _read_marker(marker, identity)["files"]
     except (StoreError, KeyError) as error:
       yield Damage(chunk, f"done/{marker.name}", str(error))
       continue
@@ -112,7 +113,8 @@ def reopen(path: str | epath.PathLike) -> store.Store:
 def forget(path: str | epath.PathLike, damage: Damage) -> None:
   """Removes a damaged file, and the markers of its chunk, which then counts as missing.
 
-  A store's own description is written again when the store is opened next.
+  A store's own description is written again when the store is opened next with the
+  settings of its chunks. Chunks without their settings, of earlier versions, are refused.
   """
   root = atomic_io.as_path(path)
   if damage.chunk is not None:
@@ -189,6 +191,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   for root, manifest in zip((mine, theirs), manifests, strict=True):
     store_layout.check_format(root, manifest)
     manifest.pop("made_by")
+  identity = store_layout.identity_digest(manifests[0])
   if wrong := checksummed_json.differences(*manifests):
     raise StoreError(None, f"{theirs} holds other models: {'; '.join(wrong)}")
   have = dict(
@@ -199,7 +202,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     chunk, rows = store_layout.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
-    about = checksummed_json.read(marker)
+    about = store_layout.read_marker(marker, identity)
     if not all((theirs / file).exists() for file in about["files"]):
       incomplete += 1
       continue
@@ -211,9 +214,17 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
       old.unlink(missing_ok=True)
     for file, content in contents.items():
       store.write_file(mine / file, content)
+    about[store_layout.IDENTITY] = identity
     checksummed_json.write(store_layout.marker_path(mine, chunk, rows), about)
     copied += 1
   return copied, incomplete
+
+
+def _read_marker(path: epath.Path, identity: str | None) -> dict[str, Any]:
+  """What a marker says; it is of the store's identity, if that is known."""
+  if identity is None:
+    return checksummed_json.read(path)
+  return store_layout.read_marker(path, identity)
 
 
 def _compare(

@@ -7,9 +7,11 @@ chunk writes all of it, so that processes which write different chunks never mee
 which write the same rows write the same bytes.
 
 The manifest is the store's identity: whoever opens the store with other settings is
-refused. Manifest and markers also say what software and device wrote them (`made_by`).
-That is no part of the identity, since a long run may outlive a version; a store that
-several versions write to warns of it, and `maintenance.summary` lists them.
+refused. Each marker carries a digest of that identity, so that a chunk never counts as
+one of other settings, also where the manifest is lost or replaced. Manifest and markers
+also say what software and device wrote them (`made_by`). That is no part of the identity,
+since a long run may outlive a version; a store that several versions write to warns of
+it, and `maintenance.summary` lists them.
 """
 
 import concurrent.futures
@@ -69,7 +71,8 @@ class Store:
 
     Raises:
       StoreError: if the store was made with other settings, naming them, or by a version
-        with another format, or its description is damaged.
+        with another format, or its description is damaged, or it holds chunks without a
+        manifest that were not made with these settings.
     """
     self.path = atomic_io.as_path(path)
     self.columns = dict(columns)
@@ -85,12 +88,13 @@ class Store:
       self._begin(manifest, requested, rows_per_chunk)
     stored = checksummed_json.read(manifest)
     store_layout.check_format(self.path, stored)
+    self._identity = store_layout.identity_digest(stored)
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
     stored = {k: v for k, v in stored.items() if k not in ("metadata", "made_by")}
     if wrong := checksummed_json.differences(stored, requested):
       raise StoreError(None, f"{self.path} holds other models: {'; '.join(wrong)}")
     self.settings = requested
-    self._check = chunk_check.ChunkCheck(self.path, self.rows_per_chunk)
+    self._check = chunk_check.ChunkCheck(self.path, self.rows_per_chunk, self._identity)
     self._arrays = {name: self._open(name) for name in columns}
 
   @property
@@ -103,6 +107,7 @@ class Store:
   ) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
+    self._check_orphans({**requested, "rows_per_chunk": rows_per_chunk})
     atomic_io.make_folder(store_layout.marker_folder(self.path))
     digests = {}
     for name in self.columns:
@@ -116,6 +121,20 @@ class Store:
       "made_by": self.made_by,
     }
     checksummed_json.write(manifest, {**requested, **own}, new=True)
+
+  def _check_orphans(self, manifest: Mapping[str, Any]) -> None:
+    """Raises StoreError if chunks without a manifest may be of another one."""
+    markers = _read_all(store_layout.markers(self.path))
+    identity = store_layout.identity_digest(manifest)
+    if all(marker.get(store_layout.IDENTITY) == identity for marker in markers):
+      return
+    raise StoreError(
+      None,
+      f"{self.path} holds models, but no manifest.json that says what they depend on, "
+      "and they do not prove to be of the settings that are requested; bring "
+      f"manifest.json back from a copy of the store, or remove {self.path}, and the same "
+      "command makes its models again",
+    )
 
   def chunks(self) -> dict[int, int]:
     """The rows in each complete chunk, by chunk; files are listed, and none is read."""
@@ -155,7 +174,12 @@ class Store:
     digests = {
       file: checksummed_json.digest(content) for file, content in sorted(files.items())
     }
-    marker = {"files": digests, "made_by": self.made_by, **about}
+    marker = {
+      "files": digests,
+      store_layout.IDENTITY: self._identity,
+      "made_by": self.made_by,
+      **about,
+    }
     checksummed_json.write(store_layout.marker_path(self.path, chunk, rows), marker)
 
   def read(
@@ -185,8 +209,13 @@ class Store:
     return [store_layout.parse_marker(name)[1] for name in names]
 
   def about(self, chunk: int, rows: int) -> dict[str, Any]:
-    """What the marker of a chunk of so many rows says."""
-    return checksummed_json.read(store_layout.marker_path(self.path, chunk, rows))
+    """What the marker of a chunk of so many rows says.
+
+    Raises:
+      DamageError: if the marker is damaged, or was written for other settings.
+    """
+    path = store_layout.marker_path(self.path, chunk, rows)
+    return store_layout.read_marker(path, self._identity)
 
   def identity(self, rows: np.ndarray) -> dict[str, Any]:
     """What some rows depend on and what they are, without reading them.
@@ -205,9 +234,9 @@ class Store:
       raise StoreError(
         None, f"{self.path} lacks chunk {lacking[0]} of the rows asked for"
       )
-    markers = _read_all(
-      [store_layout.marker_path(self.path, c, chunks[c]) for c in needed_chunks]
-    )
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+      counts = [chunks[chunk] for chunk in needed_chunks]
+      markers = list(pool.map(self.about, needed_chunks, counts))
     return {
       "settings": self.settings,
       "rows_per_chunk": self.rows_per_chunk,

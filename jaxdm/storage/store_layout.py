@@ -2,9 +2,11 @@
 
 manifest.json              what all rows depend on, and how they are laid out
 <array>/zarr.json, c/...   zarr v3, one file for each chunk of rows (`zarr_arrays`)
-done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its
+done/<chunk>-<rows>.json   a chunk's marker, written last: a digest of each file of its,
+                           and of what the manifest says that all rows depend on
 """
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -12,12 +14,14 @@ from typing import Any
 
 from etils import epath
 
-from jaxdm.storage import atomic_io, removal
-from jaxdm.storage.checksummed_json import StoreError
+from jaxdm.storage import atomic_io, checksummed_json, removal
+from jaxdm.storage.checksummed_json import DamageError, StoreError
 
 FORMAT = 3
 # Of a new store; one that exists keeps its own.
 ROWS_PER_CHUNK = 32
+# The key of `identity_digest` in markers; those of earlier versions lack it.
+IDENTITY = "identity"
 
 
 def check_format(store: epath.Path, manifest: Mapping[str, Any]) -> None:
@@ -29,6 +33,31 @@ def check_format(store: epath.Path, manifest: Mapping[str, Any]) -> None:
       f"reads format {FORMAT}: use the version that wrote it, or train again in a new "
       "folder",
     )
+
+
+def identity_digest(manifest: Mapping[str, Any]) -> str:
+  """A digest of what all rows of a store depend on: its manifest, but for its writer."""
+  own = ("metadata", "made_by")
+  depends_on = {name: value for name, value in manifest.items() if name not in own}
+  return checksummed_json.digest(json.dumps(depends_on, sort_keys=True).encode())
+
+
+def read_marker(path: epath.Path, identity: str) -> dict[str, Any]:
+  """What a chunk's marker says.
+
+  Args:
+    path: of the marker.
+    identity: `identity_digest` of the store.
+
+  Raises:
+    DamageError: if the marker is damaged, or was written for a store of other settings.
+  """
+  marker = checksummed_json.read(path)
+  if marker.get(IDENTITY, identity) != identity:
+    raise DamageError(
+      path, "is damaged: its chunk depends on other settings than its store's manifest"
+    )
+  return marker
 
 
 def marker_folder(store: epath.Path) -> epath.Path:

@@ -178,6 +178,15 @@ def test_a_folder_is_not_continued_with_another_form_or_tile(tmp_path) -> None:
     agree(folder, lambda: 1 / 0)
 
 
+def test_parts_of_other_margins_are_not_used_where_the_manifest_is_lost(tmp_path) -> None:
+  masks, margins = problem()
+  first = fit_datamodels(masks, margins, config=CONFIG, folder=tmp_path)
+  (tmp_path / "manifest.json").unlink()
+  with pytest.raises(ValueError, match="may be of another fit, .*; remove it"):
+    fit_datamodels(masks, 2 * margins, config=CONFIG, folder=tmp_path)
+  equal(first, fit_datamodels(masks, margins, config=CONFIG, folder=tmp_path))
+
+
 def test_of_plans_made_at_the_same_time_all_follow_one(tmp_path) -> None:
   for i in range(20):
     barrier, found = threading.Barrier(4), []
