@@ -214,9 +214,8 @@ def take_in(files: margin_files.Files) -> None:
   dtype = str(margins_mt[:1].dtype)
   if dtype not in ("float16", "float32"):
     raise UserError("margins", f"must be float16 or float32 to be imported, got {dtype}")
-  if any(
-    path.name != imported_models.NAME for path in atomic_io.find(files.workdir.bank, "*")
-  ):
+  stores = [path for path in atomic_io.find(files.workdir.bank, "*") if path.is_dir()]
+  if any(path.name != imported_models.NAME for path in stores):
     raise UserError(
       "workdir", f"={files.workdir.path} holds other models; name a new one"
     )

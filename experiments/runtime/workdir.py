@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from experiments.runtime import bank_folder
@@ -93,8 +93,7 @@ class Workdir:
     removed, and its models are missing ones.
     """
     has_stages = bool(atomic_io.find(self.stages, "*.json"))
-    is_inside = self._owns_bank() and not os.path.islink(self.bank)
-    if is_inside or not has_stages or atomic_io.is_remote(self.bank):
+    if self._is_bank_inside() or not has_stages or atomic_io.is_remote(self.bank):
       return
     if not self.bank.exists():
       raise self._bank_error(
@@ -111,9 +110,16 @@ class Workdir:
     """Whether the stores are in the workdir itself."""
     return os.fspath(self.bank) == os.path.abspath(self.path / "bank")
 
+  def _is_bank_inside(self) -> bool:
+    """Whether the stores are in the workdir, and not behind a link in it."""
+    return self._owns_bank() and not os.path.islink(self.bank)
+
   @contextlib.contextmanager
   def lock(self, index: int = 0, count: int = 1) -> Iterator[None]:
     """Makes the folder, and holds it against other processes on this machine.
+
+    Stores in another folder are held as well, where that can be written: an experiment
+    removes empty stores of other settings, to which another one may be writing.
 
     Args:
       index: which of `count` processes this is that may use it together.
@@ -134,10 +140,33 @@ class Workdir:
           raise WorkdirError(
             "workdir", f"={self.path} cannot be written: {error}"
           ) from error
-        self._lock(file, kind)
+        self._lock(file, kind, self._error_of_use())
+      if not self._is_bank_inside():
+        self._lock_bank(stack, locks)
       if count == 1:
         maintenance.sweep(self.path)
       yield
+
+  def _lock_bank(self, stack: contextlib.ExitStack, locks: Mapping[str, int]) -> None:
+    """Holds the folder of stores, unless it is a bucket or cannot be written.
+
+    One that an earlier run wrote to is not made: its disk may not be mounted.
+    """
+    if atomic_io.is_remote(self.bank):
+      return
+    in_use = "is in use by another experiment; wait for it to end, or name another folder"
+    with contextlib.suppress(OSError):  # `check_bank` says why, where it matters.
+      if not atomic_io.find(self.stages, "*.json"):
+        atomic_io.make_folder(self.bank)
+      for name, kind in locks.items():
+        file = stack.enter_context((self.bank / name).open("ab"))
+        self._lock(file, kind, self._bank_error(in_use))
+
+  def _error_of_use(self) -> WorkdirError:
+    """What to raise where another process holds the folder."""
+    return WorkdirError(
+      "workdir", f"={self.path} is in use by another process; wait for it to end"
+    )
 
   @contextlib.contextmanager
   def lock_for_reading(self) -> Iterator[None]:
@@ -153,20 +182,19 @@ class Workdir:
       with contextlib.suppress(OSError):
         # Some network disks lock only what is open for writing.
         mode = "r+" if os.access(lock, os.W_OK) else "r"
-        self._lock(stack.enter_context(open(lock, mode)), fcntl.LOCK_EX)
+        file = stack.enter_context(open(lock, mode))
+        self._lock(file, fcntl.LOCK_EX, self._error_of_use())
       yield
 
-  def _lock(self, file: IO[Any], kind: int) -> None:
-    """Locks an open file, where the disk has locks."""
+  def _lock(self, file: IO[Any], kind: int, error_of_use: WorkdirError) -> None:
+    """Locks an open file, where the disk has locks; raises the error where it is held."""
     try:
       fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise WorkdirError(
-        "workdir", f"={self.path} is in use by another process; wait for it to end"
-      ) from error
+      raise error_of_use from error
     except OSError as error:
       warnings.warn(
-        f"the disk of {self.path} has no locks ({error}): nothing keeps a second run out "
+        f"the disk of {file.name} has no locks ({error}): nothing keeps a second run out "
         "of it",
         stacklevel=3,
       )

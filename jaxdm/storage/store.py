@@ -151,12 +151,14 @@ class Store:
       about: kept in the marker; JSON values.
 
     Raises:
-      StoreError: if a number is larger than an array's type can hold.
+      StoreError: if a number is larger than an array's type can hold, or another process
+        has removed the store or put one of other settings in its place.
 
     Warns:
       UserWarning: at the first chunk, if the store holds chunks that other software or
         another kind of device wrote.
     """
+    self._check_manifest()
     self._warn_of_others()
     [rows] = {len(array) for array in arrays.values()}
     files = {
@@ -243,6 +245,21 @@ class Store:
       "rows": np.asarray(rows),
       "files": [marker["files"] for marker in markers],
     }
+
+  def _check_manifest(self) -> None:
+    """Raises StoreError if the folder is no longer the store that was opened."""
+    manifest = self.path / "manifest.json"
+    if manifest.exists():
+      stored = checksummed_json.read(manifest)
+      if store_layout.identity_digest(stored) == self._identity:
+        return
+    state = "has other settings" if manifest.exists() else "is removed"
+    raise StoreError(
+      None,
+      f"{self.path} {state} since this process opened it; does another experiment write "
+      "to the same folder of stores? Give each a folder of its own, and run the same "
+      "command again",
+    )
 
   def _warn_of_others(self) -> None:
     """Warns, once, if others than this process's software have written here."""

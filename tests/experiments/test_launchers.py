@@ -176,7 +176,7 @@ def test_a_place_for_stores_that_cannot_be_used_is_not_remembered(tmp_path) -> N
   other = tmp_path / "bank"
   start(launcher.Program(stage), tmp_path / "run", bank_dir=str(other))
   assert other.exists() and not (tmp_path / "run" / "bank").exists()
-  other.rmdir()
+  shutil.rmtree(other)
   with pytest.raises(SystemExit, match="bank is not there, and the stores .* were"):
     start(
       launcher.Program(lambda opened: stages.run(opened.workdir, "next", {}, dict)),

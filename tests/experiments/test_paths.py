@@ -301,6 +301,36 @@ def test_what_reads_makes_nothing_and_keeps_writers_out(tmp_path) -> None:
   assert programs.contents(tmp_path) == before
 
 
+def test_a_folder_of_stores_is_used_by_one_experiment_at_a_time(tmp_path) -> None:
+  disk = tmp_path / "disk"
+  one, other = (Workdir(str(tmp_path / name), str(disk)) for name in ("one", "other"))
+  in_use = pytest.raises(WorkdirError, match="disk is in use by another experiment")
+  with one.lock(), in_use, other.lock():
+    pass
+  # Processes that share the work of an experiment may have workdirs of their own.
+  with one.lock(0, 2), other.lock(1, 2):
+    pass
+  with one.lock(0, 2), in_use, other.lock(0, 2):
+    pass
+  with other.lock(), Workdir(str(tmp_path / "third")).lock():
+    pass
+  assert {path.name for path in disk.iterdir()} <= {
+    ".lock",
+    ".lock-0-of-2",
+    ".lock-1-of-2",
+  }
+
+
+def test_a_folder_of_stores_that_is_not_mounted_is_not_made(tmp_path) -> None:
+  disk = tmp_path / "disk"
+  opened = Workdir(str(tmp_path / "run"), str(disk))
+  with opened.lock():
+    stages.run(opened, "stage", {}, dict)
+  shutil.rmtree(disk)
+  with opened.lock():
+    assert not disk.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CAN_MOUNT, reason="mounting needs user namespaces")
 def test_read_only_workdirs_are_read(finished, tmp_path) -> None:

@@ -127,3 +127,22 @@ def test_parts_of_earlier_versions_count_as_long_as_there_is_a_manifest(tmp_path
   (tmp_path / "manifest.json").unlink()
   with pytest.raises(ValueError, match="may be of another fit, .*; remove it"):
     Cache(tmp_path, {"data": 1})
+
+
+@pytest.mark.parametrize("settings", [{**SETTINGS, "seed": 1}, None])
+def test_nothing_is_written_to_a_store_that_another_process_replaced(
+  tmp_path, settings
+) -> None:
+  first = open_store(tmp_path / "store")
+  shutil.rmtree(tmp_path / "store")
+  if settings:
+    open_store(tmp_path / "store", settings=settings)
+  message = "has other settings since" if settings else "is removed since"
+  with pytest.raises(StoreError, match=f"{message} .* folder of its own"):
+    first.write(0, {"a": ROWS})
+  assert not list(tmp_path.rglob("done/*")) and not list(tmp_path.rglob("c"))
+  # Of the same settings, it is another process of the same experiment.
+  shutil.rmtree(tmp_path / "store", ignore_errors=True)
+  open_store(tmp_path / "store")
+  first.write(0, {"a": ROWS})
+  np.testing.assert_array_equal(first.read("a", slice(0, 4)), ROWS)
