@@ -73,7 +73,7 @@ def predictions_of(run: Run) -> TrainingPredictions:
       f"={run.workdir.path} lacks predictions of its training examples; {how}, and "
       "trains its models on random subsets again for that",
     )
-  collection = run.subsets.collections()[0]
+  collection = run.subsets.first_collection()
   training, rows = collection.training, np.arange(collection.models)
   assert training is not None
   if left := sum(map(len, lacking(collection))):

@@ -29,6 +29,7 @@ from experiments.runtime.subset_models import SubsetModels
 from jaxdm import identity, training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
+from jaxdm.training.base_trainer import CHANGES
 from jaxdm.training.collection import Collection, missing
 from jaxdm.training.collection import lacking as lacking_models
 
@@ -39,10 +40,7 @@ _BLOCK_ROWS = 4096
 
 def lacking(run: Run) -> int:
   """Models that no process has stored yet; those on all data count as one."""
-  count = int(not base_models.exist(run))
-  for collection in run.subsets.collections():
-    count += sum(len(chunk) for chunk in lacking_models(collection))
-  return count
+  return int(not base_models.exist(run)) + run.subsets.count_missing()
 
 
 def _report_repeated(collection: Collection) -> None:
@@ -56,8 +54,14 @@ def _report_repeated(collection: Collection) -> None:
 
 
 def open_stores(subsets: SubsetModels) -> None:
-  """Makes every store that is not there yet."""
-  subsets.collections()
+  """Makes every store that does not exist, once those that exist are checked.
+
+  Raises:
+    StoreError: if one of those that exist holds other models; then none is made.
+  """
+  if subsets.trainer.has_store(CHANGES):
+    _ = subsets.trainer.changes
+  subsets.make_collections()
   _ = subsets.trainer.changes
 
 
@@ -67,7 +71,11 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
   Args:
     run: the experiment.
     then: announces what follows, if there is anything to train here.
+
+  Raises:
+    WorkdirError: if the models are recorded as complete, and no store exists.
   """
+  workdir_models.check_stores(run.workdir)
   shard = processes.share()
 
   def work() -> dict[str, Any]:

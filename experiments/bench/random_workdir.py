@@ -43,7 +43,7 @@ def write(run: Run) -> None:
 def _write_all(run: Run) -> dict[str, Any]:
   """Does so; returns the summary, which is empty."""
   rng = np.random.default_rng(1)
-  for collection in run.subsets.collections():
+  for collection in run.subsets.make_collections():
     _write_models(run, collection, rng)
   _write_base_models(run, rng)
   models = _write_datamodels(run, rng)

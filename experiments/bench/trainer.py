@@ -169,7 +169,7 @@ def scale(sizes: list[int]) -> dict[str, Any]:
         data_source.load(experiment.data, {"data_dir": None, "arrays": None}),
         experiment_flags.speed(),
       )
-      [collection, *_] = run.subsets.collections()
+      [collection, *_] = run.subsets.make_collections()
       trainer, labels = run.trainer, run.dataset.train_labels
       first = collection.subsets.masks(collect.seed, len(labels), np.array([m]))
       trainer(first, labels, prng.model_seeds("bench", 1, m))

@@ -38,8 +38,10 @@ from experiments.runtime import (
   progress_bar,
   provenance,
   stages,
+  workdir_models,
 )
 from experiments.runtime.run import Run
+from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, maintenance
@@ -66,11 +68,21 @@ _IMPORTED_ROWS = 512
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def show(workdir: Workdir, collections: list[Collection]) -> None:
-  """Prints a line a store."""
+def show(workdir: Workdir, subsets: SubsetModels | None) -> None:
+  """Prints a line a store, and one for each that the settings name and does not exist.
+
+  Args:
+    workdir: that has the stores.
+    subsets: the models that the settings ask for; None: models that others trained.
+  """
+  sizes = {}
+  if subsets:
+    subsets.existing_collections()  # Raises StoreError where they are other models.
+    sizes = subsets.sizes()
   print(f"{'store':<24}{'models':>12}{'of':>12}{'diverged':>10}{'chunks':>9}  made by")
-  counts = {c.store.path.name: f"{c.models:,}" for c in collections}
-  for path in _stores(workdir):
+  counts = {name: f"{models:,}" for name, models in sizes.items()}
+  paths = _stores(workdir)
+  for path in paths:
     summary = maintenance.summary(path)
     makers = [
       ", ".join(f"{name} {version[:12]}" for name, version in maker.items())
@@ -80,6 +92,8 @@ def show(workdir: Workdir, collections: list[Collection]) -> None:
     of, diverged = counts.get(path.name, ""), summary.totals.get("diverged", 0)
     cells = f"{summary.rows:>12,}{of:>12}{diverged:>10,}{summary.chunks:>9,}"
     print(f"{path.name:<24}{cells}  {made_by}")
+  for name in sorted(counts.keys() - {path.name for path in paths}):
+    print(f"{name:<24}{0:>12,}{counts[name]:>12}{0:>10,}{0:>9,}")
 
 
 def problems(source: Source) -> Iterator[tuple[epath.Path, maintenance.Damage]]:
@@ -93,7 +107,7 @@ def problems(source: Source) -> Iterator[tuple[epath.Path, maintenance.Damage]]:
   yield from faults
   if faults or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
-  for collection in source.subsets.collections():
+  for collection in source.subsets.existing_collections():
     path = collection.store.path
     yield from ((path, fault) for fault in _wrong_masks(source.trainer, collection))
   if any(path.name == CHANGES for path in paths):
@@ -148,6 +162,15 @@ def check(source: Source, *, repair: bool) -> None:
   print(f"{len(faults)} damaged files forgotten; {how} what they held")
 
 
+def forget_models(workdir: Workdir) -> None:
+  """Records that the models are missing, where all of their stores are gone."""
+  stages.reopen(workdir, train_subsets.STAGE)
+  print(
+    f"{workdir.bank} holds no store; python -m experiments.{train_subsets.STAGE} "
+    f"--workdir={workdir.path} trains all models again"
+  )
+
+
 def merge(run: Run, other: epath.Path) -> None:
   """Copies the chunks that only the other workdir has, each checked."""
   train_subsets.open_stores(run.subsets)
@@ -168,7 +191,7 @@ def merge(run: Run, other: epath.Path) -> None:
 
 def export(run: Run, folder: epath.Path) -> None:
   """Writes the first seed's models on random subsets as two .npy files."""
-  subsets = run.subsets.collections()[0]
+  subsets = run.subsets.first_collection()
   lacking = missing(subsets.store, subsets.models)
   if lacking:
     raise UserError(
@@ -282,12 +305,15 @@ def main(source: Source) -> None:
     raise UserError(
       "other", f"is for --do=merge and --do=export, which need it; got --do={DO.value}"
     )
-  if isinstance(source, Run) and DO.value != "merge":
-    _stores(source.workdir)  # Where there are none, opening them would make them.
+  if isinstance(source, Run) and DO.value in ("show", "verify", "export"):
+    workdir_models.check_stores(source.workdir)
+    _stores(source.workdir)
   if isinstance(source, margin_files.Files):
     take_in(source)
   elif DO.value == "show":
-    show(source.workdir, source.subsets.collections() if isinstance(source, Run) else [])
+    show(source.workdir, source.subsets if isinstance(source, Run) else None)
+  elif DO.value == "repair" and workdir_models.are_lost(source.workdir):
+    forget_models(source.workdir)
   elif DO.value in ("verify", "repair"):
     check(source, repair=DO.value == "repair")
   elif isinstance(source, ImportedWorkdir):

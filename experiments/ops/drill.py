@@ -128,7 +128,7 @@ def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> No
   """Flips bits of a store, and repairs it each time."""
   devices.use_all_devices()
   run = toy_runs.open_toy(folder)
-  [collection, *_] = run.subsets.collections()
+  [collection, *_] = run.subsets.make_collections()
   run.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
   whole = toy_runs.files(path)
@@ -142,7 +142,7 @@ def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> No
     damages = list(maintenance.damage(path))
     toy_runs.check([damage.file for damage in damages] == [name], f"{name}: {damages}")
     maintenance.forget(path, damages[0])
-    [collection, *_] = run.subsets.collections()
+    [collection, *_] = run.subsets.make_collections()
     lost = missing(collection.store, collection.models)
     toy_runs.check(len(lost) == int(damages[0].chunk is not None), f"{name}: {lost}")
     trained += sum(map(len, lost))

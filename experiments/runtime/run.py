@@ -5,7 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.config import settings as settings_lib
-from experiments.runtime import forecast, processes, progress_bar, stages, unfinished
+from experiments.runtime import (
+  forecast,
+  processes,
+  progress_bar,
+  stages,
+  unfinished,
+  workdir_models,
+)
 from experiments.runtime.own_training import OwnTrainer
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
@@ -82,9 +89,10 @@ class Run:
       *finished: stages whose outputs it reads too.
 
     Raises:
-      WorkdirError: if models or one of the stages are missing, or a stage has read
-        something else than is there now.
+      WorkdirError: if stores, models or one of the stages are missing, or a stage has
+        read something else than is there now.
     """
+    workdir_models.check_stores(self.workdir)
     for stage in reversed(finished):
       stages.summary_of(self.workdir, stage)
     held_out = [rows.margins_mt for rows in self.subsets.held_out_rows()]

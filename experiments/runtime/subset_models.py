@@ -1,7 +1,9 @@
 """The models on random subsets of the training set."""
 
 import dataclasses
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -11,8 +13,8 @@ from experiments.runtime.workdir import WorkdirError
 from jaxdm import margins, training_sets
 from jaxdm.storage import bank
 from jaxdm.storage import store as store_lib
-from jaxdm.training.base_trainer import BaseTrainer
-from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.training.base_trainer import TRAINING, BaseTrainer
+from jaxdm.training.collection import Collection, Subsets, lacking, missing
 
 
 class Rows(NamedTuple):
@@ -52,6 +54,27 @@ def join(parts: list[Rows]) -> tuple[training_sets.PackedMasks, np.ndarray]:
   return training_sets.PackedMasks(bits, masks[0].shape[1]), margins_mt
 
 
+class _Request(NamedTuple):
+  """One collection that the settings ask for, whether or not it is stored.
+
+  Attributes:
+    name: of its store.
+    subsets: which models they are.
+    models: how many.
+    predict_training: whether the training examples are predicted, too.
+  """
+
+  name: str
+  subsets: Subsets
+  models: int
+  predict_training: bool = False
+
+  @property
+  def stores(self) -> list[str]:
+    """The names of all its stores."""
+    return [self.name, *[self.name + TRAINING] * self.predict_training]
+
+
 @dataclasses.dataclass(frozen=True)
 class SubsetModels:
   """The models on random subsets that an experiment's settings ask for.
@@ -71,28 +94,110 @@ class SubsetModels:
   imported: Collection | None = None
 
   def collections(self) -> list[Collection]:
-    """All subsets, then the held-out ones' further seeds; missing stores are made."""
+    """All subsets, then the held-out ones' further seeds.
+
+    Raises:
+      WorkdirError: if the store of one of them does not exist.
+    """
     if self.imported:
       return [self.imported]
+    return [self._open_existing(request) for request in self._requests()]
+
+  def first_collection(self) -> Collection:
+    """All subsets, each with one seed.
+
+    Raises:
+      WorkdirError: if its store does not exist.
+    """
+    return self.imported or self._open_existing(next(self._requests()))
+
+  def make_collections(self) -> list[Collection]:
+    """The same as `collections`; stores that do not exist are made.
+
+    Raises:
+      StoreError: if one of those that exist holds other models; then none is made.
+    """
+    if self.imported:
+      return [self.imported]
+    self.existing_collections()
+    return [self._open(request) for request in self._requests()]
+
+  def existing_collections(self) -> list[Collection]:
+    """The same as `collections` without those whose stores do not exist."""
+    if self.imported:
+      return [self.imported]
+    exists = self.trainer.has_store
+    return [
+      self._open(
+        request._replace(
+          predict_training=request.predict_training and exists(request.name + TRAINING)
+        )
+      )
+      for request in self._requests()
+      if exists(request.name)
+    ]
+
+  def sizes(self) -> dict[str, int]:
+    """The number of models that each store is to hold, by its name."""
+    if self.imported:
+      return {self.imported.store.path.name: self.imported.models}
+    sizes: dict[str, int] = {}
+    for request in self._requests():
+      sizes |= dict.fromkeys(request.stores, request.models)
+    return sizes
+
+  def count_missing(self) -> int:
+    """Models that are not stored: all of those whose store does not exist."""
+    if self.imported:
+      return sum(map(len, lacking(self.imported)))
+    return sum(
+      request.models
+      if self._missing_stores(request)
+      else sum(map(len, lacking(self._open(request))))
+      for request in self._requests()
+    )
+
+  def _requests(self) -> Iterator[_Request]:
+    """What the settings ask for: all subsets, then the held-out ones' further seeds."""
     config = self.config
     first = int(config.held_out_numbers[0])
-    stored: dict[str, Any] = {
-      "dtype": config.margin_dtype,
-      "keep_logits": config.keep_logits,
-    }
     subsets = Subsets(alpha=config.alpha)
     models = 1 + int(max(config.fitted_numbers[-1], config.held_out_numbers[-1]))
-    first_models = self.trainer.open_subsets(
-      "subsets", subsets, models, predict_training=self.audit, **stored
-    )
-    collections = [first_models]
+    yield _Request("subsets", subsets, models, self.audit)
     for repeat in range(1, config.held_out_seeds):
-      name = f"held-out-{first}-{repeat}"
       again = dataclasses.replace(subsets, first=first, family=f"subset-{repeat}")
-      collections.append(
-        self.trainer.open_subsets(name, again, config.num_held_out, **stored)
+      yield _Request(f"held-out-{first}-{repeat}", again, config.num_held_out)
+
+  def _missing_stores(self, request: _Request) -> list[str]:
+    """The names of a collection's stores that do not exist."""
+    return [name for name in request.stores if not self.trainer.has_store(name)]
+
+  def _open_existing(self, request: _Request) -> Collection:
+    """Opens a collection; raises WorkdirError if a store of it does not exist."""
+    if names := self._missing_stores(request):
+      raise WorkdirError(
+        "workdir",
+        f"={self.workdir} has no store {names[0]}; run python -m "
+        f"experiments.train_subsets --workdir={self.workdir}, with the same settings",
       )
-    return collections
+    return self._open(request)
+
+  def _open(self, request: _Request) -> Collection:
+    """Opens a collection, and makes those of its stores that do not exist."""
+    return self.trainer.open_subsets(
+      request.name,
+      request.subsets,
+      request.models,
+      dtype=self.config.margin_dtype,
+      keep_logits=self.config.keep_logits,
+      predict_training=request.predict_training,
+    )
+
+  def _first_models(self) -> Collection:
+    """`first_collection` without predictions of the training examples."""
+    if self.imported:
+      return self.imported
+    return self._open_existing(next(self._requests())._replace(predict_training=False))
 
   def fitted_rows(self) -> Rows:
     """The models that datamodels are fitted to.
@@ -100,7 +205,7 @@ class SubsetModels:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    return self._rows(self.collections()[0], self.config.fitted_numbers)
+    return self._rows(self._first_models(), self.config.fitted_numbers)
 
   def first_rows(self) -> Rows:
     """One model on each subset, held out or not: they are independent of each other.
@@ -108,7 +213,7 @@ class SubsetModels:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    collection = self.collections()[0]
+    collection = self._first_models()
     return self._rows(collection, np.arange(collection.models))
 
   def held_out_rows(self) -> list[Rows]:
@@ -117,9 +222,13 @@ class SubsetModels:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    subsets, *repeats = self.collections()
-    rows = [self._rows(subsets, self.config.held_out_numbers)]
-    return rows + [self._rows(again, np.arange(again.models)) for again in repeats]
+    rows = [self._rows(self._first_models(), self.config.held_out_numbers)]
+    if self.imported:
+      return rows
+    for request in itertools.islice(self._requests(), 1, None):
+      again = self._open_existing(request)
+      rows.append(self._rows(again, np.arange(again.models)))
+    return rows
 
   def _rows(self, collection: Collection, numbers: np.ndarray) -> Rows:
     """Some models of a collection, all of which must be there."""

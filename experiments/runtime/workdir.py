@@ -77,12 +77,12 @@ class Workdir:
     except WorkdirError:
       raise
     except Exception as error:  # Buckets raise many kinds.
-      raise self._bank_error(f"cannot be used: {error}") from error
+      raise self.bank_error(f"cannot be used: {error}") from error
 
   def _check_bank_is_not_foreign(self) -> None:
     """Raises WorkdirError if the folder of the stores holds only other things."""
     if bank_folder.is_foreign(self.bank):
-      raise self._bank_error(
+      raise self.bank_error(
         "is not empty and holds no store of models; name a new folder by --bank_dir"
       )
 
@@ -90,18 +90,18 @@ class Workdir:
     """Raises WorkdirError if stores are elsewhere, and that folder is gone.
 
     It may be on a disk that is not mounted. A folder inside the workdir that is gone was
-    removed, and its models are missing ones.
+    removed, with its models (see `workdir_models.check_stores`).
     """
     has_stages = bool(atomic_io.find(self.stages, "*.json"))
     if self._is_bank_inside() or not has_stages or atomic_io.is_remote(self.bank):
       return
     if not self.bank.exists():
-      raise self._bank_error(
+      raise self.bank_error(
         f"is not there, and the stores of {self.path} were; mount its disk, or make it "
-        "an empty folder, and the same command trains the models again"
+        "an empty folder if they are lost, and give the same command again"
       )
 
-  def _bank_error(self, text: str) -> WorkdirError:
+  def bank_error(self, text: str) -> WorkdirError:
     """An error that names the folder of the stores, and no flag that nobody gave."""
     setting, mark = ("workdir", ": ") if self._owns_bank() else ("bank_dir", "=")
     return WorkdirError(setting, f"{mark}{self.bank} {text}")
@@ -160,7 +160,7 @@ class Workdir:
         atomic_io.make_folder(self.bank)
       for name, kind in locks.items():
         file = stack.enter_context((self.bank / name).open("ab"))
-        self._lock(file, kind, self._bank_error(in_use))
+        self._lock(file, kind, self.bank_error(in_use))
 
   def _error_of_use(self) -> WorkdirError:
     """What to raise where another process holds the folder."""

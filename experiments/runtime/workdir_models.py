@@ -8,7 +8,13 @@ from etils import epath
 from experiments.config import settings as settings_lib
 from experiments.runtime import bank_folder, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
-from jaxdm.storage import array_folder, checksummed_json, maintenance, store_layout
+from jaxdm.storage import (
+  array_folder,
+  atomic_io,
+  checksummed_json,
+  maintenance,
+  store_layout,
+)
 
 # In the workdir, logits and scores of the models on all data.
 BASE_MODELS = "base_models"
@@ -30,6 +36,27 @@ def forget_empty_stores(workdir: Workdir) -> None:
   """
   for path in _own_stores(workdir):
     maintenance.remove_empty(path)
+
+
+def check_stores(workdir: Workdir) -> None:
+  """Raises WorkdirError if all models are recorded as stored, and no store exists.
+
+  A folder that is there and empty may be where a disk is mounted.
+  """
+  workdir.check_bank_exists()
+  if are_lost(workdir):
+    repair = f"python -m experiments.ops.bank --do=repair --workdir={workdir.path}"
+    raise workdir.bank_error(
+      f"holds no store, and the models of {workdir.path} were stored there; mount its "
+      f"disk, or, if they are lost, run {repair}, after which train_subsets trains them "
+      "again"
+    )
+
+
+def are_lost(workdir: Workdir) -> bool:
+  """Whether all models are recorded as stored, and no store exists."""
+  stores = atomic_io.find(workdir.bank, "*/manifest.json")
+  return stages.is_recorded(workdir, "train_subsets") and not stores
 
 
 def _own_stores(workdir: Workdir) -> list[epath.Path]:

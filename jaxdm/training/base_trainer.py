@@ -28,6 +28,8 @@ from jaxdm.training.collection import Collection, Subsets
 from jaxdm.training_sets import ModelSpecs
 
 CHANGES = "changes"
+# Ends the names of stores of predictions of the training examples.
+TRAINING = "-training"
 
 
 class BaseTrainer(abc.ABC):
@@ -156,7 +158,7 @@ class BaseTrainer(abc.ABC):
     if not predict_training:
       return Collection(store, subsets, models)
     training = training_predictions.open_store(
-      self._stores() / f"{name}-training",
+      self._stores() / (name + TRAINING),
       num_train=len(self.labels),
       num_classes=self.num_classes if self._knows_classes else None,
       settings=self.identity() | law,
@@ -164,6 +166,10 @@ class BaseTrainer(abc.ABC):
       provenance=lambda: self.provenance,
     )
     return Collection(store, subsets, models, training)
+
+  def has_store(self, name: str) -> bool:
+    """Whether the folder has a store of this name; opens and makes nothing."""
+    return (self._stores() / name / "manifest.json").exists()
 
   def _stores(self) -> epath.Path:
     """The folder of the stores; ValueError if there is none."""
