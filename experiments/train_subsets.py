@@ -78,12 +78,13 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
   workdir_models.check_stores(run.workdir)
   shard = processes.share()
 
-  def work() -> dict[str, Any]:
+  def prepare() -> None:
     if shard[1] == 1 and not workdir_models.exist(run.workdir):
-      workdir_models.forget_empty_stores(
-        run.workdir
-      )  # Which other settings may have begun.
+      # Which other settings may have begun.
+      workdir_models.forget_empty_stores(run.workdir)
     open_stores(run.subsets)
+
+  def work() -> dict[str, Any]:
     if lacking(run):
       _announce(run, shard)
       then(run)
@@ -114,11 +115,7 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     count = lacking(run)
     return f"{count} models are missing" if count else ""
 
-  settings = run.settings(*GROUPS)
-  inputs = {
-    "models": identity.digest(run.trainer.identity()),
-    "methods": identity.digest(sorted(base_models.score_names(run))),
-  }
+  settings, inputs = _depends_on(run)
   return stages.run(
     run.workdir,
     STAGE,
@@ -127,8 +124,23 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     inputs,
     files=(*tables.files_of("examples"), *tables.files_of("targets")),
     lacks=lacks,
-    left_something=lambda: workdir_models.exist(run.workdir),
+    prepare=prepare,
+    stored=lambda: workdir_models.stored(run.workdir),
   )
+
+
+def begin(run: Run) -> None:
+  """Records the settings of models that come from elsewhere, unless some are recorded."""
+  stages.begin(run.workdir, STAGE, *_depends_on(run))
+
+
+def _depends_on(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+  """All settings that the models depend on, and the digests of what they read."""
+  inputs = {
+    "models": identity.digest(run.trainer.identity()),
+    "methods": identity.digest(sorted(base_models.score_names(run))),
+  }
+  return run.settings(*GROUPS), inputs
 
 
 def _announce(run: Run, shard: tuple[int, int]) -> None:

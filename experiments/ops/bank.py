@@ -184,6 +184,7 @@ def merge(run: Run, other: epath.Path) -> None:
     print(f"{folder.name}: {num_copied} chunks taken over")
     if incomplete:
       print(f"{incomplete} chunks are not whole in {folder}; copy it again to have them")
+  train_subsets.begin(run)
   provenance.take_over(run.workdir.path, other)
   left = train_subsets.lacking(run)
   print(f"{left} models are missing" if left else "no model is missing")

@@ -143,13 +143,14 @@ def run(
   *,
   files: Sequence[str] = (),
   lacks: Callable[[], str] = str,
-  left_something: Callable[[], bool] = lambda: False,
+  prepare: Callable[[], None] = lambda: None,
+  stored: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
   """Runs a stage unless it is finished, records it, and prints its summary.
 
   One that is finished is done again if settings or what it reads have changed, or
   something that it has made is no longer there. One that fails has not happened: the
-  workdir is what it was, and so are its settings.
+  workdir is what it was, and so are its settings; but see `stored`.
 
   Args:
     workdir: for the record.
@@ -159,7 +160,9 @@ def run(
     inputs: digests of what it reads, by name (see `Run.inputs`).
     files: names, in the workdir, of the files and folders that it writes.
     lacks: says what else that it has made is missing; empty if nothing is.
-    left_something: whether a stage that fails has made what others must agree with.
+    prepare: checks what the stage writes to, before anything is recorded.
+    stored: what is stored that later runs must agree with. A stage that fails and has
+      changed this remains recorded with its settings.
 
   Returns:
     The summary.
@@ -179,21 +182,18 @@ def run(
       return _print_summary(stage, before["summary"])
     print(f"{stage}: done again with what is there, since: {'; '.join(why)}")
   if processes.is_follower():
+    prepare()
     return _follow(workdir, stage, depends_on, work, files)
   workdir.check_bank()
+  prepare()
   path, paths = _file(workdir, stage), workdir.places.stored()
-  workdir.places.save()
-  record: dict[str, Any] = {
-    "format": _FORMAT,
-    "asked": provenance.now(),
-    **depends_on,
-  }
-  checksummed_json.write(path, {**record, "complete": False})
+  stored_before = stored()
+  record = _begin(workdir, stage, depends_on)
   try:
     with provenance.Start(workdir.path, stage, _result(depends_on)):
       summary = work()
   except Exception:
-    if not left_something():
+    if stored() == stored_before:
       _restore(path, before)
       workdir.places.restore(paths)
     raise
@@ -204,6 +204,32 @@ def run(
   record |= {"complete": complete, "summary": summary, FILES: names}
   checksummed_json.write(path, record | starts._asdict())
   return _print_summary(stage, summary)
+
+
+def begin(
+  workdir: Workdir,
+  stage: str,
+  settings: Mapping[str, Mapping[str, Any]],
+  inputs: Mapping[str, str],
+) -> None:
+  """Records a stage as one that was started with these settings, unless it was already.
+
+  Args:
+    workdir: for the record.
+    stage: its name.
+    settings: see `run`.
+    inputs: see `run`.
+  """
+  if not is_begun(workdir, stage):
+    _begin(workdir, stage, {"settings": dict(settings), "inputs": dict(inputs)})
+
+
+def _begin(workdir: Workdir, stage: str, depends_on: Mapping[str, Any]) -> dict[str, Any]:
+  """Writes the record of a stage that starts; returns it."""
+  workdir.places.save()
+  record = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
+  checksummed_json.write(_file(workdir, stage), {**record, "complete": False})
+  return record
 
 
 def _follow(

@@ -19,6 +19,7 @@ from jaxdm.storage import (
 # In the workdir, logits and scores of the models on all data.
 BASE_MODELS = "base_models"
 # Groups of settings that no model of a workdir may differ in.
+_FINGERPRINT = "fingerprint"  # Of images: no flag; other settings tell why it differs.
 BINDING = ("data", "collect", "retrain", "network", "train", "start")
 
 
@@ -27,6 +28,18 @@ def exist(workdir: Workdir) -> bool:
   if (workdir.path / BASE_MODELS / array_folder.RECORD).exists():
     return True
   return any(store_layout.markers(path) for path in _own_stores(workdir))
+
+
+def stored(workdir: Workdir) -> frozenset[str]:
+  """What tells whether models were stored: their markers, and those on all data."""
+  markers = {
+    f"{path.name}/{marker.name}"
+    for path in _own_stores(workdir)
+    for marker in store_layout.markers(path)
+  }
+  record = workdir.path / BASE_MODELS / array_folder.RECORD
+  on_all = {checksummed_json.file_digest(record)} if record.exists() else set()
+  return frozenset(markers | on_all)
 
 
 def forget_empty_stores(workdir: Workdir) -> None:
@@ -80,11 +93,13 @@ def check(workdir: Workdir, settings: Mapping[str, Mapping[str, Any]]) -> None:
   ]
   # Models of networks and of a function never mix.
   pairs.append((dict(stored.get("retrain", {})), dict(settings.get("retrain", {}))))
-  wrong = [f"--{text}" for pair in pairs for text in checksummed_json.differences(*pair)]
+  wrong = [text for pair in pairs for text in checksummed_json.differences(*pair)]
+  by_flags = [f"--{text}" for text in wrong if not text.startswith(f"{_FINGERPRINT}:")]
+  what = "; ".join(by_flags) or "of other images"
   if wrong and exist(workdir):
     raise WorkdirError(
       "workdir",
-      f"={workdir.path} holds other models ({'; '.join(wrong)}); give the "
+      f"={workdir.path} holds other models ({what}); give the "
       "stored values, or name another --workdir",
     )
 

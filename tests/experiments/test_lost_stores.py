@@ -6,25 +6,11 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from support.programs import TOY_OF_STUDIES, contents, start
+from support.programs import TOY_OF_STORES as TOY
+from support.programs import contents, start
 
 from experiments import audit, fit_datamodels, train_subsets
 from experiments.ops import bank, toy_runs
-
-TOY = TOY_OF_STUDIES | {
-  "train_per_class": "12",
-  "test_per_class": "4",
-  "batch_size": "4",
-  "num_models": "20",
-  "num_held_out": "4",
-  "held_out_seeds": "2",
-  "num_base": "2",
-  "epochs": "1",
-  "num_lambdas": "3",
-  "folds": "1",
-  "priors": "none",
-  "methods": "datamodel,random",
-}
 
 
 @pytest.fixture(scope="module")

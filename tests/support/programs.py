@@ -51,6 +51,22 @@ TOY_OF_STUDIES = {
   "gradient_dim": "64",
 }
 
+# For tests of stores: few such models, on fewer images.
+TOY_OF_STORES = TOY_OF_STUDIES | {
+  "train_per_class": "12",
+  "test_per_class": "4",
+  "batch_size": "4",
+  "num_models": "20",
+  "num_held_out": "4",
+  "held_out_seeds": "2",
+  "num_base": "2",
+  "epochs": "1",
+  "num_lambdas": "3",
+  "folds": "1",
+  "priors": "none",
+  "methods": "datamodel,random",
+}
+
 # What `experiments.ops.drill` runs in other processes.
 TOY_OF_DRILL = {
   **{name: str(value) for name, value in toy_runs.TOY.items()},
