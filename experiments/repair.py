@@ -45,7 +45,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.brittleness.repairs import CHANGES, Change, find_repairs
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.report import csv_columns, page, tables
+from jaxdm.report import csv_cells, csv_columns, page, tables
 from jaxdm.storage import atomic_io
 
 STAGE = "repair"
@@ -110,7 +110,11 @@ def _compare(run: Run) -> CompareConfig:
 def read_verdicts(workdir: Workdir) -> dict[Change, list[Verdict]]:
   """The verdicts of a search that is finished, or has come so far, by change."""
   path = workdir.path / f"{STAGE}.csv"
-  changes = [row["change"] for row in tables.read_rows(path)]
+  changes = [row["change"] for row in tables.read_rows(path, ["change"])]
+  for number, change in enumerate(changes):
+    if change not in CHANGES:
+      what = f"must be one of {', '.join(CHANGES)}, got {change!r}"
+      raise csv_cells.fault(path, number, "change", what)
   pairs = list(zip(changes, tables.read_verdicts(path), strict=True))
   return {change: [v for name, v in pairs if name == change] for change in CHANGES}
 

@@ -137,7 +137,8 @@ def _is_drawn(
   if stages.is_begun(workdir, stage):
     print(
       f"{stage} is not in the report: it was not finished, a file that it wrote is "
-      "missing, it read other models or datamodels, or an earlier version verified it; "
+      "missing or has changed, it read other models or datamodels, or an earlier version "
+      "verified it; "
       f"python -m experiments.{stage} --workdir={workdir.path} adds it"
     )
   return False
@@ -149,13 +150,12 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
   masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
   study_pictures, study_captions = _studies(workdir)
   audit = _audit(run)
-  targets = tables.read_rows(folder / "targets.csv")
   return Results(
     data=run.dataset,
     settings=run.settings(*(f.name for f in dataclasses.fields(run.experiment))),
     summaries={stage: stages.summary_of(workdir, stage, partial=True) for stage in drawn},
     provenance=_provenance(workdir),
-    wrong_targets=[row for row in targets if row["right"] == "False"],
+    wrong_targets=tables.read_wrong_targets(folder / "targets.csv"),
     base_margins_rt=base_models.load(run).margins_rt,
     models=datamodels.load(workdir),
     held_out_masks=masks,
@@ -168,13 +168,21 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
     study_captions=study_captions | audit.get("captions", {}),
     repairs=repair.read_verdicts(workdir) if repair.STAGE in drawn else {},
     audit=audit,
-    audit_rows=tables.read_rows(folder / "audit.csv") if audit else [],
+    audit_rows=tables.read_audit(folder / "audit.csv") if audit else [],
   )
 
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   """The pictures of the launchers beside the pipeline, and captions, by file name."""
-  found = {path.name: path.read_bytes() for path in atomic_io.find(workdir.path, "*.png")}
+  changed, found = stages.changed_files(workdir), {}
+  for path in atomic_io.find(workdir.path, "*.png"):
+    if path.name in changed:
+      print(
+        f"{path.name} is not in the report: it has changed since it was written; run "
+        "again what has written it"
+      )
+    else:
+      found[path.name] = path.read_bytes()
   names = {name: name.removesuffix(".png") for name in found}
   captions = {
     name: stages.summary_of(workdir, stage).get("caption", "")

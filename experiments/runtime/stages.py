@@ -1,6 +1,7 @@
 """Records of the stages of an experiment, with which no stage is done twice."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -17,6 +18,12 @@ OUTPUTS = "outputs"
 # Names files that a stage has written beside those that `run` is told of, in its summary;
 # of all of them, in its record.
 FILES = "files"
+# Names the digests of these files in its record, by name; earlier versions wrote none.
+_DIGESTS = "digests"
+# Ends the names of files that no program reads.
+_UNREAD = ".columns.md"
+# What may be wrong with a file.
+_MISSING, _CHANGED = "is missing", "has changed since it was written"
 _FORMAT = 2
 # Of a picture; too long for a line.
 _CAPTION = "caption"
@@ -46,19 +53,37 @@ def summary_of(
     partial: one that has ended before it was finished will do.
 
   Raises:
-    WorkdirError: if it is not finished, or a file that it wrote is no longer there.
+    WorkdirError: if it is not finished, or a file that it wrote is no longer there, or
+      has changed since.
   """
   record = _record(workdir, stage)
-  lacking = _missing(workdir, record.get(FILES, ()))
-  is_done = record.get("complete") or (partial and "summary" in record)
-  if not is_done or lacking:
-    what = f"{', '.join(lacking)} of {stage}" if is_done else f"a finished {stage}"
-    raise WorkdirError(
-      "workdir",
-      f"={workdir.path} lacks {what}; "
-      f"run python -m experiments.{launcher or stage} --workdir={workdir.path} first",
-    )
+  if not record.get("complete") and not (partial and "summary" in record):
+    raise _lacks(workdir, f"a finished {stage}", launcher or stage)
+  _check_files(workdir, stage, record.get(FILES, ()), launcher)
   return record["summary"]
+
+
+def check_table(path: epath.Path) -> None:
+  """Raises WorkdirError if a search's table in its workdir is not as it was written.
+
+  Tables in other places, or under other names, have no record, and are not checked.
+
+  Args:
+    path: of the table.
+  """
+  if (path.parent / "stages" / f"{path.stem}.json").exists():
+    _check_files(Workdir(os.fspath(path.parent)), path.stem, [path.name])
+
+
+def changed_files(workdir: Workdir) -> set[str]:
+  """The names of all files that are there, and not as the stages have written them."""
+  records = [_record(workdir, path.stem) for path in _files(workdir)]
+  return {
+    name
+    for record in records
+    for name, fault in _faults(workdir, record, record.get(_DIGESTS, ())).items()
+    if fault == _CHANGED
+  }
 
 
 def outputs_of(workdir: Workdir, stage: str) -> dict[str, str]:
@@ -71,9 +96,10 @@ def outputs_of(workdir: Workdir, stage: str) -> dict[str, str]:
 
 
 def is_finished(workdir: Workdir, stage: str) -> bool:
-  """Whether a stage has been done to its end, and the files that it wrote are there."""
+  """Whether a stage has been done to its end, and its files are as it wrote them."""
   record = _record(workdir, stage)
-  return bool(record.get("complete")) and not _missing(workdir, record.get(FILES, ()))
+  is_done = bool(record.get("complete"))
+  return is_done and not _faults(workdir, record, record.get(FILES, ()))
 
 
 def is_recorded(workdir: Workdir, stage: str) -> bool:
@@ -149,8 +175,9 @@ def run(
   """Runs a stage unless it is finished, records it, and prints its summary.
 
   One that is finished is done again if settings or what it reads have changed, or
-  something that it has made is no longer there. One that fails has not happened: the
-  workdir is what it was, and so are its settings; but see `stored`.
+  something that it has made is no longer there or has changed. One that fails has not
+  happened: its record, and its settings, are what they were; but see `stored`. A file
+  that it has written before differs from that record, so that the stage is done again.
 
   Args:
     workdir: for the record.
@@ -173,7 +200,7 @@ def run(
     workdir.check_bank_exists()
     names = [*dict.fromkeys([*files, *before.get(FILES, ())])]
     why = _changes(before, depends_on)
-    why += [f"{name} is missing" for name in _missing(workdir, names)]
+    why += [f"{name} {fault}" for name, fault in _faults(workdir, before, names).items()]
     if not why and (text := lacks()):
       why = [text]
     if not why:
@@ -202,6 +229,7 @@ def run(
   complete = not summary.get(UNFINISHED)
   names = [*files, *summary.pop(FILES, ())]
   record |= {"complete": complete, "summary": summary, FILES: names}
+  record[_DIGESTS] = _digests(workdir, names)
   checksummed_json.write(path, record | starts._asdict())
   return _print_summary(stage, summary)
 
@@ -246,7 +274,7 @@ def _follow(
   def is_recorded() -> bool:
     record = _record(workdir, stage)
     is_current = record.get("complete") and not _changes(record, depends_on)
-    return bool(is_current) and not _missing(workdir, files)
+    return bool(is_current) and not _faults(workdir, record, files)
 
   if not summary.get(UNFINISHED):
     processes.wait_until(is_recorded, f"the record of {stage}")
@@ -316,9 +344,60 @@ def _record(workdir: Workdir, stage: str) -> dict[str, Any]:
   return record
 
 
-def _missing(workdir: Workdir, names: Sequence[str]) -> list[str]:
-  """Those of a workdir's files that are not there or empty, as folders may be."""
-  return [name for name in names if not _holds_something(workdir.path / name)]
+def _check_files(
+  workdir: Workdir, stage: str, names: Iterable[str], launcher: str = ""
+) -> None:
+  """Raises WorkdirError unless files of a stage are there, and as it wrote them."""
+  faults = _faults(workdir, _record(workdir, stage), names)
+  by_fault: dict[str, list[str]] = {}
+  for name, fault in faults.items():
+    by_fault.setdefault(fault, []).append(name)
+  if missing := by_fault.get(_MISSING):
+    raise _lacks(workdir, f"{', '.join(missing)} of {stage}", launcher or stage)
+  if changed := by_fault.get(_CHANGED):
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} holds another {', '.join(changed)} than {stage} has written; run "
+      f"python -m experiments.{launcher or stage} --workdir={workdir.path}, which writes "
+      "it again, first",
+    )
+
+
+def _lacks(workdir: Workdir, what: str, launcher: str) -> WorkdirError:
+  """The error of what is not there, with what makes it."""
+  return WorkdirError(
+    "workdir",
+    f"={workdir.path} lacks {what}; "
+    f"run python -m experiments.{launcher} --workdir={workdir.path} first",
+  )
+
+
+def _faults(
+  workdir: Workdir, record: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, str]:
+  """What is wrong with files of a stage, by name, of those that are at fault.
+
+  Files and folders are missing if they are empty, too. What has no digest, as in records
+  of earlier versions, counts as unchanged.
+  """
+  recorded: Mapping[str, str] = record.get(_DIGESTS, {})
+  faults: dict[str, str] = {}
+  for name in names:
+    if not _holds_something(workdir.path / name):
+      faults[name] = _MISSING
+    elif name in recorded and _digests(workdir, [name]).get(name) != recorded[name]:
+      faults[name] = _CHANGED
+  return faults
+
+
+def _digests(workdir: Workdir, names: Iterable[str]) -> dict[str, str]:
+  """Digests of those of a workdir's files that programs read; of no folders."""
+  paths = {name: workdir.path / name for name in names if not name.endswith(_UNREAD)}
+  return {
+    name: checksummed_json.file_digest(path)
+    for name, path in paths.items()
+    if path.exists() and not path.is_dir()
+  }
 
 
 def _holds_something(path: epath.Path) -> bool:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from experiments.runtime import program
+from experiments.runtime import program, stages
 from jaxdm.brittleness.comparison import compare_methods
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.errors import UserError
@@ -50,7 +50,8 @@ def pool(paths: Sequence[str]) -> Pool:
   """Reads tables; methods of repairs are named CHANGE/METHOD.
 
   Raises:
-    UserError: on a table that is named twice, or has two rows for one search.
+    UserError: on a table that is named twice, has no rows, has two for one search, or is
+      not as its search has written it.
   """
   verdicts: list[Verdict] = []
   image_of: dict[int, str] = {}
@@ -59,8 +60,11 @@ def pool(paths: Sequence[str]) -> Pool:
     if path.resolve() in [other.resolve() for other in files[:place]]:
       raise UserError("tables", f": {path} is named twice")
     first = 1 + max(image_of, default=-1)
-    found = []
-    for row, one in zip(tables.read_rows(path), tables.read_verdicts(path), strict=True):
+    stages.check_table(path)
+    rows, found = tables.read_rows(path, ["target_source"]), []
+    if not rows:
+      raise UserError("tables", f": {path} has no rows, and so no search")
+    for row, one in zip(rows, tables.read_verdicts(path), strict=True):
       method = f"{row['change']}/{one.method}" if "change" in row else one.method
       found.append(one._replace(target=first + one.target, method=method))
       image_of[first + one.target] = row["target_source"]

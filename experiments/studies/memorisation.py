@@ -137,7 +137,7 @@ def main(run: Run) -> dict[str, Any]:
   """Trains, and prints both tables."""
   label_errors.fleet_of(run)
   stages.summary_of(run.workdir, audit_launcher.STAGE)
-  rows = tables.read_rows(run.workdir.path / "audit.csv")
+  rows = tables.read_audit(run.workdir.path / "audit.csv")
   memorisation_n = np.array([float(row["memorisation"]) for row in rows])
   ranking = np.argsort(-np.nan_to_num(memorisation_n, nan=-1), kind="stable")
   shares = number_lists.shares("memorised_shares", SHARES.value, below=1)

@@ -13,7 +13,7 @@ from jaxdm.brittleness import summary as summary_lib
 from jaxdm.brittleness import verdicts as verdicts_lib
 from jaxdm.brittleness.cases import right_targets
 from jaxdm.data.dataset import Dataset
-from jaxdm.report import csv_columns
+from jaxdm.report import csv_cells, csv_columns
 from jaxdm.rounding import share_of
 from jaxdm.storage import atomic_io
 from jaxdm.storage.checksummed_json import DamageError
@@ -21,20 +21,57 @@ from jaxdm.storage.checksummed_json import DamageError
 _OF_EXAMPLES = ("labels", "sources")
 
 
-def read_rows(path: epath.Path) -> list[dict[str, str]]:
+def read_rows(path: epath.Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
   """The rows of a table by the names of its columns.
 
+  Args:
+    path: of the table.
+    columns: that it must have.
+
   Raises:
-    DamageError: if it is not there or no table.
+    DamageError: if it is not there or no table that `write_rows` wrote: with a cell for
+      each column in each row, and nothing cut off its end.
     OSError: if it cannot be read.
   """
+  text = _read_text(path)
+  try:
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+  except csv.Error as error:
+    raise DamageError(path, f"is damaged: {error}") from error
+  if lacking := [name for name in columns if name not in header]:
+    raise DamageError(
+      path, f"is no such table: it lacks the columns {', '.join(lacking)} (with commas)"
+    )
+  for number, row in enumerate(rows, 2):
+    if len(row) != len(header):
+      raise DamageError(
+        path, f"is damaged: row {number} has {len(row)} cells for {len(header)} columns"
+      )
+  if not text.endswith("\n"):
+    raise DamageError(path, "is damaged: its last row has no end, and may be cut")
+  return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _read_text(path: epath.Path) -> str:
+  """A table's text; see `read_rows`."""
   try:
     with open(path, encoding="utf-8", newline="") as file:
-      return list(csv.DictReader(file))
-  except (FileNotFoundError, IsADirectoryError) as error:
+      text = file.read()
+  except FileNotFoundError as error:
     raise DamageError(path, "is missing") from error
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise DamageError(path, f"is damaged: {error}") from error
+  except IsADirectoryError as error:
+    raise DamageError(path, "is missing: a folder is in its place") from error
+  except UnicodeDecodeError as error:
+    raise DamageError(path, f"is damaged: it is no UTF-8 text ({error})") from error
+  if not text:
+    raise DamageError(path, "is damaged: it is empty")
+  if text.startswith("\ufeff"):
+    raise DamageError(
+      path,
+      "is not as it was written: it begins with a byte order mark, which some "
+      "spreadsheets add; save it as UTF-8 without one",
+    )
+  return text
 
 
 def write_rows(
@@ -137,25 +174,47 @@ def read_verdicts(
   Raises:
     DamageError: if the file is not there, or not as `write_verdicts` writes it.
   """
-  parse: dict[Any, Any] = {
-    bool: lambda text: text == "True",
-    float | None: lambda text: float(text) if text else None,
-  }
   annotations = verdicts_lib.Verdict.__annotations__
-  kinds = {name: annotations[name] for name in csv_columns.VERDICT_FIELDS}
-  verdicts = []
-  for row in read_rows(path):
-    try:
-      fields = {
-        name: parse.get(kind, kind)(row[name])
-        for name, kind in kinds.items()
-        if name in row  # Tables of earlier versions have no skewness.
-      }
-      examples = tuple(map(int, row["examples"].split()))
-      verdicts.append(verdicts_lib.Verdict(**fields, examples=examples))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise DamageError(path, f"is not as it was written: {error!r}") from error
-  return verdicts
+  # Tables of earlier versions lack columns of which verdicts have defaults.
+  needed = [n for n in annotations if n not in verdicts_lib.Verdict._field_defaults]
+  rows = read_rows(path, [*needed, "examples"])
+  found = {
+    name: csv_cells.parse_column(path, rows, name, annotations[name])
+    for name in csv_columns.VERDICT_FIELDS
+    if rows and name in rows[0]
+  }
+  if rows:
+    found["examples"] = csv_cells.parse_column(path, rows, "examples", tuple)
+  columns = zip(*found.values(), strict=True)
+  return [
+    verdicts_lib.Verdict(**dict(zip(found, values, strict=True))) for values in columns
+  ]
+
+
+def read_wrong_targets(path: epath.Path) -> list[dict[str, str]]:
+  """The rows that `write_targets` wrote of targets that models on all data get wrong.
+
+  Raises:
+    DamageError: if the file is not there, or not as `write_targets` writes it.
+  """
+  rows = read_rows(path, csv_columns.COLUMNS["targets"])
+  right = csv_cells.parse_column(path, rows, "right", bool)
+  return [row for row, is_right in zip(rows, right, strict=True) if not is_right]
+
+
+def read_audit(path: epath.Path) -> list[dict[str, str]]:
+  """The rows of an audit's table, in which every number is one.
+
+  Raises:
+    DamageError: if the file is not there, or not as an audit writes it.
+  """
+  rows = read_rows(path, csv_columns.COLUMNS["audit"])
+  for column in csv_columns.COLUMNS["audit"]:
+    if column in ("index", "models_in", "models_out"):
+      csv_cells.parse_column(path, rows, column, int)
+    elif column not in ("source", "label", "suggested_label"):
+      csv_cells.parse_column(path, rows, column, float | None)
+  return rows
 
 
 def text(summary: dict[str, Any], title: str = "share of targets flipped by") -> str:

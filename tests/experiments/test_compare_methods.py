@@ -81,6 +81,17 @@ def test_nothing_counts_twice(paths) -> None:
       compare_methods.main([""])
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_table_without_rows_is_no_search(paths, rows) -> None:
+  path = pathlib.Path(paths[0])
+  path.write_text("".join(path.read_text().splitlines(keepends=True)[:rows]))
+  with (
+    flagsaver.flagsaver(tables=paths),
+    pytest.raises(SystemExit, match="0.csv (is damaged: it is empty|has no rows)"),
+  ):
+    compare_methods.main([""])
+
+
 @pytest.mark.parametrize("pair", ["a:c", "a", "a:a"])
 def test_pairs_must_be_two_methods_of_the_tables(paths, pair) -> None:
   message = f"--pairs must be FIRST:SECOND, two of a, b, got '{pair}'"

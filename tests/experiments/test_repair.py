@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 from etils import epath
-from support import planted
+from support import pages, planted
 from support.programs import start
 
 import jaxdm
@@ -17,6 +17,9 @@ from experiments.report_page import opening
 from experiments.runtime import base_models
 from experiments.runtime import methods as methods_lib
 from experiments.runtime.run import Run
+from experiments.runtime.workdir import Workdir
+from jaxdm.errors import UserError
+from jaxdm.report import tables
 from jaxdm.storage import checksummed_json
 
 METHODS = "datamodel,influence,random,pixels"
@@ -32,6 +35,22 @@ def prepare(opened: Run) -> np.ndarray:
   train_subsets.main(opened)
   fit_datamodels.main(opened)
   return planted.weights(opened).sum(axis=1)
+
+
+def test_other_changes_than_the_two_are_refused(tmp_path) -> None:
+  made, path = pages.planted(), tmp_path / "repair.csv"
+  verdicts = made.searches["removed"]
+  found = epath.Path(tmp_path / "other.csv")
+  tables.write_verdicts(found, verdicts, made.base_margins_rt, made.data)
+  header, *rows = found.read_text().splitlines()
+  path.write_text("\n".join([f"change,{header}", *(f"removal,{r}" for r in rows), ""]))
+  (tmp_path / "stages").mkdir()
+  workdir = Workdir(str(tmp_path))
+  expected = {"removal": verdicts, "relabel": []}
+  assert repr(repair.read_verdicts(workdir)) == repr(expected)  # Some are NaN.
+  path.write_text(path.read_text().replace("removal", "Removal"))
+  with pytest.raises(UserError, match="row 2, column change: must be one of removal, re"):
+    repair.read_verdicts(workdir)
 
 
 def expected_margin(opened: Run, row: dict[str, str]) -> float:

@@ -8,9 +8,10 @@ from absl.testing import flagsaver
 from support.programs import contents, start
 
 from experiments import brittleness, pipeline, report, train_subsets
-from experiments.ops import status
+from experiments.ops import make_problem, status
 from experiments.runtime import stages
 from experiments.runtime.workdir import Workdir, WorkdirError
+from experiments.studies import compare_methods
 from jaxdm.report import tables
 from jaxdm.storage import atomic_io, checksummed_json
 
@@ -64,6 +65,55 @@ def test_an_empty_file_is_a_missing_one(tmp_path) -> None:
   (workdir.path / "table.csv").write_text("")
   _run(workdir, calls)
   assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["table.csv", "picture.png"])
+@pytest.mark.parametrize("content", ["TEXT", "te", "folder"])
+def test_a_stage_whose_file_has_changed_is_done_again(
+  tmp_path, name, content, capsys
+) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  _run(workdir, calls)
+  path = pathlib.Path(workdir.path / name)
+  if content == "folder":
+    path.unlink()
+    path.mkdir()
+    (path / "file").touch()
+  else:
+    path.write_text(content)
+  assert not stages.is_finished(workdir, "stage")
+  assert stages.changed_files(workdir) == {name}
+  with pytest.raises(WorkdirError, match=f"another {name} than stage .*experiments.stag"):
+    stages.summary_of(workdir, "stage")
+  if content == "folder":
+    shutil.rmtree(path)
+  _run(workdir, calls)
+  assert len(calls) == 2 and path.read_text() == "text"
+  assert stages.is_finished(workdir, "stage") and not stages.changed_files(workdir)
+  if content != "folder":
+    assert f"since: {name} has changed since it was written" in capsys.readouterr().out
+
+
+def test_notes_in_what_no_program_reads_change_nothing(tmp_path) -> None:
+  workdir, path = Workdir(str(tmp_path / "run")), tmp_path / "run" / "table.columns.md"
+  with workdir.lock():
+    stages.run(
+      workdir, "stage", {}, lambda: path.write_text("a") and {}, files=[path.name]
+    )
+  path.write_text("a, and notes")
+  assert stages.is_finished(workdir, "stage")
+
+
+def test_a_record_without_digests_counts_its_files_as_unchanged(tmp_path) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  _run(workdir, calls)
+  record = checksummed_json.read(workdir.stages / "stage.json")
+  assert record.pop("digests").keys() == {"table.csv", "picture.png"}
+  checksummed_json.write(workdir.stages / "stage.json", record)
+  (workdir.path / "table.csv").write_text("other")
+  _run(workdir, calls)
+  assert calls == ["work"] and not stages.changed_files(workdir)
+  assert stages.summary_of(workdir, "stage") == record["summary"]
 
 
 def test_a_record_of_an_earlier_version_says_nothing_of_files(tmp_path) -> None:
@@ -152,6 +202,36 @@ def test_the_pipeline_makes_again_all_that_is_lost(finished_copy, capsys) -> Non
   start(pipeline.PROGRAM, finished_copy)
   assert _results(finished_copy) == before
   assert tables.read_verdicts(atomic_io.epath.Path(finished_copy / "label_flip.csv"))
+
+
+@pytest.mark.slow
+def test_a_cut_table_is_refused_where_it_is_read_and_made_again(
+  finished_copy, capsys, tmp_path
+) -> None:
+  before, table = _results(finished_copy), finished_copy / "brittleness.csv"
+  rows = table.read_text().splitlines(keepends=True)
+  table.write_text("".join(rows[:-1]))
+  message = "another brittleness.csv than brittleness has written; run python -m exp"
+  for program, given in (
+    (report.PROGRAM, {}),
+    (make_problem.PROGRAM, {"name": str(tmp_path / "toy.npz")}),
+  ):
+    with pytest.raises(SystemExit, match=message):
+      start(program, finished_copy, toy={}, **given)
+  with (
+    flagsaver.flagsaver(tables=[str(table)]),
+    pytest.raises(SystemExit, match=message),
+  ):
+    compare_methods.main([""])
+  (finished_copy / "explain_1.png").write_bytes(b"of no record")
+  (finished_copy / "label_flip.csv").write_text("other")
+  start(brittleness.PROGRAM, finished_copy, toy={})
+  capsys.readouterr()
+  start(report.PROGRAM, finished_copy, toy={})
+  printed = capsys.readouterr().out
+  assert "label_flip is not in the report: " in printed and "explain_1" not in printed
+  start(pipeline.PROGRAM, finished_copy, toy={})
+  assert _results(finished_copy) == before
 
 
 @pytest.mark.slow
