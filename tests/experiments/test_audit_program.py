@@ -1,7 +1,9 @@
 """Audits of workdirs and of files."""
 
 import csv
+import errno
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -22,7 +24,7 @@ from experiments import (
 )
 from experiments.ops import bank as bank_launcher
 from experiments.report_page import opening
-from experiments.runtime import datamodels
+from experiments.runtime import datamodels, stages
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import WorkdirError
 
@@ -92,6 +94,31 @@ def test_a_workdir_is_audited(tmp_path, capsys, monkeypatch) -> None:
   text = capsys.readouterr().out
   assert all(str(folder / name) in text for name in {"audit.csv", *pictures})
   assert "next: python -m experiments.pipeline" in text
+
+
+def test_a_table_of_an_audit_that_failed_later_is_not_that_of_the_one_before(
+  tmp_path, monkeypatch
+) -> None:
+  folder = tmp_path / "run"
+  opened = run(folder, train_subsets, audit, audit="true")
+  first = (folder / "audit.csv").read_bytes()
+  run(folder, fit_datamodels)  # The next audit has support and opposition.
+
+  def fill_the_disk(*_: object) -> dict[str, object]:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(audit, "summarise", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+      run(folder, audit)
+  assert (folder / "audit.csv").read_bytes() != first
+  assert not stages.is_finished(opened.workdir, audit.STAGE)
+  assert "audit.csv" in stages.changed_files(opened.workdir)
+  with pytest.raises(WorkdirError, match="another audit.csv.* than audit has written"):
+    stages.summary_of(opened.workdir, audit.STAGE)
+  run(folder, audit)
+  assert stages.is_finished(opened.workdir, audit.STAGE)
+  assert not stages.changed_files(opened.workdir)
 
 
 def test_a_workdir_without_predictions_says_how_to_add_them(tmp_path) -> None:

@@ -1,7 +1,9 @@
 """Repairs of planted targets, whose true margins after every change are known."""
 
 import csv
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import jaxdm
 from experiments import fit_datamodels, repair, report, train_subsets
 from experiments.config import settings as settings_lib
 from experiments.report_page import opening
-from experiments.runtime import base_models
+from experiments.runtime import base_models, stages
 from experiments.runtime import methods as methods_lib
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
@@ -135,6 +137,35 @@ def test_a_budget_ends_both_searches_and_a_larger_one_continues(tmp_path) -> Non
     with flagsaver.flagsaver(budget_models=used):
       assert repair.main(opened)["methods"] == whole["methods"]
     assert rows_of(tmp_path / "again") == expected
+
+
+def test_a_table_of_a_repair_that_failed_later_is_not_that_of_the_one_before(
+  tmp_path, monkeypatch
+) -> None:
+  folder, table = tmp_path / "run", tmp_path / "run" / "repair.csv"
+  with planted.experiment(folder) as opened:
+    prepare(opened)
+    repair.main(opened)
+  first, picture = table.read_bytes(), (folder / "repair.png").read_bytes()
+  with planted.experiment(folder, num_sizes="3", verify_seeds="6") as opened:
+    with monkeypatch.context() as patch:
+      patch.setattr(repair.page, "png", _fill_the_disk)
+      with pytest.raises(OSError, match="No space left"):
+        repair.main(opened)
+    assert table.read_bytes() != first and (folder / "repair.png").exists()
+    assert not stages.is_finished(opened.workdir, repair.STAGE)
+    assert stages.changed_files(opened.workdir) == {"repair.csv"}
+    with pytest.raises(UserError, match="another repair.csv than repair has written"):
+      stages.summary_of(opened.workdir, repair.STAGE)
+  with planted.experiment(folder) as opened:
+    repair.main(opened)  # With the settings that the record has.
+    assert stages.is_finished(opened.workdir, repair.STAGE)
+  assert table.read_bytes() == first and (folder / "repair.png").read_bytes() == picture
+
+
+def _fill_the_disk(_: object) -> bytes:
+  """In place of what makes a picture."""
+  raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_targets_that_do_not_fit_are_refused_with_the_next_step(tmp_path) -> None:
