@@ -20,6 +20,9 @@ OUTPUTS = "outputs"
 FILES = "files"
 # Names the digests of these files in its record, by name; earlier versions wrote none.
 _DIGESTS = "digests"
+# Names the place of a record among all starts of stages in a workdir, which no clock
+# decides. Records of earlier versions have none, and come first, by their time.
+_NUMBER = "number"
 # Ends the names of files that no program reads.
 _UNREAD = ".columns.md"
 # What may be wrong with a file.
@@ -31,8 +34,8 @@ _CAPTION = "caption"
 
 def stored_settings(workdir: Workdir) -> dict[str, dict[str, Any]]:
   """The settings of all stages begun in a workdir, by group; those of the last start."""
-  records = [_record(workdir, path.stem) for path in _files(workdir)]
-  records.sort(key=lambda record: record.get("asked", ""))
+  records = _records(workdir)
+  records.sort(key=lambda record: (record.get(_NUMBER, 0), record.get("asked", "")))
   return {k: v for record in records for k, v in record["settings"].items()}
 
 
@@ -77,10 +80,9 @@ def check_table(path: epath.Path) -> None:
 
 def changed_files(workdir: Workdir) -> set[str]:
   """The names of all files that are there, and not as the stages have written them."""
-  records = [_record(workdir, path.stem) for path in _files(workdir)]
   return {
     name
-    for record in records
+    for record in _records(workdir)
     for name, fault in _faults(workdir, record, record.get(_DIGESTS, ())).items()
     if fault == _CHANGED
   }
@@ -255,7 +257,9 @@ def begin(
 def _begin(workdir: Workdir, stage: str, depends_on: Mapping[str, Any]) -> dict[str, Any]:
   """Writes the record of a stage that starts; returns it."""
   workdir.places.save()
-  record = {"format": _FORMAT, "asked": provenance.now(), **depends_on}
+  number = 1 + max((r.get(_NUMBER, 0) for r in _records(workdir)), default=0)
+  about = {"format": _FORMAT, "asked": provenance.now(), _NUMBER: number}
+  record = about | dict(depends_on)
   checksummed_json.write(_file(workdir, stage), {**record, "complete": False})
   return record
 
@@ -322,6 +326,11 @@ def reopen(workdir: Workdir, stage: str) -> None:
 def _files(workdir: Workdir) -> list[epath.Path]:
   """The records of all stages that were begun."""
   return atomic_io.find(workdir.stages, "*.json")
+
+
+def _records(workdir: Workdir) -> list[dict[str, Any]]:
+  """Those of all stages that were begun."""
+  return [_record(workdir, path.stem) for path in _files(workdir)]
 
 
 def _file(workdir: Workdir, stage: str) -> epath.Path:

@@ -125,6 +125,40 @@ def test_a_record_of_an_earlier_version_says_nothing_of_files(tmp_path) -> None:
   assert calls == ["work"]
 
 
+def _begin(workdir: Workdir, stage: str, seed: int) -> None:
+  with workdir.lock():
+    stages.run(workdir, stage, {"search": {"seed": seed}}, dict)
+
+
+def test_the_last_start_is_that_even_if_a_clock_was_wrong(tmp_path, monkeypatch) -> None:
+  workdir = Workdir(str(tmp_path / "run"))
+  with monkeypatch.context() as patch:
+    patch.setattr(stages.provenance, "now", lambda: "2099-01-01T00:00:00.000Z")
+    _begin(workdir, "b", 1)
+  _begin(workdir, "c", 2)
+  _begin(workdir, "a", 3)
+  assert stages.stored_settings(workdir) == {"search": {"seed": 3}}
+  _begin(workdir, "b", 4)
+  assert stages.stored_settings(workdir) == {"search": {"seed": 4}}
+
+
+def test_records_without_a_number_are_older_and_in_the_order_of_their_time(
+  tmp_path, monkeypatch
+) -> None:
+  workdir = Workdir(str(tmp_path / "run"))
+  for stage, seed, day in (("a", 1, 2), ("b", 2, 1)):
+    monkeypatch.setattr(stages.provenance, "now", lambda day=day: f"2099-01-0{day}")
+    _begin(workdir, stage, seed)
+    path = workdir.stages / f"{stage}.json"
+    record = checksummed_json.read(path)
+    assert record.pop("number") == 1
+    checksummed_json.write(path, record)
+  assert stages.stored_settings(workdir) == {"search": {"seed": 1}}
+  monkeypatch.setattr(stages.provenance, "now", lambda: "2026-01-01")
+  _begin(workdir, "c", 3)
+  assert stages.stored_settings(workdir) == {"search": {"seed": 3}}
+
+
 def test_what_a_stage_lacks_beside_files_is_made_again(tmp_path, capsys) -> None:
   workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
   _run(workdir, calls)
