@@ -40,6 +40,10 @@ WATCH = flags.DEFINE_boolean(
 _SECONDS = 2.0
 _CHECK_SECONDS = 0.2
 _CLEAR = "\033[H\033[J"  # Of a terminal: to the first line, and nothing below.
+# Of a line of a log.
+_KEYS = frozenset(
+  ["done", "total", "per_second", "seconds_left", "memory_bytes", "what", "host", "time"]
+)
 # Models on subsets, in the bank of an experiment or imported.
 _SUBSETS = ("subsets", "imported")
 
@@ -48,13 +52,20 @@ def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
   """The newest line of each process's log; what cannot be read is left out."""
   lines = []
   for path in atomic_io.find(folder / "logs", "*.jsonl"):
-    for text in reversed(path.read_bytes().splitlines()):
-      try:
-        lines.append(json.loads(text))
-      except ValueError:
-        continue  # A line that is being written.
-      break
+    with contextlib.suppress(OSError):  # A folder, a link to nothing.
+      texts = reversed(path.read_bytes().splitlines())
+      # The last one may be one that is being written.
+      lines += [line for text in texts if (line := _parse(text))][:1]
   return lines
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+  """A line of a log; empty if it is none."""
+  try:
+    line = json.loads(text)
+  except ValueError:
+    return {}
+  return line if isinstance(line, dict) and line.keys() >= _KEYS else {}
 
 
 def stage_lines(workdir: Workdir) -> list[str]:

@@ -214,6 +214,7 @@ def run(
     prepare()
     return _follow(workdir, stage, depends_on, work, files)
   workdir.check_bank()
+  _check_no_folders(workdir, stage, [*files, *before.get(FILES, ())])
   prepare()
   path, paths = _file(workdir, stage), workdir.places.stored()
   stored_before = stored()
@@ -341,7 +342,8 @@ def _file(workdir: Workdir, stage: str) -> epath.Path:
 def _record(workdir: Workdir, stage: str) -> dict[str, Any]:
   """A stage's record, empty before it was begun."""
   path = _file(workdir, stage)
-  if not path.exists():
+  # A link to nothing is a damaged record.
+  if not path.exists() and not os.path.islink(path):
     return {}
   record = checksummed_json.read(path)
   if record.get("format") != _FORMAT:
@@ -379,6 +381,18 @@ def _lacks(workdir: Workdir, what: str, launcher: str) -> WorkdirError:
     f"={workdir.path} lacks {what}; "
     f"run python -m experiments.{launcher} --workdir={workdir.path} first",
   )
+
+
+def _check_no_folders(workdir: Workdir, stage: str, names: Iterable[str]) -> None:
+  """Raises WorkdirError if a folder is where a stage will write a file."""
+  for name in names:
+    path = workdir.path / name
+    if path.suffix and path.is_dir():
+      raise WorkdirError(
+        "workdir",
+        f"={workdir.path} holds a folder {name}, where {stage} writes a file; move it "
+        "elsewhere",
+      )
 
 
 def _faults(

@@ -125,6 +125,24 @@ def test_a_record_of_an_earlier_version_says_nothing_of_files(tmp_path) -> None:
   assert calls == ["work"]
 
 
+def test_a_folder_in_the_place_of_a_table_is_named_before_any_work(tmp_path) -> None:
+  workdir, calls = Workdir(str(tmp_path / "run")), list[str]()
+  (tmp_path / "run" / "stages").mkdir(parents=True)
+  (tmp_path / "run" / "table.csv").mkdir()
+  with pytest.raises(WorkdirError, match="holds a folder table.csv, where stage writes"):
+    _run(workdir, calls)
+  assert not calls and not stages.is_begun(workdir, "stage")
+
+
+def test_a_record_that_is_a_link_to_nothing_is_missing(tmp_path) -> None:
+  workdir = Workdir(str(tmp_path / "run"))
+  _begin(workdir, "stage", 1)
+  (tmp_path / "run" / "stages" / "other.json").symlink_to(tmp_path / "nothing")
+  for read in (stages.stored_settings, stages.starts_by_stage):
+    with pytest.raises(checksummed_json.DamageError, match="other.json is missing"):
+      read(workdir)
+
+
 def _begin(workdir: Workdir, stage: str, seed: int) -> None:
   with workdir.lock():
     stages.run(workdir, stage, {"search": {"seed": seed}}, dict)

@@ -1,5 +1,7 @@
 """What status says, and when it ends."""
 
+import json
+import os
 import re
 import shutil
 
@@ -40,6 +42,21 @@ def test_a_first_quality_is_shown_before_there_are_datamodels(begun, capsys) -> 
   [lds] = re.findall(r"LDS so far (0\.\d\d), of a rough fit to 64 models", said)
   assert float(lds) > 0.5
   assert re.search("train_subsets +not finished", said)
+
+
+def test_what_is_no_line_of_a_log_is_left_out(begun, capsys) -> None:
+  logs = begun.path / "logs"
+  logs.mkdir(parents=True)
+  line = {"what": "models of subsets", "done": 3, "total": 7, "per_second": 0.5}
+  line |= {"seconds_left": None, "memory_bytes": 0, "host": "a", "time": "now"}
+  texts = [json.dumps(line), "[1]", "3", "null", "{}", '{"done": 1}', '{"wh']
+  (logs / "a.jsonl").write_text("\n".join(texts))
+  (logs / "b.jsonl").write_text("[2]\n")
+  (logs / "c.jsonl").mkdir()
+  os.symlink(logs / "nothing", logs / "d.jsonl")
+  assert status.last_lines(begun.path) == [line]
+  start(status.PROGRAM, begun.path, toy={})
+  assert "models of subsets" in capsys.readouterr().out
 
 
 def test_watching_ends_when_all_that_was_begun_is_finished(
