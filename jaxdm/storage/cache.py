@@ -1,5 +1,6 @@
 """Parts of a long computation in a folder, from which a killed run continues."""
 
+import errno
 import json
 import warnings
 import zipfile
@@ -17,18 +18,34 @@ from jaxdm.storage import atomic_io, checksummed_json, polling
 MANIFEST = "manifest.json"
 # The array of a part that says which part it is, of what; earlier versions lack it.
 _IDENTITY = "part_identity"
+# What NumPy and zipfile raise. A file of one array is no context (TypeError), and bits of
+# a header may say encrypted, or compressed in an unknown way (RuntimeError).
+_OF_DAMAGE = (
+  ValueError,
+  EOFError,
+  KeyError,
+  TypeError,
+  RuntimeError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 
 
 def read(path: epath.Path) -> dict[str, np.ndarray]:
   """The arrays of an .npz file, each against its checksum.
 
   Raises:
-    ValueError: if it is damaged.
+    ValueError: if it is damaged, or no such file.
+    OSError: if it cannot be read.
   """
   try:
     with path.open("rb") as file, np.load(file) as arrays:
       return dict(arrays)
-  except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+  except _OF_DAMAGE as error:
+    raise UserError(None, f"{path} is damaged: {error}") from error
+  except OSError as error:
+    if error.errno != errno.EINVAL:  # Of a place before the file's first byte.
+      raise
     raise UserError(None, f"{path} is damaged: {error}") from error
 
 

@@ -99,6 +99,8 @@ class CachedRetrain:
       num_train=self._bank.num_train,
       num_classes=self._bank.most_classes,
     )
+    if not len(models.seeds):
+      return np.zeros((0, self._num_targets), np.float32)
     return recall(self._bank, models, self._train, progress=progress)
 
   def _train(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:

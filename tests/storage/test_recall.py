@@ -135,6 +135,22 @@ def test_margins_of_some_targets_cannot_be_remembered(tmp_path) -> None:
     jaxdm.remember(print, np.arange(4), [0, 1, 1], folder=tmp_path, depends_on=1)
 
 
+def test_no_models_have_no_margins(tmp_path) -> None:
+  labels, masks = np.array([0, 0, 1, 1]), np.ones((2, 4), bool)
+  calls = []
+
+  def train(masks, labels, seeds):
+    calls.append(len(seeds))
+    return np.ones((len(seeds), 3))
+
+  retrain = jaxdm.remember(train, labels, [0, 1, 1], folder=tmp_path, depends_on="v1")
+  for _ in range(2):  # Of an empty folder, and of one that holds models.
+    found = retrain(masks[:0], labels, np.zeros(0, int))
+    assert found.shape == (0, 3) and found.dtype == np.float32
+    retrain(masks, labels, [0, 1])
+  assert calls == [2]
+
+
 def test_requests_are_checked_before_a_function_gets_them(tmp_path) -> None:
   calls = []
   keep = jaxdm.remember(calls.append, [0, 1], [0], folder=tmp_path, depends_on=1)
