@@ -44,7 +44,7 @@ from experiments.runtime.run import Run
 from experiments.runtime.subset_models import SubsetModels
 from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, bank, maintenance
+from jaxdm.storage import atomic_io, bank, maintenance, store_layout
 from jaxdm.storage.store import Store
 from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing
@@ -154,12 +154,20 @@ def check(source: Source, *, repair: bool) -> None:
     sys.exit(1)
   for path, damage in faults:
     maintenance.forget(path, damage)
-  stage, how = imported_models.STAGE, "the same --do=import brings back"
-  if isinstance(source, Run):
-    stage = train_subsets.STAGE
-    how = f"python -m experiments.{stage} --workdir={source.workdir.path} trains again"
-  stages.reopen(source.workdir, stage)
-  print(f"{len(faults)} damaged files forgotten; {how} what they held")
+  train = f"python -m experiments.{train_subsets.STAGE} --workdir={source.workdir.path}"
+  imported = [path for path, _ in faults if path.name == imported_models.NAME]
+  for stage, count, how in (
+    (imported_models.STAGE, len(imported), f"{imported_models.RESTORE} brings back"),
+    (train_subsets.STAGE, len(faults) - len(imported), f"{train} trains again"),
+  ):
+    if count:
+      stages.reopen(source.workdir, stage)
+      print(f"{count} damaged files forgotten; {how} what they held")
+
+
+def _are_lost(source: Source) -> bool:
+  """Whether all stores of an experiment are gone whose models are recorded as stored."""
+  return isinstance(source, Run) and workdir_models.are_lost(source.workdir)
 
 
 def forget_models(workdir: Workdir) -> None:
@@ -239,7 +247,8 @@ def take_in(files: margin_files.Files) -> None:
   if dtype not in ("float16", "float32"):
     raise UserError("margins", f"must be float16 or float32 to be imported, got {dtype}")
   stores = [path for path in atomic_io.find(files.workdir.bank, "*") if path.is_dir()]
-  if any(path.name != imported_models.NAME for path in stores):
+  is_other = any(path.name != imported_models.NAME for path in stores)
+  if is_other and not imported_models.exist(files.workdir):
     raise UserError(
       "workdir", f"={files.workdir.path} holds other models; name a new one"
     )
@@ -272,12 +281,21 @@ def take_in(files: margin_files.Files) -> None:
     return about | {"alpha": float(held / (m * n)), "digest": digest}
 
   settings = {"imported": files.settings["files"]}
-  stages.run(files.workdir, imported_models.STAGE, settings, work, lacks=lacks)
+  stages.run(
+    files.workdir,
+    imported_models.STAGE,
+    settings,
+    work,
+    lacks=lacks,
+    stored=lambda: store_layout.markers(imported_models.path(files.workdir)),
+  )
 
 
 def _stores(workdir: Workdir) -> list[epath.Path]:
   """Folders of stores."""
   folders = bank_folder.stores(workdir.bank)
+  if imported_models.exist(workdir):
+    imported_models.check_store(workdir)
   if not folders:
     raise UserError("workdir", f"={workdir.path} holds no models yet")
   return folders
@@ -288,7 +306,7 @@ def open_any() -> Source:
   if DO.value == "import":
     if not margin_files.MASKS.value:
       raise UserError("masks", "and --margins are needed for --do=import")
-    return margin_files.open_files()
+    return margin_files.open_files(to_import=True)
   workdir = launcher.open_workdir()
   return (
     ImportedWorkdir(workdir) if imported_models.exist(workdir) else launcher.open_run()
@@ -313,7 +331,7 @@ def main(source: Source) -> None:
     take_in(source)
   elif DO.value == "show":
     show(source.workdir, source.subsets if isinstance(source, Run) else None)
-  elif DO.value == "repair" and workdir_models.are_lost(source.workdir):
+  elif DO.value == "repair" and _are_lost(source):
     forget_models(source.workdir)
   elif DO.value in ("verify", "repair"):
     check(source, repair=DO.value == "repair")

@@ -24,6 +24,8 @@ from jaxdm.training.collection import Collection, Subsets, missing
 STAGE = "import"
 # Of the store, in the bank.
 NAME = bank_folder.IMPORTED
+# Brings damaged or missing models back.
+RESTORE = "python -m experiments.ops.bank --do=import, with --masks and --margins,"
 # Settings of models that are there already.
 _FIXED = (
   "alpha",
@@ -41,8 +43,11 @@ def path(workdir: Workdir) -> epath.Path:
 
 
 def exist(workdir: Workdir) -> bool:
-  """Whether a workdir holds imported models."""
-  return (path(workdir) / "manifest.json").exists()
+  """Whether a workdir is one of imported models, as its records say.
+
+  Whatever became of them: without its models it is no other experiment.
+  """
+  return stages.is_begun(workdir, STAGE)
 
 
 def store_settings(digest: object) -> dict[str, object]:
@@ -93,6 +98,7 @@ def collection(workdir: Workdir) -> Collection:
   Raises:
     WorkdirError: if the import has not ended, or some are missing.
   """
+  check_store(workdir)
   about = stages.summary_of(workdir, STAGE, "ops.bank --do=import")
   store = bank.open_store(
     path(workdir),
@@ -103,10 +109,23 @@ def collection(workdir: Workdir) -> Collection:
   )
   if missing(store, about["models"]):
     raise WorkdirError(
-      "workdir", f"={workdir.path} lacks imported models; run the import again"
+      "workdir",
+      f"={workdir.path} lacks imported models; {RESTORE} brings them back from the same "
+      "files",
     )
   subsets = Subsets(alpha=about["alpha"], family=NAME)
   return Collection(store, subsets, about["models"])
+
+
+def check_store(workdir: Workdir) -> None:
+  """Raises WorkdirError if the store of the imported models does not exist."""
+  workdir.check_bank_exists()
+  if not (path(workdir) / "manifest.json").exists():
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} has no imported models in {path(workdir)}; {RESTORE} brings them "
+      "back from the same files",
+    )
 
 
 def check_held_out(held_out: int, models: int) -> None:

@@ -7,7 +7,7 @@ The layout of the files is that of the public CIFAR-10 bank: bool [m, n] masks a
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from jaxdm import margins as margins_lib
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
-from jaxdm.storage import bank, store
+from jaxdm.storage import bank, checksummed_json, store
 
 MASKS = define_path(
   "masks",
@@ -100,8 +100,12 @@ class _Models(NamedTuple):
   num_targets: int
 
 
-def open_files() -> Files:
+def open_files(*, to_import: bool = False) -> Files:
   """Reads and checks what flags or workdir name, and says what it holds.
+
+  Args:
+    to_import: whether a store is made of them. It may be made again in a workdir whose
+      models were imported from the same files, whatever has been done with them since.
 
   Raises:
     ValueError: on anything in flags, files or store that cannot be fitted.
@@ -112,7 +116,9 @@ def open_files() -> Files:
   workdir = launcher.open_workdir()
   stored = stages.stored_settings(workdir)
   before = stored.pop("files", {})
-  if "data" in stored:
+  if imported := stored.pop("imported", {}) if to_import else {}:
+    before, stored = imported, {}  # Nothing of what was done since is needed.
+  elif "data" in stored:
     raise WorkdirError(
       "workdir", f"={workdir.path} is an experiment on images; name a new --workdir"
     )
@@ -133,12 +139,38 @@ def open_files() -> Files:
     "targets": [models.first, models.first + margins_mt.shape[1]],
     "drop_nonfinite": drop,
   }
-  same = all(now[name] == before.get(name) for name in ("targets", "drop_nonfinite"))
-  if before and (now["masks"][1] != before["masks"][1] or (same and now != before)):
-    raise WorkdirError(
-      "workdir", f"={workdir.path} was begun with other files; name a new one"
-    )
+  _check_same(workdir, before, now, every_setting=bool(imported))
   return Files(workdir, experiment, masks, margins_mt, {"files": now})
+
+
+def _check_same(
+  workdir: Workdir,
+  before: Mapping[str, Any],
+  now: Mapping[str, Any],
+  *,
+  every_setting: bool,
+) -> None:
+  """Raises WorkdirError on models of other files than those that a workdir began with.
+
+  Args:
+    workdir: for the message.
+    before: the settings of the files so far; empty if there are none.
+    now: of the files that are read now.
+    every_setting: whether targets and dropped models must be the same, too.
+  """
+  if not before:
+    return
+  names = ("targets", "drop_nonfinite")
+  same_request = every_setting or all(now[name] == before.get(name) for name in names)
+  same_width = now["masks"][1] == before["masks"][1]
+  if same_width and (now == before or not same_request):
+    return
+  wrong = checksummed_json.differences(before, now)
+  raise WorkdirError(
+    "workdir",
+    f"={workdir.path} was begun with other files ({'; '.join(wrong)}); give the same "
+    "files and flags, or name a new --workdir",
+  )
 
 
 def _find_models(workdir: Workdir, targets: str) -> _Models:

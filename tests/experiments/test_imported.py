@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from jaxdm.datamodels.model import Datamodels
 N, T, M = 48, 6, 60
 LATER = (brittleness, label_flip, repair, explain, efficiency, removal_curves, pipeline)
 OWN = {"width": "4", "epochs": "1", "batch_size": "8", "num_base": "4", "chunk": "4"}
+LINEAR = {"network": "linear", "batch_size": "8", "num_base": "2", "chunk": "4"}
+LINEAR |= {"epochs": "1", "methods": "datamodel,random"}
 SEARCH = {"methods": "datamodel,random", "num_targets": "2", "num_sizes": "2"}
 SEARCH |= {"search_models": "1", "verify_seeds": "2", "priors": "none"}
 
@@ -137,3 +140,51 @@ def test_with_images_everything_follows(files, images, tmp_path) -> None:
   assert (folder / "report.html").exists()
   assert contents(folder / "bank" / "imported") == imported
   assert sorted(p.name for p in (folder / "bank").iterdir()) == ["changes", "imported"]
+
+
+def test_imported_models_come_back_from_their_files(
+  files, images, tmp_path, capsys
+) -> None:
+  """Whatever has been done with them since, and from no other files."""
+  folder, again = tmp_path / "run", files | {"do": "import"}
+  start(bank.PROGRAM, folder, toy=again)
+  start(fit_datamodels.PROGRAM, folder, toy={"num_held_out": "20", "num_lambdas": "4"})
+  start(train_subsets.PROGRAM, folder, toy=LINEAR | images | {"num_held_out": "20"})
+  before = contents(folder / "bank")
+
+  def restore() -> None:
+    start(bank.PROGRAM, folder, toy=again)
+    assert contents(folder / "bank") == before
+    start(bank.PROGRAM, folder, toy={}, do="verify")
+
+  chunk = folder / "bank" / "imported" / "margins" / "c" / "0" / "0"
+  chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+  start(bank.PROGRAM, folder, toy={}, do="repair")
+  assert "--do=import, with --masks and --margins, brings" in capsys.readouterr().out
+  np.save(tmp_path / "other.npy", np.load(files["margins"]) + 1)
+  with pytest.raises(SystemExit, match="begun with other files .*digest"):
+    start(bank.PROGRAM, folder, toy=again | {"margins": str(tmp_path / "other.npy")})
+  restore()
+  shutil.rmtree(folder / "bank" / "imported")
+  for program, toy in (
+    (pipeline.PROGRAM, SEARCH),
+    (train_subsets.PROGRAM, {}),
+    (bank.PROGRAM, {"do": "repair"}),
+  ):
+    with pytest.raises(SystemExit, match="has no imported models .*--do=import"):
+      start(program, folder, toy=toy)
+  assert [path.name for path in (folder / "bank").iterdir()] == ["changes"]
+  restore()
+
+
+def test_damage_to_models_of_changes_is_not_that_of_imported_ones(
+  files, images, tmp_path, capsys
+) -> None:
+  folder = tmp_path / "run"
+  start(bank.PROGRAM, folder, toy=files, do="import")
+  start(train_subsets.PROGRAM, folder, toy=LINEAR | images | {"num_held_out": "20"})
+  (folder / "bank" / "changes" / "margins" / "zarr.json").write_bytes(b"{}")
+  start(bank.PROGRAM, folder, toy={}, do="repair")
+  printed = capsys.readouterr().out
+  assert "train_subsets" in printed and "--do=import" not in printed
+  assert json.loads((folder / "stages" / "import.json").read_text())["complete"]

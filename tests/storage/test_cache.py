@@ -64,7 +64,9 @@ def test_parts_that_were_exchanged_are_not_taken_for_each_other(tmp_path) -> Non
   first, second = (_path(tmp_path / "parts", name) for name in "ab")
   first.rename(tmp_path / "other")
   second.rename(first)
-  with pytest.raises(UserError, match="a.npz is another part, or of another fit; remove it"):
+  with pytest.raises(
+    UserError, match="a.npz is another part, or of another fit; remove it"
+  ):
     cache.Cache(tmp_path / "parts", {})("a", dict)
 
 
