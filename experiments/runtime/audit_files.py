@@ -101,6 +101,7 @@ def open_predictions() -> TrainingPredictions:
       raise UserError(flag.name, "has no effect in this program; see --train_margins")
   workdir = launcher.open_workdir()
   paths = _paths(workdir)
+  workdir.places.check_exist("train_margins", "train_classes", "masks")
   if paths["train_margins"] is None:
     raise UserError(
       "train_margins",

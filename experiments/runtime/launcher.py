@@ -48,6 +48,7 @@ def open_run() -> Run:
   where = workdir.places.find(
     data_dir=experiment_flags.DATA_DIR.value, arrays=experiment_flags.ARRAYS.value
   )
+  workdir.places.check_exist("data_dir", "arrays")
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = experiment_flags.experiment(stored)
   dataset = data_source.load(experiment.data, where)

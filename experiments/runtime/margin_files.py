@@ -178,6 +178,7 @@ def _find_models(workdir: Workdir, targets: str) -> _Models:
   where = workdir.places.find(masks=MASKS.value, margins=MARGINS.value)
   if imported_models.exist(workdir) and not (MASKS.value or MARGINS.value):
     return _from_store(workdir, targets)
+  workdir.places.check_exist("masks", "margins")
   if where["masks"] and where["margins"]:
     masks, margins = MASKS.value or where["masks"], MARGINS.value or where["margins"]
     return _from_files(masks, margins, targets)

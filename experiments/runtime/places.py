@@ -1,10 +1,15 @@
-"""Files and folders outside of a workdir that its programs read; named only once."""
+"""Files and folders that a workdir's programs read; named only once.
+
+Most are outside of it. The paths of those inside are stored relative to it, so that they
+hold wherever it is moved or copied.
+"""
 
 import os
 from collections.abc import Mapping
 
 from etils import epath
 
+from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json
 
 _FILE = "places.json"
@@ -20,6 +25,7 @@ class Places:
       folder: the workdir, which remembers the paths.
     """
     self._file = folder / _FILE
+    self._folder = os.path.abspath(folder)
     self._given: dict[str, str] = {}
     self._left_out: set[str] = set()
 
@@ -33,6 +39,24 @@ class Places:
     self._given |= _absolute(given)
     paths = self._all()
     return {name: paths.get(name) for name in given}
+
+  def check_exist(self, *names: str) -> None:
+    """Raises UserError if what an earlier run was given is not there.
+
+    What this run was given is left to whoever reads it.
+
+    Args:
+      *names: of paths; see `find`.
+    """
+    for name, path in self._all().items():
+      if name not in names or name in self._given or atomic_io.is_remote(path):
+        continue
+      if not os.path.exists(path):
+        raise UserError(
+          name,
+          f"={path}, which an earlier command named, is not there; give "
+          f"--{name}=NEW with its new place",
+        )
 
   def leave_out(self, name: str) -> None:
     """Does without the path of an earlier run, which is forgotten when a stage runs."""
@@ -63,7 +87,11 @@ class Places:
 
   def stored(self) -> dict[str, str]:
     """The paths that earlier runs were given."""
-    return checksummed_json.read(self._file) if self._file.exists() else {}
+    paths = checksummed_json.read(self._file) if self._file.exists() else {}
+    return {
+      name: path if atomic_io.is_remote(path) else os.path.join(self._folder, path)
+      for name, path in paths.items()
+    }
 
   def save(self) -> None:
     """Remembers the paths that this run was given."""
@@ -78,9 +106,15 @@ class Places:
   def _write(self, paths: Mapping[str, str]) -> None:
     """Replaces the file."""
     if paths:
-      checksummed_json.write(self._file, paths)
+      stored = {name: self._relative(path) for name, path in paths.items()}
+      checksummed_json.write(self._file, stored)
     else:
       self._file.unlink(missing_ok=True)
+
+  def _relative(self, path: str) -> str:
+    """A path inside the folder, relative to it; others as they are."""
+    is_inside = path.startswith(self._folder + os.sep)
+    return os.path.relpath(path, self._folder) if is_inside else path
 
 
 def _absolute(paths: Mapping[str, str | None]) -> dict[str, str]:

@@ -97,9 +97,16 @@ class Workdir:
       return
     if not self.bank.exists():
       raise self.bank_error(
-        f"is not there, and the stores of {self.path} were; mount its disk, or make it "
-        "an empty folder if they are lost, and give the same command again"
+        f"is not there, and the stores of {self.path} were; {self.how_to_find_bank()}; "
+        "or, if they are lost, make it an empty folder and give the same command again"
       )
+
+  def how_to_find_bank(self) -> str:
+    """What to do where the stores are not in their folder."""
+    mount = "mount its disk"
+    if self._owns_bank():
+      return mount
+    return f"name its new place by --bank_dir=NEW, or {mount}"
 
   def bank_error(self, text: str) -> WorkdirError:
     """An error that names the folder of the stores, and no flag that nobody gave."""

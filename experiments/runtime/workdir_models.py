@@ -60,9 +60,9 @@ def check_stores(workdir: Workdir) -> None:
   if are_lost(workdir):
     repair = f"python -m experiments.ops.bank --do=repair --workdir={workdir.path}"
     raise workdir.bank_error(
-      f"holds no store, and the models of {workdir.path} were stored there; mount its "
-      f"disk, or, if they are lost, run {repair}, after which train_subsets trains them "
-      "again"
+      f"holds no store, and the models of {workdir.path} were stored there; "
+      f"{workdir.how_to_find_bank()}; or, if they are lost, run {repair}, after which "
+      "train_subsets trains them again"
     )
 
 

@@ -63,7 +63,7 @@ def test_lost_models_are_not_trained_again_unseen(folder, tmp_path, place) -> No
     stores.mkdir()
   programs = fit_datamodels, train_subsets, train_subsets
   for program in [p.PROGRAM for p in programs]:
-    with pytest.raises(SystemExit, match="; mount its disk, or"):
+    with pytest.raises(SystemExit, match="mount its disk; or"):
       start(program, folder, toy=TOY)
     assert not list(stores.glob("*"))
   # The one step that has them trained again, in a folder that exists.

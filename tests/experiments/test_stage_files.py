@@ -190,7 +190,9 @@ def test_stores_elsewhere_that_are_gone_are_no_missing_models(tmp_path) -> None:
   workdir = Workdir(str(tmp_path / "run"), str(bank))
   _run(workdir, calls)
   bank.rename(tmp_path / "unmounted")
-  with pytest.raises(WorkdirError, match="bank is not there.*; mount its disk, or make"):
+  with pytest.raises(
+    WorkdirError, match="bank is not there.*; name .*--bank_dir=NEW, or mount"
+  ):
     _run(workdir, calls, lacks=lambda: pytest.fail("looked for models"))
   bank.mkdir()
   _run(workdir, calls, lacks=lambda: "3 models are missing")
