@@ -4,6 +4,7 @@ Nothing here changes what a model is but for rounding. A choice is remembered, s
 runs with the same devices, network, input size and versions make the same one.
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -246,5 +247,6 @@ def _read(path: epath.Path) -> Choice | None:
   except OSError:
     return None
   except (checksummed_json.StoreError, TypeError):
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # In a folder that cannot be written, or a folder.
+      path.unlink(missing_ok=True)
     return None

@@ -112,6 +112,17 @@ def test_a_choice_that_is_damaged_is_made_again(empty_cache, tmp_path) -> None:
   assert tuning.remember("h100", lambda: other, None) == other
 
 
+def test_what_cannot_be_read_or_removed_ends_nothing(empty_cache, tmp_path) -> None:
+  tuning.remember("h100", lambda: Choice(4, "lax"), None)
+  [file] = (tmp_path / "cache").rglob("*.json")
+  file.unlink()
+  file.mkdir()
+  (file / "other").touch()
+  other = Choice(16, "im2col")
+  assert tuning.remember("h100", lambda: other, None) == other
+  assert tuning.remember("h100", lambda: other, tmp_path / "job") == other
+
+
 @pytest.mark.device
 def test_auto_measures_once_and_changes_rounding_alone(
   tiny_config, tiny_images, empty_cache, tmp_path, caplog
