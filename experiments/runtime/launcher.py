@@ -72,8 +72,9 @@ def open_run() -> Run:
   if same and others and workdir_models.exist(workdir):
     raise WorkdirError(
       "workdir",
-      f"={workdir.path} was begun with other images than the set "
-      f"{experiment.data.dataset} has now",
+      f"={workdir.path} was begun with other images, labels or class names than the set "
+      f"{experiment.data.dataset} has now; give those that it had, or name another "
+      "--workdir",
     )
   workdir_models.check(workdir, run.settings(*workdir_models.BINDING))
   return run

@@ -212,6 +212,18 @@ def test_images_bind_with_the_models_too(tmp_path, monkeypatch) -> None:
     run(folder)
 
 
+def test_names_of_classes_are_part_of_the_set(tmp_path, monkeypatch) -> None:
+  folder, load = tmp_path / "run", data_source.load
+  run(folder, train_subsets)
+
+  def renamed(*args) -> Dataset:
+    return dataclasses.replace(load(*args), class_names=("one", "other"))
+
+  monkeypatch.setattr(data_source, "load", renamed)
+  with pytest.raises(WorkdirError, match="other images, labels or class names than"):
+    run(folder)
+
+
 def test_a_fit_with_other_settings_follows_one_that_was_stopped(
   tmp_path, monkeypatch
 ) -> None:
