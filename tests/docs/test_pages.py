@@ -1,11 +1,13 @@
 """README and site: links, anchors, pictures, commands, and what has a page."""
 
 import ast
+import dataclasses
 import functools
 import json
 import pathlib
 import re
 import textwrap
+import typing
 import urllib.parse
 from collections.abc import Iterator
 
@@ -14,6 +16,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import jaxdm
+from experiments.config import settings
+from experiments.runtime import workdir_models
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -214,3 +218,15 @@ def test_the_example_of_the_readme_finds_removals(capsys) -> None:
     assert full.predict(asked) == right
     assert fresh.predict(asked) != right
   assert np.isfinite(found["found"].margin_high)
+
+
+def test_all_settings_that_models_depend_on_are_said_to_stay() -> None:
+  text = (DOCS / "how_it_works.md").read_text(encoding="utf-8")
+  stays = text.partition("**What cannot change.**")[2].partition("**Files")[0]
+  recipe = text.partition("\n## The recipe")[2].partition("\n## ")[0]
+  kinds = typing.get_type_hints(settings.Experiment)
+  groups = [group for group in workdir_models.BINDING if group != "start"]
+  names = [field.name for group in groups for field in dataclasses.fields(kinds[group])]
+  binding = {*names, "preset"} - {*settings.GROWING}
+  missing = {name for name in binding if f"--{name}`" not in stays + recipe}
+  assert not missing
