@@ -243,9 +243,13 @@ def take_in(files: margin_files.Files) -> None:
   """Makes a store of files, all of whose models are checked; continues a stopped one."""
   masks, margins_mt = files.masks, files.margins_mt
   (m, n), t = masks.shape, margins_mt.shape[1]
-  dtype = str(margins_mt[:1].dtype)
-  if dtype not in ("float16", "float32"):
-    raise UserError("margins", f"must be float16 or float32 to be imported, got {dtype}")
+  given = margins_mt[:1].dtype
+  # Stores hold no wider ones, and none of the other byte order.
+  dtype = "float16" if given.itemsize == 2 else "float32"
+  if given.itemsize > 4:
+    for first in range(0, m, _BLOCK_ROWS):  # Before anything is written.
+      _converted(margins_mt[first : first + _BLOCK_ROWS], dtype)
+    print(f"margins of {given} are imported as float32, which has fewer digits")
   stores = [path for path in atomic_io.find(files.workdir.bank, "*") if path.is_dir()]
   is_other = any(path.name != imported_models.NAME for path in stores)
   if is_other and not imported_models.exist(files.workdir):
@@ -274,7 +278,8 @@ def take_in(files: margin_files.Files) -> None:
     bar = progress_bar.make("models imported", folder=files.workdir.path)
     for chunk in missing(store, m):
       rows = slice(chunk.start, chunk.stop)
-      bank.write_from(store, chunk.start, masks[rows], margins_mt[rows])
+      margins = _converted(margins_mt[rows], dtype)
+      bank.write_from(store, chunk.start, masks[rows], margins)
       bar(chunk.stop, m)
     held = np.bitwise_count(masks.bits).sum(dtype=np.int64)
     about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
@@ -289,6 +294,19 @@ def take_in(files: margin_files.Files) -> None:
     lacks=lacks,
     stored=lambda: store_layout.markers(imported_models.path(files.workdir)),
   )
+
+
+def _converted(margins_mt: np.ndarray, dtype: str) -> np.ndarray:
+  """Margins as a store holds them.
+
+  Raises:
+    UserError: if a finite one is too large for that.
+  """
+  with np.errstate(over="ignore"):
+    converted = np.asarray(margins_mt, dtype)
+  if not np.array_equal(np.isfinite(converted), np.isfinite(margins_mt)):
+    raise UserError("margins", f"has numbers that {dtype} cannot hold")
+  return converted
 
 
 def _stores(workdir: Workdir) -> list[epath.Path]:

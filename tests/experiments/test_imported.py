@@ -19,6 +19,8 @@ from experiments import (
   train_subsets,
 )
 from experiments.ops import bank
+from experiments.runtime import imported_models
+from experiments.runtime.workdir import Workdir
 from experiments.studies import efficiency, explain, removal_curves
 from jaxdm.datamodels.model import Datamodels
 
@@ -60,6 +62,33 @@ def images(tmp_path) -> dict[str, str]:
     arrays[f"{split}_images"], arrays[f"{split}_labels"] = some(count)
   np.savez(tmp_path / "images.npz", **arrays)
   return {"arrays": str(tmp_path / "images.npz")}
+
+
+@pytest.mark.parametrize(
+  ("given", "stored"),
+  [(">f4", "float32"), ("<f8", "float32"), (">f8", "float32"), (">f2", "float16")],
+)
+def test_margins_of_every_float_type_are_imported(
+  tmp_path, files, given, stored, capsys
+) -> None:
+  margins = np.load(files["margins"]).astype(np.float64) * (1 + 1e-12)
+  np.save(files["margins"], margins.astype(given))
+  folder = tmp_path / "run"
+  start(bank.PROGRAM, folder, toy=files, do="import")
+  said = "are imported as float32, which has fewer digits" in capsys.readouterr().out
+  assert said == given.endswith("8")
+  found = imported_models.collection(Workdir(str(folder))).store.read("margins", slice(M))
+  assert found.dtype == stored
+  np.testing.assert_array_equal(found, margins.astype(stored))
+
+
+def test_margins_that_no_store_holds_are_not_imported(tmp_path, files) -> None:
+  margins = np.load(files["margins"]).astype(np.float64)
+  margins[3, 2] = 1e39
+  np.save(files["margins"], margins)
+  with pytest.raises(SystemExit, match="--margins has numbers that float32 cannot hold"):
+    start(bank.PROGRAM, tmp_path / "run", toy=files, do="import")
+  assert not (tmp_path / "run" / "bank").exists()
 
 
 @pytest.fixture(params=["imported", "files"])
