@@ -152,7 +152,7 @@ class Program(NamedTuple):
     shared = (processes,) if self.hold in ("shared", "job") else ()
     has_settings = self.opener is not open_workdir
     help_page.print_and_exit(*shared, *self.flag_modules, has_settings=has_settings)
-    program.run(self._begin)
+    program.run(self._begin, listens=True)
 
   def _begin(self, argv: Sequence[str]) -> None:
     """Listens to signals, and tells the other processes of a job of an error."""

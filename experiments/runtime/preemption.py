@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+from typing import Any
 
 from jaxdm import progress
 
@@ -22,6 +23,32 @@ GRACE_SECONDS = 8.0
 _LAST_SECONDS = 1.5
 _shutdown = threading.Event()
 _last = threading.Event()
+# What was there before `listen_early`, by signal.
+_handlers: dict[signal.Signals, Any] = {}
+
+
+def listen_early() -> None:
+  """Ends the process at once on a signal, until `listen` or `stop_listening_early`.
+
+  For the seconds in which a program is imported and nothing has begun.
+  """
+  for number in SIGNALS:
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      _handlers[number] = signal.signal(number, _leave)
+
+
+def stop_listening_early() -> None:
+  """Undoes `listen_early`, for programs that never `listen`."""
+  for number, handler in _handlers.items():
+    signal.signal(number, handler)
+  _handlers.clear()
+
+
+def _leave(number: int, _: object) -> None:
+  """Ends the process, in which nothing has begun."""
+  text = f"{signal.Signals(number).name}: nothing had begun; the same command begins it\n"
+  os.write(sys.stderr.fileno(), text.encode())
+  os._exit(EXIT_CODE)
 
 
 def listen() -> None:

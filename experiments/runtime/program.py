@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.runtime import progress_bar
+from experiments.runtime import preemption, progress_bar
 from jaxdm.errors import UserError
 
 # Errors of a machine, not of the code: permissions, full or broken disks.
@@ -37,11 +37,17 @@ _NO_ROOM = {
 }
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
+def run(main: Callable[[list[str]], Any], *, listens: bool = False) -> None:
   """Parses the command line and runs `main` on what is left of it.
 
   Names that the terminal's encoding lacks are printed with escapes.
+
+  Args:
+    main: the program.
+    listens: whether it listens to signals (see `preemption.listen`).
   """
+  if not listens:
+    preemption.stop_listening_early()
   library = logging.getLogger("jaxdm")
   library.setLevel(logging.INFO)  # What was chosen, and the first claims, once.
   library.propagate = False
