@@ -38,6 +38,7 @@ from experiments.runtime import (
   launcher,
   margin_files,
   stages,
+  workdir_models,
 )
 from experiments.runtime.audit_files import TrainingPredictions
 from experiments.runtime.run import Run
@@ -48,9 +49,11 @@ from jaxdm.audits.audit import MEMORISED, SUSPICIOUS, Audit, audit
 from jaxdm.report import audit_pictures, tables
 from jaxdm.storage import atomic_io
 from jaxdm.storage import store as store_lib
+from jaxdm.training.base_trainer import TRAINING
 from jaxdm.training.collection import lacking
 
 STAGE = "audit"
+_STORE = f"subsets{TRAINING}"  # In the bank, of the predictions.
 _PRINTED = 10
 # Estimates of `Audit`, in the order of the table.
 _COLUMNS = ("label_quality", "consistency", "probability", "memorisation")
@@ -73,14 +76,18 @@ def predictions_of(run: Run) -> TrainingPredictions:
       f"={run.workdir.path} lacks predictions of its training examples; {how}, and "
       "trains its models on random subsets again for that",
     )
-  collection = run.subsets.first_collection()
-  training, rows = collection.training, np.arange(collection.models)
-  assert training is not None
-  if left := sum(map(len, lacking(collection))):
+  workdir_models.check_stores(run.workdir)
+  models, training = run.subsets.sizes()[_STORE], None
+  num_missing = models
+  if run.trainer.has_store(_STORE):
+    collection = run.subsets.first_collection()
+    training, num_missing = collection.training, sum(map(len, lacking(collection)))
+  if num_missing or training is None:
     raise WorkdirError(
       "workdir",
-      f"={run.workdir.path} lacks predictions of {left} of {len(rows)} models; {how}",
+      f"={run.workdir.path} lacks predictions of {num_missing} of {models} models; {how}",
     )
+  rows = np.arange(models)
   classes = None
   if "classes" in training.columns:
     classes = store_lib.MatrixView(training, "classes", rows)

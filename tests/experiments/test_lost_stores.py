@@ -44,7 +44,7 @@ def test_what_needs_a_store_names_the_program_that_makes_it(folder) -> None:
   before = contents(folder / "bank")
   with pytest.raises(SystemExit, match="no store held-out-20-2; run .*train_subsets"):
     start(fit_datamodels.PROGRAM, folder, toy={}, held_out_seeds="3")
-  with pytest.raises(SystemExit, match="no store subsets-training; run .*train_subsets"):
+  with pytest.raises(SystemExit, match="predictions of 24 of 24 models.*--audit"):
     start(audit.PROGRAM, folder, toy={}, audit="true")
   assert contents(folder / "bank") == before
 
