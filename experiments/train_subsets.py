@@ -53,14 +53,20 @@ def _report_repeated(collection: Collection) -> None:
     )
 
 
+def check_stores(subsets: SubsetModels) -> None:
+  """Opens the stores that exist; raises StoreError if one of them holds other models."""
+  if subsets.trainer.has_store(CHANGES):
+    _ = subsets.trainer.changes
+  subsets.existing_collections()
+
+
 def open_stores(subsets: SubsetModels) -> None:
   """Makes every store that does not exist, once those that exist are checked.
 
   Raises:
     StoreError: if one of those that exist holds other models; then none is made.
   """
-  if subsets.trainer.has_store(CHANGES):
-    _ = subsets.trainer.changes
+  check_stores(subsets)
   subsets.make_collections()
   _ = subsets.trainer.changes
 

@@ -10,8 +10,10 @@ What --do can be:
           against its seed, and every changed set and its labels against the model's id;
           exits with 1 if something is wrong
   repair  the same, and forgets what is damaged, so that train_subsets trains it again;
-          removes what killed processes were in the middle of writing
-  merge   takes over what another workdir of the same experiment has (--other)
+          removes what killed processes were in the middle of writing; where all stores
+          are lost, has train_subsets train all models again
+  merge   takes over what another workdir of the same experiment has (--other); nothing
+          is written if its models are others, and what is damaged there is left out
   export  masks.npy and margins.npy in the layout of the public CIFAR-10 bank (--other),
           and logits.npy if there are any
   import  the other way round: a store of --masks and --margins, which others left, in a
@@ -19,6 +21,9 @@ What --do can be:
 """
 
 import contextlib
+import dataclasses
+import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -42,11 +47,12 @@ from experiments.runtime import (
 )
 from experiments.runtime.run import Run
 from experiments.runtime.subset_models import SubsetModels
-from experiments.runtime.workdir import Workdir
+from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, maintenance, store_layout
+from jaxdm.storage.checksummed_json import StoreError
 from jaxdm.storage.store import Store
-from jaxdm.training.base_trainer import CHANGES, BaseTrainer
+from jaxdm.training.base_trainer import CHANGES, TRAINING, BaseTrainer
 from jaxdm.training.collection import Collection, missing
 
 
@@ -180,22 +186,84 @@ def forget_models(workdir: Workdir) -> None:
 
 
 def merge(run: Run, other: epath.Path) -> None:
-  """Copies the chunks that only the other workdir has, each checked."""
+  """Copies the chunks that only the other workdir has, each checked.
+
+  Raises:
+    UserError: if the other workdir holds other models; nothing is written then.
+  """
+  with _naming_other():
+    folders = _stores_to_merge(run, Workdir(os.fspath(other)))
   train_subsets.open_stores(run.subsets)
-  for folder in _stores(Workdir(str(other))):
-    own = run.workdir.bank / folder.name
-    if not own.exists():
-      raise UserError(
-        "other", f"={other} has {folder.name}, which this experiment has not"
-      )
-    num_copied, incomplete = maintenance.merge(own, folder)
+  for folder in folders:
+    num_copied, incomplete = maintenance.merge(run.workdir.bank / folder.name, folder)
     print(f"{folder.name}: {num_copied} chunks taken over")
     if incomplete:
-      print(f"{incomplete} chunks are not whole in {folder}; copy it again to have them")
+      print(
+        f"{incomplete} chunks are incomplete or damaged in {folder}; copy it again, or "
+        "repair it by --do=repair, to have them"
+      )
   train_subsets.begin(run)
   provenance.take_over(run.workdir.path, other)
-  left = train_subsets.lacking(run)
-  print(f"{left} models are missing" if left else "no model is missing")
+  num_missing = train_subsets.lacking(run)
+  print(f"{num_missing} models are missing" if num_missing else "no model is missing")
+
+
+def _stores_to_merge(run: Run, other: Workdir) -> list[epath.Path]:
+  """The other workdir's stores that hold something; raises UserError if one is another's.
+
+  Nothing is written.
+  """
+  folders = [path for path in _stores(other) if store_layout.markers(path)]
+  whole = [path for path in folders if (path / "manifest.json").exists()]
+  for path in folders:
+    if path not in whole:
+      print(f"{path} has no manifest.json, and is left out; copy it again")
+  try:
+    _check_names(run, other, [path.name for path in whole])
+    trainer = run.trainer.in_folder(other.bank)
+    train_subsets.check_stores(dataclasses.replace(run.subsets, trainer=trainer))
+    for path in whole:
+      if run.trainer.has_store(path.name):
+        maintenance.check_merge(run.workdir.bank / path.name, path)
+  except UserError:
+    # Names the settings as flags, where it knows them.
+    workdir_models.check(other, run.settings(*workdir_models.BINDING))
+    raise
+  return whole
+
+
+def _check_names(run: Run, other: Workdir, names: list[str]) -> None:
+  """Raises WorkdirError on names of stores that this experiment does not have."""
+  known = {CHANGES, *run.subsets.sizes()}
+  unknown = [n for n in names if n not in known and not run.trainer.has_store(n)]
+  if not unknown:
+    return
+  held_out = [re.fullmatch(r"held-out-(\d+)-(\d+)", name) for name in unknown]
+  repeats = [(int(match[1]), int(match[2])) for match in held_out if match]
+  given = []
+  if repeats:
+    first, most = max(repeats, key=lambda pair: pair[1])
+    given += [f"--held_out_from={first}", f"--held_out_seeds={most + 1}"]
+  if any(name.endswith(TRAINING) for name in unknown):
+    given.append("--audit")
+  how = f"; {' '.join(given)} adds them to this experiment" if given else ""
+  raise WorkdirError(
+    "workdir",
+    f"={other.path} has models in {', '.join(unknown)}, which this experiment has not"
+    + how,
+  )
+
+
+@contextlib.contextmanager
+def _naming_other() -> Iterator[None]:
+  """Names --other in errors on the workdir that it leads to."""
+  try:
+    yield
+  except StoreError as error:
+    raise UserError("other", f": {error}") from error
+  except UserError as error:
+    setting, text = error.args
+    raise UserError("other" if setting == "workdir" else setting, text) from error
 
 
 def export(run: Run, folder: epath.Path) -> None:

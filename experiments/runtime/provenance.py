@@ -125,11 +125,15 @@ def of_stage(folder: epath.Path, stage: str, depends_on: Mapping[str, Any]) -> P
 
 
 def take_over(folder: epath.Path, other: epath.Path) -> None:
-  """Copies the starts of another workdir, some of whose results have been taken over."""
+  """Copies the starts of another workdir, some of whose results have been taken over.
+
+  Warns:
+    UserWarning: of a file that is damaged, which is left out.
+  """
   (folder / _FOLDER).mkdir(exist_ok=True)
   for path in atomic_io.find(other / _FOLDER, "*.json"):
-    checksummed_json.read(path)
-    atomic_io.write_new(folder / _FOLDER / path.name, path.read_bytes())
+    if _read(path):
+      atomic_io.write_new(folder / _FOLDER / path.name, path.read_bytes())
 
 
 def distinct(values: Any) -> list[Any]:

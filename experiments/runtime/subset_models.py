@@ -112,14 +112,9 @@ class SubsetModels:
     return self.imported or self._open_existing(next(self._requests()))
 
   def make_collections(self) -> list[Collection]:
-    """The same as `collections`; stores that do not exist are made.
-
-    Raises:
-      StoreError: if one of those that exist holds other models; then none is made.
-    """
+    """The same as `collections`; stores that do not exist are made."""
     if self.imported:
       return [self.imported]
-    self.existing_collections()
     return [self._open(request) for request in self._requests()]
 
   def existing_collections(self) -> list[Collection]:

@@ -179,21 +179,15 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     other: of one with the same settings.
 
   Returns:
-    Chunks copied, and chunks left because the other store, which may have been copied
-    while it was written to, lacks a part of them.
+    Chunks copied, and chunks that are not whole in the other store, which may have been
+    copied while it was written to, or be damaged. These are not copied.
 
   Raises:
-    StoreError: if the stores differ in more than who made them, naming it, or what
-      would be copied is damaged.
+    StoreError: see `check_merge`.
   """
   mine, theirs = atomic_io.as_path(path), atomic_io.as_path(other)
-  manifests = [checksummed_json.read(root / "manifest.json") for root in (mine, theirs)]
-  for root, manifest in zip((mine, theirs), manifests, strict=True):
-    store_layout.check_format(root, manifest)
-    manifest.pop("made_by")
-  identity = store_layout.identity_digest(manifests[0])
-  if wrong := checksummed_json.differences(*manifests):
-    raise StoreError(None, f"{theirs} holds other models: {'; '.join(wrong)}")
+  check_merge(mine, theirs)
+  identity = store_layout.identity_digest(checksummed_json.read(mine / "manifest.json"))
   have = dict(
     store_layout.parse_marker(marker.name) for marker in store_layout.markers(mine)
   )
@@ -202,17 +196,14 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     chunk, rows = store_layout.parse_marker(marker.name)
     if have.get(chunk, 0) >= rows:
       continue
-    about = store_layout.read_marker(marker, identity)
-    if not all((theirs / file).exists() for file in about["files"]):
+    contents = _read_chunk(theirs, marker, identity)
+    if contents is None:
       incomplete += 1
       continue
-    contents = {file: (theirs / file).read_bytes() for file in about["files"]}
-    for file, digest in about["files"].items():
-      if checksummed_json.digest(contents[file]) != digest:
-        raise StoreError(None, f"{theirs / file} is damaged: its digest differs")
+    about, files = contents
     for old in store_layout.markers(mine, chunk):
       old.unlink(missing_ok=True)
-    for file, content in contents.items():
+    for file, content in files.items():
       store.write_file(mine / file, content)
     about[store_layout.IDENTITY] = identity
     checksummed_json.write(store_layout.marker_path(mine, chunk, rows), about)
@@ -225,6 +216,44 @@ def _read_marker(path: epath.Path, identity: str | None) -> dict[str, Any]:
   if identity is None:
     return checksummed_json.read(path)
   return store_layout.read_marker(path, identity)
+
+
+def check_merge(path: str | epath.PathLike, other: str | epath.PathLike) -> None:
+  """Raises StoreError if one store cannot take over the chunks of another one.
+
+  Args:
+    path: see `merge`.
+    other: see `merge`.
+
+  Raises:
+    StoreError: if the stores differ in more than who made them, naming it, or a manifest
+      is damaged, or a file in the place of a marker is none.
+  """
+  mine, theirs = atomic_io.as_path(path), atomic_io.as_path(other)
+  manifests = [checksummed_json.read(root / "manifest.json") for root in (mine, theirs)]
+  for root, manifest in zip((mine, theirs), manifests, strict=True):
+    store_layout.check_format(root, manifest)
+    manifest.pop("made_by")
+    for marker in store_layout.markers(root):
+      store_layout.parse_marker(marker.name)
+  if wrong := checksummed_json.differences(*manifests):
+    raise StoreError(None, f"{theirs} holds other models: {'; '.join(wrong)}")
+
+
+def _read_chunk(
+  root: epath.Path, marker: epath.Path, identity: str
+) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+  """What a chunk's marker says, and the chunk's files; None if they are not whole."""
+  try:
+    about = store_layout.read_marker(marker, identity)
+    files = {file: (root / file).read_bytes() for file in about["files"]}
+  except (StoreError, KeyError, OSError):
+    return None
+  wrong = any(
+    checksummed_json.digest(content) != about["files"][file]
+    for file, content in files.items()
+  )
+  return None if wrong else (about, files)
 
 
 def _compare(

@@ -5,10 +5,11 @@ own function can be another one.
 """
 
 import abc
+import copy
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from etils import epath
@@ -166,6 +167,13 @@ class BaseTrainer(abc.ABC):
       provenance=lambda: self.provenance,
     )
     return Collection(store, subsets, models, training)
+
+  def in_folder(self, folder: str | epath.PathLike) -> Self:
+    """The same trainer with the stores of another folder."""
+    other = copy.copy(self)
+    other.__dict__.pop("changes", None)
+    other._folder = atomic_io.as_path(folder)
+    return other
 
   def has_store(self, name: str) -> bool:
     """Whether the folder has a store of this name; opens and makes nothing."""
