@@ -95,9 +95,12 @@ def open_toy(folder: pathlib.Path) -> Run:
 
 
 def files(path: pathlib.Path) -> dict[str, bytes]:
-  """Every file below a folder, half-written ones left out."""
-  paths = [p for p in path.rglob("*") if p.is_file() and p.suffix != ".partial"]
-  return {str(p.relative_to(path)): p.read_bytes() for p in paths}
+  """Every file below a folder, but for half-written ones and locks."""
+  return {
+    str(p.relative_to(path)): p.read_bytes()
+    for p in path.rglob("*")
+    if p.is_file() and p.suffix != ".partial" and not p.name.startswith(".lock")
+  }
 
 
 def store_files(run: pathlib.Path) -> dict[str, bytes]:
