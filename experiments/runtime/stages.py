@@ -1,47 +1,37 @@
 """Records of the stages of an experiment, with which no stage is done twice."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from experiments.config import settings as settings_lib
-from experiments.runtime import processes, provenance
+from experiments.runtime import processes, provenance, records
 from experiments.runtime.workdir import Workdir, WorkdirError
-from jaxdm.storage import atomic_io, checksummed_json
+from jaxdm.storage import checksummed_json
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
 # Names the digests of what a stage leaves for others, in its summary.
 OUTPUTS = "outputs"
-# Names files that a stage has written beside those that `run` is told of, in its summary;
-# of all of them, in its record.
-FILES = "files"
-# Names the digests of these files in its record, by name; earlier versions wrote none.
-_DIGESTS = "digests"
-# Names the place of a record among all starts of stages in a workdir, which no clock
-# decides. Records of earlier versions have none, and come first, by their time.
-_NUMBER = "number"
-# Ends the names of files that no program reads.
-_UNREAD = ".columns.md"
-# What may be wrong with a file.
-_MISSING, _CHANGED = "is missing", "has changed since it was written"
-_FORMAT = 2
+# Names files that a stage has written beside those that `run` is told of, in its summary.
+FILES = records.FILES
 # Of a picture; too long for a line.
 _CAPTION = "caption"
 
 
 def stored_settings(workdir: Workdir) -> dict[str, dict[str, Any]]:
   """The settings of all stages begun in a workdir, by group; those of the last start."""
-  records = _records(workdir)
-  records.sort(key=lambda record: (record.get(_NUMBER, 0), record.get("asked", "")))
-  return {k: v for record in records for k, v in record["settings"].items()}
+  by_start = sorted(
+    records.read_all(workdir),
+    key=lambda record: (record.get(records.NUMBER, 0), record.get("asked", "")),
+  )
+  return {k: v for record in by_start for k, v in record["settings"].items()}
 
 
 def settings_of(workdir: Workdir, stage: str) -> dict[str, dict[str, Any]]:
   """The settings that a stage was begun with, by group; none if it was not."""
-  return dict(_record(workdir, stage).get("settings", {}))
+  return dict(records.read(workdir, stage).get("settings", {}))
 
 
 def summary_of(
@@ -59,10 +49,10 @@ def summary_of(
     WorkdirError: if it is not finished, or a file that it wrote is no longer there, or
       has changed since.
   """
-  record = _record(workdir, stage)
+  record = records.read(workdir, stage)
   if not record.get("complete") and not (partial and "summary" in record):
-    raise _lacks(workdir, f"a finished {stage}", launcher or stage)
-  _check_files(workdir, stage, record.get(FILES, ()), launcher)
+    raise records.missing_error(workdir, f"a finished {stage}", launcher or stage)
+  records.check_files(workdir, stage, record.get(records.FILES, ()), launcher)
   return record["summary"]
 
 
@@ -75,16 +65,15 @@ def check_table(path: epath.Path) -> None:
     path: of the table.
   """
   if (path.parent / "stages" / f"{path.stem}.json").exists():
-    _check_files(Workdir(os.fspath(path.parent)), path.stem, [path.name])
+    records.check_files(Workdir(os.fspath(path.parent)), path.stem, [path.name])
 
 
 def changed_files(workdir: Workdir) -> set[str]:
   """The names of all files that are there, and not as the stages have written them."""
   return {
     name
-    for record in _records(workdir)
-    for name, fault in _faults(workdir, record, record.get(_DIGESTS, ())).items()
-    if fault == _CHANGED
+    for record in records.read_all(workdir)
+    for name in records.changed_files(workdir, record)
   }
 
 
@@ -99,19 +88,19 @@ def outputs_of(workdir: Workdir, stage: str) -> dict[str, str]:
 
 def is_finished(workdir: Workdir, stage: str) -> bool:
   """Whether a stage has been done to its end, and its files are as it wrote them."""
-  record = _record(workdir, stage)
+  record = records.read(workdir, stage)
   is_done = bool(record.get("complete"))
-  return is_done and not _faults(workdir, record, record.get(FILES, ()))
+  return is_done and not records.faults_of(workdir, record, record.get(records.FILES, ()))
 
 
 def is_recorded(workdir: Workdir, stage: str) -> bool:
   """Whether a stage has been done to its end, whatever became of its files."""
-  return bool(_record(workdir, stage).get("complete"))
+  return bool(records.read(workdir, stage).get("complete"))
 
 
 def is_begun(workdir: Workdir, stage: str) -> bool:
   """Whether a stage has been started, whatever became of it."""
-  return bool(_record(workdir, stage))
+  return bool(records.read(workdir, stage))
 
 
 def check_inputs(
@@ -133,7 +122,7 @@ def check_inputs(
       read do not count.
   """
   summary_of(workdir, stage, partial=partial)
-  recorded = _record(workdir, stage)["inputs"]
+  recorded = records.read(workdir, stage)["inputs"]
   names = inputs.keys() if reads_all else recorded.keys() & inputs.keys()
   wrong = [name for name in sorted(names) if recorded.get(name) != inputs[name]]
   if wrong:
@@ -196,13 +185,14 @@ def run(
   Returns:
     The summary.
   """
-  before = _record(workdir, stage)
+  before = records.read(workdir, stage)
   depends_on = {"settings": dict(settings), "inputs": dict(inputs)}
   if before.get("complete"):
     workdir.check_bank_exists()
-    names = [*dict.fromkeys([*files, *before.get(FILES, ())])]
-    why = _changes(before, depends_on)
-    why += [f"{name} {fault}" for name, fault in _faults(workdir, before, names).items()]
+    names = [*dict.fromkeys([*files, *before.get(records.FILES, ())])]
+    faults = records.faults_of(workdir, before, names)
+    why = records.changes(before, depends_on)
+    why += [f"{name} {fault}" for name, fault in faults.items()]
     if not why and (text := lacks()):
       why = [text]
     if not why:
@@ -214,25 +204,25 @@ def run(
     prepare()
     return _follow(workdir, stage, depends_on, work, files)
   workdir.check_bank()
-  _check_no_folders(workdir, stage, [*files, *before.get(FILES, ())])
+  records.check_no_folders(workdir, stage, [*files, *before.get(records.FILES, ())])
   prepare()
-  path, paths = _file(workdir, stage), workdir.places.stored()
+  path, paths = records.path_of(workdir, stage), workdir.places.stored()
   stored_before = stored()
   record = _begin(workdir, stage, depends_on)
   try:
-    with provenance.Start(workdir.path, stage, _result(depends_on)):
+    with provenance.Start(workdir.path, stage, records.result_of(depends_on)):
       summary = work()
   except Exception:
     if stored() == stored_before:
-      _restore(path, before)
+      records.restore(path, before)
       workdir.places.restore(paths)
     raise
-  starts = provenance.of_stage(workdir.path, stage, _result(depends_on))
+  starts = provenance.of_stage(workdir.path, stage, records.result_of(depends_on))
   summary["seconds"] = starts.seconds
   complete = not summary.get(UNFINISHED)
-  names = [*files, *summary.pop(FILES, ())]
-  record |= {"complete": complete, "summary": summary, FILES: names}
-  record[_DIGESTS] = _digests(workdir, names)
+  names = [*files, *summary.pop(records.FILES, ())]
+  record |= {"complete": complete, "summary": summary, records.FILES: names}
+  record[records.DIGESTS] = records.digests(workdir, names)
   checksummed_json.write(path, record | starts._asdict())
   return _print_summary(stage, summary)
 
@@ -258,10 +248,11 @@ def begin(
 def _begin(workdir: Workdir, stage: str, depends_on: Mapping[str, Any]) -> dict[str, Any]:
   """Writes the record of a stage that starts; returns it."""
   workdir.places.save()
-  number = 1 + max((r.get(_NUMBER, 0) for r in _records(workdir)), default=0)
-  about = {"format": _FORMAT, "asked": provenance.now(), _NUMBER: number}
+  before = [record.get(records.NUMBER, 0) for record in records.read_all(workdir)]
+  number = 1 + max(before, default=0)
+  about = {"format": records.FORMAT, "asked": provenance.now(), records.NUMBER: number}
   record = about | dict(depends_on)
-  checksummed_json.write(_file(workdir, stage), {**record, "complete": False})
+  checksummed_json.write(records.path_of(workdir, stage), {**record, "complete": False})
   return record
 
 
@@ -273,13 +264,13 @@ def _follow(
   files: Sequence[str],
 ) -> dict[str, Any]:
   """Runs a stage whose record, and files, another process of the job writes."""
-  with provenance.Start(workdir.path, stage, _result(depends_on)):
+  with provenance.Start(workdir.path, stage, records.result_of(depends_on)):
     summary = work()
 
   def is_recorded() -> bool:
-    record = _record(workdir, stage)
-    is_current = record.get("complete") and not _changes(record, depends_on)
-    return bool(is_current) and not _faults(workdir, record, files)
+    record = records.read(workdir, stage)
+    is_current = record.get("complete") and not records.changes(record, depends_on)
+    return bool(is_current) and not records.faults_of(workdir, record, files)
 
   if not summary.get(UNFINISHED):
     processes.wait_until(is_recorded, f"the record of {stage}")
@@ -306,8 +297,8 @@ def say_written(workdir: Workdir, names: Sequence[str], *, to_report: bool) -> N
 def starts_by_stage(workdir: Workdir) -> dict[str, provenance.Provenance]:
   """What made the stages that were begun here, by name: all their starts so far."""
   starts = {}
-  for path in _files(workdir):
-    result = _result(_record(workdir, path.stem))
+  for path in records.paths(workdir):
+    result = records.result_of(records.read(workdir, path.stem))
     starts[path.stem] = provenance.of_stage(workdir.path, path.stem, result)
   return starts
 
@@ -319,149 +310,9 @@ def mixtures(workdir: Workdir) -> list[str]:
 
 def reopen(workdir: Workdir, stage: str) -> None:
   """Makes a stage one that is not finished, so that it looks for what is missing."""
-  record = _record(workdir, stage)
+  record = records.read(workdir, stage)
   if record:
-    checksummed_json.write(_file(workdir, stage), record | {"complete": False})
-
-
-def _files(workdir: Workdir) -> list[epath.Path]:
-  """The records of all stages that were begun."""
-  return atomic_io.find(workdir.stages, "*.json")
-
-
-def _records(workdir: Workdir) -> list[dict[str, Any]]:
-  """Those of all stages that were begun."""
-  return [_record(workdir, path.stem) for path in _files(workdir)]
-
-
-def _file(workdir: Workdir, stage: str) -> epath.Path:
-  """Where the record of a stage is."""
-  return workdir.stages / f"{stage}.json"
-
-
-def _record(workdir: Workdir, stage: str) -> dict[str, Any]:
-  """A stage's record, empty before it was begun."""
-  path = _file(workdir, stage)
-  # A link to nothing is a damaged record.
-  if not path.exists() and not os.path.islink(path):
-    return {}
-  record = checksummed_json.read(path)
-  if record.get("format") != _FORMAT:
-    raise WorkdirError(
-      "workdir",
-      f"={workdir.path} was begun by a version of jaxdm with other records "
-      "than this one reads; go on with that version, or name a new --workdir",
-    )
-  return record
-
-
-def _check_files(
-  workdir: Workdir, stage: str, names: Iterable[str], launcher: str = ""
-) -> None:
-  """Raises WorkdirError unless files of a stage are there, and as it wrote them."""
-  faults = _faults(workdir, _record(workdir, stage), names)
-  by_fault: dict[str, list[str]] = {}
-  for name, fault in faults.items():
-    by_fault.setdefault(fault, []).append(name)
-  if missing := by_fault.get(_MISSING):
-    raise _lacks(workdir, f"{', '.join(missing)} of {stage}", launcher or stage)
-  if changed := by_fault.get(_CHANGED):
-    raise WorkdirError(
-      "workdir",
-      f"={workdir.path} holds another {', '.join(changed)} than {stage} has written; run "
-      f"python -m experiments.{launcher or stage} --workdir={workdir.path}, which writes "
-      "it again, first",
-    )
-
-
-def _lacks(workdir: Workdir, what: str, launcher: str) -> WorkdirError:
-  """The error of what is not there, with what makes it."""
-  return WorkdirError(
-    "workdir",
-    f"={workdir.path} lacks {what}; "
-    f"run python -m experiments.{launcher} --workdir={workdir.path} first",
-  )
-
-
-def _check_no_folders(workdir: Workdir, stage: str, names: Iterable[str]) -> None:
-  """Raises WorkdirError if a folder is where a stage will write a file."""
-  for name in names:
-    path = workdir.path / name
-    if path.suffix and path.is_dir():
-      raise WorkdirError(
-        "workdir",
-        f"={workdir.path} holds a folder {name}, where {stage} writes a file; move it "
-        "elsewhere",
-      )
-
-
-def _faults(
-  workdir: Workdir, record: Mapping[str, Any], names: Iterable[str]
-) -> dict[str, str]:
-  """What is wrong with files of a stage, by name, of those that are at fault.
-
-  Files and folders are missing if they are empty, too. What has no digest, as in records
-  of earlier versions, counts as unchanged.
-  """
-  recorded: Mapping[str, str] = record.get(_DIGESTS, {})
-  faults: dict[str, str] = {}
-  for name in names:
-    if not _holds_something(workdir.path / name):
-      faults[name] = _MISSING
-    elif name in recorded and _digests(workdir, [name]).get(name) != recorded[name]:
-      faults[name] = _CHANGED
-  return faults
-
-
-def _digests(workdir: Workdir, names: Iterable[str]) -> dict[str, str]:
-  """Digests of those of a workdir's files that programs read; of no folders."""
-  paths = {name: workdir.path / name for name in names if not name.endswith(_UNREAD)}
-  return {
-    name: checksummed_json.file_digest(path)
-    for name, path in paths.items()
-    if path.exists() and not path.is_dir()
-  }
-
-
-def _holds_something(path: epath.Path) -> bool:
-  """Whether a file has a byte, or a folder a file."""
-  if path.is_dir():
-    return any(path.iterdir())
-  return path.exists() and path.stat().length > 0
-
-
-def _restore(path: epath.Path, record: Mapping[str, Any]) -> None:
-  """Makes a record what it was."""
-  if record:
-    checksummed_json.write(path, record)
-  else:
-    path.unlink(missing_ok=True)
-
-
-def _changes(record: Mapping[str, Any], depends_on: Mapping[str, Any]) -> list[str]:
-  """In which settings and inputs a stage differs from its record, a phrase each."""
-  stored, requested = record["settings"], depends_on["settings"]
-  differences = [
-    difference
-    for group, values in requested.items()
-    for difference in checksummed_json.differences(stored.get(group, {}), values)
-  ]
-  before, now = record["inputs"], depends_on["inputs"]
-  names = sorted(before.keys() | now.keys())
-  return differences + [
-    f"new {name}" for name in names if before.get(name) != now.get(name)
-  ]
-
-
-def _result(record: Mapping[str, Any]) -> dict[str, Any]:
-  """What tells a stage's result from others, to which further models may be added."""
-  settings = {
-    group: {k: v for k, v in values.items() if k not in settings_lib.GROWING}
-    for group, values in record["settings"].items()
-    if values  # Of no scores; earlier records lack the group.
-  }
-  settings.pop("audit", None)  # All of it may be added later.
-  return {"settings": settings, "inputs": record["inputs"]}
+    checksummed_json.write(records.path_of(workdir, stage), record | {"complete": False})
 
 
 def _print_summary(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
