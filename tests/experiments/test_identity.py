@@ -29,7 +29,14 @@ from experiments import (
 )
 from experiments.config import presets
 from experiments.config import settings as settings_lib
-from experiments.runtime import base_models, datamodels, relabel, stages, subset_models
+from experiments.runtime import (
+  base_models,
+  datamodels,
+  records,
+  relabel,
+  stages,
+  subset_models,
+)
 from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir, WorkdirError
 from experiments.runtime.workdir_models import BASE_MODELS
@@ -930,6 +937,6 @@ def test_stores_and_records_of_other_versions_are_refused_in_one_line(
   monkeypatch.setattr(store_layout, "FORMAT", 4)
   with pytest.raises(store.StoreError, match="store of format 3, .*use the version that"):
     opened.subsets.collections()
-  monkeypatch.setattr(stages, "_FORMAT", 3)
+  monkeypatch.setattr(records, "FORMAT", 3)
   with pytest.raises(WorkdirError, match="go on with that version, or name"):
     stages.summary_of(opened.workdir, train_subsets.STAGE)
