@@ -545,7 +545,7 @@ def toy_run(folder, of: Parts) -> Run:
   found = Workdir(str(folder))
   (folder / "stages").mkdir(parents=True, exist_ok=True)
   opened = make_run(found, experiment, images, of.speed)
-  made, row = opened.subsets.collections(), 0
+  made, row = opened.subsets.make_collections(), 0
   for collection in made:
     size = collection.store.rows_per_chunk
     for chunk in missing(collection.store, collection.models):
