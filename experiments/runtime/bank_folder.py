@@ -20,6 +20,16 @@ def stores(bank: epath.Path) -> list[epath.Path]:
   return [path for path in paths if _NAMES.fullmatch(path.name) and path.is_dir()]
 
 
+def has_store(bank: epath.Path) -> bool:
+  """Whether a store exists in a folder; folders with other names are not looked into.
+
+  Raises:
+    OSError: if that cannot be known.
+  """
+  paths = [path for path in atomic_io.find(bank, "*") if _NAMES.fullmatch(path.name)]
+  return any(atomic_io.exists(path / "manifest.json") for path in paths)
+
+
 def is_foreign(bank: epath.Path) -> bool:
   """Whether a folder holds something, and no store or beginning of one."""
   names = [path.name for path in atomic_io.find(bank, "*")]

@@ -23,7 +23,7 @@ from jaxdm.attribution.registry import from_full_data
 from jaxdm.brittleness.cases import right_targets, sample_targets
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
-from jaxdm.storage import array_folder
+from jaxdm.storage import array_folder, atomic_io
 from jaxdm.storage.checksummed_json import DamageError
 
 _LOGITS = "logits"
@@ -131,7 +131,7 @@ def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
   """
   if _old_file(run.workdir).exists():
     yield _OLD_FILE, "it is of an earlier version"
-  elif complete or (_folder(run.workdir) / array_folder.RECORD).exists():
+  elif complete or atomic_io.exists(_folder(run.workdir) / array_folder.RECORD):
     for file, why in array_folder.damage(_folder(run.workdir), identity_of(run)):
       yield f"{BASE_MODELS}/{file}", why
 

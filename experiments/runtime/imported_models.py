@@ -18,7 +18,7 @@ from experiments.runtime import bank_folder, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.storage import bank
+from jaxdm.storage import atomic_io, bank
 from jaxdm.training.collection import Collection, Subsets, missing
 
 STAGE = "import"
@@ -120,7 +120,7 @@ def collection(workdir: Workdir) -> Collection:
 def check_store(workdir: Workdir) -> None:
   """Raises WorkdirError if the store of the imported models does not exist."""
   workdir.check_bank_exists()
-  if not (path(workdir) / "manifest.json").exists():
+  if not atomic_io.exists(path(workdir) / "manifest.json"):
     raise WorkdirError(
       "workdir",
       f"={workdir.path} has no imported models in {path(workdir)}; {RESTORE} brings them "

@@ -51,7 +51,7 @@ class Places:
     for name, path in self._all().items():
       if name not in names or name in self._given or atomic_io.is_remote(path):
         continue
-      if not os.path.exists(path):
+      if not atomic_io.exists(atomic_io.as_path(path)):
         raise UserError(
           name,
           f"={path}, which an earlier command named, is not there; give "
@@ -87,7 +87,7 @@ class Places:
 
   def stored(self) -> dict[str, str]:
     """The paths that earlier runs were given."""
-    paths = checksummed_json.read(self._file) if self._file.exists() else {}
+    paths = checksummed_json.read(self._file) if atomic_io.exists(self._file) else {}
     return {
       name: path if atomic_io.is_remote(path) else os.path.join(self._folder, path)
       for name, path in paths.items()

@@ -44,7 +44,7 @@ def read(workdir: Workdir, stage: str) -> dict[str, Any]:
   """A stage's record, empty before it was begun."""
   path = path_of(workdir, stage)
   # A link to nothing is a damaged record.
-  if not path.exists() and not os.path.islink(path):
+  if not atomic_io.exists(path) and not os.path.islink(path):
     return {}
   record = checksummed_json.read(path)
   if record.get("format") != FORMAT:
@@ -126,7 +126,7 @@ def digests(workdir: Workdir, names: Iterable[str]) -> dict[str, str]:
   return {
     name: checksummed_json.file_digest(path)
     for name, path in paths.items()
-    if path.exists() and not path.is_dir()
+    if atomic_io.exists(path) and not path.is_dir()
   }
 
 
@@ -134,7 +134,7 @@ def _holds_something(path: epath.Path) -> bool:
   """Whether a file has a byte, or a folder a file."""
   if path.is_dir():
     return any(path.iterdir())
-  return path.exists() and path.stat().length > 0
+  return atomic_io.exists(path) and path.stat().length > 0
 
 
 def restore(path: epath.Path, record: Mapping[str, Any]) -> None:

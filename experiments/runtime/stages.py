@@ -8,7 +8,7 @@ from etils import epath
 
 from experiments.runtime import processes, provenance, records
 from experiments.runtime.workdir import Workdir, WorkdirError
-from jaxdm.storage import checksummed_json
+from jaxdm.storage import atomic_io, checksummed_json
 
 # Names the number of a stage's parts that are still to be done, in its summary.
 UNFINISHED = "unfinished"
@@ -64,7 +64,7 @@ def check_table(path: epath.Path) -> None:
   Args:
     path: of the table.
   """
-  if (path.parent / "stages" / f"{path.stem}.json").exists():
+  if atomic_io.exists(path.parent / "stages" / f"{path.stem}.json"):
     records.check_files(Workdir(os.fspath(path.parent)), path.stem, [path.name])
 
 

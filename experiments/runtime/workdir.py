@@ -59,8 +59,8 @@ class Workdir:
     self.bank = atomic_io.as_path(
       self.places.find(bank_dir=bank_dir)["bank_dir"] or stored
     )
-    if os.fspath(self.bank) != stored and atomic_io.find(
-      atomic_io.as_path(stored), "*/manifest.json"
+    if os.fspath(self.bank) != stored and bank_folder.has_store(
+      atomic_io.as_path(stored)
     ):
       raise WorkdirError(
         "bank_dir", f": the stores of --workdir={path} are in {stored}, not in {bank_dir}"
@@ -81,7 +81,11 @@ class Workdir:
 
   def _check_bank_is_not_foreign(self) -> None:
     """Raises WorkdirError if the folder of the stores holds only other things."""
-    if bank_folder.is_foreign(self.bank):
+    try:
+      is_foreign = bank_folder.is_foreign(self.bank)
+    except OSError as error:
+      raise self.bank_error(f"cannot be read: {error}") from error
+    if is_foreign:
       raise self.bank_error(
         "is not empty and holds no store of models; name a new folder by --bank_dir"
       )
@@ -95,7 +99,7 @@ class Workdir:
     has_stages = bool(atomic_io.find(self.stages, "*.json"))
     if self._is_bank_inside() or not has_stages or atomic_io.is_remote(self.bank):
       return
-    if not self.bank.exists():
+    if not atomic_io.exists(self.bank):
       raise self.bank_error(
         f"is not there, and the stores of {self.path} were; {self.how_to_find_bank()}; "
         "or, if they are lost, make it an empty folder and give the same command again"

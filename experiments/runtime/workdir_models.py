@@ -25,7 +25,7 @@ BINDING = ("data", "collect", "retrain", "network", "train", "start")
 
 def exist(workdir: Workdir) -> bool:
   """Whether a workdir holds a model that was trained for it."""
-  if (workdir.path / BASE_MODELS / array_folder.RECORD).exists():
+  if atomic_io.exists(workdir.path / BASE_MODELS / array_folder.RECORD):
     return True
   return any(store_layout.markers(path) for path in _own_stores(workdir))
 
@@ -38,7 +38,8 @@ def stored(workdir: Workdir) -> frozenset[str]:
     for marker in store_layout.markers(path)
   }
   record = workdir.path / BASE_MODELS / array_folder.RECORD
-  on_all = {checksummed_json.file_digest(record)} if record.exists() else set()
+  has_record = atomic_io.exists(record)
+  on_all = {checksummed_json.file_digest(record)} if has_record else set()
   return frozenset(markers | on_all)
 
 
@@ -68,8 +69,8 @@ def check_stores(workdir: Workdir) -> None:
 
 def are_lost(workdir: Workdir) -> bool:
   """Whether all models are recorded as stored, and no store exists."""
-  stores = atomic_io.find(workdir.bank, "*/manifest.json")
-  return stages.is_recorded(workdir, "train_subsets") and not stores
+  is_recorded = stages.is_recorded(workdir, "train_subsets")
+  return is_recorded and not bank_folder.has_store(workdir.bank)
 
 
 def _own_stores(workdir: Workdir) -> list[epath.Path]:

@@ -107,13 +107,13 @@ def exists(folder: str | epath.PathLike, identity: Mapping[str, Any]) -> bool:
     StoreError: if the record is damaged.
   """
   root = atomic_io.as_path(folder)
-  if not (root / RECORD).exists():
+  if not atomic_io.exists(root / RECORD):
     return False
   try:
     arrays = ArrayFolder(root, identity)
   except OtherArraysError:
     return False
-  return all((root / f"{name}.npy").exists() for name in arrays)
+  return all(atomic_io.exists(root / f"{name}.npy") for name in arrays)
 
 
 class ArrayFolder(Mapping[str, np.ndarray]):
@@ -134,7 +134,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
       OtherArraysError: if it names another identity.
     """
     self._folder = atomic_io.as_path(folder)
-    if not (self._folder / RECORD).exists():
+    if not atomic_io.exists(self._folder / RECORD):
       raise DamageError(self._folder / RECORD, "is missing: no array is finished")
     record = checksummed_json.read(self._folder / RECORD)
     self._arrays: dict[str, dict[str, Any]] = record["arrays"]
@@ -150,6 +150,7 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     Raises:
       KeyError: if there is none of that name.
       DamageError: if its file is missing or not what was written.
+      UnreadableError: if it cannot be read, as all methods that read.
     """
     array, path = self._open(name), self._folder / f"{name}.npy"
     self._check_digest(name, checksummed_json.file_digest_once(path))
@@ -159,10 +160,14 @@ class ArrayFolder(Mapping[str, np.ndarray]):
     """One array, if its file has the type, shape and size of the record."""
     expected, path = self._arrays[name], self._folder / f"{name}.npy"
     try:
-      array = np.load(os.fspath(path), mmap_mode="r")
+      with checksummed_json.reading(path):
+        array = np.load(os.fspath(path), mmap_mode="r")
+        size = os.path.getsize(path)
+    except StoreError:
+      raise
     except Exception as error:  # NumPy raises many kinds on a damaged header.
       raise DamageError(path, f"is damaged: {error}") from error
-    actual = {**_header(array), "bytes": os.path.getsize(path)}
+    actual = {**_header(array), "bytes": size}
     expected = {key: expected[key] for key in ("dtype", "shape")}
     expected["bytes"] = array.offset + array.nbytes
     if wrong := checksummed_json.differences(expected, actual):
@@ -207,14 +212,17 @@ def damage(
 
   Yields:
     File name and fault of each file that is not what was written.
+
+  Raises:
+    UnreadableError: if a file cannot be read, which says nothing of what is in it.
   """
   try:
     arrays = ArrayFolder(folder, identity)
-  except StoreError as error:
+  except (DamageError, OtherArraysError) as error:
     yield RECORD, str(error)
     return
   for name in arrays:
     try:
       arrays.read_verified(name)
-    except StoreError as error:
+    except DamageError as error:
       yield f"{name}.npy", str(error)

@@ -3,12 +3,12 @@
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import functools
 import hashlib
 import io
 import json
 import os
-import pathlib
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -146,11 +146,42 @@ def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
 
   Only `pattern` may hold wildcards: brackets, stars and question marks in the folder's
   own path stand for themselves.
+
+  Raises:
+    OSError: if a folder cannot be listed. One that is not there holds nothing.
   """
   if is_remote(folder):
     return sorted(folder.glob(pattern))
-  paths = pathlib.Path(os.fspath(folder)).glob(pattern)
+  paths = [os.fspath(folder)]
+  for part in pattern.split("/"):
+    paths = [child for path in paths for child in _children(path, part)]
   return sorted(epath.Path(path) for path in paths)
+
+
+def _children(folder: str, pattern: str) -> list[str]:
+  """Paths in a folder whose names match a pattern."""
+  try:
+    names = os.listdir(folder)
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+  return [
+    os.path.join(folder, name) for name in names if fnmatch.fnmatchcase(name, pattern)
+  ]
+
+
+def exists(path: epath.Path) -> bool:
+  """Whether there is a file or folder.
+
+  Raises:
+    OSError: if that cannot be known, where `path.exists()` would return False.
+  """
+  if is_remote(path):
+    return path.exists()
+  try:
+    os.stat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  return True
 
 
 def as_path(path: str | epath.PathLike) -> epath.Path:

@@ -82,13 +82,13 @@ class Cache:
     atomic_io.make_folder(self._folder)
     requested, mine = json.loads(json.dumps(settings)), identity.made_by()
     manifest, self._settings = self._folder / MANIFEST, requested
-    if not manifest.exists():
+    if not atomic_io.exists(manifest):
       self._check_orphans()
       checksummed_json.write(manifest, {"settings": requested, "made_by": mine}, new=True)
     try:
       content = checksummed_json.read(manifest)
       settings, maker = content["settings"], content["made_by"]
-    except (checksummed_json.StoreError, KeyError) as error:
+    except (checksummed_json.DamageError, KeyError) as error:
       raise UserError(
         None, f"{self._folder} cannot be continued: {error}; remove it"
       ) from error
@@ -122,7 +122,7 @@ class Cache:
     if self._folder is None:
       return make()
     path = self._path(name)
-    if not path.exists():
+    if not atomic_io.exists(path):
       arrays = make()
       arrays = {**arrays, _IDENTITY: np.array(self._identity(name))}
       with atomic_io.writing(path) as file:

@@ -56,18 +56,19 @@ def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
   Raises:
     FileNotFoundError: if there is none.
     UserError: if it is something else, or damaged.
+    OSError: if it cannot be read.
   """
   place = _place(path)
-  if not place.exists():
+  if not atomic_io.exists(place):
     raise FileNotFoundError(f"no checkpoint at {path}")
   try:
     with _checkpointer() as checkpointer:
       meta = dict(checkpointer.metadata(place).item_metadata)
       template = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in meta.items()}
       tree = checkpointer.restore(place, template)
-  except PermissionError:
-    raise
   except Exception as error:  # Orbax and TensorStore raise many kinds.
+    if found := tensorstore_errors.unreadable(error, path):
+      raise found from error
     why = "it is damaged" if _is_checkpoint(place) else "it is no checkpoint"
     raise UserError(None, f"{path} cannot be read: {why}; save it again") from error
   return {name: np.asarray(value) for name, value in tree.items()}
@@ -236,9 +237,12 @@ class Checkpoints:
     Args:
       name: of the computation; another one's state is not read.
       like: the state at step 0, a pytree of arrays.
+
+    Raises:
+      OSError: if there is a state that cannot be read; a damaged one is begun anew.
     """
     path = self._folder / name
-    if not path.exists():
+    if not atomic_io.exists(path):
       return 0, like
     try:
       arrays = load(path)
@@ -249,6 +253,8 @@ class Checkpoints:
         for i, leaf in enumerate(leaves)
       ]
     except Exception as error:  # Orbax raises many kinds.
+      if found := tensorstore_errors.unreadable(error, path):
+        raise found from error  # It may be undamaged, and must not be replaced.
       warnings.warn(f"{path} cannot be read, and is begun anew: {error}", stacklevel=2)
       return 0, like
     return step, jax.tree.unflatten(treedef, leaves)

@@ -1,10 +1,11 @@
 """JSON files that carry a digest of their own content, so that no byte changes unseen."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -42,15 +43,46 @@ class DamageError(StoreError):
     return type(self), (self.path, self._fault)
 
 
+class UnreadableError(StoreError):
+  """A file that may be undamaged, and cannot be read now: it must not be replaced."""
+
+  def __init__(self, path: str | epath.PathLike, error: object):
+    """Takes the file's path and why it cannot be read."""
+    super().__init__(None, f"{os.fspath(path)} cannot be read: {error}")
+    self._path, self._error = path, error
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    """Copies and pickles are made of both parts."""
+    return type(self), (self._path, self._error)
+
+
+@contextlib.contextmanager
+def reading(path: str | epath.PathLike) -> Iterator[None]:
+  """Tells a file that is missing from one that cannot be read.
+
+  Raises:
+    DamageError: if there is no file.
+    UnreadableError: on other errors of the system, as of permissions or of a disk.
+  """
+  try:
+    yield
+  except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+    raise DamageError(path, "is missing") from error
+  except OSError as error:
+    if error.errno is None:  # Not of the system, but of a library.
+      raise
+    raise UnreadableError(path, error) from error
+
+
 def digest(content: bytes) -> str:
   """128 bits of a file's content, in hex."""
   return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def file_digest(path: epath.Path) -> str:
-  """`digest` of a file, which is read in parts."""
+  """`digest` of a file, which is read in parts; raises as `reading`."""
   hasher = hashlib.blake2b(digest_size=16)
-  with path.open("rb") as file:
+  with reading(path), path.open("rb") as file:
     while content := file.read(_PART_BYTES):
       hasher.update(content)
   return hasher.hexdigest()
@@ -59,11 +91,13 @@ def file_digest(path: epath.Path) -> str:
 def file_digest_once(path: epath.Path) -> str:
   """`file_digest`, once in a process for as long as the file is not written to.
 
-  In a bucket, where no inode tells one file from another, it is read each time.
+  In a bucket, where no inode tells one file from another, it is read each time. Raises
+  as `reading`.
   """
   if atomic_io.is_remote(path):
     return file_digest(path)
-  about = os.stat(path)
+  with reading(path):
+    about = os.stat(path)
   key = os.fspath(path), about.st_size, about.st_mtime_ns, about.st_ino
   return _digest_once(*key)
 
@@ -95,7 +129,7 @@ def read(path: epath.Path) -> dict[str, Any]:
 
   Raises:
     DamageError: if any byte has changed, or there is no file.
-    StoreError: if the file cannot be read.
+    UnreadableError: if the file cannot be read.
   """
   text = _read_text(path)
   try:
@@ -112,7 +146,7 @@ def read_without_digest(path: epath.Path) -> Any:
 
   Raises:
     DamageError: if it is no JSON, or there is no file.
-    StoreError: if the file cannot be read.
+    UnreadableError: if the file cannot be read.
   """
   try:
     return json.loads(_read_text(path))
@@ -125,13 +159,10 @@ def read_without_digest(path: epath.Path) -> Any:
 def _read_text(path: epath.Path) -> str:
   """A file's text; see `read`."""
   try:
-    return path.read_text()
-  except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-    raise DamageError(path, "is missing") from error
+    with reading(path):
+      return path.read_text()
   except UnicodeDecodeError as error:
     raise DamageError(path, f"is damaged: {error}") from error
-  except OSError as error:
-    raise StoreError(None, f"{path} cannot be read: {error}") from error
 
 
 def _digest_of(value: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class ChunkCheck:
     Raises:
       DamageError: if a file is missing, or not the one that its marker describes.
       StoreError: if a row is in no complete chunk.
-      OSError: if a file cannot be read.
+      UnreadableError: if a file cannot be read.
     """
     needed = {
       chunk: count
@@ -89,7 +89,7 @@ def _compare_file(path: epath.Path, digest: str) -> None:
   """Raises DamageError unless a file has a digest; it is hashed once in a process."""
   try:
     actual = checksummed_json.file_digest_once(path)
-  except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+  except DamageError as error:
     raise DamageError(path, "is damaged: it is missing") from error
   if actual != digest:
     raise DamageError(

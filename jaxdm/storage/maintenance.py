@@ -3,6 +3,7 @@
 All of it works on the folder alone, without the settings that it was made with.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from jaxdm.storage import (
   store_layout,
   zarr_arrays,
 )
-from jaxdm.storage.checksummed_json import StoreError
+from jaxdm.storage.checksummed_json import DamageError, StoreError
 
 # As `atomic_io.writing` names incomplete files.
 _PARTIAL = re.compile(r".+\.[0-9a-f]{12}\.partial", re.S)
@@ -42,12 +43,16 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
   """Compares every byte of a store with the digests that were written with it.
 
   Needs nothing but the folder. Chunks without a marker are left out.
+
+  Raises:
+    UnreadableError: if a file cannot be read, which says nothing of what is in it.
+    OSError: if a folder cannot be listed.
   """
   root = atomic_io.as_path(path)
   try:
     manifest = checksummed_json.read(root / "manifest.json")
     metadata, identity = manifest["metadata"], store_layout.identity_digest(manifest)
-  except (StoreError, KeyError) as error:
+  except (DamageError, KeyError) as error:
     yield Damage(None, "manifest.json", str(error))
     metadata, identity = {}, None
   for name, digest in metadata.items():
@@ -56,7 +61,7 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
     chunk, _ = store_layout.parse_marker(marker.name)
     try:
       files = _read_marker(marker, identity)["files"]
-    except (StoreError, KeyError) as error:
+    except (DamageError, KeyError) as error:
       yield Damage(chunk, f"done/{marker.name}", str(error))
       continue
     for file, digest in files.items():
@@ -132,9 +137,10 @@ def sweep(path: str | epath.PathLike) -> None:
   if atomic_io.is_remote(root):
     return  # There is nothing half-written in a bucket.
   for places in ("*", "*/*", "*/c/*/*"):
-    for path in atomic_io.find(root, f"{places}.partial"):
-      if _PARTIAL.fullmatch(path.name):  # Other programs have such names, too.
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(PermissionError):  # In folders of others.
+      for path in atomic_io.find(root, f"{places}.partial"):
+        if _PARTIAL.fullmatch(path.name):  # Other programs have such names, too.
+          path.unlink(missing_ok=True)
 
 
 def remove_empty(path: str | epath.PathLike) -> bool:
@@ -261,7 +267,7 @@ def _compare(
 ) -> Iterator[Damage]:
   """One file against its digest."""
   try:
-    if checksummed_json.digest((root / file).read_bytes()) != digest:
+    if checksummed_json.file_digest(root / file) != digest:
       yield Damage(chunk, file, "its digest is not the one that was written down")
-  except OSError as error:
-    yield Damage(chunk, file, f"it cannot be read: {error}")
+  except DamageError:
+    yield Damage(chunk, file, "it is missing")

@@ -84,7 +84,7 @@ class Store:
       **json.loads(json.dumps(settings)),
     }
     manifest = self.path / "manifest.json"
-    if not manifest.exists():
+    if not atomic_io.exists(manifest):
       self._begin(manifest, requested, rows_per_chunk)
     stored = checksummed_json.read(manifest)
     store_layout.check_format(self.path, stored)
@@ -195,7 +195,8 @@ class Store:
     Raises:
       DamageError: if what is read is damaged, or not what its marker says.
       StoreError: if the store lacks a row.
-      OSError: if it cannot be read.
+      UnreadableError: if a file cannot be read.
+      OSError: if TensorStore cannot read it.
     """
     self._check.check(name, rows)
     try:
@@ -249,11 +250,12 @@ class Store:
   def _check_manifest(self) -> None:
     """Raises StoreError if the folder is no longer the store that was opened."""
     manifest = self.path / "manifest.json"
-    if manifest.exists():
+    is_there = atomic_io.exists(manifest)
+    if is_there:
       stored = checksummed_json.read(manifest)
       if store_layout.identity_digest(stored) == self._identity:
         return
-    state = "has other settings" if manifest.exists() else "is removed"
+    state = "has other settings" if is_there else "is removed"
     raise StoreError(
       None,
       f"{self.path} {state} since this process opened it; does another experiment write "

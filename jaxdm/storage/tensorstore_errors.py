@@ -34,9 +34,19 @@ def system_error(error: BaseException, path: str | epath.PathLike) -> OSError | 
   return OSError(number, os.strerror(number), os.fspath(path))
 
 
+def unreadable(error: BaseException, path: str | epath.PathLike) -> OSError | None:
+  """The system's error if something may be undamaged and cannot be read now; else None.
+
+  Args:
+    error: of TensorStore, Orbax or the system.
+    path: what was read.
+  """
+  found = error if isinstance(error, OSError) else system_error(error, path)
+  return found if found and found.errno not in _DAMAGE | {None} else None
+
+
 def of_reading(error: ValueError, path: epath.Path) -> OSError | DamageError:
   """What to raise where TensorStore could not open or read an array."""
-  found = system_error(error, path)
-  if found is not None and found.errno not in _DAMAGE:
+  if found := unreadable(error, path):
     return found
   return DamageError(path, f"is damaged: {reason(error)}")

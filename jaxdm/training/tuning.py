@@ -244,9 +244,9 @@ def _read(path: epath.Path) -> Choice | None:
   """A choice that was written; None if there is none, or no whole one."""
   try:
     return Choice(**checksummed_json.read(path)) if path.exists() else None
-  except OSError:
+  except (OSError, checksummed_json.UnreadableError):
     return None
-  except (checksummed_json.StoreError, TypeError):
+  except (checksummed_json.DamageError, TypeError):
     with contextlib.suppress(OSError):  # In a folder that cannot be written, or a folder.
       path.unlink(missing_ok=True)
     return None

@@ -1,12 +1,15 @@
 """Folders that a user names or links may hold other things, which all stay."""
 
+import errno
 import os
 import pathlib
 
 import numpy as np
 import pytest
 from support import programs
+from support.unreadable import make_unreadable
 
+from experiments.ops import bank as bank_launcher
 from experiments.runtime import stages, unfinished, workdir_models
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
@@ -167,3 +170,61 @@ def test_a_checkpoint_with_other_files_is_not_overwritten(tmp_path) -> None:
     checkpoint.save(tmp_path / "fit", {"x": np.ones(3)}, overwrite=True)
   assert (tmp_path / "fit" / "notes" / "thesis").exists()
   assert (checkpoint.load(tmp_path / "fit")["x"] == 0).all()
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "masks/c/0/0", "done"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_repair_stops_at_what_cannot_be_read(
+  tmp_path, monkeypatch, file, number
+) -> None:
+  workdir = begin(tmp_path / "run")
+  store = bank.open_store(
+    workdir.bank / "imported", num_targets=3, num_train=9, settings={}
+  )
+  for chunk in range(2):
+    bank.write(store, chunk, np.eye(4, 9, dtype=bool), np.ones((4, 3), np.float32))
+  (tmp_path / "run/bank/imported/masks/c/1/0").write_text("damaged")
+  before = programs.contents(tmp_path)
+  source = bank_launcher.ImportedWorkdir(workdir)
+  with monkeypatch.context() as patch:
+    make_unreadable(patch, tmp_path / "run/bank/imported" / file, number)
+    with pytest.raises((UserError, OSError), match=os.strerror(number)):
+      bank_launcher.check(source, repair=True)
+  assert programs.contents(tmp_path) == before
+  bank_launcher.check(source, repair=True)
+  gone = before.keys() - programs.contents(tmp_path).keys()
+  assert {pathlib.PurePath(name).name for name in gone} == {"0", "00000000000001-4.json"}
+
+
+def test_a_bank_that_cannot_be_listed_is_not_empty(tmp_path, monkeypatch) -> None:
+  begin(tmp_path / "run")
+  make_unreadable(monkeypatch, tmp_path / "run" / "bank", errno.EACCES)
+  with pytest.raises(WorkdirError, match="bank cannot be read: .*Permission denied"):
+    Workdir(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_stores_that_cannot_be_looked_at_are_not_lost(tmp_path, is_linked) -> None:
+  """A link to itself is an error of the system to all users, also to root."""
+  workdir = begin(tmp_path / "run")
+  with workdir.lock():
+    stages.run(workdir, "train_subsets", {}, dict)
+  (workdir.bank / "subsets").mkdir(parents=True)
+  if is_linked:
+    os.symlink("manifest.json", workdir.bank / "subsets" / "manifest.json")
+    with pytest.raises(OSError, match=os.strerror(errno.ELOOP)):
+      workdir_models.are_lost(workdir)
+  else:
+    assert workdir_models.are_lost(workdir)
+
+
+def test_a_folder_of_others_that_cannot_be_listed_hides_no_store(
+  tmp_path, monkeypatch
+) -> None:
+  workdir = begin(tmp_path / "run")
+  with workdir.lock():
+    stages.run(workdir, "train_subsets", {}, dict)
+  make_store(tmp_path / "run" / "bank" / "subsets")
+  write(tmp_path / "run" / "bank" / "lost+found" / "note")
+  make_unreadable(monkeypatch, tmp_path / "run" / "bank" / "lost+found", errno.EACCES)
+  assert not workdir_models.are_lost(workdir)

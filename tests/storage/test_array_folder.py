@@ -43,7 +43,7 @@ def test_an_array_is_opened_when_it_is_asked_for(folder) -> None:
   (folder / "b.npy").unlink()
   found = array_folder.ArrayFolder(folder, IDENTITY)
   np.testing.assert_array_equal(found["a"], ARRAYS["a"])
-  with pytest.raises(checksummed_json.StoreError, match="b.npy is damaged"):
+  with pytest.raises(checksummed_json.StoreError, match="b.npy is missing"):
     found["b"]
   assert not array_folder.exists(folder, IDENTITY)
 
