@@ -10,8 +10,10 @@ from jaxdm.storage import atomic_io, store_layout
 IMPORTED = "imported"
 # Of all stores that programs make.
 _NAMES = re.compile(rf"subsets(-training)?|held-out-\d+-\d+|changes|{IMPORTED}")
-# Nobody has put these into a folder: disks have them, and other processes.
-_UNINTENDED = re.compile(r"lost\+found|\.DS_Store|\.[0-9a-f]{12}\.trial")
+# Nobody has put these into a folder: disks have them, and experiments (`Workdir.lock`).
+_UNINTENDED = re.compile(
+  r"lost\+found|\.DS_Store|\.[0-9a-f]{12}\.trial|\.lock(-\d+-of-\d+)?"
+)
 
 
 def stores(bank: epath.Path) -> list[epath.Path]:

@@ -76,7 +76,8 @@ def test_empty_stores_go_and_what_lies_beside_them_stays(tmp_path, name) -> None
   write(mine / ".git" / "HEAD")
   write(mine / "photos" / "manifest.json")
   begin(tmp_path / "run", bank_dir=str(mine))
-  assert sorted(os.listdir(mine)) == [".git", "another", "imported", "photos", "thesis"]
+  names = sorted(name for name in os.listdir(mine) if name != ".lock")
+  assert names == [".git", "another", "imported", "photos", "thesis"]
   assert (mine / "thesis" / "c1.tex").read_text() == "precious"
 
 
@@ -94,6 +95,15 @@ def test_stores_on_another_disk_end_no_run(tmp_path) -> None:
 def test_a_new_disk_is_a_place_for_stores(tmp_path, name) -> None:
   (tmp_path / "disk" / name).mkdir(parents=True)
   begin(tmp_path / "run", bank_dir=str(tmp_path / "disk"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_that_stored_nothing_can_be_started_again(tmp_path, count) -> None:
+  """Its locks are all that it has left in the folder of stores."""
+  for _ in range(2):
+    workdir = Workdir(str(tmp_path / "run"), bank_dir=str(tmp_path / "disk"))
+    with workdir.lock(0, count):
+      assert sorted(os.listdir(tmp_path / "disk"))[0] == ".lock"
 
 
 STATE = "0123456789abcdef" * 2
