@@ -135,6 +135,12 @@ def _rename_new(source: epath.Path, path: epath.Path) -> None:
     os.close(descriptor)
 
 
+def rename_folder(source: epath.Path, path: epath.Path) -> None:
+  """Gives a local folder a name that none has, so that it outlives a crash."""
+  os.rename(source, path)
+  _sync(path.parent)
+
+
 def write_json(path: epath.Path, value: Any) -> None:
   """Writes a JSON file."""
   with writing(path, "w") as file:

@@ -15,6 +15,8 @@ from etils import epath
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, removal, tensorstore_errors
 
+# Added to a checkpoint's name while it is replaced.
+_INCOMPLETE, _NEXT, _PREVIOUS = ".jaxdm-incomplete", ".jaxdm-next", ".jaxdm-previous"
 # Files that Orbax puts into every checkpoint.
 _MARKERS = {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}
 # All that Orbax puts into one. A removal ends with a marker, so that it can be continued.
@@ -30,7 +32,9 @@ def save(
 ) -> None:
   """Writes named arrays as an Orbax checkpoint, whole or not at all.
 
-  Every process of a job writes for itself.
+  Every process of a job writes for itself. On a disk an earlier checkpoint stays until
+  the new one is complete: whenever the process is killed, `load` reads one of the two.
+  In a bucket, where folders have no names to exchange, the earlier one is removed first.
 
   Raises:
     UserError: if there is something already and `overwrite` is not set, or it is neither
@@ -38,9 +42,32 @@ def save(
     OSError: if the disk fails or is full.
   """
   place = _place(path)
-  if place.exists():
+  if atomic_io.is_remote(place):
+    if place.exists():
+      _check_replaceable(path, place, overwrite)
+      removal.remove_own(place, _is_own)
+    _write(place, arrays, path)
+    return
+  _finish_replacing(place)
+  if atomic_io.exists(place):
     _check_replaceable(path, place, overwrite)
-    removal.remove_own(place, _is_own)
+  _remove_incomplete(place)
+  try:
+    _write(_beside(place, _INCOMPLETE), arrays, path)
+  except BaseException:
+    _remove_incomplete(place)
+    raise
+  if atomic_io.exists(place):
+    atomic_io.rename_folder(_beside(place, _INCOMPLETE), _beside(place, _NEXT))
+    _finish_replacing(place)
+  else:
+    atomic_io.rename_folder(_beside(place, _INCOMPLETE), place)
+
+
+def _write(
+  place: epath.Path, arrays: dict[str, np.ndarray], path: str | epath.PathLike
+) -> None:
+  """Writes a checkpoint where there is none; `path` is its name in errors."""
   try:
     with _checkpointer() as checkpointer:
       checkpointer.save(place, arrays)
@@ -50,17 +77,81 @@ def save(
     raise found from error
 
 
+def _beside(place: epath.Path, suffix: str) -> epath.Path:
+  """A folder beside a checkpoint, while it is replaced."""
+  return place.with_name(place.name + suffix)
+
+
+def _finish_replacing(place: epath.Path) -> None:
+  """Exchanges a checkpoint for the next one, which is complete, if there is one.
+
+  It can be killed anywhere, and called again. Of next, current and previous one, the
+  first that is there is the newest.
+  """
+  new, old = _beside(place, _NEXT), _beside(place, _PREVIOUS)
+  if atomic_io.exists(new):
+    if atomic_io.exists(place):
+      removal.remove_own(old, _is_own)
+      atomic_io.rename_folder(place, old)
+    atomic_io.rename_folder(new, place)
+  if atomic_io.exists(place):
+    removal.remove_own(old, _is_own)
+  elif atomic_io.exists(old):
+    atomic_io.rename_folder(old, place)
+
+
+def _remove_incomplete(place: epath.Path) -> None:
+  """Removes what killed or failed writers have left; Orbax adds to their names."""
+  for path in atomic_io.find(place.parent, "*"):
+    if path.name.startswith(place.name + _INCOMPLETE):
+      removal.remove_own(path, _is_own)
+
+
+def exists(path: str | epath.PathLike) -> bool:
+  """Whether there is something for `load` to read."""
+  return bool(_candidates(_place(path)))
+
+
+def remove(path: str | epath.PathLike) -> None:
+  """Removes a checkpoint, if there is one, and what killed writers have left of it."""
+  place = _place(path)
+  for candidate in _candidates(place):
+    removal.remove_own(candidate, _is_own)
+  if not atomic_io.is_remote(place):
+    _remove_incomplete(place)
+
+
+def _candidates(place: epath.Path) -> list[epath.Path]:
+  """The checkpoints that are there, the newest first; one, unless a writer was killed."""
+  if atomic_io.is_remote(place):
+    return [place] if place.exists() else []
+  paths = [_beside(place, _NEXT), place, _beside(place, _PREVIOUS)]
+  return [path for path in paths if atomic_io.exists(path)]
+
+
 def load(path: str | epath.PathLike) -> dict[str, np.ndarray]:
   """Reads what `save` wrote, as host arrays: the writer's devices do not matter.
+
+  Where a writer was killed, it reads the newest checkpoint that is undamaged.
 
   Raises:
     FileNotFoundError: if there is none.
     UserError: if it is something else, or damaged.
     OSError: if it cannot be read.
   """
-  place = _place(path)
-  if not atomic_io.exists(place):
-    raise FileNotFoundError(f"no checkpoint at {path}")
+  errors = []
+  for place in _candidates(_place(path)):
+    try:
+      return _read(place, path)
+    except UserError as error:
+      errors.append(error)
+  if errors:
+    raise errors[0]
+  raise FileNotFoundError(f"no checkpoint at {path}")
+
+
+def _read(place: epath.Path, path: str | epath.PathLike) -> dict[str, np.ndarray]:
+  """Reads one checkpoint; `path` is its name in errors."""
   try:
     with _checkpointer() as checkpointer:
       meta = dict(checkpointer.metadata(place).item_metadata)
@@ -227,7 +318,7 @@ class Checkpoints:
   def settle(self) -> None:
     """Removes the states of finished computations, once their results are stored."""
     for name in self._names:
-      removal.remove_own(self._folder / name, _is_own)
+      remove(self._folder / name)
     self._names.clear()
     self._unsaved_seconds = 0.0
 
@@ -242,7 +333,7 @@ class Checkpoints:
       OSError: if there is a state that cannot be read; a damaged one is begun anew.
     """
     path = self._folder / name
-    if not atomic_io.exists(path):
+    if not exists(path):
       return 0, like
     try:
       arrays = load(path)
