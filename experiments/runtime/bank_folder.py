@@ -4,7 +4,7 @@ import re
 
 from etils import epath
 
-from jaxdm.storage import atomic_io, store_layout
+from jaxdm.storage import atomic_io, removal, store_layout
 
 # Of the store of models that others trained.
 IMPORTED = "imported"
@@ -41,6 +41,11 @@ def is_foreign(bank: epath.Path) -> bool:
 
 
 def _is_store(path: epath.Path) -> bool:
-  """Whether a folder can be a store, also one that a killed process has begun."""
+  """Whether a folder can be a store, also one that some process has just begun.
+
+  In a bucket descriptions of arrays are the first that is there.
+  """
   is_begun = store_layout.marker_folder(path).exists()
-  return is_begun or (path / "manifest.json").exists() or not any(path.iterdir())
+  if is_begun or (path / "manifest.json").exists():
+    return True
+  return not removal.foreign_paths(path, store_layout.own_paths(None))

@@ -91,6 +91,14 @@ def test_stores_on_another_disk_end_no_run(tmp_path) -> None:
   assert programs.contents(tmp_path / "disk") == before
 
 
+@pytest.mark.parametrize("file", ["", "manifest.json", "margins/zarr.json"])
+def test_a_store_that_another_process_begins_is_none_of_others(tmp_path, file) -> None:
+  (tmp_path / "disk" / "subsets").mkdir(parents=True)
+  if file:
+    write(tmp_path / "disk" / "subsets" / file)
+  Workdir(str(tmp_path / "run"), bank_dir=str(tmp_path / "disk"))
+
+
 @pytest.mark.parametrize("name", ["", "lost+found", ".0123456789ab.trial"])
 def test_a_new_disk_is_a_place_for_stores(tmp_path, name) -> None:
   (tmp_path / "disk" / name).mkdir(parents=True)
