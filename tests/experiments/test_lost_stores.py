@@ -65,7 +65,7 @@ def test_lost_models_are_not_trained_again_unseen(folder, tmp_path, place) -> No
   for program in [p.PROGRAM for p in programs]:
     with pytest.raises(SystemExit, match="mount its disk; or"):
       start(program, folder, toy=TOY)
-    assert not list(stores.glob("*"))
+    assert {path.name for path in stores.glob("*")} <= {".lock"}
   # The one step that has them trained again, in a folder that exists.
   stores.mkdir(exist_ok=True)
   start(bank.PROGRAM, folder, toy={}, do="repair")
