@@ -262,8 +262,9 @@ def _naming_other() -> Iterator[None]:
   except StoreError as error:
     raise UserError("other", f": {error}") from error
   except UserError as error:
-    setting, text = error.args
-    raise UserError("other" if setting == "workdir" else setting, text) from error
+    if error.setting != "workdir":
+      raise
+    raise UserError("other", error.args[1]) from error
 
 
 def export(run: Run, folder: epath.Path) -> None:
