@@ -86,7 +86,7 @@ def test_the_root_key_is_jaxs_own() -> None:
     found = jax.random.key_data(prng.root_key(seed))
     np.testing.assert_array_equal(found, jax.random.key_data(jax.random.key(seed)))
   for seed in (-1, 2**32):
-    with pytest.raises(ValueError, match=r"seed must be in \[0, 2\*\*32\)"):
+    with pytest.raises(ValueError, match=r"seed must be .*in \[0, 2\*\*32\)"):
       prng.root_key(seed)
 
 
