@@ -18,8 +18,9 @@ from jaxdm.storage import (
 
 # In the workdir, logits and scores of the models on all data.
 BASE_MODELS = "base_models"
+# Of images: a setting that has no flag; others tell why it differs.
+_FINGERPRINT = "fingerprint"
 # Groups of settings that no model of a workdir may differ in.
-_FINGERPRINT = "fingerprint"  # Of images: no flag; other settings tell why it differs.
 BINDING = ("data", "collect", "retrain", "network", "train", "start")
 
 

@@ -61,16 +61,16 @@ def pool(paths: Sequence[str]) -> Pool:
       raise UserError("tables", f": {path} is named twice")
     first = 1 + max(image_of, default=-1)
     stages.check_table(path)
-    rows, found = tables.read_rows(path, ["target_source"]), []
+    rows, of_table = tables.read_rows(path, ["target_source"]), []
     if not rows:
       raise UserError("tables", f": {path} has no rows, and so no search")
     for row, one in zip(rows, tables.read_verdicts(path), strict=True):
       method = f"{row['change']}/{one.method}" if "change" in row else one.method
-      found.append(one._replace(target=first + one.target, method=method))
+      of_table.append(one._replace(target=first + one.target, method=method))
       image_of[first + one.target] = row["target_source"]
-    if len({(one.target, one.method) for one in found}) < len(found):
+    if len({(one.target, one.method) for one in of_table}) < len(of_table):
       raise UserError("tables", f": {path} has several rows of one target and method")
-    verdicts += found
+    verdicts += of_table
   return Pool(verdicts, image_of)
 
 

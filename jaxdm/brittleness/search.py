@@ -216,8 +216,8 @@ def search(
       target.
     config: settings of the search and of the verification.
     base: statistics of models on all data. The test of a target allows for the
-      skewness of its margins; where that is unknown, for a skewness of up to 1, and needs
-      up to a quarter more models than for normal margins.
+      skewness of its margins; where that is unknown, for a skewness of up to 1, and then
+      needs up to twice as many models as for normal margins.
     budget: models at most, all cases together; None: as many as it takes. A round that
       would exceed it is not begun. What was claimed until then holds.
     progress: called with (models trained so far, models expected in all).

@@ -189,14 +189,12 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
     copied while it was written to, or be damaged. These are not copied.
 
   Raises:
-    StoreError: see `check_merge`.
+    StoreError: see `check_merge`; and if something cannot be read.
   """
   mine, theirs = atomic_io.as_path(path), atomic_io.as_path(other)
   check_merge(mine, theirs)
   identity = store_layout.identity_digest(checksummed_json.read(mine / "manifest.json"))
-  have = dict(
-    store_layout.parse_marker(marker.name) for marker in store_layout.markers(mine)
-  )
+  have = store_layout.chunks(mine)
   copied = incomplete = 0
   for marker in store_layout.markers(theirs):
     chunk, rows = store_layout.parse_marker(marker.name)
@@ -249,11 +247,18 @@ def check_merge(path: str | epath.PathLike, other: str | epath.PathLike) -> None
 def _read_chunk(
   root: epath.Path, marker: epath.Path, identity: str
 ) -> tuple[dict[str, Any], dict[str, bytes]] | None:
-  """What a chunk's marker says, and the chunk's files; None if they are not whole."""
+  """What a chunk's marker says, and the chunk's files; None if they are not whole.
+
+  Raises:
+    UnreadableError: if one of them cannot be read.
+  """
   try:
     about = store_layout.read_marker(marker, identity)
-    files = {file: (root / file).read_bytes() for file in about["files"]}
-  except (StoreError, KeyError, OSError):
+    files = {}
+    for file in about["files"]:
+      with checksummed_json.reading(root / file):
+        files[file] = (root / file).read_bytes()
+  except (DamageError, KeyError):
     return None
   wrong = any(
     checksummed_json.digest(content) != about["files"][file]

@@ -89,17 +89,17 @@ def _local_paths(root: str, below: str) -> Iterator[tuple[str, bool]]:
   """Every path, and whether it is a symbolic link."""
   try:
     with os.scandir(os.path.join(root, below)) as entries:
-      found = sorted(entries, key=lambda entry: entry.name)
+      children = sorted(entries, key=lambda entry: entry.name)
   except (FileNotFoundError, NotADirectoryError):
     return
-  folders = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
-  for entry in folders:
-    path = f"{below}{entry.name}/"
-    yield from _local_paths(root, path)
-    yield path, False
-  for entry in found:
-    if entry not in folders:
-      yield below + entry.name, entry.is_symlink()
+  for child in children:
+    if child.is_dir(follow_symlinks=False):
+      path = f"{below}{child.name}/"
+      yield from _local_paths(root, path)
+      yield path, False
+  for child in children:
+    if not child.is_dir(follow_symlinks=False):
+      yield below + child.name, child.is_symlink()
 
 
 def _remote_paths(folder: epath.Path, below: str) -> Iterator[str]:

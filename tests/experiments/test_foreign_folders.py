@@ -117,14 +117,20 @@ def test_a_run_that_stored_nothing_can_be_started_again(tmp_path, count) -> None
 STATE = "0123456789abcdef" * 2
 
 
+def workdir_with_checkpoints(tmp_path: pathlib.Path, *, is_linked: bool) -> Workdir:
+  """A workdir whose folder of states, if linked, is on another disk."""
+  workdir = Workdir(str(tmp_path / "run"))
+  (tmp_path / "run").mkdir()
+  if is_linked:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "scratch")
+  return workdir
+
+
 @pytest.mark.parametrize("is_linked", [True, False])
 def test_states_go_and_what_lies_beside_them_stays(tmp_path, is_linked) -> None:
   """A folder of states may be a link to a disk that others use as well."""
-  workdir, scratch = Workdir(str(tmp_path / "run")), tmp_path / "scratch"
-  (tmp_path / "run").mkdir()
-  if is_linked:
-    scratch.mkdir()
-    (tmp_path / "run" / "checkpoints").symlink_to(scratch)
+  workdir = workdir_with_checkpoints(tmp_path, is_linked=is_linked)
   for index in range(2):
     folder = unfinished.checkpoint_folder(workdir, index, 2)
     checkpoint.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
@@ -142,16 +148,12 @@ def test_states_go_and_what_lies_beside_them_stays(tmp_path, is_linked) -> None:
 
 @pytest.mark.parametrize("is_linked", [True, False])
 def test_without_anything_else_no_state_leaves_a_folder(tmp_path, is_linked) -> None:
-  workdir, scratch = Workdir(str(tmp_path / "run")), tmp_path / "scratch"
-  (tmp_path / "run").mkdir()
-  if is_linked:
-    scratch.mkdir()
-    (tmp_path / "run" / "checkpoints").symlink_to(scratch)
+  workdir = workdir_with_checkpoints(tmp_path, is_linked=is_linked)
   folder = unfinished.checkpoint_folder(workdir, 0, 1)
   checkpoint.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
   unfinished.remove_checkpoints(workdir)
   assert (tmp_path / "run" / "checkpoints").exists() == is_linked
-  assert not is_linked or not os.listdir(scratch)
+  assert not is_linked or not os.listdir(tmp_path / "scratch")
 
 
 def test_parts_go_and_what_lies_beside_them_stays(tmp_path) -> None:
