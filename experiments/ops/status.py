@@ -55,8 +55,7 @@ def last_lines(folder: epath.Path) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError):  # A folder, a link to nothing.
       texts = reversed(path.read_bytes().splitlines())
       # The last one may be one that is being written.
-      parsed = [line for text in texts if (line := _parse(text))]
-      lines += ([line for line in parsed if line.keys() >= _KEYS] or parsed)[:1]
+      lines += [line for text in texts if (line := _parse(text))][:1]
   return lines
 
 
@@ -66,7 +65,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     line = json.loads(text)
   except ValueError:
     return {}
-  return line if isinstance(line, dict) else {}
+  return line if isinstance(line, dict) and line.keys() >= _KEYS else {}
 
 
 def stage_lines(workdir: Workdir) -> list[str]:
@@ -85,8 +84,6 @@ def process_lines(folder: epath.Path) -> Iterator[str]:
   columns = f"{'doing':<28}{'done':>10}{'of':>10}{'per s':>9}{'left':>9}{'MB':>9}"
   yield f"{'host':<8}{columns}  at"
   for line in last_lines(folder):
-    if not line.keys() >= _KEYS:  # Of another version.
-      continue
     seconds = line["seconds_left"]
     left = "" if seconds is None else forecast.duration(seconds)
     numbers = f"{line['done']:>10,}{line['total']:>10,}{line['per_second']:>9.2f}"

@@ -61,7 +61,8 @@ class Problem:
     labels: int32[n], of the training examples.
     target_labels: int32[t].
     base_logits: float32[r, t, k], of models on all data.
-    verdicts: the removals that reference methods found, verified.
+    verdicts: the removals that reference methods found, as they were verified on the date
+      in `about`; rules of verification may have become stricter since.
     about: JSON values: name, data, train, network, alpha, seed, search; class_names,
       train_sources and test_sources, which say which examples they are; and made_by,
       devices, dates and command, from which the file came.

@@ -425,8 +425,10 @@ def test_the_report_may_be_elsewhere(finished, tmp_path) -> None:
 
 def test_logs_that_are_no_text_are_left_out(tmp_path) -> None:
   (tmp_path / "logs").mkdir()
-  (tmp_path / "logs" / "host-0-of-1.jsonl").write_bytes(b'{"done": 3}\n\xff\xfe\n')
-  assert status.last_lines(epath.Path(tmp_path)) == [{"done": 3}]
+  line = dict.fromkeys(status._KEYS, 3)
+  content = json.dumps(line).encode() + b"\n\xff\xfe\n"
+  (tmp_path / "logs" / "host-0-of-1.jsonl").write_bytes(content)
+  assert status.last_lines(epath.Path(tmp_path)) == [line]
 
 
 def test_home_directories_are_expanded(tmp_path, monkeypatch) -> None:
