@@ -9,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 
 from experiments import fit_datamodels
-from experiments.ops import bank
+from experiments.ops import bank, bank_files
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import result
 
@@ -191,7 +191,7 @@ def test_imported_models_are_fitted_as_the_files_are(files, tmp_path, capsys) ->
 
 def test_an_import_continues_and_ends_with_the_same_bytes(files, tmp_path) -> None:
   monkey = pytest.MonkeyPatch()
-  monkey.setattr(bank, "_IMPORTED_ROWS", 64)
+  monkey.setattr(bank_files, "_IMPORTED_ROWS", 64)
   asked = {**files, "workdir": str(tmp_path / "a")}
   look_after(asked, "import")
   written = []
@@ -201,12 +201,12 @@ def test_an_import_continues_and_ends_with_the_same_bytes(files, tmp_path) -> No
       raise KeyboardInterrupt
     written.append(original(*args))
 
-  monkey.setattr(bank.bank, "write", write)
+  monkey.setattr(bank_files.bank, "write", write)
   with pytest.raises(KeyboardInterrupt):
     look_after({**asked, "workdir": str(tmp_path / "b")}, "import")
   assert len(list((tmp_path / "b/bank/imported/done").iterdir())) == 2
   monkey.undo()
-  monkey.setattr(bank, "_IMPORTED_ROWS", 64)
+  monkey.setattr(bank_files, "_IMPORTED_ROWS", 64)
   look_after({**asked, "workdir": str(tmp_path / "b")}, "import")
   monkey.undo()
   one, two = (
