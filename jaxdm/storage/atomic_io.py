@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from etils import epath
@@ -36,7 +36,7 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
     buffer.flush()
     path.write_bytes(content.getvalue())
     return
-  partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+  partial = _partial(path)
   try:
     with naming(path), open(partial, mode, **as_text) as file:
       yield file
@@ -47,6 +47,42 @@ def writing(path: epath.Path, mode: str = "wb") -> Iterator[IO[Any]]:
     partial.unlink(missing_ok=True)
     raise
   _sync(path.parent)  # Else a later file may outlive a crash that this one does not.
+
+
+@contextlib.contextmanager
+def replacing(contents: Mapping[epath.Path, bytes]) -> Iterator[None]:
+  """Files that are durable when the context begins, and take their places when it ends.
+
+  So a full disk is known before anything is changed. In a bucket they are written when
+  the context ends.
+  """
+  if any(map(is_remote, contents)):
+    yield
+    for path, content in contents.items():
+      path.write_bytes(content)
+    return
+  partials = {path: _partial(path) for path in contents}
+  try:
+    for path, partial in partials.items():
+      make_folder(path.parent)
+      with naming(path), open(partial, "wb") as file:
+        file.write(contents[path])
+        file.flush()
+        os.fsync(file.fileno())
+    yield
+    for path, partial in partials.items():
+      partial.replace(path)
+  except BaseException:
+    for partial in partials.values():
+      partial.unlink(missing_ok=True)
+    raise
+  for folder in {path.parent for path in contents}:
+    _sync(folder)
+
+
+def _partial(path: epath.Path) -> epath.Path:
+  """A name beside a file for what is to take its place; no other process has it."""
+  return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
 
 
 @contextlib.contextmanager
@@ -107,7 +143,7 @@ def write_new(path: epath.Path, content: bytes) -> None:
     if not path.exists():
       path.write_bytes(content)
     return
-  mine = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
+  mine = _partial(path)
   with writing(mine) as file:
     file.write(content)
   try:

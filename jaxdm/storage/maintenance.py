@@ -205,12 +205,8 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
       incomplete += 1
       continue
     about, files = contents
-    for old in store_layout.markers(mine, chunk):
-      old.unlink(missing_ok=True)
-    for file, content in files.items():
-      store.write_file(mine / file, content)
     about[store_layout.IDENTITY] = identity
-    checksummed_json.write(store_layout.marker_path(mine, chunk, rows), about)
+    store_layout.write_chunk(mine, chunk, rows, files, about)
     copied += 1
   return copied, incomplete
 

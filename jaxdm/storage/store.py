@@ -168,11 +168,6 @@ class Store:
         name, self.columns[name], self.rows_per_chunk, chunk, array
       ).items()
     }
-    self._check.forget(chunk)
-    if self.chunks_at(chunk) != [rows]:  # Markers of other files.
-      self.forget(chunk)
-    for file, content in files.items():
-      write_file(self.path / file, content)
     digests = {
       file: checksummed_json.digest(content) for file, content in sorted(files.items())
     }
@@ -182,7 +177,8 @@ class Store:
       "made_by": self.made_by,
       **about,
     }
-    checksummed_json.write(store_layout.marker_path(self.path, chunk, rows), marker)
+    self._check.forget(chunk)
+    store_layout.write_chunk(self.path, chunk, rows, files, marker)
 
   def read(
     self, name: str, rows: np.ndarray | slice, columns: slice = slice(None)
@@ -366,10 +362,3 @@ def _read_all(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   """JSON files; several at once, since a bucket takes its time for each."""
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
     return list(pool.map(checksummed_json.read, paths))
-
-
-def write_file(path: epath.Path, content: bytes) -> None:
-  """Writes a chunk's file, and makes its folder."""
-  atomic_io.make_folder(path.parent)
-  with atomic_io.writing(path) as file:
-    file.write(content)

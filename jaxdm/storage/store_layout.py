@@ -70,6 +70,32 @@ def marker_path(store: epath.Path, chunk: int, rows: int) -> epath.Path:
   return marker_folder(store) / f"{_prefix(chunk)}{rows}.json"
 
 
+def write_chunk(
+  store: epath.Path,
+  chunk: int,
+  rows: int,
+  files: Mapping[str, bytes],
+  marker: Mapping[str, Any],
+) -> None:
+  """Writes a chunk's files, and then its marker.
+
+  A chunk of fewer rows is complete until the files of more are durable.
+
+  Args:
+    store: its folder.
+    chunk: its number.
+    rows: how many it has.
+    files: by their path in the store.
+    marker: JSON values.
+  """
+  own = marker_path(store, chunk, rows)
+  with atomic_io.replacing({store / file: files[file] for file in files}):
+    for other in markers(store, chunk):
+      if other != own:
+        other.unlink(missing_ok=True)
+  checksummed_json.write(own, marker)
+
+
 def parse_marker(name: str) -> tuple[int, int]:
   """Chunk and rows of a marker's file name."""
   chunk, _, rows = name.removesuffix(".json").partition("-")

@@ -238,6 +238,34 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path, monkeypatch) -> 
   assert files(tmp_path) == whole
 
 
+def test_a_chunk_that_cannot_grow_keeps_its_rows(tmp_path, monkeypatch) -> None:
+  mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+  store = open_store(mine)
+  store.write(1, arrays(rows=2))
+  open_store(theirs).write(1, arrays())
+  whole, before = files(mine), store.read("b", slice(4, 6))
+  synced = []
+
+  def nearly_full(descriptor, original=os.fsync) -> None:
+    synced.append(original(descriptor))
+    if len(synced) == 2:  # The second file of the chunk.
+      raise OSError(errno.ENOSPC, "No space left on device")
+
+  for write in (
+    lambda: store.write(1, arrays()),
+    lambda: maintenance.merge(mine, theirs),
+  ):
+    synced.clear()
+    with monkeypatch.context() as patch:
+      patch.setattr(os, "fsync", nearly_full)
+      with pytest.raises(OSError, match="No space"):
+        write()
+    assert files(mine) == whole and store.chunks() == {1: 2}
+    np.testing.assert_array_equal(store.read("b", slice(4, 6)), before)
+  assert maintenance.merge(mine, theirs) == (1, 0)
+  assert files(mine) == files(theirs)
+
+
 def test_a_chunk_whose_file_is_lost_is_not_read_as_zeros(tmp_path) -> None:
   store = open_store(tmp_path)
   store.write(1, arrays())
