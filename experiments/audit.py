@@ -162,16 +162,16 @@ def summarise(predictions: TrainingPredictions, result: Audit) -> dict[str, Any]
 
 def _print_worst(predictions: TrainingPredictions, result: Audit) -> None:
   """The most suspicious labels, and how many there are."""
-  found = result.suspicious
+  suspicious = result.suspicious
   print(
-    f"suspicious labels: {len(found)}, which (with 95 % confidence) fewer than "
+    f"suspicious labels: {len(suspicious)}, which (with 95 % confidence) fewer than "
     f"{words.percent(SUSPICIOUS)} of the models without the example choose; models "
     f"suggest another label for {len(result.doubtful)} examples"
   )
-  if not found.size:
+  if not suspicious.size:
     return
   print(f"{'example':>8}  {'label':<16}{'suggested':<16}{'label quality':<22}source")
-  for i in found[:_PRINTED]:
+  for i in suspicious[:_PRINTED]:
     value, low, high = (part[i] for part in result.label_quality)
     quality = f"{value:.2f} [{low:.2f}, {high:.2f}]"
     labels = result.labels[i], result.suggested_labels[i]

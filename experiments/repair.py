@@ -66,8 +66,8 @@ def main(run: Run) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     print(base_models.LABEL_FIRST)
     rival_t = methods.rival_classes(run, base.logits_rtk)
-    known = methods.scores(run, compare.names) | others
-    scores = methods.for_repairs(known, data, rival_t)
+    all_scores = methods.scores(run, compare.names) | others
+    scores = methods.for_repairs(all_scores, data, rival_t)
     verdicts_of: dict[str, list[Verdict]] = {}
     for change in CHANGES:
       with_relabel = change == "relabel" and run.networks is not None

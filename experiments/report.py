@@ -144,7 +144,7 @@ def _is_drawn(
   return False
 
 
-def load_results(run: Run, drawn: Sequence[str]) -> Results:
+def load_results(run: Run, stage_names: Sequence[str]) -> Results:
   """Reads everything that a report shows of the stages that `check_stages` returns."""
   workdir, folder = run.workdir, run.workdir.path
   masks, margins_mt = subset_models.join(run.subsets.held_out_rows())
@@ -153,7 +153,9 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
   return Results(
     data=run.dataset,
     settings=run.settings(*(f.name for f in dataclasses.fields(run.experiment))),
-    summaries={stage: stages.summary_of(workdir, stage, partial=True) for stage in drawn},
+    summaries={
+      stage: stages.summary_of(workdir, stage, partial=True) for stage in stage_names
+    },
     provenance=_provenance(workdir),
     wrong_targets=tables.read_wrong_targets(folder / "targets.csv"),
     base_margins_rt=base_models.load(run).margins_rt,
@@ -162,11 +164,13 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
     held_out_margins_mt=margins_mt,
     removals=tables.read_verdicts(folder / "brittleness.csv"),
     label_flips=(
-      tables.read_verdicts(folder / "label_flip.csv") if label_flip.STAGE in drawn else []
+      tables.read_verdicts(folder / "label_flip.csv")
+      if label_flip.STAGE in stage_names
+      else []
     ),
     study_pictures=study_pictures,
     study_captions=study_captions | audit.get("captions", {}),
-    repairs=repair.read_verdicts(workdir) if repair.STAGE in drawn else {},
+    repairs=repair.read_verdicts(workdir) if repair.STAGE in stage_names else {},
     audit=audit,
     audit_rows=tables.read_audit(folder / "audit.csv") if audit else [],
   )
@@ -174,7 +178,7 @@ def load_results(run: Run, drawn: Sequence[str]) -> Results:
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   """The pictures of the launchers beside the pipeline, and captions, by file name."""
-  changed, found = stages.changed_files(workdir), {}
+  changed, pictures = stages.changed_files(workdir), {}
   for path in atomic_io.find(workdir.path, "*.png"):
     if path.name in changed:
       print(
@@ -182,14 +186,14 @@ def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
         "again what has written it"
       )
     else:
-      found[path.name] = path.read_bytes()
-  names = {name: name.removesuffix(".png") for name in found}
+      pictures[path.name] = path.read_bytes()
+  names = {name: name.removesuffix(".png") for name in pictures}
   captions = {
     name: stages.summary_of(workdir, stage).get("caption", "")
     for name, stage in names.items()
     if stages.is_finished(workdir, stage)
   }
-  return found, captions
+  return pictures, captions
 
 
 def _audit(run: Run) -> dict[str, Any]:
@@ -229,10 +233,10 @@ def _output_folder(workdir: Workdir) -> epath.Path:
 
 
 def _write(
-  out: epath.Path, summary: dict[str, Any], text: str, drawn: dict[str, bytes]
+  out: epath.Path, summary: dict[str, Any], text: str, own_pictures: dict[str, bytes]
 ) -> None:
   """Writes figures, summary.json and report.html, each whole or not at all."""
-  for name, picture in drawn.items():
+  for name, picture in own_pictures.items():
     with atomic_io.writing(out / "figures" / name) as file:
       file.write(picture)
   atomic_io.write_json(out / "summary.json", summary)
@@ -290,7 +294,7 @@ def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
   repaired, about = pictures.stories(
     results.data, base_margins_rt, results.repairs.get("removal", []), "repair"
   )
-  drawn = {
+  own_pictures = {
     "brittleness.png": page.png(
       pictures.shares(results.data, removals, results.label_flips)
     ),
@@ -308,25 +312,28 @@ def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
   }
   text = page.page(
     "What these predictions depend on",
-    sections.of_experiment(summary, drawn | results.study_pictures),
+    sections.of_experiment(summary, own_pictures | results.study_pictures),
     opening=opening(summary),
     warning=warning(summary),
     browser=make_browser(
       results.data, base_margins_rt, results.models, changes, results.audit_rows
     ),
   )
-  _write(out, summary, text, drawn)
+  _write(out, summary, text, own_pictures)
   return summary
 
 
 def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
   """Everything that the page says, for summary.json."""
-  found = {brittleness.STAGE: results.removals, label_flip.STAGE: results.label_flips}
+  verdicts_of = {
+    brittleness.STAGE: results.removals,
+    label_flip.STAGE: results.label_flips,
+  }
   targets = sorted({v.target for v in results.removals})
   lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in targets]
   comparisons_of = {
     stage: {"comparisons": [c._asdict() for c in compare_methods(verdicts)]}
-    for stage, verdicts in found.items()
+    for stage, verdicts in verdicts_of.items()
     if verdicts
   }
   return {
@@ -349,9 +356,9 @@ def main(source: Run | margin_files.Files) -> dict[str, Any]:
   if isinstance(source, margin_files.Files):
     fit_results = load_fit_results(source)
     return write_fit_report(_output_folder(source.workdir), fit_results)
-  drawn = check_stages(source)
+  stage_names = check_stages(source)
   out = _output_folder(source.workdir)
-  return write_report(out, load_results(source, drawn))
+  return write_report(out, load_results(source, stage_names))
 
 
 def open_any() -> Run | margin_files.Files:

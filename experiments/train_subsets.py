@@ -164,9 +164,9 @@ def _announce(run: Run, shard: tuple[int, int]) -> None:
     for collection in run.subsets.collections()
     for chunk in lacking_models(collection, shard=shard)
   )
-  asked = collect.num_models, count, shard[1]
+  numbers = collect.num_models, count, shard[1]
   size = training_sets.subset_size(num_train, collect.alpha)
-  run.announce(lambda seconds, _: forecast.costs(*asked, seconds), size)
+  run.announce(lambda seconds, _: forecast.costs(*numbers, seconds), size)
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def options_to_try(side: str) -> list[dict[str, Any]]:
 
 
 def tune(
-  problem: Problem, tried: list[dict[str, Any]], score: Callable[..., Any]
+  problem: Problem, choices: list[dict[str, Any]], score: Callable[..., Any]
 ) -> dict[str, Any]:
   """The options with the best LDS of one model's scores on models not held out."""
   validation = problem.masks[:_TUNING_MODELS], problem.margins[:_TUNING_MODELS]
@@ -140,7 +140,7 @@ def tune(
     scores_tn = np.nan_to_num(score(1, **options))
     return evaluate_scores(scores_tn, *validation).lds.estimate
 
-  return max(tried, key=lds)
+  return max(choices, key=lds)
 
 
 def peer_side(
@@ -150,8 +150,8 @@ def peer_side(
   score = peer_score(side.removesuffix("-tuned"), problem, path)
   options: dict[str, Any] = {}
   seconds = 0.0
-  if tried := options_to_try(side):
-    options, seconds = measure_seconds(lambda: tune(problem, tried, score))
+  if choices := options_to_try(side):
+    options, seconds = measure_seconds(lambda: tune(problem, choices, score))
   points = (
     (count, *measure_seconds(functools.partial(score, count, **options)))
     for count in counts
@@ -266,8 +266,8 @@ def main(argv: list[str]) -> None:
   results = []
   for side in sides:
     depends_on = {"problem": problem.digest, "models": counts, "side": side}
-    if tried := options_to_try(side):
-      depends_on["options"] = tried
+    if choices := options_to_try(side):
+      depends_on["options"] = choices
     path = atomic_io.as_path(folder / f"{side}.json")
     child = functools.partial(measure.run_child, "experiments.bench.attribution", side)
     start = time.perf_counter()

@@ -92,9 +92,9 @@ def read(text: str) -> ProgramText:
 def _instructions(lines: list[str]) -> Iterator[tuple[str, str, str, str]]:
   """Result, shape, kind, and operands with attributes of each instruction."""
   for line in lines:
-    found = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)", line)
-    if found:
-      yield found[1], found[2], found[3], found[4]
+    match = re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)", line)
+    if match:
+      yield match[1], match[2], match[3], match[4]
 
 
 def _operands(rest: str) -> list[str]:
@@ -151,8 +151,8 @@ def _copied_bytes(shape: str) -> float:
 
 def _arrays(shape: str) -> list[tuple[float, bool]]:
   """Of each array of a shape: its bytes, and whether it is on the chip."""
-  found = []
+  arrays = []
   for dtype, sizes, layout in re.findall(r"([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?", shape):
     numbers = math.prod(int(size) for size in sizes.split(",") if size)
-    found.append((float(numbers * _ITEM_BYTES.get(dtype, 0)), "S(" in layout))
-  return found
+    arrays.append((float(numbers * _ITEM_BYTES.get(dtype, 0)), "S(" in layout))
+  return arrays

@@ -193,14 +193,14 @@ def _torch(row: Row, least: float, _: Speed) -> dict[str, float]:
 
 def _torch_best(row: Row, least: float, speed: Speed) -> dict[str, float]:
   """PyTorch at the batch size that suits it best; a model it trains is another one."""
-  tried = [
+  rates = [
     {
       **_torch(dataclasses.replace(row, batch_size=size), least, speed),
       "batch_size": size,
     }
     for size in _TORCH_BATCHES
   ]
-  return max(tried, key=lambda measured: measured["samples_per_second"])
+  return max(rates, key=lambda measured: measured["samples_per_second"])
 
 
 def _torch_worker(row: Row, seconds: float, barrier: Any, results: Any) -> None:

@@ -227,9 +227,9 @@ def main(argv: list[str]) -> None:
     print(json.dumps(sides.SIDES[side](row, SECONDS.value, experiment_flags.speed())))
     return
   measure.select_sides(_COMPARED)
-  known = sides.all_rows()
-  if unknown := set(ROWS.value or ()) - known.keys():
-    raise UserError("rows", f"must be some of {', '.join(known)}, got {unknown}")
+  rows = sides.all_rows()
+  if unknown := set(ROWS.value or ()) - rows.keys():
+    raise UserError("rows", f"must be some of {', '.join(rows)}, got {unknown}")
   sizes = [int(m) for m in SCALING.value or ()]
   report = {"machine": machine(), **(scale(sizes) if sizes else compare())}
   measure.write(report)

@@ -156,7 +156,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
   """
   start = presets.PRESETS[preset(stored)]()
   # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
-  known = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
+  stored_fields = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
   groups = {}
   for name, config in GROUPS.items():
     base, values = stored.get(name), _flag_values(config)
@@ -164,7 +164,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
       values = {"dataset": "arrays"} | values  # What the file is for.
     if base is None:
       base = dataclasses.asdict(getattr(start, name))
-      base |= {field: known[field] for field in base if field in known}
+      base |= {field: stored_fields[field] for field in base if field in stored_fields}
     if values.get("dataset", base.get("dataset")) != base.get("dataset"):
       base = {}  # The preset's choice of classes and sizes is about other images.
     unknown = base.keys() - {field.name for field in dataclasses.fields(config)}

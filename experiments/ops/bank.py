@@ -210,39 +210,39 @@ def _stores_to_merge(run: Run, other: Workdir) -> list[epath.Path]:
   Nothing is written.
   """
   folders = [path for path in _stores(other) if store_layout.markers(path)]
-  whole = [path for path in folders if (path / "manifest.json").exists()]
+  stores = [path for path in folders if (path / "manifest.json").exists()]
   for path in folders:
-    if path not in whole:
+    if path not in stores:
       print(f"{path} has no manifest.json, and is left out; copy it again")
   try:
-    _check_names(run, other, [path.name for path in whole])
+    _check_names(run, other, [path.name for path in stores])
     trainer = run.trainer.in_folder(other.bank)
     train_subsets.check_stores(dataclasses.replace(run.subsets, trainer=trainer))
-    for path in whole:
+    for path in stores:
       if run.trainer.has_store(path.name):
         maintenance.check_merge(run.workdir.bank / path.name, path)
   except UserError:
     # Names the settings as flags, where it knows them.
     workdir_models.check(other, run.settings(*workdir_models.BINDING))
     raise
-  return whole
+  return stores
 
 
 def _check_names(run: Run, other: Workdir, names: list[str]) -> None:
   """Raises WorkdirError on names of stores that this experiment does not have."""
-  known = {CHANGES, *run.subsets.sizes()}
-  unknown = [n for n in names if n not in known and not run.trainer.has_store(n)]
+  own_names = {CHANGES, *run.subsets.sizes()}
+  unknown = [n for n in names if n not in own_names and not run.trainer.has_store(n)]
   if not unknown:
     return
   held_out = [re.fullmatch(r"held-out-(\d+)-(\d+)", name) for name in unknown]
   repeats = [(int(match[1]), int(match[2])) for match in held_out if match]
-  given = []
+  flags = []
   if repeats:
     first, most = max(repeats, key=lambda pair: pair[1])
-    given += [f"--held_out_from={first}", f"--held_out_seeds={most + 1}"]
+    flags += [f"--held_out_from={first}", f"--held_out_seeds={most + 1}"]
   if any(name.endswith(TRAINING) for name in unknown):
-    given.append("--audit")
-  how = f"; {' '.join(given)} adds them to this experiment" if given else ""
+    flags.append("--audit")
+  how = f"; {' '.join(flags)} adds them to this experiment" if flags else ""
   raise WorkdirError(
     "workdir",
     f"={other.path} has models in {', '.join(unknown)}, which this experiment has not"

@@ -69,13 +69,13 @@ def take_in(files: margin_files.Files) -> None:
   """Makes a store of files, all of whose models are checked; continues a stopped one."""
   masks, margins_mt = files.masks, files.margins_mt
   (m, n), t = masks.shape, margins_mt.shape[1]
-  given = margins_mt[:1].dtype
+  own_dtype = margins_mt[:1].dtype
   # Stores hold no wider ones, and none of the other byte order.
-  dtype = "float16" if given.itemsize == 2 else "float32"
-  if given.itemsize > 4:
+  dtype = "float16" if own_dtype.itemsize == 2 else "float32"
+  if own_dtype.itemsize > 4:
     for first in range(0, m, _BLOCK_ROWS):  # Before anything is written.
       _converted(margins_mt[first : first + _BLOCK_ROWS], dtype)
-    print(f"margins of {given} are imported as float32, which has fewer digits")
+    print(f"margins of {own_dtype} are imported as float32, which has fewer digits")
   stores = bank_folder.stores(files.workdir.bank)
   is_other = any(path.name != imported_models.NAME for path in stores)
   if is_other and not imported_models.exist(files.workdir):
@@ -107,9 +107,9 @@ def take_in(files: margin_files.Files) -> None:
       margins = _converted(margins_mt[rows], dtype)
       bank.write_from(store, chunk.start, masks[rows], margins)
       bar(chunk.stop, m)
-    held = np.bitwise_count(masks.bits).sum(dtype=np.int64)
+    num_present = np.bitwise_count(masks.bits).sum(dtype=np.int64)
     about = {"models": m, "examples": n, "targets": t, "dtype": dtype}
-    return about | {"alpha": float(held / (m * n)), "digest": digest}
+    return about | {"alpha": float(num_present / (m * n)), "digest": digest}
 
   settings = {"imported": files.settings["files"]}
   stages.run(

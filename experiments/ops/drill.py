@@ -131,27 +131,27 @@ def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> No
   [collection, *_] = run.subsets.make_collections()
   run.trainer.collect(collection)
   path, trained = pathlib.Path(collection.store.path), 0
-  whole = toy_runs.files(path)
-  names = sorted(whole)
-  shares = np.array([len(whole[name]) for name in names], float)
+  originals = toy_runs.files(path)
+  names = sorted(originals)
+  shares = np.array([len(originals[name]) for name in names], float)
   for done in range(1, times + 1):
     name = names[rng.choice(len(names), p=shares / shares.sum())]
-    content = bytearray(whole[name])
+    content = bytearray(originals[name])
     content[rng.integers(len(content))] ^= 1 << rng.integers(8)
     (path / name).write_bytes(content)
     damages = list(maintenance.damage(path))
     toy_runs.check([damage.file for damage in damages] == [name], f"{name}: {damages}")
     maintenance.forget(path, damages[0])
     [collection, *_] = run.subsets.make_collections()
-    lost = missing(collection.store, collection.models)
-    toy_runs.check(len(lost) == int(damages[0].chunk is not None), f"{name}: {lost}")
-    trained += sum(map(len, lost))
+    chunks = missing(collection.store, collection.models)
+    toy_runs.check(len(chunks) == int(damages[0].chunk is not None), f"{name}: {chunks}")
+    trained += sum(map(len, chunks))
     run.trainer.collect(collection)
     toy_runs.check(
-      toy_runs.files(path) == whole, f"{name} was not repaired to the same bits"
+      toy_runs.files(path) == originals, f"{name} was not repaired to the same bits"
     )
     print(f"\r{done} of {times}", end="", file=sys.stderr)
-  size = sum(map(len, whole.values()))
+  size = sum(map(len, originals.values()))
   print(
     f"\n{times} of {times} flipped bits in {size:,} bytes noticed and repaired, by "
     f"training {trained / times:.1f} of {collection.models} models each"

@@ -85,10 +85,10 @@ def process_lines(folder: epath.Path) -> Iterator[str]:
   yield f"{'host':<8}{columns}  at"
   for line in last_lines(folder):
     seconds = line["seconds_left"]
-    left = "" if seconds is None else forecast.duration(seconds)
+    remaining = "" if seconds is None else forecast.duration(seconds)
     numbers = f"{line['done']:>10,}{line['total']:>10,}{line['per_second']:>9.2f}"
     memory = line["memory_bytes"] / 1e6
-    cells = f"{line['what']:<28}{numbers}{left:>9}{memory:>9,.0f}"
+    cells = f"{line['what']:<28}{numbers}{remaining:>9}{memory:>9,.0f}"
     yield f"{line['host']:<8}{cells}  {line['time']}"
 
 

@@ -126,28 +126,28 @@ _VERIFIED = (
 )
 
 
-def _search(found: Mapping[str, Any], method: str, change: str) -> str:
+def _search(row: Mapping[str, Any], method: str, change: str) -> str:
   """One method's result."""
-  count = round(found["share_flipped"] * found["targets"])
-  middle = tables.median_texts(found)[0].replace("> ", "more than ")
+  count = round(row["share_flipped"] * row["targets"])
+  middle = tables.median_texts(row)[0].replace("> ", "more than ")
   least, end = "", f"the median target needs {middle}"
-  if found["unfinished"]:
-    least, end = "at least ", f"{found['unfinished']} searches are not finished"
+  if row["unfinished"]:
+    least, end = "at least ", f"{row['unfinished']} searches are not finished"
   return (
-    f"In the order of the method {method}, {change} at most {found['largest_k_tried']} "
-    f"training images flips {least}{count} of {found['targets']} targets; {end}."
+    f"In the order of the method {method}, {change} at most {row['largest_k_tried']} "
+    f"training images flips {least}{count} of {row['targets']} targets; {end}."
   )
 
 
 def _censored(summary: words.Summary) -> str:
   """What censored means in this run."""
   methods = summary["brittleness"]["methods"]
-  found = methods[words.story_method(methods)]
+  row = methods[words.story_method(methods)]
   share = words.percent(summary["settings"]["search"]["max_share"])
-  count = found["targets"] - round(found["share_flipped"] * found["targets"])
+  count = row["targets"] - round(row["share_flipped"] * row["targets"])
   return (
-    f"Censored means: no change of at most {found['largest_k_tried']} images ({share} of "
+    f"Censored means: no change of at most {row['largest_k_tried']} images ({share} of "
     f"a class, where the search ends) was verified. It is so for {count} of "
-    f"{found['targets']} targets. They may depend on more images, or on others than the "
+    f"{row['targets']} targets. They may depend on more images, or on others than the "
     "method found; they are counted as not flipped."
   )

@@ -27,7 +27,7 @@ def of_experiment(
   """
   method = words.story_method(summary["brittleness"]["methods"])
   stories = _stories(summary, pictures, "target_")
-  found = [
+  sections = [
     Section(
       "shares",
       "How few training images make a prediction wrong",
@@ -62,7 +62,7 @@ def of_experiment(
     settings(summary["settings"]),
     runs(summary["provenance"]),
   ]
-  return mixtures(summary) + found
+  return mixtures(summary) + sections
 
 
 def of_fit(summary: dict[str, Any], picture: bytes, missing: str) -> list[Section]:
@@ -103,16 +103,16 @@ def _flips(summary: dict[str, Any]) -> list[Section]:
   return [_search("flips", "Label flips", summary[stage], words.columns(summary, stage))]
 
 
-def _search(name: str, heading: str, found: Mapping[str, Any], caption: str) -> Section:
+def _search(name: str, heading: str, summary: Mapping[str, Any], caption: str) -> Section:
   """A search's methods side by side.
 
   Args:
     name: of the section.
     heading: of the section.
-    found: the summary of the search, with comparisons if there are any.
+    summary: the summary of the search, with comparisons if there are any.
     caption: what the columns are.
   """
-  methods = found["methods"]
+  methods = summary["methods"]
   has_lds = any(s.get("lds") for s in methods.values())
   header = ["method", *tables.parts(methods), "in all", "by accuracy", "median k"]
   header += ["models trained"] + (["LDS"] if has_lds else [])
@@ -123,14 +123,15 @@ def _search(name: str, heading: str, found: Mapping[str, Any], caption: str) -> 
     row += [tables.median_cell(s), f"{s['models_used']:,}"]
     rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))
   texts = []
-  if left := sum(s["unfinished"] for s in methods.values()):
+  if unfinished := sum(s["unfinished"] for s in methods.values()):
     texts.append(
-      f"The budget of retrained models ran out: {left} searches are not finished. They "
-      "count as not flipped unless they have a claim, so that shares are lower bounds."
+      f"The budget of retrained models ran out: {unfinished} searches are not finished. "
+      "They count as not flipped unless they have a claim, so that shares are lower "
+      "bounds."
     )
   if unchecked := tables.unchecked(methods):
     texts.append(f"{unchecked}.")
-  if comparisons := found.get("comparisons"):
+  if comparisons := summary.get("comparisons"):
     texts.append(words.comparisons(comparisons))
   return Section(name, heading, texts, tables=[Table(header, rows, caption)])
 
@@ -166,9 +167,9 @@ def _predictions(picture: bytes) -> Picture:
   )
 
 
-def _estimate(found: Mapping[str, float] | None) -> str:
+def _estimate(interval: Mapping[str, float] | None) -> str:
   """An estimate with its interval, where there is one."""
-  return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**found) if found else ""
+  return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**interval) if interval else ""
 
 
 def _ends(interval: Mapping[str, float]) -> str:
@@ -193,10 +194,10 @@ def _stories(
 
 def _studies(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Section]:
   """What the launchers beside the pipeline have drawn."""
-  found = []
+  sections = []
   if stories := _stories(summary, pictures, "explain_"):
     heading = "Targets one by one, by retraining"
-    found.append(Section("explained", heading, pictures=stories))
+    sections.append(Section("explained", heading, pictures=stories))
   if "efficiency.png" in pictures:
     picture = Picture(
       pictures["efficiency.png"],
@@ -205,8 +206,8 @@ def _studies(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Sec
       "subsets that each way of fitting uses. Dotted: scores that need no such models.",
     )
     heading = "How many models a good datamodel takes"
-    found.append(Section("efficiency", heading, pictures=[picture]))
-  return found
+    sections.append(Section("efficiency", heading, pictures=[picture]))
+  return sections
 
 
 def _repairs(summary: dict[str, Any], pictures: Mapping[str, bytes]) -> list[Section]:
@@ -277,7 +278,7 @@ def mixtures(summary: dict[str, Any]) -> list[Section]:
 
 def _columns(names: Sequence[str]) -> Section:
   """What the columns of the CSV files are."""
-  made = [
+  columns = [
     Table(
       ("column", "meaning"),
       list(csv_columns.COLUMNS.get(name, {}).items()),
@@ -287,14 +288,14 @@ def _columns(names: Sequence[str]) -> Section:
     for name in names
   ]
   heading = "What the columns of the CSV files mean"
-  return Section("columns", heading, tables=made, folded=True)
+  return Section("columns", heading, tables=columns, folded=True)
 
 
 def settings(groups: Mapping[str, Mapping[str, Any]]) -> Section:
   """All settings, a row each."""
   rows = [(f"{g}.{k}", v) for g, values in groups.items() for k, v in values.items()]
-  made = Table(("setting", "value"), rows, is_text=True)
-  return Section("settings", "Settings", tables=[made], folded=True)
+  table = Table(("setting", "value"), rows, is_text=True)
+  return Section("settings", "Settings", tables=[table], folded=True)
 
 
 def runs(provenance: Mapping[str, Mapping[str, Any]]) -> Section:
@@ -303,39 +304,39 @@ def runs(provenance: Mapping[str, Mapping[str, Any]]) -> Section:
   rows = [
     (
       stage,
-      made["started"] or "not recorded",
-      made["finished"],
-      f"{made['seconds']:,.1f}",
-      made["starts"],
-      made["processes"],
-      " or ".join(made["devices"]),
+      run["started"] or "not recorded",
+      run["finished"],
+      f"{run['seconds']:,.1f}",
+      run["starts"],
+      run["processes"],
+      " or ".join(run["devices"]),
       " or ".join(
         ", ".join(f"{name} {version}" for name, version in maker.items())
-        for maker in made["made_by"]
+        for maker in run["made_by"]
       ),
     )
-    for stage, made in provenance.items()
+    for stage, run in provenance.items()
   ]
   note = (
     "Seconds are those of all starts and all processes together, killed ones included."
   )
-  made = Table((*header, "versions"), rows, note)
-  return Section("runs", "Runs", tables=[made], folded=True)
+  table = Table((*header, "versions"), rows, note)
+  return Section("runs", "Runs", tables=[table], folded=True)
 
 
 def fit_rows(fit: Mapping[str, Any]) -> list[tuple[str, str, str]]:
   """What a fit's summary says of it, and 95 % intervals."""
   lds, pooled, top = fit["lds"], fit["pooled_correlation"], fit["lds_ceiling"]
-  found = [("LDS", f"{lds['estimate']:.3f}", _ends(lds))]
+  rows = [("LDS", f"{lds['estimate']:.3f}", _ends(lds))]
   if top:
     ceiling = f"{top['estimate']:.3f}", _ends(top)
-    found.append(("noise ceiling: the LDS of a perfect prediction", *ceiling))
+    rows.append(("noise ceiling: the LDS of a perfect prediction", *ceiling))
   correlation = f"{pooled['estimate']:.3f}", _ends(pooled)
-  found.append(("pooled correlation", *correlation))
+  rows.append(("pooled correlation", *correlation))
   if fit["mean_nonzero_weights"] < fit.get("num_train", math.inf):
     count = f"{fit['mean_nonzero_weights']:.0f}"
-    found.append(("weights of a target that are not 0, mean", count, ""))
+    rows.append(("weights of a target that are not 0, mean", count, ""))
   if "bias_on_full_data" in fit:
-    found.append(("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""))
-  found.append(("models that were fitted to", f"{fit['models_fitted_to']:,}", ""))
-  return [*found, ("prior that they chose", fit["prior"], "")]
+    rows.append(("bias on full data, logits", f"{fit['bias_on_full_data']:.3f}", ""))
+  rows.append(("models that were fitted to", f"{fit['models_fitted_to']:,}", ""))
+  return [*rows, ("prior that they chose", fit["prior"], "")]

@@ -25,9 +25,9 @@ def percent(share: float) -> str:
 
 def searched_targets(summary: Summary) -> str:
   """Which targets were searched, and that models on all data get them right."""
-  found = summary["brittleness"]
-  count = next(iter(found["methods"].values()))["targets"]
-  right = summary["train_subsets"]["num_targets"] - found["targets_wrong_on_all_data"]
+  search = summary["brittleness"]
+  count = next(iter(search["methods"].values()))["targets"]
+  right = summary["train_subsets"]["num_targets"] - search["targets_wrong_on_all_data"]
   if summary["settings"]["compare"]["search_targets"]:
     which = f"{count} chosen targets"
   elif count == right:
@@ -116,17 +116,17 @@ def repair_columns(change: str) -> str:
   )
 
 
-def comparisons(found: Sequence[Mapping[str, Any]]) -> str:
+def comparisons(rows: Sequence[Mapping[str, Any]]) -> str:
   """Which methods need fewer examples than others, and which do not differ.
 
   Args:
-    found: the fields of each `comparison.Comparison`.
+    rows: the fields of each `comparison.Comparison`.
   """
-  if not found:
+  if not rows:
     return "Only one method was searched, so that there is none to compare it with."
   better: dict[str, list[str]] = {}
   ties = []
-  for c in found:
+  for c in rows:
     pair, counts = (c["first"], c["second"]), f"{c['wins']} to {c['losses']}"
     if c["p"] <= _LEVEL:
       better.setdefault(pair[0], []).append(f"{pair[1]} ({counts} targets)")
@@ -226,8 +226,8 @@ def smallest_changes(verdicts: Sequence[Verdict]) -> list[Verdict]:
   if not verdicts:
     return []
   method = story_method(by_method(verdicts))
-  found = [v for v in verdicts if v.method == method and not v.censored]
-  return sorted(found, key=lambda v: v.k)
+  claims = [v for v in verdicts if v.method == method and not v.censored]
+  return sorted(claims, key=lambda v: v.k)
 
 
 def change_line(dataset: Dataset, verdict: Verdict) -> str:
@@ -240,19 +240,19 @@ def change_line(dataset: Dataset, verdict: Verdict) -> str:
   )
 
 
-def audit(found: Mapping[str, Any]) -> str:
+def audit(summary: Mapping[str, Any]) -> str:
   """What an audit's numbers are, from its summary."""
-  consistency = percent(round(found["mean_consistency"], 3))
+  consistency = percent(round(summary["mean_consistency"], 3))
   return (
-    f"Every training example was predicted by {found['models']:,} models on random "
+    f"Every training example was predicted by {summary['models']:,} models on random "
     "subsets, of which some were trained on it. Models that were not chose the label of "
     f"{consistency} of the examples on average. They choose another class for "
-    f"{found['other_label_suggested']} of {found['examples']:,} examples; for "
-    f"{found['suspicious']} of these, with 95 % confidence, fewer than "
+    f"{summary['other_label_suggested']} of {summary['examples']:,} examples; for "
+    f"{summary['suspicious']} of these, with 95 % confidence, fewer than "
     f"{percent(SUSPICIOUS)} choose the label. "
-    f"{found['memorised']} examples are memorised: with 95 % confidence, models trained "
-    f"on them are right more often than others, by at least {MEMORISED}. Label quality "
-    "is the mean probability of the label, half of it over models that were trained on "
-    "the example and half over those that were not. The table audit.csv has all "
-    "examples, with intervals."
+    f"{summary['memorised']} examples are memorised: with 95 % confidence, models that "
+    f"were trained on them are right more often than others, by at least {MEMORISED}. "
+    "Label quality is the mean probability of the label, half of it over models that "
+    "were trained on the example and half over those that were not. The table audit.csv "
+    "has all examples, with intervals."
   )

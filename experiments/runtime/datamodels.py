@@ -28,8 +28,8 @@ def load(workdir: Workdir) -> Datamodels:
   try:
     models = Datamodels.load(path)
   except Exception as error:  # Orbax raises many kinds.
-    if found := tensorstore_errors.unreadable(error, path):
-      raise found from error
+    if os_error := tensorstore_errors.unreadable(error, path):
+      raise os_error from error
     why = tensorstore_errors.reason(error)
   if models is None or identity.digest(models) != expected:
     raise DamageError(path, f"is not what {STAGE} wrote: {why}")

@@ -41,20 +41,20 @@ class Module(NamedTuple):
 
 def modules() -> list[Module]:
   """All modules of the programs, imported if the packages that they need are there."""
-  found = []
+  entries = []
   for path in sorted((_ROOT / "experiments").rglob("[!_]*.py")):
     source = path.read_text(encoding="utf-8")
     about = ast.get_docstring(ast.parse(source)) or ""
     name = ".".join(path.relative_to(_ROOT).with_suffix("").parts)
-    found.append(Module(name, about, "\nif __name__ ==" in source))
+    entries.append(Module(name, about, "\nif __name__ ==" in source))
     with contextlib.suppress(ModuleNotFoundError):  # Of the extra `bench`.
       importlib.import_module(name)
-  return found
+  return entries
 
 
 def page() -> str:
   """Markdown: the settings of an experiment by topic, then every program."""
-  found = modules()
+  entries = modules()
   common, rare = help_page.settings_sections()
   own = experiment_flags
   places = (own.WORKDIR, own.BANK_DIR, own.PRESET, own.DATA_DIR, own.ARRAYS)
@@ -67,12 +67,12 @@ def page() -> str:
     for title, names in sections:
       parts += [f"### {title}", _entries(names)]
   parts.append("## Flags of several programs")
-  for module in found:
+  for module in entries:
     if not module.is_program and module.name != own.__name__ and _own(module.name):
       parts += [f"### {module.name}", module.about.splitlines()[0], _entries_of(module)]
   for folder, heading in _FOLDERS.items():
     parts.append(f"## {heading}")
-    for module in found:
+    for module in entries:
       if module.is_program and ".".join(module.name.split(".")[1:-1]) == folder:
         parts += [f"### {module.name}", f"```text\n{module.about}\n```"]
         parts += [_accepted(module.name), _entries_of(module)]

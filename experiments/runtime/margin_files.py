@@ -207,8 +207,10 @@ def _finite(models: _Models, *, drop: bool) -> tuple[training_sets.PackedMasks, 
   masks, margins_mt = models.masks, models.margins_mt
   rows, with_margins = margins_lib.usable(margins_mt)
   bad = np.setdiff1d(np.arange(len(margins_mt)), rows)
-  if lost := margins_mt.shape[1] - len(with_margins):
-    print(f"{lost} targets without margins, or with those of few models, are left out")
+  if num_unusable := margins_mt.shape[1] - len(with_margins):
+    print(
+      f"{num_unusable} targets without margins, or with those of few models, are left out"
+    )
   if bad.size and not drop:
     first = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
     raise UserError(

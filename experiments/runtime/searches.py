@@ -108,8 +108,8 @@ def announce(
   """
   search, compare = run.experiment.search, run.experiment.compare
   if targets is None:
-    asked = len(compare.target_list) or search.num_targets
-    targets = min(asked, len(run.dataset.test_labels))
+    num_targets = len(compare.target_list) or search.num_targets
+    targets = min(num_targets, len(run.dataset.test_labels))
   else:
     run.timer.forget()
   cases = targets * (len(compare.names) + extra_methods)

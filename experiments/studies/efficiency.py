@@ -119,10 +119,10 @@ def denoise(problem: Problem) -> np.ndarray:
   The luck of one model's initialisation moves the margins of many targets together.
   """
   first = lasso(problem, priors.Prior())
-  left = problem.margins_mt - predictions(problem.masks, first)
-  left -= left.mean(axis=0)
-  _, _, axes = np.linalg.svd(left, full_matrices=False)
-  shared = np.outer(left @ axes[0], axes[0])
+  residuals_mt = problem.margins_mt - predictions(problem.masks, first)
+  residuals_mt -= residuals_mt.mean(axis=0)
+  _, _, axes = np.linalg.svd(residuals_mt, full_matrices=False)
+  shared = np.outer(residuals_mt @ axes[0], axes[0])
   return lasso(problem._replace(margins_mt=problem.margins_mt - shared), priors.Prior())
 
 

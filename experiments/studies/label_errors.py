@@ -124,11 +124,11 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
   doubts["loss"] = -np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(axis=0)
   doubts["self-influence"] = noisy_labels.self_influence(fleet, noisy, seed)
   sure = result.suspicious
-  mended = noisy.copy()
-  mended[sure] = result.suggested_labels[sure]
+  suggested = noisy.copy()
+  suggested[sure] = result.suggested_labels[sure]
   accuracies = {
     "with errors": full.accuracy_m,
-    "relabelled": train(everything, mended, "relabelled").accuracy_m,
+    "relabelled": train(everything, suggested, "relabelled").accuracy_m,
     "right": train(everything, labels, "right").accuracy_m,
   }
   return {
@@ -140,7 +140,7 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
     "auroc": {m: noisy_labels.auroc(is_wrong, doubt) for m, doubt in doubts.items()},
     "accuracy": {k: noisy_labels.mean_interval(v) for k, v in accuracies.items()},
     "relabelled": len(sure),
-    "relabelled_right": int((mended[sure] == labels[sure]).sum()),
+    "relabelled_right": int((suggested[sure] == labels[sure]).sum()),
     "wrong": int(is_wrong.sum()),
   }
 

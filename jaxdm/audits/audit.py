@@ -33,10 +33,10 @@ class Audit:
   >>> import jaxdm
   >>> masks = jaxdm.random_subsets(num_models=60, num_train=4, alpha=0.5, seed=0)
   >>> margins = masks + [-0.5, 1.0, 1.0, 1.0]  # Example 0 is right only by heart.
-  >>> found = jaxdm.audit(masks, margins, labels=[0, 0, 1, 1])
-  >>> found.memorisation.value
+  >>> result = jaxdm.audit(masks, margins, labels=[0, 0, 1, 1])
+  >>> result.memorisation.value
   array([1., 0., 0., 0.])
-  >>> found.doubtful
+  >>> result.doubtful
   array([0])
 
   Intervals have 95 % confidence for each number by itself. Where nothing is known, values
@@ -105,10 +105,10 @@ def audit(
   >>> margins = rng.normal(size=(200, 6)) + 2
   >>> margins[:, 3] -= 5  # Nobody believes this label,
   >>> margins[:, 4] -= np.where(masks[:, 4], 0, 4)  # and this one by heart only.
-  >>> found = jaxdm.audit(masks, margins, labels)
-  >>> found.doubtful, found.suggested_labels
+  >>> result = jaxdm.audit(masks, margins, labels)
+  >>> result.doubtful, result.suggested_labels
   (array([3, 4]), array([0, 1, 0, 0, 1, 1]))
-  >>> found.memorisation.value.argmax()
+  >>> result.memorisation.value.argmax()
   np.int64(4)
 
   The definitions, for an example and its label, over models i that were trained on it and

@@ -132,8 +132,8 @@ def find_label_flips(
   >>> scores = np.zeros((1, 12))
   >>> scores[0, [0, 2, 4, 6]] = 1.0
   >>> config = jaxdm.SearchConfig(max_share=0.9)
-  >>> [found] = jaxdm.find_label_flips(scores, retrain, labels, [0], [1], config=config)
-  >>> found.k
+  >>> [verdict] = jaxdm.find_label_flips(scores, retrain, labels, [0], [1], config=config)
+  >>> verdict.k
   3
 
   Args:

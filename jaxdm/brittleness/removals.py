@@ -53,8 +53,8 @@ def find_removals(
   >>> scores = np.zeros((1, n))
   >>> scores[0, [0, 2, 4, 6]] = 1.0
   >>> config = jaxdm.SearchConfig(max_share=0.9)
-  >>> [found] = jaxdm.find_removals(scores, retrain, labels, [0], config=config)
-  >>> found.k, found.examples[: found.k]
+  >>> [verdict] = jaxdm.find_removals(scores, retrain, labels, [0], config=config)
+  >>> verdict.k, verdict.examples[: verdict.k]
   (3, (0, 2, 4))
 
   Args:

@@ -131,12 +131,12 @@ def find_repairs(
   >>> scores = np.zeros((1, 12))
   >>> scores[0, [1, 3, 5, 7]] = -1.0
   >>> config = jaxdm.SearchConfig(max_share=0.9)
-  >>> [found] = jaxdm.find_repairs(scores, retrain, labels, [0], config=config)
-  >>> found.k, found.examples[: found.k], found.margin_low > 0
+  >>> [verdict] = jaxdm.find_repairs(scores, retrain, labels, [0], config=config)
+  >>> verdict.k, verdict.examples[: verdict.k], verdict.margin_low > 0
   (3, (1, 3, 5), True)
-  >>> [found] = jaxdm.find_repairs(
+  >>> [verdict] = jaxdm.find_repairs(
   ...   scores, retrain, labels, [0], config=config, change="relabel")
-  >>> found.k
+  >>> verdict.k
   3
 
   Args:

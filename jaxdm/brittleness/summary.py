@@ -30,8 +30,8 @@ def summarise(
   ...   target=0, method="mine", k=3, censored=False, k_tried=3, mean_margin=-1.0,
   ...   margin_low=-2.0, margin_high=-0.1, accuracy=0.2, models=8, largest=5,
   ...   largest_margin=-2.0, models_used=20, finished=True)
-  >>> found = jaxdm.summarise([verdict])["mine"]
-  >>> found["share_flipped"], found["median_k"]
+  >>> summary = jaxdm.summarise([verdict])["mine"]
+  >>> summary["share_flipped"], summary["median_k"]
   (1.0, [3.0, 1.0, None])
 
   Args:

@@ -235,7 +235,7 @@ def load_problem(name: str | os.PathLike[str]) -> Problem:
     names = ", ".join(problem_names())
     raise UserError("problem", f"must be {names} or a file NAME.npz, got {str(name)!r}")
   try:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
       parts: dict[str, Any] = {key: file[key] for key in file.files}
     digest, text = (bytes(parts.pop(key)).decode() for key in ("digest", "text"))
     parts |= json.loads(text)

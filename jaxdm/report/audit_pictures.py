@@ -25,24 +25,24 @@ class PictureFile(NamedTuple):
   caption: str
 
 
-def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, PictureFile]:
+def draw(data: Dataset, audit: Audit, pairs: Sequence[Pair]) -> dict[str, PictureFile]:
   """The pictures by file name; none of what there is no example of.
 
   Args:
     data: the examples.
-    found: the audit of them.
+    audit: the audit of them.
     pairs: of which one can replace the other.
   """
-  names = [data.class_names[label] for label in found.labels]
-  quality, memorisation = found.label_quality.value, found.memorisation.value
-  doubtful = found.doubtful[:_SHOWN]
+  names = [data.class_names[label] for label in audit.labels]
+  quality, memorisation = audit.label_quality.value, audit.memorisation.value
+  doubtful = audit.doubtful[:_SHOWN]
   memorised = _largest(memorisation)
   pictures = {
     "audit_suspicious.png": _picture(
       data,
       doubtful,
       [
-        f"{names[i]}: {data.class_names[found.suggested_labels[i]]}?\n{quality[i]:.2f}"
+        f"{names[i]}: {data.class_names[audit.suggested_labels[i]]}?\n{quality[i]:.2f}"
         for i in doubtful
       ],
       "Most suspicious labels: label, suggested label, label quality",
@@ -61,9 +61,9 @@ def draw(data: Dataset, found: Audit, pairs: Sequence[Pair]) -> dict[str, Pictur
       "the other, where that is left out",
     ),
   }
-  if found.opposition is not None:
-    opposed = _largest(found.opposition.value)
-    texts = [f"{names[i]}\n-{found.opposition.value[i]:.1f}" for i in opposed]
+  if audit.opposition is not None:
+    opposed = _largest(audit.opposition.value)
+    texts = [f"{names[i]}\n-{audit.opposition.value[i]:.1f}" for i in opposed]
     about = "Most opposed to targets: label, and sum of the negative scores"
     pictures["audit_opposed.png"] = _picture(data, opposed, texts, about)
   return {name: picture for name, picture in pictures.items() if picture}

@@ -56,13 +56,13 @@ def make_browser(
   """
   targets = _shown(base_margins_rt.shape[1], searches)
   full_t = models.predict(np.ones((1, models.weights_tn.shape[1]), bool))[0]
-  found: dict[int, list[dict[str, Any]]] = {target: [] for target in targets}
+  searches_of: dict[int, list[dict[str, Any]]] = {target: [] for target in targets}
   for change, verdicts in searches.items():
     for v in verdicts:
-      if v.target in found:
-        left = float(full_t[v.target])
+      if v.target in searches_of:
+        predicted_full = float(full_t[v.target])
         weights_n = models.weights_tn[v.target] if change == "removed" else None
-        found[v.target].append(_search(change, v, left, weights_n))
+        searches_of[v.target].append(_search(change, v, predicted_full, weights_n))
   right_t = right_targets(base_margins_rt)
   shown = []
   for target in targets:
@@ -77,7 +77,7 @@ def make_browser(
         "mean": [_number(x) for x in mean_bounds(margins_r, 0.975)],
         "margins": [_number(x) for x in margins_r[:_MOST_MARGINS]],
         **_neighbours(models.weights_tn[target]),
-        "searches": found[target],
+        "searches": searches_of[target],
       }
     )
   audit = None
@@ -130,9 +130,9 @@ def make_sprite(images: Iterable[np.ndarray]) -> tuple[bytes, dict[str, int]]:
 
 def _thumbnail(image: np.ndarray) -> Image.Image:
   """An image of at most so many pixels a side."""
-  found = Image.fromarray(image_figures.as_rgb(image))
-  found.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
-  return found
+  small = Image.fromarray(image_figures.as_rgb(image))
+  small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
+  return small
 
 
 def _shown(count: int, searches: Mapping[str, Sequence[Verdict]]) -> list[int]:
@@ -146,7 +146,7 @@ def _search(
   change: str, v: Verdict, predicted_full: float, weights_n: np.ndarray | None
 ) -> dict[str, Any]:
   """One verdict; for removals also what the datamodel predicts on the way."""
-  found: dict[str, Any] = {
+  fields: dict[str, Any] = {
     "change": change,
     "repair": v.is_repair,
     "method": v.method,
@@ -162,10 +162,10 @@ def _search(
     "examples": list(v.examples[: min(max(v.k_tried, 1), _CHANGED)]),
   }
   if weights_n is not None:
-    left = predicted_full - np.concatenate([[0], weights_n[list(v.examples)].cumsum()])
+    margins = predicted_full - np.concatenate([[0], weights_n[list(v.examples)].cumsum()])
     sizes = np.linspace(0, len(v.examples), _CURVE_POINTS).round().astype(int)
-    found["predicted"] = [[int(k), _number(left[k])] for k in np.unique(sizes)]
-  return found
+    fields["predicted"] = [[int(k), _number(margins[k])] for k in np.unique(sizes)]
+  return fields
 
 
 def _neighbours(weights_n: np.ndarray) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def _describe(
     },
     "stand_in": int(row["stand_in"]) if row["stand_in"] else None,
     **{
-      side: [[int(targets[u]), round(float(weights_u[u]), 4)] for u in found]
-      for side, found in sides.items()
+      side: [[int(targets[u]), round(float(weights_u[u]), 4)] for u in places]
+      for side, places in sides.items()
     },
   }
 

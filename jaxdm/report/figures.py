@@ -123,11 +123,11 @@ def cumulative_share(
   largest = min(largest, class_size // 2)
 
   def curves(
-    found: Mapping[str, Sequence[verdicts_lib.Verdict]], kind: str, style: str
+    groups: Mapping[str, Sequence[verdicts_lib.Verdict]], kind: str, style: str
   ) -> list[_Curve]:
     return [
       _Curve(verdicts, f"{method}, {kind}", colours.METHODS.get(method), style)
-      for method, verdicts in found.items()
+      for method, verdicts in groups.items()
     ]
 
   removals = curves(groups, "removed", "-")

@@ -107,12 +107,12 @@ def page(
 @functools.cache
 def _templates() -> jinja2.Environment:
   """The templates of this package; every value in them is escaped."""
-  found = jinja2.Environment(
+  environment = jinja2.Environment(
     loader=jinja2.PackageLoader("jaxdm.report"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  found.filters["base64"] = lambda data: base64.b64encode(data).decode()
-  return found
+  environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+  return environment

@@ -160,8 +160,8 @@ def write_targets(
   for target, margins in enumerate(base_margins_rt.T):
     name = dataset.class_names[dataset.test_labels[target]]
     accuracy, mean = float((margins > 0).mean()), float(margins.mean())
-    found = accuracy, mean, bool(right[target]), dataset.test_sources[target]
-    rows.append((target, name, *found))
+    values = accuracy, mean, bool(right[target]), dataset.test_sources[target]
+    rows.append((target, name, *values))
   header = ("target", "class", "base_accuracy", "base_mean_margin", "right", "source")
   write_rows(path, header, rows)
 
@@ -178,16 +178,16 @@ def read_verdicts(
   # Tables of earlier versions lack columns of which verdicts have defaults.
   needed = [n for n in annotations if n not in verdicts_lib.Verdict._field_defaults]
   rows = read_rows(path, [*needed, "examples"])
-  found = {
+  fields = {
     name: csv_cells.parse_column(path, rows, name, annotations[name])
     for name in csv_columns.VERDICT_FIELDS
     if rows and name in rows[0]
   }
   if rows:
-    found["examples"] = csv_cells.parse_column(path, rows, "examples", tuple)
-  columns = zip(*found.values(), strict=True)
+    fields["examples"] = csv_cells.parse_column(path, rows, "examples", tuple)
+  columns = zip(*fields.values(), strict=True)
   return [
-    verdicts_lib.Verdict(**dict(zip(found, values, strict=True))) for values in columns
+    verdicts_lib.Verdict(**dict(zip(fields, values, strict=True))) for values in columns
   ]
 
 
@@ -269,10 +269,10 @@ def unchecked(summary: dict[str, Any]) -> str:
 
 def parts(summary: dict[str, Any]) -> list[str]:
   """The columns of `shares`: parts of a class, and how many examples these are."""
-  found = []
+  names = []
   for name, counts, _ in _parts(next(iter(summary.values()))):
-    found.append(f"<= {name} ({'-'.join(map(str, dict.fromkeys(counts)))})")
-  return found
+    names.append(f"<= {name} ({'-'.join(map(str, dict.fromkeys(counts)))})")
+  return names
 
 
 def shares(of_method: dict[str, Any]) -> list[float]:

@@ -234,8 +234,8 @@ def as_path(path: str | epath.PathLike) -> epath.Path:
   """
   if os.fspath(path).startswith("~"):
     path = os.path.expanduser(path)
-  found = epath.Path(path)
-  return found.absolute() if os.fspath(found).startswith("~") else found
+  expanded = epath.Path(path)
+  return expanded.absolute() if os.fspath(expanded).startswith("~") else expanded
 
 
 def plain_path(folder: epath.Path) -> str:

@@ -72,9 +72,9 @@ def _write(
     with _checkpointer() as checkpointer:
       checkpointer.save(place, arrays)
   except ValueError as error:
-    if (found := tensorstore_errors.system_error(error, path)) is None:
+    if (os_error := tensorstore_errors.system_error(error, path)) is None:
       raise
-    raise found from error
+    raise os_error from error
 
 
 def _beside(place: epath.Path, suffix: str) -> epath.Path:
@@ -158,8 +158,8 @@ def _read(place: epath.Path, path: str | epath.PathLike) -> dict[str, np.ndarray
       template = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in meta.items()}
       tree = checkpointer.restore(place, template)
   except Exception as error:  # Orbax and TensorStore raise many kinds.
-    if found := tensorstore_errors.unreadable(error, path):
-      raise found from error
+    if os_error := tensorstore_errors.unreadable(error, path):
+      raise os_error from error
     why = "it is damaged" if _is_checkpoint(place) else "it is no checkpoint"
     raise UserError(None, f"{path} cannot be read: {why}; save it again") from error
   return {name: np.asarray(value) for name, value in tree.items()}
@@ -344,8 +344,8 @@ class Checkpoints:
         for i, leaf in enumerate(leaves)
       ]
     except Exception as error:  # Orbax raises many kinds.
-      if found := tensorstore_errors.unreadable(error, path):
-        raise found from error  # It may be undamaged, and must not be replaced.
+      if os_error := tensorstore_errors.unreadable(error, path):
+        raise os_error from error  # It may be undamaged, and must not be replaced.
       warnings.warn(f"{path} cannot be read, and is begun anew: {error}", stacklevel=2)
       return 0, like
     return step, jax.tree.unflatten(treedef, leaves)

@@ -41,12 +41,12 @@ def unreadable(error: BaseException, path: str | epath.PathLike) -> OSError | No
     error: of TensorStore, Orbax or the system.
     path: what was read.
   """
-  found = error if isinstance(error, OSError) else system_error(error, path)
-  return found if found and found.errno not in _DAMAGE | {None} else None
+  os_error = error if isinstance(error, OSError) else system_error(error, path)
+  return os_error if os_error and os_error.errno not in _DAMAGE | {None} else None
 
 
 def of_reading(error: ValueError, path: epath.Path) -> OSError | DamageError:
   """What to raise where TensorStore could not open or read an array."""
-  if found := unreadable(error, path):
-    return found
+  if os_error := unreadable(error, path):
+    return os_error
   return DamageError(path, f"is damaged: {reason(error)}")

@@ -118,8 +118,10 @@ def _map_first(fn: Callable[[Any], Any], rows: Any, count: Array) -> Any:
   def row(i: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[i], rows)
 
-  def add(i: Array, found: Any) -> Any:
-    return jax.tree.map(lambda all_rows, one: all_rows.at[i].set(one), found, fn(row(i)))
+  def add(i: Array, results: Any) -> Any:
+    return jax.tree.map(
+      lambda all_rows, one: all_rows.at[i].set(one), results, fn(row(i))
+    )
 
   shapes = jax.eval_shape(lambda: fn(row(0)))
   empty = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), shapes)

@@ -201,8 +201,8 @@ def test_the_address_of_the_repository_is_one() -> None:
 def test_the_example_of_the_readme_finds_removals(capsys) -> None:
   [code] = re.findall(r"(?ms)^```python\n(.*?)^```$", README.read_text(encoding="utf-8"))
   assert len([line for line in code.splitlines() if line]) <= 15
-  found: dict = {}
-  exec(code, found)
+  names: dict = {}
+  exec(code, names)
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 2
   for line in lines:
@@ -210,14 +210,14 @@ def test_the_example_of_the_readme_finds_removals(capsys) -> None:
       int(line[0]),
       set(map(int, re.search(r"\((.*?),?\)", line)[1].split(","))),
     )
-    x, labels = found["x"], found["labels"]
+    x, labels = names["x"], names["labels"]
     rest = [i for i in range(len(labels)) if i not in removed]
     fresh = LogisticRegression().fit(x[rest], labels[rest])
     full = LogisticRegression().fit(x, labels)
-    asked, right = found["x_target"][[target]], found["target_labels"][target]
-    assert full.predict(asked) == right
-    assert fresh.predict(asked) != right
-  assert np.isfinite(found["found"].margin_high)
+    image, right = names["x_target"][[target]], names["target_labels"][target]
+    assert full.predict(image) == right
+    assert fresh.predict(image) != right
+  assert np.isfinite(names["verdict"].margin_high)
 
 
 def test_all_settings_that_models_depend_on_are_said_to_stay() -> None:

@@ -24,7 +24,7 @@ class State(NamedTuple):
   """w_nt: weights. left_mt: residuals as last seen. mean_nt: the gradient they make."""
 
   w_nt: jax.Array
-  left_mt: jax.Array
+  residual_mt: jax.Array
   mean_nt: jax.Array
 
 
@@ -37,12 +37,12 @@ def _epoch(
 
   def batch(state: State, rows: Any) -> tuple[State, None]:
     x = x_mn[rows]
-    left = x @ state.w_nt - y_mt[rows]
-    change_nt = x.T @ (left - state.left_mt[rows])
+    residual = x @ state.w_nt - y_mt[rows]
+    change_nt = x.T @ (residual - state.residual_mt[rows])
     moved = state.w_nt - step * (change_nt / len(rows) + state.mean_nt)
     w_nt = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - step * lam_t, 0)
-    left_mt = state.left_mt.at[rows].set(left)
-    return State(w_nt, left_mt, state.mean_nt + change_nt / m), None
+    residual_mt = state.residual_mt.at[rows].set(residual)
+    return State(w_nt, residual_mt, state.mean_nt + change_nt / m), None
 
   return lax.scan(batch, state, order)[0]
 
@@ -51,9 +51,9 @@ def _epoch(
 def _gap(w_nt: Array, x_mn: Array, y_mt: Array, lam_t: Array) -> Array:
   """The largest duality gap, relative to the objective at 0."""
   m = len(x_mn)
-  left = y_mt - x_mn @ w_nt
-  square, aligned = (left**2).sum(axis=0) / m, (left * y_mt).sum(axis=0) / m
-  slope = jnp.abs(x_mn.T @ left).max(axis=0) / m
+  residual = y_mt - x_mn @ w_nt
+  square, aligned = (residual**2).sum(axis=0) / m, (residual * y_mt).sum(axis=0) / m
+  slope = jnp.abs(x_mn.T @ residual).max(axis=0) / m
   most = lam_t / slope
   scale = jnp.clip(aligned / square, -most, most)
   dual = scale * aligned - scale**2 * square / 2
