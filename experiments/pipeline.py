@@ -60,7 +60,7 @@ def _announce_searches(run: Run) -> None:
   run.announce(lambda *_: again, len(run.dataset.train_labels))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(brittleness, score_files))
+PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
 
 if __name__ == "__main__":
   PROGRAM.run()

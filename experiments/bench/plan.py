@@ -81,8 +81,9 @@ def plan(
     size: of its problem.
 
   Returns:
-    The plan. Where no row has the experiment's network, the nearest one is scaled by
-    operations per image.
+    The plan. Where no row has the experiment's network and images, the nearest one is
+    scaled by operations per image, of the same width if there is one: narrow networks
+    reach a smaller share of a device's peak.
 
   Raises:
     ValueError: if the bench holds no row of the trainer.
@@ -95,11 +96,16 @@ def plan(
   if not rows:
     raise UserError("bench", "holds no row of the side fleet")
   flops = cost.flops_per_sample(experiment.train, size.image_shape, size.num_classes)
-  row = min(rows, key=lambda r: abs(np.log(r["flops_per_sample"] / flops)))
+  width = f"w{experiment.train.width}-"
+  same_width = [r for r in rows if r["row"].startswith(width)]
+  row = min(same_width or rows, key=lambda r: abs(np.log(r["flops_per_sample"] / flops)))
   ratio = flops / row["flops_per_sample"]
   source = f"{row['row']} on {bench['machine']['device']}"
   if abs(ratio - 1) > 0.01:
-    source += f", scaled by {ratio:.2f} for its operations per image"
+    source += (
+      f", scaled by {ratio:.2f} for its operations per image, which can be wrong by a "
+      "factor of two"
+    )
   itemsize = np.dtype(collect.margin_dtype).itemsize
   numbers = size.num_targets * (1 + size.num_classes * collect.keep_logits)
   predictions = training_predictions.bytes_per_model(size.num_train, size.num_classes)

@@ -56,7 +56,7 @@ from jaxdm.training.collection import Collection
 
 
 class ImportedWorkdir(NamedTuple):
-  """A workdir that holds nothing but models that others trained."""
+  """A workdir of models that others trained, without images or with a store to mend."""
 
   workdir: Workdir
 
@@ -109,7 +109,8 @@ def problems(source: Source) -> Iterator[tuple[epath.Path, maintenance.Damage]]:
   yield from faults
   if faults or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
-  for collection in source.subsets.existing_collections():
+  own = [] if source.subsets.imported else source.subsets.existing_collections()
+  for collection in own:
     path = collection.store.path
     yield from ((path, fault) for fault in _wrong_masks(source.trainer, collection))
   if any(path.name == CHANGES for path in paths):
@@ -280,9 +281,15 @@ def open_any() -> Source:
       raise UserError("masks", "and --margins are needed for --do=import")
     return margin_files.open_files(to_import=True)
   workdir = launcher.open_workdir()
-  return (
-    ImportedWorkdir(workdir) if imported_models.exist(workdir) else launcher.open_run()
-  )
+  if not imported_models.exist(workdir):
+    return launcher.open_run()
+  if imported_models.without_images(workdir, stages.stored_settings(workdir)):
+    return ImportedWorkdir(workdir)
+  try:
+    imported_models.collection(workdir)
+  except (StoreError, UserError):  # They are mended first, and the rest afterwards.
+    return ImportedWorkdir(workdir)
+  return launcher.open_run()
 
 
 def _hold() -> launcher.Hold:
@@ -307,7 +314,7 @@ def main(source: Source) -> None:
     forget_models(source.workdir)
   elif DO.value in ("verify", "repair"):
     check(source, repair=DO.value == "repair")
-  elif isinstance(source, ImportedWorkdir):
+  elif isinstance(source, ImportedWorkdir) or source.subsets.imported:
     raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(source, atomic_io.as_path(OTHER.value))

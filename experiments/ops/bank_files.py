@@ -26,7 +26,7 @@ _FLOAT16 = float(np.finfo(np.float16).max)
 
 def export(run: Run, folder: epath.Path) -> None:
   """Writes the first seed's models on random subsets as two .npy files."""
-  subsets = run.subsets.first_collection()
+  subsets = run.subsets.first_models()
   lacking = missing(subsets.store, subsets.models)
   if lacking:
     raise UserError(
@@ -78,7 +78,10 @@ def take_in(files: margin_files.Files) -> None:
     print(f"margins of {own_dtype} are imported as float32, which has fewer digits")
   stores = bank_folder.stores(files.workdir.bank)
   is_other = any(path.name != imported_models.NAME for path in stores)
-  if is_other and not imported_models.exist(files.workdir):
+  has_imported = imported_models.exist(files.workdir) or imported_models.has_store(
+    files.workdir
+  )
+  if is_other and not has_imported:
     raise UserError(
       "workdir", f"={files.workdir.path} holds other models; name a new one"
     )
@@ -105,6 +108,9 @@ def take_in(files: margin_files.Files) -> None:
     for chunk in missing(store, m):
       rows = slice(chunk.start, chunk.stop)
       margins = _converted(margins_mt[rows], dtype)
+      # A store takes a model with an infinite margin for diverged. Here whole targets may
+      # have no margins, of models that are usable for others.
+      margins = np.where(np.isfinite(margins), margins, np.nan)
       bank.write_from(store, chunk.start, masks[rows], margins)
       bar(chunk.stop, m)
     num_present = np.bitwise_count(masks.bits).sum(dtype=np.int64)

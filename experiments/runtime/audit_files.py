@@ -101,7 +101,10 @@ def open_predictions() -> TrainingPredictions:
       raise UserError(flag.name, "has no effect in this program; see --train_margins")
   workdir = launcher.open_workdir()
   paths = _paths(workdir)
-  workdir.places.check_exist("train_margins", "train_classes", "masks")
+  if imported_models.exist(workdir) and not margin_files.MASKS.value:
+    paths["masks"] = None  # The store has them, and the file may be gone.
+  needed = [name for name in ("train_margins", "train_classes", "masks") if paths[name]]
+  workdir.places.check_exist(*needed)
   if paths["train_margins"] is None:
     raise UserError(
       "train_margins",

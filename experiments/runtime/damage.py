@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 from experiments.config import experiment_flags
+from experiments.runtime import imported_models
 from experiments.runtime.workdir import Workdir
 from experiments.runtime.workdir_models import BASE_MODELS
 from jaxdm.errors import UserError
@@ -49,6 +50,8 @@ def remedy(workdir: str, path: str) -> str:
     return _by_repair(workdir)
   if first == "stages":
     stage = pathlib.PurePath(path).stem
+    if stage == imported_models.STAGE:
+      return f"remove it, and {imported_models.RESTORE} writes it again"
     return (
       f"remove it, and run {stage} again with the settings that it had (summary.json, if "
       "there is one, lists those of all stages): what is stored is not made again"

@@ -50,6 +50,22 @@ def exist(workdir: Workdir) -> bool:
   return stages.is_begun(workdir, STAGE)
 
 
+def has_store(workdir: Workdir) -> bool:
+  """Whether a store of imported models exists, whatever the records say."""
+  return atomic_io.exists(path(workdir) / "manifest.json")
+
+
+def _summary(workdir: Workdir) -> dict[str, Any]:
+  """What the import reported; raises WorkdirError if it has not ended."""
+  if not stages.is_recorded(workdir, STAGE):
+    raise WorkdirError(
+      "workdir",
+      f"={workdir.path} lacks imported models; {RESTORE} imports the rest of the same "
+      "files",
+    )
+  return stages.summary_of(workdir, STAGE)
+
+
 def store_settings(digest: object) -> dict[str, object]:
   """What imported models depend on, of which the files' digest is all that is known."""
   return {"law": "somebody else's, as imported", "files": digest}
@@ -84,7 +100,7 @@ def check_images(workdir: Workdir, stored: Mapping[str, Any]) -> None:
       f"{how_to_go_on(workdir)}",
     )
   if without_images(workdir, stored):
-    about = stages.summary_of(workdir, STAGE, "ops.bank --do=import")
+    about = _summary(workdir)
     raise WorkdirError(
       "workdir",
       f"={workdir.path} holds imported models of {about['examples']} examples and "
@@ -99,7 +115,7 @@ def collection(workdir: Workdir) -> Collection:
     WorkdirError: if the import has not ended, or some are missing.
   """
   check_store(workdir)
-  about = stages.summary_of(workdir, STAGE, "ops.bank --do=import")
+  about = _summary(workdir)
   store = bank.open_store(
     path(workdir),
     num_targets=about["targets"],
@@ -120,7 +136,7 @@ def collection(workdir: Workdir) -> Collection:
 def check_store(workdir: Workdir) -> None:
   """Raises WorkdirError if the store of the imported models does not exist."""
   workdir.check_bank_exists()
-  if not atomic_io.exists(path(workdir) / "manifest.json"):
+  if not has_store(workdir):
     raise WorkdirError(
       "workdir",
       f"={workdir.path} has no imported models in {path(workdir)}; {RESTORE} brings them "

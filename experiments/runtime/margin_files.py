@@ -105,7 +105,8 @@ def open_files(*, to_import: bool = False) -> Files:
 
   Args:
     to_import: whether a store is made of them. It may be made again in a workdir whose
-      models were imported from the same files, whatever has been done with them since.
+      models were imported from the same files, whatever has been done with them since,
+      and also if the record of the import is lost.
 
   Raises:
     ValueError: on anything in flags, files or store that cannot be fitted.
@@ -116,7 +117,8 @@ def open_files(*, to_import: bool = False) -> Files:
   workdir = launcher.open_workdir()
   stored = stages.stored_settings(workdir)
   before = stored.pop("files", {})
-  if imported := stored.pop("imported", {}) if to_import else {}:
+  imported = stored.pop("imported", {})
+  if to_import and (imported or imported_models.has_store(workdir)):
     before, stored = imported, {}  # Nothing of what was done since is needed.
   elif "data" in stored:
     raise WorkdirError(

@@ -213,7 +213,8 @@ def run(
     with provenance.Start(workdir.path, stage, records.result_of(depends_on)):
       summary = work()
   except Exception:
-    if stored() == stored_before:
+    # Others of several processes may go on with this record.
+    if stored() == stored_before and processes.share()[1] == 1:
       records.restore(path, before)
       workdir.places.restore(paths)
     raise

@@ -188,7 +188,7 @@ class SubsetModels:
       predict_training=request.predict_training,
     )
 
-  def _first_models(self) -> Collection:
+  def first_models(self) -> Collection:
     """`first_collection` without predictions of the training examples."""
     if self.imported:
       return self.imported
@@ -200,7 +200,7 @@ class SubsetModels:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    return self._rows(self._first_models(), self.config.fitted_numbers)
+    return self._rows(self.first_models(), self.config.fitted_numbers)
 
   def first_rows(self) -> Rows:
     """One model on each subset, held out or not: they are independent of each other.
@@ -208,7 +208,7 @@ class SubsetModels:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    collection = self._first_models()
+    collection = self.first_models()
     return self._rows(collection, np.arange(collection.models))
 
   def held_out_rows(self) -> list[Rows]:
@@ -217,7 +217,7 @@ class SubsetModels:
     Raises:
       WorkdirError: if some of them are missing.
     """
-    rows = [self._rows(self._first_models(), self.config.held_out_numbers)]
+    rows = [self._rows(self.first_models(), self.config.held_out_numbers)]
     if self.imported:
       return rows
     for request in itertools.islice(self._requests(), 1, None):

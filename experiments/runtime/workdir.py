@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -169,8 +170,11 @@ class Workdir:
     with contextlib.suppress(OSError):  # `check_bank` says why, where it matters.
       if not atomic_io.find(self.stages, "*.json"):
         atomic_io.make_folder(self.bank)
-      for name, kind in locks.items():
-        file = stack.enter_context((self.bank / name).open("ab"))
+      folders = [self.bank]
+      if (self.bank.parent / ".lock").exists():  # They are another workdir's.
+        folders.append(self.bank.parent)
+      for folder, (name, kind) in itertools.product(folders, locks.items()):
+        file = stack.enter_context((folder / name).open("ab"))
         self._lock(file, kind, self.bank_error(in_use))
 
   def _error_of_use(self) -> WorkdirError:

@@ -14,11 +14,15 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+import fsspec.config
 from etils import epath
 
 _BUCKETS = ("gs://", "s3://", "az://", "hf://")  # What epath reads.
 # How file systems say that they lack an operation, such as FAT hard links.
 _LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+# Else what other processes have written since a bucket was listed would not be there.
+for _protocol in ("gs", "s3", "abfs", "hf"):
+  fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
 
 
 @contextlib.contextmanager
@@ -192,8 +196,11 @@ def find(folder: epath.Path, pattern: str) -> list[epath.Path]:
   Raises:
     OSError: if a folder cannot be listed. One that is not there holds nothing.
   """
-  if is_remote(folder):
+  if is_remote(folder) and "/" in pattern:
     return sorted(folder.glob(pattern))
+  if is_remote(folder):  # A glob would list all that is below, too.
+    children = folder.iterdir() if folder.exists() else ()
+    return sorted(path for path in children if fnmatch.fnmatchcase(path.name, pattern))
   paths = [os.fspath(folder)]
   for part in pattern.split("/"):
     paths = [child for path in paths for child in _children(path, part)]

@@ -34,6 +34,7 @@ class ChunkCheck:
     self._path, self._rows_per_chunk = path, rows_per_chunk
     self._identity = identity
     self._checked_rows: dict[tuple[str, int], int] = {}
+    self._stored: dict[int, int] = {}  # The rows of each chunk when last listed.
 
   def check(self, name: str, rows: np.ndarray | slice) -> None:
     """Checks the files of an array that hold some rows.
@@ -54,10 +55,18 @@ class ChunkCheck:
     }
     if not needed:
       return
+    if all(self._stored.get(chunk, 0) >= count for chunk, count in needed.items()):
+      try:
+        self._compare(name, needed)
+        return
+      except StoreError:
+        pass  # Chunks may have been replaced since they were listed.
+    self._stored = store_layout.chunks(self._path)
     try:
       self._compare(name, needed)
     except StoreError:
       # Another process may have replaced a chunk between its marker and its file.
+      self._stored = store_layout.chunks(self._path)
       self._compare(name, needed)
 
   def forget(self, chunk: int) -> None:
@@ -67,7 +76,7 @@ class ChunkCheck:
 
   def _compare(self, name: str, needed: dict[int, int]) -> None:
     """Compares one array's files of some chunks, of which so many rows are needed."""
-    stored = store_layout.chunks(self._path)
+    stored = self._stored
     for chunk, count in needed.items():
       if stored.get(chunk, 0) < count:
         row = chunk * self._rows_per_chunk + stored.get(chunk, 0)

@@ -3,6 +3,7 @@
 All of it works on the folder alone, without the settings that it was made with.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -90,17 +91,35 @@ def summary(path: str | epath.PathLike) -> Summary:
   root = atomic_io.as_path(path)
   first = checksummed_json.read(root / "manifest.json")["made_by"]
   made_by: list[dict[str, str]] = [first]
-  rows, totals, markers = 0, dict[str, int](), store_layout.markers(root)
-  for marker in markers:
+  chunks, rows, totals = 0, 0, dict[str, int]()
+  markers = store_layout.markers(root)
+  with concurrent.futures.ThreadPoolExecutor(store.READERS) as pool:
+    abouts = list(pool.map(_read_listed, markers))
+  for marker, about in zip(markers, abouts, strict=True):
+    if about is None:
+      continue
+    chunks += 1
     rows += store_layout.parse_marker(marker.name)[1]
-    about = checksummed_json.read(marker)
     maker = about.get("made_by", first)
     if maker not in made_by:
       made_by.append(maker)
     for name, value in about.items():
       if isinstance(value, int):
         totals[name] = totals.get(name, 0) + value
-  return Summary(len(markers), rows, made_by, totals)
+  return Summary(chunks, rows, made_by, totals)
+
+
+def _read_listed(marker: epath.Path) -> dict[str, Any] | None:
+  """What a marker says; None if it was removed since markers were listed.
+
+  So a writer does where a chunk grows; the next summary has the new one.
+  """
+  try:
+    return checksummed_json.read(marker)
+  except DamageError:
+    if atomic_io.exists(marker):
+      raise
+    return None
 
 
 def reopen(path: str | epath.PathLike) -> store.Store:

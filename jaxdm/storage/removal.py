@@ -4,6 +4,7 @@ A folder that a user names, or replaces by a symbolic link, may hold anything. S
 caller describes the paths that it writes, and all others stay.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -68,11 +69,12 @@ def remove_own(folder: epath.Path, is_own: IsOwn) -> bool:
 
 
 def _remove(path: str) -> None:
-  """Removes a file, or a folder if it is empty."""
-  if not path.endswith("/"):
-    os.unlink(path)
-  elif not os.listdir(path):
-    os.rmdir(path.rstrip("/"))
+  """Removes a file, or a folder if it is empty; other processes may do the same."""
+  with contextlib.suppress(FileNotFoundError):
+    if not path.endswith("/"):
+      os.unlink(path)
+    elif not os.listdir(path):
+      os.rmdir(path.rstrip("/"))
 
 
 def _paths(folder: epath.Path, is_own: IsOwn) -> Iterator[tuple[str, bool]]:

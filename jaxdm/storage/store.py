@@ -36,7 +36,7 @@ from jaxdm.storage import (
 from jaxdm.storage.checksummed_json import StoreError
 from jaxdm.storage.zarr_arrays import ArraySpec
 
-_READERS = 16
+READERS = 16
 
 
 class Store:
@@ -233,7 +233,7 @@ class Store:
       raise StoreError(
         None, f"{self.path} lacks chunk {lacking[0]} of the rows asked for"
       )
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
       counts = [chunks[chunk] for chunk in needed_chunks]
       markers = list(pool.map(self.about, needed_chunks, counts))
     return {
@@ -273,12 +273,6 @@ class Store:
         "tells their margins apart but each chunk's marker",
         stacklevel=3,
       )
-
-  def forget(self, chunk: int) -> None:
-    """Removes the markers of a chunk, which then counts as missing."""
-    self._check.forget(chunk)
-    for name in store_layout.marker_names(self.path, chunk):
-      (store_layout.marker_folder(self.path) / name).unlink(missing_ok=True)
 
   def _open(self, name: str) -> ts.TensorStore:
     """Opens or creates an array on disk."""
@@ -343,7 +337,7 @@ def makers(path: epath.Path) -> list[dict[str, str]]:
   """
   markers = store_layout.markers(path)
   distinct: list[dict[str, str]] = []
-  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+  with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
     for maker in pool.map(_maker, [path / "manifest.json", *markers]):
       if maker and maker not in distinct:
         distinct.append(maker)
@@ -360,5 +354,5 @@ def _maker(path: epath.Path) -> dict[str, str]:
 
 def _read_all(paths: Sequence[epath.Path]) -> list[dict[str, Any]]:
   """JSON files; several at once, since a bucket takes its time for each."""
-  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+  with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
     return list(pool.map(checksummed_json.read, paths))

@@ -89,6 +89,7 @@ def write_chunk(
     marker: JSON values.
   """
   own = marker_path(store, chunk, rows)
+  atomic_io.make_folder(own.parent)
   with atomic_io.replacing({store / file: files[file] for file in files}):
     for other in markers(store, chunk):
       if other != own:
@@ -109,7 +110,7 @@ def parse_marker(name: str) -> tuple[int, int]:
 
 def markers(store: epath.Path, chunk: int | None = None) -> list[epath.Path]:
   """The markers of a chunk, or of all, in order; half-written ones are left out."""
-  return atomic_io.find(marker_folder(store), f"{_prefix(chunk)}*.json")
+  return [marker_folder(store) / name for name in sorted(marker_names(store, chunk))]
 
 
 def chunks(store: epath.Path) -> dict[int, int]:
@@ -118,12 +119,15 @@ def chunks(store: epath.Path) -> dict[int, int]:
 
 
 def marker_names(store: epath.Path, chunk: int | None = None) -> list[str]:
-  """The names of `markers`, in any order."""
+  """The names of `markers`, in any order; none if a copy has left out an empty folder."""
   folder, prefix = marker_folder(store), _prefix(chunk)
   if atomic_io.is_remote(folder):
-    return [path.name for path in markers(store, chunk)]
-  # Ten times as fast as a glob where there are thousands.
-  names = os.listdir(folder)
+    names = [path.name for path in atomic_io.find(folder, "*")]
+  else:
+    try:
+      names = os.listdir(folder)  # Ten times as fast as paths where there are thousands.
+    except FileNotFoundError:
+      names = []
   return [n for n in names if n.startswith(prefix) and n.endswith(".json")]
 
 

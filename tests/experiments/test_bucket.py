@@ -4,6 +4,8 @@ import contextlib
 import logging
 import re
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from support.programs import TOY_OF_DRILL, start, store_of
 from experiments import fit_datamodels, train_subsets
 from experiments.ops import bank as bank_launcher
 from experiments.ops import status
-from jaxdm.storage import bank, maintenance, store
+from jaxdm.storage import bank, maintenance, removal, store, store_layout
 
 _DOWNLOAD = objects.download
 
@@ -80,6 +82,28 @@ def test_what_is_written_is_read_checked_and_forgotten(bucket) -> None:
   assert opened().chunks() == {0: 4, 2: 4}
   names = sorted(p.name for p in (opened().path / "done").glob("*"))
   assert names == ["00000000000000-4.json", "00000000000002-4.json"]
+
+
+def test_what_others_have_written_since_a_listing_is_there(bucket) -> None:
+  path = f"{bucket}/listed/changes"
+  opened = bank.open_store(
+    path, num_targets=3, num_train=20, settings={}, rows_per_chunk=4
+  )
+  margins_mt = np.arange(12, dtype=np.float32).reshape(4, 3)
+  bank.write(opened, 0, np.ones((4, 20), bool), margins_mt)
+  # Lists all of it.
+  assert removal.foreign_paths(opened.path, store_layout.own_paths(None))
+  # Another process has other connections.
+  command = (
+    "import numpy as np; from jaxdm.storage import bank;"
+    f"store = bank.open_store({path!r}, num_targets=3, num_train=20, settings={{}},"
+    "rows_per_chunk=4);"
+    "bank.write(store, 5, np.ones((4, 20), bool), np.ones((4, 3), np.float32))"
+  )
+  subprocess.run([sys.executable, "-c", command], check=True)
+  assert opened.chunks() == {0: 4, 5: 4}
+  found = opened.read("margins", slice(20, 24))
+  np.testing.assert_array_equal(found, np.ones((4, 3)))
 
 
 @pytest.mark.slow

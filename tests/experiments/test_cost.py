@@ -168,6 +168,17 @@ def test_another_network_is_scaled_by_its_operations(bench) -> None:
   assert "scaled" in made.source
 
 
+def test_a_row_of_the_same_width_goes_before_one_with_as_many_operations(bench) -> None:
+  [row] = bench["results"]
+  flops = cost.flops_per_sample(TrainConfig(), (32, 32, 3), 10)
+  slow = {"row": "w64-16x16-b512", "flops_per_sample": flops / 4}
+  fast = {"row": "w128-16x16-b512", "flops_per_sample": flops}
+  bench["results"] = [row | fast, row | slow]
+  made = cifar10_plan(bench, 36_000)
+  assert made.source.startswith("w64-16x16-b512 on toy, scaled by 4.00 ")
+  assert made.device_hours == pytest.approx(4 * 10 * 1172 * 512 / 1000)
+
+
 def test_two_devices_in_the_bench_are_two_device_hours(bench) -> None:
   one = cifar10_plan(bench, 36_000).device_hours
   bench["machine"]["devices"] = 2

@@ -1,11 +1,13 @@
 """Folders that a user names or links may hold other things, which all stay."""
 
 import errno
+import functools
 import os
 import pathlib
 
 import numpy as np
 import pytest
+from etils import epath
 from support import programs
 from support.unreadable import make_unreadable
 
@@ -13,7 +15,7 @@ from experiments.ops import bank as bank_launcher
 from experiments.runtime import stages, unfinished, workdir_models
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
-from jaxdm.storage import bank, checkpoint
+from jaxdm.storage import bank, checkpoint, removal
 
 
 def make_store(path: pathlib.Path) -> None:
@@ -154,6 +156,22 @@ def test_without_anything_else_no_state_leaves_a_folder(tmp_path, is_linked) -> 
   unfinished.remove_checkpoints(workdir)
   assert (tmp_path / "run" / "checkpoints").exists() == is_linked
   assert not is_linked or not os.listdir(tmp_path / "scratch")
+
+
+def test_two_processes_may_remove_the_same_folder(tmp_path, monkeypatch) -> None:
+  root = tmp_path / "states"
+  for name in ("0", "1/a", "1/b"):
+    write(root / name)
+
+  def first(function, path) -> None:  # The other process is always faster.
+    function(path)
+    function(path)
+
+  for name in ("unlink", "rmdir"):
+    monkeypatch.setattr(os, name, functools.partial(first, getattr(os, name)))
+  is_own = removal.matching(r"\d", r"\d/", r"\d/\w")
+  assert removal.remove_own(epath.Path(root), is_own)
+  assert not root.exists()
 
 
 def test_parts_go_and_what_lies_beside_them_stays(tmp_path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from absl.testing import flagsaver
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stores import lose_chunk
 
 from experiments import (
   brittleness,
@@ -206,7 +207,7 @@ def test_a_matrix_in_a_store_is_told_by_its_chunks(tmp_path) -> None:
     assert identity.digest(store.MatrixView(first, "a", rows)) != expected
     first.write(chunk, {"a": numbers[4 * chunk : 4 * chunk + 4]})
   assert identity.digest(store.MatrixView(first, "a", rows)) == expected
-  first.forget(1)
+  lose_chunk(first, 1)
   with pytest.raises(store.StoreError, match="lacks chunk 1"):
     identity.digest(store.MatrixView(first, "a", rows))
 

@@ -206,6 +206,39 @@ def test_imported_models_come_back_from_their_files(
   restore()
 
 
+def test_what_is_damaged_beside_imported_models_is_repaired(
+  files, images, tmp_path, capsys
+) -> None:
+  folder = tmp_path / "run"
+  start(bank.PROGRAM, folder, toy=files | {"do": "import"})
+  start(train_subsets.PROGRAM, folder, toy=LINEAR | images | {"num_held_out": "20"})
+  start(bank.PROGRAM, folder, toy={}, do="verify")
+  before = contents(folder / "base_models")
+  path = folder / "base_models" / "logits.npy"
+  path.write_bytes(path.read_bytes()[:-1] + b"?")
+  with pytest.raises(SystemExit):
+    start(bank.PROGRAM, folder, toy={}, do="verify")
+  assert "base_models/logits.npy" in capsys.readouterr().out
+  start(bank.PROGRAM, folder, toy={}, do="repair")
+  start(train_subsets.PROGRAM, folder, toy={})
+  assert contents(folder / "base_models").keys() == before.keys()
+  start(bank.PROGRAM, folder, toy={}, do="verify")
+
+
+def test_a_lost_record_of_an_import_is_written_again(files, images, tmp_path) -> None:
+  """Also where much has been done with the models since."""
+  folder, again = tmp_path / "run", files | {"do": "import"}
+  start(bank.PROGRAM, folder, toy=again)
+  start(train_subsets.PROGRAM, folder, toy=LINEAR | images | {"num_held_out": "20"})
+  record = folder / "stages" / "import.json"
+  record.write_bytes(b"{")
+  with pytest.raises(SystemExit, match="remove it, and .*--do=import"):
+    start(train_subsets.PROGRAM, folder, toy={})
+  record.unlink()
+  start(bank.PROGRAM, folder, toy=again)
+  start(train_subsets.PROGRAM, folder, toy={})
+
+
 def test_damage_to_models_of_changes_is_not_that_of_imported_ones(
   files, images, tmp_path, capsys
 ) -> None:

@@ -10,6 +10,8 @@ from absl.testing import flagsaver
 
 from experiments import fit_datamodels
 from experiments.ops import bank, bank_files
+from experiments.runtime import imported_models
+from experiments.runtime.workdir import Workdir
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.lasso import result
 
@@ -183,10 +185,25 @@ def test_imported_models_are_fitted_as_the_files_are(files, tmp_path, capsys) ->
     look_after(taken, "verify")
   assert "imported/margins/c/0/0: its digest" in capsys.readouterr().out
   look_after(taken, "repair")
-  with pytest.raises(SystemExit, match="run python -m experiments.ops.bank --do=import"):
+  with pytest.raises(SystemExit, match="python -m experiments.ops.bank --do=import"):
     start({**taken, "targets": "1:4", "num_lambdas": "6"})
   with pytest.raises(SystemExit, match="do=export is for models of one's own"):
     look_after({**taken, "other": "x"}, "export")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_an_import_keeps_models_where_a_target_has_no_margins(
+  files, tmp_path, value, capsys
+) -> None:
+  damaged(files, "margins", lambda a: np.where(np.arange(4) == 2, value, a))
+  margins = np.load(files["margins"])
+  folder = tmp_path / "taken"
+  look_after(files | {"workdir": str(folder)}, "import")
+  assert "1 targets without margins" in capsys.readouterr().out
+  store = imported_models.collection(Workdir(str(folder))).store
+  stored = store.read("margins", slice(0, 300))
+  np.testing.assert_array_equal(stored[:, [0, 1, 3]], margins[:, [0, 1, 3]])
+  assert np.isnan(stored[:, 2]).all()
 
 
 def test_an_import_continues_and_ends_with_the_same_bytes(files, tmp_path) -> None:

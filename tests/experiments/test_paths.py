@@ -321,6 +321,27 @@ def test_a_folder_of_stores_is_used_by_one_experiment_at_a_time(tmp_path) -> Non
   }
 
 
+def test_the_stores_inside_a_workdir_are_used_by_it_alone(tmp_path) -> None:
+  one = Workdir(str(tmp_path / "one"))
+  with one.lock():
+    (one.path / "bank").mkdir()
+  other = Workdir(str(tmp_path / "other"), str(tmp_path / "one" / "bank"))
+  with (
+    one.lock(),
+    pytest.raises(WorkdirError, match="bank is in use by another experiment"),
+    other.lock(),
+  ):
+    pass
+  with (
+    other.lock(),
+    pytest.raises(WorkdirError, match="one is in use by another process"),
+    one.lock(),
+  ):
+    pass
+  with one.lock():
+    pass
+
+
 def test_a_folder_of_stores_that_is_not_mounted_is_not_made(tmp_path) -> None:
   disk = tmp_path / "disk"
   opened = Workdir(str(tmp_path / "run"), str(disk))

@@ -4,11 +4,13 @@ Other tests start each launcher's PROGRAM in their own process; these see that P
 says what it must, and that the module runs it.
 """
 
+import importlib
 import pathlib
 from typing import Any
 
 import jax
 import pytest
+from absl import flags
 from support import programs
 
 from experiments.runtime.workdir import Workdir
@@ -104,6 +106,22 @@ ONE_LINE = [
   ("leaderboard", "--problem=no", "--problem must be "),
   ("ops.drill", "--drill=nothing", "flag --drill=nothing: value should be one of"),
 ]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_module_that_a_program_names_for_its_flags_has_some(name) -> None:
+  own = importlib.import_module(f"experiments.{name}").PROGRAM.flag_modules
+  by_module = flags.FLAGS.flags_by_module_dict()
+  assert [m.__name__ for m in own if not by_module.get(m.__name__)] == []
+
+
+@pytest.mark.parametrize("name", ["brittleness", "label_flip"])
+def test_the_pipeline_takes_the_flags_of_its_searches(name) -> None:
+  of = {
+    program: set(importlib.import_module(f"experiments.{program}").PROGRAM.flag_modules)
+    for program in (name, "pipeline")
+  }
+  assert of[name] <= of["pipeline"]
 
 
 # What JAX_PLATFORMS may say on a machine without accelerators, and in all programs that

@@ -10,6 +10,7 @@ from support.programs import contents, start
 
 from experiments import train_subsets
 from experiments.ops import bank
+from experiments.runtime import base_models
 from jaxdm.training.trainer import Trainer
 
 
@@ -71,3 +72,20 @@ def test_a_run_that_fails_is_recorded_only_if_it_has_stored_models(
   ):
     train_subsets.main(opened)
   assert (record.read_bytes() != before) == stores_some
+
+
+@pytest.mark.parametrize("shard", [None, "1/2"])
+def test_one_of_several_processes_that_fails_leaves_the_record_of_the_others(
+  tmp_path, monkeypatch, shard
+) -> None:
+  folder, record = tmp_path / "run", tmp_path / "run" / "stages" / "train_subsets.json"
+
+  def fails(*args, **options) -> None:
+    raise ValueError("of this test")
+
+  monkeypatch.setattr(base_models, "train_all", fails)
+  monkeypatch.setattr(Trainer, "collect", fails)
+  given = {"shard": shard} if shard else {}
+  with pytest.raises(ValueError, match="of this test"):
+    start(train_subsets.PROGRAM, folder, toy=TOY, **given)
+  assert record.exists() == bool(shard)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jaxdm.storage import checksummed_json, maintenance, zarr_arrays
+from jaxdm.storage import checksummed_json, maintenance, store_layout, zarr_arrays
 from jaxdm.storage import store as store_lib
 
 COLUMNS = {
@@ -200,13 +200,6 @@ def test_a_lost_file_is_damage(tmp_path) -> None:
   assert (found.chunk, found.file) == (2, "b/c/2/0")
 
 
-def test_a_forgotten_chunk_is_gone(tmp_path) -> None:
-  store = open_store(tmp_path)
-  store.write(0, arrays())
-  store.forget(0)
-  assert store.chunks() == {} == open_store(tmp_path).chunks()
-
-
 def test_what_killed_writers_left_is_swept_away(tmp_path) -> None:
   store = open_store(tmp_path)
   store.write(1, arrays())
@@ -264,6 +257,46 @@ def test_a_chunk_that_cannot_grow_keeps_its_rows(tmp_path, monkeypatch) -> None:
     np.testing.assert_array_equal(store.read("b", slice(4, 6)), before)
   assert maintenance.merge(mine, theirs) == (1, 0)
   assert files(mine) == files(theirs)
+
+
+def test_a_copy_without_empty_folders_is_a_store(tmp_path) -> None:
+  """As buckets and archives make them."""
+  open_store(tmp_path)
+  (tmp_path / "done").rmdir()
+  store = open_store(tmp_path)
+  assert store.chunks() == {} and maintenance.summary(tmp_path).rows == 0
+  assert not list(maintenance.damage(tmp_path))
+  store.write(1, arrays())
+  np.testing.assert_array_equal(store.read("a", slice(4, 8)), arrays()["a"])
+
+
+def test_a_store_is_not_listed_for_each_read(tmp_path, monkeypatch) -> None:
+  store, reader = open_store(tmp_path), open_store(tmp_path)
+  for chunk in range(8):
+    store.write(chunk, arrays(seed=chunk))
+  listed = []
+
+  def list_chunks(path, original=store_layout.chunks) -> dict[int, int]:
+    listed.append(path)
+    return original(path)
+
+  monkeypatch.setattr(store_layout, "chunks", list_chunks)
+  for chunk in range(8):
+    reader.read("a", slice(4 * chunk, 4 * chunk + 4))
+  assert len(listed) == 1
+  store.write(8, arrays(seed=8))
+  reader.read("a", slice(32, 36))
+  assert len(listed) == 2
+
+
+def test_a_summary_leaves_out_a_chunk_that_grows_meanwhile(tmp_path, monkeypatch) -> None:
+  store = open_store(tmp_path)
+  store.write(0, arrays())
+  store.write(1, arrays(rows=2))
+  listed = store_layout.markers(tmp_path)
+  store.write(1, arrays())
+  monkeypatch.setattr(store_layout, "markers", lambda path: listed)
+  assert maintenance.summary(tmp_path)[:2] == (1, 4)
 
 
 def test_a_chunk_whose_file_is_lost_is_not_read_as_zeros(tmp_path) -> None:

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 from support.counting_fleet import CountingFleet
+from support.stores import lose_chunk
 
 from jaxdm.storage.store import Store
 from jaxdm.training import fleet
@@ -79,7 +80,7 @@ def test_models_that_are_there_are_trained_again_for_them(lab) -> None:
   done = models.trained
   collected(trainer, "later", audit=True, models=10)
   assert models.trained == done + 3
-  grown.training.forget(1)
+  lose_chunk(grown.training, 1)
   assert lacking(collected(trainer, "later", audit=True, models=10)) == []
   assert models.trained == done + 6
   assert lacking(collected(trainer, "later", audit=True, models=10)) == []

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from support.counting_fleet import CountingFleet
+from support.stores import lose_chunk
 
 from jaxdm import devices, prng, training_sets
 from jaxdm.storage import bank, checkpoint
@@ -149,7 +150,7 @@ def test_shards_make_the_same_store_in_any_order_and_number(lab) -> None:
   # Two of four hosts die, and two others do the rest; one chunk is lost on the way.
   collected(lab, "lost", (3, 4), (0, 4))
   assert len(lacking(collection(lab, "lost"))) == 2
-  collection(lab, "lost").store.forget(3)
+  lose_chunk(collection(lab, "lost").store, 3)
   mended = collected(lab, "lost", (1, 2), (0, 2))
   assert one == three == mended
   assert len(one) == 1 + 2 + 3 * 4
