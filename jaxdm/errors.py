@@ -1,10 +1,13 @@
 """The one type of error that a user can mend, and checks that many settings share."""
 
+import dataclasses
 import math
 import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 
 class UserError(ValueError):
@@ -40,6 +43,14 @@ class UserError(ValueError):
     if setting is None:
       return text
     return f"{setting}{text}" if text.startswith(("=", ":", ",")) else f"{setting} {text}"
+
+
+def use_python_numbers(config: Any) -> None:
+  """Replaces a frozen dataclass's NumPy numbers by Python's, which JSON can hold."""
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if isinstance(value, np.generic):
+      object.__setattr__(config, field.name, value.item())
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:

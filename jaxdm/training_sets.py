@@ -72,6 +72,9 @@ def model_specs(
     ValueError: on arrays of another shape or kind, or with other values.
   """
   masks_mn = _as_masks(masks, num_train)
+  empty = np.flatnonzero(~masks_mn.any(axis=1))
+  if empty.size:
+    raise ValueError(f"masks must hold a training example each; row {empty[0]} has none")
   shape = masks_mn.shape
   labels_mn = _as_integers("labels", labels)
   if labels_mn.shape not in (shape, (1, num_train), (num_train,)):

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 import email.message
 import errno
 import importlib.metadata
@@ -287,3 +288,17 @@ def test_text_is_written_and_read_as_utf8() -> None:
         if (writes or name == "write_text") and "encoding" not in ast.unparse(node):
           wrong.append(f"{os.path.relpath(path, ROOT)}:{node.lineno}")
   assert wrong == []
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    lambda: jaxdm.TrainConfig(batch_size=np.int64(4), epochs=np.float32(2)),
+    lambda: jaxdm.SearchConfig(num_sizes=np.int32(9), max_share=np.float32(0.5)),
+    lambda: jaxdm.FitConfig(folds=np.int64(3)),
+    lambda: jaxdm.Speed(chunk=np.int64(8)),
+  ],
+)
+def test_numbers_of_numpy_become_pythons(make) -> None:
+  """Which JSON holds, so that a run with them can be stored."""
+  json.dumps(dataclasses.asdict(make()))

@@ -117,6 +117,7 @@ def test_all_forms_of_the_same_models_are_accepted() -> None:
     ({"masks": MASKS[0]}, r"masks must be bool\[m, n\] with n = 4 .*masks\[None\]"),
     ({"masks": [0, 3]}, r"masks .*got int64\[2\]; of indices"),
     ({"masks": [[0, 3], [1]]}, "masks must be an array"),
+    ({"masks": MASKS & [[1], [0], [1]] > 0}, "masks must hold .* each; row 1 has none"),
     ({"masks": MASKS[:, :3]}, r"masks .* n = 4 training examples, got bool\[3, 3\]"),
     ({"labels": LABELS[:3]}, r"labels must be int\[m, n\] = \[3, 4\].*, got \[3\]"),
     ({"labels": np.tile(LABELS, (2, 1))}, r"labels must be .*, got \[2, 4\]"),

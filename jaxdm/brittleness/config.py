@@ -4,7 +4,13 @@ import dataclasses
 from typing import Literal, get_args
 
 from jaxdm.brittleness.verification import MOST_SKEWNESS, SequentialTest
-from jaxdm.errors import check_choice, check_count, check_number, check_seed
+from jaxdm.errors import (
+  check_choice,
+  check_count,
+  check_number,
+  check_seed,
+  use_python_numbers,
+)
 
 SizeLaw = Literal["grid", "surrogate"]
 # The levels of a test are simulated for as many models as may verify one size.
@@ -52,6 +58,7 @@ class SearchConfig:
   seed: int = 0
 
   def __post_init__(self) -> None:
+    use_python_numbers(self)
     check_number("max_share", self.max_share, above=0, below=1)
     check_number("confidence", self.confidence)  # Its range: `test` below.
     check_choice("size_law", self.size_law, get_args(SizeLaw))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxdm.errors import check_count, check_number, check_seed
+from jaxdm.errors import check_count, check_number, check_seed, use_python_numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class FitConfig:
   seed: int = 0
 
   def __post_init__(self) -> None:
+    use_python_numbers(self)
     for name in ("num_lambdas", "folds", "patience", "max_steps"):
       check_count(name, getattr(self, name))
     for name in ("lambda_min_ratio", "validation_share"):

@@ -16,6 +16,7 @@ from etils import epath
 
 from jaxdm import identity, training_sets
 from jaxdm import progress as progress_lib
+from jaxdm.errors import check_seed
 from jaxdm.storage import (
   atomic_io,
   bank,
@@ -72,7 +73,7 @@ class BaseTrainer(abc.ABC):
   ) -> None:
     """Sets the attributes; opens no store yet."""
     polling.check_share(share)
-    self._share, self.seed = share, seed
+    self._share, self.seed = share, check_seed(seed)
     self._folder = None if folder is None else atomic_io.as_path(folder)
     self.num_classes, self.values = num_classes, values
     self.labels = np.asarray(labels, np.int32)

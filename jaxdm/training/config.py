@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxdm.errors import check_choice, check_count, check_number
+from jaxdm.errors import check_choice, check_count, check_number, use_python_numbers
 from jaxdm.rounding import share_of
 
 
@@ -36,8 +36,8 @@ class TrainConfig:
       kernel shrinks by this multiple of its learning rate. Reason: the size of a term
       that is added before orthogonalisation would have no effect.
     muon_rate: Maximum learning rate of the optimiser Muon (Jordan, 2024: orthogonalised
-      momentum), with the same schedule. Muon updates the kernels of all convolutions
-      except the first. 0: SGD for all parameters, as published.
+      momentum), with the same schedule. Muon updates the kernels of all convolutions;
+      of ResNet-9, all but the first. 0: SGD for all parameters, as published.
     label_smoothing: Label smoothing, in [0, 1).
     flip: Mirror training images at random. Average each prediction with the prediction
       for the mirrored image.
@@ -64,6 +64,7 @@ class TrainConfig:
   compute_dtype: str = "float32"
 
   def __post_init__(self) -> None:
+    use_python_numbers(self)
     for name in ("width", "batch_size"):
       check_count(name, getattr(self, name))
     for name in ("epoch_examples", "translate_pixels", "cutout_pixels"):

@@ -14,7 +14,6 @@ from etils import epath
 from flax import linen as nn
 
 from jaxdm import devices, identity, prng, training_sets
-from jaxdm.errors import UserError
 from jaxdm.rounding import share_of
 from jaxdm.storage import checkpoint
 from jaxdm.training import conv, programs, tuning
@@ -99,7 +98,7 @@ class Fleet:
     )
 
   def _seconds(self, choice: tuning.Choice) -> float:
-    """Seconds of a step of one model on a device; infinite where memory is too small."""
+    """Seconds of a step of one model on a device; see `tuning.Seconds`."""
     width, backend = choice
     speed = Speed(vmap_width=width, chunk=width, conv_backend=backend)
     classes, network = self.num_classes, self._network
@@ -107,10 +106,7 @@ class Fleet:
     trial = Fleet(self._config, few, classes, speed, network=network)
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
-      try:
-        return trial.seconds_per_step() / width
-      except (UserError, jax.errors.JaxRuntimeError):
-        return math.inf
+      return trial.seconds_per_step() / width
 
   def seconds_per_step(self) -> float:
     """Seconds of a step of all models of a call, measured for a fraction of a second.
@@ -150,19 +146,21 @@ class Fleet:
   def identity(self) -> dict[str, Any]:
     """What trained models depend on beside their sets and keys, as JSON values."""
     network = self._lax_recipe.network.identity
+    features = {"constant_features": "0"} if self.values.ndim == 2 else {}
     return {
       "train": dataclasses.asdict(self._config),
       "train_pixels": self._values_digest,
       "num_classes": self.num_classes,
       "computation": identity.computation(),
       **({} if network is None else {"network": network}),
+      **features,
     }
 
   @property
   def provenance(self) -> dict[str, str]:
     """Settings that change rounding; no part of a model's identity, but noted with it."""
-    width, backend = self.choice
-    return {"conv_backend": backend, "vmap_width": str(width)}
+    backend = self.choice.conv_backend
+    return {"conv_backend": backend, "vmap_width": str(self.runner.width)}
 
   @functools.cached_property
   def _values_digest(self) -> str:

@@ -39,7 +39,8 @@ def statistics(inputs: Inputs, indices_s: Array, count: Array) -> dict[str, Arra
   """Mean and standard deviation over one training set, float32[c] or float32[d].
 
   Taken over the model's own set: a statistic of all inputs would let an excluded
-  example change the model. A feature that does not vary has the standard deviation 1.
+  example change the model. A feature that does not vary in the set has an infinite
+  standard deviation: it is 0 for the model, which could not learn what it means.
 
   Args:
     inputs: of the whole dataset.
@@ -63,9 +64,15 @@ def _feature_statistics(
   weight_n = jnp.zeros(len(values_nd)).at[indices_s].add(used_s.astype(jnp.float32))
   inside = weight_n[:, None] > 0
   mean_d = jnp.where(inside, values_nd, 0.0).sum(axis=0) / count
-  square_d = jnp.where(inside, (values_nd - mean_d) ** 2, 0.0).sum(axis=0) / count
-  constant_d = square_d <= _LEAST_VARIANCE * mean_d**2
-  return {"mean": mean_d, "std": jnp.where(constant_d, 1.0, jnp.sqrt(square_d))}
+  rest_nd = jnp.where(inside, values_nd - mean_d, 0.0)
+  # In units of a power of two, which changes no bit: squares of very small or very large
+  # numbers would be 0 or infinite.
+  _, exponent_d = jnp.frexp(jnp.abs(rest_nd).max(axis=0))
+  unit_d = jnp.ldexp(jnp.ones_like(mean_d), exponent_d - 1)
+  square_d = ((rest_nd / unit_d) ** 2).sum(axis=0) / count
+  constant_d = square_d <= _LEAST_VARIANCE * (mean_d / unit_d) ** 2
+  std_d = unit_d * jnp.sqrt(square_d)
+  return {"mean": mean_d, "std": jnp.where(constant_d, jnp.inf, std_d)}
 
 
 def normalise(values: Array, stats: dict[str, Array]) -> jax.Array:

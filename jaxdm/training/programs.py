@@ -133,6 +133,7 @@ class Runner:
 
   Attributes:
     programs: what is run.
+    width: models of a device side by side.
     may_narrow: whether fewer models side by side will do.
   """
 
@@ -143,7 +144,7 @@ class Runner:
       compile_for: from models side by side to programs.
       width: models side by side to begin with.
     """
-    self._compile_for, self._width = compile_for, width
+    self._compile_for, self.width = compile_for, width
     self.programs = compile_for(width)
     self.may_narrow = True
     self._finished: set[Program] = set()
@@ -155,7 +156,7 @@ class Runner:
 
   def unit(self, rows: int) -> int:
     """Models that take as long as one; more take a multiple of their time."""
-    return rows if self._width > 1 else devices.count()
+    return rows if self.width > 1 else devices.count()
 
   @numerics.pinned()
   def run(self, program_of: Callable[[Programs], Program], shared: Any, rows: Any) -> Any:
@@ -181,16 +182,16 @@ class Runner:
       except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) or not self.may_narrow:
           raise
-        if self._width == 1:
+        if self.width == 1:
           raise UserError(
             "chunk",
             ", width or batch_size must be smaller: the device's memory does "
             "not hold one model at a time",
           ) from error
-        self._width //= 2
+        self.width //= 2
         warnings.warn(
           "out of device memory; going on with vmap_width="
-          f"{self._width}, which changes no result",
+          f"{self.width}, which changes results by rounding alone",
           stacklevel=2,
         )
-        self.programs, self._finished = self._compile_for(self._width), set()
+        self.programs, self._finished = self._compile_for(self.width), set()

@@ -78,6 +78,13 @@ def make(
       f"follow Muon, got {config.muon_rate}",
     )
 
+  if is_images and config.cutout_pixels >= min(input_shape[:2]):
+    raise UserError(
+      "cutout_pixels",
+      f"must be smaller than the images' side of {min(input_shape[:2])} pixels, got "
+      f"{config.cutout_pixels}; 0: no cutout",
+    )
+
   def augment_inputs(key: Array, inputs: Array) -> Array:
     if not is_images:
       return inputs

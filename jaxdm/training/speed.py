@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal, get_args
 
-from jaxdm.errors import check_choice, check_count, check_number
+from jaxdm.errors import check_choice, check_count, check_number, use_python_numbers
 
 ConvBackend = Literal["auto", "cpu", "im2col", "lax"]
 # Models that a device trains per call, of networks with convolutions and of others.
@@ -43,6 +43,7 @@ class Speed:
   conv_backend: ConvBackend | None = None
 
   def __post_init__(self) -> None:
+    use_python_numbers(self)
     if self.vmap_width not in (None, "auto"):
       check_count("vmap_width", self.vmap_width)
     if self.chunk is not None:

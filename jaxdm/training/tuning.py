@@ -65,7 +65,8 @@ class Choice(NamedTuple):
   conv_backend: conv.Backend
 
 
-Seconds = Callable[[Choice], float]  # Of a step of one model; infinite if out of memory.
+# Of a step of one model; raises JaxRuntimeError or UserError where that is impossible.
+Seconds = Callable[[Choice], float]
 
 
 def choose(
@@ -92,7 +93,7 @@ def choose(
   width = speed.vmap_width or (_CPU_WIDTH[convolves] if on_cpu else "auto")
   backend = speed.conv_backend or ("cpu" if on_cpu else "auto")
   backends: tuple[conv.Backend, ...] = ("lax",)
-  if convolves:
+  if convolves and recipe.network.identity is None:  # Others have their own.
     backends = ("im2col", "lax") if backend == "auto" else (backend,)
   most = speed.chunk or (MOST_WIDTH if width == "auto" else width)
   if width != "auto" and len(backends) == 1:
@@ -149,13 +150,20 @@ def fastest(
 
   Raises:
     UserError: if the memory suffices for none.
+    JaxRuntimeError: if none can run, for another reason.
   """
   start, seconds_of = time.monotonic(), dict[Choice, float]()
+  errors: list[Exception] = []
 
   def try_candidate(candidate: Choice) -> float:
     is_late = time.monotonic() - start > _SECONDS
     is_late = is_late and min(seconds_of.values(), default=math.inf) < math.inf
-    seconds_of[candidate] = math.inf if is_late else seconds(candidate)
+    seconds_of[candidate] = math.inf
+    if not is_late:
+      try:
+        seconds_of[candidate] = seconds(candidate)
+      except (UserError, jax.errors.JaxRuntimeError) as error:
+        errors.append(error)
     return seconds_of[candidate]
 
   best = min((Choice(width, backend) for backend in backends), key=try_candidate)
@@ -172,11 +180,14 @@ def fastest(
     if best != first:
       break
   if math.isinf(seconds_of[best]):
+    for error in errors:
+      if not isinstance(error, UserError) and "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
     raise UserError(
       "width",
       "or batch_size must be smaller: the device's memory does not hold one model "
       "at a time",
-    )
+    ) from errors[0]
   timings = (
     f"{c.conv_backend} {c.vmap_width}: {1e3 * s:.3g}"
     for c, s in seconds_of.items()

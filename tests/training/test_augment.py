@@ -1,8 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxdm.training import augment
+from jaxdm.errors import UserError
+from jaxdm.training import augment, fleet
+from jaxdm.training.config import TrainConfig
 
 
 def test_flip_mirrors_the_width_axis_of_about_half_the_images() -> None:
@@ -44,3 +47,11 @@ def test_nothing_asked_changes_nothing() -> None:
     jax.random.key(1), images, use_flip=False, translate_pixels=0, cutout_pixels=0
   )
   np.testing.assert_array_equal(same, images)
+
+
+def test_a_square_as_large_as_the_image_is_refused(tiny_images) -> None:
+  images, _ = tiny_images
+  side = images.shape[1]
+  config = TrainConfig(cutout_pixels=side)
+  with pytest.raises(UserError, match=f"cutout_pixels must be smaller .* {side} pixels"):
+    fleet.Fleet(config, images, 2)

@@ -176,7 +176,7 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
 
   monkeypatch.setattr(fleet.Fleet, "_compile", compile_for)
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=4, vmap_width=4))
-  with pytest.warns(UserWarning, match="vmap_width=1, which changes no result"):
+  with pytest.warns(UserWarning, match="vmap_width=1, which changes results by rounding"):
     found = models.train(sets, keys)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_array_equal(a, b)

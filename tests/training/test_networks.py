@@ -1,7 +1,9 @@
 """Networks by name, and modules of one's own, on images and on feature vectors."""
 
 import dataclasses
+import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -147,6 +149,36 @@ def test_networks_are_told_apart_by_what_they_compute() -> None:
   assert one == same and one["module"] == other["module"] and one != other
 
 
+@pytest.mark.parametrize(
+  "network",
+  [
+    nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)]),
+    nn.Sequential([nn.Dense(2), functools.partial(nn.leaky_relu, negative_slope=0.2)]),
+  ],
+)
+def test_an_identity_has_no_place_in_memory(network) -> None:
+  text = str(identity_of(network))
+  assert "0x" not in text and "Dense" in text
+
+
+@pytest.mark.parametrize(
+  "option,value",
+  [
+    ("jax_enable_x64", True),
+    ("jax_default_prng_impl", "rbg"),
+    ("jax_threefry_partitionable", False),
+    ("jax_default_matmul_precision", "highest"),
+  ],
+)
+def test_an_identity_does_not_depend_on_options_of_jax(option, value) -> None:
+  expected, before = identity_of(Plain()), getattr(jax.config, option)
+  jax.config.update(option, value)
+  try:
+    assert identity_of(Plain()) == expected
+  finally:
+    jax.config.update(option, before)
+
+
 class Wrong(nn.Module):
   """Returns too few logits."""
 
@@ -208,8 +240,30 @@ def test_vectors_are_standardised_over_the_models_own_set(vectors) -> None:
   own = x[:20].astype(float)
   np.testing.assert_allclose(mean, own.mean(0), rtol=1e-5)
   expected = own.std(0)
-  expected[3] = 1.0
+  expected[3] = np.inf
   np.testing.assert_allclose(std, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [-100, -60, 0, 60, 100])
+def test_the_unit_of_a_feature_changes_no_bit(vectors, exponent) -> None:
+  x, labels = vectors
+  scaled = x.copy()
+  scaled[:, 0] *= np.float32(2.0**exponent)
+  for network in ("linear", "mlp"):
+    one, other = (trained(values, labels, network)[0] for values in (x, scaled))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_feature_that_a_model_could_not_learn_does_not_move_its_predictions() -> None:
+  rng = np.random.default_rng(0)
+  x, labels = rng.normal(size=(24, 6)).astype(np.float32), np.arange(24) % 2
+  x[:, 5] = 0.0
+  changed = x.copy()
+  changed[0, 5] = 1e4  # Of no training example below.
+  masks = np.tile(np.arange(24) > 0, (3, 1))
+  for network in ("mlp", "linear", Plain()):
+    one, other = (trained(values, labels, network, masks)[0] for values in (x, changed))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow

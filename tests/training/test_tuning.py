@@ -2,6 +2,7 @@ import dataclasses
 import logging
 import math
 
+import jax
 import numpy as np
 import pytest
 from support.rounding import tolerance
@@ -170,8 +171,21 @@ def test_a_minute_without_a_candidate_that_fits_is_not_the_end(monkeypatch) -> N
     return 1.0 if choice == Choice(4, "im2col") else math.inf
 
   assert tuning.fastest(seconds, BOTH, 256, most=1024) == Choice(4, "im2col")
-  with pytest.raises(UserError, match="does not hold one model at a time"):
-    tuning.fastest(lambda _: math.inf, BOTH, 256, most=1024)
+
+
+@pytest.mark.parametrize(
+  "text,error,match",
+  [
+    ("RESOURCE_EXHAUSTED: 9 GB", UserError, "does not hold one model at a time"),
+    ("FAILED_PRECONDITION: DNN library", jax.errors.JaxRuntimeError, "DNN library"),
+  ],
+)
+def test_a_device_that_cannot_train_says_why(text, error, match) -> None:
+  def seconds(choice: Choice) -> float:
+    raise jax.errors.JaxRuntimeError(text)
+
+  with pytest.raises(error, match=match):
+    tuning.fastest(seconds, BOTH, 256, most=1024)
 
 
 def test_a_cache_that_cannot_be_written_ends_nothing(monkeypatch, tmp_path) -> None:
