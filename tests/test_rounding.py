@@ -37,5 +37,6 @@ def test_steps_are_not_rounded_up_from_a_whole_number() -> None:
 
 def test_columns_name_the_exact_number_of_examples(monkeypatch) -> None:
   monkeypatch.setattr(summary_lib, "CLASS_SHARES", (0.29,))
-  summary = {"m": {"class_sizes": [100, 200], "share_flipped_within": {"29%": 0.5}}}
+  within = {"class_sizes": [100, 200], "share_flipped_within": {"29%": 0.5}}
+  summary = {"m": within | {"largest_k_tried": 58}}
   assert tables.parts(summary) == ["<= 29% (29-58)"]

@@ -129,8 +129,11 @@ _VERIFIED = (
 def _search(row: Mapping[str, Any], method: str, change: str) -> str:
   """One method's result."""
   count = round(row["share_flipped"] * row["targets"])
-  middle = tables.median_texts(row)[0].replace("> ", "more than ")
-  least, end = "", f"the median target needs {middle}"
+  middle = tables.median_texts(row)[0]
+  end = f"for the median target, {middle} were enough"
+  if middle.startswith(">"):
+    end = f"for the median target, {middle.removeprefix('> ')} were not enough"
+  least = ""
   if row["unfinished"]:
     least, end = "at least ", f"{row['unfinished']} searches are not finished"
   return (

@@ -118,7 +118,7 @@ def _search(name: str, heading: str, summary: Mapping[str, Any], caption: str) -
   header += ["models trained"] + (["LDS"] if has_lds else [])
   rows = []
   for method, s in methods.items():
-    shares = [f"{share:.2f}" for share in tables.shares(s)]
+    shares = [f"{share:.2f}" for share in tables.shares(methods, method)]
     row = [method, *shares, f"{s['share_flipped']:.2f}", f"{tables.by_accuracy(s):.2f}"]
     row += [tables.median_cell(s), f"{s['models_used']:,}"]
     rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))

@@ -108,6 +108,8 @@ class Subject(NamedTuple):
 def outcome(change: str, margins: np.ndarray) -> Outcome:
   """Sums up the margins of models that did not diverge."""
   margins = margins[np.isfinite(margins)]
+  if not len(margins):
+    raise UserError(None, f"all models diverged after this change: {change}")
   right = scipy.stats.binomtest(int((margins > 0).sum()), len(margins))
   interval = right.proportion_ci()
   return Outcome(

@@ -14,6 +14,7 @@ from jaxdm.training.fleet import Fleet
 from jaxdm.typing import Array
 
 _GRADIENT_EXAMPLES = 128
+_GRADIENT_MODELS = 16
 
 
 def plant_errors(
@@ -135,23 +136,27 @@ def out_of_sample(predictions: Predictions, masks: np.ndarray) -> np.ndarray:
 def self_influence(fleet: Fleet, labels: np.ndarray, seed: int) -> np.ndarray:
   """Squared norms of the gradient of each example's loss, float64[n].
 
-  At the end of training on all data, as means over the models of one call; TracIn of an
+  At the end of training on all data, as means over 16 models; TracIn of an
   example on itself (Pruthi et al., arXiv:2002.08484). The loss is -log p, and its
   gradient (1 - p) times that of the log-odds.
   """
-  n, rows = len(labels), fleet.rows
-  keys = prng.keys_for(seed, [prng.Seed("label_errors_all", row) for row in range(rows)])
-  sets = training_sets.from_masks(np.ones((rows, n), bool), labels)
-  variables, influences = fleet.train(sets, keys), []
+  n = len(labels)
   padded = np.resize(np.arange(n), -(-n // _GRADIENT_EXAMPLES) * _GRADIENT_EXAMPLES)
-  for part in padded.reshape(-1, _GRADIENT_EXAMPLES):
-    odds_mb, gradients_mbd = fleet.gradients(
-      variables, fleet.values[part], labels[part], keys
-    )
-    doubt_mb = scipy.special.expit(-np.asarray(odds_mb, np.float64))
-    squares_mb = np.square(np.asarray(gradients_mbd, np.float64)).sum(axis=-1)
-    influences.append((doubt_mb**2 * squares_mb).mean(axis=0))
-  return np.concatenate(influences)[:n]
+  parts = padded.reshape(-1, _GRADIENT_EXAMPLES)
+  totals = np.zeros(parts.shape)
+  for start in range(0, _GRADIENT_MODELS, fleet.rows):
+    numbers = range(start, min(start + fleet.rows, _GRADIENT_MODELS))
+    keys = prng.keys_for(seed, [prng.Seed("label_errors_all", i) for i in numbers])
+    sets = training_sets.from_masks(np.ones((len(numbers), n), bool), labels)
+    variables, places = fleet.train(sets, keys), fleet.places[: len(numbers)]
+    for part, total in zip(parts, totals, strict=True):
+      odds_mb, gradients_mbd = fleet.gradients(
+        variables, fleet.values[part], labels[part], keys
+      )
+      doubt_mb = scipy.special.expit(-np.asarray(odds_mb, np.float64)[places])
+      gradients_mbd = np.asarray(gradients_mbd, np.float64)[places]
+      total += (doubt_mb**2 * np.square(gradients_mbd).sum(axis=-1)).sum(axis=0)
+  return totals.reshape(-1)[:n] / _GRADIENT_MODELS
 
 
 def average_precision(is_wrong: np.ndarray, doubt: np.ndarray) -> float:

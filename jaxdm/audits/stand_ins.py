@@ -54,13 +54,17 @@ def find_pairs(
   n = len(labels)
   models, _ = margins_lib.usable(margins)
   models = models[: max(_LEAST_MODELS, _MOST_PRODUCTS // n**2)]
-  least = -scipy.special.ndtri(_LEVEL / max(1, n * (n - 1) // 2))
+  level = _LEVEL / max(1, n * (n - 1) // 2)
+  least = -scipy.special.ndtri(level)  # With fewer models, more is needed.
   effect_of: dict[tuple[int, int], tuple[float, float]] = {}
   for start in range(0, n, _BLOCK_EXAMPLES):
     part = slice(start, min(start + _BLOCK_EXAMPLES, n))
-    effects_bn, z_bn = _effects(masks, margins, models, part)
+    effects_bn, z_bn, freedom_bn = _effects(masks, margins, models, part)
     same_bn = np.equal.outer(labels[part], labels)
     rows, columns = np.nonzero(same_bn & (z_bn > least))
+    # Student's, with the degrees of freedom of the smaller group of models.
+    chance = scipy.special.stdtr(freedom_bn[rows, columns], -z_bn[rows, columns])
+    rows, columns = rows[chance < level], columns[chance < level]
     pairs = zip((start + rows).tolist(), columns.tolist(), strict=True)
     values = effects_bn[rows, columns].tolist(), z_bn[rows, columns].tolist()
     effect_of |= dict(zip(pairs, zip(*values, strict=True), strict=True))
@@ -74,8 +78,10 @@ def find_pairs(
 
 def _effects(
   masks: Any, margins: Any, models: np.ndarray, part: slice
-) -> tuple[np.ndarray, np.ndarray]:
-  """Effects [b, n] of all examples on some, and their ratios to standard errors."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Effects [b, n] of all examples on some, their ratios to standard errors, and the
+  models of the smaller group less 1.
+  """
   with_j, total = np.zeros(1), np.zeros(1)
   for start in range(0, len(models), _BLOCK_MODELS):
     rows = models[start : start + _BLOCK_MODELS]
@@ -88,13 +94,13 @@ def _effects(
     terms = np.stack([out_mb, gap_mb, gap_mb**2])
     with_j = with_j + terms.transpose(0, 2, 1) @ masks_mn
     total = total + terms.sum(axis=1)[:, :, None]
-  means, squared_errors = zip(
-    *map(_mean_and_error, (with_j, total - with_j)), strict=True
-  )
+  without_j = total - with_j
+  means, squared_errors = zip(*map(_mean_and_error, (with_j, without_j)), strict=True)
   effects = means[0] - means[1]
   with np.errstate(divide="ignore", invalid="ignore"):
     z = effects / np.sqrt(sum(squared_errors))
-  return effects, np.nan_to_num(z, posinf=0, neginf=0)
+  freedom = np.maximum(np.minimum(with_j[0], without_j[0]) - 1, 1)
+  return effects, np.nan_to_num(z, posinf=0, neginf=0), freedom
 
 
 def _mean_and_error(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,8 @@ def count(
   n, k = len(labels_n), num_classes
   models, examples = margins_lib.usable(margins)
   inside, outside = np.zeros((5, n)), np.zeros((5, n))
-  votes_nk = np.zeros((n, k), np.int64) if predicted is not None or k == 2 else None
+  is_known = predicted is not None or (k == 2 and len(np.unique(labels_n)) == 2)
+  votes_nk = np.zeros((n, k), np.int64) if is_known else None
   size = max(1, _BLOCK_BYTES // (_BYTES_A_NUMBER * n))
   for start in range(0, len(models), size):
     rows = models[start : start + size]
@@ -80,6 +81,8 @@ def count(
   lacking_n[examples] = False
   for side in (inside, outside):
     side[:, lacking_n] = 0
+  if votes_nk is not None:
+    votes_nk[lacking_n] = 0
   return Tallies(_side(inside), _side(outside), votes_nk, len(models), lacking_n)
 
 

@@ -34,8 +34,35 @@ def largest_change(labels: np.ndarray, target_label: int, max_share: float) -> i
   return max(1, math.floor(share_of(max_share, class_size)))
 
 
+def leaving_two_classes(
+  ranking: np.ndarray, labels: np.ndarray, new_label: int | None = None
+) -> np.ndarray:
+  """The first examples of a ranking that can be changed while two classes remain.
+
+  Args:
+    ranking: int[r], examples.
+    labels: int[n], of the training examples.
+    new_label: the label that the examples get; None: they are removed.
+
+  Returns:
+    int[s], at least the first one.
+  """
+  counts = np.bincount(labels)
+  if np.count_nonzero(counts) < 2:
+    return ranking
+  for place, label in enumerate(labels[ranking]):
+    counts[label] -= 1
+    if new_label is not None:
+      counts[new_label] += 1
+    if np.count_nonzero(counts) < 2:
+      return ranking[: max(place, 1)]
+  return ranking
+
+
 def candidate_sizes(max_k: int, num_sizes: int) -> np.ndarray:
-  """Distinct sizes from 1 to max_k, ascending, geometrically spaced."""
+  """Distinct sizes from 1 to max_k, ascending, geometrically spaced; or max_k alone."""
+  if num_sizes == 1:
+    return np.array([max_k])
   return np.unique(np.round(np.geomspace(1, max_k, num_sizes)).astype(int))
 
 
@@ -138,6 +165,7 @@ def make_cases(
         f"{target_labels[target]}, which {method} chooses from",
       )
     ranking = rank_highest(scores_n, candidates, most)
+    ranking = leaving_two_classes(ranking, np.asarray(labels))
     sizes = sizes_of(scores_n[ranking], config, margin)
     cases.append(Case(int(target), method, ranking, sizes))
   return cases

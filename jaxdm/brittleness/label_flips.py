@@ -45,8 +45,10 @@ def competing_class(
   Returns:
     int32[t], the class with the smallest sum of weights.
   """
-  classes_nk = np.asarray(labels)[:, None] == np.arange(np.max(labels) + 1)
+  num_classes = max(np.max(labels), np.max(target_labels)) + 1
+  classes_nk = np.asarray(labels)[:, None] == np.arange(num_classes)
   sums_tk = weights_tn @ classes_nk.astype(weights_tn.dtype)
+  sums_tk[:, ~classes_nk.any(axis=0)] = np.inf  # No model has seen such a class.
   sums_tk[np.arange(len(target_labels)), target_labels] = np.inf
   return sums_tk.argmin(axis=1).astype(np.int32)
 

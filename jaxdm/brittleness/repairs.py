@@ -16,6 +16,7 @@ from jaxdm.brittleness.cases import (
   Case,
   check_scores,
   largest_change,
+  leaving_two_classes,
   rank_highest,
   rows_of,
   sizes_of,
@@ -83,6 +84,7 @@ def repair_cases(
   """
   cases, labels = [], inputs.labels
   for name, scores_tn, full_t in search_inputs.named_scores(scores, len(labels)):
+    search_inputs.check_has_models(name, full_t, targets)
     check_scores(name, scores_tn, targets, labels, inputs.target_labels)
     opposes = registry.all_classes(name)
     for target, scores_n in zip(targets, rows_of(scores_tn, targets), strict=True):
@@ -91,10 +93,11 @@ def repair_cases(
       if change == "relabel":
         is_candidate = labels != own
       candidates = np.flatnonzero(is_candidate)
-      # Never all of them: a model needs another class, too.
-      most = min(largest_change(labels, own, config.max_share), len(candidates) - 1)
+      most = largest_change(labels, own, config.max_share)
       opposition_n = -scores_n if opposes else scores_n
-      ranking = rank_highest(opposition_n, candidates, max(most, 1))
+      ranking = rank_highest(opposition_n, candidates, most)
+      new_label = int(own) if change == "relabel" else None
+      ranking = leaving_two_classes(ranking, labels, new_label)
       margin = None if full_t is None else -float(full_t[target])
       sizes = sizes_of(opposition_n[ranking], config, margin)
       cases.append(Case(int(target), name, ranking, sizes))

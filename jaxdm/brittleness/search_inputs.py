@@ -185,6 +185,7 @@ def cases_of(
   """
   cases: list[Case] = []
   for name, scores_tn, full_t in named_scores(scores, len(inputs.labels)):
+    check_has_models(name, full_t, targets)
     cases += make_cases(
       name,
       scores_tn,
@@ -220,6 +221,25 @@ def named_scores(
       yield name, one.weights_tn, one.predict(np.ones(num_train, bool))
     else:
       yield name, matrices.as_real(f"scores of {name}", one), None
+
+
+def check_has_models(name: str, full_t: np.ndarray | None, targets: np.ndarray) -> None:
+  """Raises UserError on a target of which there is no datamodel.
+
+  Args:
+    name: of the method.
+    full_t: float[t], margins that it predicts on all data; None: it predicts none.
+    targets: int[u].
+  """
+  if full_t is None:
+    return
+  lacking = targets[~np.isfinite(full_t[targets])]
+  if lacking.size:
+    raise UserError(
+      "targets",
+      f": {name} has no datamodel of target {lacking[0]}, whose margins are not finite; "
+      "leave it out",
+    )
 
 
 def _as_labels(name: str, values: Any, num_train: int) -> np.ndarray:

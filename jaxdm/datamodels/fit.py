@@ -215,7 +215,8 @@ def _choose(
     error_of[name] = cross_validation_error(candidate.choose, errors[name])
     best_1t = candidate.choose(errors[name].sum(axis=0))[None]
     [lambdas[name]] = np.take_along_axis(grids[name], best_1t, 0)
-    report(f"prior {name}: validation R2 {1 - error_of[name] / null_error:.4f}")
+    r2 = 1 - error_of[name] / null_error if null_error > 0 else np.nan
+    report(f"prior {name}: validation R2 {r2:.4f}")
   # One choice for all targets: a choice for each target would add more noise than it
   # gains, since few models validate.
   best = min(error_of, key=lambda name: error_of[name])

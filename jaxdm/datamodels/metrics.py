@@ -103,7 +103,13 @@ def _pack_rows(masks_mn: matrices.Matrix) -> Iterator[np.ndarray]:
   if isinstance(masks_mn, training_sets.PackedMasks):
     yield from np.ascontiguousarray(masks_mn.bits)
     return
-  for _, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+  for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
+    wrong = np.flatnonzero(~((block == 0) | (block == 1)).all(axis=1))
+    if wrong.size:
+      row = rows.start + wrong[0]
+      raise ValueError(
+        f"masks must be bool, or numbers 0 and 1, and are not in row {row}"
+      )
     yield from np.packbits(block != 0, axis=1)
 
 

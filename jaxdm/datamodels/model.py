@@ -160,7 +160,7 @@ def predictions_by_subset(
 ) -> np.ndarray:
   """The same as `predictions`; models on the same subset cost one product together."""
   masks_mn = matrices.as_real("masks", masks_mn)
-  if len(masks_mn.shape) == 2:
+  if len(masks_mn.shape) == 2 and masks_mn.dtype == bool:
     ids_m = metrics.subset_ids(masks_mn)
     _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
     if len(rows) < len(subset_m):

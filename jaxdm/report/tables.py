@@ -223,7 +223,7 @@ def text(summary: dict[str, Any], title: str = "share of targets flipped by") ->
   header += ["LDS"] if any("lds" in s for s in summary.values()) else []
   lines = [f"{title:<36}" + "".join(f"{h:>16}" for h in header)]
   for method, s in summary.items():
-    cells = [f"{share:.2f}" for share in (*shares(s), s["share_flipped"])]
+    cells = [f"{share:.2f}" for share in (*shares(summary, method), s["share_flipped"])]
     cells += [f"{by_accuracy(s):.2f}", median_texts(s)[0], f"{s['models_used']:,}"]
     cells += [f"{s['lds']['estimate']:.3f}"] if "lds" in s else []
     lines.append(f"{method:<36}" + "".join(f"{cell:>16}" for cell in cells))
@@ -270,25 +270,30 @@ def unchecked(summary: dict[str, Any]) -> str:
 def parts(summary: dict[str, Any]) -> list[str]:
   """The columns of `shares`: parts of a class, and how many examples these are."""
   names = []
-  for name, counts, _ in _parts(next(iter(summary.values()))):
+  for name, counts, _ in _parts(summary, next(iter(summary))):
     names.append(f"<= {name} ({'-'.join(map(str, dict.fromkeys(counts)))})")
   return names
 
 
-def shares(of_method: dict[str, Any]) -> list[float]:
+def shares(summary: dict[str, Any], method: str) -> list[float]:
   """What share of targets a method flips within each of the `parts`."""
-  return [share for _, _, share in _parts(of_method)]
+  return [share for _, _, share in _parts(summary, method)]
 
 
-def _parts(of_method: dict[str, Any]) -> Iterator[tuple[str, list[int], float]]:
+def _parts(
+  summary: dict[str, Any], method: str
+) -> Iterator[tuple[str, list[int], float]]:
   """Name, examples in the smallest and the largest class, and share of targets flipped.
 
-  Parts in which not even the largest class has an example are left out.
+  Parts in which not even the largest class has an example are left out, and those that
+  are larger than all changes that were tried.
   """
+  largest = max(s["largest_k_tried"] for s in summary.values())
+  of_method = summary[method]
   within = of_method["share_flipped_within"]
   for part, name in zip(summary_lib.CLASS_SHARES, within, strict=True):
     counts = [math.floor(share_of(part, size)) for size in of_method["class_sizes"]]
-    if max(counts):
+    if 0 < max(counts) <= largest:
       yield name, counts, within[name]
 
 

@@ -219,3 +219,14 @@ def test_bad_input_is_one_line(change, setting, message) -> None:
     jaxdm.audit(**bank() | change)
   assert raised.value.setting == setting
   assert "\n" not in str(raised.value)
+
+
+def test_nothing_is_suggested_of_what_is_not_known() -> None:
+  rng, labels = np.random.default_rng(0), np.array([0, 0, 1, 1, 0, 1])
+  masks, margins = rng.random((40, 6)) < 0.5, rng.normal(size=(40, 6)) + 3
+  margins[:, [1, 2]] = np.nan
+  result = jaxdm.audit(masks, margins, labels)
+  np.testing.assert_array_equal(result.suggested_labels, labels)
+  # One class is none of two: another one does not exist.
+  result = jaxdm.audit(masks, -np.abs(margins), np.zeros(6, int))
+  np.testing.assert_array_equal(result.suggested_labels, np.zeros(6, int))

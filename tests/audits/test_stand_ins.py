@@ -46,3 +46,15 @@ def test_chance_is_hardly_ever_a_pair() -> None:
     masks, margins = rng.random((60, 40)) < 0.5, rng.normal(size=(60, 40))
     found += len(stand_ins.find_pairs(masks, margins, np.zeros(40, int)))
   assert found <= 1
+
+
+@pytest.mark.parametrize("alpha,m", [(0.5, 64), (0.9, 1000), (0.8, 400)])
+def test_chance_makes_no_pairs_where_few_models_lack_both(alpha, m) -> None:
+  """Margins share noise, as those of one model do; the level is 5 % of runs."""
+  false = 0
+  for seed in range(20):
+    rng = np.random.default_rng(seed)
+    masks = rng.random((m, 60)) < alpha
+    margins = rng.normal(size=(m, 60)) + 3 * rng.normal(size=(m, 1))
+    false += bool(stand_ins.find_pairs(masks, margins, np.zeros(60, int)))
+  assert false <= 3  # More than 3 of 20 by chance: 1.6 %.

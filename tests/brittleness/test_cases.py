@@ -52,3 +52,19 @@ def test_targets_are_numbered_from_0() -> None:
   given = np.zeros((2, 4)), np.array([0, -1, 2]), np.zeros(4, int), np.zeros(2, int)
   with pytest.raises(ValueError, match=r"must be in \[0, 2\), got \[-1, 2\]"):
     cases.make_cases("m", *given, config=SearchConfig(), same_class=False)
+
+
+def test_one_size_is_the_largest() -> None:
+  assert cases.candidate_sizes(25, 1).tolist() == [25]
+
+
+@pytest.mark.parametrize("new_label", [None, 0])
+def test_two_classes_remain_after_every_change(new_label) -> None:
+  labels = np.array([0] * 6 + [1] * 3)
+  ranking = np.array([6, 0, 7, 8, 1, 2])
+  found = cases.leaving_two_classes(ranking, labels, new_label)
+  assert found.tolist() == [6, 0, 7]
+  three = np.append(labels, 2)  # Of three classes, one may go.
+  np.testing.assert_array_equal(cases.leaving_two_classes(ranking, three), ranking)
+  one = np.zeros(9, int)  # Where labels say nothing, nothing is left out.
+  np.testing.assert_array_equal(cases.leaving_two_classes(ranking, one), ranking)

@@ -50,3 +50,11 @@ def test_the_competing_class_has_the_lowest_sum_of_weights() -> None:
       if label != own:
         sums[label] = sums.get(label, 0.0) + weights[target, example]
     assert found[target] == min(sums, key=sums.get)
+
+
+def test_a_class_without_examples_does_not_compete() -> None:
+  weights = np.array([[0.3, 0.2, 0.1, 0.05]])
+  found = label_flips.competing_class(weights, [0, 0, 2, 2], np.array([0]))
+  assert found.tolist() == [2]
+  found = label_flips.competing_class(weights, [0, 0, 2, 2], np.array([4]))
+  assert found.tolist() == [2]

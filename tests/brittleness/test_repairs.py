@@ -250,3 +250,20 @@ def test_what_cannot_be_repaired_is_refused(change, message) -> None:
   given |= {"target_labels": TARGET_LABELS, "base_margins": -np.ones((9, 2))} | change
   with pytest.raises(ValueError, match=message):
     jaxdm.find_repairs(**given)
+
+
+def test_a_small_competing_class_is_not_removed_as_a_whole() -> None:
+  rng = np.random.default_rng(0)
+  labels = np.array([0] * 45 + [1] * 5)
+  x = rng.normal(size=(50, 2)) + np.where(labels, 1.0, -1.0)[:, None]
+  seen = []
+
+  def retrain(masks, sets, seeds):
+    seen.extend(np.unique(sets[row][mask]).size for row, mask in enumerate(masks))
+    models = [RidgeClassifier().fit(x[m], y[m]) for m, y in zip(masks, sets, strict=True)]
+    return np.array([-f.decision_function([[2.0, 2.0], [-2.0, -2.0]]) for f in models])
+
+  scores = np.tile(np.where(labels, -1.0, 1.0), (2, 1))
+  for change in ("removal", "relabel"):
+    jaxdm.find_repairs(scores, retrain, labels, [0, 0], targets=[0], change=change)
+  assert min(seen) == 2

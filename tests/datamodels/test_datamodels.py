@@ -357,3 +357,29 @@ def test_what_is_no_checkpoint_of_datamodels_is_named(tmp_path) -> None:
     file.write_bytes(b"damaged")
   with pytest.raises(UserError, match="damaged cannot be read: it is damaged"):
     Datamodels.load(damaged)
+
+
+def test_masks_of_other_numbers_are_not_taken_for_those_of_0_and_1() -> None:
+  rng = np.random.default_rng(0)
+  fit = fit_datamodels(rng.random((80, 5)) < 0.5, rng.normal(size=(80, 2)))
+  rows = np.stack([np.full(5, 0.5), np.ones(5), np.full(5, 0.25)])
+  expected = rows @ fit.weights_tn.T + fit.intercepts_t
+  np.testing.assert_allclose(fit.predict(rows), expected, rtol=1e-5)
+  signs = np.where(rng.random((60, 5)) < 0.5, 1.0, -1.0)
+  with pytest.raises(ValueError, match="masks must be bool, or numbers 0 and 1"):
+    jaxdm.evaluate_scores(fit.weights_tn, signs, rng.normal(size=(60, 2)))
+
+
+def test_a_target_without_a_datamodel_is_not_searched() -> None:
+  rng = np.random.default_rng(0)
+  masks, margins = rng.random((80, 6)) < 0.5, rng.normal(size=(80, 2)) + 5
+  margins[:, 1] = np.nan
+  fit = fit_datamodels(masks, margins)
+
+  def retrain(masks, labels, seeds):
+    return np.ones((len(masks), 2))
+
+  labels = np.arange(6) % 2
+  jaxdm.find_removals(fit, retrain, labels, [0, 1], targets=[0])
+  with pytest.raises(UserError, match="targets: scores has no datamodel of target 1"):
+    jaxdm.find_removals(fit, retrain, labels, [0, 1], targets=[0, 1])
