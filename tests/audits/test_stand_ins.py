@@ -41,7 +41,7 @@ def test_planted_pairs_are_found_and_no_others(bank, monkeypatch) -> None:
 
 def test_chance_is_hardly_ever_a_pair() -> None:
   found = 0
-  for seed in range(20):
+  for seed in range(8):
     rng = np.random.default_rng(seed)
     masks, margins = rng.random((60, 40)) < 0.5, rng.normal(size=(60, 40))
     found += len(stand_ins.find_pairs(masks, margins, np.zeros(40, int)))
@@ -52,9 +52,9 @@ def test_chance_is_hardly_ever_a_pair() -> None:
 def test_chance_makes_no_pairs_where_few_models_lack_both(alpha, m) -> None:
   """Margins share noise, as those of one model do; the level is 5 % of runs."""
   false = 0
-  for seed in range(20):
+  for seed in range(8):
     rng = np.random.default_rng(seed)
-    masks = rng.random((m, 60)) < alpha
-    margins = rng.normal(size=(m, 60)) + 3 * rng.normal(size=(m, 1))
-    false += bool(stand_ins.find_pairs(masks, margins, np.zeros(60, int)))
-  assert false <= 3  # More than 3 of 20 by chance: 1.6 %.
+    masks = rng.random((m, 150)) < alpha
+    margins = rng.normal(size=(m, 150)) + 3 * rng.normal(size=(m, 1))
+    false += bool(stand_ins.find_pairs(masks, margins, np.zeros(150, int)))
+  assert false <= 2  # More than 2 of 8 by chance: .6 %.
