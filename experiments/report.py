@@ -15,7 +15,7 @@ from etils import epath
 
 from experiments import brittleness, label_flip, repair
 from experiments.config.path_flags import define_path
-from experiments.report_page import pictures, sections
+from experiments.report_page import pictures, sections, words
 from experiments.report_page.opening import constant_accuracy, opening, warning
 from experiments.runtime import (
   base_models,
@@ -46,6 +46,12 @@ OUT = define_path(
 )
 # Stages that need not have been run.
 _OPTIONAL = (label_flip.STAGE, repair.STAGE)
+# Whose settings the report shows. Of label flips those that removals do not have.
+_GROUPS_OF = {
+  datamodels.STAGE: ("prior", "fit"),
+  brittleness.STAGE: brittleness.GROUPS,
+  label_flip.STAGE: ("flip",),
+}
 
 
 class Results(NamedTuple):
@@ -152,7 +158,7 @@ def load_results(run: Run, stage_names: Sequence[str]) -> Results:
   audit = _audit(run)
   return Results(
     data=run.dataset,
-    settings=run.settings(*(f.name for f in dataclasses.fields(run.experiment))),
+    settings=_settings(run, stage_names),
     summaries={
       stage: stages.summary_of(workdir, stage, partial=True) for stage in stage_names
     },
@@ -174,6 +180,20 @@ def load_results(run: Run, stage_names: Sequence[str]) -> Results:
     audit=audit,
     audit_rows=tables.read_audit(folder / "audit.csv") if audit else [],
   )
+
+
+def _settings(run: Run, stage_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Those with which the stages were run, which flags of this command do not change."""
+  settings = run.settings(*(f.name for f in dataclasses.fields(run.experiment)))
+  for stage, groups in _GROUPS_OF.items():
+    if stage in stage_names:
+      recorded = stages.settings_of(run.workdir, stage)
+      settings |= {group: recorded[group] for group in groups if group in recorded}
+  if label_flip.STAGE in stage_names:
+    search = stages.settings_of(run.workdir, label_flip.STAGE)["search"]
+    own = {k: v for k, v in search.items() if v != settings["search"].get(k)}
+    settings |= {words.FLIP_SEARCH: own} if own else {}
+  return settings
 
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:

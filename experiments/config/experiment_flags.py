@@ -56,6 +56,8 @@ ARRAYS = define_path(
 )
 
 GROUPS = typing.get_type_hints(settings_lib.Experiment)
+# What a fit of models that others trained settles for all that follows.
+_FIELDS_OF_FILES = ("num_held_out",)
 
 
 def _field_help(config: type) -> dict[str, str]:
@@ -157,6 +159,12 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
   start = presets.PRESETS[preset(stored)]()
   # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
   stored_fields = {k: v for name in GROUPS for k, v in stored.get(name, {}).items()}
+  before = stored.get("start", {}).get("preset")
+  if PRESET.value not in (None, before):  # Which has settings of its own.
+    # Of models that others trained, without a preset, as many as before judge the fit.
+    kept = () if before else _FIELDS_OF_FILES
+    stored_fields = {k: v for k, v in stored_fields.items() if k in kept}
+    stored = {}
   groups = {}
   for name, config in GROUPS.items():
     base, values = stored.get(name), _flag_values(config)

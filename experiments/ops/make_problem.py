@@ -90,7 +90,8 @@ def _about(run: Run, name: str) -> dict[str, object]:
     "network": experiment.network.network,
     "alpha": experiment.collect.alpha,
     "seed": experiment.collect.seed,
-    "search": dataclasses.asdict(experiment.search),
+    # Of the removals in the file, whatever flags this command has.
+    "search": stages.settings_of(run.workdir, _SEARCH)["search"],
     "class_names": list(data.class_names),
     "train_sources": list(data.train_sources),
     "test_sources": list(data.test_sources),

@@ -18,6 +18,10 @@ _LEVEL = 0.05  # Of comparisons.
 _NAMED = 3  # Of the examples of a change, in a line.
 
 
+# Of the page's settings: those of the search for label flips that removals do not have.
+FLIP_SEARCH = "search of label flips"
+
+
 def percent(share: float) -> str:
   """A share as per cent, with all its digits: .95 is '95 %', .999 is '99.9 %'."""
   return f"{100 * share:.6g} %"
@@ -82,6 +86,10 @@ def columns(summary: Summary, stage: str) -> str:
   )
   if any(method.get("lds") for method in methods.values()):
     note += "; and the LDS of the method's scores on held-out models"
+  own = summary["settings"].get(FLIP_SEARCH) if stage == "label_flip" else None
+  if own:
+    values = ", ".join(f"{name} = {value}" for name, value in own.items())
+    note += f". These searches had other settings than those for removals: {values}"
   return note + "."
 
 

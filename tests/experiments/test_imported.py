@@ -1,12 +1,14 @@
 """Workdirs that began with models that others trained, before and after naming images."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from support.programs import contents, start
 
 from experiments import (
@@ -18,8 +20,9 @@ from experiments import (
   report,
   train_subsets,
 )
+from experiments.config import presets
 from experiments.ops import bank
-from experiments.runtime import imported_models
+from experiments.runtime import imported_models, launcher
 from experiments.runtime.workdir import Workdir
 from experiments.studies import efficiency, explain, removal_curves
 from jaxdm.datamodels.model import Datamodels
@@ -250,3 +253,21 @@ def test_damage_to_models_of_changes_is_not_that_of_imported_ones(
   printed = capsys.readouterr().out
   assert "train_subsets" in printed and "--do=import" not in printed
   assert json.loads((folder / "stages" / "import.json").read_text())["complete"]
+
+
+def test_a_preset_that_is_named_later_has_all_of_its_settings(
+  files, images, tmp_path
+) -> None:
+  """The fit of imported models has stored those of the default preset."""
+  folder = tmp_path / "run"
+  start(bank.PROGRAM, folder, toy=files | {"do": "import"})
+  start(fit_datamodels.PROGRAM, folder, toy={"num_held_out": "20", "num_lambdas": "4"})
+  given = images | {"preset": "cifar10", "batch_size": "8"}
+  with flagsaver.as_parsed(workdir=str(folder), **given):
+    experiment = launcher.open_run().experiment
+  preset = presets.PRESETS["cifar10"]()
+  train = dataclasses.replace(preset.train, batch_size=8)
+  assert experiment.fit == preset.fit and experiment.train == train
+  assert experiment.collect.equal_steps == preset.collect.equal_steps
+  assert experiment.collect.num_base == preset.collect.num_base
+  assert experiment.collect.num_held_out == 20

@@ -417,6 +417,25 @@ def test_a_full_disk_is_no_fault_of_the_code(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_the_report_shows_the_settings_of_the_searches(finished, tmp_path) -> None:
+  """Whatever flags its own command has, and later searches have had."""
+  folder, expected = tmp_path / "run", finished / "summary.json"
+  shutil.copytree(finished, folder)
+  record = epath.Path(folder) / "stages" / "label_flip.json"
+  content = checksummed_json.read(record)
+  content["settings"]["search"]["confidence"] = 0.75
+  checksummed_json.write(record, content)
+  given = {"max_share": "0.125", "folds": "2", "search_targets": "0"}
+  with flagsaver.as_parsed(workdir=str(folder), out=str(tmp_path / "out"), **given):
+    report.PROGRAM.start(["prog"])
+  settings = json.loads((tmp_path / "out" / "summary.json").read_text())["settings"]
+  assert settings.pop("search of label flips") == {"confidence": 0.75}
+  assert settings == json.loads(expected.read_text())["settings"]
+  page = (tmp_path / "out" / "report.html").read_text()
+  assert "other settings than those for removals: confidence = 0.75" in page
+
+
+@pytest.mark.slow
 def test_the_report_may_be_elsewhere(finished, tmp_path) -> None:
   """And says which files its pictures show."""
   out = tmp_path / "new" / "report"

@@ -4,13 +4,15 @@ import pathlib
 import shutil
 
 import pytest
+from absl.testing import flagsaver
 from support import planted
 from support.programs import TOY_OF_STORES as TOY
 from support.programs import contents, start
 
 from experiments import train_subsets
+from experiments.config import presets
 from experiments.ops import bank
-from experiments.runtime import base_models
+from experiments.runtime import base_models, launcher
 from jaxdm.training.trainer import Trainer
 
 
@@ -89,3 +91,26 @@ def test_one_of_several_processes_that_fails_leaves_the_record_of_the_others(
   with pytest.raises(ValueError, match="of this test"):
     start(train_subsets.PROGRAM, folder, toy=TOY, **given)
   assert record.exists() == bool(shard)
+
+
+def test_another_preset_before_the_first_model_is_taken_as_a_whole(
+  tmp_path, monkeypatch
+) -> None:
+  """As by a run that is stopped, and begun again with another one."""
+  folder = tmp_path / "run"
+
+  def stops(*args, **options) -> None:
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(base_models, "train_all", stops)
+  with pytest.raises(KeyboardInterrupt):
+    start(train_subsets.PROGRAM, folder, toy=TOY)
+  with flagsaver.as_parsed(workdir=str(folder)):
+    before = launcher.open_run().experiment
+  assert before.train.epochs == 1
+  given = {"preset": "cifar10-fast", "dataset": "fashion"}
+  with flagsaver.as_parsed(workdir=str(folder), **given):
+    experiment = launcher.open_run().experiment
+  preset = presets.PRESETS["cifar10-fast"]()
+  assert experiment.train == preset.train and experiment.fit == preset.fit
+  assert experiment.collect == preset.collect
