@@ -30,7 +30,7 @@ from jaxdm.brittleness.summary import summarise
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
-from jaxdm.problems.problem import Problem, load_problem
+from jaxdm.problems.problem import Problem, load_problem, problem_names
 from jaxdm.storage import atomic_io, checksummed_json
 
 PROBLEM = flags.DEFINE_string(
@@ -176,7 +176,10 @@ def main(argv: list[str]) -> None:
       print("\n".join(leaderboard_page.table([row])))
   if WRITE.value:
     path = folder.with_suffix(".md")
-    text = leaderboard_page.page(leaderboard_page.read(folder))
+    problems = {name: load_problem(name) for name in problem_names()}
+    own = load_problem(PROBLEM.value)
+    problems |= {own.name: own}
+    text = leaderboard_page.page(leaderboard_page.read(folder, problems), problems)
     with atomic_io.writing(path, "w") as file:
       file.write(text)
     print(path)

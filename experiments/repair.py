@@ -49,6 +49,7 @@ from jaxdm.report import csv_cells, csv_columns, page, tables
 from jaxdm.storage import atomic_io
 
 STAGE = "repair"
+_OWN_CLASS = "svm"  # Scores nothing but the examples of the target's own class.
 _NO_ADVICE = (
   "images that are named here are those that the wrong answer depends on; correct ones "
   "should not be removed"
@@ -66,7 +67,13 @@ def main(run: Run) -> dict[str, Any]:
   def work() -> dict[str, Any]:
     print(base_models.LABEL_FIRST)
     rival_t = methods.rival_classes(run, base.logits_rtk)
-    all_scores = methods.scores(run, compare.names) | others
+    names = tuple(name for name in compare.names if name != _OWN_CLASS)
+    if len(names) < len(compare.names):
+      print(
+        f"{_OWN_CLASS} is left out: it ranks the examples of the target's own class, "
+        "which are not what a repair changes"
+      )
+    all_scores = methods.scores(run, names) | others
     scores = methods.for_repairs(all_scores, data, rival_t)
     verdicts_of: dict[str, list[Verdict]] = {}
     for change in CHANGES:

@@ -68,7 +68,6 @@ _TUNING: Mapping[str, list[dict[str, Any]]] = {
 SIDES = (*_OURS, *(f"{name}{tuned}" for name in _TUNING for tuned in ("", "-tuned")))
 _DAMPING = 0.2  # Of ours, the default.
 _TUNING_MODELS = 200
-_WEIGHTS = "weights.npz"
 
 
 def cpu_seconds() -> float:
@@ -170,7 +169,7 @@ def measure_side(
     dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
     points = our_side(problem.trainer(dataset), _OURS[side], counts)
   else:
-    options, tuning, points = peer_side(problem, side, folder / _WEIGHTS, counts)
+    options, tuning, points = peer_side(problem, side, _weights(folder, problem), counts)
   rows = []
   for count, scores_tn, seconds in points:
     finite_tn = np.nan_to_num(np.asarray(scores_tn, np.float32))
@@ -186,6 +185,11 @@ def measure_side(
   }
 
 
+def _weights(folder: pathlib.Path, problem: Problem) -> pathlib.Path:
+  """The file of a problem's models on all data."""
+  return folder / f"weights.{problem.digest}.npz"
+
+
 def train(problem: Problem, path: pathlib.Path, count: int) -> None:
   """Trains the models on all data, unless a file holds as many."""
   from experiments.bench.peers import torch_models
@@ -197,7 +201,8 @@ def train(problem: Problem, path: pathlib.Path, count: int) -> None:
   dataset = problem.dataset(data_dir=experiment_flags.DATA_DIR.value)
   weights = torch_models.weights_on_all_data(problem.trainer(dataset), count)
   names = {f"{i}:{name}": x for i, one in enumerate(weights) for name, x in one.items()}
-  np.savez(path, **names)  # type: ignore[arg-type]
+  with atomic_io.writing(atomic_io.as_path(path)) as file:
+    np.savez(file, **names)  # type: ignore[arg-type]
 
 
 def _split(file: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -262,7 +267,7 @@ def main(argv: list[str]) -> None:
     return
   folder.mkdir(parents=True, exist_ok=True)
   if set(sides) - set(_OURS):
-    train(problem, folder / _WEIGHTS, counts[-1])
+    train(problem, _weights(folder, problem), counts[-1])
   results = []
   for side in sides:
     depends_on = {"problem": problem.digest, "models": counts, "side": side}

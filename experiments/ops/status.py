@@ -4,7 +4,8 @@
   python -m experiments.ops.status --workdir=runs/fashion --watch
 
 Reads only; it may run beside them, and on another machine that sees the folder. With
---watch it goes on, in place, until all stages that were begun are finished.
+--watch it goes on, in place, until all stages that were begun are finished and none is
+begun for a minute.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ WATCH = flags.DEFINE_boolean(
 )
 _SECONDS = 2.0
 _CHECK_SECONDS = 0.2
+_IDLE_SECONDS = 60.0
 _CLEAR = "\033[H\033[J"  # Of a terminal: to the first line, and nothing below.
 # Of a line of a log.
 _KEYS = frozenset(
@@ -123,8 +125,15 @@ def lines_of(workdir: Workdir) -> Iterator[str]:
 
 
 def _is_finished(workdir: Workdir) -> bool:
-  """Whether every stage that was begun is finished."""
-  return all(stages.is_finished(workdir, s) for s in stages.starts_by_stage(workdir))
+  """Whether all stages that were begun are finished, and none was for a minute.
+
+  Between two stages of a run, all that were begun are finished, too.
+  """
+  begun = stages.starts_by_stage(workdir)
+  if not begun or not all(stages.is_finished(workdir, stage) for stage in begun):
+    return False
+  records = atomic_io.find(workdir.path, "stages/*.json")
+  return time.time() - max(path.stat().mtime for path in records) > _IDLE_SECONDS
 
 
 def main(workdir: Workdir) -> None:

@@ -67,8 +67,9 @@ collect)
   done
   # Settings, and what the models on all data have said once they are trained.
   run cp -r "$folder/worker-0/stages" "$folder/run/"
-  if [[ -e $folder/worker-0/base_models.npz || -n ${DRY_RUN:-} ]]; then
-    run cp "$folder/worker-0/base_models.npz" "$folder/run/"
+  if [[ -e $folder/worker-0/base_models || -n ${DRY_RUN:-} ]]; then
+    run rm -rf "$folder/run/base_models"
+    run cp -r "$folder/worker-0/base_models" "$folder/run/"
   fi
   for ((worker = 0; worker < workers; worker++)); do
     run "${PYTHON:-.venv/bin/python}" -m experiments.ops.bank --workdir="$folder/run" \

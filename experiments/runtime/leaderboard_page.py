@@ -1,11 +1,12 @@
 """The rows of the leaderboard as a page of tables."""
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from jaxdm.problems.problem import Problem, load_problem, problem_names
+from jaxdm.problems.problem import Problem
 from jaxdm.report import tables
 from jaxdm.storage import checksummed_json
 
@@ -28,31 +29,39 @@ _HEAD = (
 _COLUMNS = ("method", "LDS", "flipped", "median k", "models", "judged on", "scores")
 
 
-def read(folder: epath.Path) -> list[Row]:
+def read(folder: epath.Path, problems: Mapping[str, Problem]) -> list[Row]:
   """The rows of a folder that are of problems as they are now; others are named.
+
+  Args:
+    folder: of the rows.
+    problems: by name.
 
   Raises:
     StoreError: on a row that was changed by hand.
   """
   rows = [checksummed_json.read(path) for path in sorted(folder.glob("*.json"))]
-  digests = {name: load_problem(name).digest for name in problem_names()}
   rows_now = []
   for row in rows:
-    if digests.get(row["problem"]) == row["problem_digest"]:
-      rows_now.append(row)
+    method, name = row["method"], row["problem"]
+    if name not in problems:
+      print(
+        f"left out: {method} on {name}, which is not included in the package; "
+        "--problem=FILE.npz adds its rows"
+      )
+    elif problems[name].digest != row["problem_digest"]:
+      print(f"left out: {method} on {name}, which is another file now")
     else:
-      print(f"left out: {row['method']} on {row['problem']}, which is another file now")
+      rows_now.append(row)
   return rows_now
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[Row], problems: Mapping[str, Problem]) -> str:
   """The page, with a section for each problem that has rows."""
   parts = ["# Leaderboard\n", *(f"{_paragraph(text)}\n" for text in _HEAD)]
   for name in sorted({row["problem"] for row in rows}):
     of_problem = [row for row in rows if row["problem"] == name]
     of_problem.sort(key=lambda row: -row["lds"]["estimate"])
-    problem = load_problem(name)
-    about = _paragraph(_about(problem, of_problem[0]))
+    about = _paragraph(_about(problems[name], of_problem[0]))
     parts.append("\n".join([f"## {name}\n", about, "", *table(of_problem), ""]))
   return "\n".join(parts)
 

@@ -131,7 +131,8 @@ class OwnTrainer(BaseTrainer):
     first = self.seed * _SEED_STEP % 2**32
     seeds = (np.asarray(models.seeds, np.int64) + first) % 2**32
     with _user_code(self._config.retrain):
-      output = retrain(models.masks_mn, models.labels_mn, seeds)
+      # Arrays of other libraries may refuse it, such as tensors on a device.
+      output = np.asarray(retrain(models.masks_mn, models.labels_mn, seeds))
     try:
       margins = margins_of(lambda *_: output, *models[:2], seeds, count)
     except ValueError as error:

@@ -27,6 +27,7 @@ from experiments.config import experiment_flags, settings
 from experiments.config.number_lists import whole_numbers
 from experiments.runtime import checks, data_source, program, progress_bar
 from experiments.runtime import help as help_page
+from experiments.runtime.run import train_config
 from jaxdm import devices, margins, prng
 from jaxdm.attribution import full_data, registry
 from jaxdm.attribution.attribute import attribution_scores
@@ -247,7 +248,7 @@ def main(argv: list[str]) -> None:
   seed, base = experiment.collect.seed, experiment.collect.num_base
   dataset = _dataset(experiment, max(sizes + relabelled))
   fleet = Fleet(
-    experiment.train,
+    train_config(experiment, len(dataset.train_labels)),
     dataset.train_images,
     dataset.num_classes,
     experiment_flags.speed(),

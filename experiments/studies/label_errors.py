@@ -20,6 +20,7 @@ where it was stopped; a change of its flags adds what is missing. Without the pa
 cleanlab (extra bench), its rows are left out.
 """
 
+import dataclasses
 import importlib.util
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from absl import flags
 
 from experiments.config import number_lists
 from experiments.runtime import launcher, stages
-from experiments.runtime.run import Run
+from experiments.runtime.run import Run, train_config
 from experiments.studies import noisy_labels
 from jaxdm import identity, training_sets
 from jaxdm.audits.audit import SUSPICIOUS, audit
@@ -198,7 +199,9 @@ def main(run: Run) -> dict[str, Any]:
     for seed in range(SEEDS.value)
   ]
   sizes = {"noise_models": MODELS.value, "noise_fresh_models": FRESH.value}
-  settings = run.settings("data", "network", "train", "gradient")
+  settings = run.settings("data", "network", "gradient")
+  recipe = train_config(run.experiment, len(run.dataset.train_labels))
+  settings["train"] = dataclasses.asdict(recipe)
   depends_on = {**settings, "sizes": sizes, "alpha": run.experiment.collect.alpha}
   depends_on["seed"] = run.experiment.collect.seed
   depends_on["suspicious"] = SUSPICIOUS

@@ -24,6 +24,8 @@ from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir
 from experiments.studies.noisy_labels import plant_errors
+from jaxdm import identity
+from jaxdm.brittleness import verification
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.report import tables
 
@@ -155,7 +157,11 @@ def main(run: Run) -> dict[str, Any]:
   settings = run.settings(*dict.fromkeys(groups))
   options = {"rates": rates, "seeds": SEEDS.value, "settings": settings}
   files = tables.files_of(STAGE)
-  return stages.run(run.workdir, STAGE, {STAGE: options}, work, files=files)
+  inputs = {
+    "models": identity.digest(run.trainer.identity()),
+    "verification rules": str(verification.RULES_VERSION),
+  }
+  return stages.run(run.workdir, STAGE, {STAGE: options}, work, inputs, files=files)
 
 
 PROGRAM = launcher.Program(main)

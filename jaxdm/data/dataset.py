@@ -120,6 +120,11 @@ class Dataset:
     """
     names = self.class_names if classes is None else tuple(classes)
     unknown = [name for name in names if name not in self.class_names]
+    if len(self.class_names) < 2:
+      raise DataError(
+        None,
+        f"{self.name} has one class, {self.class_names[0]}; models need two or more",
+      )
     if unknown or len(set(names)) != len(names) or len(names) < 2:
       raise DataError(
         "classes",

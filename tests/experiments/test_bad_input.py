@@ -223,7 +223,11 @@ TABLE = [
       ("too-large", ": train_labels must be below 2**63, got 9223372036854775808"),
     ]
   ),
-  (train_subsets, {"arrays": "MADE/single.npz"}, "--classes must be two or more of 0"),
+  (
+    train_subsets,
+    {"arrays": "MADE/single.npz"},
+    "arrays=MADE/single.npz has one class",
+  ),
   # Flags that would have no effect.
   (train_subsets, {"arrays": "x", "dataset": "cifar10"}, "--arrays is for --dataset=arr"),
   (train_subsets, {"arrays": "x", "dataset": "fashion"}, "--arrays is for --dataset=arr"),

@@ -1,5 +1,6 @@
 """Scores from files, judged on a problem that ships."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -12,6 +13,7 @@ import jaxdm
 from experiments import leaderboard
 from experiments.ops import make_problem
 from experiments.runtime import leaderboard_page
+from jaxdm.problems.problem import load_problem, problem_names
 from jaxdm.storage import checksummed_json
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -125,8 +127,20 @@ def test_rows_keep_their_removals_and_become_a_page(scores, tmp_path) -> None:
     run({"random": np.random.default_rng(0).random((120, 200))}, tmp_path, write="True")
 
 
+def test_a_page_has_the_rows_of_ones_own_problem(scores, tmp_path, capsys) -> None:
+  own, included = str(tmp_path / "own.npz"), load_problem("fashion")
+  dataclasses.replace(included, about=included.about | {"name": "own"}).write(own)
+  run({"mine": scores}, tmp_path, problem=own, write="True")
+  assert "## own" in (tmp_path / "rows.md").read_text()
+  capsys.readouterr()
+  run({"other": scores}, tmp_path, write="True")
+  assert "mine on own, which is not included in the package" in capsys.readouterr().out
+
+
 def test_the_page_is_that_of_the_rows() -> None:
-  page = leaderboard_page.page(leaderboard_page.read(ROOT / "docs" / "leaderboard"))
+  problems = {name: load_problem(name) for name in problem_names()}
+  rows = leaderboard_page.read(ROOT / "docs" / "leaderboard", problems)
+  page = leaderboard_page.page(rows, problems)
   assert page == (ROOT / "docs" / "leaderboard.md").read_text(encoding="utf-8")
 
 

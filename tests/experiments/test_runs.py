@@ -517,6 +517,7 @@ def test_parts_are_collected_again_and_again(tmp_path) -> None:
   for i in range(2):
     start(train_subsets.PROGRAM, pod / str(i), shard=f"{i + 2}/4")
   assert collected() > first
+  assert of_base_models(folder / "run") == of_base_models(pod / "0")
   start(train_subsets.PROGRAM, folder / "run")
   assert complete(folder / "run")
 

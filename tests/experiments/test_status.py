@@ -64,6 +64,7 @@ def test_watching_ends_when_all_that_was_begun_is_finished(
 ) -> None:
   monkeypatch.setattr(status, "_SECONDS", 0.02)
   monkeypatch.setattr(status, "_CHECK_SECONDS", 0.01)
+  monkeypatch.setattr(status, "_IDLE_SECONDS", -1.0)
   checks = iter(range(20))
 
   def check() -> None:
@@ -78,6 +79,23 @@ def test_watching_ends_when_all_that_was_begun_is_finished(
   assert shown.count("stage   ") >= 2
   assert shown.count("not finished") == shown.count("stage   ") - 1
   assert "\033" not in shown  # Of a terminal only.
+
+
+def test_watching_does_not_end_between_two_stages(begun, capsys, monkeypatch) -> None:
+  monkeypatch.setattr(status, "_SECONDS", 0.02)
+  monkeypatch.setattr(status, "_CHECK_SECONDS", 0.01)
+  with begun.lock():
+    stages.run(begun, "train_subsets", {}, dict)
+  checks = iter(range(9))
+
+  def check() -> None:
+    if next(checks) == 4:  # As much later.
+      monkeypatch.setattr(status, "_IDLE_SECONDS", -1.0)
+
+  monkeypatch.setattr(status.preemption, "check", check)
+  with flagsaver.flagsaver(watch=True):
+    start(status.PROGRAM, begun.path, toy={})
+  assert next(checks) > 4
 
 
 @pytest.mark.slow
