@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdm import memory
+from jaxdm import cgroups, memory
 from jaxdm.errors import UserError
 
 _AXIS = "rows"
@@ -31,8 +31,7 @@ def use_all_devices(cache_dir: str | None = None) -> None:
   Args:
     cache_dir: for compiled programs; None: `jaxdm` in the user's cache folder.
   """
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-  jax.config.update("jax_num_cpu_devices", cores or os.cpu_count() or 1)
+  jax.config.update("jax_num_cpu_devices", cgroups.cpu_count())
   home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
   cache_dir = cache_dir or os.path.join(home, "jaxdm", "xla")
   jax.config.update("jax_compilation_cache_dir", cache_dir)

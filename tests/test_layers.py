@@ -14,6 +14,7 @@ FLOORS = (
     "labels",
     "intervals",
     "numerics",
+    "cgroups",
     "memory",
     "rounding",
     "progress",

@@ -4,7 +4,7 @@ import types
 import psutil
 import pytest
 
-from jaxdm import memory
+from jaxdm import cgroups, memory
 
 HOST = 10_000
 V2 = "30 20 0:26 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw\n"
@@ -94,3 +94,30 @@ def test_files_that_cannot_be_read_limit_nothing(tmp_path) -> None:
   group(top / "a", memory__max="some", memory__current=5)
   proc = process(tmp_path, "0::/a/gone\n", V2.format(root="/", mount=top))
   assert memory.available_bytes(proc) == HOST
+
+
+@pytest.mark.parametrize(
+  "limits,cores",
+  [
+    ({"cpu__max": "max 100000"}, 8),
+    ({"cpu__max": "200000 100000"}, 2),
+    ({"cpu__max": "150000 100000"}, 2),
+    ({"cpu__max": "1000 100000"}, 1),
+    ({"cpu__max": "6400000 100000"}, 8),
+    ({"cpu__max": "nothing"}, 8),
+    ({"cpu__cfs_quota_us": -1, "cpu__cfs_period_us": 100_000}, 8),
+    ({"cpu__cfs_quota_us": 300_000, "cpu__cfs_period_us": 100_000}, 3),
+  ],
+)
+def test_a_quota_of_cores_is_no_more_than_the_cores(
+  tmp_path, monkeypatch, limits, cores
+) -> None:
+  monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+  top = tmp_path / "top"
+  group(top / "job", **limits)
+  is_v2 = "cpu__max" in limits
+  mount = V2 if is_v2 else V1.replace("rw,memory", "rw,cpu,cpuacct")
+  line = "0::/job/step\n" if is_v2 else "4:cpu,cpuacct:/job/step\n"
+  proc = process(tmp_path, line, mount.format(root="/", mount=top))
+  assert cgroups.cpu_count(proc) == cores
+  assert cgroups.cpu_count(tmp_path / "no-linux") == 8

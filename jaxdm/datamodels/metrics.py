@@ -2,14 +2,13 @@
 
 import concurrent.futures
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdm import margins, matrices, training_sets
+from jaxdm import cgroups, margins, matrices, training_sets
 from jaxdm.datamodels import jackknife, spearman
 from jaxdm.datamodels.jackknife import Interval
 from jaxdm.datamodels.quality import Quality
@@ -204,8 +203,7 @@ def _parts(
       raise ValueError(f"predictions must be finite, and are not of target {wrong[0]}")
     return _part(guess_tm, truth_tm, starts_s, centres)
 
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-  with concurrent.futures.ThreadPoolExecutor(cores or os.cpu_count()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(cgroups.cpu_count()) as pool:
     return list(pool.map(score, tiles))
 
 
