@@ -43,7 +43,12 @@ BENCH = define_path(
   "timed on this machine.",
 )
 _EXAMPLES = 1024  # How many there are changes no step's time.
-DEVICES = flags.DEFINE_list("devices", ["1", "8"], "Numbers of devices to plan for.")
+DEVICES = flags.DEFINE_list(
+  "devices",
+  None,
+  "Numbers of devices to plan for; of a CPU, every core is one. Default: those of the "
+  "machine that was timed, 1 and 8.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +175,7 @@ def main(argv: list[str]) -> None:
   """Prints the plan."""
   if argv[1:]:
     raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
-  counts = whole_numbers("devices", DEVICES.value, "whole numbers >= 1")
+  counts = whole_numbers("devices", DEVICES.value or (), "whole numbers >= 1")
   preset = experiment_flags.preset({})
   experiment = experiment_flags.experiment({})
   where = {
@@ -196,7 +201,7 @@ def main(argv: list[str]) -> None:
     f"  store: {estimate.store_bytes / 1e9:,.2f} GB; scores: "
     f"{estimate.scores_bytes / 1e9:,.2f} GB"
   )
-  for count in counts:
+  for count in counts or dict.fromkeys((bench["machine"]["devices"], 1, 8)):
     hours = estimate.device_hours / count
     days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
     print(f"  {count} device{'s' * (count > 1)}: {hours:,.2f} hours{days}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import multiprocessing
-import os
 import resource
 import statistics
 import time
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import presets
-from jaxdm import devices, prng, training_sets
+from jaxdm import cgroups, devices, prng, training_sets
 from jaxdm.training import fleet, train
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.config import TrainConfig
@@ -174,7 +173,7 @@ def _matmul(row: Row, _least: float, _: Speed) -> dict[str, float]:
 def _torch(row: Row, least: float, _: Speed) -> dict[str, float]:
   """PyTorch."""
   on_gpu = jax.default_backend() == "gpu"
-  num = 1 if on_gpu else len(os.sched_getaffinity(0))
+  num = 1 if on_gpu else cgroups.cpu_count()
   context = multiprocessing.get_context("spawn")
   barrier, results = context.Barrier(num), context.Queue()
   arguments = (row, least, barrier, results)

@@ -37,7 +37,7 @@ from experiments.runtime import data_source, program, progress_bar
 from experiments.runtime import help as help_page
 from experiments.runtime.run import Run, make_run
 from experiments.runtime.workdir import Workdir
-from jaxdm import devices, prng, training_sets
+from jaxdm import cgroups, devices, prng, training_sets
 from jaxdm.errors import UserError
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often every side is timed.", 1)
@@ -114,12 +114,12 @@ def summary(row: sides.Row, side: str, runs: list[dict[str, Any]], peak: float) 
 
 
 def machine() -> dict[str, Any]:
-  """Where and when this ran."""
+  """Where and when this ran; every core of a CPU is a device of the sides."""
+  on_cpu, cores = jax.default_backend() == "cpu", cgroups.cpu_count()
   return {
     "device": jax.devices()[0].device_kind,
-    # A CPU with all its cores counts as one.
-    "devices": 1 if jax.default_backend() == "cpu" else jax.local_device_count(),
-    "cores": len(os.sched_getaffinity(0)),
+    "devices": cores if on_cpu else jax.local_device_count(),
+    "cores": cores,
     "processor": platform.processor() or platform.machine(),
     "jax": jax.__version__,
     "python": platform.python_version(),
