@@ -49,6 +49,7 @@ def open_run() -> Run:
     data_dir=experiment_flags.DATA_DIR.value, arrays=experiment_flags.ARRAYS.value
   )
   workdir.places.check_exist("data_dir", "arrays")
+  workdir_models.check_preset(workdir, experiment_flags.preset(stored))
   fingerprint = stored.get("data", {}).pop("fingerprint", None)
   experiment = experiment_flags.experiment(stored)
   dataset = data_source.load(experiment.data, where)

@@ -171,8 +171,9 @@ class Workdir:
       if not atomic_io.find(self.stages, "*.json"):
         atomic_io.make_folder(self.bank)
       folders = [self.bank]
-      if (self.bank.parent / ".lock").exists():  # They are another workdir's.
-        folders.append(self.bank.parent)
+      owner = self.bank.parent
+      if (owner / ".lock").exists() and not os.path.samefile(owner, self.path):
+        folders.append(owner)  # The stores are inside of another workdir.
       for folder, (name, kind) in itertools.product(folders, locks.items()):
         file = stack.enter_context((folder / name).open("ab"))
         self._lock(file, kind, self.bank_error(in_use))

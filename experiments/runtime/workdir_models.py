@@ -106,6 +106,16 @@ def check(workdir: Workdir, settings: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
+def check_preset(workdir: Workdir, preset: str) -> None:
+  """Raises WorkdirError on another preset than made a workdir's models.
+
+  Before its data are read, which may not be there.
+  """
+  stored = stages.settings_of(workdir, "train_subsets")
+  if "start" in stored:
+    check(workdir, stored | {"start": stored["start"] | {"preset": preset}})
+
+
 def _binding(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
   """Some of the values: those that no model of a workdir may differ in."""
   return {

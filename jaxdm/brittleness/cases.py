@@ -47,7 +47,8 @@ def leaving_two_classes(
   Returns:
     int[s], at least the first one.
   """
-  counts = np.bincount(labels)
+  most = labels.max() if new_label is None else max(labels.max(), new_label)
+  counts = np.bincount(labels, minlength=most + 1)
   if np.count_nonzero(counts) < 2:
     return ranking
   for place, label in enumerate(labels[ranking]):
