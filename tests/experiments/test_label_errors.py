@@ -97,3 +97,16 @@ def test_the_study_runs_and_continues(tmp_path, capsys, monkeypatch) -> None:
 def test_bad_rates_are_one_line(tmp_path, rates) -> None:
   with pytest.raises(SystemExit, match="error: --noise_rates must be numbers in"):
     start(label_errors.PROGRAM, tmp_path / "run", toy=TINY | {"noise_rates": rates})
+
+
+def test_the_length_of_training_is_part_of_what_is_recorded(
+  tmp_path, monkeypatch
+) -> None:
+  """Models on all data take other numbers of steps with --equal_steps."""
+  records = []
+  monkeypatch.setattr(
+    label_errors.stages, "run", lambda *args, **_: records.append(args[2])
+  )
+  for value in ("true", "false", "true"):
+    start(label_errors.PROGRAM, tmp_path / value, toy=TINY | {"equal_steps": value})
+  assert records[0] == records[2] != records[1]

@@ -102,3 +102,19 @@ def test_the_study_counts_what_its_repairs_name(tmp_path, capsys, monkeypatch) -
   monkeypatch.setattr(train_subsets, "open_stores", None)  # Nothing is trained again.
   start(planted_repairs.PROGRAM, folder, toy=TINY)
   assert contents(case) == before
+
+
+def test_models_and_rules_are_inputs(tmp_path, monkeypatch) -> None:
+  """Such as the source of a function of one's own, which no setting holds."""
+  inputs = []
+  monkeypatch.setattr(
+    planted_repairs.stages, "run", lambda *args, **_: inputs.append(args[4])
+  )
+  for version in (1, 2):
+    monkeypatch.setattr(planted_repairs.verification, "RULES_VERSION", version)
+    monkeypatch.setattr(
+      planted_repairs.identity, "digest", lambda value, seed=version: f"{seed}"
+    )
+    start(planted_repairs.PROGRAM, tmp_path / str(version), toy=TINY)
+  assert [*map(set, inputs)] == [{"models", "verification rules"}] * 2
+  assert all(inputs[0][name] != inputs[1][name] for name in inputs[0])
