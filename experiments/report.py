@@ -20,7 +20,7 @@ from experiments.report_page.opening import constant_accuracy, opening, warning
 from experiments.runtime import (
   base_models,
   datamodels,
-  imported_models,
+  fit_report,
   launcher,
   margin_files,
   searches,
@@ -28,7 +28,7 @@ from experiments.runtime import (
   subset_models,
 )
 from experiments.runtime.run import Run
-from experiments.runtime.workdir import Workdir, WorkdirError
+from experiments.runtime.workdir import Workdir
 from jaxdm import training_sets
 from jaxdm.brittleness.comparison import compare_methods
 from jaxdm.brittleness.repairs import Change
@@ -95,26 +95,6 @@ class Results(NamedTuple):
   audit_rows: list[dict[str, str]]
 
 
-class FitResults(NamedTuple):
-  """Everything that a report shows of datamodels of files, without images.
-
-  Attributes:
-    settings: of the fit, and numbers of held-out models, by group.
-    fit: its summary.
-    provenance: what made it, for summary and page.
-    models: the datamodels.
-    held_out: masks and margins of the held-out models.
-    missing: what is not there, and how to go on.
-  """
-
-  settings: dict[str, Any]
-  fit: dict[str, Any]
-  provenance: dict[str, Any]
-  models: Datamodels
-  held_out: tuple[training_sets.PackedMasks, np.ndarray]
-  missing: str
-
-
 def check_stages(run: Run) -> list[str]:
   """Raises WorkdirError if a stage is missing, or has read other inputs than there are.
 
@@ -162,7 +142,7 @@ def load_results(run: Run, stage_names: Sequence[str]) -> Results:
     summaries={
       stage: stages.summary_of(workdir, stage, partial=True) for stage in stage_names
     },
-    provenance=_provenance(workdir),
+    provenance=stages.provenance_of(workdir),
     wrong_targets=tables.read_wrong_targets(folder / "targets.csv"),
     base_margins_rt=base_models.load(run).margins_rt,
     models=datamodels.load(workdir),
@@ -224,15 +204,6 @@ def _audit(run: Run) -> dict[str, Any]:
   return dict(checksummed_json.read_without_digest(path)) if is_there else {}
 
 
-def _provenance(workdir: Workdir) -> dict[str, Any]:
-  """What made the stages and stores, for summary and page."""
-  starts = stages.starts_by_stage(workdir).items()
-  return {
-    "provenance": {stage: one._asdict() for stage, one in starts},
-    "mixtures": stages.mixtures(workdir),
-  }
-
-
 def _output_folder(workdir: Workdir) -> epath.Path:
   """The folder to write to.
 
@@ -263,47 +234,6 @@ def _write(
   with atomic_io.writing(out / "report.html", "w") as file:
     file.write(text)
   print(f"Open {out / 'report.html'} in a browser")
-
-
-def load_fit_results(files: margin_files.Files) -> FitResults:
-  """Reads what there is to show without images."""
-  workdir, stage = files.workdir, datamodels.STAGE
-  fit = stages.summary_of(workdir, stage)
-  settings = stages.settings_of(workdir, stage)
-  if settings.get("files") != files.settings["files"]:
-    raise WorkdirError(
-      "workdir",
-      f"={workdir.path} holds a fit to other models; run python -m "
-      f"experiments.{stage} --workdir={workdir.path} first",
-    )
-  masks, margins_mt = files.held_out
-  subsets = len(np.unique(masks.bits, axis=0))
-  held_out = {"num_held_out": subsets, "held_out_seeds": len(margins_mt) // subsets}
-  return FitResults(
-    settings=settings | {"collect": held_out},
-    fit=fit,
-    provenance=_provenance(workdir),
-    models=datamodels.load(workdir),
-    held_out=files.held_out,
-    missing=(
-      "Removals and label flips, for which models must be retrained on the images: "
-      f"{imported_models.how_to_go_on(workdir)}."
-    ),
-  )
-
-
-def write_fit_report(out: epath.Path, results: FitResults) -> dict[str, Any]:
-  """Writes what there is to say without images."""
-  picture = page.png(pictures.predictions(results.models, *results.held_out))
-  summary = {
-    **results.provenance,
-    "settings": results.settings,
-    datamodels.STAGE: results.fit,
-  }
-  title = "How well training sets predict margins"
-  text = page.page(title, sections.of_fit(summary, picture, results.missing))
-  _write(out, summary, text, {"datamodels.png": picture})
-  return summary
 
 
 def write_report(out: epath.Path, results: Results) -> dict[str, Any]:
@@ -374,8 +304,10 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
 def main(source: Run | margin_files.Files) -> dict[str, Any]:
   """Writes every figure, the summary and the page."""
   if isinstance(source, margin_files.Files):
-    fit_results = load_fit_results(source)
-    return write_fit_report(_output_folder(source.workdir), fit_results)
+    results = fit_report.load(source)
+    summary, text, pictures_of_fit = fit_report.draw(results)
+    _write(_output_folder(source.workdir), summary, text, pictures_of_fit)
+    return summary
   stage_names = check_stages(source)
   out = _output_folder(source.workdir)
   return write_report(out, load_results(source, stage_names))

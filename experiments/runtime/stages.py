@@ -309,6 +309,15 @@ def mixtures(workdir: Workdir) -> list[str]:
   return provenance.mixtures(workdir.bank, starts_by_stage(workdir))
 
 
+def provenance_of(workdir: Workdir) -> dict[str, Any]:
+  """What made the stages and stores, for summary and page."""
+  starts = starts_by_stage(workdir).items()
+  return {
+    "provenance": {stage: one._asdict() for stage, one in starts},
+    "mixtures": mixtures(workdir),
+  }
+
+
 def reopen(workdir: Workdir, stage: str) -> None:
   """Makes a stage one that is not finished, so that it looks for what is missing."""
   record = records.read(workdir, stage)
