@@ -178,7 +178,7 @@ def _settings(run: Run, stage_names: Sequence[str]) -> dict[str, dict[str, Any]]
 
 def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
   """The pictures of the launchers beside the pipeline, and captions, by file name."""
-  changed, pictures = stages.changed_files(workdir), {}
+  changed, study_pictures = stages.changed_files(workdir), {}
   for path in atomic_io.find(workdir.path, "*.png"):
     if path.name in changed:
       print(
@@ -186,14 +186,14 @@ def _studies(workdir: Workdir) -> tuple[dict[str, bytes], dict[str, str]]:
         "again what has written it"
       )
     else:
-      pictures[path.name] = path.read_bytes()
-  names = {name: name.removesuffix(".png") for name in pictures}
+      study_pictures[path.name] = path.read_bytes()
+  names = {name: name.removesuffix(".png") for name in study_pictures}
   captions = {
     name: stages.summary_of(workdir, stage).get("caption", "")
     for name, stage in names.items()
     if stages.is_finished(workdir, stage)
   }
-  return pictures, captions
+  return study_pictures, captions
 
 
 def _audit(run: Run) -> dict[str, Any]:

@@ -237,13 +237,13 @@ def _check_names(run: Run, other: Workdir, names: list[str]) -> None:
     return
   held_out = [re.fullmatch(r"held-out-(\d+)-(\d+)", name) for name in unknown]
   repeats = [(int(match[1]), int(match[2])) for match in held_out if match]
-  flags = []
+  options = []
   if repeats:
     first, most = max(repeats, key=lambda pair: pair[1])
-    flags += [f"--held_out_from={first}", f"--held_out_seeds={most + 1}"]
+    options += [f"--held_out_from={first}", f"--held_out_seeds={most + 1}"]
   if any(name.endswith(TRAINING) for name in unknown):
-    flags.append("--audit")
-  how = f"; {' '.join(flags)} adds them to this experiment" if flags else ""
+    options.append("--audit")
+  how = f"; {' '.join(options)} adds them to this experiment" if options else ""
   raise WorkdirError(
     "workdir",
     f"={other.path} has models in {', '.join(unknown)}, which this experiment has not"

@@ -55,17 +55,12 @@ class ChunkCheck:
     }
     if not needed:
       return
-    if all(self._stored.get(chunk, 0) >= count for chunk, count in needed.items()):
-      try:
-        self._compare(name, needed)
-        return
-      except StoreError:
-        pass  # Chunks may have been replaced since they were listed.
-    self._stored = store_layout.chunks(self._path)
+    if any(self._stored.get(chunk, 0) < count for chunk, count in needed.items()):
+      self._stored = store_layout.chunks(self._path)
     try:
       self._compare(name, needed)
     except StoreError:
-      # Another process may have replaced a chunk between its marker and its file.
+      # Another process may have replaced a chunk since the chunks were listed.
       self._stored = store_layout.chunks(self._path)
       self._compare(name, needed)
 
