@@ -48,7 +48,7 @@ from jaxdm.audits import stand_ins
 from jaxdm.audits.audit import MEMORISED, SUSPICIOUS, Audit, audit
 from jaxdm.report import audit_pictures, tables
 from jaxdm.storage import atomic_io
-from jaxdm.storage import store as store_lib
+from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training.base_trainer import TRAINING
 from jaxdm.training.collection import lacking
 
@@ -90,7 +90,7 @@ def predictions_of(run: Run) -> TrainingPredictions:
   rows = np.arange(models)
   classes = None
   if "classes" in training.columns:
-    classes = store_lib.MatrixView(training, "classes", rows)
+    classes = MatrixView(training, "classes", rows)
   settings, scores = run.settings(STAGE), None
   inputs = {"predictions": identity.digest(training.identity(rows))}
   if stages.is_finished(run.workdir, datamodels.STAGE):
@@ -101,7 +101,7 @@ def predictions_of(run: Run) -> TrainingPredictions:
   return TrainingPredictions(
     run.workdir,
     run.subsets.first_rows().masks,
-    store_lib.MatrixView(training, "margins", rows),
+    MatrixView(training, "margins", rows),
     run.dataset.train_labels,
     classes,
     scores,

@@ -63,7 +63,7 @@ def digest(value: Any) -> str:
   Args:
     value: None, bool, int, float, str, bytes, a mapping or sequence, a frozen dataclass,
       a NumPy or JAX array of numbers, a typed JAX key, an object with a method `identity`
-      (as `training_sets.PackedMasks` and `store.MatrixView` are), or any nesting of
+      (as `training_sets.PackedMasks` and `MatrixView` are), or any nesting of
       these.
 
   Returns:

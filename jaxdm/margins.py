@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxdm.storage import store
+from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.typing import Array
 
 # Of m models on t targets; those in a store are read a tile of targets at a time.
-Margins = np.ndarray | store.MatrixView
+Margins = np.ndarray | MatrixView
 
 _BLOCK_ROWS = 4096
 

@@ -47,7 +47,7 @@ class SomeRows:
     """Reads nothing yet.
 
     Args:
-      matrix: a `Matrix`, or a `store.MatrixView`.
+      matrix: a `Matrix`, or a `MatrixView`.
       rows: int, their numbers.
     """
     self._matrix, self._rows = matrix, rows

@@ -41,6 +41,7 @@ from experiments.ops import toy_runs
 from experiments.runtime import program
 from jaxdm import devices
 from jaxdm.storage import bank, maintenance, store
+from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training.collection import missing
 
 WHAT = flags.DEFINE_enum(
@@ -258,7 +259,7 @@ def scale(folder: pathlib.Path) -> None:
     seconds.append(time.perf_counter())
     ranges = missing(toy, models)
     seconds.append(time.perf_counter())
-    read = store.MatrixView(toy, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
+    read = MatrixView(toy, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())
     toy_runs.check(
       [part.start // 32 for part in ranges] == [lacking], "another chunk is missing"

@@ -23,7 +23,8 @@ from jaxdm import margins as margins_lib
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
-from jaxdm.storage import bank, checksummed_json, store
+from jaxdm.storage import bank, checksummed_json
+from jaxdm.storage.matrix_view import MatrixView
 
 MASKS = define_path(
   "masks",
@@ -246,7 +247,7 @@ def _from_store(workdir: Workdir, targets: str) -> _Models:
   num_targets = int(models.settings["num_targets"])
   start, stop = _slice(targets, num_targets)
   rows = np.arange(count)
-  margins_mt = store.MatrixView(models, "margins", rows, range(start, stop))
+  margins_mt = MatrixView(models, "margins", rows, range(start, stop))
   return _Models(bank.packed_masks(models, rows), margins_mt, start, num_targets)
 
 

@@ -19,7 +19,7 @@ from experiments.runtime.workdir import Workdir
 from jaxdm import identity, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.data.dataset import Dataset
-from jaxdm.storage import checkpoint
+from jaxdm.storage import step_checkpoints
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection
 from jaxdm.training.config import TrainConfig
@@ -176,7 +176,7 @@ def _trainer(
   experiment: settings_lib.Experiment,
   dataset: Dataset,
   speed: fleet_lib.Speed,
-  checkpoints: checkpoint.Checkpoints | None,
+  checkpoints: step_checkpoints.Checkpoints | None,
 ) -> Trainer | OwnTrainer:
   """Trains the experiment's models on the images at the size that its settings name."""
   small = dataset.downscaled(experiment.data.downscale)
@@ -209,10 +209,12 @@ def _checkpoints(
   seconds: float,
   timer: forecast.StepTimer,
   parts: progress_bar.Parts,
-) -> checkpoint.Checkpoints | None:
+) -> step_checkpoints.Checkpoints | None:
   """Writes the models that this process has begun to train; None: nothing is written."""
   index, count = processes.share()
   folder = unfinished.checkpoint_folder(workdir, index, count)
   if not seconds:
     return None
-  return checkpoint.Checkpoints(folder, seconds, observe=timer.observe, report=parts.add)
+  return step_checkpoints.Checkpoints(
+    folder, seconds, observe=timer.observe, report=parts.add
+  )

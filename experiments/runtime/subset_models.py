@@ -13,6 +13,7 @@ from experiments.runtime.workdir import WorkdirError
 from jaxdm import margins, training_sets
 from jaxdm.storage import bank
 from jaxdm.storage import store as store_lib
+from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training.base_trainer import TRAINING, BaseTrainer
 from jaxdm.training.collection import Collection, Subsets, lacking, missing
 
@@ -34,12 +35,12 @@ class Rows(NamedTuple):
     return bank.packed_masks(self.store, self.numbers)
 
   @property
-  def margins_mt(self) -> store_lib.MatrixView:
+  def margins_mt(self) -> MatrixView:
     """The margins, read where they are indexed."""
-    return store_lib.MatrixView(self.store, "margins", self.numbers)
+    return MatrixView(self.store, "margins", self.numbers)
 
 
-def load_converged(rows: Rows) -> tuple[training_sets.PackedMasks, store_lib.MatrixView]:
+def load_converged(rows: Rows) -> tuple[training_sets.PackedMasks, MatrixView]:
   """Masks and margins of models, without those that diverged."""
   models, _ = margins.usable(rows.margins_mt)
   converged_rows = rows._replace(numbers=rows.numbers[models])

@@ -16,7 +16,7 @@ from jaxdm.audits.estimates import Estimate
 from jaxdm.datamodels.inputs import as_bool, some
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.storage.store import MatrixView
+from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training_sets import PackedMasks
 
 # Of memorised examples, as in the article of Feldman and Zhang.

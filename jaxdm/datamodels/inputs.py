@@ -11,7 +11,8 @@ from jaxdm.datamodels import posterior
 from jaxdm.datamodels.priors import Prior
 from jaxdm.errors import UserError
 from jaxdm.margins import Margins
-from jaxdm.storage import polling, store
+from jaxdm.storage import polling
+from jaxdm.storage.matrix_view import MatrixView
 
 _AT_ONCE = 2**28
 _BLOCK_ROWS = 4096
@@ -127,7 +128,7 @@ def _check_scale(margins_mt: Margins, targets: np.ndarray) -> None:
 
 def _as_margins(margins_mt: Any) -> Margins:
   """Margins as an array, unless they are many and in a store."""
-  if isinstance(margins_mt, store.MatrixView):
+  if isinstance(margins_mt, MatrixView):
     return margins_mt[:] if np.prod(margins_mt.shape) < _AT_ONCE else margins_mt
   matrix = matrices.as_columns("margins", margins_mt)
   return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix[:])

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from jaxdm import devices, identity, prng, training_sets
 from jaxdm.rounding import share_of
-from jaxdm.storage import checkpoint
+from jaxdm.storage import step_checkpoints
 from jaxdm.training import conv, programs, tuning
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.config import TrainConfig
@@ -48,7 +48,7 @@ class Fleet:
     *,
     network: str | nn.Module = "resnet9",
     gradient_dim: int = 4096,
-    checkpoints: checkpoint.Checkpoints | None = None,
+    checkpoints: step_checkpoints.Checkpoints | None = None,
     tuning_folder: epath.PathLike | None = None,
   ):
     """Uses no device yet.

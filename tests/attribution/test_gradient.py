@@ -13,7 +13,7 @@ from jaxdm import prng, training_sets
 from jaxdm.attribution import gradient
 from jaxdm.attribution.label_flip_scores import changes
 from jaxdm.brittleness import label_flips
-from jaxdm.storage import checkpoint
+from jaxdm.storage import step_checkpoints
 from jaxdm.training import fleet, output_gradients, train
 from jaxdm.training import recipe as recipe_lib
 
@@ -143,7 +143,10 @@ def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> N
   sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
   moments = [0.1, 0.5, 1.0]
-  for checkpoints in (None, checkpoint.Checkpoints(tmp_path, 1e-9)):  # Writes every step.
+  for checkpoints in (
+    None,
+    step_checkpoints.Checkpoints(tmp_path, 1e-9),
+  ):  # Writes every step.
     models = fleet.Fleet(
       tiny_config, images, 2, fleet.Speed(chunk=2), checkpoints=checkpoints
     )
@@ -164,7 +167,7 @@ def test_a_state_of_before_a_stop_is_not_taken_for_one_of_after(
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
   keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
-  kept, keep = [], checkpoint.Checkpoints.write_state
+  kept, keep = [], step_checkpoints.Checkpoints.write_state
 
   def killed(self, name: str, step: int, state) -> None:
     keep(self, name, step, state)
@@ -173,13 +176,13 @@ def test_a_state_of_before_a_stop_is_not_taken_for_one_of_after(
       raise KeyboardInterrupt
 
   def models() -> fleet.Fleet:
-    checkpoints = checkpoint.Checkpoints(tmp_path, 1e-9)
+    checkpoints = step_checkpoints.Checkpoints(tmp_path, 1e-9)
     return fleet.Fleet(
       tiny_config, images, 2, fleet.Speed(chunk=2), checkpoints=checkpoints
     )
 
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.Checkpoints, "write_state", killed)
+    patch.setattr(step_checkpoints.Checkpoints, "write_state", killed)
     with pytest.raises(KeyboardInterrupt):
       models().train(sets, keys)
   assert kept[-1] < 0.9 * int(tiny_config.num_steps(24))

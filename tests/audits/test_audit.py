@@ -11,7 +11,7 @@ import jaxdm
 from jaxdm import training_sets
 from jaxdm.audits import tallies
 from jaxdm.storage import training_predictions
-from jaxdm.storage.store import MatrixView
+from jaxdm.storage.matrix_view import MatrixView
 
 BANKS = 2000
 ESTIMATES = ("consistency", "probability", "memorisation", "label_quality")

@@ -2,7 +2,7 @@ import pytest
 
 from experiments.config.settings import CollectConfig
 from experiments.runtime import forecast
-from jaxdm.storage import checkpoint
+from jaxdm.storage import step_checkpoints
 
 
 def test_the_first_steps_are_timed_and_compilation_is_not(tmp_path, capsys) -> None:
@@ -15,7 +15,7 @@ def test_the_first_steps_are_timed_and_compilation_is_not(tmp_path, capsys) -> N
     now += 0.25 * (stop - first) + (100 if first < 2 else 0)  # Both are compiled.
     return state
 
-  checkpoints = checkpoint.Checkpoints(tmp_path, 1e9, lambda: now, timer.observe)
+  checkpoints = step_checkpoints.Checkpoints(tmp_path, 1e9, lambda: now, timer.observe)
   checkpoints.run("a", 0, 0, 3, advance)
   assert capsys.readouterr().out == ""
   checkpoints.run("b", 0, 0, 100, advance)

@@ -15,7 +15,7 @@ from experiments.ops import bank as bank_launcher
 from experiments.runtime import stages, unfinished, workdir_models
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
-from jaxdm.storage import bank, checkpoint, removal
+from jaxdm.storage import bank, checkpoint, removal, step_checkpoints
 
 
 def make_store(path: pathlib.Path) -> None:
@@ -135,7 +135,7 @@ def test_states_go_and_what_lies_beside_them_stays(tmp_path, is_linked) -> None:
   workdir = workdir_with_checkpoints(tmp_path, is_linked=is_linked)
   for index in range(2):
     folder = unfinished.checkpoint_folder(workdir, index, 2)
-    checkpoint.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
+    step_checkpoints.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
     assert (folder / STATE).exists()
   folder = tmp_path / "run" / "checkpoints"
   mine = [folder / name for name in ("thesis", "host-0-of-2/note", f"{STATE}/a", "x/b")]
@@ -152,7 +152,7 @@ def test_states_go_and_what_lies_beside_them_stays(tmp_path, is_linked) -> None:
 def test_without_anything_else_no_state_leaves_a_folder(tmp_path, is_linked) -> None:
   workdir = workdir_with_checkpoints(tmp_path, is_linked=is_linked)
   folder = unfinished.checkpoint_folder(workdir, 0, 1)
-  checkpoint.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
+  step_checkpoints.Checkpoints(folder, 1.0).write_state(STATE, 3, np.arange(4))
   unfinished.remove_checkpoints(workdir)
   assert (tmp_path / "run" / "checkpoints").exists() == is_linked
   assert not is_linked or not os.listdir(tmp_path / "scratch")

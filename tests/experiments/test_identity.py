@@ -60,6 +60,7 @@ from jaxdm.storage import (
   zarr_arrays,
 )
 from jaxdm.storage.checksummed_json import DamageError
+from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training import fleet
 from jaxdm.training.collection import Subsets, missing
 from jaxdm.training.config import TrainConfig
@@ -195,21 +196,21 @@ def test_a_matrix_in_a_store_is_told_by_its_chunks(tmp_path) -> None:
   for chunk in range(3):
     first.write(chunk, {"a": numbers[4 * chunk : 4 * chunk + 4]})
   rows = np.arange(10)
-  expected = identity.digest(store.MatrixView(first, "a", rows))
-  assert identity.digest(store.MatrixView(opened(), "a", rows)) == expected
-  assert identity.digest(store.MatrixView(first, "a", rows[:9])) != expected
-  assert identity.digest(store.MatrixView(first, "a", rows, range(599))) != expected
+  expected = identity.digest(MatrixView(first, "a", rows))
+  assert identity.digest(MatrixView(opened(), "a", rows)) == expected
+  assert identity.digest(MatrixView(first, "a", rows[:9])) != expected
+  assert identity.digest(MatrixView(first, "a", rows, range(599))) != expected
   for row, column in ((0, 0), (5, 300), (9, 599)):
     changed = numbers.copy()
     changed[row, column] += 1
     chunk = row // 4
     first.write(chunk, {"a": changed[4 * chunk : 4 * chunk + 4]})
-    assert identity.digest(store.MatrixView(first, "a", rows)) != expected
+    assert identity.digest(MatrixView(first, "a", rows)) != expected
     first.write(chunk, {"a": numbers[4 * chunk : 4 * chunk + 4]})
-  assert identity.digest(store.MatrixView(first, "a", rows)) == expected
+  assert identity.digest(MatrixView(first, "a", rows)) == expected
   lose_chunk(first, 1)
   with pytest.raises(store.StoreError, match="lacks chunk 1"):
-    identity.digest(store.MatrixView(first, "a", rows))
+    identity.digest(MatrixView(first, "a", rows))
 
 
 def test_all_files_of_the_package_are_part_of_the_codes_digest(tmp_path) -> None:
@@ -482,7 +483,7 @@ def fit_parts_of_a_store() -> Entry:
       folder / "store", columns=columns, settings={}, rows_per_chunk=60
     )
     opened.write(0, {"margins": margins})
-    matrix = store.MatrixView(opened, "margins", np.arange(60))
+    matrix = MatrixView(opened, "margins", np.arange(60))
     before = set(folder.glob("parts/*.npz"))
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(inputs_lib, "_AT_ONCE", 0)

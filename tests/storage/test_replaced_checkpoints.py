@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm.storage import checkpoint
+from jaxdm.storage import checkpoint, step_checkpoints
 
 # What changes names or files on the way.
 STEPS = {"rename", "unlink", "rmdir"}
@@ -110,7 +110,7 @@ def test_the_newest_undamaged_one_is_read(tmp_path) -> None:
 
 
 def test_a_state_is_read_while_it_is_replaced(tmp_path) -> None:
-  states, like = checkpoint.Checkpoints(tmp_path, 1.0), jax.numpy.arange(4)
+  states, like = step_checkpoints.Checkpoints(tmp_path, 1.0), jax.numpy.arange(4)
   states.write_state("m", 3, like)
   (tmp_path / "m").rename(tmp_path / "m.jaxdm-previous")
   assert states.read_state("m", like)[0] == 3

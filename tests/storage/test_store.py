@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jaxdm.storage import checksummed_json, maintenance, store_layout, zarr_arrays
 from jaxdm.storage import store as store_lib
+from jaxdm.storage.matrix_view import MatrixView
 
 COLUMNS = {
   "a": zarr_arrays.ArraySpec("float32", 600),
@@ -112,7 +113,7 @@ def test_a_matrix_reads_what_is_indexed_and_no_more(tmp_path, monkeypatch) -> No
   for chunk in range(3):
     store.write(chunk, arrays(seed=chunk))
   rows = np.delete(np.arange(len(whole)), [1, 6])
-  matrix = store_lib.MatrixView(store, "a", rows, range(300, 590))
+  matrix = MatrixView(store, "a", rows, range(300, 590))
   expected = whole[rows, 300:590]
   assert matrix.shape == expected.shape and len(matrix) == len(expected)
   assert matrix.ndim == expected.ndim

@@ -18,6 +18,7 @@ from jaxdm.storage import (
   checkpoint,
   checksummed_json,
   maintenance,
+  step_checkpoints,
 )
 from jaxdm.training import tuning
 
@@ -133,7 +134,7 @@ def test_folders_are_listed_as_glob_lists_them(tmp_path) -> None:
 
 
 def test_a_state_that_cannot_be_read_is_not_begun_anew(tmp_path, monkeypatch) -> None:
-  states = checkpoint.Checkpoints(tmp_path, 1.0)
+  states = step_checkpoints.Checkpoints(tmp_path, 1.0)
   states.write_state("m", 3, np.arange(4))
 
   def failing(*_) -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.rounding import tolerance
 
 from jaxdm import devices, prng, training_sets
-from jaxdm.storage import checkpoint
+from jaxdm.storage import step_checkpoints
 from jaxdm.training import fleet
 
 
@@ -195,7 +195,11 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
 
   def build(folder, seconds: float = 1e-9) -> fleet.Fleet:
     models = fleet.Fleet(
-      tiny_config, images, 2, speed, checkpoints=checkpoint.Checkpoints(folder, seconds)
+      tiny_config,
+      images,
+      2,
+      speed,
+      checkpoints=step_checkpoints.Checkpoints(folder, seconds),
     )
     advance = models.runner.programs.advance
 
@@ -209,7 +213,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   whole = fleet.Fleet(tiny_config, images, 2, speed).train(sets, keys)
   last = int(tiny_config.num_steps(24))
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.Checkpoints, "write_state", lambda *args: None)
+    patch.setattr(step_checkpoints.Checkpoints, "write_state", lambda *args: None)
     build(tmp_path / "slow").train(sets, keys)
   assert ran == [(step, step + 1) for step in range(last)]
   ran.clear()
@@ -226,12 +230,12 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
     if step > 2:
       raise KeyboardInterrupt
 
-  keep = checkpoint.Checkpoints.write_state
-  monkeypatch.setattr(checkpoint.Checkpoints, "write_state", stop)
+  keep = step_checkpoints.Checkpoints.write_state
+  monkeypatch.setattr(step_checkpoints.Checkpoints, "write_state", stop)
   with pytest.raises(KeyboardInterrupt):
     build(tmp_path / "killed").train(sets, keys)
   monkeypatch.undo()
-  monkeypatch.setattr(checkpoint, "_DUE", 1e15)  # Only finished ones are written.
+  monkeypatch.setattr(step_checkpoints, "_DUE", 1e15)  # Only finished ones are written.
   half = ran[-1][1]
   ran.clear()
   found = build(tmp_path / "killed").train(sets, keys)
@@ -253,7 +257,7 @@ def test_steps_are_reported_as_parts_of_models(
   told: list[float] = []
 
   def build(seconds: float) -> fleet.Fleet:
-    checkpoints = checkpoint.Checkpoints(tmp_path, seconds, report=told.append)
+    checkpoints = step_checkpoints.Checkpoints(tmp_path, seconds, report=told.append)
     speed = fleet.Speed(chunk=2)
     return fleet.Fleet(tiny_config, images, 2, speed, checkpoints=checkpoints)
 
@@ -276,10 +280,10 @@ def test_steps_are_reported_as_parts_of_models(
 
 
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path) -> None:
-  checkpoints = checkpoint.Checkpoints(tmp_path, 1e-9)
+  checkpoints = step_checkpoints.Checkpoints(tmp_path, 1e-9)
   state = {"a": jax.numpy.arange(3.0)}
   checkpoints.write_state("x", 5, state)
-  step, found = checkpoint.Checkpoints(tmp_path, 1.0).read_state(
+  step, found = step_checkpoints.Checkpoints(tmp_path, 1.0).read_state(
     "x", {"a": jax.numpy.zeros(3)}
   )
   assert step == 5

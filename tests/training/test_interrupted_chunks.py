@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdm import prng, training_sets
-from jaxdm.storage import checkpoint
+from jaxdm.storage import step_checkpoints
 from jaxdm.training import fleet, programs
 from jaxdm.training.collection import Subsets
 from jaxdm.training.config import TrainConfig
@@ -28,7 +28,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
     raise Named(name)
 
   # Nothing is compiled.
-  monkeypatch.setattr(checkpoint.Checkpoints, "read_state", begin)
+  monkeypatch.setattr(step_checkpoints.Checkpoints, "read_state", begin)
   monkeypatch.setattr(programs.Runner, "run", lambda self, *args: None)
 
   def name(
@@ -47,7 +47,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
       images,
       classes,
       fleet.Speed(chunk=2),
-      checkpoints=checkpoint.Checkpoints(tmp_path, 1e-9),
+      checkpoints=step_checkpoints.Checkpoints(tmp_path, 1e-9),
     )
     keys = prng.keys_for(seed, [prng.Seed("verify", i) for i in numbers])
     with pytest.raises(Named) as caught:

@@ -8,7 +8,7 @@ from support.counting_fleet import CountingFleet
 from support.stores import lose_chunk
 
 from jaxdm import devices, prng, training_sets
-from jaxdm.storage import bank, checkpoint
+from jaxdm.storage import bank, step_checkpoints
 from jaxdm.training import fleet
 from jaxdm.training.collection import Collection, Subsets, missing
 from jaxdm.training.trainer import Trainer
@@ -189,7 +189,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
 
   def build(folder) -> tuple[Trainer, list[int]]:
     # Two models a device in a chunk of the fleet, eight in a chunk of the store.
-    checkpoints = checkpoint.Checkpoints(folder, 1e-9)
+    checkpoints = step_checkpoints.Checkpoints(folder, 1e-9)
     speed = fleet.Speed(chunk=2)
     models = fleet.Fleet(tiny_config, images, 2, speed, checkpoints=checkpoints)
     ran, advance = [], models._advance
@@ -206,7 +206,7 @@ def test_models_that_take_long_are_kept_until_they_are_stored(
     trainer.collect(trainer.open_subsets(name, HALVES, 8, rows_per_chunk=8))
     return ran
 
-  monkeypatch.setattr(checkpoint, "_DUE", 1e15)  # Only finished ones are written.
+  monkeypatch.setattr(step_checkpoints, "_DUE", 1e15)  # Only finished ones are written.
   chunks = -(-8 // (2 * devices.count()))
   assert collect(tmp_path / "kept-1", "whole").count(0) == chunks
   assert list((tmp_path / "kept-1").iterdir()) == []

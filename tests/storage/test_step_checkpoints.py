@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm.storage import checkpoint
+from jaxdm.storage import checkpoint, step_checkpoints
 
 SECONDS = 300.0
 
@@ -34,7 +34,7 @@ class Machine:
 
   def __init__(self, folder, step_seconds, killed_at: float = np.inf):
     self.now, self._step_seconds, self._killed_at = 0.0, step_seconds, killed_at
-    self.checkpoints = checkpoint.Checkpoints(folder, SECONDS, lambda: self.now)
+    self.checkpoints = step_checkpoints.Checkpoints(folder, SECONDS, lambda: self.now)
     self.computed: list[int] = []
 
   def run(self, calls: list[tuple[str, int]], settle_every: int = 10**6) -> None:
@@ -102,7 +102,7 @@ def test_long_ones_are_stored_before_others_are_computed(tmp_path) -> None:
 def test_parts_of_full_calls_and_of_calls_of_few_models_take_as_long(tmp_path) -> None:
   observed: list[float] = []
   machine = Machine(tmp_path, 1.0)
-  machine.checkpoints = checkpoint.Checkpoints(
+  machine.checkpoints = step_checkpoints.Checkpoints(
     tmp_path, SECONDS, lambda: machine.now, lambda n, taken: observed.append(taken / n)
   )
   for i, load in enumerate((0.1, 1.0, 0.1)):
