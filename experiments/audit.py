@@ -50,7 +50,7 @@ from jaxdm.report import audit_pictures, tables
 from jaxdm.storage import atomic_io
 from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training.base_trainer import TRAINING
-from jaxdm.training.collection import lacking
+from jaxdm.training.collection import missing_models
 
 STAGE = "audit"
 _STORE = f"subsets{TRAINING}"  # In the bank, of the predictions.
@@ -81,7 +81,7 @@ def predictions_of(run: Run) -> TrainingPredictions:
   num_missing = models
   if run.trainer.has_store(_STORE):
     collection = run.subsets.first_collection()
-    training, num_missing = collection.training, sum(map(len, lacking(collection)))
+    training, num_missing = collection.training, sum(map(len, missing_models(collection)))
   if num_missing or training is None:
     raise WorkdirError(
       "workdir",
@@ -242,7 +242,9 @@ def open_any() -> Run | TrainingPredictions:
   )
 
 
-PROGRAM = launcher.Program(main, open_any, flag_modules=(audit_files, margin_files))
+PROGRAM = launcher.Program(
+  main, open_any, flag_modules=(audit_files, margin_files), groups=("audit",)
+)
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -15,6 +15,7 @@ from experiments.runtime import (
   launcher,
   methods,
   score_files,
+  search_targets,
   searches,
   stages,
   subset_models,
@@ -33,7 +34,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = searches.inputs(run)
   base_margins_rt = base_models.load(run).margins_rt
   data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
-  targets = base_models.choose_targets(base_margins_rt, search, compare)
+  targets = search_targets.choose_targets(base_margins_rt, search, compare)
   others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:
@@ -61,7 +62,9 @@ def main(run: Run) -> dict[str, Any]:
   return stages.run(run.workdir, STAGE, settings, work, inputs, files=files)
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
+PROGRAM = launcher.Program(
+  main, hold="job", flag_modules=(searches, score_files), groups=GROUPS
+)
 
 if __name__ == "__main__":
   PROGRAM.run()

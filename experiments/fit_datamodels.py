@@ -174,7 +174,9 @@ def open_any() -> Run | margin_files.Files:
   return files
 
 
-PROGRAM = launcher.Program(main, open_any, "job", flag_modules=(margin_files,))
+PROGRAM = launcher.Program(
+  main, open_any, "job", flag_modules=(margin_files,), groups=GROUPS
+)
 
 if __name__ == "__main__":
   PROGRAM.run()

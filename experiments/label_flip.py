@@ -17,6 +17,7 @@ from experiments.runtime import (
   methods,
   relabel,
   score_files,
+  search_targets,
   searches,
   stages,
 )
@@ -33,7 +34,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = searches.inputs(run)
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, run.experiment.compare
-  targets = base_models.choose_targets(base.margins_rt, search, compare)
+  targets = search_targets.choose_targets(base.margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
   others = score_files.load(run.workdir.places, data)
 
@@ -85,7 +86,9 @@ def _new_labels(
   return np.broadcast_to(new_u[:, None], (len(targets), len(labels[0])))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
+PROGRAM = launcher.Program(
+  main, hold="job", flag_modules=(searches, score_files), groups=GROUPS
+)
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -20,6 +20,7 @@ from experiments import (
   report,
   train_subsets,
 )
+from experiments.config import experiment_flags
 from experiments.runtime import launcher, processes, score_files, searches
 from experiments.runtime.run import Run
 from jaxdm.datamodels import path
@@ -60,7 +61,12 @@ def _announce_searches(run: Run) -> None:
   run.announce(lambda *_: again, len(run.dataset.train_labels))
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
+PROGRAM = launcher.Program(
+  main,
+  hold="job",
+  flag_modules=(searches, score_files),
+  groups=tuple(experiment_flags.GROUPS),
+)
 
 if __name__ == "__main__":
   PROGRAM.run()

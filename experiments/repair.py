@@ -37,6 +37,7 @@ from experiments.runtime import (
   methods,
   relabel,
   score_files,
+  search_targets,
   searches,
   stages,
 )
@@ -61,7 +62,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = searches.inputs(run)
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, _compare(run)
-  targets = base_models.choose_wrong_targets(base.margins_rt, search, compare)
+  targets = search_targets.choose_wrong_targets(base.margins_rt, search, compare)
   others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:
@@ -170,7 +171,12 @@ def _report(
   }
 
 
-PROGRAM = launcher.Program(main, hold="job", flag_modules=(searches, score_files))
+PROGRAM = launcher.Program(
+  main,
+  hold="job",
+  flag_modules=(searches, score_files),
+  groups=("search", "compare", "flip"),
+)
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -29,11 +29,10 @@ from experiments.runtime import (
 )
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
-from jaxdm import training_sets
+from jaxdm import intervals, training_sets
 from jaxdm.brittleness.comparison import compare_methods
 from jaxdm.brittleness.repairs import Change
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
@@ -280,7 +279,7 @@ def _summary(results: Results, captions: dict[str, str]) -> dict[str, Any]:
     label_flip.STAGE: results.label_flips,
   }
   targets = sorted({v.target for v in results.removals})
-  lows = [mean_bounds(results.base_margins_rt[:, t], 0.975)[1] for t in targets]
+  lows = [intervals.student(results.base_margins_rt[:, t], 0.975)[1] for t in targets]
   comparisons_of = {
     stage: {"comparisons": [c._asdict() for c in compare_methods(verdicts)]}
     for stage, verdicts in verdicts_of.items()

@@ -30,23 +30,22 @@ from jaxdm import identity, training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
 from jaxdm.training.base_trainer import CHANGES
-from jaxdm.training.collection import Collection, missing
-from jaxdm.training.collection import lacking as lacking_models
+from jaxdm.training.collection import Collection, missing_in_store, missing_models
 
 STAGE = "train_subsets"
 GROUPS = ("data", "collect", "audit", "retrain", "network", "train", "gradient", "start")
 _BLOCK_ROWS = 4096
 
 
-def lacking(run: Run) -> int:
+def count_missing(run: Run) -> int:
   """Models that no process has stored yet; those on all data count as one."""
   return int(not base_models.exist(run)) + run.subsets.count_missing()
 
 
 def _report_repeated(collection: Collection) -> None:
   """Says how many models are trained again for what was not predicted with them."""
-  new = sum(map(len, missing(collection.store, collection.models)))
-  if again := sum(map(len, lacking_models(collection))) - new:
+  new = sum(map(len, missing_in_store(collection.store, collection.models)))
+  if again := sum(map(len, missing_models(collection))) - new:
     print(
       f"{again} models of {collection.store.path.name} are trained again, to predict the "
       "training examples too"
@@ -82,21 +81,21 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     WorkdirError: if the models are recorded as complete, and no store exists.
   """
   workdir_models.check_stores(run.workdir)
-  shard = processes.share()
+  share = processes.share()
 
   def prepare() -> None:
-    if shard[1] == 1 and not workdir_models.exist(run.workdir):
+    if share[1] == 1 and not workdir_models.exist(run.workdir):
       # Which other settings may have begun.
       workdir_models.forget_empty_stores(run.workdir)
     open_stores(run.subsets)
 
   def work() -> dict[str, Any]:
-    if lacking(run):
-      _announce(run, shard)
+    if count_missing(run):
+      _announce(run, share)
       then(run)
-    if shard[0] == 0:
+    if share[0] == 0:
       tables.write_examples(run.workdir.path / "examples.csv", run.dataset)
-    if shard[0] == 0 and not base_models.exist(run):
+    if share[0] == 0 and not base_models.exist(run):
       margins_rt = base_models.train_all(run).margins_rt
       labels = run.dataset.test_labels
       progress_bar.say(base_models.describe_accuracy(margins_rt, labels))
@@ -104,13 +103,13 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     for collection in collections:
       _report_repeated(collection)
       bar = run.bar(f"models of {collection.store.path.name}")
-      if shard[0] == 0 and collection.store is collections[0].store:
+      if share[0] == 0 and collection.store is collections[0].store:
         bar = first_look.after_some(collection, bar)
-      run.trainer.collect(collection, shard=shard, progress=bar)
-    processes.wait_until(lambda: not lacking(run), "its share of the models")
-    if num_missing := lacking(run):
+      run.trainer.collect(collection, progress=bar)
+    processes.wait_until(lambda: not count_missing(run), "its share of the models")
+    if num_missing := count_missing(run):
       print(
-        f"shard {shard[0]}/{shard[1]} is done; others have {num_missing} models to train"
+        f"shard {share[0]}/{share[1]} is done; others have {num_missing} models to train"
       )
       return {stages.UNFINISHED: num_missing}
     # Of hosts that did not come back.
@@ -118,7 +117,7 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     return _summary(run)
 
   def lacks() -> str:
-    count = lacking(run)
+    count = count_missing(run)
     return f"{count} models are missing" if count else ""
 
   settings, inputs = _depends_on(run)
@@ -149,22 +148,22 @@ def _depends_on(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
   return run.settings(*GROUPS), inputs
 
 
-def _announce(run: Run, shard: tuple[int, int]) -> None:
+def _announce(run: Run, share: tuple[int, int]) -> None:
   """Says what is trained, and after the first steps how long it takes here."""
   collect, num_train = run.experiment.collect, len(run.dataset.train_labels)
   num_targets = len(run.dataset.test_labels)
   for line in forecast.describe(collect, num_train, num_targets):
     progress_bar.say(line)
-  if shard[0] == 0 and not base_models.exist(run):
+  if share[0] == 0 and not base_models.exist(run):
     moments = run.experiment.gradient.moments if base_models.need_gradients(run) else 0
     base = collect.num_base, moments, num_train + num_targets
     run.announce(lambda *of_model: forecast.base_costs(*base, *of_model), num_train)
   count = sum(
     len(chunk)
     for collection in run.subsets.collections()
-    for chunk in lacking_models(collection, shard=shard)
+    for chunk in missing_models(collection, share)
   )
-  numbers = collect.num_models, count, shard[1]
+  numbers = collect.num_models, count, share[1]
   size = training_sets.subset_size(num_train, collect.alpha)
   run.announce(lambda seconds, _: forecast.costs(*numbers, seconds), size)
 
@@ -204,7 +203,7 @@ def _blocks(margins_mt: Margins) -> Iterator[np.ndarray]:
     yield margins_mt[start : start + _BLOCK_ROWS]
 
 
-PROGRAM = launcher.Program(main, hold="shared")
+PROGRAM = launcher.Program(main, hold="shared", groups=GROUPS)
 
 if __name__ == "__main__":
   PROGRAM.run()

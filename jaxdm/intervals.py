@@ -45,3 +45,16 @@ def skewed(
   half = scipy.special.stdtrit(freedom, 1 - _TAIL) * error
   middle = middle + shift
   return middle - half, middle + half
+
+
+def student(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
+  """A mean and its one-sided bounds by Student's t, each of `confidence`.
+
+  Bounds of .975 are the ends of a 95 % interval; those of one value are infinite.
+  """
+  count, mean = len(values), float(values.mean())
+  if count < 2:
+    return mean, -np.inf, np.inf
+  quantile = scipy.special.stdtrit(count - 1, confidence)
+  half = float(quantile * values.std(ddof=1) / np.sqrt(count))
+  return mean, mean - half, mean + half

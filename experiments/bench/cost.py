@@ -89,7 +89,7 @@ def problem_size(
     where: data_dir and arrays of `data.load`.
 
   Raises:
-    ValueError: on settings and data that a run would refuse, too.
+    UserError: on settings and data that a run would refuse, too.
   """
   if experiment.retrain.retrain:
     raise UserError("retrain", "has no effect in this program")

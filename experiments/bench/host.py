@@ -34,6 +34,7 @@ from experiments.runtime import (
   datamodels,
   methods,
   program,
+  search_targets,
   searches,
   subset_models,
 )
@@ -136,7 +137,7 @@ def _open(run: Run) -> Work:
 def _targets(run: Run) -> np.ndarray:
   """The targets that both searches choose."""
   margins_rt, experiment = base_models.load(run).margins_rt, run.experiment
-  return base_models.choose_targets(margins_rt, experiment.search, experiment.compare)
+  return search_targets.choose_targets(margins_rt, experiment.search, experiment.compare)
 
 
 def _datamodels(run: Run) -> Work:

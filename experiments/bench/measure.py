@@ -24,7 +24,7 @@ def select_sides(names: list[str]) -> list[str]:
   """The sides that the flags ask for.
 
   Raises:
-    ValueError: on a side that there is not.
+    UserError: on a side that there is not.
   """
   sides = SIDES.value or names
   if unknown := set(sides) - set(names):

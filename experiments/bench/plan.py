@@ -91,7 +91,7 @@ def plan(
     reach a smaller share of a device's peak.
 
   Raises:
-    ValueError: if the bench holds no row of the trainer.
+    UserError: if the bench holds no row of the trainer.
   """
   collect = experiment.collect
   held_out = collect.num_held_out * collect.held_out_seeds

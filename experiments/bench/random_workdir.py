@@ -17,7 +17,7 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.storage import array_folder, atomic_io, bank
-from jaxdm.training.collection import Collection, missing
+from jaxdm.training.collection import Collection, missing_in_store
 
 _TILE_TARGETS = 1024
 _NONZERO = 0.01  # Of the datamodels' weights.
@@ -92,7 +92,7 @@ def _write_models(run: Run, collection: Collection, rng: np.random.Generator) ->
   fitted = run.experiment.collect.num_models - collection.subsets.first
   shared_mt = rng.standard_normal((store.rows_per_chunk, t), np.float32)
   first = None
-  for models in missing(store, collection.models):
+  for models in missing_in_store(store, collection.models):
     chunk, m = models.start // store.rows_per_chunk, len(models)
     shares = models.stop <= fitted and m == store.rows_per_chunk
     sources = [rng] * m if shares else [_of_subset(collection, i) for i in models]

@@ -154,7 +154,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
     stored: the settings that the workdir holds, by group.
 
   Raises:
-    ValueError: on a value that no config accepts, or a setting that none has.
+    UserError: on a value that no config accepts, or a setting that none has.
   """
   start = presets.PRESETS[preset(stored)]()
   # A flag sets its field, as the seed, in all groups that have it; so does a workdir.
@@ -187,7 +187,7 @@ def experiment(stored: Mapping[str, Mapping[str, Any]]) -> settings_lib.Experime
 
 
 def _check_sources(config: settings_lib.DataConfig) -> None:
-  """Raises ValueError on a flag that says nothing of the dataset that is used."""
+  """Raises UserError on a flag that says nothing of the dataset that is used."""
   dataset = config.dataset
   if ARRAYS.value and dataset != "arrays":
     raise UserError("arrays", f"is for --dataset=arrays, got --dataset={dataset}")

@@ -201,7 +201,7 @@ def merge(run: Run, other: epath.Path) -> None:
       )
   train_subsets.begin(run)
   provenance.take_over(run.workdir.path, other)
-  num_missing = train_subsets.lacking(run)
+  num_missing = train_subsets.count_missing(run)
   print(f"{num_missing} models are missing" if num_missing else "no model is missing")
 
 
@@ -211,7 +211,7 @@ def _stores_to_merge(run: Run, other: Workdir) -> list[epath.Path]:
   Nothing is written.
   """
   folders = [path for path in _stores(other) if store_layout.markers(path)]
-  stores = [path for path in folders if (path / "manifest.json").exists()]
+  stores = [path for path in folders if store_layout.exists(path)]
   for path in folders:
     if path not in stores:
       print(f"{path} has no manifest.json, and is left out; copy it again")

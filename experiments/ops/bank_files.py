@@ -17,7 +17,7 @@ from experiments.runtime.run import Run
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, store_layout
 from jaxdm.storage.store import Store
-from jaxdm.training.collection import missing
+from jaxdm.training.collection import missing_in_store
 
 _BLOCK_ROWS = 4096
 _IMPORTED_ROWS = 512
@@ -27,8 +27,7 @@ _FLOAT16 = float(np.finfo(np.float16).max)
 def export(run: Run, folder: epath.Path) -> None:
   """Writes the first seed's models on random subsets as two .npy files."""
   subsets = run.subsets.first_models()
-  lacking = missing(subsets.store, subsets.models)
-  if lacking:
+  if missing_in_store(subsets.store, subsets.models):
     raise UserError(
       "workdir", f"={run.workdir.path} lacks models; run train_subsets to the end first"
     )
@@ -99,13 +98,13 @@ def take_in(files: margin_files.Files) -> None:
     )
 
   def lacks() -> str:
-    count = sum(map(len, missing(open_store(), m)))
+    count = sum(map(len, missing_in_store(open_store(), m)))
     return f"{count} of {m} models are missing" if count else ""
 
   def work() -> dict[str, Any]:
     store = open_store()
     bar = progress_bar.make("models imported", folder=files.workdir.path)
-    for chunk in missing(store, m):
+    for chunk in missing_in_store(store, m):
       rows = slice(chunk.start, chunk.stop)
       margins = _converted(margins_mt[rows], dtype)
       # A store takes a model with an infinite margin for diverged. Here whole targets may

@@ -42,7 +42,7 @@ from experiments.runtime import program
 from jaxdm import devices
 from jaxdm.storage import bank, maintenance, store
 from jaxdm.storage.matrix_view import MatrixView
-from jaxdm.training.collection import missing
+from jaxdm.training.collection import missing_in_store
 
 WHAT = flags.DEFINE_enum(
   "drill",
@@ -144,7 +144,7 @@ def flip_bytes(folder: pathlib.Path, times: int, rng: np.random.Generator) -> No
     toy_runs.check([damage.file for damage in damages] == [name], f"{name}: {damages}")
     maintenance.forget(path, damages[0])
     [collection, *_] = run.subsets.make_collections()
-    chunks = missing(collection.store, collection.models)
+    chunks = missing_in_store(collection.store, collection.models)
     toy_runs.check(len(chunks) == int(damages[0].chunk is not None), f"{name}: {chunks}")
     trained += sum(map(len, chunks))
     run.trainer.collect(collection)
@@ -257,7 +257,7 @@ def scale(folder: pathlib.Path) -> None:
     seconds = [time.perf_counter()]
     toy = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
     seconds.append(time.perf_counter())
-    ranges = missing(toy, models)
+    ranges = missing_in_store(toy, models)
     seconds.append(time.perf_counter())
     read = MatrixView(toy, "margins", np.arange(models))[-_READ_MODELS:, 256:512]
     seconds.append(time.perf_counter())
@@ -283,16 +283,16 @@ def _sparse(path: pathlib.Path, models: int, targets: int) -> tuple[int, int]:
     Chunks, and the one that is missing.
   """
   store = bank.open_store(path, num_targets=targets, num_train=50_000, settings={})
-  size, lacking = store.rows_per_chunk, 1
+  size, missing = store.rows_per_chunk, 1
   chunks = models // size
   margins_mt = np.tile(_column_numbers(targets), (size, 1))
   masks_mn = np.zeros((size, 50_000), bool)
   for chunk in range(chunks):
     if chunk >= chunks - _READ_MODELS // size:
       bank.write(store, chunk, masks_mn, margins_mt)
-    elif chunk != lacking:
+    elif chunk != missing:
       (path / "done" / f"{chunk:014d}-{size}.json").touch()
-  return chunks, lacking
+  return chunks, missing
 
 
 def _column_numbers(targets: int) -> np.ndarray:

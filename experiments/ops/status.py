@@ -29,7 +29,7 @@ from experiments.runtime import (
 )
 from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, maintenance
+from jaxdm.storage import atomic_io, maintenance, store_layout
 from jaxdm.storage.checksummed_json import StoreError
 
 WATCH = flags.DEFINE_boolean(
@@ -100,7 +100,7 @@ def quality_line(workdir: Workdir) -> str:
     lds = stages.summary_of(workdir, datamodels.STAGE)["lds"]
     return "LDS {estimate:.3f} [{low:.3f}, {high:.3f}]".format(**lds)
   for path in (workdir.bank / name for name in _SUBSETS):
-    if (path / "manifest.json").exists():
+    if store_layout.exists(path):
       # `ops.bank` looks for damage; a store of another program lacks masks.
       with contextlib.suppress(StoreError, KeyError):
         return first_look.of_store(maintenance.reopen(path))
@@ -112,7 +112,7 @@ def lines_of(workdir: Workdir) -> Iterator[str]:
   yield from stage_lines(workdir)
   yield f"\n{'store':<24}{'models':>12}{'diverged':>10}"
   for path in bank_folder.stores(workdir.bank):
-    if not (path / "manifest.json").exists():
+    if not store_layout.exists(path):
       continue
     summary = maintenance.summary(path)
     yield f"{path.name:<24}{summary.rows:>12,}{summary.totals.get('diverged', 0):>10,}"

@@ -255,7 +255,7 @@ def _wrong(summary: dict[str, Any]) -> Section:
     (
       row["target"],
       row["class"],
-      row.get("source", ""),  # Tables of earlier versions have none.
+      row["source"],
       f"{float(row['base_accuracy']):.2f}",
       f"{float(row['base_mean_margin']):.2f}",
     )

@@ -29,7 +29,7 @@ def has_store(bank: epath.Path) -> bool:
     OSError: if that cannot be known.
   """
   paths = [path for path in atomic_io.find(bank, "*") if _NAMES.fullmatch(path.name)]
-  return any(atomic_io.exists(path / "manifest.json") for path in paths)
+  return any(map(store_layout.exists, paths))
 
 
 def is_foreign(bank: epath.Path) -> bool:
@@ -46,6 +46,6 @@ def _is_store(path: epath.Path) -> bool:
   In a bucket descriptions of arrays are the first that is there.
   """
   is_begun = store_layout.marker_folder(path).exists()
-  if is_begun or (path / "manifest.json").exists():
+  if is_begun or store_layout.exists(path):
     return True
   return not removal.foreign_paths(path, store_layout.own_paths(None))

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from experiments.config.settings import CompareConfig
 from experiments.report_page import opening
 from experiments.runtime.own_training import full_data_margins
 from experiments.runtime.run import Run
@@ -20,8 +19,6 @@ from jaxdm import margins
 from jaxdm.attribution import registry
 from jaxdm.attribution.attribute import add_full_data_scores
 from jaxdm.attribution.registry import from_full_data
-from jaxdm.brittleness.cases import right_targets, sample_targets
-from jaxdm.brittleness.config import SearchConfig
 from jaxdm.errors import UserError
 from jaxdm.storage import array_folder, atomic_io
 from jaxdm.storage.checksummed_json import DamageError
@@ -32,8 +29,6 @@ _MARGINS = "margins"  # In place of logits, of a function of the user.
 LABEL_FIRST = (
   "look first whether the target's own label is right: targets.csv has its file"
 )
-# What earlier versions wrote instead of the folder.
-_OLD_FILE = "base_models.npz"
 
 
 class BaseModels(NamedTuple):
@@ -56,11 +51,9 @@ def load(run: Run) -> BaseModels:
   """What `train_all` wrote; the logits are checked, scores are opened later.
 
   Raises:
-    DamageError: if the folder is missing or damaged, or of an earlier version.
+    DamageError: if the folder is missing or damaged.
     UserError: if it holds other models.
   """
-  if _old_file(run.workdir).exists() and not _folder(run.workdir).exists():
-    raise DamageError(_old_file(run.workdir), "is of an earlier version")
   try:
     arrays = array_folder.ArrayFolder(_folder(run.workdir), identity_of(run))
     outputs = arrays.read_verified(_outputs_name(run))
@@ -129,9 +122,7 @@ def damage(run: Run, *, complete: bool) -> Iterator[tuple[str, str]]:
   Yields:
     Name in the workdir and fault of each such file.
   """
-  if _old_file(run.workdir).exists():
-    yield _OLD_FILE, "it is of an earlier version"
-  elif complete or atomic_io.exists(_folder(run.workdir) / array_folder.RECORD):
+  if complete or atomic_io.exists(_folder(run.workdir) / array_folder.RECORD):
     for file, why in array_folder.damage(_folder(run.workdir), identity_of(run)):
       yield f"{BASE_MODELS}/{file}", why
 
@@ -140,74 +131,6 @@ def identity_of(run: Run) -> dict[str, Any]:
   """All that the models on all data, and the scores made of them, depend on."""
   gradient = run.settings("gradient")
   return run.trainer.identity() | gradient | {"num_base": run.experiment.collect.num_base}
-
-
-def choose_targets(
-  margins_rt: np.ndarray, search: SearchConfig, compare: CompareConfig
-) -> np.ndarray:
-  """The targets whose brittleness is searched, as int[...], ascending.
-
-  Raises:
-    ValueError: if models on all data get none right, or one that is named wrong.
-  """
-  return _choose(
-    margins_rt,
-    search,
-    compare,
-    none="models on all data get no target right, so that none can be searched; train "
-    "longer (--epochs) or on more examples, in a new workdir",
-    others="models on all data get {} wrong; experiments.repair searches what would make "
-    "them right, and experiments.studies.explain --target={} shows what opposes one",
-  )
-
-
-def choose_wrong_targets(
-  margins_rt: np.ndarray, search: SearchConfig, compare: CompareConfig
-) -> np.ndarray:
-  """The targets that are repaired, as int[...], ascending.
-
-  Raises:
-    ValueError: if models on all data get none wrong, or one that is named right.
-  """
-  return _choose(
-    -margins_rt,
-    search,
-    compare,
-    none="models on all data get no target wrong, so that there is nothing to repair; "
-    "experiments.brittleness searches what they get right",
-    others="models on all data get {} right, or wrong too seldom; "
-    "experiments.brittleness --search_targets={} searches what would make one wrong",
-  )
-
-
-def _choose(
-  margins_rt: np.ndarray,
-  search: SearchConfig,
-  compare: CompareConfig,
-  *,
-  none: str,
-  others: str,
-) -> np.ndarray:
-  """The named targets, or a sample, of those whose margins are positive.
-
-  Args:
-    margins_rt: of the models on all data, or negated.
-    search: of the sample.
-    compare: names targets.
-    none: the error if there are none.
-    others: the error if some of the named ones are not among them, with places for all of
-      these and for the first.
-  """
-  targets_named = np.sort(np.array(compare.target_list, int))
-  if targets_named.size:
-    unfit = targets_named[~right_targets(margins_rt)[targets_named]].tolist()
-    if unfit:
-      raise UserError("search_targets", f": {others.format(unfit, unfit[0])}")
-    return targets_named
-  targets = sample_targets(margins_rt, search.num_targets, search.seed)
-  if not targets.size:
-    raise UserError(None, none)
-  return targets
 
 
 def train_all(run: Run) -> BaseModels:
@@ -236,7 +159,6 @@ def train_all(run: Run) -> BaseModels:
   arrays = array_folder.create(folder, {name: outputs.shape})
   arrays[name][:] = outputs
   array_folder.finish(folder, totals | arrays, identity_of(run))
-  _old_file(run.workdir).unlink(missing_ok=True)
   if networks:
     networks.fleet.settle()
   return load(run)
@@ -250,8 +172,3 @@ def _outputs_name(run: Run) -> str:
 def _folder(workdir: Workdir) -> epath.Path:
   """Where the models on all data leave their logits and scores."""
   return workdir.path / BASE_MODELS
-
-
-def _old_file(workdir: Workdir) -> epath.Path:
-  """Where they were before there was the folder."""
-  return workdir.path / _OLD_FILE

@@ -32,7 +32,7 @@ _OF_NETWORKS = {
 
 
 def check(experiment: settings_lib.Experiment, dataset: Dataset) -> None:
-  """Raises ValueError where settings and data do not go together."""
+  """Raises UserError where settings and data do not go together."""
   n, alpha = len(dataset.train_labels), experiment.collect.alpha
   size = training_sets.subset_size(n, alpha)
   if not experiment.retrain.retrain:

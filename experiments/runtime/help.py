@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -38,6 +38,12 @@ _TOPICS = {
 }
 
 
+_ALL_SETTINGS = (
+  "Other settings of an experiment can be given, too; python -m experiments.pipeline\n"
+  "--help lists all."
+)
+
+
 class Section(NamedTuple):
   """Some flags under a heading."""
 
@@ -45,12 +51,17 @@ class Section(NamedTuple):
   names: Sequence[str]
 
 
-def print_and_exit(*modules: ModuleType, has_settings: bool = True) -> None:
+def print_and_exit(
+  *modules: ModuleType,
+  has_settings: bool = True,
+  groups: Collection[str] = tuple(experiment_flags.GROUPS),
+) -> None:
   """Prints the help of the running program and exits, if the command line asks for it.
 
   Args:
     *modules: whose flags it has, beside those of its own module.
     has_settings: whether it takes the settings of an experiment.
+    groups: of these settings, those that are listed.
   """
   before = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
   if not _HELP_FLAGS & set(before[1:]):
@@ -62,29 +73,31 @@ def print_and_exit(*modules: ModuleType, has_settings: bool = True) -> None:
     own |= {experiment_flags.PRESET.name, experiment_flags.DATA_DIR.name}
     own |= {experiment_flags.ARRAYS.name}
   about = sys.modules["__main__"].__doc__ or ""
-  print(page(about, own, has_settings=has_settings))
+  print(page(about, own, groups if has_settings else None))
   sys.exit(0)
 
 
-def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
+def page(about: str, own: Iterable[str], groups: Collection[str] | None) -> str:
   """The help of a program.
 
   Args:
     about: the program's docstring.
     own: names of its own flags, and of those that say where things are.
-    has_settings: whether it takes the settings of an experiment.
+    groups: of the settings of an experiment, those that are listed; None: the program
+      takes no settings.
   """
   sections = [Section("Options of this program", sorted(own))]
-  if has_settings:
-    common, rare = settings_sections()
-    sections += [*common, Section("", ()), *rare]
   lines = [about.strip(), ""]
-  if has_settings:
+  if groups is not None:
+    common, rare = settings_sections(groups)
+    sections += [*common, Section("", ()), *rare] if groups else []
     lines += [
       "A setting that is not given has the value of the workdir, or else of the preset.",
       "In square brackets: the values of the preset fashion.",
-      "",
     ]
+    if set(groups) != set(experiment_flags.GROUPS):
+      lines += [_ALL_SETTINGS]
+    lines += [""]
   for title, names in sections:
     if not title:
       lines += [
@@ -97,13 +110,21 @@ def page(about: str, own: Iterable[str], *, has_settings: bool) -> str:
   return "\n".join(lines)
 
 
-def settings_sections() -> tuple[list[Section], list[Section]]:
-  """The settings of an experiment by topic: common ones, and the rest."""
+def settings_sections(
+  groups: Collection[str] = tuple(experiment_flags.GROUPS),
+) -> tuple[list[Section], list[Section]]:
+  """Settings of an experiment by topic: common ones, and the rest.
+
+  Args:
+    groups: those that are listed.
+  """
   common: list[Section] = []
   rare: list[Section] = []
   names_so_far: set[str] = set()  # One flag sets a field, as the seed, in all groups.
   for group, config in experiment_flags.GROUPS.items():
     names = [f.name for f in dataclasses.fields(config) if f.name not in names_so_far]
+    if group not in groups:
+      continue
     names_so_far |= set(names)
     for sections, is_common in ((common, True), (rare, False)):
       section_names = [name for name in names if (name in _COMMON) == is_common]

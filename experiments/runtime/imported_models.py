@@ -18,8 +18,8 @@ from experiments.runtime import bank_folder, stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.storage import atomic_io, bank
-from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.storage import bank, store_layout
+from jaxdm.training.collection import Collection, Subsets, missing_in_store
 
 STAGE = "import"
 # Of the store, in the bank.
@@ -52,7 +52,7 @@ def exist(workdir: Workdir) -> bool:
 
 def has_store(workdir: Workdir) -> bool:
   """Whether a store of imported models exists, whatever the records say."""
-  return atomic_io.exists(path(workdir) / "manifest.json")
+  return store_layout.exists(path(workdir))
 
 
 def _summary(workdir: Workdir) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def collection(workdir: Workdir) -> Collection:
     settings=store_settings(about["digest"]),
     dtype=about["dtype"],
   )
-  if missing(store, about["models"]):
+  if missing_in_store(store, about["models"]):
     raise WorkdirError(
       "workdir",
       f"={workdir.path} lacks imported models; {RESTORE} brings them back from the same "
@@ -145,7 +145,7 @@ def check_store(workdir: Workdir) -> None:
 
 
 def check_held_out(held_out: int, models: int) -> None:
-  """Raises ValueError where models are too few to be judged on others of them."""
+  """Raises UserError where models are too few to be judged on others of them."""
   if held_out > models - 4:
     raise UserError(
       "num_held_out", f"must leave some of {models} models to fit to, got {held_out}"
@@ -169,7 +169,7 @@ def adapt(
   """The experiment with the numbers of the imported models.
 
   Raises:
-    ValueError: on flags that speak of other models, or images that are not theirs.
+    UserError: on flags that speak of other models, or images that are not theirs.
   """
   for name in _FIXED:
     if flags.FLAGS[name].value is not None:

@@ -40,7 +40,7 @@ def open_run() -> Run:
   """Reads flags and workdir, and checks them against the data.
 
   Raises:
-    ValueError: on any setting or data that cannot work; nothing has been computed.
+    UserError: on any setting or data that cannot work; nothing has been computed.
   """
   workdir = open_workdir()
   stored = stages.stored_settings(workdir)
@@ -93,12 +93,15 @@ class Program(NamedTuple):
       flags are parsed.
     flag_modules: modules whose flags `--help` lists, beside the experiment's settings and
       the launcher's own.
+    groups: the settings that `--help` lists, by group (`experiment_flags.GROUPS`). Every
+      launcher that opens a run takes all settings.
   """
 
   main: Callable[[Any], Any]
   opener: Callable[[], Any] = open_run
   hold: Hold | Callable[[], Hold] = "alone"
   flag_modules: tuple[ModuleType, ...] = ()
+  groups: tuple[str, ...] = ()
 
   def start(self, argv: Sequence[str]) -> None:
     """Opens what the parsed flags describe, locks its workdir, and runs `main` on it.
@@ -152,7 +155,9 @@ class Program(NamedTuple):
     devices.use_all_devices()
     shared = (processes,) if self.hold in ("shared", "job") else ()
     has_settings = self.opener is not open_workdir
-    help_page.print_and_exit(*shared, *self.flag_modules, has_settings=has_settings)
+    help_page.print_and_exit(
+      *shared, *self.flag_modules, has_settings=has_settings, groups=self.groups
+    )
     program.run(self._begin, listens=True)
 
   def _begin(self, argv: Sequence[str]) -> None:

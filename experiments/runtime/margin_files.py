@@ -110,7 +110,7 @@ def open_files(*, to_import: bool = False) -> Files:
       and also if the record of the import is lost.
 
   Raises:
-    ValueError: on anything in flags, files or store that cannot be fitted.
+    UserError: on anything in flags, files or store that cannot be fitted.
   """
   for flag in (experiment_flags.ARRAYS, experiment_flags.DATA_DIR):
     if flag.value:
@@ -268,7 +268,7 @@ def read_matrix(name: str, path: str) -> np.ndarray:
 
 
 def check_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
-  """Blocks of rows as bool; raises ValueError where one is not of zeros and ones."""
+  """Blocks of rows as bool; raises UserError where one is not of zeros and ones."""
   if masks_mn.dtype.kind not in "bui":
     raise UserError("masks", f"must hold bool, or 0 and 1, got {masks_mn.dtype}")
   for start in range(0, len(masks_mn), _BLOCK_ROWS):

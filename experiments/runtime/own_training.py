@@ -22,7 +22,13 @@ from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
 from jaxdm.storage import recall
 from jaxdm.training.base_trainer import BaseTrainer
-from jaxdm.training.collection import Collection, Predictions, Subsets, lacking, write
+from jaxdm.training.collection import (
+  Collection,
+  Predictions,
+  Subsets,
+  missing_models,
+  write,
+)
 from jaxdm.training_sets import ModelSpecs
 
 _ROWS = 32
@@ -148,11 +154,11 @@ class OwnTrainer(BaseTrainer):
     self,
     collection: Collection,
     *,
-    shard: tuple[int, int] = (0, 1),
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> None:
     """Trains what is missing of a collection; see `Trainer.collect`."""
-    chunks, training = lacking(collection, shard=shard), collection.training is not None
+    chunks = missing_models(collection, self._share)
+    training = collection.training is not None
     done, total = 0, sum(map(len, chunks))
     progress(done, total)
     for chunk in chunks:

@@ -39,7 +39,7 @@ _SLOWEST_SECONDS = 10**7
 
 
 def check() -> None:
-  """Raises ValueError on flags that have no effect together."""
+  """Raises UserError on flags that have no effect together."""
   if OWN_DISK.value and not DISTRIBUTED.value:
     raise UserError("own_disk", "is for processes of one job, --distributed")
 
@@ -53,7 +53,7 @@ def start() -> None:
   """Joins the other processes of the job, if there are any; before JAX is used.
 
   Raises:
-    ValueError: on flags that cannot be served.
+    UserError: on flags that cannot be served.
   """
   if not DISTRIBUTED.value:
     _shard()
@@ -89,7 +89,7 @@ def leave(error: BaseException) -> None:
 
 
 def check_one_job() -> None:
-  """Raises ValueError where flags ask for processes that cannot wait for each other."""
+  """Raises UserError where flags ask for processes that cannot wait for each other."""
   if SHARD.value is not None:
     raise UserError(
       "shard", ": processes that work together must be one job, --distributed"

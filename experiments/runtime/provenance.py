@@ -19,7 +19,7 @@ from etils import epath
 
 from experiments.runtime import bank_folder, processes
 from jaxdm import devices, identity
-from jaxdm.storage import atomic_io, checksummed_json, store
+from jaxdm.storage import atomic_io, checksummed_json, store, store_layout
 
 _FOLDER = "starts"
 _WRITE_SECONDS = 10.0
@@ -166,7 +166,7 @@ def mixtures(bank: epath.Path, stages: Mapping[str, Provenance]) -> list[str]:
   """
   makers = {}
   for path in bank_folder.stores(bank):
-    if (path / "manifest.json").exists():
+    if store_layout.exists(path):
       makers[f"the store {path.name}"] = store.makers(path)
   for stage, provenance in stages.items():
     makers[f"the stage {stage}"] = provenance.made_by

@@ -11,8 +11,8 @@ from experiments.report_page import words
 from experiments.runtime import base_models, forecast, stages
 from experiments.runtime.run import Run
 from jaxdm.brittleness import verification
-from jaxdm.brittleness.cases import right_targets
 from jaxdm.brittleness.summary import summarise
+from jaxdm.brittleness.targets import right_targets
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics

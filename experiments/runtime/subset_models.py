@@ -15,7 +15,12 @@ from jaxdm.storage import bank
 from jaxdm.storage import store as store_lib
 from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training.base_trainer import TRAINING, BaseTrainer
-from jaxdm.training.collection import Collection, Subsets, lacking, missing
+from jaxdm.training.collection import (
+  Collection,
+  Subsets,
+  missing_in_store,
+  missing_models,
+)
 
 
 class Rows(NamedTuple):
@@ -145,11 +150,11 @@ class SubsetModels:
   def count_missing(self) -> int:
     """Models that are not stored: all of those whose store does not exist."""
     if self.imported:
-      return sum(map(len, lacking(self.imported)))
+      return sum(map(len, missing_models(self.imported)))
     return sum(
       request.models
       if self._missing_stores(request)
-      else sum(map(len, lacking(self._open(request))))
+      else sum(map(len, missing_models(self._open(request))))
       for request in self._requests()
     )
 
@@ -228,9 +233,9 @@ class SubsetModels:
 
   def _rows(self, collection: Collection, numbers: np.ndarray) -> Rows:
     """Some models of a collection, all of which must be there."""
-    lacking = missing(collection.store, collection.models)
-    if lacking:
-      count = sum(len(chunk) for chunk in lacking)
+    missing = missing_in_store(collection.store, collection.models)
+    if missing:
+      count = sum(map(len, missing))
       raise WorkdirError(
         None,
         f"{collection.store.path} lacks {count} of {collection.models} models; run "

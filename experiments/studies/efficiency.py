@@ -191,7 +191,7 @@ def _sizes_and_ways(experiment: settings_lib.Experiment) -> tuple[list[int], lis
   """Sizes and ways of the flags.
 
   Raises:
-    ValueError: on any that cannot be fitted or compared.
+    UserError: on any that cannot be fitted or compared.
   """
   most, fit = experiment.collect.num_models, experiment.fit
   if most < 10:
@@ -301,7 +301,7 @@ def _write(workdir: Workdir, points: list[Point]) -> None:
     file.write(picture)
 
 
-PROGRAM = launcher.Program(main)
+PROGRAM = launcher.Program(main, groups=GROUPS)
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -25,9 +25,8 @@ from experiments.config.number_lists import whole_numbers
 from experiments.report_page import words
 from experiments.runtime import base_models, launcher, methods, stages
 from experiments.runtime.run import Run
-from jaxdm import matrices, prng, training_sets
+from jaxdm import intervals, matrices, prng, training_sets
 from jaxdm import progress as progress_lib
-from jaxdm.brittleness import verification
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.repairs import CHANGES, repair_cases
 from jaxdm.brittleness.search_inputs import SearchInputs, cases_of
@@ -115,7 +114,7 @@ def outcome(change: str, margins: np.ndarray) -> Outcome:
   return Outcome(
     change,
     (right.statistic, interval.low, interval.high),
-    verification.mean_bounds(margins, 0.975),
+    intervals.student(margins, 0.975),
     len(margins),
   )
 
@@ -347,7 +346,7 @@ def main(run: Run) -> dict[str, Any]:
   return summary
 
 
-PROGRAM = launcher.Program(main)
+PROGRAM = launcher.Program(main, groups=("search", "compare", "flip"))
 
 if __name__ == "__main__":
   PROGRAM.run()

@@ -31,7 +31,7 @@ from experiments.config import number_lists
 from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run, train_config
 from experiments.studies import noisy_labels
-from jaxdm import identity, training_sets
+from jaxdm import identity, intervals, training_sets
 from jaxdm.audits.audit import SUSPICIOUS, audit
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, checksummed_json
@@ -139,7 +139,7 @@ def study_case(run: Run, case: Case, confused_k: np.ndarray) -> dict[str, Any]:
       for method, doubt in doubts.items()
     },
     "auroc": {m: noisy_labels.auroc(is_wrong, doubt) for m, doubt in doubts.items()},
-    "accuracy": {k: noisy_labels.mean_interval(v) for k, v in accuracies.items()},
+    "accuracy": {k: intervals.student(v, 0.975) for k, v in accuracies.items()},
     "relabelled": len(sure),
     "relabelled_right": int((suggested[sure] == labels[sure]).sum()),
     "wrong": int(is_wrong.sum()),

@@ -24,7 +24,7 @@ from experiments.config import number_lists
 from experiments.runtime import launcher, stages
 from experiments.runtime.run import Run
 from experiments.studies import label_errors, noisy_labels
-from jaxdm import identity, prng
+from jaxdm import identity, intervals, prng
 from jaxdm.audits import estimates
 from jaxdm.report import tables
 
@@ -73,10 +73,10 @@ def utility(run: Run, ranking: np.ndarray, shares: list[float]) -> list[dict[str
       )
       accuracies[name] = predictions.accuracy_m
     row: dict[str, Any] = {"share": share, "removed": count}
-    row |= {name: noisy_labels.mean_interval(a) for name, a in accuracies.items()}
+    row |= {name: intervals.student(a, 0.975) for name, a in accuracies.items()}
     if count:
       gap_m = accuracies["random"] - accuracies["memorised"]
-      row["difference"] = noisy_labels.mean_interval(gap_m)
+      row["difference"] = intervals.student(gap_m, 0.975)
     rows.append(row)
   return rows
 

@@ -145,7 +145,7 @@ def _lines(points: list[Point], dampings: list[float]) -> list[str]:
   return [f"| {' | '.join(row)} |" for row in rows]
 
 
-PROGRAM = launcher.Program(main)
+PROGRAM = launcher.Program(main, groups=("gradient",))
 
 if __name__ == "__main__":
   PROGRAM.run()

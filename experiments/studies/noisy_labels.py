@@ -7,7 +7,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from jaxdm import prng, training_sets
+from jaxdm import margins, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.data.dataset import Dataset
 from jaxdm.training.fleet import Fleet
@@ -105,10 +105,8 @@ def train(
   progress(0, m)
   for output in fleet.train_models(calls(), values):
     logits_mik = output.on_host().logits
-    own = np.arange(logits_mik.shape[-1]) == labels[:, None]
     train_mnk = logits_mik[:, :n]
-    others_mn = np.where(own, -np.inf, train_mnk).max(axis=-1)
-    margins_mn = np.where(own, train_mnk, 0).sum(axis=-1) - others_mn
+    margins_mn = margins.correct_class_margins(train_mnk, labels)
     right = logits_mik[:, n:].argmax(axis=-1) == data.test_labels
     softmax = scipy.special.softmax(train_mnk, axis=-1)
     parts.append(Predictions(softmax, margins_mn, right.mean(axis=1)))
@@ -172,10 +170,3 @@ def auroc(is_wrong: np.ndarray, doubt: np.ndarray) -> float:
   ranks, wrong = scipy.stats.rankdata(doubt), is_wrong.sum()
   right = len(is_wrong) - wrong
   return float((ranks[is_wrong].sum() - wrong * (wrong + 1) / 2) / (wrong * right))
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-  """A mean and its 95 % interval, Student's."""
-  mean, error = float(values.mean()), values.std(ddof=1) / np.sqrt(len(values))
-  half = float(scipy.special.stdtrit(len(values) - 1, 0.975) * error)
-  return mean, mean - half, mean + half

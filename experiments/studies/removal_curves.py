@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments.config.number_lists import whole_numbers
-from experiments.runtime import base_models, launcher, methods, stages
+from experiments.runtime import base_models, launcher, methods, search_targets, stages
 from experiments.runtime.run import Run
 from jaxdm import prng
 from jaxdm.attribution import registry
@@ -63,7 +63,7 @@ def _sizes(data: Dataset, targets: np.ndarray, max_share: float) -> list[int]:
   """What --curve_sizes asks for.
 
   Raises:
-    ValueError: on sizes that the smallest of the targets' classes does not hold.
+    UserError: on sizes that the smallest of the targets' classes does not hold.
   """
   labels = data.test_labels[targets]
   size = int(np.bincount(data.train_labels)[labels].min())
@@ -144,7 +144,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = run.inputs("train_subsets", "fit_datamodels")
   base_margins_rt = base_models.load(run).margins_rt
   search, compare = run.experiment.search, run.experiment.compare
-  targets = base_models.choose_targets(base_margins_rt, search, compare)
+  targets = search_targets.choose_targets(base_margins_rt, search, compare)
   sizes = _sizes(run.dataset, targets, search.max_share)
 
   def work() -> dict[str, Any]:
@@ -171,7 +171,7 @@ def main(run: Run) -> dict[str, Any]:
   return stages.run(run.workdir, STAGE, {STAGE: settings}, work, inputs, files=files)
 
 
-PROGRAM = launcher.Program(main, hold="job")
+PROGRAM = launcher.Program(main, hold="job", groups=("search", "compare"))
 
 if __name__ == "__main__":
   PROGRAM.run()

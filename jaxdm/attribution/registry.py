@@ -28,6 +28,7 @@ class Method(NamedTuple):
 
   Attributes:
     source: what it computes, and where that is described.
+    colour: in figures, as #rrggbb; None: one of matplotlib's own.
     all_classes: whether it ranks examples of all classes, or of the target's class only.
     terms: one model's part of the scores at one moment of training, of the snapshot and
       the damping; the scores are the mean over models and moments.
@@ -41,6 +42,7 @@ class Method(NamedTuple):
   """
 
   source: str
+  colour: str | None = None
   all_classes: bool = False
   terms: Callable[[Snapshot, float], list[Term]] | None = None
   moments: Callable[[int], tuple[float, ...]] = lambda count: (1.0,)
@@ -115,11 +117,13 @@ METHODS = {
   "datamodel": Method(
     "weights of linear models that predict margins from random subsets (Ilyas et al., "
     "arXiv:2202.00622)",
+    colour="#c1272d",
     all_classes=True,
   ),
   "influence": Method(
     "influence functions with the Gauss-Newton matrix (Koh and Liang, arXiv:1703.04730), "
     "averaged over moments of training",
+    colour="#eecc16",
     all_classes=True,
     terms=_influence,
     moments=even_moments,
@@ -127,6 +131,7 @@ METHODS = {
   ),
   "trak": Method(
     "TRAK (Park et al., arXiv:2303.14186), averaged over moments of training",
+    colour="#008176",
     all_classes=True,
     terms=_trak,
     moments=even_moments,
@@ -134,24 +139,29 @@ METHODS = {
     by_doubt=True,
   ),
   "tracin": Method(
-    "TracIn over three checkpoints (Pruthi et al., arXiv:2002.08484)",
+    "TracIn over three moments of training (Pruthi et al., arXiv:2002.08484)",
+    colour="#b3b3b3",
     all_classes=True,
     terms=_tracin,
     moments=lambda count: _THIRDS,
     gradients=True,
   ),
-  "similar": Method("cosine similarity of penultimate features", terms=_similar),
-  "close": Method("negative distance of penultimate features", terms=_close),
+  "similar": Method(
+    "cosine similarity of representations", colour="#0000a7", terms=_similar
+  ),
+  "close": Method("negative distance of representations", colour="#5b8ff9", terms=_close),
   "svm": Method(
-    "linear SVM of the target against the examples of its class, on penultimate features "
+    "linear SVM of the target against the examples of its class, on representations "
     "(Singla et al., arXiv:2311.03386)",
+    colour="#e377c2",
     terms=_svm,
     on_request=True,
   ),
-  "pixels": Method("negative distance of the inputs", rows=_pixels),
-  "random": Method("random numbers", rows=_random),
+  "pixels": Method("negative distance of the inputs", colour="#9467bd", rows=_pixels),
+  "random": Method("random numbers", colour="#777777", rows=_random),
   "relabel": Method(
     "what a changed label takes from the margin, by influence functions",
+    colour="#d35400",
     all_classes=True,
   ),
 }
@@ -172,3 +182,8 @@ def from_full_data(requested: Collection[str] = ()) -> tuple[str, ...]:
 def all_classes(name: str) -> bool:
   """Whether a method ranks examples of all classes; scores from elsewhere do."""
   return name not in METHODS or METHODS[name].all_classes
+
+
+def colour(name: str) -> str | None:
+  """A method's colour in figures; None for scores from elsewhere: matplotlib's own."""
+  return METHODS[name].colour if name in METHODS else None

@@ -1,11 +1,11 @@
-"""Which targets are searched, and which training examples are tried in which order."""
+"""Which training examples are tried for a target, in which order."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxdm import matrices, prng
+from jaxdm import matrices
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.score_signs import check_sign
 from jaxdm.errors import UserError
@@ -84,37 +84,6 @@ def surrogate_sizes(predicted_margins: np.ndarray, num_sizes: int) -> np.ndarray
   levels = np.linspace(0, min(lowest[-1], 0), num_sizes)
   counts = np.searchsorted(-lowest, -levels, side="left") + 1
   return np.unique(np.minimum(counts, len(lowest)))
-
-
-def right_targets(base_margins_rt: np.ndarray) -> np.ndarray:
-  """Targets with a positive mean margin, right in half of the models, as bool[t].
-
-  Of negated margins: the targets that models get wrong. Margins that are not finite, of
-  models that diverged, do not count; a target without any other is not right.
-  """
-  finite_rt = np.isfinite(base_margins_rt)
-  known_rt = np.where(finite_rt, base_margins_rt, 0)
-  often = 2 * (known_rt > 0).sum(axis=0) >= finite_rt.sum(axis=0)
-  return (known_rt.sum(axis=0) > 0) & often
-
-
-def sample_targets(
-  base_margins_rt: np.ndarray, num_targets: int, seed: int
-) -> np.ndarray:
-  """A uniform sample of the targets that full-data models get right (`right_targets`).
-
-  Args:
-    base_margins_rt: float, margins of r models trained on all data; negated ones for a
-      sample of the targets that they get wrong.
-    num_targets: sample size; all eligible targets if there are fewer.
-    seed: of the sample.
-
-  Returns:
-    int[...], ascending.
-  """
-  eligible = np.flatnonzero(right_targets(base_margins_rt))
-  rng = prng.generator_for(seed, "targets")
-  return np.sort(rng.permutation(eligible)[:num_targets])
 
 
 def make_cases(

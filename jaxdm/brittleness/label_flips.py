@@ -11,6 +11,7 @@ from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
+from jaxdm.brittleness.targets import choose_targets
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.errors import UserError
 
@@ -57,7 +58,7 @@ def one_class(label: int, target_labels: np.ndarray) -> np.ndarray:
   """One class for every target, as int32[t].
 
   Raises:
-    ValueError: if it is the class of some target.
+    UserError: if it is the class of some target.
   """
   same = np.flatnonzero(np.asarray(target_labels) == label)
   if same.size:
@@ -161,7 +162,7 @@ def find_label_flips(
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  target_ids = search_inputs.choose_targets(inputs, targets, config)
+  target_ids = choose_targets(inputs.base_margins_rt, targets, config)
   new_labels = _as_new_labels(new_labels, inputs, target_ids)
   cases = search_inputs.cases_of(scores, inputs, target_ids, config, same_class=True)
   edit = relabel_first(inputs.labels, new_labels)

@@ -11,6 +11,7 @@ from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
+from jaxdm.brittleness.targets import choose_targets
 from jaxdm.brittleness.verdicts import Verdict
 
 
@@ -85,7 +86,7 @@ def find_removals(
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )
-  target_ids = search_inputs.choose_targets(inputs, targets, config)
+  target_ids = choose_targets(inputs.base_margins_rt, targets, config)
   cases = search_inputs.cases_of(scores, inputs, target_ids, config)
   train = TrainChanges(retrain, without_first(inputs.labels), len(inputs.target_labels))
   return search(cases, train, config, inputs.base, budget=budget, progress=progress)

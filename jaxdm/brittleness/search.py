@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from jaxdm import prng
+from jaxdm import intervals, prng
 from jaxdm import progress as progress_lib
 from jaxdm.brittleness import next_size
 from jaxdm.brittleness.cases import Case
@@ -19,7 +19,6 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
 from jaxdm.brittleness.retraining import Changes
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.brittleness.verification import mean_bounds
 
 _LOGGED = 3  # First claims of a search.
 
@@ -140,7 +139,9 @@ class _Search:
     """Probes again, verifies, or ends if even the largest size has no effect."""
     if not state.done:
       self.verdict = self.verdict._replace(largest_margin=float(margins[0]))
-      self._record(state.size, margins, mean_bounds(margins, self._config.confidence))
+      self._record(
+        state.size, margins, intervals.student(margins, self._config.confidence)
+      )
     if next_size.is_hopeless(self._curve):
       self._end()
       return

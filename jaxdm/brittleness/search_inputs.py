@@ -1,6 +1,6 @@
 """The inputs of a search: checked, completed by models on all data, turned into cases."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxdm import matrices, prng
 from jaxdm import progress as progress_lib
 from jaxdm.attribution import registry
 from jaxdm.brittleness import margin_curve
-from jaxdm.brittleness.cases import Case, make_cases, right_targets, sample_targets
+from jaxdm.brittleness.cases import Case, make_cases
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins
 from jaxdm.brittleness.retraining import Retrain, margins_of, targets_of
@@ -77,92 +77,6 @@ def make_inputs(
   base_rt = np.full((len(margins), t), np.nan)
   base_rt[:, targets_of(retrain, t)] = margins
   return SearchInputs(labels, target_labels, base_rt)
-
-
-def choose_targets(
-  inputs: SearchInputs, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
-) -> np.ndarray:
-  """The targets to search, int[u], ascending; by default some of those that are right.
-
-  Raises:
-    UserError: if models on all data get no target right, or a requested one wrong.
-    ValueError: on targets that are not indices in range, or bool[t].
-  """
-  return _choose(
-    inputs.base_margins_rt,
-    targets,
-    config,
-    none="no target right, so that none can be searched",
-    others="{} wrong",
-  )
-
-
-def choose_wrong_targets(
-  inputs: SearchInputs, targets: Sequence[int] | np.ndarray | None, config: SearchConfig
-) -> np.ndarray:
-  """The targets to repair, int[u], ascending; by default some of those that are wrong.
-
-  Raises:
-    UserError: if models on all data get no target wrong, or a requested one right.
-    ValueError: on targets that are not indices in range, or bool[t].
-  """
-  return _choose(
-    -inputs.base_margins_rt,
-    targets,
-    config,
-    none="no target wrong, so that there is nothing to repair",
-    others="{} right; find_removals is for those",
-  )
-
-
-def _choose(
-  margins_rt: np.ndarray,
-  targets: Sequence[int] | np.ndarray | None,
-  config: SearchConfig,
-  *,
-  none: str,
-  others: str,
-) -> np.ndarray:
-  """The requested targets, or a sample, of those whose margins are positive.
-
-  Args:
-    margins_rt: of models on all data, or negated.
-    targets: indices of the requested ones, or bool[t]; None: a sample.
-    config: of the sample.
-    none: the end of the error if no target has a positive margin.
-    others: the end of the error if some requested targets have none.
-  """
-  if targets is None:
-    sample = sample_targets(margins_rt, config.num_targets, config.seed)
-    if not sample.size:
-      raise UserError(None, f"models on all data get {none}")
-    return sample
-  indices = _as_indices(targets, margins_rt.shape[1])
-  unfit = indices[~right_targets(margins_rt)[indices]]
-  if unfit.size:
-    text = others.format(unfit.tolist())
-    raise UserError("targets", f": models on all data get {text}")
-  return indices
-
-
-def _as_indices(targets: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
-  """Which of so many targets are requested, int[u], ascending.
-
-  Raises:
-    ValueError: on anything but integers in [0, count), or bool[count].
-  """
-  values = np.asarray(targets)
-  if values.dtype == bool and values.shape == (count,):
-    return np.flatnonzero(values)
-  if values.ndim > 1 or (values.size and values.dtype.kind not in "iu"):
-    raise ValueError(
-      f"targets must be indices, integers in [0, {count}), or bool [{count}], which "
-      f"selects; got {values.dtype} {list(values.shape)}"
-    )
-  outside = np.unique(values[(values < 0) | (values >= count)])
-  if outside.size:
-    raise ValueError(f"targets must be in [0, {count}), got {outside.tolist()}")
-  return np.unique(values).astype(int)
 
 
 def cases_of(

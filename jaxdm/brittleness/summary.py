@@ -4,24 +4,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
-from jaxdm.brittleness import verdicts as verdicts_lib
+from jaxdm import intervals
+from jaxdm.brittleness.verdicts import Verdict
 
 CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def by_method(
-  verdicts: Sequence[verdicts_lib.Verdict],
-) -> dict[str, list[verdicts_lib.Verdict]]:
+  verdicts: Sequence[Verdict],
+) -> dict[str, list[Verdict]]:
   """Verdicts grouped by method, in order of appearance."""
-  groups: dict[str, list[verdicts_lib.Verdict]] = {}
+  groups: dict[str, list[Verdict]] = {}
   for verdict in verdicts:
     groups.setdefault(verdict.method, []).append(verdict)
   return groups
 
 
 def summarise(
-  verdicts: Sequence[verdicts_lib.Verdict], class_sizes_t: np.ndarray | None = None
+  verdicts: Sequence[Verdict], class_sizes_t: np.ndarray | None = None
 ) -> dict[str, dict[str, Any]]:
   """Per method: what share of targets flips by how much, and at what cost.
 
@@ -57,7 +59,7 @@ def summarise(
   for method, group in by_method(verdicts).items():
     k = np.array([v.changes_needed for v in group])
     largest = max(v.largest for v in group)
-    median = verdicts_lib.median_k(group)
+    median = median_k(group)
     summary[method] = {
       "targets": len(group),
       "share_flipped": float(np.mean(np.isfinite(k))),
@@ -75,7 +77,7 @@ def summarise(
   return summary
 
 
-def _by_accuracy(group: Sequence[verdicts_lib.Verdict]) -> dict[str, float]:
+def _by_accuracy(group: Sequence[Verdict]) -> dict[str, float]:
   """The share of targets that are flipped by the other definition, too."""
   if group[0].is_repair:
     right = [not v.censored and v.accuracy >= 0.5 for v in group]
@@ -85,7 +87,7 @@ def _by_accuracy(group: Sequence[verdicts_lib.Verdict]) -> dict[str, float]:
 
 
 def _by_class(
-  group: Sequence[verdicts_lib.Verdict],
+  group: Sequence[Verdict],
   k: np.ndarray,
   class_sizes_t: np.ndarray | None,
 ) -> dict[str, Any]:
@@ -99,3 +101,51 @@ def _by_class(
       f"{part:.0%}": float(np.mean(k / sizes <= part)) for part in CLASS_SHARES
     },
   }
+
+
+def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
+  """Share of targets flipped by changing at most each size, and its 95 % interval.
+
+  Censored targets stay in the denominator. The interval is Clopper and Pearson's (1934),
+  which says something of shares of 0 and 1, too.
+
+  Args:
+    verdicts: of one method.
+    sizes: int[s].
+
+  Returns:
+    float[3, s]: the share, its lower and its upper end.
+  """
+  count = len(verdicts)
+  k = np.array([v.changes_needed for v in verdicts])
+  count_s = (k[:, None] <= np.asarray(sizes)).sum(axis=0)
+  return np.stack([count_s / count, *intervals.binomial(count_s, count)])
+
+
+def median_k(verdicts: Sequence[Verdict]) -> tuple[float, float, float] | None:
+  """Median k, and its 95 % interval over targets.
+
+  The ends are order statistics: the interval covers the median of the population that
+  the targets are drawn from with at least 95 %, whatever its distribution.
+
+  Args:
+    verdicts: of one method.
+
+  Returns:
+    The median (the lower of two middle values), the lower end (1 if there are fewer than
+    6 targets) and the upper end. Infinite: more than the search could change. None: the
+    budget ran out, and further models could change one of them.
+  """
+  largest_k = np.sort([v.changes_needed for v in verdicts])
+  smallest_k = np.sort([v.changes_needed if v.finished else 1 for v in verdicts])
+  values = _median_and_interval(largest_k)
+  return values if values == _median_and_interval(smallest_k) else None
+
+
+def _median_and_interval(sorted_k: np.ndarray) -> tuple[float, float, float]:
+  """The median of numbers, and the order statistics that are its interval's ends."""
+  count = len(sorted_k)
+  # At least so many of the numbers are below the population's median.
+  rank = int(scipy.stats.binom.ppf(0.025, count, 0.5))
+  low, high = (sorted_k[rank - 1], sorted_k[count - rank]) if rank else (1.0, np.inf)
+  return float(sorted_k[(count - 1) // 2]), float(low), float(high)

@@ -1,12 +1,9 @@
-"""Verdicts, the results of searches: one for each case, and what many say together."""
+"""Verdicts, the results of searches: one for each case."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
-from jaxdm import intervals
 from jaxdm.brittleness.verification import MOST_SKEWNESS
 
 
@@ -77,51 +74,3 @@ class Verdict(NamedTuple):
     Without an estimate the test allows for all that were checked, [-1, 1].
     """
     return self.skewness is None or abs(self.skewness) <= MOST_SKEWNESS
-
-
-def share_flipped(verdicts: Sequence[Verdict], sizes: np.ndarray) -> np.ndarray:
-  """Share of targets flipped by changing at most each size, and its 95 % interval.
-
-  Censored targets stay in the denominator. The interval is Clopper and Pearson's (1934),
-  which says something of shares of 0 and 1, too.
-
-  Args:
-    verdicts: of one method.
-    sizes: int[s].
-
-  Returns:
-    float[3, s]: the share, its lower and its upper end.
-  """
-  count = len(verdicts)
-  k = np.array([v.changes_needed for v in verdicts])
-  count_s = (k[:, None] <= np.asarray(sizes)).sum(axis=0)
-  return np.stack([count_s / count, *intervals.binomial(count_s, count)])
-
-
-def median_k(verdicts: Sequence[Verdict]) -> tuple[float, float, float] | None:
-  """Median k, and its 95 % interval over targets.
-
-  The ends are order statistics: the interval covers the median of the population that
-  the targets are drawn from with at least 95 %, whatever its distribution.
-
-  Args:
-    verdicts: of one method.
-
-  Returns:
-    The median (the lower of two middle values), the lower end (1 if there are fewer than
-    6 targets) and the upper end. Infinite: more than the search could change. None: the
-    budget ran out, and further models could change one of them.
-  """
-  largest_k = np.sort([v.changes_needed for v in verdicts])
-  smallest_k = np.sort([v.changes_needed if v.finished else 1 for v in verdicts])
-  values = _median_and_interval(largest_k)
-  return values if values == _median_and_interval(smallest_k) else None
-
-
-def _median_and_interval(sorted_k: np.ndarray) -> tuple[float, float, float]:
-  """The median of numbers, and the order statistics that are its interval's ends."""
-  count = len(sorted_k)
-  # At least so many of the numbers are below the population's median.
-  rank = int(scipy.stats.binom.ppf(0.025, count, 0.5))
-  low, high = (sorted_k[rank - 1], sorted_k[count - rank]) if rank else (1.0, np.inf)
-  return float(sorted_k[(count - 1) // 2]), float(low), float(high)

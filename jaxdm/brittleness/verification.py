@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
-from jaxdm import prng
+from jaxdm import intervals, prng
 from jaxdm.errors import UserError
 
 # Of the rules by which margins pass. It changes with them, so that stored results of
@@ -105,7 +105,7 @@ class SequentialTest:
 
   def bounds(self, margins: np.ndarray) -> tuple[float, float, float]:
     """Mean and one-sided bounds at the level for so many models."""
-    return mean_bounds(margins, 1 - self.level(len(margins)))
+    return intervals.student(margins, 1 - self.level(len(margins)))
 
   def passed(self, margins: np.ndarray) -> bool | None:
     """Whether the mean is at most 0; None: more models are needed."""
@@ -225,13 +225,3 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
     np.sqrt(weight_t * noise_t), (1 - weight_t) * error_of_mean
   )
   return skewness
-
-
-def mean_bounds(margins: np.ndarray, confidence: float) -> tuple[float, float, float]:
-  """Mean and one-sided t bounds, each of `confidence`; infinite from one value."""
-  count, mean = len(margins), float(margins.mean())
-  if count < 2:
-    return mean, -np.inf, np.inf
-  quantile = scipy.special.stdtrit(count - 1, confidence)
-  half = quantile * margins.std(ddof=1) / np.sqrt(count)
-  return mean, mean - float(half), mean + float(half)

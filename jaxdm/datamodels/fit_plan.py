@@ -48,7 +48,7 @@ def agree(
     tile: the same.
 
   Raises:
-    ValueError: if the folder's plan was made for another form or tile than those asked
+    UserError: if the folder's plan was made for another form or tile than those asked
       for, or the folder holds parts without a plan.
   """
   if folder is None:

@@ -42,8 +42,9 @@ def evaluate(predicted_mt: Any, margins_mt: Any, masks_mn: Any) -> Quality:
     Quality.
 
   Raises:
-    ValueError: on shapes that do not match, on predictions that are not finite, if there
-      are not two models on different subsets, or if every target is left out.
+    UserError: if there are not two models on different subsets, or every target is left
+      out.
+    ValueError: on shapes that do not match, or predictions that are not finite.
   """
   predicted_mt, margins_mt = _numbers(predicted_mt), _numbers(margins_mt)
   masks_mn = masks_mn if hasattr(masks_mn, "shape") else np.asarray(masks_mn)

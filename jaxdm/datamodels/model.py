@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxdm import matrices, numerics, tiling, training_sets
+from jaxdm import matrices, numerics, tiling
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.quality import Quality
 from jaxdm.errors import UserError
@@ -164,9 +164,7 @@ def predictions_by_subset(
     ids_m = metrics.subset_ids(masks_mn)
     _, rows, subset_m = np.unique(ids_m, return_index=True, return_inverse=True)
     if len(rows) < len(subset_m):
-      if isinstance(masks_mn, training_sets.PackedMasks):
-        return predictions(masks_mn.take(rows), weights_tn)[subset_m]
-      return predictions(masks_mn[rows], weights_tn)[subset_m]
+      return predictions(matrices.take_rows(masks_mn, rows), weights_tn)[subset_m]
   return predictions(masks_mn, weights_tn)
 
 

@@ -40,7 +40,7 @@ def folds(m: int, config: FitConfig, weights_m: np.ndarray | None = None) -> lis
   """The split, or one a fold.
 
   Raises:
-    ValueError: if there are too few models.
+    UserError: if there are too few models.
   """
   order = prng.generator_for(config.seed, "validation").permutation(m)
   if config.folds == 1:

@@ -67,8 +67,9 @@ def choose(
     A plan with a lane for each local device.
 
   Raises:
-    ValueError: if no form fits beside a single target, `form` is 'bits' and X real,
-      `form` is another text, or `tile` is not a positive integer.
+    UserError: if no form fits beside a single target, `form` is another text, or `tile`
+      is not a positive integer.
+    ValueError: if `form` is 'bits' and X real.
   """
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
   if form is not None:
@@ -117,7 +118,7 @@ def check_room(plan: Plan, m: int, n: int, *, free_bytes: int | None = None) -> 
     free_bytes: that may be used; None: `devices.free_bytes()`.
 
   Raises:
-    ValueError: if not even a tile of one target in each lane fits beside the design.
+    UserError: if not even a tile of one target in each lane fits beside the design.
   """
   free_bytes = devices.free_bytes() if free_bytes is None else free_bytes
   least = peak_bytes(plan._replace(tile=plan.lanes), m, n)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxdm.brittleness.cases import right_targets
+from jaxdm import intervals
+from jaxdm.brittleness.targets import right_targets
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.brittleness.verification import mean_bounds
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.report import example_browser, image_figures
@@ -74,7 +74,7 @@ def make_browser(
         "source": data.test_sources[target],
         "right": bool(right_t[target]),
         "accuracy": _number((margins_r > 0).mean()),
-        "mean": [_number(x) for x in mean_bounds(margins_r, 0.975)],
+        "mean": [_number(x) for x in intervals.student(margins_r, 0.975)],
         "margins": [_number(x) for x in margins_r[:_MOST_MARGINS]],
         **_neighbours(models.weights_tn[target]),
         "searches": searches_of[target],

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
+from jaxdm.attribution import registry
 from jaxdm.brittleness import verdicts as verdicts_lib
-from jaxdm.brittleness.summary import by_method
+from jaxdm.brittleness.summary import by_method, share_flipped
 from jaxdm.report import colours
 
 # A curve shows about so many intervals.
@@ -54,7 +55,7 @@ def plot_share_flipped(
   axes = fig.subplots()
   largest = max(v.largest for v in verdicts)
   curves = [
-    _Curve(group, method, colours.METHODS.get(method), "-")
+    _Curve(group, method, registry.colour(method), "-")
     for method, group in by_method(verdicts).items()
   ]
   _draw_shares(axes, curves, largest)
@@ -82,7 +83,7 @@ def _draw_shares(axes: Any, curves: Sequence[_Curve], largest: int) -> None:
   sizes = np.arange(largest + 2)  # One more, so that the last step can be seen.
   stride = max(len(curves), (largest + 1) // _INTERVALS)
   for place, (verdicts, label, colour, style) in enumerate(curves):
-    share, low, high = verdicts_lib.share_flipped(verdicts, sizes)
+    share, low, high = share_flipped(verdicts, sizes)
     (line,) = axes.step(
       sizes, share, where="post", linestyle=style, color=colour, label=label
     )
@@ -126,7 +127,7 @@ def cumulative_share(
     groups: Mapping[str, Sequence[verdicts_lib.Verdict]], kind: str, style: str
   ) -> list[_Curve]:
     return [
-      _Curve(verdicts, f"{method}, {kind}", colours.METHODS.get(method), style)
+      _Curve(verdicts, f"{method}, {kind}", registry.colour(method), style)
       for method, verdicts in groups.items()
     ]
 
@@ -255,7 +256,7 @@ def calibration(
   bias = float(np.mean(full[0] - full[1]))
   left.set_title(f"all data: bias {bias:+.2f} logits", fontsize="medium")
   for method, pair in removed.items():
-    right.scatter(*pair, s=8, color=colours.METHODS.get(method), label=method)
+    right.scatter(*pair, s=8, color=registry.colour(method), label=method)
   right.set_title("after the largest removals", fontsize="medium")
   right.legend(frameon=False, fontsize="x-small")
   for axes in (left, right):

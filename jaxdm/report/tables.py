@@ -11,7 +11,7 @@ from etils import epath
 
 from jaxdm.brittleness import summary as summary_lib
 from jaxdm.brittleness import verdicts as verdicts_lib
-from jaxdm.brittleness.cases import right_targets
+from jaxdm.brittleness.targets import right_targets
 from jaxdm.data.dataset import Dataset
 from jaxdm.report import csv_cells, csv_columns
 from jaxdm.rounding import share_of

@@ -35,7 +35,7 @@ def read(path: epath.Path) -> dict[str, np.ndarray]:
   """The arrays of an .npz file, each against its checksum.
 
   Raises:
-    ValueError: if it is damaged, or no such file.
+    UserError: if it is damaged, or no such file.
     OSError: if it cannot be read.
   """
   try:
@@ -70,7 +70,7 @@ class Cache:
         stand there as `identity.digest`.
 
     Raises:
-      ValueError: if the folder holds arrays that depend on other settings, naming them,
+      UserError: if the folder holds arrays that depend on other settings, naming them,
         or arrays that may do so, without a manifest.
 
     Warns:
@@ -104,7 +104,7 @@ class Cache:
       )
 
   def _check_orphans(self) -> None:
-    """Raises ValueError if parts without a manifest may be of other settings."""
+    """Raises UserError if parts without a manifest may be of other settings."""
     assert self._folder is not None
     for path in atomic_io.find(self._folder, "*.npz"):
       part_identity = read(path).get(_IDENTITY)
@@ -135,7 +135,7 @@ class Cache:
     polling.until(path.exists, str(path))
     try:
       arrays = read(path)
-    except ValueError as error:
+    except UserError as error:
       raise UserError(None, f"{error}; remove it, and it is made again") from error
     expected = self._identity(name)
     if str(arrays.pop(_IDENTITY, expected)) != expected:

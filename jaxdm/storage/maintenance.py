@@ -51,10 +51,10 @@ def damage(path: str | epath.PathLike) -> Iterator[Damage]:
   """
   root = atomic_io.as_path(path)
   try:
-    manifest = checksummed_json.read(root / "manifest.json")
+    manifest = store_layout.read_manifest(root)
     metadata, identity = manifest["metadata"], store_layout.identity_digest(manifest)
   except (DamageError, KeyError) as error:
-    yield Damage(None, "manifest.json", str(error))
+    yield Damage(None, store_layout.MANIFEST, str(error))
     metadata, identity = {}, None
   for name, digest in metadata.items():
     yield from _compare(None, root, f"{name}/zarr.json", digest)
@@ -89,7 +89,7 @@ class Summary(NamedTuple):
 def summary(path: str | epath.PathLike) -> Summary:
   """Reads the manifest and all markers, and no array."""
   root = atomic_io.as_path(path)
-  first = checksummed_json.read(root / "manifest.json")["made_by"]
+  first = store_layout.read_manifest(root)["made_by"]
   made_by: list[dict[str, str]] = [first]
   chunks, rows, totals = 0, 0, dict[str, int]()
   markers = store_layout.markers(root)
@@ -125,7 +125,7 @@ def _read_listed(marker: epath.Path) -> dict[str, Any] | None:
 def reopen(path: str | epath.PathLike) -> store.Store:
   """A store that exists, with the settings that it was made with, to read from."""
   root = atomic_io.as_path(path)
-  manifest = checksummed_json.read(root / "manifest.json")
+  manifest = store_layout.read_manifest(root)
   columns = {
     name: zarr_arrays.ArraySpec(*c) for name, c in manifest.pop("columns").items()
   }
@@ -191,7 +191,7 @@ def remove_empty(path: str | epath.PathLike) -> bool:
 def _columns(root: epath.Path) -> list[str] | None:
   """The arrays that a store's manifest names; None if there is no manifest of a store."""
   try:
-    return list(checksummed_json.read(root / "manifest.json")["columns"])
+    return list(store_layout.read_manifest(root)["columns"])
   except (StoreError, KeyError):
     return None
 
@@ -212,7 +212,7 @@ def merge(path: str | epath.PathLike, other: str | epath.PathLike) -> tuple[int,
   """
   mine, theirs = atomic_io.as_path(path), atomic_io.as_path(other)
   check_merge(mine, theirs)
-  identity = store_layout.identity_digest(checksummed_json.read(mine / "manifest.json"))
+  identity = store_layout.identity_digest(store_layout.read_manifest(mine))
   have = store_layout.chunks(mine)
   copied = incomplete = 0
   for marker in store_layout.markers(theirs):
@@ -249,7 +249,7 @@ def check_merge(path: str | epath.PathLike, other: str | epath.PathLike) -> None
       is damaged, or a file in the place of a marker is none.
   """
   mine, theirs = atomic_io.as_path(path), atomic_io.as_path(other)
-  manifests = [checksummed_json.read(root / "manifest.json") for root in (mine, theirs)]
+  manifests = [store_layout.read_manifest(root) for root in (mine, theirs)]
   for root, manifest in zip((mine, theirs), manifests, strict=True):
     store_layout.check_format(root, manifest)
     manifest.pop("made_by")

@@ -83,10 +83,10 @@ class Store:
       "columns": {name: list(spec) for name, spec in columns.items()},
       **json.loads(json.dumps(settings)),
     }
-    manifest = self.path / "manifest.json"
-    if not atomic_io.exists(manifest):
+    manifest = store_layout.manifest_path(self.path)
+    if not store_layout.exists(self.path):
       self._begin(manifest, requested, rows_per_chunk)
-    stored = checksummed_json.read(manifest)
+    stored = store_layout.read_manifest(self.path)
     store_layout.check_format(self.path, stored)
     self._identity = store_layout.identity_digest(stored)
     self.rows_per_chunk = int(stored.pop("rows_per_chunk"))
@@ -245,10 +245,9 @@ class Store:
 
   def _check_manifest(self) -> None:
     """Raises StoreError if the folder is no longer the store that was opened."""
-    manifest = self.path / "manifest.json"
-    is_there = atomic_io.exists(manifest)
+    is_there = store_layout.exists(self.path)
     if is_there:
-      stored = checksummed_json.read(manifest)
+      stored = store_layout.read_manifest(self.path)
       if store_layout.identity_digest(stored) == self._identity:
         return
     state = "has other settings" if is_there else "is removed"
@@ -290,7 +289,7 @@ def makers(path: epath.Path) -> list[dict[str, str]]:
   markers = store_layout.markers(path)
   distinct: list[dict[str, str]] = []
   with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-    for maker in pool.map(_maker, [path / "manifest.json", *markers]):
+    for maker in pool.map(_maker, [store_layout.manifest_path(path), *markers]):
       if maker and maker not in distinct:
         distinct.append(maker)
   return distinct

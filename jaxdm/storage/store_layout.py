@@ -18,10 +18,30 @@ from jaxdm.storage import atomic_io, checksummed_json, removal
 from jaxdm.storage.checksummed_json import DamageError, StoreError
 
 FORMAT = 3
+MANIFEST = "manifest.json"
 # Of a new store; one that exists keeps its own.
 ROWS_PER_CHUNK = 32
 # The key of `identity_digest` in markers; those of earlier versions lack it.
 IDENTITY = "identity"
+
+
+def manifest_path(store: epath.Path) -> epath.Path:
+  """Where a store says what its rows depend on."""
+  return store / MANIFEST
+
+
+def read_manifest(store: epath.Path) -> dict[str, Any]:
+  """What a store says that its rows depend on.
+
+  Raises:
+    DamageError: if it is missing or damaged.
+  """
+  return checksummed_json.read(manifest_path(store))
+
+
+def exists(store: epath.Path) -> bool:
+  """Whether there is a store in a folder."""
+  return atomic_io.exists(manifest_path(store))
 
 
 def check_format(store: epath.Path, manifest: Mapping[str, Any]) -> None:

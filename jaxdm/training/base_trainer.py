@@ -178,7 +178,7 @@ class BaseTrainer(abc.ABC):
 
   def has_store(self, name: str) -> bool:
     """Whether the folder has a store of this name; opens and makes nothing."""
-    return atomic_io.exists(self._stores() / name / "manifest.json")
+    return store_layout.exists(self._stores() / name)
 
   def _stores(self) -> epath.Path:
     """The folder of the stores; ValueError if there is none."""

@@ -53,22 +53,22 @@ class Collection(NamedTuple):
     return [self.store] if self.training is None else [self.store, self.training]
 
 
-def missing(
-  store: store_lib.Store, count: int, *, shard: tuple[int, int] = (0, 1)
+def missing_in_store(
+  store: store_lib.Store, count: int, share: tuple[int, int] = (0, 1)
 ) -> list[range]:
   """Which of so many numbered models a store lacks, chunk by chunk.
 
   Args:
     store: where row i is model i.
     count: models in all.
-    shard: (i, N): only the chunks whose numbers leave i when divided by N. Whose a chunk
+    share: (i, N): only the chunks whose numbers leave i when divided by N. Whose a chunk
       is depends on nothing else, so hosts need not talk, and their number may change.
 
   Returns:
     The numbers of the models that each such chunk lacks, at its end.
   """
   size, rows_of = store.rows_per_chunk, store.chunks()
-  index, of = shard
+  index, of = share
   ranges = []
   for chunk in range(index, -(-count // size), of):
     numbers = range(chunk * size + rows_of.get(chunk, 0), min((chunk + 1) * size, count))
@@ -77,15 +77,17 @@ def missing(
   return ranges
 
 
-def lacking(collection: Collection, *, shard: tuple[int, int] = (0, 1)) -> list[range]:
-  """Which models one of a collection's stores lacks, chunk by chunk; see `missing`."""
-  first_lacking: dict[int, range] = {}
+def missing_models(
+  collection: Collection, share: tuple[int, int] = (0, 1)
+) -> list[range]:
+  """Which models one of a collection's stores lacks; see `missing_in_store`."""
+  first_missing: dict[int, range] = {}
   for store in collection.stores:
-    for numbers in missing(store, collection.models, shard=shard):
+    for numbers in missing_in_store(store, collection.models, share):
       chunk = numbers.start // store.rows_per_chunk
-      before = first_lacking.get(chunk, numbers)
-      first_lacking[chunk] = min(before, numbers, key=lambda part: part.start)
-  return [first_lacking[chunk] for chunk in sorted(first_lacking)]
+      before = first_missing.get(chunk, numbers)
+      first_missing[chunk] = min(before, numbers, key=lambda part: part.start)
+  return [first_missing[chunk] for chunk in sorted(first_missing)]
 
 
 class Predictions(NamedTuple):

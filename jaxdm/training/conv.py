@@ -25,37 +25,34 @@ Sizes = tuple[int, ...]  # Of height and width.
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _by_xla(
-  images: Array, kernel: Array, strides: Sizes, padding: Padding, precision: Any
-) -> Array:
+def _by_xla(images: Array, kernel: Array, strides: Sizes, padding: Padding) -> Array:
   """The convolution as XLA knows it."""
   images, kernel = jnp.asarray(images), jnp.asarray(kernel)
   return lax.conv_general_dilated(
-    images, kernel, strides, padding, dimension_numbers=_NHWC, precision=precision
+    images, kernel, strides, padding, dimension_numbers=_NHWC
   )
 
 
-_direct = jax.custom_vjp(_by_xla, nondiff_argnums=(2, 3, 4))
+_direct = jax.custom_vjp(_by_xla, nondiff_argnums=(2, 3))
 
 
 def _direct_forward(
-  images: Array, kernel: Array, strides: Sizes, padding: Padding, precision: Any
+  images: Array, kernel: Array, strides: Sizes, padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
   """The convolution, and what its gradients need."""
-  out = _direct(images, kernel, strides, padding, precision)
+  out = _direct(images, kernel, strides, padding)
   return out, (images, kernel)
 
 
 def _direct_backward(
   strides: Sizes,
   padding: Padding,
-  precision: Any,
   residuals: tuple[Array, Array],
   cotangent: Array,
 ) -> tuple[Array, Array]:
   """Gradients with respect to images and kernel."""
   images, kernel = residuals
-  how = strides, padding, precision
+  how = strides, padding
   (image_grad,) = jax.linear_transpose(lambda x: _by_xla(x, kernel, *how), images)(
     cotangent
   )
@@ -84,7 +81,6 @@ def direct(
   kernel: Array,
   strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-  precision: Any = None,
 ) -> Array:
   """XLA's convolution, with kernel gradients of many models as matrix products.
 
@@ -93,7 +89,7 @@ def direct(
   the errors are those of `im2col`.
   """
   pads = check_padding(images, kernel, strides, padding)
-  return _direct(images, kernel, tuple(strides), pads, precision)
+  return _direct(images, kernel, tuple(strides), pads)
 
 
 _BACKENDS: dict[str, Any] = {"cpu": cpu_conv.cpu, "im2col": im2col, "lax": direct}
@@ -136,15 +132,16 @@ def convolution(backend: Backend = "lax") -> Any:
       "rhs_dilation": rhs_dilation is not None and tuple(rhs_dilation) not in one,
       "feature_group_count": feature_group_count != 1,
       "batch_group_count": batch_group_count != 1,
+      "precision": precision is not None,
       "preferred_element_type": preferred_element_type is not None,
       "out_sharding": out_sharding is not None,
     }
     wrong = [name for name, is_wrong in is_unsupported.items() if is_wrong]
     if wrong:
       raise ValueError(
-        "only NHWC convolutions without dilation or groups, in the type of their inputs, "
-        f"are computed here, and not this {wrong[0]}"
+        "only NHWC convolutions without dilation or groups, in the type and precision of "
+        f"their inputs, are computed here, and not this {wrong[0]}"
       )
-    return compute(lhs, rhs, window_strides, padding, precision)
+    return compute(lhs, rhs, window_strides, padding)
 
   return conv

@@ -46,11 +46,10 @@ _ALIAS_BYTES, _ALIAS_IMAGES = 4096, 8
 
 
 class _How(NamedTuple):
-  """Strides, padding and precision, as `cpu` takes them."""
+  """Strides and padding, as `cpu` takes them."""
 
   strides: tuple[int, ...]
   pads: Padding
-  precision: Any
 
 
 def cpu(
@@ -58,7 +57,6 @@ def cpu(
   kernel: Array,
   strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-  precision: Any = None,
 ) -> Array:
   """XLA's convolution or Winograd's, or `im2col` where images or kernels are small.
 
@@ -67,7 +65,7 @@ def cpu(
   arguments, the result and the errors are those of `im2col`.
   """
   pads = check_padding(images, kernel, strides, padding)
-  how = _How(tuple(strides), pads, precision)
+  how = _How(tuple(strides), pads)
   return _conv(jnp.asarray(images), jnp.asarray(kernel), how)
 
 
@@ -156,7 +154,7 @@ def _unfolded(how: _How, kernel: Array, images: Array) -> Array:
 
 def _direct(how: _How, kernel: jax.Array, images: jax.Array) -> jax.Array:
   """The same by XLA or Winograd."""
-  strides, pads, precision = how
+  strides, pads = how
   if strides == (1, 1) and winograd.is_faster(images, kernel, pads):
     # Two blocks at least: XLA would compute the outputs of one again in every reader.
     block = _block(images, len(images) // 2)
@@ -164,7 +162,7 @@ def _direct(how: _How, kernel: jax.Array, images: jax.Array) -> jax.Array:
 
     def of_block(start: jax.Array) -> Array:
       part = lax.dynamic_slice_in_dim(images, start, block)
-      return winograd.same(part, matrices, precision)
+      return winograd.same(part, matrices)
 
     of_blocks = lax.map(of_block, jnp.arange(0, len(images), block))
     return of_blocks.reshape(-1, *of_blocks.shape[2:])
@@ -176,7 +174,7 @@ def _direct(how: _How, kernel: jax.Array, images: jax.Array) -> jax.Array:
     kernel = jnp.reshape(wide, (*wide.shape[:3], -1))
     strides = strides[0], together
   output = lax.conv_general_dilated(
-    images, kernel, strides, pads, dimension_numbers=_NHWC, precision=precision
+    images, kernel, strides, pads, dimension_numbers=_NHWC
   )
   return output.reshape(*output.shape[:2], -1, features)
 
@@ -225,7 +223,7 @@ def _direct_image_gradient(
   # [offsets, a] of height, the same of width, c, o; offsets descend.
   taps_kernel = lax.rev(kernel, (0, 2)).transpose(0, 2, 5, 1, 3, 4)
   taps_kernel = taps_kernel.reshape(*taps_kernel.shape[:3], -1)
-  phases = _direct(_How((1, 1), tuple(pads), how.precision), taps_kernel, cotangent)
+  phases = _direct(_How((1, 1), tuple(pads)), taps_kernel, cotangent)
   (rows, columns), (down, along) = counts, how.strides
   if (down, along) == (1, 1):
     return phases
@@ -273,7 +271,6 @@ def _direct_kernel_gradient(
       pads,
       rhs_dilation=how.strides,
       dimension_numbers=_NHWC,
-      precision=how.precision,
     )
     return taps.transpose(1, 2, 0, 3)
 

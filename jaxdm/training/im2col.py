@@ -1,7 +1,6 @@
 """Convolution as one matrix product over unfolded patches; kernel gradients as many."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -59,7 +58,6 @@ def im2col(
   kernel: Array,
   strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-  precision: Any = None,
 ) -> Array:
   """Convolution as one matrix product over unfolded patches.
 
@@ -74,7 +72,6 @@ def im2col(
     kernel: [kh, kw, c, o], of the same dtype.
     strides: of height and width.
     padding: 'SAME', 'VALID' or explicit (low, high) pairs.
-    precision: as for `lax.dot_general`.
 
   Returns:
     [b, h', w', o], equal to `lax.conv_general_dilated` to rounding.
@@ -103,7 +100,7 @@ def im2col(
     patches = _unfold(images, axes[:1] if rows else axes)
   columns = out_w * features if rows else features
   columns = out_h * columns if is_whole_image else columns
-  flat = jnp.dot(patches, kernel.reshape(-1, columns), precision=precision)
+  flat = jnp.dot(patches, kernel.reshape(-1, columns))
   return flat.reshape(batch, out_h, out_w, features)
 
 
@@ -117,7 +114,6 @@ def kernel_products(
   window: Sequence[int],
   strides: Sequence[int],
   padding: Padding,
-  precision: Any,
   images: Array,
   cotangent: Array,
 ) -> Array:
@@ -127,7 +123,6 @@ def kernel_products(
     window: height and width of the kernel.
     strides: of height and width.
     padding: as of `check_padding`.
-    precision: as for `lax.dot_general`.
     images: [b, h, w, c].
     cotangent: [b, h', w', o], of the convolution.
 
@@ -145,9 +140,7 @@ def kernel_products(
     for row in rows
     for j in range(kw)
   ]
-  products = [
-    jnp.einsum("bhwc,bhwo->co", place, cotangent, precision=precision) for place in places
-  ]
+  products = [jnp.einsum("bhwc,bhwo->co", place, cotangent) for place in places]
   return jnp.stack(products).reshape(kh, kw, *products[0].shape)
 
 

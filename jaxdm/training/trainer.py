@@ -18,7 +18,7 @@ from jaxdm import progress as progress_lib
 from jaxdm.data.dataset import Dataset
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.base_trainer import BaseTrainer
-from jaxdm.training.collection import Collection, Predictions, lacking, write
+from jaxdm.training.collection import Collection, Predictions, missing_models, write
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.outputs import Outputs
 from jaxdm.training.speed import Speed
@@ -107,7 +107,7 @@ class Trainer(BaseTrainer):
       seed: root of every model's randomness.
       share: (i, N): this is process i of N that ask for the same models, in the same
         order, and meet in the store: `__call__` trains an Nth of them and waits for the
-        others to store the rest.
+        others to store the rest; `collect` trains an Nth and does not wait.
 
     Raises:
       ValueError: if `share` is not (i, N) with 0 <= i < N.
@@ -156,18 +156,16 @@ class Trainer(BaseTrainer):
     self,
     collection: Collection,
     *,
-    shard: tuple[int, int] = (0, 1),
     progress: progress_lib.Progress = progress_lib.silent,
   ) -> None:
-    """Trains what is missing of a collection and writes it to its stores, by chunks.
+    """Trains this process's share of a collection's missing models, and stores them.
 
     Args:
       collection: of `open_subsets`.
-      shard: see `collection.missing`.
       progress: called with (models done, models in all).
     """
     subsets, predict_training = collection.subsets, collection.training is not None
-    chunks = lacking(collection, shard=shard)
+    chunks = missing_models(collection, self._share)
     numbers = np.concatenate([np.zeros(0, int), *(np.asarray(c) for c in chunks)])
     size = self.fleet.rows
     parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]

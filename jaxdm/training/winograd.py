@@ -6,8 +6,6 @@ F(4x4, 3x3) needs a quarter of the products of the direct form, but its transfor
 as long as that saves.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from jaxdm.training.im2col import Padding
@@ -36,20 +34,19 @@ def transform_kernel(kernel: Array) -> Array:
   return _flat([_taps([row[j] for j in range(3)]) for row in rows])
 
 
-def same(images: Array, matrices_gco: Array, precision: Any = None) -> Array:
+def same(images: Array, matrices_gco: Array) -> Array:
   """The convolution of [b, h, w, c], of even sizes, padded by 1, by a kernel.
 
   Args:
     images: float.
     matrices_gco: of the kernel, by `transform_kernel`.
-    precision: as for `lax.dot_general`.
 
   Returns:
     [b, h, w, o].
   """
   batch, height, width, _ = images.shape
   squares = _squares(images)
-  products = jnp.einsum("gtc,gco->gto", squares, matrices_gco, precision=precision)
+  products = jnp.einsum("gtc,gco->gto", squares, matrices_gco)
   products = products.reshape(4, 4, batch, height // 2, width // 2, -1)
   columns = [_outputs(list(products[:, j])) for j in range(4)]
   outputs = [

@@ -5,6 +5,7 @@ import pytest
 
 from jaxdm.brittleness import cases
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.targets import right_targets
 
 
 @pytest.mark.parametrize("num_sizes", [1, 2, 7])
@@ -43,9 +44,9 @@ def test_models_that_diverged_say_nothing_of_which_targets_are_right() -> None:
   margins = np.array(
     [[1, -1, np.nan, 2], [np.nan] * 4, [3, -1, np.nan, -1], [1, 2, 3, -9]]
   )
-  assert cases.right_targets(margins).tolist() == [True, False, True, False]
-  assert cases.right_targets(-margins).tolist() == [False, False, False, True]
-  assert not cases.right_targets(np.full((2, 3), np.nan)).any()
+  assert right_targets(margins).tolist() == [True, False, True, False]
+  assert right_targets(-margins).tolist() == [False, False, False, True]
+  assert not right_targets(np.full((2, 3), np.nan)).any()
 
 
 def test_targets_are_numbered_from_0() -> None:

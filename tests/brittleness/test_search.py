@@ -5,18 +5,17 @@ import pytest
 from support.simulated import Simulated, base, cases
 
 from jaxdm import prng
-from jaxdm.brittleness import score_signs, verdicts, verification
+from jaxdm.brittleness import score_signs, summary, verdicts, verification
 from jaxdm.brittleness.cases import (
   Case,
   candidate_sizes,
   largest_change,
   make_cases,
-  right_targets,
-  sample_targets,
   surrogate_sizes,
 )
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.search import search
+from jaxdm.brittleness.targets import right_targets, sample_targets
 from jaxdm.errors import UserError
 
 
@@ -404,5 +403,5 @@ def test_censored_targets_stay_in_the_denominator() -> None:
   simulated = Simulated(np.array([2.5, 1000.0]), np.ones(2), 1e-9)
   found = search(cases(2), simulated, SearchConfig(), simulated.base)
   np.testing.assert_array_equal(
-    verdicts.share_flipped(found, np.array([0, 2, 3, 64]))[0], [0, 0, 0.5, 0.5]
+    summary.share_flipped(found, np.array([0, 2, 3, 64]))[0], [0, 0, 0.5, 0.5]
   )

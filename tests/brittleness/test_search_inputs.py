@@ -6,6 +6,7 @@ import pytest
 from jaxdm import prng, progress
 from jaxdm.brittleness import search_inputs
 from jaxdm.brittleness.config import SearchConfig
+from jaxdm.brittleness.targets import choose_targets
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
 
@@ -83,7 +84,7 @@ def test_targets_that_are_named_are_searched_once_and_must_be_right() -> None:
   config = SearchConfig(num_targets=2)
 
   def chosen(targets) -> list[int]:
-    return search_inputs.choose_targets(inputs, targets, config).tolist()
+    return choose_targets(inputs.base_margins_rt, targets, config).tolist()
 
   assert chosen([3, 0, 3]) == [0, 3] and chosen(np.array([1])) == [1]
   assert len(chosen(None)) == 2 and set(chosen(None)) < {0, 1, 3}

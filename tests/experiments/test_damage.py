@@ -32,7 +32,6 @@ def _halve(path: pathlib.Path) -> None:
     ("bank/subsets/manifest.json", _REPAIR),
     ("bank/changes/done/1-2.json", _REPAIR),
     ("base_models/record.json", _REPAIR),
-    ("base_models.npz", _REPAIR),
     ("stages/fit_datamodels.json", "remove it, and run fit_datamodels again with the"),
     ("stages/explain_7.json", "remove it, and run explain_7 again with the settings"),
     ("places.json", "remove it, and name the files outside of the workdir again"),

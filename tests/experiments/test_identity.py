@@ -62,7 +62,7 @@ from jaxdm.storage import (
 from jaxdm.storage.checksummed_json import DamageError
 from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training import fleet
-from jaxdm.training.collection import Subsets, missing
+from jaxdm.training.collection import Subsets, missing_in_store
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.trainer import Trainer
 
@@ -356,7 +356,7 @@ def subset_store() -> Entry:
     problem, subsets, options = of
     trainer = retrainer(folder, problem)
     opened = trainer.open_subsets("subsets", subsets, 4, rows_per_chunk=4, **options)
-    fresh = bool(missing(opened.store, 4))
+    fresh = bool(missing_in_store(opened.store, 4))
     if fresh:
       masks = subsets.masks(problem.collect.seed, N, np.arange(4))
       logits = np.zeros((4, T, 2), np.float32)
@@ -550,7 +550,7 @@ def toy_run(folder, of: Parts) -> Run:
   made, row = opened.subsets.make_collections(), 0
   for collection in made:
     size = collection.store.rows_per_chunk
-    for chunk in missing(collection.store, collection.models):
+    for chunk in missing_in_store(collection.store, collection.models):
       margins = of.margins_mt[row + chunk.start : row + chunk.stop]
       masks = collection.subsets.masks(of.collect.seed, N, np.asarray(chunk))
       bank.write(collection.store, chunk.start // size, masks, margins)

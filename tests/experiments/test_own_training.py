@@ -375,11 +375,11 @@ def test_shards_make_the_store_of_one_process(tmp_path, module) -> None:
   module("own_means", _MEANS)
   subsets = Subsets(alpha=0.8)
   stores = []
-  for name, shards in (("one", [(0, 1)]), ("three", [(2, 3), (0, 3), (1, 3)])):
-    for shard in shards:
-      own = trainer(tmp_path / name, "own_means:means")
+  for name, shares in (("one", [(0, 1)]), ("three", [(2, 3), (0, 3), (1, 3)])):
+    for share in shares:
+      own = trainer(tmp_path / name, "own_means:means", share=share)
       collection = own.open_subsets("subsets", subsets, 70)
-      own.collect(collection, shard=shard)
+      own.collect(collection)
     stores.append(contents(tmp_path / name / "subsets" / "margins"))
   assert stores[0] == stores[1] and len(stores[0]) > 1
   # What is stored is what the function says of the set, the labels and the seed.

@@ -15,8 +15,9 @@ from support.programs import start
 import jaxdm
 from experiments import fit_datamodels, repair, report, train_subsets
 from experiments.config import settings as settings_lib
+from experiments.config.settings import CompareConfig
 from experiments.report_page import opening
-from experiments.runtime import base_models, stages
+from experiments.runtime import base_models, search_targets, stages
 from experiments.runtime import methods as methods_lib
 from experiments.runtime.run import Run
 from experiments.runtime.workdir import Workdir
@@ -176,19 +177,19 @@ def test_targets_that_do_not_fit_are_refused_with_the_next_step(tmp_path) -> Non
   search = opened.experiment.search
 
   def chosen(function, target, margins=margins_rt):
-    compare = base_models.CompareConfig(search_targets=str(target))
+    compare = CompareConfig(search_targets=str(target))
     return function(margins, search, compare).tolist()
 
-  assert chosen(base_models.choose_wrong_targets, wrong) == [wrong]
-  assert chosen(base_models.choose_targets, right) == [right]
+  assert chosen(search_targets.choose_wrong_targets, wrong) == [wrong]
+  assert chosen(search_targets.choose_targets, right) == [right]
   message = rf"get \[{wrong}\] wrong; experiments.repair .*explain --target={wrong} shows"
   with pytest.raises(jaxdm.UserError, match=message):
-    chosen(base_models.choose_targets, wrong)
+    chosen(search_targets.choose_targets, wrong)
   message = rf"\[{right}\] right, or .*brittleness --search_targets={right}"
   with pytest.raises(jaxdm.UserError, match=message):
-    chosen(base_models.choose_wrong_targets, right)
+    chosen(search_targets.choose_wrong_targets, right)
   with pytest.raises(jaxdm.UserError, match="get no target wrong, so that there is noth"):
-    chosen(base_models.choose_wrong_targets, "", np.abs(margins_rt))
+    chosen(search_targets.choose_wrong_targets, "", np.abs(margins_rt))
 
 
 def test_examples_of_third_classes_come_last() -> None:

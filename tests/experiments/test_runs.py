@@ -224,23 +224,6 @@ def test_damage_to_the_models_on_all_data_is_named_and_repaired(
 
 
 @pytest.mark.slow
-def test_models_on_all_data_of_an_earlier_version_are_refused_and_replaced(
-  trained, tmp_path
-) -> None:
-  folder = tmp_path / "run"
-  shutil.copytree(trained, folder)
-  whole = of_base_models(folder)
-  shutil.rmtree(folder / "base_models")
-  (folder / "base_models.npz").write_bytes(b"an archive")
-  with pytest.raises(SystemExit, match="earlier version; .*--do=repair"):
-    start(fit_datamodels.PROGRAM, folder)
-  start(bank.PROGRAM, folder, do="repair")
-  assert not (folder / "base_models.npz").exists()
-  start(train_subsets.PROGRAM, folder)
-  assert of_base_models(folder) == whole
-
-
-@pytest.mark.slow
 def test_training_sets_of_another_seed_are_noticed(trained, tmp_path, capsys) -> None:
   folder = tmp_path / "run"
   shutil.copytree(trained, folder)

@@ -9,7 +9,7 @@ from support.stores import lose_chunk
 
 from jaxdm.storage.store import Store
 from jaxdm.training import fleet
-from jaxdm.training.collection import Collection, Subsets, lacking
+from jaxdm.training.collection import Collection, Subsets, missing_models
 from jaxdm.training.trainer import Trainer
 
 HALVES, MODELS = Subsets(alpha=0.5), 7
@@ -71,7 +71,7 @@ def test_models_that_are_there_are_trained_again_for_them(lab) -> None:
   opened = trainer.open_subsets(
     "later", HALVES, 10, predict_training=True, rows_per_chunk=3
   )
-  assert lacking(opened) == [range(3), range(3, 6), range(6, 9), range(9, 10)]
+  assert missing_models(opened) == [range(3), range(3, 6), range(6, 9), range(9, 10)]
   grown = collected(trainer, "later", audit=True)
   assert models.trained == 14 and contents(grown.store) == before
   at_once = collected(trainer, "at once", audit=True)
@@ -81,7 +81,7 @@ def test_models_that_are_there_are_trained_again_for_them(lab) -> None:
   collected(trainer, "later", audit=True, models=10)
   assert models.trained == done + 3
   lose_chunk(grown.training, 1)
-  assert lacking(collected(trainer, "later", audit=True, models=10)) == []
+  assert missing_models(collected(trainer, "later", audit=True, models=10)) == []
   assert models.trained == done + 6
-  assert lacking(collected(trainer, "later", audit=True, models=10)) == []
+  assert missing_models(collected(trainer, "later", audit=True, models=10)) == []
   assert models.trained == done + 6

@@ -10,7 +10,7 @@ from support.stores import lose_chunk
 from jaxdm import devices, prng, training_sets
 from jaxdm.storage import bank, step_checkpoints
 from jaxdm.training import fleet
-from jaxdm.training.collection import Collection, Subsets, missing
+from jaxdm.training.collection import Collection, Subsets, missing_in_store
 from jaxdm.training.trainer import Trainer
 
 
@@ -19,8 +19,9 @@ def lab(tiny_config, tiny_images, tmp_path):
   images, labels = tiny_images
   models = CountingFleet(tiny_config, images, 2, fleet.Speed(chunk=2))
 
-  def build() -> Trainer:
-    return Trainer.of(models, tmp_path, labels, images[:10], labels[:10], seed=3)
+  def build(share: tuple[int, int] = (0, 1)) -> Trainer:
+    targets = images[:10], labels[:10]
+    return Trainer.of(models, tmp_path, labels, *targets, seed=3, share=share)
 
   return models, build, labels
 
@@ -126,20 +127,20 @@ def collection(lab, name: str, count: int = 11) -> Collection:
 
 
 def collected(
-  lab, name: str, *shards: tuple[int, int], count: int = 11
+  lab, name: str, *shares: tuple[int, int], count: int = 11
 ) -> dict[str, bytes]:
   """What is in a store after each of some hosts has done its part."""
   _, build, _ = lab
   opened = collection(lab, name, count)
-  for shard in shards:
-    build().collect(opened, shard=shard)
+  for share in shares:
+    build(share).collect(opened)
   path = pathlib.Path(opened.store.path)
   files = [p for p in path.rglob("*") if p.is_file()]
   return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
 def lacking(opened: Collection) -> list[range]:
-  return missing(opened.store, opened.models)
+  return missing_in_store(opened.store, opened.models)
 
 
 def test_shards_make_the_same_store_in_any_order_and_number(lab) -> None:

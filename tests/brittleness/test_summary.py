@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 from support import pages
 
-from jaxdm.brittleness import verdicts
+from jaxdm.brittleness import summary, verdicts
 
 
 def test_levels_were_checked_at_a_skewness_of_up_to_1() -> None:
@@ -17,16 +17,16 @@ def test_medians_and_shares_have_intervals() -> None:
   found = [pages.verdict(0, "m", k) for k in (3, 5, -1, 4, 4, 8, 5, -1, 2)]
   median, low, high = values(found)
   assert median == 5 and 2 <= low < 5 < high
-  share, low, high = verdicts.share_flipped(found, np.array([2, 5, 100]))
+  share, low, high = summary.share_flipped(found, np.array([2, 5, 100]))
   np.testing.assert_allclose(share, [1 / 9, 6 / 9, 7 / 9])
   assert (low < share).all() and (share < high).all()
   sizes = np.array([1, 2, 5, 100])
   for count, ends in zip(
-    (0, 1, 6, 7), verdicts.share_flipped(found, sizes).T, strict=True
+    (0, 1, 6, 7), summary.share_flipped(found, sizes).T, strict=True
   ):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(ends, [count / 9, exact.low, exact.high], atol=1e-9)
-  ends = verdicts.share_flipped([pages.verdict(0, "m", 2)] * 9, np.array([1, 2])).T
+  ends = summary.share_flipped([pages.verdict(0, "m", 2)] * 9, np.array([1, 2])).T
   for count, found in zip((0, 9), ends, strict=True):
     exact = scipy.stats.binomtest(count, 9).proportion_ci()
     np.testing.assert_allclose(found, [count / 9, exact.low, exact.high], atol=1e-9)
@@ -63,12 +63,12 @@ def test_a_median_that_unfinished_searches_may_change_is_unknown() -> None:
   open_search = pages.verdict(30, "m", -1)._replace(finished=False)
   claimed = pages.verdict(31, "m", 20)._replace(finished=False)
   assert values([*group, open_search, claimed])[0] == 9
-  assert verdicts.median_k([open_search] * 6) is None
-  assert verdicts.median_k([claimed] * 6) is None
+  assert summary.median_k([open_search] * 6) is None
+  assert summary.median_k([claimed] * 6) is None
 
 
 def values(group: list[verdicts.Verdict]) -> tuple[float, float, float]:
   """A median that is known."""
-  known = verdicts.median_k(group)
+  known = summary.median_k(group)
   assert known is not None
   return known
