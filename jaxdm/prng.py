@@ -41,8 +41,8 @@ def key_for(root: Array, *path: str | int | Array) -> Array:
   return root
 
 
-class Seed(NamedTuple):
-  """Names one stream of a family, such as ('verify', 3)."""
+class Stream(NamedTuple):
+  """The name of a stream of random numbers, such as ('verify', 3)."""
 
   family: str
   number: int
@@ -51,6 +51,7 @@ class Seed(NamedTuple):
 # Of the seeds of models, which are whole numbers, each purpose has a range of its own.
 SEEDS_A_FAMILY = 10**7
 _FAMILIES = ("search", "verify", "base", "curve", "explain", "subset", "bench")
+_FIRST_REPEAT = 10  # Of subsets; after the families above.
 
 
 def model_seeds(family: str, count: int, first: int = 0) -> np.ndarray:
@@ -68,7 +69,21 @@ def model_seeds(family: str, count: int, first: int = 0) -> np.ndarray:
   return _FAMILIES.index(family) * SEEDS_A_FAMILY + first + np.arange(count)
 
 
-def stream_of(seed: int) -> Seed:
+def subset_seeds(numbers: np.ndarray, repeat: int = 0) -> np.ndarray:
+  """Seeds of models on random subsets.
+
+  Args:
+    numbers: int[m], of the subsets.
+    repeat: 0: the first model on each subset; 1: the second one; and so on.
+
+  Returns:
+    int64[m].
+  """
+  family = _FIRST_REPEAT + repeat if repeat else _FAMILIES.index("subset")
+  return family * SEEDS_A_FAMILY + np.asarray(numbers, np.int64)
+
+
+def stream_of(seed: int) -> Stream:
   """The stream that the seed of a model stands for.
 
   Raises:
@@ -76,8 +91,8 @@ def stream_of(seed: int) -> Seed:
   """
   family, number = divmod(check_seed(seed, "seeds"), SEEDS_A_FAMILY)
   if family < len(_FAMILIES):
-    return Seed(_FAMILIES[family], number)
-  return Seed("model", int(seed))
+    return Stream(_FAMILIES[family], number)
+  return Stream("model", int(seed))
 
 
 def root_key(seed: int) -> Array:
@@ -95,10 +110,10 @@ def root_key(seed: int) -> Array:
 
 
 @numerics.pinned()
-def keys_for(root_seed: int, seeds: Sequence[Seed]) -> Array:
-  """The key of each named seed, as key[len(seeds)]."""
-  families = jnp.asarray([_fold(s.family) for s in seeds], jnp.uint32)
-  indices = jnp.asarray([s.number for s in seeds], jnp.uint32)
+def keys_for(root_seed: int, streams: Sequence[Stream]) -> Array:
+  """The key of each stream, as key[len(streams)]."""
+  families = jnp.asarray([_fold(s.family) for s in streams], jnp.uint32)
+  indices = jnp.asarray([s.number for s in streams], jnp.uint32)
   return jax.vmap(functools.partial(key_for, root_key(root_seed)))(families, indices)
 
 

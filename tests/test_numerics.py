@@ -30,7 +30,7 @@ def computed(models: fleet.Fleet, images, labels) -> dict[str, np.ndarray]:
   """What a tiny fleet, scores and fits make."""
   n = len(labels)
   masks = training_sets.random_masks(0, n, 0.5, np.arange(models.rows))
-  keys = prng.keys_for(2**32 - 1, [prng.Seed("x", i) for i in range(models.rows)])
+  keys = prng.keys_for(2**32 - 1, [prng.Stream("x", i) for i in range(models.rows)])
   sets = training_sets.from_masks(masks, labels)
   variables = models.train(sets, keys)
   logits, features = models.predict(variables, images)

@@ -54,7 +54,7 @@ def test_streams_are_named_and_independent_of_each_other() -> None:
 
 
 def test_keys_for_equals_key_for() -> None:
-  seeds = [prng.Seed("verify", 3), prng.Seed("search", 3), prng.Seed("verify", 0)]
+  seeds = [prng.Stream("verify", 3), prng.Stream("search", 3), prng.Stream("verify", 0)]
   keys = prng.keys_for(5, seeds)
   for key, seed in zip(keys, seeds, strict=True):
     alone = prng.key_for(jax.random.key(5), seed.family, seed.number)

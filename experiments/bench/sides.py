@@ -120,7 +120,7 @@ def _models(row: Row, m: int) -> tuple[training_sets.TrainingSets, Array]:
   """Training sets and keys of m models on all of a row's images."""
   masks = np.ones((m, row.num_train), bool)
   sets = training_sets.from_masks(masks, row.images()[1])
-  return sets, prng.keys_for(0, [prng.Seed("bench", i) for i in range(m)])
+  return sets, prng.keys_for(0, [prng.Stream("bench", i) for i in range(m)])
 
 
 def _fleet(row: Row, least: float, speed: Speed) -> dict[str, float]:

@@ -46,21 +46,16 @@ def problem_of(run: Run, name: str) -> Problem:
   return Problem(
     masks=masks[:],
     margins=margins_mt.astype(np.float16),
-    seeds=_seeds(fitted),
+    seeds=prng.subset_seeds(fitted.numbers),
     held_out_masks=held_out_masks[:],
     held_out_margins=np.stack(parts),
-    held_out_seeds=_seeds(held_out[0]),
+    held_out_seeds=prng.subset_seeds(held_out[0].numbers),
     labels=run.trainer.labels,
     target_labels=run.trainer.target_labels,
     base_logits=_base_logits(run),
     verdicts=_verdicts(run),
     about=_about(run, name),
   )
-
-
-def _seeds(rows: subset_models.Rows) -> np.ndarray:
-  """Seeds of models on random subsets, which are known by number."""
-  return prng.model_seeds("subset", 1) + rows.numbers
 
 
 def _base_logits(run: Run) -> np.ndarray:

@@ -34,8 +34,6 @@ from jaxdm.training_sets import ModelSpecs
 _ROWS = 32
 # Odd, so that distinct roots stay distinct modulo 2**32.
 _SEED_STEP = 2_654_435_769
-# Seeds of repeated subsets follow those of all other purposes (`prng.model_seeds`).
-_FIRST_REPEAT = 10
 
 
 class OwnTrainer(BaseTrainer):
@@ -289,7 +287,4 @@ def _user_code_error(name: str, error: Exception) -> UserError:
 
 def _seeds(subsets: Subsets, numbers: np.ndarray) -> np.ndarray:
   """Seeds of models on random subsets; each model on the same subset has another one."""
-  repeat = int(subsets.family.partition("-")[2] or 0)
-  if not repeat:
-    return prng.model_seeds("subset", 1)[0] + numbers
-  return (_FIRST_REPEAT + repeat) * prng.SEEDS_A_FAMILY + numbers
+  return prng.subset_seeds(numbers, int(subsets.family.partition("-")[2] or 0))

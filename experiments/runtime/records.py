@@ -56,21 +56,19 @@ def read(workdir: Workdir, stage: str) -> dict[str, Any]:
   return record
 
 
-def check_files(
-  workdir: Workdir, stage: str, names: Iterable[str], launcher: str = ""
-) -> None:
+def check_files(workdir: Workdir, stage: str, names: Iterable[str]) -> None:
   """Raises WorkdirError unless files of a stage are there, and as it wrote them."""
   faults = faults_of(workdir, read(workdir, stage), names)
   by_fault: dict[str, list[str]] = {}
   for name, fault in faults.items():
     by_fault.setdefault(fault, []).append(name)
   if missing := by_fault.get(MISSING):
-    raise missing_error(workdir, f"{', '.join(missing)} of {stage}", launcher or stage)
+    raise missing_error(workdir, f"{', '.join(missing)} of {stage}", stage)
   if changed := by_fault.get(CHANGED):
     raise WorkdirError(
       "workdir",
       f"={workdir.path} holds another {', '.join(changed)} than {stage} has written; run "
-      f"python -m experiments.{launcher or stage} --workdir={workdir.path}, which writes "
+      f"python -m experiments.{stage} --workdir={workdir.path}, which writes "
       "it again, first",
     )
 

@@ -34,15 +34,12 @@ def settings_of(workdir: Workdir, stage: str) -> dict[str, dict[str, Any]]:
   return dict(records.read(workdir, stage).get("settings", {}))
 
 
-def summary_of(
-  workdir: Workdir, stage: str, launcher: str = "", *, partial: bool = False
-) -> dict[str, Any]:
+def summary_of(workdir: Workdir, stage: str, *, partial: bool = False) -> dict[str, Any]:
   """What a finished stage reported.
 
   Args:
     workdir: that has its record.
     stage: its name.
-    launcher: and flags that run it, if that is not its name.
     partial: one that has ended before it was finished will do.
 
   Raises:
@@ -51,8 +48,8 @@ def summary_of(
   """
   record = records.read(workdir, stage)
   if not record.get("complete") and not (partial and "summary" in record):
-    raise records.missing_error(workdir, f"a finished {stage}", launcher or stage)
-  records.check_files(workdir, stage, record.get(records.FILES, ()), launcher)
+    raise records.missing_error(workdir, f"a finished {stage}", stage)
+  records.check_files(workdir, stage, record.get(records.FILES, ()))
   return record["summary"]
 
 

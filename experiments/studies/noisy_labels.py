@@ -97,7 +97,7 @@ def train(
   def calls() -> Iterator[tuple[training_sets.TrainingSets, Array]]:
     for start in starts:
       rows = np.arange(start, start + fleet.rows) % m
-      keys = prng.keys_for(seed, [prng.Seed(family, int(row)) for row in rows])
+      keys = prng.keys_for(seed, [prng.Stream(family, int(row)) for row in rows])
       part = masks[start : start + fleet.rows]
       yield training_sets.from_masks(part, labels), keys
 
@@ -144,7 +144,7 @@ def self_influence(fleet: Fleet, labels: np.ndarray, seed: int) -> np.ndarray:
   totals = np.zeros(parts.shape)
   for start in range(0, _GRADIENT_MODELS, fleet.rows):
     numbers = range(start, min(start + fleet.rows, _GRADIENT_MODELS))
-    keys = prng.keys_for(seed, [prng.Seed("label_errors_all", i) for i in numbers])
+    keys = prng.keys_for(seed, [prng.Stream("label_errors_all", i) for i in numbers])
     sets = training_sets.from_masks(np.ones((len(numbers), n), bool), labels)
     variables, places = fleet.train(sets, keys), fleet.places[: len(numbers)]
     for part, total in zip(parts, totals, strict=True):

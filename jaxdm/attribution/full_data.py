@@ -120,7 +120,7 @@ def _outputs_of(
 
 def keys(trainer: Trainer, start: int, size: int) -> Array:
   """Keys of so many models on all data, from one on."""
-  streams = [prng.Seed("base", start + i) for i in range(size)]
+  streams = [prng.Stream("base", start + i) for i in range(size)]
   return prng.keys_for(trainer.seed, streams)
 
 

@@ -12,6 +12,7 @@ _BLOCK_EXAMPLES = 256
 _BLOCK_MODELS = 4096
 _MOST_PRODUCTS = 10**12
 _LEAST_MODELS = 8
+_MOST_PAIRS = 10
 
 
 class Pair(NamedTuple):
@@ -31,9 +32,7 @@ class Pair(NamedTuple):
   z: float
 
 
-def find_pairs(
-  masks: Any, margins: Any, labels: np.ndarray, most: int = 10
-) -> list[Pair]:
+def find_pairs(masks: Any, margins: Any, labels: np.ndarray) -> list[Pair]:
   """Finds pairs with an effect of each on the other that chance does not explain.
 
   The effect of j on i is the mean margin of i over models with j and without i, less that
@@ -46,10 +45,9 @@ def find_pairs(
     masks: bool[m, n], an array or packed.
     margins: float[m, n], an array or in a store.
     labels: int[n].
-    most: pairs to return at most.
 
   Returns:
-    The pairs, the strongest first.
+    At most 10 pairs, the strongest first.
   """
   n = len(labels)
   models, _ = margins_lib.usable(margins)
@@ -73,7 +71,7 @@ def find_pairs(
     for (i, j), one in effect_of.items()
     if i < j and (j, i) in effect_of
   ]
-  return sorted(mutual, key=lambda pair: -pair.z)[:most]
+  return sorted(mutual, key=lambda pair: -pair.z)[:_MOST_PAIRS]
 
 
 def _effects(

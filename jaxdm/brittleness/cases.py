@@ -134,11 +134,42 @@ def make_cases(
         f": no training example has the label of target {target}, "
         f"{target_labels[target]}, which {method} chooses from",
       )
-    ranking = rank_highest(scores_n, candidates, most)
-    ranking = leaving_two_classes(ranking, np.asarray(labels))
-    sizes = sizes_of(scores_n[ranking], config, margin)
-    cases.append(Case(int(target), method, ranking, sizes))
+    case = make_case(
+      method, target, scores_n, candidates, np.asarray(labels), most, config, margin
+    )
+    cases.append(case)
   return cases
+
+
+def make_case(
+  method: str,
+  target: int,
+  scores_n: np.ndarray,
+  candidates: np.ndarray,
+  labels: np.ndarray,
+  most: int,
+  config: SearchConfig,
+  predicted_margin: float | None,
+  *,
+  new_label: int | None = None,
+) -> Case:
+  """The case of one target, whose candidates with the highest scores come first.
+
+  Args:
+    method: names the scores.
+    target: index among the targets.
+    scores_n: float, of all examples.
+    candidates: int, the examples to choose from.
+    labels: int[n].
+    most: examples that are ranked, if two classes remain.
+    config: which sizes to try.
+    predicted_margin: see `_sizes`.
+    new_label: the label that the examples get; None: they are removed.
+  """
+  ranking = candidates[np.argsort(-scores_n[candidates], kind="stable")[:most]]
+  ranking = leaving_two_classes(ranking, labels, new_label)
+  sizes = _sizes(scores_n[ranking], config, predicted_margin)
+  return Case(int(target), method, ranking, sizes)
 
 
 def rows_of(scores_tn: matrices.Matrix, targets: np.ndarray) -> np.ndarray:
@@ -147,13 +178,8 @@ def rows_of(scores_tn: matrices.Matrix, targets: np.ndarray) -> np.ndarray:
   return rows_un.astype(np.result_type(rows_un.dtype, np.float32))
 
 
-def rank_highest(scores_n: np.ndarray, candidates: np.ndarray, most: int) -> np.ndarray:
-  """The candidates with the highest scores, the highest first, as int[...]."""
-  return candidates[np.argsort(-scores_n[candidates], kind="stable")[:most]]
-
-
-def sizes_of(
-  scores: np.ndarray, config: SearchConfig, predicted_margin: float | None = None
+def _sizes(
+  scores: np.ndarray, config: SearchConfig, predicted_margin: float | None
 ) -> np.ndarray:
   """The sizes to try of a ranking, by the config's law.
 

@@ -16,10 +16,8 @@ from jaxdm.brittleness.cases import (
   Case,
   check_scores,
   largest_change,
-  leaving_two_classes,
-  rank_highest,
+  make_case,
   rows_of,
-  sizes_of,
 )
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.label_flips import relabel_first
@@ -94,14 +92,18 @@ def repair_cases(
       if change == "relabel":
         is_candidate = labels != own
       candidates = np.flatnonzero(is_candidate)
-      most = largest_change(labels, own, config.max_share)
-      opposition_n = -scores_n if opposes else scores_n
-      ranking = rank_highest(opposition_n, candidates, most)
-      new_label = int(own) if change == "relabel" else None
-      ranking = leaving_two_classes(ranking, labels, new_label)
-      margin = None if full_t is None else -float(full_t[target])
-      sizes = sizes_of(opposition_n[ranking], config, margin)
-      cases.append(Case(int(target), name, ranking, sizes))
+      case = make_case(
+        name,
+        target,
+        -scores_n if opposes else scores_n,
+        candidates,
+        labels,
+        largest_change(labels, own, config.max_share),
+        config,
+        None if full_t is None else -float(full_t[target]),
+        new_label=int(own) if change == "relabel" else None,
+      )
+      cases.append(case)
   return cases
 
 

@@ -151,7 +151,7 @@ def _read_rows(store: store_lib.Store, name: str, rows: np.ndarray) -> np.ndarra
 
 
 def model_ids(
-  masks_mn: np.ndarray, labels_mn: np.ndarray, seeds: Sequence[prng.Seed]
+  masks_mn: np.ndarray, labels_mn: np.ndarray, seeds: Sequence[prng.Stream]
 ) -> list[str]:
   """Ids of models: the seed, and a digest of the training set (see `fingerprints`)."""
   prints = training_sets.fingerprints(masks_mn, labels_mn)
@@ -199,7 +199,7 @@ class Bank:
 
   def append(
     self,
-    seeds: Sequence[prng.Seed],
+    seeds: Sequence[prng.Stream],
     masks_mn: np.ndarray,
     labels_mn: np.ndarray,
     margins_mt: np.ndarray,

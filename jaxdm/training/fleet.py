@@ -117,7 +117,7 @@ class Fleet:
     self.runner.may_narrow = False
     n, rows = len(self.values), self.rows
     sets = training_sets.from_masks(np.ones((rows, n), bool), np.zeros(n, np.int32))
-    keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(rows)])
+    keys = prng.keys_for(0, [prng.Stream("bench", i) for i in range(rows)])
     is_wanted = np.ones(rows, bool)
     batch, keys, is_wanted = devices.shard_rows((sets, keys, is_wanted))
     state = self.runner.run(lambda of: of.begin, self._inputs, keys)

@@ -54,15 +54,6 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
     gradient_dim: numbers that an example's gradient is projected to.
   """
 
-  def on_one_device(fn: Any) -> Any:
-    """Maps fn(shared, one model's arguments) over a device's models."""
-
-    def mapped(shared: Any, rows: Any) -> Any:
-      one = functools.partial(fn, shared)
-      return lax.map(one, rows, batch_size=width if width > 1 else None)
-
-    return devices.shard_map(mapped)
-
   def begin_row(inputs: Inputs, key: Array) -> train.State:
     return train.begin(recipe, inputs, key)
 
@@ -82,18 +73,6 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
   def logits_row(values: Array, variables: Variables) -> Array:
     return train.predict(recipe, variables, values)[0]
 
-  def on_wanted_rows(fn: Any) -> Any:
-    """The same for rows of (variables, key), and which of them, the first, are wanted."""
-
-    def mapped(shared: Any, rows: Any) -> Any:
-      *args, is_wanted = rows
-      one = functools.partial(fn, shared)
-      if width > 1:  # Side by side, all models are computed.
-        return lax.map(one, tuple(args), batch_size=width)
-      return _map_first(one, tuple(args), is_wanted.sum())
-
-    return devices.shard_map(mapped)
-
   def gradients_row(examples: Any, row: Any) -> Any:
     (values, labels), (variables, key) = examples, row
     return output_gradients.per_example(
@@ -106,9 +85,38 @@ def make_programs(recipe: Recipe, width: int, gradient_dim: int) -> Programs:
       recipe, variables, values, key, dim=gradient_dim, models=width
     )
 
-  of_models = begin_row, advance_row, variables_row, predict_row, logits_row
-  of_examples = gradients_row, class_gradients_row
-  return Programs(*map(on_one_device, of_models), *map(on_wanted_rows, of_examples))
+  return Programs(
+    begin=_map_models(begin_row, width),
+    advance=_map_models(advance_row, width),
+    variables=_map_models(variables_row, width),
+    predict=_map_models(predict_row, width),
+    logits=_map_models(logits_row, width),
+    gradients=_map_wanted(gradients_row, width),
+    class_gradients=_map_wanted(class_gradients_row, width),
+  )
+
+
+def _map_models(fn: Any, width: int) -> Program:
+  """Maps fn(shared, one model's arguments) over the models of every device."""
+
+  def mapped(shared: Any, rows: Any) -> Any:
+    one = functools.partial(fn, shared)
+    return lax.map(one, rows, batch_size=width if width > 1 else None)
+
+  return devices.shard_map(mapped)
+
+
+def _map_wanted(fn: Any, width: int) -> Program:
+  """The same for rows of (variables, key), and which of them, the first, are wanted."""
+
+  def mapped(shared: Any, rows: Any) -> Any:
+    *args, is_wanted = rows
+    one = functools.partial(fn, shared)
+    if width > 1:  # Side by side, all models are computed.
+      return lax.map(one, tuple(args), batch_size=width)
+    return _map_first(one, tuple(args), is_wanted.sum())
+
+  return devices.shard_map(mapped)
 
 
 def _map_first(fn: Callable[[Any], Any], rows: Any, count: Array) -> Any:

@@ -26,7 +26,7 @@ from jaxdm.training_sets import ModelSpecs
 from jaxdm.typing import Array
 
 # Masks bool[m, n], labels int[n] or int[m, n], and m streams of random numbers.
-_Part = tuple[np.ndarray, np.ndarray, Sequence[prng.Seed]]
+_Part = tuple[np.ndarray, np.ndarray, Sequence[prng.Stream]]
 
 
 class Trainer(BaseTrainer):
@@ -176,7 +176,7 @@ class Trainer(BaseTrainer):
       for part in parts:
         masks_mn = subsets.masks(self.seed, len(self.labels), part)
         masks.extend(masks_mn)
-        streams = [prng.Seed(subsets.family, int(number)) for number in part]
+        streams = [prng.Stream(subsets.family, int(number)) for number in part]
         yield masks_mn, self.labels, streams
 
     remaining, done = list(chunks), 0

@@ -69,7 +69,7 @@ def test_a_fleets_gradients_are_those_of_each_model_alone(
   images, labels = tiny_images
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), gradient_dim=2**15)
   masks = np.ones((3, 24), bool)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(3)])
   variables = models.train(training_sets.from_masks(masks, labels), keys)
   odds, grads = map(np.asarray, models.gradients(variables, images, labels, keys))
   recipe = recipe_lib.make(tiny_config, num_classes=2, input_shape=images.shape[1:])
@@ -96,7 +96,7 @@ def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) ->
   images, labels = tiny_images
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2))
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", 0)])
+  keys = prng.keys_for(0, [prng.Stream("m", 0)])
   half = models.train(sets, keys, until=0.5)
   row = jax.tree.map(lambda x: x[0], sets)
   steps = int(tiny_config.num_steps(24)) // 2
@@ -108,7 +108,7 @@ def test_training_can_be_seen_half_way(tiny_config, tiny_images, train_alone) ->
 def test_projections_belong_to_models_and_not_to_rows(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((3, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(3)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(3)])
   found = []
   for chunk in (2, 4):
     models = fleet.Fleet(
@@ -127,7 +127,7 @@ def test_gradients_of_rows_without_a_model_are_not_computed(
 ) -> None:
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", 0)])
+  keys = prng.keys_for(0, [prng.Stream("m", 0)])
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=3), gradient_dim=16)
   variables, [row] = models.train(sets, keys), models.places[:1]
   for found in (
@@ -141,7 +141,7 @@ def test_gradients_of_rows_without_a_model_are_not_computed(
 def test_stops_on_the_way_change_no_bit(tiny_config, tiny_images, tmp_path) -> None:
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(2)])
   moments = [0.1, 0.5, 1.0]
   for checkpoints in (
     None,
@@ -166,7 +166,7 @@ def test_a_state_of_before_a_stop_is_not_taken_for_one_of_after(
   """A run without stops was killed early; one with stops goes on, by its own states."""
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(2)])
   kept, keep = [], step_checkpoints.Checkpoints.write_state
 
   def killed(self, name: str, step: int, state) -> None:
@@ -344,7 +344,7 @@ def test_relabelling_among_three_classes_ranks_as_refitting_does() -> None:
 def test_gradients_of_logits_make_those_of_log_odds(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=2), gradient_dim=2**15)
-  keys = prng.keys_for(0, [prng.Seed("m", 0)])
+  keys = prng.keys_for(0, [prng.Stream("m", 0)])
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
   variables = models.train(sets, keys)
   _, grads = map(np.asarray, models.gradients(variables, images, labels, keys))

@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
   removed: frozenset[int]
   flipped: frozenset[int]
-  seed: prng.Seed
+  seed: prng.Stream
   margins_t: np.ndarray
 
 
@@ -157,7 +157,7 @@ def test_no_proof_uses_a_model_of_the_search(done, stage) -> None:
       key.tobytes()
       for key in np.asarray(
         jax.random.key_data(
-          prng.keys_for(0, [prng.Seed(family, number) for number in numbers])
+          prng.keys_for(0, [prng.Stream(family, number) for number in numbers])
         )
       )
     }
@@ -192,7 +192,7 @@ def test_a_verdict_is_what_its_own_models_say(done, stage) -> None:
     }
     # Other proofs of the same change have other numbers; these follow each other.
     numbers = sorted(seed.number for seed in margins)
-    found = np.array([margins[prng.Seed(family, number)] for number in numbers])
+    found = np.array([margins[prng.Stream(family, number)] for number in numbers])
     count = int(case.row["models"])
     starts = range(len(numbers) - count + 1)
     means = [found[start : start + count].mean() for start in starts]

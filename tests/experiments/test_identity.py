@@ -385,7 +385,7 @@ def changes_bank() -> Entry:
   masks = np.ones((1, N), bool)
   masks[0, 3] = False
 
-  def use(folder, of: tuple[Parts, prng.Seed, np.ndarray, int]) -> bool:
+  def use(folder, of: tuple[Parts, prng.Stream, np.ndarray, int]) -> bool:
     problem, seed, masks, label = of
     labels = problem.labels.copy()[None]
     labels[0, N - 1] = label
@@ -396,12 +396,12 @@ def changes_bank() -> Entry:
       trainer.changes.append([seed], masks, labels, np.zeros((1, T), np.float32))
     return fresh
 
-  base, seed = parts(), prng.Seed("verify", 0)
+  base, seed = parts(), prng.Stream("verify", 0)
   changed = {name: (of, seed, masks, 1) for name, of in changed_models(base).items()}
   del changed[f"labels[{N - 1}]"]  # It is given below.
   changed |= {
-    "seed's number": (base, prng.Seed("verify", 1), masks, 1),
-    "seed's family": (base, prng.Seed("search", 0), masks, 1),
+    "seed's number": (base, prng.Stream("verify", 1), masks, 1),
+    "seed's family": (base, prng.Stream("search", 0), masks, 1),
     "first of the mask": (base, seed, with_one_changed(masks, (0, 0))[0], 1),
     "last of the mask": (base, seed, with_one_changed(masks, (0, N - 1))[0], 1),
     "a label": (base, seed, masks, 0),
@@ -498,7 +498,7 @@ def fit_parts_of_a_store() -> Entry:
 def half_trained() -> Entry:
   """Models that a stopped process was in the middle of."""
   sets = training_sets.from_masks(np.ones((2, N), bool), parts().labels)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(2)])
 
   def use(folder, of: tuple[Parts, training_sets.TrainingSets, Any, float]) -> bool:
     problem, *chunk = of
@@ -518,7 +518,7 @@ def half_trained() -> Entry:
   for name in sets._fields:
     [other] = with_one_changed(getattr(sets, name), (-1,) * getattr(sets, name).ndim)
     changed[f"sets.{name}"] = (base, sets._replace(**{name: other}), keys, 1.0)
-  others = prng.keys_for(0, [prng.Seed("m", i) for i in (0, 2)])
+  others = prng.keys_for(0, [prng.Stream("m", i) for i in (0, 2)])
   changed |= {"keys": (base, sets, others, 1.0), "until": (base, sets, keys, 0.5)}
   return Entry(use, (base, sets, keys, 1.0), changed, {})
 
@@ -857,7 +857,7 @@ def test_changed_sets_that_are_not_their_ids_are_found(tmp_path, spoilt) -> None
   rng = np.random.default_rng(0)
   masks, labels = rng.random((5, N)) < 0.7, rng.integers(0, 2, (5, N))
   masks[:, N - 1] = True
-  seeds = [prng.Seed("verify", i) for i in range(5)]
+  seeds = [prng.Stream("verify", i) for i in range(5)]
   changes = retrainer(tmp_path, parts()).changes
   changes.append(seeds, masks, labels, rng.normal(size=(5, T)).astype(np.float32))
   assert list(changes.wrong_chunks()) == []

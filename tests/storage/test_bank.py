@@ -16,7 +16,7 @@ def open_bank(path) -> bank.Bank:
 def rows(count: int, seed: int = 0):
   rng = np.random.default_rng(seed)
   return (
-    [prng.Seed("verify", 100 * seed + i) for i in range(count)],
+    [prng.Stream("verify", 100 * seed + i) for i in range(count)],
     rng.random((count, 19)) < 0.5,
     rng.integers(0, 300, (count, 19)),
     rng.normal(size=(count, 5)).astype(np.float32),

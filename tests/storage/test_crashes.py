@@ -209,7 +209,7 @@ def test_a_marker_outlives_no_file_of_its_chunk(tmp_path, watch) -> None:
 def test_what_is_appended_to_a_bank_is_durable_when_it_returns(tmp_path, watch) -> None:
   folder = tmp_path.resolve() / "store"
   store = bank.Bank(open_store(folder, label_classes=3))
-  seeds = [prng.Seed("verify", i) for i in range(ROWS)]
+  seeds = [prng.Stream("verify", i) for i in range(ROWS)]
   masks, margins = rows(ROWS)
   labels = np.random.default_rng(1).integers(0, 3, masks.shape)
   ids = bank.model_ids(masks, labels, seeds)

@@ -20,7 +20,7 @@ def problem(tiny_images, m: int = 6):
   return (
     images,
     training_sets.from_masks(masks, labels),
-    prng.keys_for(0, [prng.Seed("m", i) for i in range(m)]),
+    prng.keys_for(0, [prng.Stream("m", i) for i in range(m)]),
   )
 
 
@@ -161,7 +161,7 @@ def test_too_little_memory_halves_the_width_and_changes_nothing(
 ) -> None:
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((4, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(4)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(4)])
   speed = fleet.Speed(chunk=4, vmap_width=1)
   expected = fleet.Fleet(tiny_config, images, 2, speed).train(sets, keys)
 
@@ -190,7 +190,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
 ) -> None:
   images, labels = tiny_images
   sets = training_sets.from_masks(np.ones((2, 24), bool), labels)
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(2)])
   speed, ran = fleet.Speed(chunk=2), []
 
   def build(folder, seconds: float = 1e-9) -> fleet.Fleet:
@@ -245,7 +245,7 @@ def test_a_chunk_that_was_interrupted_goes_on_with_the_same_bits(
   assert len(list((tmp_path / "killed").iterdir())) == 1
   # Other models do not go on from what is kept of these.
   ran.clear()
-  others = prng.keys_for(1, [prng.Seed("m", i) for i in range(2)])
+  others = prng.keys_for(1, [prng.Stream("m", i) for i in range(2)])
   build(tmp_path / "killed").train(sets, others)
   assert ran[0][0] == 0
 
@@ -265,7 +265,7 @@ def test_steps_are_reported_as_parts_of_models(
     count = len(labels)
     masks = np.arange(count) < np.array([[count], [count // 2]])
     sets = training_sets.from_masks(masks, labels)
-    keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(2)])
+    keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(2)])
     for _ in models.train_through(sets, keys, moments):
       pass
 

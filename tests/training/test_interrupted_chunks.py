@@ -49,7 +49,7 @@ def name_of(tiny_images, tmp_path, monkeypatch):
       fleet.Speed(chunk=2),
       checkpoints=step_checkpoints.Checkpoints(tmp_path, 1e-9),
     )
-    keys = prng.keys_for(seed, [prng.Seed("verify", i) for i in numbers])
+    keys = prng.keys_for(seed, [prng.Stream("verify", i) for i in numbers])
     with pytest.raises(Named) as caught:
       models.train(training_sets.from_masks(masks, labels), keys, **more)
     return str(caught.value)

@@ -67,7 +67,7 @@ def trained(values, labels, network, masks=None, config=CONFIG, **speed):
   """Logits float[m, n, k] and features of a few models."""
   models = fleet.Fleet(config, values, 2, fleet.Speed(**speed), network=network)
   masks = np.ones((3, len(labels)), bool) if masks is None else masks
-  keys = prng.keys_for(0, [prng.Seed("m", i) for i in range(len(masks))])
+  keys = prng.keys_for(0, [prng.Stream("m", i) for i in range(len(masks))])
   variables = models.train(training_sets.from_masks(masks, labels), keys)
   rows = models.places[: len(masks)]
   return [np.asarray(out)[rows] for out in models.predict(variables, values)]
@@ -234,7 +234,7 @@ def test_vectors_are_standardised_over_the_models_own_set(vectors) -> None:
   x, labels = vectors
   masks = np.arange(48)[None] < 20
   models = fleet.Fleet(CONFIG, x, 2, network="linear")
-  keys = prng.keys_for(0, [prng.Seed("m", 0)])
+  keys = prng.keys_for(0, [prng.Stream("m", 0)])
   found = models.train(training_sets.from_masks(masks, labels), keys)
   mean, std = (np.asarray(found["statistics"][name])[0] for name in ("mean", "std"))
   own = x[:20].astype(float)

@@ -19,7 +19,7 @@ def one_model(config, images, labels, mask, *, seed=0, set_labels=None) -> dict:
   sets = training_sets.from_masks(
     mask[None], labels if set_labels is None else set_labels
   )
-  variables = models.train(sets, prng.keys_for(seed, [prng.Seed("model", 0)]))
+  variables = models.train(sets, prng.keys_for(seed, [prng.Stream("model", 0)]))
   return jax.tree.map(lambda a: np.asarray(a[0]), variables)
 
 
@@ -85,7 +85,7 @@ def test_training_learns(tiny_config, tiny_images) -> None:
   images, labels = tiny_images
   models = fleet.Fleet(tiny_config, images, 2, fleet.Speed(chunk=1))
   sets = training_sets.from_masks(np.ones((1, 24), bool), labels)
-  variables = models.train(sets, prng.keys_for(0, [prng.Seed("model", 0)]))
+  variables = models.train(sets, prng.keys_for(0, [prng.Stream("model", 0)]))
   logits, features = models.predict(variables, images)
   assert (np.asarray(logits[0]).argmax(axis=1) == labels).mean() > 0.9
   assert features.shape[1:] == (24, 2 * tiny_config.width)

@@ -136,7 +136,7 @@ def test_auto_measures_once_and_changes_rounding_alone(
 
   def trained(speed: fleet.Speed) -> tuple[fleet.Fleet, np.ndarray]:
     models = fleet.Fleet(short, images, 2, speed, tuning_folder=tmp_path / "job")
-    keys = prng.keys_for(0, [prng.Seed("bench", i) for i in range(models.rows)])
+    keys = prng.keys_for(0, [prng.Stream("bench", i) for i in range(models.rows)])
     parts = models.train_models([(sets, keys)], images)
     return models, np.concatenate([p.on_host().logits for p in parts])
 
