@@ -23,6 +23,7 @@ from etils import epath
 
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
+from experiments.runtime import help as help_page
 from experiments.runtime import leaderboard_page, program, progress_bar, score_files
 from jaxdm import devices, identity
 from jaxdm.brittleness.removals import find_removals
@@ -163,8 +164,7 @@ def _path(problem: Problem, name: str) -> epath.Path:
 def main(argv: list[str]) -> None:
   """Judges each file, or makes the page."""
   logging.set_verbosity(logging.WARNING)
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   folder = atomic_io.as_path(ROWS.value)
   if score_files.SCORES.value or not WRITE.value:
     problem = load_problem(PROBLEM.value)
@@ -189,4 +189,5 @@ if __name__ == "__main__":
   flags.adopt_module_key_flags(score_files)
   flags.declare_key_flag("data_dir")
   devices.use_all_devices()
+  help_page.print_and_exit()
   program.run(main)

@@ -11,6 +11,8 @@ import os
 import pathlib
 import pickle
 import re
+import subprocess
+import sys
 import traceback
 from collections.abc import Iterator
 
@@ -108,6 +110,20 @@ def test_a_traceback_ends_with_the_note(tmp_path) -> None:
     run(tmp_path, lambda: int("x"))
   *_, error, note = "".join(traceback.format_exception(caught.value)).splitlines()
   assert error.startswith("ValueError: invalid literal") and "Please report it" in note
+
+
+def test_a_reader_that_reads_no_more_is_no_error() -> None:
+  code = (
+    "from experiments.runtime import program\n"
+    "with program.one_line_errors():\n"
+    "  while True: print('a line')"
+  )
+  writer = subprocess.Popen(
+    [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+  )
+  assert writer.stdout.readline() == b"a line\n"
+  writer.stdout.close()
+  assert writer.stderr.read() == b"" and writer.wait() == 1
 
 
 def test_the_library_raises_what_callers_catch_as_value_errors() -> None:

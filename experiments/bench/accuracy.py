@@ -71,8 +71,7 @@ def torch_accuracies(small: Dataset, recipe: TrainConfig, count: int) -> np.ndar
 def main(argv: list[str]) -> None:
   """Trains both, and prints one line each and the difference."""
   logging.set_verbosity(logging.WARNING)
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   if AGAINST.value == "PyTorch" and not importlib.util.find_spec("torch"):
     raise UserError("against", "=PyTorch needs torch: pip install -e '.[run,bench]'")
@@ -107,5 +106,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   devices.use_all_devices()
-  help_page.print_and_exit(measure)
+  help_page.print_and_exit(
+    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+  )
   program.run(main)

@@ -255,8 +255,7 @@ def _trainer_row(
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Compiles, prints the table, writes it."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   target: str = flags.FLAGS["target"].value or ""
   names = PROGRAMS.value or list(_NAMES)
@@ -303,5 +302,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   define_target()
   flags.adopt_module_key_flags(measure)
-  help_page.print_and_exit(measure)
+  help_page.print_and_exit(
+    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+  )
   program.run(main)

@@ -36,12 +36,12 @@ from experiments.bench import measure
 from experiments.config import experiment_flags
 from experiments.config.number_lists import whole_numbers
 from experiments.config.path_flags import define_path
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm import devices, identity
 from jaxdm.attribution import full_data
 from jaxdm.attribution.registry import METHODS
 from jaxdm.datamodels.evaluate import evaluate_scores
-from jaxdm.errors import UserError
 from jaxdm.problems.problem import Problem, load_problem
 from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.training.trainer import Trainer
@@ -254,8 +254,7 @@ def _shape(problem: Problem) -> tuple[int, int]:
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
   logging.set_verbosity(logging.WARNING)
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   sides = measure.select_sides(list(SIDES))
   counts = sorted(set(whole_numbers("score_models", COUNTS.value, "positive numbers")))
@@ -288,4 +287,5 @@ if __name__ == "__main__":
   flags.declare_key_flag("problem")
   flags.declare_key_flag("data_dir")
   devices.use_all_devices()
+  help_page.print_and_exit()
   program.run(main)

@@ -21,10 +21,10 @@ from absl import flags
 
 from experiments.bench import measure
 from experiments.bench.centred_margins import SKEWNESS, centred_margins
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm.brittleness import verification
 from jaxdm.datamodels import metrics
-from jaxdm.errors import UserError
 
 SIMULATIONS = flags.DEFINE_integer(
   "simulations", 2000, "Samples of held-out models for each row of the first table.", 1
@@ -293,8 +293,7 @@ def measure_full_size() -> dict[str, float]:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Prints the tables that --sides asks for."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   sides = measure.select_sides(SIDES)
   print_side = {
@@ -307,4 +306,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
+  help_page.print_and_exit()
   program.run(main)

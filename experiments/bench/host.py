@@ -321,8 +321,7 @@ def _size(run: Run) -> str:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   names = STEPS.value or list(_STEPS)
   if unknown := set(names) - set(_STEPS):
@@ -345,5 +344,9 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  help_page.print_and_exit(measure)
+  help_page.print_and_exit(
+    measure,
+    shared=experiment_flags.PLACES + experiment_flags.SOURCES,
+    groups=experiment_flags.GROUPS,
+  )
   program.run(main)

@@ -35,8 +35,8 @@ from absl import flags
 from experiments.bench import lasso_sides, measure, planted_lassos
 from experiments.bench.lasso_sides import SIDES, TOGETHER
 from experiments.bench.planted_lassos import Case
+from experiments.runtime import help as help_page
 from experiments.runtime import program
-from jaxdm.errors import UserError
 
 SHAPES = flags.DEFINE_list(
   "shapes",
@@ -148,8 +148,7 @@ def table(results: list[dict[str, Any]]) -> str:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   sides = measure.select_sides(list(SIDES))
   if not measure.SIDES.value:
@@ -182,4 +181,5 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   flags.adopt_module_key_flags(lasso_sides)
+  help_page.print_and_exit()
   program.run(main)

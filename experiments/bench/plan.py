@@ -173,8 +173,7 @@ def _read(path: str) -> dict[str, Any]:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Prints the plan."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   counts = whole_numbers("devices", DEVICES.value or (), "whole numbers >= 1")
   preset = experiment_flags.preset({})
   experiment = experiment_flags.experiment({})
@@ -209,5 +208,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   devices.use_all_devices()
-  help_page.print_and_exit()
+  help_page.print_and_exit(
+    shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+  )
   program.run(main)

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from experiments.bench import measure
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm import prng
 from jaxdm.brittleness.cases import Case, candidate_sizes
@@ -22,7 +23,6 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import describe
 from jaxdm.brittleness.retraining import Changes
 from jaxdm.brittleness.search import search
-from jaxdm.errors import UserError
 
 SEARCHES = flags.DEFINE_integer("searches", 1000, "Searches for each row.", 1)
 _BASE_MODELS = 32
@@ -105,8 +105,7 @@ def measure_kind(kind: Kind, count: int) -> dict[str, float]:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Prints the table."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   logging.getLogger("jaxdm").setLevel(logging.WARNING)
   columns = "models a search", "verified", "exist", "k / smallest", "false claims"
@@ -126,4 +125,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
+  help_page.print_and_exit()
   program.run(main)

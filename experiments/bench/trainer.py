@@ -213,8 +213,7 @@ def _removals(run: Run, m: int) -> tuple[np.ndarray, np.ndarray]:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Measures; a child process prints its one result as JSON."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   logging.set_verbosity(logging.WARNING)
   # Several processes look at one GPU here; none may take all of its memory.
@@ -237,5 +236,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
-  help_page.print_and_exit(measure)
+  help_page.print_and_exit(
+    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+  )
   program.run(main)

@@ -55,6 +55,10 @@ ARRAYS = define_path(
   "test_labels and, optionally, class_names. Needed only once per workdir.",
 )
 
+# Flags that say where the files of an experiment are, and where its data.
+PLACES = (WORKDIR, BANK_DIR)
+SOURCES = (PRESET, DATA_DIR, ARRAYS)
+
 GROUPS = typing.get_type_hints(settings_lib.Experiment)
 # What a fit of models that others trained settles for all that follows.
 _FIELDS_OF_FILES = ("num_held_out",)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.config.path_flags import define_path
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 
 _SOURCE = define_path("source", ".", "Folder of the four .gz files.")
@@ -45,4 +46,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  help_page.print_and_exit()
   program.run(main)

@@ -38,6 +38,7 @@ import numpy as np
 from absl import flags
 
 from experiments.ops import toy_runs
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm import devices
 from jaxdm.storage import bank, maintenance, store
@@ -62,10 +63,10 @@ _SIZES = ((3_200, 1_000), (32_000, 1_000), (32_000, 10_000), (300_000, 10_000))
 _READ_MODELS = 1024
 
 
+@program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Does the drill that was asked for."""
-  if argv[1:]:
-    sys.exit(f"error: arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   rng = np.random.default_rng()
   with tempfile.TemporaryDirectory() as text:
     folder = pathlib.Path(text)
@@ -341,4 +342,5 @@ def _run_to_the_end(
 
 if __name__ == "__main__":
   flags.adopt_module_key_flags(toy_runs)
+  help_page.print_and_exit()
   program.run(main)

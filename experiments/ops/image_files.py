@@ -17,6 +17,7 @@ from absl import flags
 
 from experiments.config import experiment_flags
 from experiments.config.path_flags import define_path
+from experiments.runtime import help as help_page
 from experiments.runtime import program
 from jaxdm.errors import UserError
 
@@ -73,8 +74,7 @@ def write_archive(name: str, data_dir: str | None, out: str) -> int:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Writes what the flags name."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   name, out = flags.FLAGS["dataset"].value, ARCHIVE.value
   if name is None or out is None:
     raise UserError("dataset", "and --archive are needed; see --help")
@@ -83,4 +83,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  help_page.print_and_exit()
   program.run(main)

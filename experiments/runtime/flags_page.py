@@ -57,8 +57,10 @@ def page() -> str:
   entries = modules()
   common, rare = help_page.settings_sections()
   own = experiment_flags
-  places = (own.WORKDIR, own.BANK_DIR, own.PRESET, own.DATA_DIR, own.ARRAYS)
-  parts = ["## Where things are", _entries(flag.name for flag in places)]
+  parts = [
+    "## Where things are",
+    _entries(flag.name for flag in own.PLACES + own.SOURCES),
+  ]
   for heading, sections in (
     ("Settings of an experiment", common),
     ("Settings that are rarely changed", rare),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from experiments.config import experiment_flags, presets
+from experiments.runtime import program
 from jaxdm.training import fleet
 
 _WIDTH = 88
@@ -53,27 +54,26 @@ class Section(NamedTuple):
 
 def print_and_exit(
   *modules: ModuleType,
-  has_settings: bool = True,
-  groups: Collection[str] = tuple(experiment_flags.GROUPS),
+  shared: Collection[flags.FlagHolder[Any]] = (),
+  groups: Collection[str] | None = None,
 ) -> None:
   """Prints the help of the running program and exits, if the command line asks for it.
 
   Args:
     *modules: whose flags it has, beside those of its own module.
-    has_settings: whether it takes the settings of an experiment.
-    groups: of these settings, those that are listed.
+    shared: flags of `experiment_flags` that it has, beside settings.
+    groups: of the settings of an experiment, those that are listed; None: the program
+      takes no settings.
   """
   before = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
   if not _HELP_FLAGS & set(before[1:]):
     return
   names = [sys.argv[0], *(module.__name__ for module in modules)]
   own = {f.name for n in names for f in flags.FLAGS.get_key_flags_for_module(n)}
-  own |= {experiment_flags.WORKDIR.name, experiment_flags.BANK_DIR.name}
-  if has_settings:
-    own |= {experiment_flags.PRESET.name, experiment_flags.DATA_DIR.name}
-    own |= {experiment_flags.ARRAYS.name}
+  own |= {flag.name for flag in shared}
   about = sys.modules["__main__"].__doc__ or ""
-  print(page(about, own, groups if has_settings else None))
+  with program.one_line_errors():
+    print(page(about, own, groups), flush=True)
   sys.exit(0)
 
 

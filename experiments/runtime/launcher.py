@@ -114,8 +114,7 @@ class Program(NamedTuple):
     hold = self.hold() if callable(self.hold) else self.hold
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file.
     with program.one_line_errors(), damage.with_remedies():
-      if argv[1:]:
-        raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+      program.check_no_arguments(argv)
       if hold == "job":
         processes.check_one_job()
       processes.check()
@@ -156,7 +155,10 @@ class Program(NamedTuple):
     shared = (processes,) if self.hold in ("shared", "job") else ()
     has_settings = self.opener is not open_workdir
     help_page.print_and_exit(
-      *shared, *self.flag_modules, has_settings=has_settings, groups=self.groups
+      *shared,
+      *self.flag_modules,
+      shared=experiment_flags.PLACES + experiment_flags.SOURCES * has_settings,
+      groups=self.groups if has_settings else None,
     )
     program.run(self._begin, listens=True)
 

@@ -65,6 +65,16 @@ def parse(argv: Sequence[str]) -> list[str]:
     sys.exit(f"error: {' '.join(str(error).split())}; see --help")
 
 
+def check_no_arguments(argv: Sequence[str]) -> None:
+  """Raises UserError if the command line holds more than flags.
+
+  Args:
+    argv: the program's name, and what is left when flags are parsed.
+  """
+  if argv[1:]:
+    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
   """Ends the program with one line on what its user can mend; also a decorator.
@@ -73,6 +83,9 @@ def one_line_errors() -> Iterator[None]:
   """
   try:
     yield
+  except BrokenPipeError:  # Of whoever read what is printed, as `| head`.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
   except Exception as error:
     if not isinstance(error, UserError) and (
       not isinstance(error, OSError) or error.errno not in _OF_THE_MACHINE

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from experiments.runtime import help as help_page
 from experiments.runtime import program, stages
 from jaxdm.brittleness.comparison import compare_methods
 from jaxdm.brittleness.verdicts import Verdict
@@ -89,8 +90,7 @@ def _pairs(methods: set[str]) -> list[tuple[str, str]] | None:
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Prints the comparisons, the smallest p first."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   if not TABLES.value:
     raise UserError("tables", "is needed: FILE.csv, or several with commas between them")
   verdicts, image_of = pool(TABLES.value)
@@ -102,4 +102,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  help_page.print_and_exit()
   program.run(main)

@@ -239,8 +239,7 @@ def _outcomes(trainer: Trainer, changes: Sequence[Change]) -> Iterator[dict[str,
 @program.one_line_errors()
 def main(argv: list[str]) -> None:
   """Trains, prints the table, writes it."""
-  if argv[1:]:
-    raise UserError(None, f"arguments must be flags, got {argv[1]!r}; see --help")
+  program.check_no_arguments(argv)
   measure.check()
   sizes = whole_numbers("remove", SIZES.value, "numbers of images")
   relabelled = whole_numbers("relabel", RELABELLED.value, "numbers of images")
@@ -295,5 +294,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   devices.use_all_devices()
   flags.adopt_module_key_flags(measure)
-  help_page.print_and_exit(measure)
+  help_page.print_and_exit(
+    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+  )
   program.run(main)
