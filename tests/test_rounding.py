@@ -4,7 +4,7 @@ import pytest
 
 from jaxdm import rounding, training_sets
 from jaxdm.brittleness import summary as summary_lib
-from jaxdm.report import tables
+from jaxdm.report import summary_text
 from jaxdm.training.config import TrainConfig
 
 
@@ -39,4 +39,4 @@ def test_columns_name_the_exact_number_of_examples(monkeypatch) -> None:
   monkeypatch.setattr(summary_lib, "CLASS_SHARES", (0.29,))
   within = {"class_sizes": [100, 200], "share_flipped_within": {"29%": 0.5}}
   summary = {"m": within | {"largest_k_tried": 58}}
-  assert tables.parts(summary) == ["<= 29% (29-58)"]
+  assert summary_text.parts(summary) == ["<= 29% (29-58)"]

@@ -43,6 +43,7 @@ from jaxdm.attribution import full_data
 from jaxdm.attribution.registry import METHODS
 from jaxdm.datamodels.evaluate import evaluate_scores
 from jaxdm.problems.problem import Problem, load_problem
+from jaxdm.report import summary_text
 from jaxdm.storage import atomic_io, checksummed_json
 from jaxdm.training.trainer import Trainer
 
@@ -238,7 +239,7 @@ def table(results: list[dict[str, Any]], problem: Problem) -> str:
   for one in results:
     options = ", ".join(f"{k}={v}" for k, v in one["options"].items())
     for row in one["rows"]:
-      lds = "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**row["lds"])
+      lds = summary_text.interval(row["lds"])
       cells = one["side"], str(row["models"]), lds, f"{row['cpu_seconds']:.1f}"
       lines.append((*cells, f"{one['memory_bytes'] / 1e6:,.0f}", options))
   text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

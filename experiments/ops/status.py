@@ -29,6 +29,7 @@ from experiments.runtime import (
 )
 from experiments.runtime.workdir import Workdir
 from jaxdm.errors import UserError
+from jaxdm.report import summary_text
 from jaxdm.storage import atomic_io, maintenance, store_layout
 from jaxdm.storage.checksummed_json import StoreError
 
@@ -98,7 +99,7 @@ def quality_line(workdir: Workdir) -> str:
   """The LDS of the datamodels or, before there are any, what the models so far allow."""
   if stages.is_finished(workdir, datamodels.STAGE):
     lds = stages.summary_of(workdir, datamodels.STAGE)["lds"]
-    return "LDS {estimate:.3f} [{low:.3f}, {high:.3f}]".format(**lds)
+    return f"LDS {summary_text.interval(lds)}"
   for path in (workdir.bank / name for name in _SUBSETS):
     if store_layout.exists(path):
       # `ops.bank` looks for damage; a store of another program lacks masks.

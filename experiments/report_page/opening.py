@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report_page import words
-from jaxdm.report import tables
+from jaxdm.report import summary_text
 
 # Models on all data that are less than this much better than a constant answer are poor.
 _LEAST_GAIN = 0.15
@@ -129,7 +129,7 @@ _VERIFIED = (
 def _search(row: Mapping[str, Any], method: str, change: str) -> str:
   """One method's result."""
   count = round(row["share_flipped"] * row["targets"])
-  middle = tables.median_texts(row)[0]
+  middle = summary_text.median_texts(row)[0]
   end = f"for the median target, {middle} were enough"
   if middle.startswith(">"):
     end = f"for the median target, {middle.removeprefix('> ')} were not enough"

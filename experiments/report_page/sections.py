@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report_page import words
-from jaxdm.report import csv_columns, tables
+from jaxdm.report import csv_columns, summary_text
 from jaxdm.report.page import TARGETS, Picture, Section, Table
 
 # Those that a page cannot do without.
@@ -114,13 +114,14 @@ def _search(name: str, heading: str, summary: Mapping[str, Any], caption: str) -
   """
   methods = summary["methods"]
   has_lds = any(s.get("lds") for s in methods.values())
-  header = ["method", *tables.parts(methods), "in all", "by accuracy", "median k"]
+  header = ["method", *summary_text.parts(methods), "in all", "by accuracy", "median k"]
   header += ["models trained"] + (["LDS"] if has_lds else [])
   rows = []
   for method, s in methods.items():
-    shares = [f"{share:.2f}" for share in tables.shares(methods, method)]
-    row = [method, *shares, f"{s['share_flipped']:.2f}", f"{tables.by_accuracy(s):.2f}"]
-    row += [tables.median_cell(s), f"{s['models_used']:,}"]
+    shares = [f"{share:.2f}" for share in summary_text.shares(methods, method)]
+    row = [method, *shares]
+    row += [f"{x:.2f}" for x in (s["share_flipped"], summary_text.by_accuracy(s))]
+    row += [summary_text.median_cell(s), f"{s['models_used']:,}"]
     rows.append(row + ([_estimate(s.get("lds"))] if has_lds else []))
   texts = []
   if unfinished := sum(s["unfinished"] for s in methods.values()):
@@ -129,7 +130,7 @@ def _search(name: str, heading: str, summary: Mapping[str, Any], caption: str) -
       "They count as not flipped unless they have a claim, so that shares are lower "
       "bounds."
     )
-  if unchecked := tables.unchecked(methods):
+  if unchecked := summary_text.unchecked(methods):
     texts.append(f"{unchecked}.")
   if comparisons := summary.get("comparisons"):
     texts.append(words.comparisons(comparisons))
@@ -169,7 +170,7 @@ def _predictions(picture: bytes) -> Picture:
 
 def _estimate(interval: Mapping[str, float] | None) -> str:
   """An estimate with its interval, where there is one."""
-  return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**interval) if interval else ""
+  return summary_text.interval(interval) if interval else ""
 
 
 def _ends(interval: Mapping[str, float]) -> str:

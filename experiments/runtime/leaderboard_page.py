@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from jaxdm.problems.problem import Problem
-from jaxdm.report import tables
+from jaxdm.report import summary_text
 from jaxdm.storage import checksummed_json
 
 Row = dict[str, Any]
@@ -100,7 +100,7 @@ def _cells(row: Row) -> list[str]:
   flipped, median, models = ["not verified", "", ""]
   if removals:
     flipped = f"{removals['share_flipped']:.2f}".removeprefix("0")
-    median = tables.median_cell(removals)
+    median = summary_text.median_cell(removals)
     models = f"{removals['models_used']:,}"
   lds = _interval(row["lds"])
   return [row["method"], lds, flipped, median, models, row["date"], row["note"]]

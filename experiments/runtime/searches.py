@@ -16,7 +16,7 @@ from jaxdm.brittleness.targets import right_targets
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
 from jaxdm.datamodels import metrics
-from jaxdm.report import tables
+from jaxdm.report import summary_text, tables
 
 BUDGET = flags.DEFINE_integer(
   "budget_models",
@@ -82,7 +82,7 @@ def summarise_search(
   for method, q in qualities.items():
     summary[method]["lds"] = q.lds._asdict()
     summary[method]["lds_ceiling"] = q.ceiling._asdict() if q.ceiling else None
-  print(tables.text(summary, title))
+  print(summary_text.text(summary, title))
   for verdict in words.smallest_changes(verdicts)[:_MOST_LINES]:
     print(words.change_line(dataset, verdict))
   unfinished = sum(method["unfinished"] for method in summary.values())

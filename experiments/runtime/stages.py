@@ -8,6 +8,7 @@ from etils import epath
 
 from experiments.runtime import processes, provenance, records
 from experiments.runtime.workdir import Workdir, WorkdirError
+from jaxdm.report import summary_text
 from jaxdm.storage import atomic_io, checksummed_json
 
 # Names the number of a stage's parts that are still to be done, in its summary.
@@ -333,7 +334,7 @@ def _print_summary(stage: str, summary: dict[str, Any]) -> dict[str, Any]:
 def _text(value: Any) -> str:
   """A number, an interval or a name in a line; empty for tables."""
   if isinstance(value, Mapping) and value.keys() == {"estimate", "low", "high"}:
-    return "{estimate:.3f} [{low:.3f}, {high:.3f}]".format(**value)
+    return summary_text.interval(value)
   if isinstance(value, float):
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
   if isinstance(value, str | bool):

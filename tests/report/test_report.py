@@ -16,7 +16,7 @@ from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, image_figures, page, tables
+from jaxdm.report import figures, image_figures, page, summary_text, tables
 
 
 def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
@@ -187,14 +187,14 @@ def test_the_summary_keeps_censored_targets_in() -> None:
 
 def test_columns_say_how_many_examples_a_part_of_a_class_is() -> None:
   same = summarise(VERDICTS, np.array([0, 30, 30]))
-  assert tables.parts(same) == ["<= 5% (1)", "<= 10% (3)", "<= 20% (6)"]
+  assert summary_text.parts(same) == ["<= 5% (1)", "<= 10% (3)", "<= 20% (6)"]
   small = {name: row | {"largest_k_tried": 3} for name, row in same.items()}
-  assert tables.parts(small) == ["<= 5% (1)", "<= 10% (3)"]
-  assert tables.shares(same, "datamodel") == [0, 0.5, 0.5]
+  assert summary_text.parts(small) == ["<= 5% (1)", "<= 10% (3)"]
+  assert summary_text.shares(same, "datamodel") == [0, 0.5, 0.5]
   searched = [v._replace(largest=125) for v in VERDICTS]
   several = summarise(searched, np.array([0, 500, 30]))
-  assert tables.parts(several)[3:] == ["<= 10% (3-50)", "<= 20% (6-100)"]
-  header, first = tables.text(several).splitlines()[:2]
+  assert summary_text.parts(several)[3:] == ["<= 10% (3-50)", "<= 20% (6-100)"]
+  header, first = summary_text.text(several).splitlines()[:2]
   assert "<= 10% (3-50)" in header and len(header) == len(first)
 
 
