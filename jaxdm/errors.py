@@ -45,6 +45,12 @@ class UserError(ValueError):
     return f"{setting}{text}" if text.startswith(("=", ":", ",")) else f"{setting} {text}"
 
 
+def first_few(values: Sequence[Any] | np.ndarray, count: int = 10) -> str:
+  """The first of some values as text, with dots if there are more."""
+  text = ", ".join(str(value) for value in values[:count])
+  return text + (", ..." if len(values) > count else "")
+
+
 def use_python_numbers(config: Any) -> None:
   """Replaces a frozen dataclass's NumPy numbers by Python's, which JSON can hold."""
   for field in dataclasses.fields(config):

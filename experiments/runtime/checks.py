@@ -10,9 +10,10 @@ from jaxdm import training_sets
 from jaxdm.brittleness import label_flips
 from jaxdm.data.dataset import Dataset
 from jaxdm.errors import UserError
-from jaxdm.training import fleet, networks, resnet9
+from jaxdm.training import networks, resnet9
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.config import TrainConfig
+from jaxdm.training.speed import Speed
 
 # Fields of settings without effect on training by a function of the user.
 _OF_NETWORKS = {
@@ -24,7 +25,7 @@ _OF_NETWORKS = {
       settings_lib.NetworkConfig,
       settings_lib.GradientConfig,
       TrainConfig,
-      fleet.Speed,
+      Speed,
     )
     for field in dataclasses.fields(config)
   ),

@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments.config import experiment_flags, presets
 from experiments.runtime import program
-from jaxdm.training import fleet
+from jaxdm.training.speed import Speed
 
 _WIDTH = 88
 _HELP_FLAGS = {"--help", "-help", "-h", "--h", "-?", "--helpshort", "--helpfull"}
@@ -130,7 +130,7 @@ def settings_sections(
       section_names = [name for name in names if (name in _COMMON) == is_common]
       if section_names:
         sections.append(Section(_TOPICS[group], section_names))
-  speed = [field.name for field in dataclasses.fields(fleet.Speed)]
+  speed = [field.name for field in dataclasses.fields(Speed)]
   return common, [*rare, Section("Speed (changes results by rounding only)", speed)]
 
 

@@ -21,7 +21,7 @@ from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import identity, training_sets
 from jaxdm import margins as margins_lib
 from jaxdm.datamodels.config import FitConfig
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, first_few
 from jaxdm.margins import Margins
 from jaxdm.storage import bank, checksummed_json
 from jaxdm.storage.matrix_view import MatrixView
@@ -215,10 +215,9 @@ def _finite(models: _Models, *, drop: bool) -> tuple[training_sets.PackedMasks, 
       f"{num_unusable} targets without margins, or with those of few models, are left out"
     )
   if bad.size and not drop:
-    first = ", ".join(str(row) for row in bad[:10]) + (", ..." if bad.size > 10 else "")
     raise UserError(
       "margins",
-      f"of {bad.size} models are not finite: rows {first}; "
+      f"of {bad.size} models are not finite: rows {first_few(bad)}; "
       "--drop_nonfinite leaves them out",
     )
   if not bad.size:

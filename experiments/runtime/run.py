@@ -23,6 +23,7 @@ from jaxdm.storage import step_checkpoints
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.collection import Collection
 from jaxdm.training.config import TrainConfig
+from jaxdm.training.speed import Speed
 from jaxdm.training.trainer import Trainer
 
 # Groups of settings without effect on training by a function of the user.
@@ -138,7 +139,7 @@ def make_run(
   workdir: Workdir,
   experiment: settings_lib.Experiment,
   dataset: Dataset,
-  speed: fleet_lib.Speed,
+  speed: Speed,
   *,
   preset: str = "",
   imported: Collection | None = None,
@@ -175,7 +176,7 @@ def _trainer(
   workdir: Workdir,
   experiment: settings_lib.Experiment,
   dataset: Dataset,
-  speed: fleet_lib.Speed,
+  speed: Speed,
   checkpoints: step_checkpoints.Checkpoints | None,
 ) -> Trainer | OwnTrainer:
   """Trains the experiment's models on the images at the size that its settings name."""

@@ -15,7 +15,7 @@ from jaxdm.brittleness.summary import summarise
 from jaxdm.brittleness.targets import right_targets
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.data.dataset import Dataset
-from jaxdm.datamodels import metrics
+from jaxdm.datamodels.quality import Quality
 from jaxdm.report import summary_text, tables
 
 BUDGET = flags.DEFINE_integer(
@@ -39,7 +39,7 @@ def report_search(
   verdicts: Sequence[Verdict],
   dataset: Dataset,
   base_margins_rt: np.ndarray,
-  qualities: Mapping[str, metrics.Quality] = {},
+  qualities: Mapping[str, Quality] = {},
 ) -> dict[str, Any]:
   """Writes a search's table, prints its summary, and returns it.
 
@@ -66,7 +66,7 @@ def summarise_search(
   title: str,
   verdicts: Sequence[Verdict],
   dataset: Dataset,
-  qualities: Mapping[str, metrics.Quality] = {},
+  qualities: Mapping[str, Quality] = {},
 ) -> dict[str, Any]:
   """Prints and returns what a search has found, by method.
 

@@ -43,7 +43,7 @@ LEFT_OUT_MODELS = flags.DEFINE_integer(
 STAGE = "memorisation"
 
 
-def removal_masks(
+def masks_without(
   ranking: np.ndarray, count: int, models: int, seed: int
 ) -> dict[str, np.ndarray]:
   """Training sets bool[m, n] without the first of a ranking, and without random ones."""
@@ -62,7 +62,7 @@ def utility(run: Run, ranking: np.ndarray, shares: list[float]) -> list[dict[str
   n, seed, rows = len(ranking), run.experiment.collect.seed, []
   for share in [0.0, *shares]:
     count = round(share * n)
-    masks = removal_masks(ranking, count, MODELS.value, seed)
+    masks = masks_without(ranking, count, MODELS.value, seed)
     if not count:
       del masks["random"]
     accuracies = {}

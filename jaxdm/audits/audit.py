@@ -13,9 +13,9 @@ from jaxdm import matrices
 from jaxdm.attribution.scores import check_finite
 from jaxdm.audits import estimates, tallies
 from jaxdm.audits.estimates import Estimate
-from jaxdm.datamodels.inputs import as_bool, some
+from jaxdm.datamodels.inputs import as_bool
 from jaxdm.datamodels.model import Datamodels
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, first_few
 from jaxdm.storage.matrix_view import MatrixView
 from jaxdm.training_sets import PackedMasks
 
@@ -302,7 +302,7 @@ def _warn(tally: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:
   for text, is_one in texts.items():
     if is_one.any():
       numbers = np.flatnonzero(is_one)
-      warnings.warn(f"{len(numbers)} examples {text}: {some(numbers)}", stacklevel=3)
+      warnings.warn(f"{len(numbers)} examples {text}: {first_few(numbers)}", stacklevel=3)
   if left_out := num_models - tally.num_models:
     warnings.warn(
       f"{left_out} of {num_models} models are left out: margins of them are not finite",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdm.data.dataset import DataError
+from jaxdm.errors import first_few
 
 
 class Labels(NamedTuple):
@@ -50,7 +51,7 @@ def number_labels(
     raise DataError(
       None,
       f"{name}: test_labels must be among the {len(values)} train_labels "
-      f"{_some(values)}, got {_some(unknown)} as well",
+      f"{first_few(values.tolist(), 5)}, got {first_few(unknown.tolist(), 5)} as well",
     )
   if class_names is None:
     class_names = tuple(str(value) for value in values.tolist())
@@ -60,7 +61,7 @@ def number_labels(
     raise DataError(
       None,
       f"{name}: class_names must be one for each of the {len(values)} labels "
-      f"{_some(values)}, got {len(class_names)}",
+      f"{first_few(values.tolist(), 5)}, got {len(class_names)}",
     )
   test_numbers = np.searchsorted(values, test)
   return Labels(numbers.astype(np.int32), test_numbers.astype(np.int32), class_names)
@@ -122,9 +123,3 @@ def _decode(name: str, array: np.ndarray) -> np.ndarray:
     return np.char.decode(array, "utf-8")
   except UnicodeDecodeError as error:
     raise DataError(None, f"{name} must be text or bytes in UTF-8: {error}") from error
-
-
-def _some(values: np.ndarray) -> str:
-  """The first few values."""
-  text = ", ".join(str(value) for value in values[:5].tolist())
-  return text + (", ..." if len(values) > 5 else "")

@@ -3,7 +3,7 @@
 import difflib
 
 from jaxdm.data.dataset import Dataset
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, first_few
 
 _MOST_NAMES = 3
 
@@ -49,10 +49,10 @@ def find_target(dataset: Dataset, text: str, setting: str = "target") -> int:
   if len(indices) == 1:
     return indices[0]
   if indices:
-    names_of_found = ", ".join(describe_target(dataset, i) for i in indices[:_MOST_NAMES])
-    more = ", ..." if len(indices) > _MOST_NAMES else ""
+    found = [describe_target(dataset, i) for i in indices]
     raise UserError(
-      setting, f"={text} names {len(indices)} targets: {names_of_found}{more}"
+      setting,
+      f"={text} names {len(indices)} targets: {first_few(found, _MOST_NAMES)}",
     )
   depth = text.count("/") + 1
   names = ["/".join(source.split("/")[-depth:]) for source in sources]

@@ -17,6 +17,7 @@ from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit_plan import FitPlan, Parts, agree
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.priors import Prior
+from jaxdm.errors import first_few
 from jaxdm.lasso import design, solver_plan
 from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
@@ -155,7 +156,7 @@ def _report_constant(report: Callable[[str], Any], columns: np.ndarray) -> None:
   if len(columns):
     report(
       f"{len(columns)} examples are in all training sets or in none, and "
-      f"get no weight of their own: {inputs.some(columns)}"
+      f"get no weight of their own: {first_few(columns)}"
     )
 
 
@@ -164,7 +165,7 @@ def _report_lacking(report: Callable[[str], Any], targets: np.ndarray) -> None:
   if len(targets):
     report(
       f"{len(targets)} targets get no datamodel, since at most half of the models have "
-      f"margins of them: {inputs.some(targets)}"
+      f"margins of them: {first_few(targets)}"
     )
 
 

@@ -110,7 +110,7 @@ class Parts:
       counts: how many parts each call of `make` will name.
       progress: called with (parts made here, parts to make here).
     """
-    self._kept, self._progress = cache, progress
+    self._cache, self._progress = cache, progress
     self._mine = slice(share[0], None, share[1])
     self._total = sum(len(range(count)[self._mine]) for count in counts)
     self._made: dict[str, dict[str, np.ndarray]] = {}
@@ -118,9 +118,9 @@ class Parts:
   def make(self, parts: Mapping[str, Callable[[], dict[str, np.ndarray]]]) -> None:
     """Makes this process's share of some parts, which all processes name in one order."""
     for key in list(parts)[self._mine]:
-      self._made[key] = self._kept(key, parts[key])
+      self._made[key] = self._cache(key, parts[key])
       self._progress(len(self._made), self._total)
 
   def __getitem__(self, key: str) -> dict[str, np.ndarray]:
     """The arrays of a part; waits where another process makes it."""
-    return self._made[key] if key in self._made else self._kept.wait_for(key)
+    return self._made[key] if key in self._made else self._cache.wait_for(key)

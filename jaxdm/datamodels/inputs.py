@@ -9,7 +9,7 @@ from jaxdm import margins as margins_lib
 from jaxdm import matrices, training_sets
 from jaxdm.datamodels import posterior
 from jaxdm.datamodels.priors import Prior
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, first_few
 from jaxdm.margins import Margins
 from jaxdm.storage import polling
 from jaxdm.storage.matrix_view import MatrixView
@@ -18,12 +18,6 @@ _AT_ONCE = 2**28
 _BLOCK_ROWS = 4096
 # Weights are float32: of margins far beyond these they would be infinite, or 0.
 _SMALLEST, _LARGEST = 1e-30, 1e30
-
-
-def some(numbers: np.ndarray) -> str:
-  """The first few of a list."""
-  dots = ", ..." if len(numbers) > 10 else ""
-  return ", ".join(str(number) for number in numbers[:10]) + dots
 
 
 def check_candidates(candidates: Any) -> dict[str, Prior]:
@@ -100,7 +94,9 @@ def check_models(
   models, targets = margins_lib.usable(margins)
   bad = rows[np.setdiff1d(np.arange(len(rows)), models)]
   if bad.size:
-    raise ValueError(f"margins of {bad.size} models are not finite: rows {some(bad)}")
+    raise ValueError(
+      f"margins of {bad.size} models are not finite: rows {first_few(bad)}"
+    )
   lacks_margins_t = np.ones(margins.shape[1], bool)
   lacks_margins_t[targets] = False
   _check_scale(margins, targets)
@@ -143,7 +139,7 @@ def as_bool(masks_mn: matrices.Matrix) -> matrices.Matrix:
     for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
       wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
       if wrong.size:
-        raise ValueError(f"masks must be 0 or 1, and are not in rows {some(wrong)}")
+        raise ValueError(f"masks must be 0 or 1, and are not in rows {first_few(wrong)}")
       yield block.astype(bool)
 
   return training_sets.PackedMasks.of(check_blocks())
