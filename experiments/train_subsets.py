@@ -29,7 +29,7 @@ from experiments.runtime.subset_models import SubsetModels
 from jaxdm import identity, training_sets
 from jaxdm.margins import Margins
 from jaxdm.report import tables
-from jaxdm.training.base_trainer import CHANGES
+from jaxdm.training.base_trainer import CHANGES, BaseTrainer
 from jaxdm.training.collection import Collection, missing_in_store, missing_models
 
 STAGE = "train_subsets"
@@ -52,22 +52,22 @@ def _report_repeated(collection: Collection) -> None:
     )
 
 
-def check_stores(subsets: SubsetModels) -> None:
+def check_stores(trainer: BaseTrainer, subsets: SubsetModels) -> None:
   """Opens the stores that exist; raises StoreError if one of them holds other models."""
-  if subsets.trainer.has_store(CHANGES):
-    _ = subsets.trainer.changes
+  if trainer.has_store(CHANGES):
+    _ = trainer.changes
   subsets.existing_collections()
 
 
-def open_stores(subsets: SubsetModels) -> None:
+def open_stores(run: Run) -> None:
   """Makes every store that does not exist, once those that exist are checked.
 
   Raises:
     StoreError: if one of those that exist holds other models; then none is made.
   """
-  check_stores(subsets)
-  subsets.make_collections()
-  _ = subsets.trainer.changes
+  check_stores(run.trainer, run.subsets)
+  run.subsets.make_collections()
+  _ = run.trainer.changes
 
 
 def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def main(run: Run, then: Callable[[Run], None] = lambda run: None) -> dict[str, 
     if share[1] == 1 and not workdir_models.exist(run.workdir):
       # Which other settings may have begun.
       workdir_models.forget_empty_stores(run.workdir)
-    open_stores(run.subsets)
+    open_stores(run)
 
   def work() -> dict[str, Any]:
     if count_missing(run):

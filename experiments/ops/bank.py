@@ -46,7 +46,7 @@ from experiments.runtime import (
   workdir_models,
 )
 from experiments.runtime.run import Run
-from experiments.runtime.subset_models import SubsetModels
+from experiments.runtime.subset_models import ImportedModels, SubsetModels, TrainedModels
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, bank, maintenance, store_layout
@@ -109,10 +109,10 @@ def problems(source: Source) -> Iterator[tuple[epath.Path, maintenance.Damage]]:
   yield from faults
   if faults or not isinstance(source, Run):
     return  # What is damaged may not be readable; after a repair it is looked at.
-  own = [] if source.subsets.imported else source.subsets.existing_collections()
-  for collection in own:
-    path = collection.store.path
-    yield from ((path, fault) for fault in _wrong_masks(source.trainer, collection))
+  if isinstance(source.subsets, TrainedModels):
+    for collection in source.subsets.existing_collections():
+      path = collection.store.path
+      yield from ((path, fault) for fault in _wrong_masks(source.trainer, collection))
   if any(path.name == CHANGES for path in paths):
     changes = source.trainer.changes
     for chunk, why in changes.wrong_chunks():
@@ -190,7 +190,7 @@ def merge(run: Run, other: epath.Path) -> None:
   """
   with _naming_other():
     folders = _stores_to_merge(run, Workdir(os.fspath(other)))
-  train_subsets.open_stores(run.subsets)
+  train_subsets.open_stores(run)
   for folder in folders:
     num_copied, incomplete = maintenance.merge(run.workdir.bank / folder.name, folder)
     print(f"{folder.name}: {num_copied} chunks taken over")
@@ -217,8 +217,10 @@ def _stores_to_merge(run: Run, other: Workdir) -> list[epath.Path]:
       print(f"{path} has no manifest.json, and is left out; copy it again")
   try:
     _check_names(run, other, [path.name for path in stores])
+    assert isinstance(run.subsets, TrainedModels)  # Imported ones are not merged.
     trainer = run.trainer.in_folder(other.bank)
-    train_subsets.check_stores(dataclasses.replace(run.subsets, trainer=trainer))
+    subsets = dataclasses.replace(run.subsets, trainer=trainer)
+    train_subsets.check_stores(trainer, subsets)
     for path in stores:
       if run.trainer.has_store(path.name):
         maintenance.check_merge(run.workdir.bank / path.name, path)
@@ -314,7 +316,7 @@ def main(source: Source) -> None:
     forget_models(source.workdir)
   elif DO.value in ("verify", "repair"):
     check(source, repair=DO.value == "repair")
-  elif isinstance(source, ImportedWorkdir) or source.subsets.imported:
+  elif isinstance(source, ImportedWorkdir) or isinstance(source.subsets, ImportedModels):
     raise UserError("do", f"={DO.value} is for models of one's own, not imported ones")
   elif DO.value == "merge":
     merge(source, atomic_io.as_path(OTHER.value))

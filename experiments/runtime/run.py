@@ -14,7 +14,7 @@ from experiments.runtime import (
   workdir_models,
 )
 from experiments.runtime.own_training import OwnTrainer
-from experiments.runtime.subset_models import SubsetModels
+from experiments.runtime.subset_models import ImportedModels, SubsetModels, TrainedModels
 from experiments.runtime.workdir import Workdir
 from jaxdm import identity, training_sets
 from jaxdm import progress as progress_lib
@@ -158,8 +158,12 @@ def make_run(
   timer, parts = forecast.StepTimer(), progress_bar.Parts()
   checkpoints = _checkpoints(workdir, speed.checkpoint_seconds, timer, parts)
   trainer = _trainer(workdir, experiment, dataset, speed, checkpoints)
-  audit = experiment.audit.audit
-  subsets = SubsetModels(trainer, experiment.collect, workdir.path, audit, imported)
+  which = experiment.collect, workdir.path
+  subsets = (
+    ImportedModels(*which, imported)
+    if imported
+    else TrainedModels(*which, trainer, experiment.audit.audit)
+  )
   return Run(workdir, experiment, preset, dataset, trainer, subsets, timer, parts)
 
 

@@ -1,5 +1,6 @@
 """The models on random subsets of the training set."""
 
+import abc
 import dataclasses
 import itertools
 from collections.abc import Iterator
@@ -82,32 +83,48 @@ class _Request(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SubsetModels:
+class SubsetModels(abc.ABC):
   """The models on random subsets that an experiment's settings ask for.
 
   Attributes:
-    trainer: opens and fills their stores.
     config: how many models there are, on which subsets.
     workdir: the folder, for messages.
-    audit: whether the training examples are predicted, by the first model on each subset.
-    imported: models that others trained, instead of models of one's own.
   """
 
-  trainer: BaseTrainer
   config: CollectConfig
   workdir: epath.Path
-  audit: bool = False
-  imported: Collection | None = None
 
+  @abc.abstractmethod
   def collections(self) -> list[Collection]:
     """All subsets, then the held-out ones' further seeds.
 
     Raises:
       WorkdirError: if the store of one of them does not exist.
     """
-    if self.imported:
-      return [self.imported]
-    return [self._open_existing(request) for request in self._requests()]
+
+  @abc.abstractmethod
+  def make_collections(self) -> list[Collection]:
+    """The same as `collections`; stores that do not exist are made."""
+
+  @abc.abstractmethod
+  def existing_collections(self) -> list[Collection]:
+    """The same as `collections` without those whose stores do not exist."""
+
+  @abc.abstractmethod
+  def first_models(self) -> Collection:
+    """All subsets, each with one seed, without predictions of the training examples.
+
+    Raises:
+      WorkdirError: if its store does not exist.
+    """
+
+  @abc.abstractmethod
+  def sizes(self) -> dict[str, int]:
+    """The number of models that each store is to hold, by its name."""
+
+  @abc.abstractmethod
+  def count_missing(self) -> int:
+    """Models that are not stored: all of those whose store does not exist."""
 
   def first_collection(self) -> Collection:
     """All subsets, each with one seed.
@@ -115,18 +132,110 @@ class SubsetModels:
     Raises:
       WorkdirError: if its store does not exist.
     """
-    return self.imported or self._open_existing(next(self._requests()))
+    return self.collections()[0]
+
+  def fitted_rows(self) -> Rows:
+    """The models that datamodels are fitted to.
+
+    Raises:
+      WorkdirError: if some of them are missing.
+    """
+    return self._rows(self.first_models(), self.config.fitted_numbers)
+
+  def first_rows(self) -> Rows:
+    """One model on each subset, held out or not: they are independent of each other.
+
+    Raises:
+      WorkdirError: if some of them are missing.
+    """
+    collection = self.first_models()
+    return self._rows(collection, np.arange(collection.models))
+
+  def held_out_rows(self) -> list[Rows]:
+    """The models that fits are judged on; every subset as often as it was trained on.
+
+    Raises:
+      WorkdirError: if some of them are missing.
+    """
+    first = self._rows(self.first_models(), self.config.held_out_numbers)
+    others = self._repeated_collections()
+    return [first, *(self._rows(one, np.arange(one.models)) for one in others)]
+
+  def _repeated_collections(self) -> list[Collection]:
+    """The held-out subsets' further seeds."""
+    return []
+
+  def _rows(self, collection: Collection, numbers: np.ndarray) -> Rows:
+    """Some models of a collection, all of which must be there."""
+    missing = missing_in_store(collection.store, collection.models)
+    if missing:
+      count = sum(map(len, missing))
+      raise WorkdirError(
+        None,
+        f"{collection.store.path} lacks {count} of {collection.models} models; run "
+        f"python -m experiments.train_subsets --workdir={self.workdir}, with the "
+        "same settings",
+      )
+    return Rows(collection.store, numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportedModels(SubsetModels):
+  """Models that others trained.
+
+  Attributes:
+    collection: all of them.
+  """
+
+  collection: Collection
+
+  def collections(self) -> list[Collection]:
+    """All subsets."""
+    return [self.collection]
 
   def make_collections(self) -> list[Collection]:
-    """The same as `collections`; stores that do not exist are made."""
-    if self.imported:
-      return [self.imported]
+    """All subsets."""
+    return [self.collection]
+
+  def existing_collections(self) -> list[Collection]:
+    """All subsets."""
+    return [self.collection]
+
+  def first_models(self) -> Collection:
+    """All subsets."""
+    return self.collection
+
+  def sizes(self) -> dict[str, int]:
+    """The number of models, by the name of their store."""
+    return {self.collection.store.path.name: self.collection.models}
+
+  def count_missing(self) -> int:
+    """Models that are not stored."""
+    return sum(map(len, missing_models(self.collection)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModels(SubsetModels):
+  """Models that are trained here.
+
+  Attributes:
+    trainer: opens and fills their stores.
+    audit: whether the training examples are predicted, by the first model on each subset.
+  """
+
+  trainer: BaseTrainer
+  audit: bool = False
+
+  def collections(self) -> list[Collection]:
+    """See `SubsetModels`."""
+    return [self._open_existing(request) for request in self._requests()]
+
+  def make_collections(self) -> list[Collection]:
+    """See `SubsetModels`."""
     return [self._open(request) for request in self._requests()]
 
   def existing_collections(self) -> list[Collection]:
-    """The same as `collections` without those whose stores do not exist."""
-    if self.imported:
-      return [self.imported]
+    """See `SubsetModels`."""
     exists = self.trainer.has_store
     return [
       self._open(
@@ -138,25 +247,34 @@ class SubsetModels:
       if exists(request.name)
     ]
 
+  def first_collection(self) -> Collection:
+    """See `SubsetModels`; opens no other store."""
+    return self._open_existing(next(self._requests()))
+
+  def first_models(self) -> Collection:
+    """See `SubsetModels`."""
+    return self._open_existing(next(self._requests())._replace(predict_training=False))
+
   def sizes(self) -> dict[str, int]:
-    """The number of models that each store is to hold, by its name."""
-    if self.imported:
-      return {self.imported.store.path.name: self.imported.models}
+    """See `SubsetModels`."""
     sizes: dict[str, int] = {}
     for request in self._requests():
       sizes |= dict.fromkeys(request.stores, request.models)
     return sizes
 
   def count_missing(self) -> int:
-    """Models that are not stored: all of those whose store does not exist."""
-    if self.imported:
-      return sum(map(len, missing_models(self.imported)))
+    """See `SubsetModels`."""
     return sum(
       request.models
       if self._missing_stores(request)
       else sum(map(len, missing_models(self._open(request))))
       for request in self._requests()
     )
+
+  def _repeated_collections(self) -> list[Collection]:
+    """See `SubsetModels`."""
+    repeats = itertools.islice(self._requests(), 1, None)
+    return [self._open_existing(request) for request in repeats]
 
   def _requests(self) -> Iterator[_Request]:
     """What the settings ask for: all subsets, then the held-out ones' further seeds."""
@@ -193,53 +311,3 @@ class SubsetModels:
       keep_logits=self.config.keep_logits,
       predict_training=request.predict_training,
     )
-
-  def first_models(self) -> Collection:
-    """`first_collection` without predictions of the training examples."""
-    if self.imported:
-      return self.imported
-    return self._open_existing(next(self._requests())._replace(predict_training=False))
-
-  def fitted_rows(self) -> Rows:
-    """The models that datamodels are fitted to.
-
-    Raises:
-      WorkdirError: if some of them are missing.
-    """
-    return self._rows(self.first_models(), self.config.fitted_numbers)
-
-  def first_rows(self) -> Rows:
-    """One model on each subset, held out or not: they are independent of each other.
-
-    Raises:
-      WorkdirError: if some of them are missing.
-    """
-    collection = self.first_models()
-    return self._rows(collection, np.arange(collection.models))
-
-  def held_out_rows(self) -> list[Rows]:
-    """The models that fits are judged on; every subset as often as it was trained on.
-
-    Raises:
-      WorkdirError: if some of them are missing.
-    """
-    rows = [self._rows(self.first_models(), self.config.held_out_numbers)]
-    if self.imported:
-      return rows
-    for request in itertools.islice(self._requests(), 1, None):
-      again = self._open_existing(request)
-      rows.append(self._rows(again, np.arange(again.models)))
-    return rows
-
-  def _rows(self, collection: Collection, numbers: np.ndarray) -> Rows:
-    """Some models of a collection, all of which must be there."""
-    missing = missing_in_store(collection.store, collection.models)
-    if missing:
-      count = sum(map(len, missing))
-      raise WorkdirError(
-        None,
-        f"{collection.store.path} lacks {count} of {collection.models} models; run "
-        f"python -m experiments.train_subsets --workdir={self.workdir}, with the "
-        "same settings",
-      )
-    return Rows(collection.store, numbers)
