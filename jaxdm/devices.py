@@ -19,7 +19,7 @@ _AXIS = "rows"
 _PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
 
 
-def use_all_devices(cache_dir: str | None = None) -> None:
+def use_all_devices(cache_dir: str | os.PathLike[str] | None = None) -> None:
   """Makes every CPU core a device, and keeps compiled programs between runs.
 
   Call it before anything touches JAX; afterwards the core count is fixed. It has no
@@ -33,7 +33,7 @@ def use_all_devices(cache_dir: str | None = None) -> None:
   """
   jax.config.update("jax_num_cpu_devices", cgroups.cpu_count())
   home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  cache_dir = cache_dir or os.path.join(home, "jaxdm", "xla")
+  cache_dir = os.path.expanduser(cache_dir or os.path.join(home, "jaxdm", "xla"))
   jax.config.update("jax_compilation_cache_dir", cache_dir)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

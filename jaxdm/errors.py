@@ -51,6 +51,12 @@ def first_few(values: Sequence[Any] | np.ndarray, count: int = 10) -> str:
   return text + (", ..." if len(values) > count else "")
 
 
+def check_kind(name: str, value: Any, kind: type) -> None:
+  """Raises UserError if a value is of another type."""
+  if not isinstance(value, kind):
+    raise UserError(name, f"must be a {kind.__name__}, got {type(value).__name__}")
+
+
 def use_python_numbers(config: Any) -> None:
   """Replaces a frozen dataclass's NumPy numbers by Python's, which JSON can hold."""
   for field in dataclasses.fields(config):

@@ -15,6 +15,7 @@ import math
 import os
 import pathlib
 import platform
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -159,7 +160,7 @@ def _encode(hasher: "hashlib.blake2b", value: Any, place: str) -> None:
     _encode_array(hasher, value, place)
   elif dataclasses.is_dataclass(value) and not isinstance(value, type):
     _encode_dataclass(hasher, value, place)
-  elif isinstance(value, HasIdentity) and not isinstance(value, type):
+  elif isinstance(value, HasIdentity) and not isinstance(value, type | types.ModuleType):
     _encode(hasher, value.identity(), place)
   elif isinstance(value, Mapping):
     _encode_parts(hasher, b"m", value, place)

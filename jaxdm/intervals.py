@@ -55,6 +55,8 @@ def student(values: np.ndarray, confidence: float) -> tuple[float, float, float]
   count, mean = len(values), float(values.mean())
   if count < 2:
     return mean, -np.inf, np.inf
-  quantile = scipy.special.stdtrit(count - 1, confidence)
-  half = float(quantile * values.std(ddof=1) / np.sqrt(count))
+  # Squares of very small numbers would be 0.
+  _, exponent = np.frexp(np.abs(values).max())
+  deviation = np.ldexp(np.ldexp(values, -exponent).std(ddof=1), exponent)
+  half = float(scipy.special.stdtrit(count - 1, confidence) * deviation / np.sqrt(count))
   return mean, mean - half, mean + half

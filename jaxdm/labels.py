@@ -21,12 +21,34 @@ def as_labels(name: str, values: Any) -> np.ndarray:
   Raises:
     UserError: on anything but a vector of integers.
   """
+  if np.ma.is_masked(values):
+    raise UserError(name, "must not hold masked values")
   labels = np.asarray(values)
-  if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+  if not labels.size:
+    raise UserError(name, f"must not be empty, got {list(labels.shape)}")
+  if labels.ndim != 1 or labels.dtype.kind not in "iu":
     raise UserError(
       name,
       f"must be a vector of integers, got {labels.dtype} {list(labels.shape)}; {_REMEDY}",
     )
+  return labels
+
+
+def as_classes(name: str, values: Any, num_train: int) -> np.ndarray:
+  """Labels that are class numbers, of the integer type that they were given in.
+
+  Args:
+    name: of the argument, for the error.
+    values: a vector of integers.
+    num_train: see `check_classes`.
+
+  Raises:
+    UserError: on anything but a vector of class numbers.
+  """
+  labels = as_labels(name, values)
+  if labels.min() < 0:
+    raise UserError(name, f"must be >= 0, got {labels.min()}")
+  check_classes(name, int(labels.max()), num_train)
   return labels
 
 

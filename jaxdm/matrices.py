@@ -97,6 +97,12 @@ def as_real(name: str, values: Any) -> Matrix:
   return matrix
 
 
+def as_array(name: str, values: Any) -> np.ndarray:
+  """The same as a NumPy array, or a memory map."""
+  matrix = as_real(name, values)
+  return matrix if isinstance(matrix, np.ndarray) else np.asarray(matrix[:])
+
+
 def as_matrix(name: str, values: Any) -> Matrix:
   """The same of what must be a matrix."""
   matrix = as_real(name, values)
@@ -229,11 +235,12 @@ def describe(
   """
   n = design_mn.shape[1]
   low_n, high_n = np.full(n, np.inf), np.full(n, -np.inf)
-  for _, part in blocks(design_mn, rows_m):
+  for rows, part in blocks(design_mn, rows_m):
     if part.dtype != bool:
       part = part.astype(np.float64)
       if not np.isfinite(part).all():
-        raise ValueError("design is not finite")
+        row = rows_m[rows][~np.isfinite(part).all(axis=1)][0]
+        raise ValueError(f"masks must be finite, and are not in row {row}")
     low_n = np.minimum(low_n, part.min(axis=0))
     high_n = np.maximum(high_n, part.max(axis=0))
   constant_n = np.equal(low_n, high_n)

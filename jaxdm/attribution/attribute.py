@@ -60,6 +60,7 @@ def attribution_scores(
   gradient.check_damping(damping)
   moments = check_count("moments", moments)
   names = [name for name, one in METHODS.items() if one.terms or one.rows]
+  methods = tuple(methods)
   wrong = [name for name in methods if name not in names]
   if wrong or len(set(methods)) < len(methods):
     raise UserError("methods", f"must be some of {', '.join(names)}, got {list(methods)}")

@@ -164,8 +164,7 @@ def newton_targets(model: Gradients, damping: Array | float) -> Array:
 
 def newton_weights(model: Gradients) -> jax.Array:
   """sqrt(p (1 - p)) of the examples, float32[n]: the squares weight the Hessian."""
-  wrong_n = jax.nn.sigmoid(-model.odds_n)
-  return jnp.sqrt(wrong_n * (1 - wrong_n))
+  return jnp.sqrt(jax.nn.sigmoid(model.odds_n) * jax.nn.sigmoid(-model.odds_n))
 
 
 def solve(

@@ -26,7 +26,7 @@ SUSPICIOUS = 0.2
 _TARGETS = 256  # Rows of scores that are read together.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Audit:
   """What models say of each of n training examples; see `audit`.
 
@@ -216,9 +216,12 @@ def _check_matrix(name: str, values: Any, shape: tuple[int, int]) -> Any:
     return None
   matrix = values
   if not isinstance(values, MatrixView):
-    matrix = np.asarray(values)
-    if matrix.dtype.kind not in "fiu":
-      raise UserError(name, f"must hold numbers, got {matrix.dtype}")
+    try:
+      matrix = matrices.as_array(name, values)
+    except ValueError as error:
+      raise UserError(name, str(error).removeprefix(f"{name} ")) from error
+    if matrix.dtype.kind == "b":
+      raise UserError(name, "must hold numbers, got bool")
   if tuple(matrix.shape) != tuple(shape):
     raise UserError(
       name,
@@ -276,13 +279,33 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
     raise UserError(
       "scores", f"must be [targets, {n} training examples], got {list(matrix.shape)}"
     )
-  sums, t = np.zeros((2, 4, n)), matrix.shape[0]
-  for start in range(0, t, _TARGETS):
+  t, largest = matrix.shape[0], 0.0
+  starts = range(0, t, _TARGETS)
+  for start in starts:
     block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
     check_finite(block_un, start)
-    for side, part_un in zip(sums, (block_un, -block_un), strict=True):
-      side += [(np.maximum(part_un, 0) ** power).sum(axis=0) for power in (1, 2, 3, 4)]
-  return estimates.total(t, sums[0]), estimates.total(t, sums[1])
+    largest = max(largest, float(np.abs(block_un).max(initial=0)))
+  _, exponent = np.frexp(largest)  # Near 1, powers neither overflow nor vanish.
+
+  def sides(start: int) -> np.ndarray:
+    block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
+    return np.maximum(np.ldexp(np.stack([block_un, -block_un]), -exponent), 0)
+
+  first_sn, central_psn = np.zeros((2, n)), np.zeros((3, 2, n))
+  for start in starts:
+    first_sn += sides(start).sum(axis=1)
+  for start in starts:
+    apart_sun = sides(start) - first_sn[:, None] / t
+    central_psn += [(apart_sun**power).sum(axis=1) for power in (2, 3, 4)]
+  support, opposition = (
+    estimates.total(t, first_sn[side], central_psn[:, side]) for side in (0, 1)
+  )
+  return _scaled(support, exponent), _scaled(opposition, exponent)
+
+
+def _scaled(estimate: Estimate, exponent: int) -> Estimate:
+  """An estimate times a power of two."""
+  return Estimate(*(np.ldexp(values_n, exponent) for values_n in estimate))
 
 
 def _warn(tally: tallies.Tallies, labels: np.ndarray, num_models: int) -> None:

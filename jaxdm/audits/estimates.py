@@ -1,6 +1,5 @@
 """Means of numbers in [0, 1], and their differences, with 95 % confidence intervals."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +85,7 @@ def difference(one: Estimate, two: Estimate) -> Estimate:
   return Estimate(value, np.where(has_value, low, -1.0), np.where(has_value, high, 1.0))
 
 
-def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
+def total(count: int, first: np.ndarray, central_pn: np.ndarray) -> Estimate:
   """Sums over targets, which are a sample of those that might have been drawn.
 
   The interval is that of `intervals.skewed`. It is unbounded with fewer than 5 targets,
@@ -94,16 +93,13 @@ def total(count: int, powers_n: Sequence[np.ndarray]) -> Estimate:
 
   Args:
     count: t, targets.
-    powers_n: float64[n] each, sums over targets of the terms' powers 1 to 4.
+    first: float64[n], sums over targets of the terms.
+    central_pn: float64[3, n], sums of the powers 2 to 4 of the terms less their mean.
   """
-  first = powers_n[0]
   if count < _LEAST_TARGETS:
     return Estimate(first, np.full_like(first, -np.inf), np.full_like(first, np.inf))
-  one, two, three, four = (power / count for power in powers_n)
-  variance = np.maximum(two - one**2, 0)
-  third = three - 3 * one * two + 2 * one**3
-  fourth = four - 4 * one * three + 6 * one**2 * two - 3 * one**4
-  varies = variance > 1e-12 * two
+  variance, third, fourth = (power / count for power in central_pn)
+  varies = variance > 1e-24 * (first / count) ** 2
   variance = np.where(varies, variance, 1)
   skewness = np.where(varies, third / variance**1.5, 0)
   tails = np.where(varies, fourth / variance**2 - 1, 2)  # 2 for normal terms.

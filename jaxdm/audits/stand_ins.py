@@ -84,11 +84,13 @@ def _effects(
   for start in range(0, len(models), _BLOCK_MODELS):
     rows = models[start : start + _BLOCK_MODELS]
     masks_mn = np.asarray(masks[rows], np.float32)
-    margins_mb = np.asarray(margins[rows, part], np.float32)
+    margins_mb = np.asarray(margins[rows, part], np.float64)
     out_mb = 1 - masks_mn[:, part]
     if not start:
       centre_b = (out_mb * margins_mb).sum(0) / np.maximum(out_mb.sum(0), 1)
-    gap_mb = out_mb * (margins_mb - centre_b)
+      _, exponent_b = np.frexp(np.abs(margins_mb - centre_b).max(axis=0))
+    # Near 1, where float32 holds them and their squares.
+    gap_mb = np.ldexp(out_mb * (margins_mb - centre_b), -exponent_b).astype(np.float32)
     terms = np.stack([out_mb, gap_mb, gap_mb**2])
     with_j = with_j + terms.transpose(0, 2, 1) @ masks_mn
     total = total + terms.sum(axis=1)[:, :, None]
@@ -98,6 +100,7 @@ def _effects(
   with np.errstate(divide="ignore", invalid="ignore"):
     z = effects / np.sqrt(sum(squared_errors))
   freedom = np.maximum(np.minimum(with_j[0], without_j[0]) - 1, 1)
+  effects = np.ldexp(effects, exponent_b[:, None])
   return effects, np.nan_to_num(z, posinf=0, neginf=0), freedom
 
 

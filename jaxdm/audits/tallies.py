@@ -58,7 +58,9 @@ def count(
   n, k = len(labels_n), num_classes
   models, examples = margins_lib.usable(margins)
   inside, outside = np.zeros((5, n)), np.zeros((5, n))
-  is_known = predicted is not None or (k == 2 and len(np.unique(labels_n)) == 2)
+  classes = np.unique(labels_n)
+  # Of two classes, a model that does not choose one chooses the other.
+  is_known = predicted is not None or (len(classes) == 2 and classes[0] >= 0)
   votes_nk = np.zeros((n, k), np.int64) if is_known else None
   size = max(1, _BLOCK_BYTES // (_BYTES_A_NUMBER * n))
   for start in range(0, len(models), size):
@@ -72,7 +74,7 @@ def count(
       outside[place] += np.where(masks_mn, 0, term_mn).sum(axis=0)
     if votes_nk is not None:
       classes_mn = (
-        np.where(right_mn, labels_n, 1 - labels_n)
+        np.where(right_mn, labels_n, classes.sum() - labels_n)
         if predicted is None
         else np.asarray(predicted[rows])
       )

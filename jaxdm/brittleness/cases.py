@@ -29,8 +29,16 @@ class Case(NamedTuple):
 
 
 def largest_change(labels: np.ndarray, target_label: int, max_share: float) -> int:
-  """The most examples tried for a target: a share of its class, at least 1."""
+  """The most examples tried for a target: a share of its class, at least 1.
+
+  Raises:
+    UserError: if no training example has the target's label.
+  """
   class_size = np.sum(np.asarray(labels) == target_label)
+  if not class_size:
+    raise UserError(
+      "target_labels", f"hold {target_label}, which no training example has"
+    )
   return max(1, math.floor(share_of(max_share, class_size)))
 
 
@@ -47,6 +55,7 @@ def leaving_two_classes(
   Returns:
     int[s], at least the first one.
   """
+  labels = np.asarray(labels, np.int64)  # In int8, 127 + 1 would be -128.
   most = labels.max() if new_label is None else max(labels.max(), new_label)
   counts = np.bincount(labels, minlength=most + 1)
   if np.count_nonzero(counts) < 2:
@@ -128,12 +137,6 @@ def make_cases(
       candidates = candidates[np.asarray(labels) == target_labels[target]]
     most = largest_change(labels, target_labels[target], config.max_share)
     margin = None if predicted_full_t is None else predicted_full_t[target]
-    if not candidates.size:
-      raise UserError(
-        "targets",
-        f": no training example has the label of target {target}, "
-        f"{target_labels[target]}, which {method} chooses from",
-      )
     case = make_case(
       method, target, scores_n, candidates, np.asarray(labels), most, config, margin
     )

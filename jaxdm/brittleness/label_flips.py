@@ -13,7 +13,7 @@ from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
 from jaxdm.brittleness.targets import choose_targets
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_kind
 
 
 def runner_up_class(base_logits_rtk: np.ndarray, target_labels: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def competing_class(
   Returns:
     int32[t], the class with the smallest sum of weights.
   """
-  num_classes = max(np.max(labels), np.max(target_labels)) + 1
+  num_classes = max(int(np.max(labels)), int(np.max(target_labels))) + 1
   classes_nk = np.asarray(labels)[:, None] == np.arange(num_classes)
   sums_tk = weights_tn @ classes_nk.astype(weights_tn.dtype)
   sums_tk[:, ~classes_nk.any(axis=0)] = np.inf  # No model has seen such a class.
@@ -159,6 +159,7 @@ def find_label_flips(
     ValueError: see `find_removals`; and on new labels that are not classes, or that an
       example has already.
   """
+  check_kind("config", config, SearchConfig)
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )

@@ -16,8 +16,8 @@ from jaxdm import prng
 from jaxdm.brittleness.verification import SequentialTest, Skewness, estimate_skewness
 
 _DRAWS = 256
-# In units of the mean margin in models on all data, or half of the largest change of a
-# margin that was seen.
+# In units of the root of the mean square of the margins in models on all data, or half of
+# the largest change of a margin that was seen.
 _SLOPE_STD = 4.0
 _BROWNIAN_STD = 0.5
 _POWER = 0.75  # Of the share of the largest size: the first examples count most.

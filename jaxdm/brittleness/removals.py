@@ -13,6 +13,7 @@ from jaxdm.brittleness.retraining import Changes, Edit, Retrain, TrainChanges
 from jaxdm.brittleness.search import search
 from jaxdm.brittleness.targets import choose_targets
 from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.errors import check_kind
 
 
 def without_first(labels: np.ndarray) -> Edit:
@@ -83,6 +84,7 @@ def find_removals(
       finite or of the wrong sign.
     ValueError: on scores of another shape, or margins that are not as `retrain` promises.
   """
+  check_kind("config", config, SearchConfig)
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress
   )

@@ -26,7 +26,7 @@ from jaxdm.brittleness.retraining import Changes, Retrain, TrainChanges
 from jaxdm.brittleness.search import MarginsOfChanges, search
 from jaxdm.brittleness.targets import choose_wrong_targets
 from jaxdm.brittleness.verdicts import Verdict
-from jaxdm.errors import UserError, check_choice
+from jaxdm.errors import UserError, check_choice, check_kind
 
 Change = Literal["removal", "relabel"]
 CHANGES: tuple[Change, ...] = get_args(Change)
@@ -168,6 +168,7 @@ def find_repairs(
     UserError: if models on all data get no target wrong, or the asked ones right.
     ValueError: see `find_removals`; and on a change of another name.
   """
+  check_kind("config", config, SearchConfig)
   check_choice("change", change, CHANGES)
   inputs = search_inputs.make_inputs(
     retrain, labels, target_labels, base_margins, progress

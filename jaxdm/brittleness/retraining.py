@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxdm import matrices
 from jaxdm import progress as progress_lib
 from jaxdm.brittleness.cases import Case
 
@@ -27,9 +28,9 @@ class Retrain(Protocol):
   >>> retrain(np.ones((1, 4), bool), np.array([[0, 0, 1, 1]]), np.array([0]))
   array([[3.]])
 
-  It may take a keyword `progress`, which it calls with (models done, models in this
-  call). If it has an attribute `targets`, int[u], its margins have columns for these
-  targets only, in that order.
+  It may take a keyword-only argument `progress`, which it calls with (models done, models
+  in this call). If it has an attribute `column_targets`, int[u], its margins have columns
+  for these targets only, in that order.
   """
 
   def __call__(self, masks: np.ndarray, labels: np.ndarray, seeds: np.ndarray) -> Any:
@@ -73,21 +74,31 @@ class TrainChanges:
     margins_mt = margins_of(
       self._retrain, masks, labels, seeds, self._num_targets, progress
     )
-    place_of = {target: i for i, target in enumerate(self._targets())}
+    place_of = {t: i for i, t in enumerate(targets_of(self._retrain, self._num_targets))}
     places = [place_of.get(case.target) for case, _ in changes]
     if None in places:
       missing = sorted({case.target for case, _ in changes} - place_of.keys())
       raise ValueError(f"retrain returns no margins of targets {missing}")
     return margins_mt[np.arange(len(changes)), np.array(places)]
 
-  def _targets(self) -> list[int]:
-    """Which targets the columns of margins are."""
-    return targets_of(self._retrain, self._num_targets)
-
 
 def targets_of(retrain: Retrain, num_targets: int) -> list[int]:
-  """The targets whose margins a `retrain` function returns, in the order of columns."""
-  return [int(t) for t in getattr(retrain, "targets", range(num_targets))]
+  """The targets whose margins a `retrain` function returns, in the order of columns.
+
+  Raises:
+    ValueError: on numbers that are not targets, or not different ones.
+  """
+  if not hasattr(retrain, "column_targets"):
+    return list(range(num_targets))
+  targets = np.asarray(retrain.column_targets)
+  is_vector = targets.ndim == 1 and targets.dtype.kind in "iu"
+  numbers = set(targets.tolist()) if is_vector else {-1}
+  if len(numbers) < len(targets) or not numbers <= set(range(num_targets)):
+    raise ValueError(
+      f"retrain.column_targets must be different integers in [0, {num_targets}), got "
+      f"{targets.tolist()}"
+    )
+  return [int(target) for target in targets]
 
 
 def margins_of(
@@ -104,20 +115,37 @@ def margins_of(
     ValueError: if it is of another shape, or no real numbers.
   """
   options: dict[str, Any] = {"progress": progress} if _takes_progress(retrain) else {}
-  margins = np.asarray(retrain(masks, labels, seeds, **options))
-  shape = len(masks), len(targets_of(retrain, num_targets))
-  if margins.shape != shape or margins.dtype.kind not in "fiu":
+  columns = len(targets_of(retrain, num_targets))
+  margins = as_margins(retrain(masks, labels, seeds, **options), len(masks), columns)
+  progress(len(masks), len(masks))
+  return margins
+
+
+def as_margins(output: Any, num_models: int, columns: int) -> np.ndarray:
+  """What a `retrain` function has returned, as float[m, columns].
+
+  Raises:
+    ValueError: if it is of another shape, or no real numbers.
+  """
+  shape = num_models, columns
+  try:
+    margins = matrices.as_array("margins", output)
+  except ValueError as error:
+    raise ValueError(
+      f"retrain must return float[m, t] = {list(shape)}: {error}"
+    ) from error
+  if margins.shape != shape or margins.dtype.kind == "b":
     raise ValueError(
       f"retrain must return margins float[m, t] = {list(shape)}, got {margins.dtype} "
       f"{list(margins.shape)}"
     )
-  progress(len(masks), len(masks))
   return margins if margins.dtype.kind == "f" else margins.astype(np.float64)
 
 
 def _takes_progress(retrain: Retrain) -> bool:
-  """Whether a function has a keyword `progress`."""
+  """Whether a function has a keyword-only argument `progress`."""
   try:
-    return "progress" in inspect.signature(retrain).parameters
+    parameter = inspect.signature(retrain).parameters.get("progress")
   except (TypeError, ValueError):  # Of some functions written in C.
     return False
+  return parameter is not None and parameter.kind is inspect.Parameter.KEYWORD_ONLY

@@ -19,6 +19,7 @@ from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import BaseMargins, MarginCurve
 from jaxdm.brittleness.retraining import Changes
 from jaxdm.brittleness.verdicts import Verdict
+from jaxdm.errors import check_count
 
 _LOGGED = 3  # First claims of a search.
 
@@ -227,6 +228,7 @@ def search(
   Returns:
     One Verdict a case, in order.
   """
+  budget = None if budget is None else check_count("budget", budget, 0)
   searches, num_logged = [_Search(case, config, base) for case in cases], 0
   while open_searches := [s for s in searches if not s.verdict.finished]:
     changes: list[tuple[Case, int]] = []

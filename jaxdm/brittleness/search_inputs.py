@@ -54,13 +54,15 @@ def make_inputs(
     UserError: on labels that are not class numbers.
     ValueError: on margins of another shape.
   """
-  labels = _as_labels("labels", labels, np.size(labels))
-  target_labels = _as_labels("target_labels", target_labels, len(labels))
+  labels = labels_lib.as_classes("labels", labels, np.size(labels))
+  target_labels = labels_lib.as_classes("target_labels", target_labels, len(labels))
   n, t = len(labels), len(target_labels)
   if base_margins is not None:
-    base_rt = np.asarray(base_margins)
+    base_rt = matrices.as_array("base_margins", base_margins)
     if base_rt.ndim != 2 or base_rt.shape[1] != t or not len(base_rt):
       raise ValueError(f"base_margins must be [r, t] with t = {t}, got {base_rt.shape}")
+    if base_rt.dtype.kind != "f":  # Unsigned integers cannot be negated.
+      base_rt = base_rt.astype(np.float64)
     return SearchInputs(labels, target_labels, base_rt)
   masks = np.ones((BASE_MODELS, n), bool)
   seeds = prng.model_seeds("base", BASE_MODELS)
@@ -154,12 +156,3 @@ def check_has_models(name: str, full_t: np.ndarray | None, targets: np.ndarray) 
       f": {name} has no datamodel of target {lacking[0]}, whose margins are not finite; "
       "leave it out",
     )
-
-
-def _as_labels(name: str, values: Any, num_train: int) -> np.ndarray:
-  """Labels as an array; UserError on anything but a vector of class numbers."""
-  array = labels_lib.as_labels(name, values)
-  if array.min() < 0:
-    raise UserError(name, f"must be >= 0, got {array.min()}")
-  labels_lib.check_classes(name, int(array.max()), num_train)
-  return array

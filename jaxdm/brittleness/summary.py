@@ -15,10 +15,22 @@ CLASS_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 def by_method(
   verdicts: Sequence[Verdict],
 ) -> dict[str, list[Verdict]]:
-  """Verdicts grouped by method, in order of appearance."""
+  """Verdicts grouped by method, in order of appearance.
+
+  Raises:
+    ValueError: if a method has two of one target.
+  """
   groups: dict[str, list[Verdict]] = {}
   for verdict in verdicts:
     groups.setdefault(verdict.method, []).append(verdict)
+  for method, group in groups.items():
+    targets = [verdict.target for verdict in group]
+    if len(set(targets)) < len(targets):
+      twice = next(t for t in targets if targets.count(t) > 1)
+      raise ValueError(
+        f"verdicts must be of one search, and {method} has two of target {twice}: "
+        "summarise removals, label flips and repairs one by one"
+      )
   return groups
 
 

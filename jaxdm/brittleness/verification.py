@@ -212,8 +212,12 @@ def estimate_skewness(margins_rt: np.ndarray) -> Skewness:
   margins_rt, finite_rt, r = margins_rt[:, enough], finite_rt[:, enough], r[enough]
   mean_t = np.where(finite_rt, margins_rt, 0).sum(axis=0) / r
   centred_rt = np.where(finite_rt, margins_rt - mean_t, 0)
+  largest_t = np.abs(centred_rt).max(axis=0)
+  # Equal margins differ from their mean by its rounding.
+  varies_t = largest_t > r * np.finfo(np.float64).eps * np.abs(mean_t)
+  centred_rt = np.where(varies_t, centred_rt, 0) / np.where(varies_t, largest_t, 1)
   scale_t = np.sqrt((centred_rt**2).sum(axis=0) / r)
-  centred_rt /= np.where(scale_t > 0, scale_t, 1)
+  centred_rt /= np.where(varies_t, scale_t, 1)
   sample_t = (centred_rt**3).sum(axis=0) / r * np.sqrt(r * (r - 1)) / (r - 2)
   noise_t = 6 * r * (r - 1) / ((r - 2) * (r + 1) * (r + 3))
   variance = max(float(sample_t.var() - noise_t.mean()), 0.0)

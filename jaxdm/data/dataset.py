@@ -27,7 +27,7 @@ def read_from(setting: str) -> Iterator[None]:
     raise
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
   """Training examples and the targets whose predictions are studied.
 
@@ -62,11 +62,14 @@ class Dataset:
   test_sources: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    _check_class_names(f"{self.name}: class_names", self.class_names)
+    class_names = tuple(self.class_names)
+    _check_class_names(f"{self.name}: class_names", class_names)
+    object.__setattr__(self, "class_names", tuple(map(str, class_names)))
     for split in ("train", "test"):
       images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
       _check_inputs(f"{self.name}: {split}_images", images)
       _check_labels(f"{self.name}: {split}_labels", labels, len(self.class_names))
+      object.__setattr__(self, f"{split}_labels", np.asarray(labels, np.int32))
       if len(images) != len(labels):
         raise DataError(
           None,
@@ -74,11 +77,11 @@ class Dataset:
         )
       if not len(labels):
         raise DataError(None, f"{self.name}: {split} split is empty")
-      if not getattr(self, f"{split}_sources"):
+      sources = tuple(getattr(self, f"{split}_sources"))
+      if not sources:
         sources = tuple(f"{self.name}:{split}[{i}]" for i in range(len(labels)))
-        object.__setattr__(self, f"{split}_sources", sources)
-      sources = getattr(self, f"{split}_sources")
       _check_text(f"{self.name}: {split}_sources", sources)
+      object.__setattr__(self, f"{split}_sources", tuple(map(str, sources)))
       if len(sources) != len(labels):
         raise DataError(
           None,

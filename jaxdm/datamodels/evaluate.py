@@ -7,7 +7,7 @@ import numpy as np
 from jaxdm import matrices
 from jaxdm.attribution.scores import check_finite
 from jaxdm.datamodels import metrics
-from jaxdm.datamodels.model import predictions_by_subset
+from jaxdm.datamodels.model import Datamodels, predictions_by_subset
 from jaxdm.datamodels.quality import Quality
 
 # Rows of scores within these powers of two are taken as they are.
@@ -33,7 +33,7 @@ def evaluate_scores(scores: Any, masks: Any, margins: Any) -> Quality:
   1.0
 
   Args:
-    scores: real[t, n], how much each example supports each target.
+    scores: real[t, n], how much each example supports each target, or `Datamodels`.
     masks: bool[m, n], training sets of models that the scores were not made from.
     margins: real[m, t], their margins.
 
@@ -45,7 +45,8 @@ def evaluate_scores(scores: Any, masks: Any, margins: Any) -> Quality:
     UserError: on scores that are not finite; if there are not two models on different
       subsets.
   """
-  scores_tn = matrices.as_real("scores", scores)
+  values = scores.weights_tn if isinstance(scores, Datamodels) else scores
+  scores_tn = matrices.as_real("scores", values)
   margins_mt = np.asarray(matrices.as_columns("margins", margins)[:])
   masks_mn = matrices.as_matrix("masks", masks)
   if tuple(scores_tn.shape) != (margins_mt.shape[1], masks_mn.shape[1]):

@@ -17,7 +17,7 @@ from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit_plan import FitPlan, Parts, agree
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.datamodels.priors import Prior
-from jaxdm.errors import first_few
+from jaxdm.errors import check_kind, first_few
 from jaxdm.lasso import design, solver_plan
 from jaxdm.lasso.result import Status
 from jaxdm.lasso.solver import Solver
@@ -91,6 +91,7 @@ def fit_datamodels(
       margins, bad weights or priors, too few models to hold any out, a folder of another
       fit, a share that is not (i, N) or has no folder, or too little memory.
   """
+  check_kind("config", config, FitConfig)
   inputs.check_share(share, folder)
   candidates = inputs.check_candidates(candidates)
   masks_mn, margins_mt, weights_m, lacks_margins_t = inputs.check_models(
@@ -99,7 +100,8 @@ def fit_datamodels(
   (m, n), t = masks_mn.shape, margins_mt.shape[1]
   names = tuple(candidates)
   splits = path.folds(m, config, weights_m)
-  inputs.check_covariances(candidates, n, max(len(fold.check) for fold in splits))
+  largest_fold = max(len(fold.check) for fold in splits)
+  candidates = inputs.check_covariances(candidates, n, largest_fold)
 
   def make_plan() -> FitPlan:
     plan = solver_plan.choose(

@@ -48,8 +48,8 @@ def check_share(share: tuple[int, int], folder: Any) -> None:
 
 def check_covariances(
   candidates: Mapping[str, Prior], n: int, num_validation: int
-) -> None:
-  """Checks the covariance scores of priors, and the memory that they need.
+) -> dict[str, Prior]:
+  """Priors whose covariance scores are matrices.
 
   Args:
     candidates: priors by name.
@@ -59,13 +59,20 @@ def check_covariances(
   Raises:
     ValueError: on scores of another shape, or too little memory.
   """
+  checked = dict(candidates)
   for name, prior in candidates.items():
     if prior.covariance_scores is None:
       continue
-    shape = matrices.as_matrix("covariance_scores", prior.covariance_scores).shape
-    if shape[1] != n:
-      raise ValueError(f"covariance_scores must be [s, {n}] in {name!r}, got {shape}")
+    matrix = matrices.as_matrix("covariance_scores", prior.covariance_scores)
+    if matrix.shape[1] != n:
+      raise ValueError(
+        f"covariance_scores must be [s, {n}] in {name!r}, got {matrix.shape}"
+      )
     posterior.check_room(n, num_validation)
+    if isinstance(matrix, matrices.SparseRows):
+      matrix = np.asarray(matrix[:])
+    checked[name] = prior._replace(covariance_scores=matrix)
+  return checked
 
 
 def check_models(

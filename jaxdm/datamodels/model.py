@@ -11,7 +11,7 @@ from etils import epath
 from jaxdm import matrices, numerics, tiling
 from jaxdm.datamodels import metrics
 from jaxdm.datamodels.quality import Quality
-from jaxdm.errors import UserError
+from jaxdm.errors import UserError, check_count
 from jaxdm.lasso.result import Status
 from jaxdm.storage import checkpoint
 from jaxdm.typing import Array
@@ -19,7 +19,7 @@ from jaxdm.typing import Array
 _TILE_TARGETS = 1024
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Datamodels:
   """T fitted datamodels, in the 0/1 basis: margin = weights . mask + intercept.
 
@@ -59,18 +59,20 @@ class Datamodels:
     """Expected margins of models trained on these subsets.
 
     Args:
-      masks_mn: bool or real[m, n]: whatever `fit_datamodels` takes. Or one mask, [n].
+      masks_mn: bool[m, n], or numbers in [0, 1], of which a half counts as half of an
+        example. Or one mask, [n].
 
     Returns:
       float32[m, t]; float32[t] of one mask.
 
     Raises:
-      ValueError: on masks with another n than the weights.
+      ValueError: on masks with another n than the weights, or with other numbers.
     """
     masks = matrices.as_real("masks", masks_mn)
     if masks.shape == self.weights_tn.shape[1:]:
       [margins_t] = self.predict(masks[None])
       return margins_t
+    _check_shares(masks)
     margins_mt = predictions_by_subset(masks, self.weights_tn)
     margins_mt += self.intercepts_t
     return margins_mt
@@ -97,7 +99,13 @@ class Datamodels:
     return metrics.evaluate(self.predict(masks), margins, masks)
 
   def top(self, target: int, k: int) -> np.ndarray:
-    """The k training examples that support a target most, strongest first."""
+    """The k training examples that support a target most, strongest first.
+
+    Raises:
+      UserError: on a target that does not exist, or a negative k.
+    """
+    target = check_count("target", target, 0, len(self.weights_tn) - 1)
+    k = check_count("k", k, 0)
     return np.argsort(-self.weights_tn[target], kind="stable")[:k]
 
   def save(self, path: str | epath.PathLike, *, overwrite: bool = False) -> None:
@@ -129,6 +137,18 @@ class Datamodels:
         f"holds {', '.join(sorted(arrays))}",
       )
     return cls(**arrays)
+
+
+def _check_shares(masks: matrices.Matrix) -> None:
+  """Raises ValueError on masks of numbers that are not in [0, 1]."""
+  if masks.dtype == bool or len(masks.shape) != 2:
+    return
+  for rows, block in matrices.blocks(masks, np.arange(masks.shape[0])):
+    wrong = np.flatnonzero(~((block >= 0) & (block <= 1)).all(axis=1))
+    if wrong.size:
+      raise ValueError(
+        f"masks must be bool, or in [0, 1], and are not in row {rows.start + wrong[0]}"
+      )
 
 
 @numerics.pinned()

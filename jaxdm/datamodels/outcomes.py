@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.optimize
 
 from jaxdm import matrices
 from jaxdm.datamodels.model import predictions
 from jaxdm.datamodels.priors import Prior
 from jaxdm.margins import Margins
 
-# Of sums of squares that should be 0.
-_ROUNDING = 1e-9
+# Of sums of squares in float64 that should be 0.
+_ROUNDING = 1e-20
 
 
 class Outcomes:
@@ -38,23 +39,25 @@ class Outcomes:
     one_1n = np.ones((1, self._shape[1]), np.float32)
     self._sizes_m = predictions(masks_mn, one_1n)[:, 0].astype(np.float64)
     # Two numbers for all targets, by least squares: they cost no degree of freedom.
-    aligned, power = np.zeros(2), np.zeros(2)
+    aligned, gram, size = np.zeros(2), np.zeros((2, 2)), 0.0
     root_m = None if weights_m is None else np.sqrt(weights_m)
     for part in parts:
       margins = matrices.scale_rows(self._known(margins_mt[:, part], part), root_m)
-      for i, guess_mt in enumerate(self._guesses(part)):
-        mean_t = np.average(guess_mt, axis=0, weights=weights_m)
-        guess_mt = matrices.scale_rows(guess_mt - mean_t, root_m)
-        aligned[i] += np.sum(guess_mt * margins)
-        power[i] += np.sum(guess_mt**2)
-    has_power = power > _ROUNDING * power.max()
-    self._scales = np.where(
-      has_power, np.maximum(aligned / np.where(has_power, power, 1), 0), 0
-    )
+      guesses = self._guesses(part)
+      size += sum(float(np.sum(guess_mt**2)) for guess_mt in guesses)
+      centred = [
+        matrices.scale_rows(
+          guess_mt - np.average(guess_mt, axis=0, weights=weights_m), root_m
+        )
+        for guess_mt in guesses
+      ]
+      aligned += [np.sum(guess_mt * margins) for guess_mt in centred]
+      gram += [[np.sum(one * other) for other in centred] for one in centred]
+    self._scales = _least_squares(gram, aligned, np.diag(gram) > _ROUNDING * size)
 
   def _offsets(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
     """The offset less its mean, and its mean, before they are scaled."""
-    offset_tn = self._prior.offset_of(part, self._shape)
+    offset_tn = self._prior.offset_of(part, self._shape).astype(np.float64)
     mean_t1 = offset_tn.mean(axis=1, keepdims=True)
     return offset_tn - mean_t1, np.broadcast_to(mean_t1, offset_tn.shape)
 
@@ -86,3 +89,19 @@ class Outcomes:
   def _known(self, values_mt: np.ndarray, part: slice) -> np.ndarray:
     """Values of targets as float64[m, t], 0 for those without margins."""
     return np.where(self._lacks_margins_t[part], 0.0, values_mt.astype(np.float64))
+
+
+def _least_squares(
+  gram: np.ndarray, aligned: np.ndarray, is_used: np.ndarray
+) -> np.ndarray:
+  """The scales s >= 0 with the smallest s'Gs - 2 s'a, as float64; 0 for unused ones."""
+  scales = np.zeros(len(aligned))
+  used = np.flatnonzero(is_used)
+  if not used.size:  # Of which SciPy's nnls makes the process abort.
+    return scales
+  unit = np.sqrt(np.diag(gram)[used])
+  values, vectors = np.linalg.eigh(gram[np.ix_(used, used)] / np.outer(unit, unit))
+  root = np.sqrt(np.maximum(values, np.finfo(np.float64).eps))
+  outcome = vectors.T @ (aligned[used] / unit) / root
+  scales[used] = scipy.optimize.nnls(root[:, None] * vectors.T, outcome)[0] / unit
+  return scales

@@ -48,8 +48,13 @@ def folds(m: int, config: FitConfig, weights_m: np.ndarray | None = None) -> lis
   else:
     parts = np.array_split(order, config.folds)
   if min(len(part) for part in parts) < 2 or m - max(len(part) for part in parts) < 2:
+    how = f"folds={config.folds}"
+    if config.folds == 1:
+      how = f"validation_share={config.validation_share}"
     raise UserError(
-      None, f"{m} models are too few to hold {len(parts[0])} out for validation"
+      None,
+      f"{m} models are too few: {how} holds {len(parts[0])} of them out for validation, "
+      "and there must be at least 2 of these, and 2 others",
     )
   pairs = [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
   return [

@@ -28,6 +28,9 @@ _LEAST_BUCKET = 128
 # Larger penalties may be infinite in float32, and infinity times a weight of 0 is NaN. At
 # this penalty all weights of a problem of variance 1 are 0.
 LARGEST_PENALTY = 1e30
+# The scale of a dual point is 1 at the optimum. Larger ones than this multiply the
+# rounding of a residual that unpenalised columns explain.
+_MOST_SCALE = 2.0
 
 
 class Problem(NamedTuple):
@@ -159,8 +162,8 @@ def gap(
   The dual point is the residual, made orthogonal to unpenalised columns, times the
   number for which the dual objective is largest among those for which the point is
   feasible (Kim, Koh, Lustig, Boyd and Gorinevsky, 'An interior-point method for
-  large-scale l1-regularized least squares', 2007, section III). That number may have
-  either sign, and is bounded on both sides.
+  large-scale l1-regularized least squares', 2007, section III) and at most 2. That number
+  may have either sign, and is bounded on both sides.
 
   Args:
     problem: the lassos.
@@ -179,7 +182,7 @@ def gap(
   dual_aligned_t = aligned_t - jnp.sum(residual_tr * outcome_tr, axis=1)
   tiny = jnp.finfo(w_tn.dtype).tiny
   slope_t = steepest(problem, without_free(problem, slope_tn))
-  most_t = problem.lam_t / jnp.maximum(slope_t, tiny)
+  most_t = jnp.minimum(problem.lam_t / jnp.maximum(slope_t, tiny), _MOST_SCALE)
   best_t = dual_aligned_t / jnp.maximum(dual_residual_t, tiny)
   scale_t = jnp.clip(best_t, -most_t, most_t)
   penalty_t = problem.lam_t * jnp.sum(problem.factors_tn * jnp.abs(w_tn), axis=1)

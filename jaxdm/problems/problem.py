@@ -37,7 +37,7 @@ _DAMAGE = (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
   """Training sets and margins of models, and all that is needed to train them again.
 
@@ -181,7 +181,16 @@ class Problem:
     )
 
   def write(self, path: str | os.PathLike[str]) -> None:
-    """Writes the file that `load_problem` reads; the same bytes for the same problem."""
+    """Writes the file that `load_problem` reads; the same bytes for the same problem.
+
+    Args:
+      path: NAME.npz.
+
+    Raises:
+      UserError: on another ending.
+    """
+    if not os.fspath(path).endswith(_SUFFIX):
+      raise UserError("path", f"must end in {_SUFFIX}, got {os.fspath(path)!r}")
     parts = self._parts()
     text = json.dumps({key: parts.pop(key) for key in ("verdicts", "about")})
     for name in _MASKS:

@@ -1,6 +1,6 @@
 """Figures of numbers: targets flipped by few changes, LDS, predicted and true margins."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -25,7 +25,7 @@ def _times(factor: float) -> Callable[[Any], Any]:
 
 
 def plot_share_flipped(
-  verdicts: Sequence[verdicts_lib.Verdict], *, what: str = "removed"
+  verdicts: Iterable[verdicts_lib.Verdict], *, what: str = "removed"
 ) -> mpl_figure.Figure:
   """Share of targets flipped against the number of examples changed.
 
@@ -49,6 +49,7 @@ def plot_share_flipped(
   Raises:
     ValueError: if there are no verdicts.
   """
+  verdicts = list(verdicts)
   if not verdicts:
     raise ValueError("verdicts must not be empty")
   fig = mpl_figure.Figure(figsize=(6, 4.4), layout="constrained")

@@ -44,6 +44,8 @@ def save(
       removal.remove_own(place, _is_own)
     _write(place, arrays, path)
     return
+  # Orbax's threads may never end after an error of the disk.
+  atomic_io.check_writable(place.parent)
   _finish_replacing(place)
   if atomic_io.exists(place):
     _check_replaceable(path, place, overwrite)

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxdm import identity, prng, training_sets
+from jaxdm import identity, matrices, prng, training_sets
+from jaxdm import labels as labels_lib
 from jaxdm import progress as progress_lib
+from jaxdm.errors import UserError
 from jaxdm.storage import atomic_io, polling, store_layout
 from jaxdm.storage import bank as bank_lib
 from jaxdm.training_sets import ModelSpecs
@@ -106,14 +108,14 @@ class CachedRetrain:
   def _train(self, parts: Iterable[ModelSpecs]) -> Iterator[np.ndarray]:
     """Margins of each part."""
     for part in parts:
-      margins_mt = np.asarray(self._retrain(*part), np.float32)
+      margins_mt = matrices.as_array("margins that retrain returns", self._retrain(*part))
       expected = len(part.masks_mn), self._num_targets
       if margins_mt.shape != expected:
         raise ValueError(
-          f"retrain must return margins [m, t] = {expected}, got {margins_mt.shape}; one "
-          "that returns some targets only cannot be remembered"
+          f"retrain must return margins [m, t] = {expected}, got {margins_mt.shape}"
         )
-      yield margins_mt
+      with np.errstate(over="ignore"):  # Infinite margins count as diverged.
+        yield margins_mt.astype(np.float32, copy=False)
 
 
 def remember(
@@ -153,12 +155,18 @@ def remember(
 
   Raises:
     StoreError: if the folder holds models that depend on something else.
+    UserError: on labels that are not class numbers.
     TypeError: on a `depends_on` that has no digest, such as a function.
   """
-  labels, target_labels = np.asarray(labels), np.asarray(target_labels)
-  num_classes = int(max(labels.max(), target_labels.max())) + 1
+  if hasattr(retrain, "column_targets"):
+    raise UserError(
+      "retrain", "must return all targets to be remembered, and has column_targets"
+    )
+  labels = labels_lib.as_classes("labels", labels, np.size(labels))
+  target_labels = labels_lib.as_classes("target_labels", target_labels, len(labels))
+  num_classes = max(int(labels.max()), int(target_labels.max())) + 1
   store = bank_lib.open_store(
-    atomic_io.as_path(folder),
+    atomic_io.as_path(folder).absolute(),  # The working directory may change later.
     num_targets=len(target_labels),
     num_train=len(labels),
     settings={

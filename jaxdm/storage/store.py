@@ -107,6 +107,7 @@ class Store:
   ) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
+    atomic_io.make_folder(self.path)
     self._check_orphans({**requested, "rows_per_chunk": rows_per_chunk})
     atomic_io.make_folder(store_layout.marker_folder(self.path))
     digests = {}

@@ -84,5 +84,6 @@ class TrainConfig:
       examples = share_of(self.epochs, self.epoch_examples)
       return 0 * count + math.ceil(examples / self.batch_size)
     exact = count * (self.epochs / self.batch_size)
-    # Rounding up an almost-integer would depend on the float width in use.
+    # Rounding up an almost-integer would depend on the float width in use. (Beyond some
+    # 15,000 steps it does: in float32 there may be one more.)
     return (exact + (1 - 1e-3)) // 1

@@ -16,6 +16,8 @@ from flax import linen as nn
 from jaxdm import margins, prng, training_sets
 from jaxdm import progress as progress_lib
 from jaxdm.data.dataset import Dataset
+from jaxdm.errors import UserError
+from jaxdm.storage import atomic_io
 from jaxdm.training import fleet as fleet_lib
 from jaxdm.training.base_trainer import BaseTrainer
 from jaxdm.training.collection import Collection, Predictions, missing_models, write
@@ -76,8 +78,14 @@ class Trainer(BaseTrainer):
       speed: how many models are trained side by side; changes results by rounding alone.
 
     Raises:
-      UserError: on a network that does not fit the data.
+      UserError: on a network that does not fit the data, or data of one class.
     """
+    if dataset.num_classes < 2:
+      raise UserError(
+        "dataset", f"must have two classes or more, got {dataset.name} of 1"
+      )
+    if folder is not None:  # The working directory may change before it is used.
+      folder = atomic_io.as_path(folder).absolute()
     fleet = fleet_lib.Fleet(
       config, dataset.train_images, dataset.num_classes, speed, network=network
     )

@@ -400,3 +400,12 @@ def test_very_sure_models_make_no_nan(method) -> None:
     for one in (few, gradient.in_examples(few))
   ]
   np.testing.assert_allclose(*scores_of, rtol=1e-3, atol=1e-4 * scores_of[0].std())
+
+
+def test_weights_of_very_wrong_examples_do_not_vanish() -> None:
+  odds = np.array([-80.0, -17, -3, 0, 3, 17, 80])
+  empty = jnp.zeros((7, 1))
+  found = gradient.newton_weights(gradient.Gradients(empty, empty, jnp.asarray(odds)))
+  p = 1 / (1 + np.exp(-odds))
+  expected = np.exp(-np.abs(odds) / 2) * np.maximum(p, 1 / (1 + np.exp(odds)))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)

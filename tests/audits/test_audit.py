@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 
 import jaxdm
-from jaxdm import training_sets
+from jaxdm import intervals, training_sets
 from jaxdm.audits import tallies
 from jaxdm.storage import training_predictions
 from jaxdm.storage.matrix_view import MatrixView
@@ -192,7 +192,7 @@ def test_what_cannot_be_said_is_named_and_the_rest_goes_on() -> None:
     ({"margins": None}, "margins", "must be float"),
     ({"margins": np.ones((60, 39))}, "margins", r"= \[60, 40\], as the masks, got \[60"),
     ({"margins": np.full((60, 40), np.nan)}, "margins", "not finite for any model"),
-    ({"margins": np.full((60, 40), "a")}, "margins", "must hold numbers"),
+    ({"margins": np.full((60, 40), "a")}, "margins", "must hold real numbers"),
     ({"masks": np.ones(60, bool)}, "masks", "must be"),
     ({"masks": np.full((60, 40), 0.5)}, "masks", "must be 0 or 1"),
     ({"masks": np.eye(60, 40) * (1 + np.arange(60)[:, None])}, "masks", "in rows 1, 2"),
@@ -230,3 +230,19 @@ def test_nothing_is_suggested_of_what_is_not_known() -> None:
   # One class is none of two: another one does not exist.
   result = jaxdm.audit(masks, -np.abs(margins), np.zeros(6, int))
   np.testing.assert_array_equal(result.suggested_labels, np.zeros(6, int))
+
+
+@pytest.mark.parametrize(
+  "unit,offset", [(1, 0), (1, 1e4), (1, 1e6), (1e80, 0), (1e-90, 0)]
+)
+def test_totals_are_those_of_terms_less_their_mean(unit, offset) -> None:
+  rng = np.random.default_rng(0)
+  terms = rng.gamma(2, size=(300, BANKS))  # Positive, so that the support has them all.
+  found = jaxdm.audit(**bank(n=BANKS), scores=(terms + offset) * unit).support
+  skewness, tails = scipy.stats.skew(terms), scipy.stats.kurtosis(terms) + 2
+  error = terms.std(axis=0, ddof=1) * np.sqrt(300)
+  low, high = intervals.skewed(terms.sum(axis=0), error, 300, skewness, tails)
+  value = 300 * offset
+  atol = 1e-9 * value
+  np.testing.assert_allclose(found.low / unit - value, low, rtol=1e-6, atol=atol)
+  np.testing.assert_allclose(found.high / unit - value, high, rtol=1e-6, atol=atol)

@@ -58,3 +58,13 @@ def test_chance_makes_no_pairs_where_few_models_lack_both(alpha, m) -> None:
     margins = rng.normal(size=(m, 150)) + 3 * rng.normal(size=(m, 1))
     false += bool(stand_ins.find_pairs(masks, margins, np.zeros(150, int)))
   assert false <= 2  # More than 2 of 8 by chance: .6 %.
+
+
+@pytest.mark.parametrize("unit,offset", [(1, 1e7), (1e-25, 0), (1e30, 0)])
+def test_units_and_offsets_of_margins_make_no_other_pairs(bank, unit, offset) -> None:
+  masks, margins, labels = bank
+  [expected] = stand_ins.find_pairs(masks, margins, labels)
+  [found] = stand_ins.find_pairs(masks, margins * unit + offset, labels)
+  assert (found.first, found.second) == (expected.first, expected.second)
+  assert found.effect == pytest.approx(expected.effect * unit, rel=1e-4)
+  assert found.z == pytest.approx(expected.z, rel=1e-4)

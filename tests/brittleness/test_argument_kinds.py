@@ -127,5 +127,7 @@ def test_new_labels_must_fit_in_the_type_of_the_labels() -> None:
       config=CONFIG,
       targets=[2],
     )
-  with pytest.raises(ValueError, match="dtype int8, which cannot hold the new label 300"):
+  with pytest.raises(
+    ValueError, match="target_labels hold 30[01], which no training example has"
+  ):
     repairs(SCORES, LABELS.astype(np.int8), 300 + TARGET_LABELS, change="relabel")

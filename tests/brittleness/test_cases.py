@@ -36,7 +36,7 @@ def test_scores_of_any_real_type_rank_alike(dtype) -> None:
 
 def test_a_class_without_examples_offers_nothing_to_choose() -> None:
   given = np.zeros((1, 4)), np.array([0]), np.array([0, 0, 2, 2]), np.array([1])
-  with pytest.raises(ValueError, match="no training example has the label of target 0"):
+  with pytest.raises(ValueError, match="target_labels hold 1, which no training example"):
     cases.make_cases("m", *given, config=SearchConfig(), same_class=True)
 
 

@@ -21,7 +21,7 @@ class OnAllData:
   """Margins by the number of the model; some models diverge."""
 
   def __init__(self, diverged: int):
-    self.diverged, self.targets = diverged, [3, 0]
+    self.diverged, self.column_targets = diverged, [3, 0]
 
   def __call__(self, masks, labels, seeds):
     assert masks.all() and masks.shape == labels.shape == (16, 5)
@@ -61,7 +61,9 @@ def test_labels_are_integers_from_0() -> None:
     found = made(labels=given, base=np.ones((2, 4))).labels
     np.testing.assert_array_equal(found, LABELS)
     assert found.dtype == np.asarray(given).dtype
-  for wrong in (LABELS * 1.0, LABELS[:, None], LABELS[:0], LABELS > 0):
+  with pytest.raises(ValueError, match="labels must not be empty"):
+    made(labels=LABELS[:0], base=np.ones((2, 4)))
+  for wrong in (LABELS * 1.0, LABELS[:, None], LABELS > 0):
     with pytest.raises(ValueError, match="labels must be a vector of integers, got"):
       made(labels=wrong, base=np.ones((2, 4)))
   with pytest.raises(ValueError, match="labels must be >= 0, got -1"):

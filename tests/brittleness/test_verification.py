@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from support.simulated import Simulated, base, cases
 
-from jaxdm import prng
+from jaxdm import intervals, prng
 from jaxdm.brittleness import verification
 from jaxdm.brittleness.config import SearchConfig
 from jaxdm.brittleness.margin_curve import describe
@@ -338,3 +338,23 @@ def test_few_models_may_pass_a_test_of_few(skewness) -> None:
     test = verification.SequentialTest(most=most, confidence=0.95, skewness=skewness)
     assert test.least_to_pass <= most
     assert run(test, np.linspace(-9, -8.9, most))[0]
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, -7.7, 1e-300])
+@pytest.mark.parametrize("count", [8, 10, 12, 31])
+def test_equal_margins_have_no_skewness_whatever_their_mean_is_rounded_to(
+  value, count
+) -> None:
+  found = verification.estimate_skewness(np.full((count, 1), value))
+  assert found.estimate_t == [0]
+
+
+@pytest.mark.parametrize("unit", [1, 1e-170, 1e-300, 1e150])
+def test_the_unit_of_margins_decides_nothing(unit) -> None:
+  margins = np.array([-3, 2, 1, -4, -2.0])
+  mean, low, high = intervals.student(margins * unit, 0.975)
+  expected = scipy.stats.t.interval(0.95, 4, margins.mean(), scipy.stats.sem(margins))
+  np.testing.assert_allclose(np.array([mean, low, high]) / unit, [-1.2, *expected])
+  skewness = verification.estimate_skewness(np.tile(margins, 2)[:, None] * unit)
+  one = verification.estimate_skewness(np.tile(margins, 2)[:, None])
+  np.testing.assert_allclose(skewness.estimate_t, one.estimate_t)

@@ -5,7 +5,7 @@ from support.planted_weights import RNG, WEIGHTS, models
 
 import jaxdm
 from jaxdm import matrices, prng, training_sets
-from jaxdm.datamodels import model, path, priors
+from jaxdm.datamodels import model, outcomes, path, priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import Datamodels, predictions, predictions_by_subset
@@ -383,3 +383,36 @@ def test_a_target_without_a_datamodel_is_not_searched() -> None:
   jaxdm.find_removals(fit, retrain, labels, [0, 1], targets=[0])
   with pytest.raises(UserError, match="targets: scores has no datamodel of target 1"):
     jaxdm.find_removals(fit, retrain, labels, [0, 1], targets=[0, 1])
+
+
+@pytest.mark.parametrize("scales", [(1, 1), (1, 0.2), (0.2, 1), (0, 1), (2, 0)])
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.02)])
+def test_both_scales_of_an_offset_are_fitted_together(scales, shares) -> None:
+  """The outcomes are what both parts predict, so that nothing is left of them."""
+  rng = np.random.default_rng(0)
+  masks = rng.random((100, 30)) < np.repeat(shares, 15)
+  offset = rng.normal(size=(4, 30)) + 0.5
+  mean = offset.mean(axis=1, keepdims=True)
+  truth = scales[0] * (offset - mean) + scales[1] * mean
+  made = outcomes.Outcomes(
+    masks,
+    masks @ truth.T,
+    None,
+    np.zeros(4, bool),
+    priors.Prior(offset=offset),
+    [slice(4)],
+  )
+  np.testing.assert_allclose(made.offset(slice(4)), truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0, 1e3, 1e5])
+def test_a_large_mean_of_an_offset_hides_nothing(offset) -> None:
+  rng = np.random.default_rng(0)
+  masks, scores = rng.random((100, 30)) < 0.5, rng.normal(size=(4, 30))
+  given = priors.Prior(offset=scores + offset)
+  margins = 2 * masks @ (scores - scores.mean(axis=1, keepdims=True)).T
+  made = outcomes.Outcomes(
+    masks, margins, None, np.zeros(4, bool), given, [slice(2), slice(2, 4)]
+  )
+  left = np.concatenate([made.of_tile(slice(2)), made.of_tile(slice(2, 4))], axis=1)
+  assert np.abs(left - left.mean(axis=0)).max() < 1e-2 * np.abs(margins).max()

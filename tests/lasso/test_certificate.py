@@ -264,8 +264,8 @@ def test_what_holds_no_real_numbers_is_refused() -> None:
     (np.array([["a", 1.0]] * 6, object), "masks must hold real numbers"),
     (np.ma.masked_equal(x, 1), "masks must not hold masked values"),
     (np.zeros(6, [("a", float)]), "masks must hold real numbers, got dtype"),
-    (np.where(x > 0, np.inf, 0), "design is not finite"),
-    (np.where(x > 0, -np.inf, 0).astype(np.float16), "design is not finite"),
+    (np.where(x > 0, np.inf, 0), "masks must be finite"),
+    (np.where(x > 0, -np.inf, 0).astype(np.float16), "masks must be finite"),
     ([[1, 2], [3]], "masks must hold real numbers: "),
   ]:
     with pytest.raises(ValueError, match=message):
@@ -310,3 +310,26 @@ def test_units_change_nothing_but_the_weights_units(x_scale, y_scale) -> None:
   expected = plain.weights * (y_scale / x_scale)
   np.testing.assert_allclose(fit.weights, expected, rtol=1e-3)
   np.testing.assert_allclose(fit.intercepts, plain.intercepts * y_scale, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_unpenalised_columns_explain_exactly_is_found(seed) -> None:
+  x = np.random.default_rng(seed).random((60, 10)) < 0.5
+  factors = np.r_[0, 0, np.ones(8)]
+  fit = jaxdm.fit_lasso(x, x[:, 0] - 2.0 * x[:, 1], 0.1, penalty_factors=factors)
+  assert fit.status[0] == Status.CONVERGED and fit.gap[0] <= 1e-4
+  np.testing.assert_allclose(fit.weights[0], [1, -2, *[0] * 8], atol=0.05)
+
+
+@pytest.mark.parametrize("unpenalised", [6, 7, 8, 12])
+@pytest.mark.parametrize("seed", range(4))
+def test_gaps_bound_where_unpenalised_columns_span_all_rows(seed, unpenalised) -> None:
+  rng = np.random.default_rng(seed)
+  x, y = rng.normal(size=(8, 20)), rng.normal(size=8)
+  factors = np.r_[np.zeros(unpenalised), np.ones(20 - unpenalised)]
+  fit = jaxdm.fit_lasso(x, y, 0.1, penalty_factors=factors, tol=1e-6)
+  residual = y - x @ fit.weights[0] - fit.intercepts[0]
+  found = residual @ residual / 16 + 0.1 * np.abs(fit.weights[0]) @ factors
+  free = np.column_stack([np.ones(8), x[:, :unpenalised]])
+  least = y - free @ np.linalg.lstsq(free, y, rcond=None)[0]  # One that is feasible.
+  assert found - least @ least / 16 <= fit.gap[0] * y.var() / 2 * (1 + 1e-9)

@@ -348,7 +348,7 @@ def test_bad_input_is_named() -> None:
     (masks, margins, np.nan, None, "lam must be >= 0"),
     (masks, margins, 0.1, -np.ones((5, 40)), "must be >= 0 and finite"),
     (masks, margins, 0.1, np.ones((5, 41)), r"\(5, 40\)"),
-    (np.full((300, 40), np.nan), margins, 0.1, None, "design is not finite"),
+    (np.full((300, 40), np.nan), margins, 0.1, None, "masks must be finite"),
   ]:
     with pytest.raises(ValueError, match=message):
       fit_lasso(x, outcomes, lam, penalty_factors=factors)

@@ -75,11 +75,11 @@ def test_search_and_proof_have_seeds_of_their_own_and_labels_of_the_callers_type
 
 
 def test_a_function_may_return_some_targets_and_may_be_told_of_progress() -> None:
-  def some(masks, labels, seeds, progress):
+  def some(masks, labels, seeds, *, progress):
     progress(1, len(masks))
-    return margins_of(masks, labels, seeds)[:, some.targets]
+    return margins_of(masks, labels, seeds)[:, some.column_targets]
 
-  some.targets, told = [2, 0], []
+  some.column_targets, told = [2, 0], []
   options = {"config": CONFIG, "progress": lambda *x: told.append(x)}
   all_found = jaxdm.find_removals(
     WEIGHTS, margins_of, LABELS, TARGETS, targets=[0, 2], config=CONFIG
