@@ -22,8 +22,8 @@ _HEAD = (
   "targets that models get wrong after a verified removal of at most the share of a "
   "class that the section names, **median k** the median number of removed examples, and "
   "**models** the number of models trained for the search. A row is judged by the search "
-  "of its date: until 2026-11-27, 3 models were enough for a verification, today at "
-  "least 5 are needed. Compare rows of one table that have the same date. "
+  "of its date: until 2026-11-28 by [rules 1](statistics.md#rules), which needed 3 "
+  "models, since then by later ones. Compare rows of one table that have the same date. "
   "Intervals are 95 % intervals. [Statistics](statistics.md) describes them.",
 )
 _COLUMNS = ("method", "LDS", "flipped", "median k", "models", "judged on", "scores")
