@@ -132,7 +132,8 @@ def as_margins(output: Any, num_models: int, columns: int) -> np.ndarray:
     margins = matrices.as_array("margins", output)
   except ValueError as error:
     raise ValueError(
-      f"retrain must return float[m, t] = {list(shape)}: {error}"
+      f"retrain must return margins float[m, t] = {list(shape)}: they "
+      f"{str(error).removeprefix('margins ')}"
     ) from error
   if margins.shape != shape or margins.dtype.kind == "b":
     raise ValueError(

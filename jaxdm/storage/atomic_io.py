@@ -17,8 +17,6 @@ from typing import IO, Any
 import fsspec.config
 from etils import epath
 
-from jaxdm.errors import UserError
-
 _BUCKETS = ("gs://", "s3://", "az://", "hf://")  # What epath reads.
 # How file systems say that they lack an operation, such as FAT hard links.
 _LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
@@ -106,12 +104,12 @@ def make_folder(path: epath.Path) -> None:
   """Makes a folder, and those above it, so that they outlive a crash.
 
   Raises:
-    UserError: if it, or one above it, is a file.
-    OSError: if it cannot be made.
+    OSError: if it cannot be made; NotADirectoryError, if it or one above it is a file.
   """
   if path.exists():
     if not is_remote(path) and not path.is_dir():
-      raise UserError(None, f"{path} is a file; name a folder")
+      text = "it is a file; name a folder"
+      raise NotADirectoryError(errno.ENOTDIR, text, os.fspath(path))
     return
   if is_remote(path):
     path.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ TABLE = [
     "--arrays=/no/file.npz cannot be read",
   ),
   (pipeline, {"downscale": "14"}, "--downscale=14 leaves images of 2x2 pixels; 3x3 are"),
-  (pipeline, {"num_models": "9"}, "9 models are too few to hold"),
+  (pipeline, {"num_models": "9"}, "9 models are too few: folds=5 holds 2 of them out"),
   # Paths.
   (train_subsets, {"workdir": "/dev/null"}, "--workdir=/dev/null cannot be read"),
   (train_subsets, {"workdir": "/dev/null/run"}, "--workdir=/dev/null/run cannot be read"),

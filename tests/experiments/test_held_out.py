@@ -149,11 +149,11 @@ def test_no_two_models_of_an_experiment_are_the_same(opened, monkeypatch) -> Non
       logits = np.zeros((len(streams), *shape), np.float32)
       yield Outputs(np.arange(len(streams)), logits)
 
-  def everything(opened, shard) -> list[range]:
+  def everything(opened, share) -> list[range]:
     return [range(opened.models)]
 
   monkeypatch.setattr(Trainer, "_outputs", trained)
-  monkeypatch.setattr(trainer, "lacking", everything)
+  monkeypatch.setattr(trainer, "missing_models", everything)
   monkeypatch.setattr(trainer, "write", lambda *args: None)
   for collection in opened.subsets.collections():
     opened.trainer.collect(collection)

@@ -27,7 +27,7 @@ SIZES = {
 
 def test_as_many_examples_are_removed_each_time() -> None:
   ranking = np.random.default_rng(0).permutation(20)
-  masks = memorisation.removal_masks(ranking, 5, 6, seed=0)
+  masks = memorisation.masks_without(ranking, 5, 6, seed=0)
   assert all(((~one).sum(axis=1) == 5).all() for one in masks.values())
   assert not masks["memorised"][:, ranking[:5]].any()
   assert len(np.unique(masks["random"], axis=0)) == 6

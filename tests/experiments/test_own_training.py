@@ -329,7 +329,10 @@ def test_the_largest_root_seed_gives_seeds_of_its_own(tmp_path, module, arrays) 
   "body,message",
   [
     ("return np.zeros((len(masks), 3))", r"retrain must return margins .*\[2, 3\]$"),
-    ("return [['a', 'b']] * len(masks)", "retrain must return margins .*, got <U1"),
+    (
+      "return [['a', 'b']] * len(masks)",
+      "retrain must return margins .*: they must hold .*<U1",
+    ),
     ("return masks.sum()", "retrain must return margins"),
     ("return [[1.0], [1.0, 2.0]]", "retrain=wrong:factory raised ValueError: "),
     (

@@ -30,7 +30,7 @@ def test_the_accuracy_is_said_when_the_models_are_trained(
     share = (base_models.load(opened).margins_rt > 0).mean()
     patch.setattr(base_models, "exist", lambda _: False)
     patch.setattr(base_models, "train_all", base_models.load)
-    patch.setattr(train_subsets, "lacking", lambda _: 0)
+    patch.setattr(train_subsets, "count_missing", lambda _: 0)
     train_subsets.main(opened)
   text = capsys.readouterr().out
   assert f"classify {100 * share:.1f} % of the targets correctly" in text

@@ -46,6 +46,16 @@ TAKES_SETTINGS = (
   "bench.plan",
   "studies.full_size",
 )
+# Those whose own settings say how far a search goes.
+SEARCHES = (
+  "pipeline",
+  "brittleness",
+  "label_flip",
+  "repair",
+  "studies.explain",
+  "studies.removal_curves",
+  *TAKES_SETTINGS,
+)
 # Flags of their own.
 OTHERS = {
   "bench.accuracy": "--against",
@@ -174,17 +184,20 @@ def test_every_program_is_looked_at() -> None:
 def test_help_lists_the_flags_that_a_program_has(ran, name) -> None:
   text = ran[name, "--help"]["out"]
   expected = {
-    "--workdir": name in (*LAUNCHERS, *TAKES_SETTINGS),
-    "--alpha": name in (*LAUNCHERS, *TAKES_SETTINGS) and name != "ops.status",
+    "--workdir": name in (*LAUNCHERS, "bench.host"),
+    "--alpha": name in ("pipeline", "train_subsets", *TAKES_SETTINGS),
+    "--max_share": name in SEARCHES,
     "--shard": name in (*JOB, "train_subsets"),
     "--own_disk": name in (*JOB, "train_subsets"),
     "--margins": name in READS_FILES,
-    OTHERS.get(name, "--bank_dir" if name == "ops.status" else "--seed"): True,
+    OTHERS.get(name, "--bank_dir"): True,
   }
   found = {
     flag: f"\n  {flag}:" in text or f"\n  --[no]{flag[2:]}:" in text for flag in expected
   }
   assert found == expected
+  is_partial = name in LAUNCHERS and name not in ("pipeline", "ops.status")
+  assert ("python -m experiments.pipeline\n--help lists all" in text) == is_partial
 
 
 def test_help_teaches_every_setting(ran) -> None:
