@@ -34,7 +34,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = searches.inputs(run)
   base_margins_rt = base_models.load(run).margins_rt
   data, search, compare = run.dataset, run.experiment.search, run.experiment.compare
-  targets = search_targets.choose_targets(base_margins_rt, search, compare)
+  targets = search_targets.choose_right(base_margins_rt, search, compare)
   others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:

@@ -34,7 +34,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = searches.inputs(run)
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, run.experiment.compare
-  targets = search_targets.choose_targets(base.margins_rt, search, compare)
+  targets = search_targets.choose_right(base.margins_rt, search, compare)
   shape = len(data.test_labels), len(data.train_labels)
   others = score_files.load(run.workdir.places, data)
 

@@ -55,8 +55,8 @@ def _announce_searches(run: Run) -> None:
     return
   searches.announce(run, label_flip.STAGE, others + 1)  # The method relabel.
   again = (
-    f"{label_flip.STAGE} first trains the models on all examples again, with gradients, "
-    "for relabel scores, which are not timed yet"
+    f"{label_flip.STAGE} first trains the models on all examples again, for the "
+    "gradients of relabel scores, which is not timed yet"
   )
   run.announce(lambda *_: again, len(run.dataset.train_labels))
 

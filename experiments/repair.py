@@ -62,7 +62,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = searches.inputs(run)
   base, data = base_models.load(run), run.dataset
   search, compare = run.experiment.search, _compare(run)
-  targets = search_targets.choose_wrong_targets(base.margins_rt, search, compare)
+  targets = search_targets.choose_wrong(base.margins_rt, search, compare)
   others = score_files.load(run.workdir.places, data)
 
   def work() -> dict[str, Any]:

@@ -46,9 +46,9 @@ def pinned() -> Iterator[None]:
 
 def changed_options() -> dict[str, str]:
   """The options of `UNPINNED` that do not have JAX's default value, as text."""
-  values = {name: getattr(jax.config, name, None) for name in UNPINNED}
+  values = jax.config.values  # Not all of them are attributes of `jax.config`.
   return {
-    name: str(value)
-    for name, value in values.items()
-    if value is not None and str(value) != str(UNPINNED[name])
+    name: str(values[name])
+    for name, default in UNPINNED.items()
+    if name in values and str(values[name]) != str(default)
   }

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdm import devices, fit_lasso, margins, numerics, prng, training_sets
+from jaxdm import devices, fit_lasso, identity, margins, numerics, prng, training_sets
 from jaxdm.attribution import gradient
 from jaxdm.attribution.label_flip_scores import changes
 from jaxdm.attribution.similarity import closeness, similarity
@@ -99,3 +99,30 @@ def test_pinned_options_are_part_of_the_identity_of_models(
     with monkeypatch.context() as patch:
       patch.setitem(numerics.PINNED, name, "another")
       assert fleet.Fleet(tiny_config, images, 2).identity() != expected
+
+
+@pytest.mark.parametrize(
+  "name,value",
+  [
+    ("jax_allow_f16_reductions", False),
+    ("jax_disable_most_optimizations", True),
+    ("jax_exec_time_optimization_effort", 0.5),
+    ("jax_memory_fitting_effort", 0.5),
+    ("jax_optimization_level", "O1"),
+    ("jax_use_direct_linearize", False),
+  ],
+)
+def test_options_that_change_rounding_are_noted(name, value) -> None:
+  before = jax.config.values[name]
+  assert name not in identity.made_by.__wrapped__()
+  jax.config.update(name, value)
+  try:
+    assert identity.made_by.__wrapped__()[name] == str(value)
+  finally:
+    jax.config.update(name, before)
+  assert name not in identity.made_by.__wrapped__()
+
+
+def test_an_option_that_jax_no_longer_has_is_not_noted(monkeypatch) -> None:
+  monkeypatch.setitem(numerics.UNPINNED, "jax_no_longer_there", False)
+  assert "jax_no_longer_there" not in identity.made_by.__wrapped__()

@@ -107,6 +107,6 @@ if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   devices.use_all_devices()
   help_page.print_and_exit(
-    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+    measure, extra=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
   )
   program.run(main)

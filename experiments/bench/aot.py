@@ -303,6 +303,6 @@ if __name__ == "__main__":
   define_target()
   flags.adopt_module_key_flags(measure)
   help_page.print_and_exit(
-    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+    measure, extra=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
   )
   program.run(main)

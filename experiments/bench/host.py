@@ -137,7 +137,7 @@ def _open(run: Run) -> Work:
 def _targets(run: Run) -> np.ndarray:
   """The targets that both searches choose."""
   margins_rt, experiment = base_models.load(run).margins_rt, run.experiment
-  return search_targets.choose_targets(margins_rt, experiment.search, experiment.compare)
+  return search_targets.choose_right(margins_rt, experiment.search, experiment.compare)
 
 
 def _datamodels(run: Run) -> Work:
@@ -346,7 +346,7 @@ if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   help_page.print_and_exit(
     measure,
-    shared=experiment_flags.PLACES + experiment_flags.SOURCES,
+    extra=experiment_flags.PLACES + experiment_flags.SOURCES,
     groups=experiment_flags.GROUPS,
   )
   program.run(main)

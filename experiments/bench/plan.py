@@ -208,7 +208,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   devices.use_all_devices()
-  help_page.print_and_exit(
-    shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
-  )
+  help_page.print_and_exit(extra=experiment_flags.SOURCES, groups=experiment_flags.GROUPS)
   program.run(main)

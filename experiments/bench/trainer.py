@@ -237,6 +237,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.adopt_module_key_flags(measure)
   help_page.print_and_exit(
-    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+    measure, extra=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
   )
   program.run(main)

@@ -58,8 +58,8 @@ def constant_accuracy(target_labels: np.ndarray) -> float:
 def accuracies(accuracy: float, constant: float) -> str:
   """The accuracy of models on all data beside that of a constant answer, in words."""
   return (
-    f"models on all data classify {_percent(accuracy)} of the targets correctly; always "
-    f"the same class would be correct for {_percent(constant)}"
+    f"models on all data classify {_percent(accuracy)} of the targets correctly; a "
+    f"constant answer is correct for {_percent(constant)}"
   )
 
 
@@ -72,7 +72,7 @@ def _models(summary: words.Summary) -> str:
     f"Models trained on all {trained['num_train']:,} training images classify "
     f"{_percent(accuracy)} of the {trained['num_targets']:,} targets correctly, models "
     f"trained on random {share} of the images {_percent(trained['subset_accuracy'])}. "
-    f"(Always the same class would be correct for {_percent(constant)}.)"
+    f"(A constant answer is correct for {_percent(constant)}.)"
   )
   hardly = summary["hardly_right"]
   if hardly and not poor_models(accuracy, constant):

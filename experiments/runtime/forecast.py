@@ -61,9 +61,9 @@ def describe(collect: CollectConfig, num_train: int, num_targets: int) -> list[s
   if collect.num_models < ENOUGH_MODELS * num_train:
     ratio = collect.num_models / num_train
     lines.append(
-      f"note: {ratio:.1f} models on subsets for each training example; below about "
-      f"{ENOUGH_MODELS} datamodels predict poorly. --num_models="
-      f"{ENOUGH_MODELS * num_train} trains as many, now or later"
+      f"note: {ratio:.1f} models on subsets for each training example; datamodels need "
+      f"about {ENOUGH_MODELS}, and below 1 they are hardly better than influence "
+      f"functions. --num_models={ENOUGH_MODELS * num_train} trains as many, now or later"
     )
   return lines
 
@@ -104,8 +104,8 @@ def base_costs(
   if not moments:
     return text
   return (
-    f"{text}, and longer by the gradients of {examples:,} examples at {moments} moments "
-    "of each one's training, which are not timed yet"
+    f"{text}; gradients of {examples:,} examples at {moments} moments of their training "
+    "take more, which is not timed yet"
   )
 
 

@@ -54,14 +54,14 @@ class Section(NamedTuple):
 
 def print_and_exit(
   *modules: ModuleType,
-  shared: Collection[flags.FlagHolder[Any]] = (),
+  extra: Collection[flags.FlagHolder[Any]] = (),
   groups: Collection[str] | None = None,
 ) -> None:
   """Prints the help of the running program and exits, if the command line asks for it.
 
   Args:
     *modules: whose flags it has, beside those of its own module.
-    shared: flags of `experiment_flags` that it has, beside settings.
+    extra: further flags that it has.
     groups: of the settings of an experiment, those that are listed; None: the program
       takes no settings.
   """
@@ -70,7 +70,7 @@ def print_and_exit(
     return
   names = [sys.argv[0], *(module.__name__ for module in modules)]
   own = {f.name for n in names for f in flags.FLAGS.get_key_flags_for_module(n)}
-  own |= {flag.name for flag in shared}
+  own |= {flag.name for flag in extra}
   about = sys.modules["__main__"].__doc__ or ""
   with program.one_line_errors():
     print(page(about, own, groups), flush=True)

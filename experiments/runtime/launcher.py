@@ -157,7 +157,7 @@ class Program(NamedTuple):
     help_page.print_and_exit(
       *shared,
       *self.flag_modules,
-      shared=experiment_flags.PLACES + experiment_flags.SOURCES * has_settings,
+      extra=experiment_flags.PLACES + experiment_flags.SOURCES * has_settings,
       groups=self.groups if has_settings else None,
     )
     program.run(self._begin, listens=True)

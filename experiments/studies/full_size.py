@@ -295,6 +295,6 @@ if __name__ == "__main__":
   devices.use_all_devices()
   flags.adopt_module_key_flags(measure)
   help_page.print_and_exit(
-    measure, shared=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
+    measure, extra=experiment_flags.SOURCES, groups=experiment_flags.GROUPS
   )
   program.run(main)

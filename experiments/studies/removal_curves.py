@@ -144,7 +144,7 @@ def main(run: Run) -> dict[str, Any]:
   inputs = run.inputs("train_subsets", "fit_datamodels")
   base_margins_rt = base_models.load(run).margins_rt
   search, compare = run.experiment.search, run.experiment.compare
-  targets = search_targets.choose_targets(base_margins_rt, search, compare)
+  targets = search_targets.choose_right(base_margins_rt, search, compare)
   sizes = _sizes(run.dataset, targets, search.max_share)
 
   def work() -> dict[str, Any]:

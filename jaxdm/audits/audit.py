@@ -279,24 +279,24 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
     raise UserError(
       "scores", f"must be [targets, {n} training examples], got {list(matrix.shape)}"
     )
-  t, largest = matrix.shape[0], 0.0
-  starts = range(0, t, _TARGETS)
-  for start in starts:
-    block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
-    check_finite(block_un, start)
-    largest = max(largest, float(np.abs(block_un).max(initial=0)))
-  _, exponent = np.frexp(largest)  # Near 1, powers neither overflow nor vanish.
+  starts, t = range(0, matrix.shape[0], _TARGETS), matrix.shape[0]
 
   def sides(start: int) -> np.ndarray:
     block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
-    return np.maximum(np.ldexp(np.stack([block_un, -block_un]), -exponent), 0)
+    check_finite(block_un, start)
+    return np.maximum(np.stack([block_un, -block_un]), 0)
 
-  first_sn, central_psn = np.zeros((2, n)), np.zeros((3, 2, n))
+  mean_sn, largest = np.zeros((2, n)), 0.0
   for start in starts:
-    first_sn += sides(start).sum(axis=1)
-  for start in starts:
-    apart_sun = sides(start) - first_sn[:, None] / t
+    block_sun = sides(start)
+    mean_sn += block_sun.sum(axis=1) / t
+    largest = max(largest, float(block_sun.max(initial=0)))
+  _, exponent = np.frexp(largest)
+  central_psn = np.zeros((3, 2, n))
+  for start in starts:  # Near 1, where powers neither overflow nor vanish.
+    apart_sun = np.ldexp(sides(start) - mean_sn[:, None], -exponent)
     central_psn += [(apart_sun**power).sum(axis=1) for power in (2, 3, 4)]
+  first_sn = t * np.ldexp(mean_sn, -exponent)
   support, opposition = (
     estimates.total(t, first_sn[side], central_psn[:, side]) for side in (0, 1)
   )

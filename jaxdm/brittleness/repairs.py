@@ -24,7 +24,7 @@ from jaxdm.brittleness.label_flips import relabel_first
 from jaxdm.brittleness.removals import without_first
 from jaxdm.brittleness.retraining import Changes, Retrain, TrainChanges
 from jaxdm.brittleness.search import MarginsOfChanges, search
-from jaxdm.brittleness.targets import choose_wrong_targets
+from jaxdm.brittleness.targets import WRONG, choose_targets
 from jaxdm.brittleness.verdicts import Verdict
 from jaxdm.errors import UserError, check_choice, check_kind
 
@@ -175,7 +175,7 @@ def find_repairs(
   )
   if np.ptp(inputs.labels) == 0:
     raise UserError("labels", "must be of two classes or more, got one")
-  target_ids = choose_wrong_targets(inputs.base_margins_rt, targets, config)
+  target_ids = choose_targets(-inputs.base_margins_rt, targets, config, WRONG)
   cases = repair_cases(scores, inputs, target_ids, config, change=change)
   edit = (
     without_first(inputs.labels)

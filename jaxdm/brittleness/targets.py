@@ -1,6 +1,7 @@
 """Which targets are searched: those that models on all data get right, or wrong."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,98 +41,62 @@ def sample_targets(
   return np.sort(rng.permutation(eligible)[:num_targets])
 
 
-def select_targets(
+class Wording(NamedTuple):
+  """How errors about targets are worded.
+
+  Attributes:
+    setting: that names targets.
+    none: the error if no target has a positive margin.
+    others: the error if some of the requested ones have none, with places for all of
+      these and for the first.
+  """
+
+  setting: str
+  none: str
+  others: str
+
+
+RIGHT = Wording(
+  "targets",
+  "models on all data get no target right, so that none can be searched",
+  "models on all data get {} wrong",
+)
+WRONG = Wording(
+  "targets",
+  "models on all data get no target wrong, so that there is nothing to repair",
+  "models on all data get {} right; find_removals is for those",
+)
+
+
+def choose_targets(
   margins_rt: np.ndarray,
   targets: Sequence[int] | np.ndarray | None,
   config: SearchConfig,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The requested targets, or a sample, and those of them that do not fit.
+  wording: Wording = RIGHT,
+) -> np.ndarray:
+  """The targets to search, int[u], ascending; by default a sample of those that fit.
 
   Args:
     margins_rt: float, margins of r models trained on all data; negated ones where targets
       fit that these get wrong.
-    targets: indices of the requested ones, or bool[t]; None: a sample of those that fit.
+    targets: indices of the requested ones, or bool[t]; None: a sample.
     config: of the sample.
-
-  Returns:
-    The targets, int[u], ascending, and which of them have no positive margin.
+    wording: of the errors.
 
   Raises:
+    UserError: if there is no target with a positive margin, or a requested one has none.
     ValueError: on targets that are not indices in range, or bool[t].
   """
   if targets is None:
     sample = sample_targets(margins_rt, config.num_targets, config.seed)
-    return sample, sample[:0]
+    if not sample.size:
+      raise UserError(None, wording.none)
+    return sample
   indices = _as_indices(targets, margins_rt.shape[1])
-  return indices, indices[~right_targets(margins_rt)[indices]]
-
-
-def choose_targets(
-  base_margins_rt: np.ndarray,
-  targets: Sequence[int] | np.ndarray | None,
-  config: SearchConfig,
-) -> np.ndarray:
-  """The targets to search, int[u], ascending; by default some of those that are right.
-
-  Args:
-    base_margins_rt: float, margins of r models trained on all data.
-    targets: indices of the requested ones, or bool[t]; None: a sample.
-    config: of the sample.
-
-  Raises:
-    UserError: if models on all data get no target right, or a requested one wrong.
-    ValueError: on targets that are not indices in range, or bool[t].
-  """
-  return _choose(
-    base_margins_rt,
-    targets,
-    config,
-    none="no target right, so that none can be searched",
-    others="{} wrong",
-  )
-
-
-def choose_wrong_targets(
-  base_margins_rt: np.ndarray,
-  targets: Sequence[int] | np.ndarray | None,
-  config: SearchConfig,
-) -> np.ndarray:
-  """The targets to repair, int[u], ascending; by default some of those that are wrong.
-
-  Args:
-    base_margins_rt: float, margins of r models trained on all data.
-    targets: indices of the requested ones, or bool[t]; None: a sample.
-    config: of the sample.
-
-  Raises:
-    UserError: if models on all data get no target wrong, or a requested one right.
-    ValueError: on targets that are not indices in range, or bool[t].
-  """
-  return _choose(
-    -base_margins_rt,
-    targets,
-    config,
-    none="no target wrong, so that there is nothing to repair",
-    others="{} right; find_removals is for those",
-  )
-
-
-def _choose(
-  margins_rt: np.ndarray,
-  targets: Sequence[int] | np.ndarray | None,
-  config: SearchConfig,
-  *,
-  none: str,
-  others: str,
-) -> np.ndarray:
-  """Selects targets; raises UserError if there are none, or some that do not fit."""
-  selected, unfit = select_targets(margins_rt, targets, config)
-  if unfit.size:
-    text = others.format(unfit.tolist())
-    raise UserError("targets", f": models on all data get {text}")
-  if targets is None and not selected.size:
-    raise UserError(None, f"models on all data get {none}")
-  return selected
+  unfit = indices[~right_targets(margins_rt)[indices]].tolist()
+  if unfit:
+    raise UserError(wording.setting, f": {wording.others.format(unfit, unfit[0])}")
+  return indices
 
 
 def _as_indices(targets: Sequence[int] | np.ndarray, count: int) -> np.ndarray:

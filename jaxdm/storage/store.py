@@ -83,9 +83,8 @@ class Store:
       "columns": {name: list(spec) for name, spec in columns.items()},
       **json.loads(json.dumps(settings)),
     }
-    manifest = store_layout.manifest_path(self.path)
     if not store_layout.exists(self.path):
-      self._begin(manifest, requested, rows_per_chunk)
+      self._begin(requested, rows_per_chunk)
     stored = store_layout.read_manifest(self.path)
     store_layout.check_format(self.path, stored)
     self._identity = store_layout.identity_digest(stored)
@@ -102,9 +101,7 @@ class Store:
     """What writes here: `identity.made_by`, and the provenance that was given."""
     return identity.made_by() | dict(self._provenance())
 
-  def _begin(
-    self, manifest: epath.Path, requested: Mapping[str, Any], rows_per_chunk: int
-  ) -> None:
+  def _begin(self, requested: Mapping[str, Any], rows_per_chunk: int) -> None:
     """Makes the arrays, then the manifest, unless another process has been faster."""
     self.rows_per_chunk = rows_per_chunk
     atomic_io.make_folder(self.path)
@@ -121,6 +118,7 @@ class Store:
       "metadata": digests,
       "made_by": self.made_by,
     }
+    manifest = store_layout.manifest_path(self.path)
     checksummed_json.write(manifest, {**requested, **own}, new=True)
 
   def _check_orphans(self, manifest: Mapping[str, Any]) -> None:

@@ -180,16 +180,16 @@ def test_targets_that_do_not_fit_are_refused_with_the_next_step(tmp_path) -> Non
     compare = CompareConfig(search_targets=str(target))
     return function(margins, search, compare).tolist()
 
-  assert chosen(search_targets.choose_wrong_targets, wrong) == [wrong]
-  assert chosen(search_targets.choose_targets, right) == [right]
+  assert chosen(search_targets.choose_wrong, wrong) == [wrong]
+  assert chosen(search_targets.choose_right, right) == [right]
   message = rf"get \[{wrong}\] wrong; experiments.repair .*explain --target={wrong} shows"
   with pytest.raises(jaxdm.UserError, match=message):
-    chosen(search_targets.choose_targets, wrong)
+    chosen(search_targets.choose_right, wrong)
   message = rf"\[{right}\] right, or .*brittleness --search_targets={right}"
   with pytest.raises(jaxdm.UserError, match=message):
-    chosen(search_targets.choose_wrong_targets, right)
+    chosen(search_targets.choose_wrong, right)
   with pytest.raises(jaxdm.UserError, match="get no target wrong, so that there is noth"):
-    chosen(search_targets.choose_wrong_targets, "", np.abs(margins_rt))
+    chosen(search_targets.choose_wrong, "", np.abs(margins_rt))
 
 
 def test_examples_of_third_classes_come_last() -> None:

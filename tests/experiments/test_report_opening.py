@@ -50,7 +50,7 @@ def text_of(**changes: Any) -> str:
   "changes,said,not_said",
   [
     ({}, "classify 84.8 % of the 120 targets correctly", "poor"),
-    ({}, "same class would be correct for 50.0 %", "hardly right"),
+    ({}, "constant answer is correct for 50.0 %", "hardly right"),
     ({}, "of 0.60, which is 80 % of what is possible", "That is low"),
     ({}, "flips 9 of 24 targets; for the median target, 25 were not enough.", "needs"),
     ({}, "relabelling at most 25 training images", "None"),
