@@ -9,7 +9,7 @@ import scipy.stats
 
 import jaxdm
 from jaxdm import intervals, training_sets
-from jaxdm.audits import tallies
+from jaxdm.audits import estimates, tallies
 from jaxdm.storage import training_predictions
 from jaxdm.storage.matrix_view import MatrixView
 
@@ -246,3 +246,52 @@ def test_totals_are_those_of_terms_less_their_mean(unit, offset) -> None:
   atol = 1e-9 * value
   np.testing.assert_allclose(found.low / unit - value, low, rtol=1e-6, atol=atol)
   np.testing.assert_allclose(found.high / unit - value, high, rtol=1e-6, atol=atol)
+
+
+@pytest.mark.parametrize(
+  "one,two,ends",
+  [
+    ((56, 70), (48, 80), (0.0524, 0.3339)),
+    ((9, 10), (3, 10), (0.1705, 0.8090)),
+    ((6, 7), (2, 7), (0.0582, 0.8062)),
+  ],
+)
+def test_differences_have_newcombes_published_ends(one, two, ends) -> None:
+  """Table II of Newcombe, Statistics in Medicine 17 (1998), method 10."""
+  parts = []
+  for wins, count in (one, two):
+    ends_of_one = scipy.stats.binomtest(wins, count).proportion_ci(0.95, "wilson")
+    numbers = (wins / count, *ends_of_one)
+    parts.append(estimates.Estimate(*(np.array([x]) for x in numbers)))
+  found = estimates.difference(*parts)
+  np.testing.assert_allclose([found.low[0], found.high[0]], ends, atol=5e-5)
+
+
+@pytest.mark.parametrize("out,inside", [LAWS[0], LAWS[3]])
+def test_intervals_are_no_wider_than_they_must_be(out, inside) -> None:
+  """Their half-width is at most 15 % above that of the true standard deviation."""
+  rng = np.random.default_rng(0)
+  masks = rng.random((300, BANKS)) < 0.5
+  noise = rng.normal(size=masks.shape)
+  margins = np.where(masks, inside[0] + inside[1] * noise, out[0] + out[1] * noise)
+  found = jaxdm.audit(masks, margins, np.arange(BANKS) % 2)
+  for name in ESTIMATES:
+    estimate = getattr(found, name)
+    half = (estimate.high - estimate.low).mean() / 2
+    assert half < 1.15 * 1.96 * estimate.value.std(), name
+
+
+@pytest.mark.parametrize("targets,known", [(4, False), (5, True)])
+def test_few_targets_say_nothing_of_others(targets, known) -> None:
+  rng = np.random.default_rng(0)
+  given = rng.random((60, 6)) < 0.5, rng.normal(size=(60, 6)), np.arange(6) % 2
+  support = jaxdm.audit(*given, scores=rng.normal(size=(targets, 6))).support
+  for ends in (support.low, support.high):
+    assert np.isfinite(ends).all() == known
+
+
+def test_equal_scores_say_nothing_of_other_targets() -> None:
+  rng = np.random.default_rng(0)
+  given = rng.random((60, 6)) < 0.5, rng.normal(size=(60, 6)), np.arange(6) % 2
+  support = jaxdm.audit(*given, scores=np.ones((9, 6))).support
+  assert not np.isfinite([support.low, support.high]).any()

@@ -68,3 +68,21 @@ def test_units_and_offsets_of_margins_make_no_other_pairs(bank, unit, offset) ->
   assert (found.first, found.second) == (expected.first, expected.second)
   assert found.effect == pytest.approx(expected.effect * unit, rel=1e-4)
   assert found.z == pytest.approx(expected.z, rel=1e-4)
+
+
+def test_the_strongest_pairs_come_first() -> None:
+  rng = np.random.default_rng(0)
+  masks, margins = rng.random((400, 30)) < 0.5, rng.normal(size=(400, 30))
+  for one, two, size in ((3, 8, 2), (8, 3, 2), (20, 25, 6), (25, 20, 6)):
+    margins[:, one] += size * masks[:, two] * ~masks[:, one]
+  found = stand_ins.find_pairs(masks, margins, np.zeros(30, int))
+  assert [(pair.first, pair.second) for pair in found] == [(20, 25), (3, 8)]
+
+
+def test_a_few_models_without_both_are_no_evidence() -> None:
+  """Six lack both examples; those without one have the other nearly always."""
+  masks = np.ones((60, 4), bool)
+  masks[:30, 0] = masks[30:, 1] = masks[:3, 1] = masks[30:33, 0] = False
+  noise = 1e-3 * np.random.default_rng(0).normal(size=(60, 4))
+  margins = 5 * masks[:, [1, 0, 2, 3]] + noise
+  assert stand_ins.find_pairs(masks, margins, np.zeros(4, int)) == []

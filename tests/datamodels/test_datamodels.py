@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from sklearn import linear_model
-from support.planted_weights import RNG, WEIGHTS, models
+from support.planted_weights import WEIGHTS, models
 
 import jaxdm
 from jaxdm import matrices, prng, training_sets
@@ -97,7 +97,7 @@ def test_an_offset_is_scaled_by_the_models_that_count() -> None:
   """Half of the models follow twice the offset, and half, which weigh little, none."""
   masks, margins = models(400, noise=0.1)
   light = np.arange(400) % 2 == 0
-  margins[light] = RNG.normal(size=(200, 4))
+  margins[light] = np.random.default_rng(1).normal(size=(200, 4))
   margins[~light] = 2 * (margins[~light] - 0.7)
   fits = [
     fit_datamodels(
@@ -140,7 +140,7 @@ def test_held_out_models_choose_the_better_prior(informed) -> None:
 def test_an_offset_is_scaled_and_what_it_lacks_is_fitted() -> None:
   masks, margins = models(2000)
   wrong = WEIGHTS.copy()
-  wrong[:, :5] = RNG.normal(size=(4, 5))
+  wrong[:, :5] = np.random.default_rng(1).normal(size=(4, 5))
   few = {"offset": priors.Prior(offset=3 * WEIGHTS)}, None
   config = FitConfig(folds=5)
   with_offset, without = (
@@ -285,7 +285,8 @@ def test_predictions_are_joined_from_blocks_of_models_and_tiles_of_targets(
 ) -> None:
   monkeypatch.setattr(model, "_TILE_TARGETS", 3)
   monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * 30 * 4)
-  masks, weights = RNG.random((10, 30)) < 0.5, RNG.normal(size=(7, 30))
+  rng = np.random.default_rng(0)
+  masks, weights = rng.random((10, 30)) < 0.5, rng.normal(size=(7, 30))
   expected = np.array([[w[mask].sum() for w in weights] for mask in masks])
   packed = training_sets.PackedMasks.of([masks])
   for design_mn in (masks, packed):
@@ -294,7 +295,8 @@ def test_predictions_are_joined_from_blocks_of_models_and_tiles_of_targets(
 
 
 def test_masks_that_are_there_several_times_are_multiplied_once(monkeypatch) -> None:
-  masks, weights = RNG.random((6, 30)) < 0.5, RNG.normal(size=(4, 30))
+  rng = np.random.default_rng(0)
+  masks, weights = rng.random((6, 30)) < 0.5, rng.normal(size=(4, 30))
   rows = np.array([3, 0, 1, 2, 3, 4, 5, 0, 3])
   expected = masks[rows].astype(float) @ weights.T
   multiplied, product = [], predictions

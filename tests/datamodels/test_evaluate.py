@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 import scipy.stats
+from support.planted_weights import models
 
 import jaxdm
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.datamodels import metrics
+from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.model import predictions
 
 M, N, T = 120, 40, 70
-RNG = np.random.default_rng(0)
-SCORES = RNG.normal(size=(T, N))
+_RNG = np.random.default_rng(0)
+SCORES = _RNG.normal(size=(T, N))
 MASKS = jaxdm.random_subsets(num_models=M, num_train=N, alpha=0.5, seed=0)
-OF_MANY_SIZES = RNG.random((M, N)) < RNG.random((M, 1))
-NOISE = RNG.normal(size=(M, T))
+OF_MANY_SIZES = _RNG.random((M, N)) < _RNG.random((M, 1))
+NOISE = _RNG.normal(size=(M, T))
 
 
 def expected_lds(scores, masks, margins) -> np.ndarray:
@@ -80,3 +82,24 @@ def test_scores_are_read_once_and_named_where_they_are_not_finite() -> None:
     scores[66, 5] = value
     with pytest.raises(jaxdm.UserError, match="scores must be .* for target 66 and tr"):
       jaxdm.evaluate_scores(scores, MASKS, NOISE)
+
+
+def test_a_target_without_a_datamodel_is_not_judged() -> None:
+  masks, margins = models(80)
+  given = margins.copy()
+  given[:, 1] = np.nan
+  fit = fit_datamodels(masks, given)
+  with pytest.warns(UserWarning, match="1 of 4 targets"):
+    found = fit.evaluate(masks, margins)
+  assert np.isnan(found.lds_t).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("noise", [0, 1, 100])
+def test_the_r2_that_is_reported_is_the_share_that_can_be_predicted(noise) -> None:
+  rng = np.random.default_rng(0)
+  masks, weights = rng.random((2000, 10)) < 0.5, np.linspace(-1, 1, 10)
+  margins, lines = masks @ weights + noise * rng.normal(size=2000), []
+  fit_datamodels(masks, margins[:, None], report=lines.append)
+  [line] = [text for text in lines if "validation R2" in text]
+  signal = (weights**2).sum() / 4  # The variance of a mask is a quarter.
+  assert float(line.split()[-1]) == pytest.approx(signal / (signal + noise**2), abs=0.05)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from etils import epath
 
-from jaxdm import devices
+from jaxdm import devices, numerics
 from jaxdm.datamodels import path, priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.datamodels.fit import fit_datamodels
 from jaxdm.datamodels.fit_plan import FitPlan, agree
 from jaxdm.datamodels.model import Datamodels
+from jaxdm.errors import UserError
 from jaxdm.lasso import fista, solver_plan
 from jaxdm.storage import polling
 
@@ -271,3 +272,15 @@ def test_processes_with_other_memory_and_devices_make_the_same_bits(tmp_path) ->
   alone, *both = (Datamodels.load(tmp_path / n) for n in ("fit", "0", "1"))
   equal(alone, both[0])
   equal(alone, both[1])
+
+
+def test_parts_made_with_other_options_of_jax_are_not_used(tmp_path, monkeypatch) -> None:
+  rng = np.random.default_rng(0)
+  given, config = (
+    (rng.random((40, 5)) < 0.5, rng.normal(size=(40, 2))),
+    FitConfig(num_lambdas=2),
+  )
+  fit_datamodels(*given, config=config, folder=tmp_path)
+  monkeypatch.setitem(numerics.PINNED, "default_matmul_precision", "highest")
+  with pytest.raises(UserError, match="parts of another fit .computation"):
+    fit_datamodels(*given, config=config, folder=tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
-from support.planted_weights import RNG, models
+from support.planted_weights import models
 
 from experiments.bench import coverage
 from jaxdm import training_sets
@@ -55,7 +55,9 @@ def test_a_constant_prediction_scores_zero_and_not_nan() -> None:
 @pytest.mark.parametrize("noise", [0.5, 3.0])
 def test_the_ceiling_is_the_lds_of_the_expected_margin(noise) -> None:
   masks, margins = models(1500, noise=noise)
-  again = models(1500, noise=0.0)[1] + noise * RNG.normal(size=margins.shape)
+  again = models(1500, noise=0.0)[1] + noise * np.random.default_rng(2).normal(
+    size=margins.shape
+  )
   twice = np.concatenate([margins, again]), np.concatenate([masks, masks])
   expected = np.concatenate([models(1500, noise=0.0)[1]] * 2)
   found = metrics.evaluate(expected, *twice)

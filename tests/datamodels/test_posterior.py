@@ -221,3 +221,14 @@ def test_covariance_scores_are_part_of_a_priors_identity() -> None:
   scores[7, 8] = 1e-6
   digests.add(jaxdm.Prior(covariance_scores=scores).digest((2, 300)))
   assert len(digests) == 3
+
+
+def test_all_targets_of_a_posterior_share_the_penalty() -> None:
+  """Though one is all noise, and another has none."""
+  rng = np.random.default_rng(0)
+  masks = rng.random((80, 12)) < 0.5
+  weights = rng.normal(size=(12, 6)) * np.geomspace(0.01, 10, 6)
+  margins = masks @ weights + rng.normal(size=(80, 6))
+  prior = jaxdm.Prior(covariance_scores=np.eye(12))
+  fit = jaxdm.fit_datamodels(masks, margins, candidates={"": prior})
+  assert len(np.unique(fit.lambdas_t)) == 1

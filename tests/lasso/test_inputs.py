@@ -15,11 +15,11 @@ from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
 
 M, N, T = 60, 9, 3
-RNG = np.random.default_rng(0)
-MASKS = RNG.random((M, N)) < 0.5
-WEIGHTS = RNG.normal(size=(T, N))
+_RNG = np.random.default_rng(0)
+MASKS = _RNG.random((M, N)) < 0.5
+WEIGHTS = _RNG.normal(size=(T, N))
 # Of so few digits that every dtype below holds them.
-OUTCOMES = (4 * (MASKS @ WEIGHTS.T + RNG.normal(size=(M, T)))).round()
+OUTCOMES = (4 * (MASKS @ WEIGHTS.T + _RNG.normal(size=(M, T)))).round()
 CONFIG = FitConfig(num_lambdas=4)
 
 
@@ -102,7 +102,8 @@ def test_one_mask_has_the_margins_of_one_model(kind) -> None:
 
 
 def test_penalties_and_factors_broadcast() -> None:
-  lam, factors = np.array([0.1, 0.2, 0.3]), RNG.uniform(0.5, 2, (T, N))
+  lam = np.array([0.1, 0.2, 0.3])
+  factors = np.random.default_rng(1).uniform(0.5, 2, (T, N))
 
   def fit(lam, **options):
     return jaxdm.fit_lasso(MASKS, OUTCOMES, lam, **options)
@@ -124,7 +125,8 @@ def test_penalties_and_factors_broadcast() -> None:
 
 
 def test_factors_of_a_tile_are_those_of_its_targets() -> None:
-  factors = RNG.uniform(0.5, 2, (N, N))  # As many targets as columns.
+  # As many targets as columns.
+  factors = np.random.default_rng(1).uniform(0.5, 2, (N, N))
   computed = ScoreRows((N, N), lambda targets: factors[targets])
   part = slice(2, 5)
   for given in (factors, factors.tolist(), computed, lambda part: factors[part]):
@@ -143,7 +145,7 @@ def test_priors_broadcast_as_factors_do(tmp_path) -> None:
       MASKS, OUTCOMES, config=CONFIG, candidates={"": prior}, folder=tmp_path
     )
 
-  row = RNG.uniform(0.5, 2, N)
+  row = np.random.default_rng(1).uniform(0.5, 2, N)
   rows = np.tile(row, (T, 1))
   expected = fit(priors.Prior(rows, rows))
   for given in (row, row.tolist(), pd.Series(row), lambda part: row):

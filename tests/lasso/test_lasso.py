@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 from jaxdm import devices, matrices, training_sets
-from jaxdm.lasso import design, solver_plan
+from jaxdm.lasso import design, solver, solver_plan
 from jaxdm.lasso.fit import fit_lasso
 from jaxdm.lasso.result import LassoFit, Status
 
@@ -384,3 +384,20 @@ def test_eight_devices_and_one_agree_within_the_gap(tmp_path) -> None:
     a, b = (objective(masks, y, fit["weights"][t], 0.2, v) for fit in (one, eight))
     assert abs(a - b) <= max(one["gap"][t], eight["gap"][t]) * y.var() / 2
     assert max(one["gap"][t], eight["gap"][t]) <= 1e-6
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_the_largest_penalty_counts_what_unpenalised_columns_leave(real) -> None:
+  rng = np.random.default_rng(0)
+  x = rng.random((90, 7)) < 0.5
+  if real:
+    x = x + 30 * rng.random((90, 7))
+  y = 5 * x[:, :1] + x @ rng.normal(size=(7, 3)) + rng.normal(size=(90, 3))
+  factors = rng.uniform(0.5, 2, (3, 7))
+  factors[:, 0] = 0
+  plan = solver_plan.choose(90, 7, 3, is_bool=not real)
+  found = solver.Solver(x, np.arange(90), plan).tile(y, factors).lambda_max()[:3]
+  both = np.column_stack([x[:, 0], np.ones(90)])
+  rest = y - both @ np.linalg.lstsq(both, y)[0]
+  steepest = np.abs(x[:, 1:].T.astype(float) @ rest).T / 90 / factors[:, 1:]
+  np.testing.assert_allclose(found, steepest.max(axis=1), rtol=1e-6)

@@ -7,10 +7,10 @@ import pytest
 
 from jaxdm.storage import array_folder, checksummed_json
 
-RNG = np.random.default_rng(0)
+_RNG = np.random.default_rng(0)
 ARRAYS = {
-  "a": RNG.normal(size=(5, 3)).astype(np.float32),
-  "b": RNG.normal(size=(2, 4, 3)).astype(np.float32),
+  "a": _RNG.normal(size=(5, 3)).astype(np.float32),
+  "b": _RNG.normal(size=(2, 4, 3)).astype(np.float32),
 }
 IDENTITY = {"seed": 1, "train": {"rates": (0.1, 0.2), "width": 8}}
 
@@ -136,7 +136,7 @@ def test_a_digest_of_a_file_is_that_of_its_content(tmp_path, monkeypatch) -> Non
   monkeypatch.setattr(checksummed_json, "_PART_BYTES", 7)
   path = array_folder.epath.Path(tmp_path / "file")
   for size in (0, 6, 7, 20):
-    content = RNG.bytes(size)
+    content = np.random.default_rng(size).bytes(size)
     path.write_bytes(content)
     assert checksummed_json.file_digest(path) == checksummed_json.digest(content)
 

@@ -2,13 +2,17 @@ import numpy as np
 
 from jaxdm import prng
 from jaxdm.storage import bank
+from jaxdm.storage.store import Store
+
+SHAPE = {"num_targets": 5, "num_train": 19, "label_classes": 300}
+
+
+def open_store(path) -> Store:
+  return bank.open_store(path, settings={}, rows_per_chunk=4, **SHAPE)
 
 
 def open_bank(path) -> bank.Bank:
-  store = bank.open_store(
-    path, num_targets=5, num_train=19, settings={}, rows_per_chunk=4, label_classes=300
-  )
-  found = bank.Bank(store)
+  found = bank.Bank(open_store(path))
   found.refresh()
   return found
 
@@ -81,3 +85,14 @@ def test_masks_are_stored_eight_to_a_byte_and_diverged_models_counted(tmp_path) 
   assert np.isnan(stored[:2]).all()
   np.testing.assert_array_equal(stored[2], margins[2])
   assert store.about(7, 3)["diverged"] == 2
+
+
+def test_ids_of_another_chunk_are_found(tmp_path) -> None:
+  store = open_store(tmp_path)
+  found, models = bank.Bank(store), rows(1)
+  found.append(*models)
+  [chunk] = store.chunks()
+  about = {"ids": store.about(chunk, 1)["ids"]}
+  _, masks, labels, margins = models
+  bank.write(store, chunk + 1, masks, margins, about=about, labels_mn=labels)
+  assert list(found.wrong_chunks()) == [(chunk + 1, "ids of another chunk")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from jaxdm import identity
 from jaxdm.errors import UserError
 from jaxdm.storage import cache
 
@@ -85,3 +86,20 @@ def test_a_part_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch)
   monkeypatch.setattr(cache.np, "load", refuse)
   with pytest.raises(PermissionError):
     cache.read(path)
+
+
+def test_parts_by_other_software_are_used_with_a_warning(tmp_path, monkeypatch) -> None:
+  _path(tmp_path, "a")
+  other = identity.made_by() | {"jax": "0.0.1"}
+  monkeypatch.setattr(identity, "made_by", lambda: other)
+  with pytest.warns(
+    UserWarning, match="was begun otherwise .*jax: stored .*asked '0.0.1'"
+  ):
+    found = cache.Cache(tmp_path, {})("a", dict)
+  np.testing.assert_array_equal(found["numbers"], np.arange(3.0))
+
+
+@pytest.mark.filterwarnings("error")
+def test_parts_by_the_same_software_are_used_in_silence(tmp_path) -> None:
+  path = _path(tmp_path, "a")
+  assert path.exists() and cache.Cache(tmp_path, {})("a", dict).keys() == {"numbers"}

@@ -19,7 +19,15 @@ from etils import epath
 from experiments.runtime import stages
 from experiments.runtime.workdir import Workdir, WorkdirError
 from jaxdm import prng
-from jaxdm.storage import atomic_io, bank, cache, checksummed_json, maintenance
+from jaxdm.storage import (
+  array_folder,
+  atomic_io,
+  bank,
+  cache,
+  checkpoint,
+  checksummed_json,
+  maintenance,
+)
 from jaxdm.storage import store as store_lib
 
 ROWS, TARGETS, EXAMPLES = 4, 600, 20
@@ -286,3 +294,53 @@ def test_a_stage_is_finished_once_its_work_is_done(tmp_path, watch) -> None:
       assert "lacks a finished stage" in str(error)
       finished.append(False)
   assert finished == sorted(finished) and set(finished) == {False, True}
+
+
+def placements(disk: Disk, path: pathlib.Path) -> list[int]:
+  """Which of the changes give something this path."""
+  all_of = enumerate(disk.changes)
+  return [i for i, change in all_of if change.kind == "place" and change.path == path]
+
+
+def check_name_lasts(disk: Disk, path: pathlib.Path) -> None:
+  """That the folder is synced after the last time that something gets this path."""
+  after = disk.changes[placements(disk, path)[-1] :]
+  assert any(change.kind == "sync" and change.path == path.parent for change in after)
+
+
+def test_a_new_file_has_a_name_that_lasts(tmp_path, watch) -> None:
+  folder = tmp_path.resolve() / "new"
+  folder.mkdir()
+  path = epath.Path(folder / "file")
+  disk = watch(folder, lambda: checksummed_json.write(path, {"a": 1}, new=True))
+  check_name_lasts(disk, folder / "file")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_checkpoint_has_a_name_that_lasts(tmp_path, watch, times) -> None:
+  folder = tmp_path.resolve() / "saved"
+  folder.mkdir()
+
+  def save() -> None:
+    checkpoint.save(folder / "fit", {"x": np.ones(3)}, overwrite=True)
+
+  for _ in range(times - 1):
+    save()
+  check_name_lasts(watch(folder, save), folder / "fit")
+
+
+def test_arrays_are_on_the_disk_before_their_record(tmp_path, watch) -> None:
+  folder = tmp_path.resolve() / "arrays"
+  folder.mkdir()
+
+  def work() -> None:
+    made = array_folder.create(folder, {"x": (4, 3)})
+    made["x"][:] = 1
+    array_folder.finish(folder, made, {})
+
+  disk = watch(folder, work)
+  [end] = placements(disk, folder / "record.json")
+  before = disk.changes[:end]
+  assert any(
+    change.kind == "sync" and change.path == folder / "x.npy" for change in before
+  )

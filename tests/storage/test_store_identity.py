@@ -1,5 +1,6 @@
 """Rows never count for a store of other settings than those that they were made with."""
 
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxdm import identity
 from jaxdm.storage import checksummed_json, maintenance, zarr_arrays
 from jaxdm.storage import store as store_lib
 from jaxdm.storage.cache import Cache
 from jaxdm.storage.checksummed_json import DamageError, StoreError
+from jaxdm.storage.matrix_view import MatrixView
 
 COLUMNS = {"a": zarr_arrays.ArraySpec("float32", 3)}
 SETTINGS = {"seed": 0, "train": {"width": 8}}
@@ -146,3 +149,38 @@ def test_nothing_is_written_to_a_store_that_another_process_replaced(
   open_store(tmp_path / "store")
   first.write(0, {"a": ROWS})
   np.testing.assert_array_equal(first.read("a", slice(0, 4)), ROWS)
+
+
+def test_two_arrays_of_a_store_are_told_apart(tmp_path) -> None:
+  columns = {name: zarr_arrays.ArraySpec("float32", 3) for name in "ab"}
+  store = store_lib.Store(tmp_path, columns=columns, settings={}, rows_per_chunk=4)
+  store.write(0, {"a": ROWS, "b": ROWS})
+  views = [MatrixView(store, name, np.arange(4)) for name in "ab"]
+  assert identity.digest(views[0]) != identity.digest(views[1])
+
+
+def test_what_was_merged_is_not_merged_again(tmp_path) -> None:
+  mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+  open_store(mine)
+  open_store(theirs).write(0, {"a": ROWS})
+  assert [maintenance.merge(mine, theirs) for _ in range(2)] == [(1, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("change", ["{}\n", " {}", "\n{}"])
+def test_not_even_spaces_are_changed_unseen(tmp_path, change) -> None:
+  path = store_lib.epath.Path(tmp_path / "a.json")
+  checksummed_json.write(path, {"a": 1, "b": [2]})
+  path.write_text(change.format(path.read_text()))
+  with pytest.raises(DamageError):
+    checksummed_json.read(path)
+
+
+def test_a_file_of_the_same_size_and_time_is_another_one(tmp_path) -> None:
+  path, other = tmp_path / "file", tmp_path / "other"
+  path.write_bytes(b"one")
+  before = checksummed_json.file_digest_once(store_lib.epath.Path(path))
+  times = path.stat()
+  other.write_bytes(b"two")
+  os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+  other.replace(path)
+  assert checksummed_json.file_digest_once(store_lib.epath.Path(path)) != before

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-RNG = np.random.default_rng(0)
-WEIGHTS = RNG.normal(size=(4, 30)) * (RNG.random((4, 30)) < 0.25)
+_RNG = np.random.default_rng(0)
+WEIGHTS = _RNG.normal(size=(4, 30)) * (_RNG.random((4, 30)) < 0.25)
 
 
 def models(m: int, noise: float = 0.3, seed: int = 0):

@@ -10,6 +10,7 @@ from support.stores import lose_chunk
 from jaxdm.storage.store import Store
 from jaxdm.training import fleet
 from jaxdm.training.collection import Collection, Subsets, missing_models
+from jaxdm.training.outputs import Outputs
 from jaxdm.training.trainer import Trainer
 
 HALVES, MODELS = Subsets(alpha=0.5), 7
@@ -85,3 +86,41 @@ def test_models_that_are_there_are_trained_again_for_them(lab) -> None:
   assert models.trained == done + 6
   assert missing_models(collected(trainer, "later", audit=True, models=10)) == []
   assert models.trained == done + 6
+
+
+class Overflows:
+  """Two models a call, of which the second's logits of one example overflow."""
+
+  rows = num_classes = 2
+  provenance, values = {}, np.zeros((6, 2), np.float32)
+
+  def identity(self) -> dict[str, str]:
+    return {"models": "overflow"}
+
+  def settle(self) -> None:
+    pass
+
+  def train_models(self, calls, values, *, predict_training):
+    for _ in calls:
+      training = np.ones((2, 6, 2), np.float32) * [1, 3]
+      training[1, 4] = np.inf
+      yield Outputs(np.arange(2), np.ones((2, len(values), 2), np.float32), training)
+
+
+def of_overflows(folder) -> Trainer:
+  labels = np.arange(6) % 2
+  return Trainer.of(
+    Overflows(), folder, labels, np.zeros((3, 2), np.float32), labels[:3], seed=0
+  )
+
+
+def test_a_model_that_diverges_on_one_example_predicts_none(tmp_path) -> None:
+  found = collected(of_overflows(tmp_path), "some", audit=True, models=2).training
+  finite = np.isfinite(found.read("margins", slice(0, 2)))
+  np.testing.assert_array_equal(finite, [[True] * 6, [False] * 6])
+
+
+def test_a_trainer_in_another_folder_has_other_changes(tmp_path) -> None:
+  one = of_overflows(tmp_path / "a")
+  found = [str(t.changes.path) for t in (one, one.in_folder(tmp_path / "b"))]
+  assert found == [str(tmp_path / name / "changes") for name in "ab"]

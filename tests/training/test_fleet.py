@@ -294,3 +294,10 @@ def test_a_damaged_checkpoint_is_begun_anew(tmp_path) -> None:
   with pytest.warns(UserWarning, match="begun anew"):
     step, _ = checkpoints.read_state("x", state)
   assert step == 0
+
+
+def test_a_call_has_models_for_all_that_are_side_by_side() -> None:
+  speed = fleet.Speed()
+  found = [speed.models_per_call(w, convolves=c) for w in (4, 256) for c in (True, False)]
+  assert found == [8, 128, 256, 256]
+  assert fleet.Speed(chunk=2).models_per_call(4, convolves=True) == 2

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxdm import prng, training_sets
+from jaxdm import identity, prng, training_sets
 from jaxdm.storage import step_checkpoints
 from jaxdm.training import fleet, programs
 from jaxdm.training.collection import Subsets
@@ -40,13 +40,14 @@ def name_of(tiny_images, tmp_path, monkeypatch):
     seed: int = 0,
     numbers: tuple[int, int] = (0, 1),
     classes: int = 2,
+    backend: str = "im2col",
     **more: float,
   ) -> str:
     models = fleet.Fleet(
       config,
       images,
       classes,
-      fleet.Speed(chunk=2),
+      fleet.Speed(chunk=2, conv_backend=backend),
       checkpoints=step_checkpoints.Checkpoints(tmp_path, 1e-9),
     )
     keys = prng.keys_for(seed, [prng.Stream("verify", i) for i in numbers])
@@ -130,3 +131,14 @@ def test_finished_models_are_forgotten_once_all_of_them_are_stored(tmp_path) -> 
   models.store = collection.store
   trainer.collect(collection)
   assert models.forgot == [12, 24]
+
+
+def test_half_trained_models_of_other_software_are_others(
+  name_of, tiny_config, monkeypatch
+) -> None:
+  """Half a model by one version and half by another would be neither's."""
+  name = name_of[0]
+  before = name(tiny_config)
+  monkeypatch.setattr(identity, "made_by", lambda: {"jax": "0.0.1"})
+  other = name(tiny_config)
+  assert len({before, other, name(tiny_config, backend="lax")}) == 3

@@ -186,3 +186,27 @@ def test_the_rate_of_each_step_is_the_schedules_at_its_middle(batches_of) -> Non
   peak = TrainConfig().peak_learning_rate
   expected = np.interp(middles, [0, 0.25, 1], [0, peak, 0])
   np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_every_step_of_every_model_has_a_key_of_its_own(monkeypatch) -> None:
+  """The one that dropout gets."""
+
+  def record_key(recipe, state, images, labels_b, rate, key) -> train.State:
+    step, keys = state.params
+    keys = keys.at[step].set(jax.random.key_data(key))
+    return state._replace(params=(step + 1, keys))
+
+  monkeypatch.setattr(train, "step", record_key)
+  x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+  config = TrainConfig(epochs=5, batch_size=4)
+  recipe = recipe_lib.make(config, num_classes=2, input_shape=(2,), network="linear")
+  sets = training_sets.from_masks(np.ones((1, 8), bool), np.arange(8) % 2)
+  row = jax.tree.map(lambda part: jnp.asarray(part[0]), sets)
+  data = jax.tree.map(jnp.asarray, Inputs.of(x))
+  found = []
+  for seed in range(2):
+    empty = jnp.int32(0), jnp.zeros((10, 2), jnp.uint32)
+    limits, state = (jnp.int32(0), jnp.int32(10)), train.State(empty, (), ())
+    made = train.advance(recipe, data, row, jax.random.key(seed), state, limits)
+    found += np.asarray(made.params[1]).tolist()
+  assert len(set(map(tuple, found))) == 20

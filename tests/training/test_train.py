@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jaxdm import prng, training_sets
-from jaxdm.training import fleet, resnet9, train
+from jaxdm.training import fleet, inputs, resnet9, train
 from jaxdm.training import recipe as recipe_lib
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.schedule import learning_rate
@@ -260,3 +260,9 @@ def test_steps_follow_the_set_or_a_fixed_number() -> None:
 def test_bad_recipes_are_named(field, value) -> None:
   with pytest.raises(ValueError, match=field):
     TrainConfig(**{field: value})
+
+
+def test_constant_images_are_normalised_to_zeros() -> None:
+  images = np.full((3, 4, 4, 1), 7, np.uint8)
+  stats = inputs.statistics(inputs.Inputs.of(images), np.arange(3), np.int32(3))
+  np.testing.assert_array_equal(inputs.normalise(images, stats), np.zeros(images.shape))

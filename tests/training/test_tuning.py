@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.rounding import tolerance
 
-from jaxdm import prng, training_sets
+from jaxdm import devices, identity, prng, training_sets
 from jaxdm.errors import UserError
 from jaxdm.training import fleet, recipe, tuning
 from jaxdm.training.tuning import Choice
@@ -201,3 +201,26 @@ def test_a_cache_that_cannot_be_written_ends_nothing(monkeypatch, tmp_path) -> N
 def test_a_width_that_is_asked_for_is_taken(tiny_config, tiny_images) -> None:
   speed = fleet.Speed(vmap_width=4096, conv_backend="im2col")
   assert fleet.Fleet(tiny_config, tiny_images[0], 2, speed).choice.vmap_width == 4096
+
+
+def test_other_software_and_devices_choose_again(
+  empty_cache, tiny_config, monkeypatch
+) -> None:
+  shape, timed = (8, 8, 1), []
+  made = recipe.make(tiny_config, num_classes=2, input_shape=shape)
+  speed = fleet.Speed(vmap_width="auto", conv_backend="auto", chunk=4)
+
+  def seconds(choice: Choice) -> float:
+    timed.append(choice)
+    return 1 / choice.vmap_width
+
+  def count() -> int:
+    timed.clear()
+    tuning.choose(speed, tiny_config, made, shape, 2, seconds, None)
+    return len(timed)
+
+  assert count() > 0 and count() == 0
+  monkeypatch.setattr(devices, "describe", lambda: "another device")
+  assert count() > 0 and count() == 0
+  monkeypatch.setattr(identity, "made_by", lambda: {"jax": "0.0.1"})
+  assert count() > 0 and count() == 0
