@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy
 from jax.flatten_util import ravel_pytree
+from sklearn.metrics import pairwise
 
 import jaxdm
 from jaxdm import training_sets
-from jaxdm.attribution import full_data, gradient
+from jaxdm.attribution import full_data, gradient, label_flip_scores
 from jaxdm.attribution.label_flip_scores import mean_scores, sum_scores
 from jaxdm.training import train
 
@@ -271,3 +272,78 @@ def test_scores_are_right_at_the_ends_of_the_range_of_damping(damping) -> None:
   mean = (phi**2).sum() / n
   factors = np.linalg.solve(phi @ phi.T + damping * mean * np.eye(n), phi @ targets.T)
   np.testing.assert_allclose(found, factors.T, rtol=0, atol=5e-3 * np.abs(factors).max())
+
+
+def test_the_doubt_of_trak_is_that_of_models_that_converged(
+  trainer, states, monkeypatch
+) -> None:
+  made, t = full_data.snapshots, len(trainer.target_labels)
+
+  def diverged(*args):
+    for found in made(*args):
+      lost = found[1].outputs
+      lost = lost._replace(logits_tk=lost.logits_tk * np.nan)
+      found[1] = found[1]._replace(outputs=lost)
+      yield found
+
+  monkeypatch.setattr(full_data, "snapshots", diverged)
+  [found] = jaxdm.attribution_scores(
+    trainer, ["trak"], MODELS, damping=DAMPING, moments=1
+  ).values()
+  rest = [states[1.0][i] for i in (0, 2)]
+  parts = [trak(*state, t) for state in rest]
+  sizes = [np.sqrt((part**2).mean()) for part in parts]
+  units = [part / size for part, size in zip(parts, sizes, strict=True)]
+  doubt = np.mean([1 / (1 + np.exp(odds_b[t:])) for _, odds_b in rest], axis=0)
+  expected = np.mean(units, axis=0) * np.mean(sizes) * doubt
+  np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * expected.std())
+
+
+@pytest.fixture(scope="module")
+def of_vectors() -> jaxdm.Trainer:
+  """Trains linear models of vectors, of whose targets two are scored below."""
+  rng = np.random.default_rng(1)
+  x, labels = rng.normal(size=(24, 3)).astype(np.float32), np.arange(24) % 2
+  data = jaxdm.Dataset("v", x[:20], labels[:20], x[20:], labels[20:], ("a", "b"))
+  config = jaxdm.TrainConfig(epochs=2, batch_size=5)
+  return jaxdm.Trainer(data, config, network="linear")
+
+
+def relabel_sums(trainer: jaxdm.Trainer, start: int, size: int):
+  targets = np.array([0, 2])
+  return sum_scores(trainer, targets, start, size, damping=0.2, moments=1)
+
+
+def test_blocks_of_examples_change_no_relabel_score(of_vectors, monkeypatch) -> None:
+  whole = mean_scores([relabel_sums(of_vectors, 0, 2)])
+  monkeypatch.setattr(label_flip_scores, "_BLOCK_EXAMPLES", 7)
+  blocks = mean_scores([relabel_sums(of_vectors, 0, 2)])
+  np.testing.assert_allclose(blocks, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_whose_gradients_overflow_has_no_relabel_scores(
+  of_vectors, monkeypatch
+) -> None:
+  alone, made = relabel_sums(of_vectors, 0, 1), full_data.gradients_of
+
+  def overflows(outputs, row, t):
+    found = made(outputs, row, t)
+    if row != of_vectors.fleet.places[1]:
+      return found
+    return found._replace(train_nd=found.train_nd * jnp.inf)
+
+  monkeypatch.setattr(full_data, "gradients_of", overflows)
+  both = relabel_sums(of_vectors, 0, 2)
+  assert both.terms == len(both.units) == 1
+  np.testing.assert_allclose(both.scores, alone.scores, rtol=1e-4, atol=1e-6)
+
+
+def test_features_are_compared_as_scikit_learn_does(of_vectors) -> None:
+  """Those of a linear model are its inputs, in units of their spread."""
+  found = jaxdm.attribution_scores(of_vectors, ["similar", "close"], num_models=2)
+  x, targets = of_vectors.fleet.values, of_vectors.target_values
+  train, rest = ((values - x.mean(0)) / x.std(0) for values in (x, targets))
+  similar = pairwise.cosine_similarity(rest, train)
+  np.testing.assert_allclose(found["similar"], similar, atol=1e-5)
+  close = -pairwise.euclidean_distances(rest, train)
+  np.testing.assert_allclose(found["close"], close, atol=1e-5)

@@ -83,3 +83,8 @@ def test_a_method_on_request_is_computed_only_where_it_is_named(tmp_path, capsys
 def test_methods_that_make_no_scores_are_refused(methods) -> None:
   with pytest.raises(jaxdm.UserError, match="methods must be some of influence, trak"):
     jaxdm.attribution_scores(None, methods, num_models=2)
+
+
+def test_methods_that_say_something_of_all_classes() -> None:
+  found = {name for name in registry.METHODS if registry.all_classes(name)}
+  assert found == {"datamodel", "influence", "trak", "tracin", "relabel"}

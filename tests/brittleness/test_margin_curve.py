@@ -166,3 +166,34 @@ def test_the_size_to_verify_is_that_of_the_best_plan() -> None:
     assert next_size.to_verify(known, None, 2) == (size if likely else None)
     chosen.add((0, next_size.to_verify(known, None, 2)))
   assert len(chosen) > 12 and {(0, None), (2, None)} <= chosen
+
+
+class KnownMargins(Known):
+  """And what is known of the margins at two sizes: all have a standard deviation of 1.
+
+  Attributes:
+    noise: the standard deviation of a model.
+  """
+
+  def __init__(self, chances_ds: list[list[float]], noise: float = 1.0):
+    super().__init__(np.array(chances_ds), np.array([1, 2]))
+    self.noise = noise
+
+  def std(self, index: int) -> float:
+    return 1.0
+
+
+def test_a_case_is_hopeless_below_one_chance_in_twenty() -> None:
+  assert next_size.is_hopeless(KnownMargins([[0, 0.04]] * 3))
+  assert not next_size.is_hopeless(KnownMargins([[0, 0.06]] * 3))
+
+
+@pytest.mark.parametrize("noise,index", [(3.0, None), (1.5, 0)])
+def test_a_probe_must_tell_enough(noise, index) -> None:
+  """Half of the curves pass at 1, half at 2: log(2) / 2 of the size is not known.
+
+  One model leaves noise^2 / (1 + noise^2) of the variance: 95 % and 83 % of the
+  standard deviation.
+  """
+  halves = [[1.0, 1.0], [0.0, 1.0]] * 8 + [[1.0, 1.0]]
+  assert next_size.to_probe(KnownMargins(halves, noise)) == index

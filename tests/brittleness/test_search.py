@@ -405,3 +405,29 @@ def test_censored_targets_stay_in_the_denominator() -> None:
   np.testing.assert_array_equal(
     summary.share_flipped(found, np.array([0, 2, 3, 64]))[0], [0, 0, 0.5, 0.5]
   )
+
+
+def test_a_failed_verification_says_what_its_models_do() -> None:
+  """Models of the search get the target wrong, fresh ones do not."""
+  fresh = []
+
+  def retrain(changes, seeds, *, progress):
+    searched = np.array([prng.stream_of(seed).family == "search" for seed in seeds])
+    margins = np.where(searched, -5.0, 1 + 0.1 * np.sin(seeds))
+    rows = zip(changes, searched, margins, strict=True)
+    fresh.extend((k, margin) for (_, k), probe, margin in rows if not probe)
+    return margins
+
+  [found] = search(cases(1), retrain, SearchConfig(), base(1))
+  assert found.censored and found.finished and found.models == len(fresh) >= 3
+  assert found.k_tried == fresh[-1][0] and found.accuracy == 1
+  assert found.mean_margin == pytest.approx(np.mean([margin for _, margin in fresh]))
+  assert 0 < found.margin_high < np.inf
+
+
+def test_a_margin_of_0_is_not_right() -> None:
+  def retrain(changes, seeds, *, progress):
+    return np.zeros(len(seeds))
+
+  [found] = search(cases(1), retrain, SearchConfig(), base(1))
+  assert found.accuracy == 0

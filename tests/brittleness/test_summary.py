@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 from support import pages
 
-from jaxdm.brittleness import summary, verdicts
+from jaxdm.brittleness import repairs, summary, verdicts
 
 
 def test_levels_were_checked_at_a_skewness_of_up_to_1() -> None:
@@ -72,3 +72,28 @@ def values(group: list[verdicts.Verdict]) -> tuple[float, float, float]:
   known = summary.median_k(group)
   assert known is not None
   return known
+
+
+def test_summaries_count_what_is_censored_unchecked_and_half_right() -> None:
+  found = summary.summarise(
+    [
+      pages.verdict(0, "m", -1, largest=9),
+      pages.verdict(1, "m", -1, largest=4),
+      pages.verdict(2, "m", 2, largest=20, accuracy=0.5, skewness=1.5),
+      pages.verdict(3, "m", -1, largest=30, skewness=1.5),
+    ]
+  )["m"]
+  expected = {
+    "censored_above": 4,
+    "largest_k_tried": 30,
+    "claims_at_unchecked_skewness": 1,
+    "share_mostly_wrong": 0.25,
+  }
+  assert {name: found[name] for name in expected} == expected
+  mended = [pages.repair(t, 2, accuracy=a) for t, a in enumerate((0.5, 0.49))]
+  assert summary.summarise(mended)["datamodel"]["share_mostly_right"] == 0.5
+
+
+def test_a_repair_has_the_skewness_of_the_margins() -> None:
+  """Searches for repairs look at negated ones."""
+  assert repairs.as_repair(pages.verdict(0, "m", 2, skewness=0.7)).skewness == -0.7

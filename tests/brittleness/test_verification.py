@@ -358,3 +358,11 @@ def test_the_unit_of_margins_decides_nothing(unit) -> None:
   skewness = verification.estimate_skewness(np.tile(margins, 2)[:, None] * unit)
   one = verification.estimate_skewness(np.tile(margins, 2)[:, None])
   np.testing.assert_allclose(skewness.estimate_t, one.estimate_t)
+
+
+def test_a_skewness_between_two_steps_has_the_level_of_the_larger() -> None:
+  def level(skewness: float) -> float:
+    test = verification.SequentialTest(most=4, confidence=0.95, skewness=skewness)
+    return test.level(4)
+
+  assert level(0.3) == level(0.5) < level(0.25)

@@ -216,3 +216,17 @@ def test_the_pipeline_audits_and_the_report_shows_it(tmp_path) -> None:
     start(program.PROGRAM, folder, toy={}, num_models="48")
   page = (folder / "report.html").read_text()
   assert "What the models say of the training examples" not in page  # Of other fits.
+
+
+@pytest.mark.parametrize(
+  "name", ["masks", "train_margins", "train_labels", "train_classes"]
+)
+def test_other_files_are_audited_again(tmp_path, files, capsys, name) -> None:
+  folder = tmp_path / "run"
+  start(audit.PROGRAM, folder, toy=files)
+  array = np.load(files[name])
+  array[-1] = array[0] if array.ndim == 1 else np.roll(array[-1], 1)
+  np.save(files[name], array)
+  capsys.readouterr()
+  start(audit.PROGRAM, folder, toy={})
+  assert "audit: done again with what is there, since: digest" in capsys.readouterr().out

@@ -942,3 +942,15 @@ def test_stores_and_records_of_other_versions_are_refused_in_one_line(
   monkeypatch.setattr(records, "FORMAT", 3)
   with pytest.raises(WorkdirError, match="go on with that version, or name"):
     stages.summary_of(opened.workdir, train_subsets.STAGE)
+
+
+def test_models_that_diverged_are_not_fitted_to(tmp_path) -> None:
+  base = parts()
+  margins = base.margins_mt.copy()
+  margins[3] = np.nan
+  opened = toy_run(tmp_path, base._replace(margins_mt=margins))
+  masks, found = subset_models.load_converged(opened.subsets.fitted_rows())
+  rest = np.delete(np.arange(FITTED), 3)
+  np.testing.assert_array_equal(found[:], margins[rest])
+  subsets = opened.subsets.collections()[0].subsets
+  np.testing.assert_array_equal(masks[:], subsets.masks(base.collect.seed, N, rest))

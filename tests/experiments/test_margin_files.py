@@ -138,6 +138,7 @@ def test_a_truncated_file_is_named(files, tmp_path) -> None:
   "given,message",
   [
     ({"targets": "2:9"}, "--targets must lie in 0:4, got '2:9'"),
+    ({"targets": "2:2"}, "--targets must lie in 0:4, got '2:2'"),
     ({"epochs": "3"}, "--epochs has no effect on models that others trained"),
     ({"num_models": "200"}, "--num_models has no effect on models that others"),
     ({"dataset": "fashion"}, "--dataset has no effect on models that others trained"),
@@ -238,3 +239,10 @@ def test_other_files_in_a_used_workdir_are_refused(files) -> None:
   damaged(files, "margins", lambda a: a + 1)
   with pytest.raises(SystemExit, match="begun with other files"):
     start(files)
+
+
+def test_files_of_other_examples_are_others_whatever_the_targets(files) -> None:
+  start({**files, "targets": "0:2"})
+  damaged(files, "masks", lambda a: a[:, :-1])
+  with pytest.raises(SystemExit, match="begun with other files"):
+    start({**files, "targets": "2:4"})

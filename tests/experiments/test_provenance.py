@@ -13,7 +13,7 @@ from absl.testing import flagsaver
 from etils import epath
 
 from experiments.ops import bank, status
-from experiments.runtime import launcher, processes, provenance, stages
+from experiments.runtime import launcher, processes, provenance, records, stages
 from experiments.runtime.workdir import Workdir
 from jaxdm import devices, identity
 from jaxdm.storage import store, zarr_arrays
@@ -170,3 +170,24 @@ def test_starts_of_another_workdir_are_taken_over(tmp_path) -> None:
     assert (
       provenance.of_stage(mine, "stage", {"settings": SETTINGS, "inputs": {}}).starts == 2
     )
+
+
+def test_settings_that_may_grow_are_no_part_of_a_result() -> None:
+  def result(models: int, alpha: float = 0.5, **more: bool) -> dict:
+    groups = {"collect": {"num_models": models, "alpha": alpha}, "audit": more}
+    return records.result_of({"settings": groups, "inputs": {}})
+
+  found = result(10, audit=True)
+  assert found == result(20, audit=False) != result(10, 0.4, audit=True)
+
+
+def test_a_follower_waits_for_a_record_of_its_own_settings(tmp_path, monkeypatch) -> None:
+  run(tmp_path)
+  ready = []
+  monkeypatch.setattr(
+    processes, "wait_until", lambda is_ready, _: ready.append(is_ready())
+  )
+  for size in (3, 4):
+    depends_on = {"settings": {"group": {"size": size}}, "inputs": {}}
+    stages._follow(Workdir(str(tmp_path)), "stage", depends_on, dict, ())
+  assert ready == [True, False]
