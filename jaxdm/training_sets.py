@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdm import identity, prng
-from jaxdm.errors import check_count, check_number, check_seed
+from jaxdm.errors import UserError, check_count, check_number, check_seed
 from jaxdm.rounding import share_of
 
 
@@ -108,17 +108,31 @@ def _as_masks(masks: Any, num_train: int) -> np.ndarray:
       f"masks must be bool[m, n] with n = {num_train} training examples, got "
       f"{values.dtype}{list(values.shape)}{advice}"
     )
+  return rows_of_masks(values)
+
+
+def rows_of_masks(values: np.ndarray, first: int = 0) -> np.ndarray:
+  """Some rows of masks as bool; those that are bool are not copied.
+
+  Args:
+    values: bool[m, n], or numbers 0 and 1.
+    first: the number of the first row, which an error counts from.
+
+  Raises:
+    UserError: on other numbers, and on what are none.
+  """
   if values.dtype == bool:
     return values
   if values.dtype.kind not in "iuf":
-    raise ValueError(f"masks must be bool, or numbers 0 and 1, got {values.dtype}")
+    raise UserError("masks", f"must be bool, or numbers 0 and 1, got {values.dtype}")
   masks_mn = values.astype(bool)
   wrong = np.flatnonzero((masks_mn != values).any(axis=1))
   if wrong.size:
     row = values[wrong[0]]
     value = row[row != masks_mn[wrong[0]]][0]
-    raise ValueError(
-      f"masks must be bool, or numbers 0 and 1, got {value} in row {wrong[0]}"
+    raise UserError(
+      "masks",
+      f"must be bool, or numbers 0 and 1, got {value} in row {first + wrong[0]}",
     )
   return masks_mn
 

@@ -267,17 +267,12 @@ def read_matrix(name: str, path: str) -> np.ndarray:
 
 
 def check_blocks(masks_mn: np.ndarray) -> Iterator[np.ndarray]:
-  """Blocks of rows as bool; raises UserError where one is not of zeros and ones."""
-  if masks_mn.dtype.kind not in "bui":
-    raise UserError("masks", f"must hold bool, or 0 and 1, got {masks_mn.dtype}")
+  """Blocks of rows as bool; UserError where one is not of zeros and ones."""
   for start in range(0, len(masks_mn), _BLOCK_ROWS):
     block = np.asarray(masks_mn[start : start + _BLOCK_ROWS])
     # A bool in a file may be a byte other than 0 and 1.
     numbers = block.view(np.uint8) if block.dtype == bool else block
-    wrong = np.flatnonzero(((numbers != 0) & (numbers != 1)).any(axis=1))
-    if wrong.size:
-      raise UserError("masks", f"must be 0 or 1, and are not in row {start + wrong[0]}")
-    yield numbers.astype(bool)
+    yield training_sets.rows_of_masks(numbers, start)
 
 
 def _slice(text: str, num_targets: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """The inputs of a fit of datamodels: checked, and in the form in which they are used."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -138,15 +138,11 @@ def _as_margins(margins_mt: Any) -> Margins:
 
 
 def as_bool(masks_mn: matrices.Matrix) -> matrices.Matrix:
-  """Masks of bool as they are; others packed. Raises ValueError on other numbers."""
+  """Masks of bool as they are; others packed. Raises UserError on other numbers."""
   if masks_mn.dtype == bool and not isinstance(masks_mn, matrices.SparseRows):
     return masks_mn
 
-  def check_blocks() -> Iterator[np.ndarray]:
-    for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
-      wrong = rows.start + np.flatnonzero(~np.isin(block, (0, 1)).all(axis=1))
-      if wrong.size:
-        raise ValueError(f"masks must be 0 or 1, and are not in rows {first_few(wrong)}")
-      yield block.astype(bool)
-
-  return training_sets.PackedMasks.of(check_blocks())
+  blocks = matrices.blocks(masks_mn, np.arange(masks_mn.shape[0]))
+  return training_sets.PackedMasks.of(
+    training_sets.rows_of_masks(block, rows.start) for rows, block in blocks
+  )

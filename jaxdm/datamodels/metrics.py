@@ -104,13 +104,7 @@ def _pack_rows(masks_mn: matrices.Matrix) -> Iterator[np.ndarray]:
     yield from np.ascontiguousarray(masks_mn.bits)
     return
   for rows, block in matrices.blocks(masks_mn, np.arange(masks_mn.shape[0])):
-    wrong = np.flatnonzero(~((block == 0) | (block == 1)).all(axis=1))
-    if wrong.size:
-      row = rows.start + wrong[0]
-      raise ValueError(
-        f"masks must be bool, or numbers 0 and 1, and are not in row {row}"
-      )
-    yield from np.packbits(block != 0, axis=1)
+    yield from np.packbits(training_sets.rows_of_masks(block, rows.start), axis=1)
 
 
 def _numbers(values_mt: Any) -> np.ndarray:

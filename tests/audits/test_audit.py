@@ -194,8 +194,16 @@ def test_what_cannot_be_said_is_named_and_the_rest_goes_on() -> None:
     ({"margins": np.full((60, 40), np.nan)}, "margins", "not finite for any model"),
     ({"margins": np.full((60, 40), "a")}, "margins", "must hold real numbers"),
     ({"masks": np.ones(60, bool)}, "masks", "must be"),
-    ({"masks": np.full((60, 40), 0.5)}, "masks", "must be 0 or 1"),
-    ({"masks": np.eye(60, 40) * (1 + np.arange(60)[:, None])}, "masks", "in rows 1, 2"),
+    (
+      {"masks": np.full((60, 40), 0.5)},
+      "masks",
+      "must be bool, or numbers 0 and 1, got 0.5 in row 0",
+    ),
+    (
+      {"masks": np.eye(60, 40) * (1 + np.arange(60)[:, None])},
+      "masks",
+      "got 2.0 in row 1",
+    ),
     ({"labels": np.ones(39, int)}, "labels", "must be 40 integers"),
     ({"labels": np.ones(40)}, "labels", "must be a vector of integers, got float64 .40."),
     ({"labels": np.arange(40) + 2**41}, "labels", "below 65536, got .*numpy.unique"),

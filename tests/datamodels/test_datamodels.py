@@ -270,7 +270,7 @@ def test_bad_input_is_named() -> None:
   bad[7, 1] = np.inf
   for a, b, message in [
     (masks[1:], margins, "39 rows, margins 40"),
-    (masks * 2, margins, "0 or 1"),
+    (masks * 2, margins, "numbers 0 and 1, got 2 in row"),
     (masks, bad, "1 models are not finite: rows 7"),
     (masks[:3], margins[:3], "too few"),
     (masks[0], margins, r"\[m, n\]"),

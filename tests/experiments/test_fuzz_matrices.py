@@ -13,7 +13,8 @@ from support import fuzz
 
 from experiments import fit_datamodels
 
-MASKS = ["?", *(order + kind + size for order in "<>" for kind in "iu" for size in "148")]
+MASKS = ["?", "<f2", ">f4", "<f8"]
+MASKS += [order + kind + size for order in "<>" for kind in "iu" for size in "148"]
 MARGINS = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]
 
 
@@ -85,17 +86,19 @@ def text(folder: pathlib.Path, case: Case) -> tuple[str, ...]:
   return ("masks=", "is not a whole .npy file")
 
 
+OTHER_NUMBERS = "must be bool, or numbers 0 and 1, got"
 SPOILS = [
   *(cut, archive, gone, a_folder, text),
   replaced("masks", lambda x: x[:-1], "rows"),
   replaced("masks", lambda x: x[..., None], "must hold one matrix"),
   replaced("masks", lambda x: x[:0], "must hold one matrix"),
   replaced("masks", lambda x: x[0, 0], "must hold one matrix"),
-  replaced("masks", lambda x: x.astype(float), "must hold bool, or 0 and 1"),
-  replaced("masks", lambda x: x.astype(str), "must hold bool, or 0 and 1"),
+  replaced("masks", lambda x: x * (0.5 + 0j), OTHER_NUMBERS),
+  replaced("masks", lambda x: x.astype(str), OTHER_NUMBERS),
   replaced("masks", lambda x: x.astype(object), "is not a whole .npy file"),
-  replaced("masks", lambda x: put(x.astype(np.int8), 2), "must be 0 or 1, and are not"),
-  replaced("masks", lambda x: put(x.astype(">i4"), -1), "must be 0 or 1, and are not"),
+  replaced("masks", lambda x: put(x.astype(np.int8), 2), OTHER_NUMBERS),
+  replaced("masks", lambda x: put(x.astype(">i4"), -1), OTHER_NUMBERS),
+  replaced("masks", lambda x: put(x.astype(float), np.nan), OTHER_NUMBERS),
   replaced("margins", lambda x: x[:, 0], "must hold one matrix"),
   replaced("margins", lambda x: x[:, :0], "must hold one matrix"),
   replaced("margins", lambda x: x.astype(int), "must hold floats"),

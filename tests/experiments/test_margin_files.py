@@ -112,8 +112,12 @@ def damaged(files, name, change) -> None:
 @pytest.mark.parametrize(
   "name,change,message",
   [
-    ("masks", lambda a: a.astype(np.uint8) * 2, "--masks must be 0 or 1, and are not"),
-    ("masks", lambda a: a.astype(np.float32), "--masks must hold bool, or 0 and 1"),
+    (
+      "masks",
+      lambda a: a.astype(np.uint8) * 2,
+      "--masks must be bool, or numbers 0 and 1, got 2",
+    ),
+    ("masks", lambda a: a * 0.5, "--masks must be bool, or numbers 0 and 1, got 0.5"),
     ("masks", lambda a: a[0], "must hold one matrix"),
     ("masks", lambda a: a[:-1], "--margins has 300 rows but --masks has 299"),
     ("margins", lambda a: a.astype(int), "--margins must hold floats"),

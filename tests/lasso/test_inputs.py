@@ -216,8 +216,11 @@ WRONG_OF_DATAMODELS = [
   *((given, message) for given, message in WRONG if "sample_weight" in given),
   *((given, message) for given, message in WRONG if "tile" in given or "form" in given),
   ({"masks": MASKS[0]}, "masks must be a matrix [m, n], got shape (9,)"),
-  ({"masks": MASKS * 0.5}, "masks must be 0 or 1, and are not in rows 0, "),
-  ({"masks": scipy.sparse.csr_array(MASKS * 2)}, "masks must be 0 or 1, and are not in"),
+  ({"masks": MASKS * 0.5}, "masks must be bool, or numbers 0 and 1, got 0.5 in row 0"),
+  (
+    {"masks": scipy.sparse.csr_array(MASKS * 2)},
+    "masks must be bool, or numbers 0 and 1, got 2 in row 0",
+  ),
   ({"margins": OUTCOMES[:59, 0]}, "masks have 60 rows, margins 59"),
   ({"margins": [["a"]] * 60}, "margins must hold real numbers, got dtype <U1"),
   ({"margins": [np.nan] * 60}, "margins of 60 models are not finite: rows 0, 1"),
