@@ -63,6 +63,8 @@ def test_stores_without_models_are_left_out(other, tmp_path) -> None:
   for marker in (other / "bank" / "held-out-66-1" / "done").iterdir():
     marker.unlink()
   _merge(tmp_path / "run", other, held_out_seeds="1")
+  stores = (tmp_path / "run" / "bank").glob("*/manifest.json")
+  assert {path.parent.name for path in stores} == {"changes", "subsets"}
 
 
 def test_what_is_not_whole_is_counted_and_all_else_is_merged(

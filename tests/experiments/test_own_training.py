@@ -319,10 +319,13 @@ def test_models_of_networks_and_of_functions_never_mix(tmp_path, module, arrays)
 
 @pytest.mark.slow
 def test_the_largest_root_seed_gives_seeds_of_its_own(tmp_path, module, arrays) -> None:
-  module("own_means", _MEANS)
+  code = module("own_means", _MEANS)
   toy = {"arrays": arrays(), "num_models": "12", "num_held_out": "2", "num_base": "2"}
   toy |= {"retrain": "own_means:means", "seed": str(2**32 - 1)}
   start(train_subsets.PROGRAM, tmp_path / "run", toy=toy)
+  calls = (code / "calls").read_text().splitlines()
+  seeds = [json.loads(line)[-1] for line in calls]
+  assert len(seeds) == len(set(seeds)) == 12 + 2 * 2 + 2
 
 
 @pytest.mark.parametrize(
