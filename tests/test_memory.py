@@ -4,7 +4,7 @@ import types
 import psutil
 import pytest
 
-from jaxdm import cgroups, memory
+from jaxdm import cgroups, devices, memory
 
 HOST = 10_000
 V2 = "30 20 0:26 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw\n"
@@ -121,3 +121,20 @@ def test_a_quota_of_cores_is_no_more_than_the_cores(
   proc = process(tmp_path, line, mount.format(root="/", mount=top))
   assert cgroups.cpu_count(proc) == cores
   assert cgroups.cpu_count(tmp_path / "no-linux") == 8
+
+
+def test_of_several_devices_the_fullest_one_counts(monkeypatch) -> None:
+  def of(**stats: int) -> types.SimpleNamespace:
+    return types.SimpleNamespace(memory_stats=lambda: stats)
+
+  found = [
+    of(bytes_limit=100, bytes_in_use=used, peak_bytes_in_use=peak)
+    for used, peak in ((10, 80), (70, 75), (40, 60))
+  ]
+  monkeypatch.setattr(devices.jax, "local_devices", lambda: found)
+  assert devices.free_bytes() == 30 and devices.peak_bytes() == 80
+  monkeypatch.setattr(devices.jax, "local_devices", lambda: [of()])
+  monkeypatch.setattr(memory, "available_bytes", lambda: 7)
+  assert devices.free_bytes() == 7
+  resident = psutil.Process().memory_info().rss
+  assert resident / 2 < devices.peak_bytes() < 100 * resident

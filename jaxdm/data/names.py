@@ -41,7 +41,7 @@ def find_target(dataset: Dataset, text: str, setting: str = "target") -> int:
       are near are listed.
   """
   count, sources = len(dataset.test_labels), dataset.test_sources
-  if text.lstrip("-").isdecimal():
+  if text.removeprefix("-").isdecimal():
     if not 0 <= int(text) < count:
       raise UserError(setting, f"must be in [0, {count}), got {int(text)}")
     return int(text)

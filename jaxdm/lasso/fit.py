@@ -101,12 +101,12 @@ def fit_lasso(
   tol = check_number("tol", tol, above=0)
   limit = check_count("max_steps", max_steps, 0)
   rows, weights_m = matrices.as_weights(sample_weight, m)
-  masks, outcomes = matrices.take_rows(masks, rows), matrices.take_rows(outcomes, rows)
+  outcomes = matrices.take_rows(outcomes, rows)
   plan = solver_plan.choose(
     len(rows), n, t, is_bool=masks.dtype == bool, form=form, tile=tile
   )
   report(f"lasso: {plan}")
-  solver = Solver(masks, np.arange(len(rows)), plan, weights_m)
+  solver = Solver(masks, rows, plan, weights_m)
   fits = []
   for part in tiles(t, plan.tile):
     factors_tn = factors_of("penalty_factors", penalty_factors, part, (t, n))

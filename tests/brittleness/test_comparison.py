@@ -52,3 +52,15 @@ def test_corrected_p_values_reject_what_holms_procedure_rejects() -> None:
       while rejected < 4 and ascending[rejected] <= level / (4 - rejected):
         rejected += 1
       assert sum(p <= level for p in corrected) == rejected
+
+
+def test_pairs_in_any_order_are_corrected_from_the_smallest_p_on() -> None:
+  sizes = {"a": [2] * 10, "b": [3] * 9 + [1], "c": [3] * 10}
+  found = compare_methods(
+    [verdict(t, name, k) for name, ks in sizes.items() for t, k in enumerate(ks)],
+    [("b", "c"), ("a", "b"), ("c", "a")],
+  )
+  # Of 10 to 0, 9 to 1, and 1 to 0 targets.
+  p = 3 * 2 / 2**10, 2 * 2 * (1 + 10) / 2**10, 1.0
+  assert [(c.first, c.second) for c in found] == [("a", "c"), ("a", "b"), ("b", "c")]
+  assert [c.p for c in found] == pytest.approx(p)

@@ -437,3 +437,18 @@ def test_cifar10_reads_without_tensorflow() -> None:
   assert cifar.train_images.shape == (50_000, 32, 32, 3)
   np.testing.assert_array_equal(np.bincount(cifar.test_labels), [1000] * 10)
   assert cifar.class_names[0] == "airplane"
+
+
+def test_transparent_images_of_a_prepared_set_show_the_background(tmp_path) -> None:
+  def pixels(i: int) -> np.ndarray:
+    return np.full((4, 3, 4), (200, 100, 0, 30 * i), np.uint8)
+
+  image = tfds.features.Image(shape=(4, 3, 4))
+  write_tfds(tmp_path / "pets" / "1.0.0", image=image, pixels=pixels)
+  for background, ground in (("white", (255, 255, 255)), ("#102030", (16, 32, 48))):
+    loaded = load_dataset("pets", data_dir=str(tmp_path), background=background)
+    assert loaded.train_images.shape == (8, 4, 3, 3)
+    for i, shown in enumerate(loaded.train_images):
+      alpha = 30 * i / 255
+      blended = alpha * np.array([200, 100, 0]) + (1 - alpha) * np.array(ground)
+      np.testing.assert_allclose(shown[2, 1], blended, atol=0.51)

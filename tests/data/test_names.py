@@ -59,6 +59,7 @@ def test_indices_and_ends_of_paths_are_names(text, index) -> None:
     ("001.png", "names no target; near are (disc|ring)_001.png, "),
     ("isc_001.png", "names no target; near are disc_001.png"),
     ("?", "names no target; the first is test/disc/disc_001.png$"),
+    ("--5", "target=--5 names no target; the first is"),
     ("", "names no target; the first is"),
   ],
 )

@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import pathlib
+import types
 from typing import Any
 
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 from support.programs import start
+from support.tables import dataset
 
 import jaxdm
 from experiments.config import presets
 from experiments.runtime import launcher, subset_models
 from experiments.studies import efficiency
-from jaxdm.datamodels import path
+from jaxdm import training_sets
+from jaxdm.datamodels import path, priors
 from jaxdm.datamodels.config import FitConfig
 from jaxdm.errors import UserError
 
@@ -117,3 +120,84 @@ def test_bad_flags_are_named(finished, flag, value, message) -> None:
     pytest.raises(SystemExit, match=message),
   ):
     efficiency.PROGRAM.start(["prog"])
+
+
+WEIGHTS = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
+LUCK = np.random.default_rng(2).normal(size=60)
+
+
+def planted(margins: np.ndarray | None = None) -> efficiency.Problem:
+  """Margins that are linear in the training set, plus luck that all targets share."""
+  masks = np.random.default_rng(0).random((60, 8)) < 0.5
+  if margins is None:
+    margins = masks @ WEIGHTS.T + np.outer(3 * LUCK, [1, -1, 2, 0.5, 1])
+  labels = np.arange(8) % 2, np.arange(5) % 2
+  packed = training_sets.PackedMasks.of([masks])
+  return efficiency.Problem(FitConfig(folds=5), dataset(*labels), {}, packed, margins)
+
+
+@pytest.fixture
+def lassos(monkeypatch) -> list[Any]:
+  """Folds, prior and margins of each lasso that is fitted; all have `WEIGHTS`."""
+  found: list[Any] = []
+
+  def fit(masks, margins_mt, *, config, candidates) -> types.SimpleNamespace:
+    [prior] = candidates.values()
+    found.append((config.folds, prior, margins_mt))
+    return types.SimpleNamespace(weights_tn=WEIGHTS)
+
+  monkeypatch.setattr(efficiency, "fit_datamodels", fit)
+  return found
+
+
+def test_the_published_way_is_a_lasso_on_one_split(lassos) -> None:
+  for way, folds in (("published", 1), ("none", 5)):
+    found = efficiency.weights(way, planted())["weights"]
+    np.testing.assert_array_equal(found, WEIGHTS)
+    assert lassos[-1][:2] == (folds, priors.Prior())
+
+
+def test_the_adaptive_way_trusts_what_is_large_in_a_first_fit(lassos) -> None:
+  efficiency.weights("adaptive", planted())
+  [(_, first, _), (_, second, _)] = lassos
+  assert first == priors.Prior()
+  np.testing.assert_array_equal(
+    np.argsort(second.factors), np.argsort(-np.abs(WEIGHTS), kind="stable")
+  )
+
+
+def test_the_denoised_way_fits_margins_without_the_luck_of_a_model(lassos) -> None:
+  problem = planted()
+  efficiency.weights("denoised", problem)
+  linear = problem.masks[:] @ WEIGHTS.T
+  for (_, prior, margins), rest in zip(lassos, (3, 0), strict=True):
+    assert prior == priors.Prior()
+    spread = np.abs((margins - linear) / [1, -1, 2, 0.5, 1]).std(axis=0)
+    assert (spread > 1).all() if rest else (spread < 1e-4).all()
+
+
+def test_half_of_the_half_ridge_is_a_lasso(lassos) -> None:
+  half, other = (
+    efficiency.weights(way, planted())["weights"] for way in ("half-ridge", "components")
+  )
+  np.testing.assert_allclose(2 * half - WEIGHTS, other, atol=1e-5)
+
+
+def test_ridges_on_components_turn_with_the_margins() -> None:
+  problem = planted()
+  turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(5, 5)))
+  turned = problem._replace(margins_mt=problem.margins_mt @ turn)
+  found = efficiency.weights("components", turned)["weights"]
+  expected = turn.T @ efficiency.weights("components", problem)["weights"]
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+  assert np.corrcoef(expected.ravel(), (turn.T @ WEIGHTS).ravel())[0, 1] > 0.5
+
+
+def test_every_ridge_has_a_penalty_of_its_own() -> None:
+  masks = planted().masks[:]
+  noise = np.random.default_rng(7).normal(size=60)
+  margins = np.stack([masks @ WEIGHTS[0], 30 * noise], axis=1)
+  clean, none = efficiency.weights("ridge", planted(margins))["weights"]
+  np.testing.assert_allclose(clean, WEIGHTS[0], atol=0.1)
+  free = np.linalg.lstsq(masks - masks.mean(axis=0), margins[:, 1])[0]
+  assert np.linalg.norm(none) < 0.2 * np.linalg.norm(free)

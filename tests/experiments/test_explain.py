@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 from absl.testing import flagsaver
 from support import planted
+from support import tables as planted_tables
 from support.programs import TOY, start
 
 from experiments import fit_datamodels, train_subsets
@@ -191,3 +192,48 @@ def test_images_of_any_number_of_channels_are_trained_on_and_drawn(
   start(explain.PROGRAM, tmp_path / "run", toy=more)
   with PIL.Image.open(tmp_path / "run" / "explain_0.png") as picture:
     assert picture.width > 300 and len(set(picture.convert("L").getdata())) > 9
+
+
+class _Linear:
+  """Models whose margins are the sum of the kept examples' numbers and the seed."""
+
+  labels = np.arange(8, dtype=np.int32) % 2
+
+  def __init__(self) -> None:
+    self.seeds = np.zeros(0, int)
+
+  def __call__(self, masks, labels, seeds, progress) -> np.ndarray:
+    self.seeds = np.asarray(seeds)
+    changed = (labels != self.labels).sum(axis=1)
+    margins = masks @ np.arange(8) - 0.125 * changed + np.argsort(np.argsort(seeds % 7))
+    return np.stack([np.full(len(masks), np.nan), margins], axis=1)
+
+
+def test_every_change_has_all_models_with_the_same_seeds() -> None:
+  none, trainer = np.zeros(0, int), _Linear()
+  changes = [
+    explain.Change("3 and 4 removed", np.array([3, 4]), none),
+    explain.Change("5 relabelled", none, np.array([5])),
+  ]
+  with flagsaver.flagsaver(explain_models=4):
+    found = explain.train(trainer, 1, changes, 0)
+  first, second = trainer.seeds.reshape(2, 4).tolist()
+  assert first == second and len(set(first)) == 4
+  assert [(o.change, o.models) for o in found] == [(c.name, 4) for c in changes]
+  assert found[0].margin[0] - found[1].margin[0] == -(3 + 4) + 0.125
+
+
+def test_the_softmax_is_that_of_the_targets_own_class() -> None:
+  data = planted_tables.dataset(np.arange(24) % 3, np.array([0, 2]))
+  logits = np.random.default_rng(0).normal(size=(5, 2, 3))
+  weights = np.random.default_rng(1).normal(size=24)
+  run, base = (
+    types.SimpleNamespace(**x) for x in ({"dataset": data}, {"logits_rtk": logits})
+  )
+  found = explain._subject(run, base, 1, weights)
+  shares = np.exp(logits[:, 1]) / np.exp(logits[:, 1]).sum(axis=1, keepdims=True)
+  assert found.confidence == pytest.approx(shares[:, 2].mean())
+  assert found.title.endswith(f"; softmax of class 2 {shares[:, 2].mean():.0%}")
+  ascending = sorted(range(24), key=weights.__getitem__)
+  supports, opposes = found.groups["supports class 2"], found.groups["opposes class 2"]
+  assert opposes.tolist() == ascending[:10] and supports.tolist() == ascending[::-1][:10]

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import scipy.stats
 from absl.testing import flagsaver
+from etils import epath
 from flax import linen as nn
 from support.programs import TOY, start
 
+import jaxdm
 from experiments import brittleness, label_flip, pipeline, train_subsets
-from experiments.runtime import launcher, subset_models
+from experiments.runtime import launcher, score_files, subset_models
+from experiments.runtime.places import Places
 from experiments.runtime.run import Run
 
 TOY_OF_VECTORS = {
@@ -215,3 +218,11 @@ def test_files_that_hold_no_scores_are_refused(
   monkeypatch.chdir(tmp_path)
   with pytest.raises(SystemExit, match=message):
     start(brittleness.PROGRAM, folder, toy={}, chunk="4", scores=[scores])
+
+
+def test_a_name_of_scores_is_given_once(tmp_path) -> None:
+  with (
+    flagsaver.as_parsed(scores=["a=x.npy", "b=y.npy", "a=z.npy"]),
+    pytest.raises(jaxdm.UserError, match="^scores: the name a is given twice$"),
+  ):
+    score_files.load(Places(epath.Path(tmp_path)), jaxdm.load_dataset("fashion"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 
 import numpy as np
 import pytest
@@ -166,3 +167,32 @@ def test_removals_are_those_of_the_library(finished, tmp_path) -> None:
   assert row["removals"]["models_used"] == sum(one.models_used for one in found)
   share = np.mean([not one.censored for one in found])
   assert row["removals"]["share_flipped"] == share
+
+
+def test_a_row_keeps_what_is_said_of_its_removals(problem, scores, tmp_path) -> None:
+  run({"mine": scores}, tmp_path)
+  path = tmp_path / "rows" / "fashion.mine.json"
+  row = checksummed_json.read(path)
+  assert row["held_out_models"] == 2 * len(problem.held_out_masks)
+  removals = {"share_flipped": 0.375, "censored_above": 25, "models_used": 1501}
+  kept = {
+    "removals": removals | {"median_k": [None, 7, None]},
+    "date": "2001-02-03",
+    "command": "python -m experiments.leaderboard --verify",
+    "made_by": {"jax": "0.1"},
+  }
+  checksummed_json.write(path, row | kept)
+  run({"mine": scores}, tmp_path, note="Again.")
+  row = checksummed_json.read(path)
+  assert {key: row[key] for key in kept} == kept and row["note"] == "Again."
+
+
+def test_the_command_of_a_row_makes_it_again(problem) -> None:
+  with flagsaver.as_parsed(verify="true", data_dir="/home/me/my data"):
+    command = leaderboard._command(problem, "my own")
+  assert shlex.split(command)[3:] == [
+    "--problem=fashion",
+    "--scores=my own=my own.npy",
+    "--verify",
+    "--data_dir=DATA_DIR",
+  ]

@@ -58,6 +58,18 @@ def text_of(**changes: Any) -> str:
     ({}, "It is so for 15 of 24 targets", "9 of 24 targets. They"),
     ({}, "at most 25 images (25 % of a class", "Holm"),
     ({"train_subsets__base_accuracy": 0.56}, "These models are poor", "hardly right"),
+    ({"train_subsets__base_accuracy": 0.6}, "classify 60.0 %", "poor"),
+    ({}, "trained on random 50 % of the images 81.1 %.", "random 25 %"),
+    (
+      {"brittleness__methods": {"datamodel": METHOD | {"unfinished": 2}}},
+      "flips at least 9 of 24 targets; 2 searches are not finished.",
+      "25 were not enough",
+    ),
+    (
+      {"fit_datamodels__lds_ceiling": {"estimate": 0.0}},
+      "(LDS) of 0.60.",
+      "what is possible",
+    ),
     ({"hardly_right": 3}, "searched but are hardly right: 3.", "poor"),
     ({"fit_datamodels__lds_ceiling": None}, "(LDS) of 0.60.", "what is possible"),
     ({"fit_datamodels__lds": {"estimate": 0.1}}, "That is low", "poor"),

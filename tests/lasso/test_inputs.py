@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 
 import jaxdm
-from jaxdm import tiling, training_sets
+from jaxdm import matrices, tiling, training_sets
 from jaxdm.attribution.scores import ScoreRows
 from jaxdm.datamodels import priors
 from jaxdm.datamodels.config import FitConfig
@@ -292,3 +292,15 @@ def test_predictions_of_other_masks_are_refused_in_one_line() -> None:
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
   for name, value in before.items():
     np.testing.assert_array_equal(getattr(fit, name), value)
+
+
+def test_the_row_that_is_not_finite_is_named_whichever_block_it_is_in(
+  monkeypatch,
+) -> None:
+  monkeypatch.setattr(matrices, "BLOCK_BYTES", 8 * N * 5)  # Five rows a block.
+  masks = MASKS.astype(float)
+  masks[33, 4] = np.nan
+  masks[2] = np.inf
+  counts = ~np.isin(np.arange(M), [2, 7, 31])  # Rows that do not are not read.
+  with pytest.raises(ValueError, match="masks must be finite, and are not in row 33$"):
+    jaxdm.fit_lasso(masks, OUTCOMES, 0.1, sample_weight=counts)

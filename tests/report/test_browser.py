@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from etils import epath
 from PIL import Image
 from support.pages import HOSTILE, NUMBERS, planted, write_audit
@@ -180,3 +181,31 @@ def test_vectors_have_no_thumbnails() -> None:
   assert shown.sprite == b"" and shown.data["cells"] is None
   section = page.Section(page.TARGETS, "targets")
   assert "image/webp" not in page.page("title", [section], browser=shown)
+
+
+def test_targets_and_searches_have_their_own_numbers() -> None:
+  made = planted()
+  made.base_margins_rt[:2, 1] = -0.5
+  shown = browser.make_browser(*made).data["targets"]
+  for one, margins in zip(shown, made.base_margins_rt.T, strict=True):
+    assert one["accuracy"] == sum(m > 0 for m in margins) / 5
+    error = scipy.stats.sem(margins)
+    ends = scipy.stats.t.interval(0.95, 4, margins.mean(), error)
+    np.testing.assert_allclose(one["mean"], [margins.mean(), *ends], atol=1e-4)
+    np.testing.assert_allclose(one["margins"], margins, atol=1e-4)
+  assert [one["accuracy"] for one in shown] == [1, 0.6, 1, 0]
+  expected = {"tried": 3, "models": 4, "largest": 6, "trained": 16, "accuracy": 0.25}
+  expected |= {"largest_margin": -2, "mean": [-0.5, -1, -0.15]}
+  assert expected.items() <= shown[0]["searches"][0].items()
+
+
+def test_examples_name_targets_by_their_own_numbers(audited) -> None:
+  made, rows, _ = audited
+  found = example_browser.describe_examples(rows, made.models.weights_tn, [3, 1])
+  for one in found["shown"]:
+    weights = {t: float(made.models.weights_tn[t, one["example"]]) for t in (3, 1)}
+    order = sorted(weights, key=weights.__getitem__)
+    assert [t for t, _ in one["supports"]] == [t for t in order[::-1] if weights[t] > 0]
+    assert [t for t, _ in one["opposes"]] == [t for t in order if weights[t] < 0]
+    for target, weight in one["supports"] + one["opposes"]:
+      assert weight == pytest.approx(weights[target], abs=1e-4)

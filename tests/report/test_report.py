@@ -9,14 +9,25 @@ import numpy as np
 import pytest
 from etils import epath
 from matplotlib import figure as figure_lib
+from support import pages
 from support.tables import dataset, read_twice
 
 from experiments.report_page import pictures, sections, words
+from jaxdm.audits import audit as audits
+from jaxdm.audits import estimates
+from jaxdm.audits.stand_ins import Pair
 from jaxdm.brittleness import verdicts
 from jaxdm.brittleness.summary import by_method, summarise
 from jaxdm.datamodels.model import Datamodels
 from jaxdm.errors import UserError
-from jaxdm.report import figures, image_figures, page, summary_text, tables
+from jaxdm.report import (
+  audit_pictures,
+  figures,
+  image_figures,
+  page,
+  summary_text,
+  tables,
+)
 
 
 def verdict(target: int, method: str, k: int, tried: int = 9) -> verdicts.Verdict:
@@ -496,3 +507,123 @@ def test_the_page_shows_the_audit_where_there_is_one() -> None:
   assert "5 examples are memorised" in text
   [section] = [s for s in of_experiment(found, drawn) if s.name == "columns"]
   assert section.tables[-1].caption == "audit.csv"
+
+
+def test_a_story_shows_what_was_removed_and_how_often_models_were_right(
+  monkeypatch,
+) -> None:
+  made, drawn = pages.planted(), []
+  made.base_margins_rt[:2, 0] = -0.5
+  monkeypatch.setattr(page, "png", drawn.append)
+  found = [v for v in made.searches["removed"] if not v.is_repair]
+  _, captions = pictures.stories(made.data, made.base_margins_rt, found)
+  assert list(captions) == ["target_2.png", "target_0.png"]
+  title = drawn[1].get_suptitle()
+  assert "P(correct) 60% with all data, 25% of 4 models without these 3 images" in title
+  assert title.endswith("mean margin -0.50 [-1.00, -0.15]")
+  target, *removed = (axes.images[0].get_array()[..., 0] for axes in drawn[1].axes)
+  np.testing.assert_array_equal(target, made.data.test_images[0, ..., 0])
+  np.testing.assert_array_equal(removed, made.data.train_images[[5, 3, 1], ..., 0])
+  shown = captions["target_0.png"].partition("by index: ")[2].split("; ")
+  assert [text.split()[0] for text in shown] == ["5", "3", "1"]
+
+
+def test_curves_of_unequal_classes_end_at_half_of_the_smallest() -> None:
+  data = dataset(np.repeat([0, 1, 2], [30, 12, 2]), np.array([0, 1, 2]))
+  found = [verdict(target, "random", -1) for target in (0, 1)]  # None of the last class.
+  [axes] = pictures.shares(data, found, []).axes
+  assert axes.get_xlim()[1] == 12 // 2 + 1
+  assert axes.child_axes[0].get_xlabel() == "per cent of the smallest class"
+
+
+def test_both_definitions_of_flipped_have_a_column_of_their_own() -> None:
+  found = summarise([v._replace(accuracy=0.75) for v in VERDICTS], np.full(3, 30))
+  section = sections._search("removals", "Removals", {"methods": found}, "")
+  [table] = section.tables
+  cells = dict(zip(table.header, table.rows[0], strict=True))
+  assert (cells["in all"], cells["by accuracy"]) == ("0.50", "0.00")
+  assert cells["models trained"] == "32"
+  header, first = summary_text.text(found).splitlines()[:2]
+  ends = [header.index(name) + len(name) for name in ("in all", "by acc.")]
+  assert [first[:end].split()[-1] for end in ends] == ["0.50", "0.00"]
+
+
+def test_methods_that_tried_less_have_the_same_columns() -> None:
+  less = [verdict(t, "less", -1, tried=2) for t in (1, 2)]
+  found = summarise([*VERDICTS, *less], np.full(3, 30))
+  assert summary_text.parts(found) == ["<= 5% (1)", "<= 10% (3)", "<= 20% (6)"]
+  assert summary_text.shares(found, "less") == [0, 0, 0]
+
+
+def test_many_wrong_targets_are_cut_and_each_has_its_numbers() -> None:
+  found = summary()
+  row = {"class": "x", "base_accuracy": "0.25", "base_mean_margin": "-1.0"}
+  found["wrong_targets"] = [
+    row | {"target": str(t), "source": f"{t}.png"} for t in range(60)
+  ]
+  names = ("brittleness.png", "datamodels.png", "calibration.png")
+  made = {s.name: s for s in of_experiment(found, dict.fromkeys(names, b""))}
+  [table] = made["wrong"].tables
+  assert [cells[0] for cells in table.rows] == [str(t) for t in range(50)]
+  assert table.rows[7] == ("7", "x", "7.png", "0.25", "-1.00")
+  assert made["wrong"].texts[0].endswith("The first 50; targets.csv has all.")
+  quality = {row[0]: row[1] for row in made["quality"].tables[0].rows}
+  assert quality["accuracy of models on all data"] == "90.0%"
+  assert quality["accuracy of models on subsets"] == "80.0%"
+
+
+def test_every_number_of_a_fit_has_its_own_interval() -> None:
+  fit = summary()["fit_datamodels"]
+  for i, name in enumerate(("lds", "lds_ceiling", "pooled_correlation")):
+    fit[name] = {"estimate": 0.1 + i, "low": 0.0 + i, "high": 0.2 + i}
+  rows = {name: cells for name, *cells in sections.fit_rows(fit)}
+  assert [rows[name][0] for name in ("LDS", "pooled correlation")] == ["0.100", "2.100"]
+  ends = {name: re.findall(r"\d\.\d+", cells[1]) for name, cells in rows.items()}
+  assert [float(end) for end in ends["LDS"]] == [0, 0.2]
+  assert [float(end) for end in ends["pooled correlation"]] == [2, 2.2]
+  top = "noise ceiling: the LDS of a perfect prediction"
+  assert rows[top][0] == "1.100" and [float(end) for end in ends[top]] == [1, 1.2]
+
+
+def test_models_and_targets_that_are_left_out_are_counted() -> None:
+  found = summary()
+  found["fit_datamodels"] |= {"held_out_models_left_out": 2, "targets_left_out": 5}
+  said = "2 models that diverged and 5 targets with constant margins are left out."
+  assert said in text_of(found) and said not in text_of(summary())
+
+
+def test_pictures_of_an_audit_show_the_examples_that_it_names(monkeypatch) -> None:
+  drawn: list[figure_lib.Figure] = []
+  monkeypatch.setattr(page, "png", lambda figure: drawn.append(figure) or b"")
+  data = dataset(np.arange(6) % 2, np.array([0, 1]))
+  values = {
+    "memorisation": [0.25, 0.5, np.nan, -0.75, 0.0, 0.125],
+    "label_quality": [0.75, 0.125, 0.5, 0.25, 0.9, 0.8],
+    "opposition": [0.0, 2.0, 1.0, np.nan, 0.5, 3.0],
+  }
+  unknown = estimates.Estimate(*np.full((3, 6), np.nan))
+  known = {
+    name: estimates.Estimate(np.array(v), np.zeros(6), np.ones(6))
+    for name, v in values.items()
+  }
+  suggested = data.train_labels ^ np.array([0, 1, 0, 1, 0, 0], np.int32)
+  found = audits.Audit(
+    *(data.train_labels, np.full(6, 9), np.full(6, 9), unknown, unknown),
+    **known,
+    suggested_labels=suggested,
+  )
+  made = audit_pictures.draw(data, found, [Pair(2, 4, 1.5, 9.0), Pair(1, 5, 0.5, 8.0)])
+  expected = {
+    "audit_suspicious.png": ["1 class 1: class 0?\n0.12", "3 class 1: class 0?\n0.25"],
+    "audit_memorised.png": ["1 class 1\n+0.50", "0 class 0\n+0.25", "5 class 1\n+0.12"],
+    "audit_stand_ins.png": ["2 class 0\n+1.5", "4 class 0\n+1.5"]
+    + ["1 class 1\n+0.5", "5 class 1\n+0.5"],
+    "audit_opposed.png": ["5 class 1\n-3.0", "1 class 1\n-2.0"]
+    + ["2 class 0\n-1.0", "4 class 0\n-0.5"],
+  }
+  assert made.keys() == expected.keys()
+  for (name, shown), figure in zip(expected.items(), drawn, strict=True):
+    examples, texts = zip(*(text.split(" ", 1) for text in shown), strict=True)
+    assert [axes.get_title() for axes in figure.axes] == [*texts]
+    listed = "; ".join(f"{i}: {data.train_sources[int(i)]}" for i in examples)
+    assert made[name].caption.endswith(f"in order, by index: {listed}.")
