@@ -112,10 +112,16 @@ def _text(interval: tuple[float, float, float]) -> str:
   return "{:.2%} [{:.2%}, {:.2%}]".format(*interval)
 
 
-def _compare(run: Run, memorisation_n: np.ndarray, ranking: np.ndarray) -> dict[str, Any]:
+def ranking_of(memorisation_n: np.ndarray) -> np.ndarray:
+  """Examples, int[n], the most memorised first, those without an estimate last."""
+  return np.argsort(-memorisation_n, kind="stable")
+
+
+def compare(run: Run, memorisation_n: np.ndarray, ranking: np.ndarray) -> dict[str, Any]:
   """Direct and estimated memorisation of some examples; prints and returns them."""
-  places = np.linspace(0, len(ranking) - 1, LEFT_OUT.value).round().astype(int)
-  examples = ranking[places]
+  known = ranking[: np.isfinite(memorisation_n).sum()]
+  places = np.linspace(0, len(known) - 1, LEFT_OUT.value).round().astype(int)
+  examples = known[places]
   estimate, audit_m = direct(run, examples), memorisation_n[examples]
   print("| example | audit | left out one by one |\n|---|---|---|")
   for row, example in enumerate(examples):
@@ -139,7 +145,7 @@ def main(run: Run) -> dict[str, Any]:
   stages.summary_of(run.workdir, audit_launcher.STAGE)
   rows = tables.read_audit(run.workdir.path / "audit.csv")
   memorisation_n = np.array([float(row["memorisation"]) for row in rows])
-  ranking = np.argsort(-np.nan_to_num(memorisation_n, nan=-1), kind="stable")
+  ranking = ranking_of(memorisation_n)
   shares = number_lists.shares("memorised_shares", SHARES.value, below=1)
 
   def work() -> dict[str, Any]:
@@ -152,7 +158,7 @@ def main(run: Run) -> dict[str, Any]:
         for name in ("memorised", "random", "difference")
       ]
       print(f"| {row['share']:.0%} ({row['removed']}) | {' | '.join(cells)} |")
-    compared = _compare(run, memorisation_n, ranking) if LEFT_OUT.value > 1 else {}
+    compared = compare(run, memorisation_n, ranking) if LEFT_OUT.value > 1 else {}
     return {"curves": {"utility": shares_right, "left_out": compared}}
 
   settings = {

@@ -85,6 +85,21 @@ def model_scores(
   return total
 
 
+def without_diverged(
+  scores_of: dict[tuple[int, float], np.ndarray],
+) -> tuple[dict[tuple[int, float], np.ndarray], int]:
+  """Scores of `model_scores` of the models whose scores are all finite; their number.
+
+  Raises:
+    UserError: if there are none.
+  """
+  finite = [np.isfinite(scores).all(axis=(1, 2)) for scores in scores_of.values()]
+  [kept] = np.nonzero(np.all(finite, axis=0))
+  if not kept.size:
+    raise UserError("peak_learning_rate", "is too large: all models on all data diverged")
+  return {key: scores[kept] for key, scores in scores_of.items()}, len(kept)
+
+
 def main(run: Run) -> dict[str, Any]:
   """Trains, judges, writes the table."""
   trainer = run.networks
@@ -102,11 +117,14 @@ def main(run: Run) -> dict[str, Any]:
     held_out = subset_models.join(run.subsets.held_out_rows())
     scores_of = model_scores(trainer, counts, dampings, most, run.bar(STAGE))
     trainer.fleet.settle()
+    scores_of, models = without_diverged(scores_of)
+    if models < most:
+      print(f"note: {most - models} models diverged and are left out")
     points = []
     for (count, damping), scores_rtn in scores_of.items():
-      for size in group_sizes(most):
-        starts = range(0, min(most, _GROUPS * size) - size + 1, size)
-        means = [np.nanmean(scores_rtn[start : start + size], axis=0) for start in starts]
+      for size in group_sizes(models):
+        starts = range(0, min(models, _GROUPS * size) - size + 1, size)
+        means = [scores_rtn[start : start + size].mean(axis=0) for start in starts]
         lds = [evaluate_scores(mean, *held_out).lds.estimate for mean in means]
         points.append(Point(dim, size, count, damping, round(float(np.mean(lds)), 4)))
     points.sort()

@@ -57,6 +57,7 @@ def test_any_labels_become_class_numbers(tmp_path, train, test, names) -> None:
     ([900, 7, 900], [b"seven", b"nine"], ["nine", "seven", "nine"]),
     ([0, 1, 1], np.array([10, 20], np.uint16), ["10", "20", "20"]),
     (["x", "y", "x"], ["first", "second"], ["first", "second", "first"]),
+    ([-1, 1, -1], ["no", "yes"], ["no", "yes", "no"]),
   ],
 )
 def test_names_go_with_labels(tmp_path, train, names, expected) -> None:

@@ -12,6 +12,7 @@ from experiments.bench import cost, plan
 from experiments.config import presets
 from experiments.config import settings as settings_lib
 from jaxdm import devices
+from jaxdm.attribution.registry import METHODS
 from jaxdm.data.load import load_fashion
 from jaxdm.training.config import TrainConfig
 from jaxdm.training.fleet import Fleet
@@ -240,3 +241,11 @@ def test_without_a_benchmark_steps_are_timed_here(monkeypatch, capsys) -> None:
   assert f"1 device: {hours:,.2f} hours" in printed
   assert f"2 devices: {hours / 2:,.2f} hours" in printed
   assert devices.describe() in printed
+
+
+def test_presets_search_and_compare_what_their_names_and_help_say() -> None:
+  every = presets.PRESETS["fashion-all"]()
+  assert every.search.num_targets == cost.problem_size(every).num_targets == 120
+  asked = presets.PRESETS["cifar10"]().compare.names
+  slow = {name for name, method in METHODS.items() if method.on_request}
+  assert slow and not slow & set(asked) and {"datamodel", "random"} <= set(asked)

@@ -1,7 +1,12 @@
+import dataclasses
+import types
+
+import numpy as np
 import pytest
 
-from experiments.config.settings import CollectConfig
-from experiments.runtime import forecast
+from experiments.config.settings import CollectConfig, CompareConfig
+from experiments.runtime import forecast, searches
+from jaxdm.brittleness.config import SearchConfig
 from jaxdm.storage import step_checkpoints
 
 
@@ -77,3 +82,44 @@ def test_few_models_are_pointed_out() -> None:
   assert "6.0 models on subsets" in note and "--num_models=600" in note
   enough = CollectConfig(num_models=600, num_held_out=20)
   assert len(forecast.describe(enough, 100, 7)) == 1
+
+
+def test_steps_before_an_announcement_say_nothing_of_it(capsys) -> None:
+  """Such as those of smaller models."""
+  timer = forecast.StepTimer()
+  timer.announce(lambda seconds: f"a {seconds:g}")
+  timer.observe(8, 0.8)
+  timer.announce(lambda seconds: f"b {seconds:g}")
+  timer.observe(8, 4.0)
+  assert capsys.readouterr().out == ""
+  timer.observe(8, 4.8)
+  assert capsys.readouterr().out == "a 0.5\nb 0.5\n"
+
+
+def test_two_long_steps_are_enough(capsys) -> None:
+  timer = forecast.StepTimer()
+  timer.announce(lambda seconds: f"{seconds:g} s a step")
+  timer.observe(1, 100.0)
+  timer.observe(1, 50.0)
+  assert capsys.readouterr().out == "50 s a step\n"
+
+
+def test_a_search_is_announced_for_its_targets_and_methods() -> None:
+  asked = CompareConfig(methods="influence,random", search_targets="")
+  search = SearchConfig(num_targets=30, search_models=2, verify_seeds=4)
+  most, said = search.most_models, []
+  opened = types.SimpleNamespace(
+    experiment=types.SimpleNamespace(search=search, compare=asked),
+    dataset=types.SimpleNamespace(test_labels=np.zeros(7), train_labels=np.zeros(9)),
+    timer=forecast.StepTimer(),
+    announce=lambda text, examples: said.append((text(2.0, 1), examples)),
+  )
+  searches.announce(opened, "repair", extra_methods=1)
+  searches.announce(opened, "repair", targets=5)
+  named = dataclasses.replace(asked, search_targets="1,4")
+  opened.experiment.compare = named
+  searches.announce(opened, "repair")
+  cases = (7 * 3, 5 * 2, 2 * 2)
+  for (text, examples), count in zip(said, cases, strict=True):
+    limits = f"between {count} and {count * most:,} models for {count} pairs"
+    assert limits in text and examples == 9

@@ -6,9 +6,11 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import types
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from support.prepared import write_tfds
 
 from experiments.ops import image_files
@@ -24,6 +26,19 @@ def test_targets_are_right_in_most_models_and_hold_least() -> None:
   np.testing.assert_array_equal(full_size.weakest_targets(margins, 2), [0, 4])
   with pytest.raises(UserError, match="weakest must be at most 4, got 5"):
     full_size.weakest_targets(margins, 5)
+
+
+def test_three_quarters_of_the_models_and_their_mean_must_be_right() -> None:
+  margins = np.array([[1.0, 1, 2, 1], [1, 1, 2, 1], [1, 1, 2, -1], [-1, -9, 2, -0.5]])
+  np.testing.assert_array_equal(full_size.weakest_targets(margins, 2), [0, 2])
+  with pytest.raises(UserError, match="weakest must be at most 2, got 3"):
+    full_size.weakest_targets(margins, 3)
+
+
+def test_a_target_that_half_of_the_models_get_right_is_not_mostly_wrong() -> None:
+  change = full_size.Change("influence", "removed", 3, 1, None, None)
+  found = full_size.outcome(change, np.array([[1.0, -1.0], [-1.0, -1.0]]))
+  assert found["mostly_wrong"] == 0.5
 
 
 def test_every_target_loses_its_first_images_at_once() -> None:
@@ -129,3 +144,56 @@ def test_the_script_for_a_device_runs_from_end_to_end(tmp_path, archive) -> None
   ]
   assert json.loads((out / "trainer.json").read_text())["results"]
   assert json.loads((out / "lasso.json").read_text())
+
+
+def change(mask: np.ndarray) -> full_size.Change:
+  return full_size.Change("mine", "removed", 1, 1, mask, np.array([0, 1, 0]))
+
+
+class Trainer:
+  """Of whose models some diverge."""
+
+  labels = np.array([0, 1, 0])
+
+  def __init__(self, margins_mu: np.ndarray):
+    self.margins = margins_mu
+
+  def __call__(self, masks, labels, seeds):
+    assert masks.shape == (len(seeds), 3) and (masks == [True, False, True]).all()
+    return self.margins[: len(seeds)]
+
+
+def test_models_that_diverge_are_left_out_of_a_line() -> None:
+  changes = [change(np.array([True, False, True]))]
+  margins = np.array([[1.0, -1], [np.nan, 5], [3, -3], [np.inf, 0]])
+  with flagsaver.flagsaver(fresh_models=4):
+    [line] = full_size._outcomes(Trainer(margins), changes)
+    assert (line["models"], line["margin"], line["right"]) == (2, 0.0, 0.5)
+    with pytest.raises(UserError, match="peak_learning_rate is too large: all models of"):
+      list(full_size._outcomes(Trainer(np.full((4, 2), np.nan)), changes))
+
+
+def test_as_many_images_are_ranked_as_the_largest_change_needs() -> None:
+  labels, targets = np.repeat([0, 1], [7, 30]), np.array([1, 0])
+  data = types.SimpleNamespace(train_labels=labels, test_labels=np.array([0, 1]))
+  scores = {"similar": np.random.default_rng(0).normal(size=(2, len(labels)))}
+  for most in range(1, 7):
+    rankings = full_size._rankings(scores, data, targets, most)["similar"]
+    for row, (ranking, label) in enumerate(zip(rankings, (1, 0), strict=True)):
+      own = np.flatnonzero(labels == label)
+      best = own[np.argsort(-scores["similar"][row, own])]
+      np.testing.assert_array_equal(ranking[:most], best[:most])
+
+
+def test_no_class_is_removed_as_a_whole(monkeypatch) -> None:
+  data = types.SimpleNamespace(
+    train_labels=np.repeat([0, 1], [7, 30]), downscaled=lambda factor: "small"
+  )
+  experiment = types.SimpleNamespace(
+    retrain=types.SimpleNamespace(retrain=""), data=types.SimpleNamespace(downscale=2)
+  )
+  monkeypatch.setattr(full_size.data_source, "load", lambda config, where: data)
+  monkeypatch.setattr(full_size.checks, "check", lambda experiment, dataset: None)
+  assert full_size._dataset(experiment, 6) == "small"
+  with pytest.raises(UserError, match="remove and --relabel must be below 7, the small"):
+    full_size._dataset(experiment, 7)

@@ -51,6 +51,13 @@ def test_the_most_confused_class_is_counted_without_the_example() -> None:
   assert found.tolist() == [2, 0, 1]
 
 
+def test_a_class_that_models_mostly_get_right_is_confused_with_another() -> None:
+  labels, masks = np.array([0, 1, 2]), np.zeros((4, 3), bool)
+  predicted = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 0], [1, 2, 2]])
+  found = noisy_labels.most_confused(predicted, masks, labels)
+  assert found.tolist() == [1, 2, 0]
+
+
 def test_folds_leave_every_example_out_once_a_repeat() -> None:
   masks = noisy_labels.fold_masks(10, 23, 5, seed=0)
   for part in (masks[:5], masks[5:]):

@@ -1,5 +1,7 @@
 """A finished workdir as a file for others."""
 
+import types
+
 import numpy as np
 import pytest
 from support.programs import start
@@ -33,3 +35,12 @@ def test_it_needs_a_name_and_a_finished_search(finished, trained, tmp_path) -> N
     start(make_problem.PROGRAM, finished)
   with pytest.raises(SystemExit, match="lacks a finished brittleness"):
     start(make_problem.PROGRAM, trained, toy={}, name=str(tmp_path / "toy.npz"))
+
+
+def test_a_problem_needs_two_models_on_each_held_out_subset() -> None:
+  collect = types.SimpleNamespace(held_out_seeds=1)
+  run = types.SimpleNamespace(
+    networks=object(), experiment=types.SimpleNamespace(collect=collect)
+  )
+  with pytest.raises(jaxdm.UserError, match="^held_out_seeds must be at least 2"):
+    make_problem.problem_of(run, "toy")

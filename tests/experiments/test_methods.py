@@ -20,7 +20,7 @@ def test_repairs_change_the_class_that_models_mistake_a_target_for() -> None:
   np.testing.assert_array_equal(found["datamodel"], scores)
   for target, row in enumerate(found["similar"][:]):
     third = 3 - target - rivals[target]
-    assert (row[labels == third] == row.min()).all()
+    assert (row[labels == third] == np.float32(scores[target].min())).all()
     others = labels != third
     np.testing.assert_array_equal(row[others], scores[target, others].astype(np.float32))
 

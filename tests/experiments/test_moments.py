@@ -50,8 +50,3 @@ def test_the_study_is_done_again_and_changes_no_other_stage(finished_copy) -> No
   assert run(gradient_dim="8") != before
   # The experiment's own gradients are still those of 64 dimensions.
   start(brittleness.PROGRAM, finished_copy)
-
-
-def test_groups_are_powers_of_four_and_all() -> None:
-  assert moments.group_sizes(32) == [1, 4, 16, 32]
-  assert moments.group_sizes(1) == [1] and moments.group_sizes(16) == [1, 4, 16]

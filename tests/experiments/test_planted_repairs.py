@@ -118,3 +118,16 @@ def test_models_and_rules_are_inputs(tmp_path, monkeypatch) -> None:
     start(planted_repairs.PROGRAM, tmp_path / str(version), toy=TINY)
   assert [*map(set, inputs)] == [{"models", "verification rules"}] * 2
   assert all(inputs[0][name] != inputs[1][name] for name in inputs[0])
+
+
+def test_the_table_sums_over_seeds_and_weighs_chance_by_repairs() -> None:
+  rows = [
+    planted_repairs.Row(0.05, 0, "removal", "mine", 9, 3, 8, 6, 0.1, 3, 5, 20),
+    planted_repairs.Row(0.05, 1, "removal", "mine", 8, 1, 2, 1, 0.5, 1, 1, 21),
+    planted_repairs.Row(0.05, 2, "removal", "mine", 7, 0, 0, 0, np.nan, 0, 0, 22),
+    planted_repairs.Row(0.1, 0, "flip", "mine", 4, 0, 0, 0, np.nan, 0, 0, 30),
+  ]
+  assert planted_repairs.table(rows).splitlines()[2:] == [
+    "| 5% | removal | mine | 4 of 24 | 0.70 of 10 | 0.20 | 4 | 6 of 63 |",
+    "| 10% | flip | mine | 0 of 4 |  |  | 0 | 0 of 30 |",
+  ]

@@ -73,3 +73,68 @@ def test_differences_are_paired_by_target() -> None:
   assert second["difference"] == pytest.approx(pairs.mean())
   assert second["standard_error"] == pytest.approx(scipy.stats.sem(pairs))
   assert second["flipped"] == (margins["b"] <= 0).mean()
+
+
+def test_default_sizes_are_the_largest_removal_of_a_search_and_half_of_it() -> None:
+  data = types.SimpleNamespace(
+    train_labels=np.repeat([0, 1], [40, 101]), test_labels=np.array([0, 1])
+  )
+  assert removal_curves._sizes(data, np.array([0, 1]), 0.25) == [5, 10]
+  assert removal_curves._sizes(data, np.array([1]), 0.25) == [12, 25]
+
+
+def test_rows_are_means_of_the_models_of_one_removal(monkeypatch) -> None:
+  """Of all classes by influence, of the target's class by similarity."""
+  labels = np.array([0, 0, 0, 1, 1, 1])
+  data = types.SimpleNamespace(train_labels=labels, test_labels=np.array([1, 0]))
+  scores = {
+    "influence": np.array([[9.0, 1, 2, 8, 3, 4], [5, 6, 0, 9, 1, 2]]),
+    "similar": np.array([[9.0, 1, 2, 3, 8, 4], [5, 6, 0, 9, 1, 2]]),
+  }
+  first_two = {
+    ("influence", 0): [0, 3],
+    ("influence", 1): [3, 1],
+    ("similar", 0): [4, 5],
+    ("similar", 1): [1, 0],
+  }
+  chosen = {}
+
+  def trains(trainer, edit, count):
+    def remove(changes, seeds, progress):
+      for case, _ in changes:
+        chosen.setdefault((case.method, int(case.target)), list(case.ranking[:2]))
+      places = np.unique(seeds, return_inverse=True)[1]
+      margins = [100 * case.target + 10 * k for case, k in changes] + places
+      return np.where((places == 2) & (np.arange(len(places)) < 3), np.nan, margins)
+
+    return remove
+
+  monkeypatch.setattr(removal_curves.methods, "scores", lambda run, names: scores)
+  monkeypatch.setattr(removal_curves, "TrainChanges", trains)
+  run = types.SimpleNamespace(
+    experiment=types.SimpleNamespace(compare=types.SimpleNamespace(names=tuple(scores))),
+    dataset=data,
+    trainer=None,
+    bar=lambda name: None,
+  )
+  with flagsaver.flagsaver(curve_models=3):
+    rows = removal_curves.train(run, np.array([0, 1]), [1, 2])
+  assert chosen == first_two
+  expected = [
+    (target, method, k, 100 * target + 10 * k + 1, 3)
+    for method in scores
+    for target in (0, 1)
+    for k in (1, 2)
+  ]
+  expected[0] = (0, "influence", 1, 10.5, 2)  # One of the first three has diverged.
+  expected[4] = (0, "similar", 1, 10.5, 2)
+  assert [tuple(row) for row in rows] == expected
+
+
+def test_a_mean_margin_of_zero_is_a_flip() -> None:
+  rows = [
+    removal_curves.Row(target, "mine", 5, margin, 8)
+    for target, margin in enumerate((0.0, 0.1, -0.1, 0.2))
+  ]
+  [found] = removal_curves.summarise(rows)
+  assert found["flipped"] == 0.5

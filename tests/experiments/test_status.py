@@ -103,3 +103,30 @@ def test_a_finished_fit_shows_its_own_quality(finished, tmp_path, capsys) -> Non
   before = shutil.copytree(finished, tmp_path / "run")
   start(status.PROGRAM, before, toy={})
   assert re.search(r"\nLDS -?\d\.\d{3} \[", capsys.readouterr().out)
+
+
+def test_a_process_is_shown_by_the_newest_line_of_its_log(begun, capsys) -> None:
+  logs = begun.path / "logs"
+  logs.mkdir(parents=True)
+  line = {"what": "models", "total": 7000, "per_second": 0.5, "host": "3/8"}
+  times = [(1000, 12000.0, "early"), (6700, 600.0, "late")]
+  texts = [
+    json.dumps(
+      {**line, "done": done, "seconds_left": left, "time": time, "memory_bytes": 3.21e9}
+    )
+    for done, left, time in times
+  ]
+  (logs / "a.jsonl").write_text("\n".join([*texts, '{"do']))
+  start(status.PROGRAM, begun.path, toy={})
+  said = capsys.readouterr().out
+  [shown] = [row for row in said.splitlines() if row.startswith("3/8")]
+  assert " ".join(shown.split()) == "3/8 models 6,700 7,000 0.50 10.0 min 3,210 late"
+
+
+def test_models_that_diverged_are_counted_by_store(begun, capsys) -> None:
+  made = bank.open_store(begun.bank / "subsets", num_targets=3, num_train=20, settings={})
+  margins = np.zeros((32, 3), np.float32)
+  margins[:5] = np.nan
+  bank.write(made, 2, np.ones((32, 20), bool), margins, about={"diverged": 5})
+  start(status.PROGRAM, begun.path, toy={})
+  assert re.search(r"\nsubsets +96 +5\n", capsys.readouterr().out)

@@ -10,6 +10,7 @@ import scipy.stats
 
 import jaxdm
 from jaxdm import identity
+from jaxdm.problems import problem as problem_lib
 from jaxdm.problems.problem import problem_names, problem_path
 
 MOST_BYTES = 4e6
@@ -61,6 +62,7 @@ def test_the_noise_ceiling_is_that_of_two_models_on_each_subset(fashion) -> None
   np.testing.assert_allclose(ceiling.estimate, np.sqrt(np.mean(again)), atol=3e-3)
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_embedded_images_are_those_of_the_problem(fashion) -> None:
   dataset = fashion.dataset()
   np.testing.assert_array_equal(dataset.train_labels, fashion.labels)
@@ -137,3 +139,33 @@ def test_a_changed_file_is_refused(fashion, tmp_path) -> None:
     jaxdm.load_problem(bad)
   with pytest.raises(jaxdm.UserError, match=r"problem must be .*fashion.*, got 'no'"):
     jaxdm.load_problem("no")
+
+
+def test_the_data_of_a_problem_are_read_and_shrunk_as_its_models_saw_them(
+  fashion, monkeypatch
+) -> None:
+  asked, full = [], jaxdm.load_dataset("fashion")
+
+  def load(name: str, **options) -> jaxdm.Dataset:
+    asked.append((name, options))
+    return full
+
+  monkeypatch.setattr(problem_lib, "load_dataset", load)
+  data = fashion.about["data"] | {"dataset": "folder", "background": "#102030"}
+  other = dataclasses.replace(fashion, about=fashion.about | {"data": data})
+  found = other.dataset(data_dir="here", arrays="there")
+  options = {"data_dir": "here", "arrays": "there", "background": "#102030"}
+  assert asked == [("folder", options)]
+  assert found.train_images.shape == (200, 7, 7, 1)
+
+
+@pytest.mark.parametrize("field", ["train_sources", "test_sources", "labels"])
+def test_other_pixels_of_other_examples_are_refused(fashion, field) -> None:
+  about = fashion.about | {"data": fashion.about["data"] | {"fingerprint": "0"}}
+  changes = {"about": about}
+  if field == "labels":
+    changes["labels"] = 1 - fashion.labels
+  else:
+    changes["about"] = about | {field: about[field][::-1]}
+  with pytest.raises(jaxdm.UserError, match="problem=fashion is of other images"):
+    dataclasses.replace(fashion, **changes).dataset()
