@@ -26,6 +26,7 @@ from experiments.runtime.run import Run
 from experiments.studies import label_errors, noisy_labels
 from jaxdm import identity, intervals, prng
 from jaxdm.audits import estimates
+from jaxdm.errors import UserError
 from jaxdm.report import tables
 
 SHARES = flags.DEFINE_list(
@@ -113,7 +114,13 @@ def _text(interval: tuple[float, float, float]) -> str:
 
 
 def ranking_of(memorisation_n: np.ndarray) -> np.ndarray:
-  """Examples, int[n], the most memorised first, those without an estimate last."""
+  """Examples, int[n], the most memorised first, those without an estimate last.
+
+  Raises:
+    UserError: if none has an estimate.
+  """
+  if not np.isfinite(memorisation_n).any():
+    raise UserError("num_models", "is too small: the audit knows no memorisation")
   return np.argsort(-memorisation_n, kind="stable")
 
 

@@ -281,20 +281,23 @@ def _totals(scores: Any, n: int) -> tuple[Estimate | None, Estimate | None]:
     )
   starts, t = range(0, matrix.shape[0], _TARGETS), matrix.shape[0]
 
-  def sides(start: int) -> np.ndarray:
-    block_un = np.asarray(matrix[start : start + _TARGETS], np.float64)
-    check_finite(block_un, start)
+  def read(start: int) -> np.ndarray:
+    return np.asarray(matrix[start : start + _TARGETS], np.float64)
+
+  def sides(block_un: np.ndarray) -> np.ndarray:
     return np.maximum(np.stack([block_un, -block_un]), 0)
 
   mean_sn, largest = np.zeros((2, n)), 0.0
   for start in starts:
-    block_sun = sides(start)
+    block_un = read(start)
+    check_finite(block_un, start)
+    block_sun = sides(block_un)
     mean_sn += block_sun.sum(axis=1) / t
     largest = max(largest, float(block_sun.max(initial=0)))
   _, exponent = np.frexp(largest)
   central_psn = np.zeros((3, 2, n))
   for start in starts:  # Near 1, where powers neither overflow nor vanish.
-    apart_sun = np.ldexp(sides(start) - mean_sn[:, None], -exponent)
+    apart_sun = np.ldexp(sides(read(start)) - mean_sn[:, None], -exponent)
     central_psn += [(apart_sun**power).sum(axis=1) for power in (2, 3, 4)]
   first_sn = t * np.ldexp(mean_sn, -exponent)
   support, opposition = (

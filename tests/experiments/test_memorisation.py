@@ -10,6 +10,7 @@ from support.programs import TOY_OF_STUDIES, start
 
 from experiments import audit, train_subsets
 from experiments.studies import memorisation
+from jaxdm.errors import UserError
 
 TINY = {
   **TOY_OF_STUDIES,
@@ -94,6 +95,8 @@ def test_memorised_is_what_models_know_only_of_their_own_examples(monkeypatch) -
 def test_the_most_memorised_come_first() -> None:
   audited = np.array([0.1, -0.5, 0.9, np.nan, -0.2, 0.5])
   assert memorisation.ranking_of(audited).tolist() == [2, 5, 0, 4, 1, 3]
+  with pytest.raises(UserError, match="^num_models is too small"):
+    memorisation.ranking_of(audited * np.nan)
 
 
 @pytest.mark.filterwarnings("error")

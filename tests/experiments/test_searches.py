@@ -5,28 +5,10 @@ import csv
 import numpy as np
 from absl.testing import flagsaver
 from etils import epath
+from support import pages
 
 import jaxdm
 from experiments.runtime import searches, stages
-
-
-def verdict(target: int, k: int, finished: bool) -> jaxdm.Verdict:
-  margins = {"mean_margin": -1.0, "margin_low": -2.0, "margin_high": -0.5}
-  return jaxdm.Verdict(
-    target=target,
-    method="mine",
-    k=k,
-    censored=k < 0,
-    k_tried=abs(k),
-    accuracy=0.1,
-    models=8,
-    largest=3,
-    largest_margin=-2.0,
-    models_used=20,
-    finished=finished,
-    examples=(0, 2, 4),
-    **margins,
-  )
 
 
 def test_the_end_of_a_search_counts_wrong_targets_and_unfinished_cases(
@@ -35,7 +17,8 @@ def test_the_end_of_a_search_counts_wrong_targets_and_unfinished_cases(
   vectors, labels = np.zeros((8, 2), np.float32), np.arange(8, dtype=np.int32) % 2
   data = jaxdm.Dataset("m", vectors, labels, vectors[:4], labels[:4], ("no", "yes"))
   margins = np.array([[1.0, -1, -2, -3], [2.0, -1, 0.5, -2]])
-  verdicts = [verdict(0, 2, True), verdict(2, 1, True), verdict(3, -1, False)]
+  verdicts = [pages.verdict(target, "mine", k) for target, k in ((0, 2), (2, 1))]
+  verdicts.append(pages.verdict(3, "mine", -1, finished=False))
   with flagsaver.flagsaver(budget_models=7):
     found = searches.report_search(
       epath.Path(tmp_path) / "removals.csv", verdicts, data, margins
